@@ -1,0 +1,151 @@
+"""What can be wrong with an episode's numbers: its rows, its annotation, its place in a video. Arrays in, findings out.
+
+Opens no file and never raises on bad content: bad content is what it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Shaped
+
+JITTER_S = 1e-3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know of a dataset. error: it cannot be used as it is; warning: look at it; note: good to know."""
+
+    code: str
+    severity: Literal["error", "warning", "note"]
+    message: str
+    episode: int | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What meta/ says of an episode's rows. row: dataset row of frame 0. tasks: how many there are, 0 if unknown."""
+
+    episode: int
+    length: int
+    row: int
+    fps: float
+    tasks: int
+
+
+def check_rows(columns: Mapping[str, Shaped[np.ndarray, "T ..."]], told: Expected) -> Iterator[Finding]:
+    """The rows of one episode, by column name, against what meta/ says. Columns that are not there are not looked at."""
+    count = max((len(column) for column in columns.values()), default=0)
+    if count != told.length:
+        yield _error("row-count", f"meta/ says {told.length} frames, the data has {count}", told.episode)
+    yield from _check_counters(columns, told)
+    if "timestamp" in columns:
+        yield from _check_times(columns["timestamp"], told)
+    for name in ("observation.state", "action"):
+        if name in columns:
+            yield from _check_numbers(name, columns[name], told.episode)
+    if count == 1:
+        yield Finding("one-frame", "warning", "the episode has a single frame", told.episode)
+
+
+def _error(code: str, message: str, episode: int | None) -> Finding:
+    return Finding(code, "error", message, episode)
+
+
+def _check_counters(columns: Mapping[str, Shaped[np.ndarray, "T ..."]], told: Expected) -> Iterator[Finding]:
+    for name, code, start in (("frame_index", "frame-index", 0), ("index", "row-index", told.row)):
+        if name not in columns:
+            continue
+        held = columns[name].reshape(-1)
+        wrong = np.flatnonzero(held != start + np.arange(len(held)))
+        if len(wrong):
+            first = wrong[0]
+            message = f"{name} must count {start}, {start + 1}, ...; {len(wrong)} rows do not, first {held[first]} at frame {first}"
+            yield _error(code, message, told.episode)
+    if "task_index" in columns and told.tasks:
+        task = columns["task_index"]
+        outside = task[~((task >= 0) & (task < told.tasks))]
+        if outside.size:
+            message = f"task_index {outside[0]} is outside the {told.tasks} tasks of meta/tasks ({outside.size} rows)"
+            yield _error("task-index", message, told.episode)
+
+
+def _check_times(times: Shaped[np.ndarray, "T ..."], told: Expected) -> Iterator[Finding]:
+    times = times.reshape(-1).astype(np.float64)
+    off = np.abs(times - np.arange(len(times)) / told.fps)
+    # float32 time stamps of long episodes are themselves off by their rounding.
+    slack = np.abs(times) * 2.0**-23
+    late, loose = ~(off <= 0.5 / told.fps + slack), off > JITTER_S + slack
+    for code, severity, wrong in (("timestamp", "error", late), ("timestamp-jitter", "warning", loose & ~late.any())):
+        if wrong.any():
+            frame = int(np.argmax(wrong))
+            what = f"{int(wrong.sum())} time stamps are not frame / {told.fps:g} fps; frame {frame} says {times[frame]:.4f} s"
+            yield Finding(code, "error" if severity == "error" else "warning", what, told.episode)
+
+
+def _check_numbers(name: str, values: Shaped[np.ndarray, "T ..."], episode: int) -> Iterator[Finding]:
+    if values.dtype.kind not in "biuf":
+        yield _error("not-numbers", f"{name} holds {values.dtype}, expected numbers", episode)
+        return
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    bad = ~np.isfinite(flat).all(axis=1)
+    if bad.any():
+        message = f"{name} has {int(bad.sum())} frames that are NaN or infinite, first at frame {int(np.argmax(bad))}"
+        yield _error("not-finite", message, episode)
+    elif name == "observation.state" and len(flat) > 1 and flat.size and (flat == flat[0]).all():
+        yield Finding("constant-state", "warning", "the robot state never changes", episode)
+
+
+def check_segments(
+    head: str, names: Any, starts: Any, ends: Any, *, length: int, known: Sequence[str] | None, episode: int
+) -> Iterator[Finding]:
+    """One head's annotation of one episode, as raw lists. known: the stage names there are, None if nothing says."""
+    lists = [values if isinstance(values, list) else [] for values in (names, starts, ends)]
+    if len({len(values) for values in lists}) > 1:
+        counts = f"{len(lists[0])} names, {len(lists[1])} starts, {len(lists[2])} ends"
+        yield _error("segment-lists", f"{head}: the lists differ in length: {counts}", episode)
+        return
+    before: float = 0
+    for name, start, end in zip(*lists, strict=True):
+        if not isinstance(start, int | float) or not isinstance(end, int | float) or not isinstance(name, str) or not name:
+            yield _error("segment-lists", f"{head}: a segment '{name}' from {start} to {end}", episode)
+            continue
+        where = f"{head} '{name}' [{start}, {end})"
+        if known is not None and name not in known:
+            yield _error("segment-unknown", f"{where}: no such stage; there are {', '.join(known)}", episode)
+        if not 0 <= start <= end or end > length:
+            yield _error("segment-outside", f"{where} is not inside the episode's {length} frames", episode)
+        if start < before:
+            yield _error("segment-order", f"{where} starts before frame {before}, where the one before it ends", episode)
+        before = max(before, end)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where an episode lies in a video file, in seconds; length in frames. stop_s is None where the format does not say."""
+
+    episode: int
+    start_s: float
+    stop_s: float | None
+    length: int
+
+
+def check_spans(spans: Sequence[Span], *, frames: int, fps: float, camera: str) -> Iterator[Finding]:
+    """The episodes in one video file of `frames` frames: each as long as its rows, inside the file, apart from the others."""
+    half = 0.5 / fps
+    before, owner = 0.0, -1
+    for span in sorted(spans, key=lambda span: span.start_s):
+        stop_s = span.start_s + span.length / fps
+        if span.start_s < -half or (span.stop_s is not None and abs(span.stop_s - stop_s) > half):
+            told = f"[{span.start_s:.3f}, {span.stop_s:.3f})" if span.stop_s is not None else f"from {span.start_s:.3f}"
+            yield _error("video-span", f"{camera}: {told} s is not the time of {span.length} frames at {fps:g} fps", span.episode)
+        if stop_s > frames / fps + half:
+            held = max(0, frames - round(span.start_s * fps))
+            yield _error("video-short", f"{camera}: the video holds {held} of the {span.length} frames", span.episode)
+        if owner >= 0 and span.start_s < before - half:
+            yield _error("video-overlap", f"{camera}: starts at {span.start_s:.3f} s, inside episode {owner}'s part", span.episode)
+        if stop_s > before:
+            before, owner = stop_s, span.episode

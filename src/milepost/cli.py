@@ -1,0 +1,81 @@
+"""`milepost VERB`: find the verb's file, read its arguments, run its main. Everything heavy is imported only by the verb that needs it.
+
+Exit codes: 0 done; 1 done, but something is wrong with the data; 2 refused, nothing written; 130 interrupted, the same command resumes.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+
+VERBS = {
+    "demo": "the whole journey on simulated demonstrations: simulate, train, label, weigh, report",
+    "info": "what is in a dataset, and what is wrong with it",
+    "simulate": "make a LeRobot dataset of simulated demonstrations whose true progress is known",
+    "train": "train a reward model on a dataset",
+    "label": "write a model's progress for every frame of a dataset",
+    "weigh": "turn progress into RA-BC sample weights, and say what they would do",
+    "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
+    "plot": "draw progress curves over the stages, with sample frames",
+}
+
+USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
+
+
+def help_text() -> str:
+    """The front page of the command line."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
+    return f"milepost: how far along is the task, for every frame of a robot demonstration\n\n{USAGE}\n\n{verbs}\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"milepost {importlib.import_module('milepost').__version__}")
+        return 0
+    if argv[0] not in VERBS:
+        print(f"milepost: no verb '{argv[0]}'\n\n{help_text()}", file=sys.stderr)
+        return 2
+    return run(argv[0], argv[1:])
+
+
+def run(verb: str, arguments: list[str]) -> int:
+    """Import the verb, parse its arguments, run it, and turn what a user can mend into one line."""
+    try:
+        command = importlib.import_module(f"milepost.commands.{verb}")
+        tyro = importlib.import_module("tyro")
+        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=arguments)
+        return int(command.main(args) or 0)
+    except KeyboardInterrupt:
+        print(f"\nmilepost {verb}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("MILEPOST_DEBUG"):
+            raise
+        print(f"milepost {verb}: {explain(error)}", file=sys.stderr)
+        return 2
+
+
+def explain(error: Exception) -> str:
+    """One line for the user: what happened and what to do."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no space left to write {error.filename or 'the output'}; free some and run the same command again, nothing is half-written"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"cannot write {error.filename or 'the output'}: read-only or not permitted; choose another place for the output"
+    if isinstance(error, ModuleNotFoundError):
+        return f"this verb needs the package '{error.name}', which is not installed: pip install 'milepost[sim]'"
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

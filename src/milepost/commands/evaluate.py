@@ -1,0 +1,63 @@
+"""Compare a progress file with the truth (or the annotations) of its dataset, beside a clock."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from milepost.commands.options import parse_episodes, progress_file
+from milepost.console import bars, say, table
+from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
+from milepost.lerobot import open_dataset
+from milepost.models import ElapsedModel
+from milepost.store import read_progress
+from milepost.types import DataError, Progress
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional]
+    progress_file: Path | None = None
+    """Progress file; default: the one beside the dataset."""
+    head_mode: Literal["sparse", "dense"] = "sparse"
+    episodes: str | None = None
+    """Episodes to compare, such as the held-out ones; default: all in the file."""
+    seed: int = 0
+    """Of the bootstrap."""
+    json: bool = False
+
+
+def main(args: Args) -> int:
+    dataset = open_dataset(args.dataset, episodes=parse_episodes(args.episodes))
+    path = progress_file(dataset, args.progress_file)
+    progress = read_progress(path)
+    stages = dataset.stages.get(args.head_mode)
+    scores: dict[str, list[EpisodeScore]] = {path.stem.removesuffix("_progress"): [], "elapsed": []}
+    sources, labelled, clock = set(), set(progress.episode_index.tolist()), ElapsedModel()
+    with bars() as bar:
+        tick = bar("compare")
+        for i in range(len(dataset)):
+            episode = dataset[i]
+            if episode.index in labelled:
+                sources.add(truth_of(episode, stages, args.head_mode).source)
+                value = progress.episode(episode.index, episode.length, args.head_mode)
+                curve = Progress(episode.index, value, stage=progress.episode_stage(episode.index, episode.length))
+                for rows, one in zip(scores.values(), (curve, clock.predict(episode)), strict=True):
+                    rows.append(score_episode(one, episode, stages))
+            tick(i + 1, len(dataset))
+    if not next(iter(scores.values())):
+        raise DataError(f"{path} has none of these episodes")
+    summaries = {name: summarise(rows, np.random.default_rng(args.seed)) for name, rows in scores.items()}
+    if args.json:
+        say(json_module.dumps({name: summary.to_dict() for name, summary in summaries.items()}))
+        return 0
+    count = len(next(iter(scores.values())))
+    table(f"{count} episodes against: {', '.join(sorted(sources))} (95 % intervals)", *summary_table(summaries))
+    if next(iter(summaries.values())).failures:
+        table("where failures end (final progress)", *failure_table(summaries))
+    return 0

@@ -1,0 +1,66 @@
+"""Write a model's progress for every frame of a dataset: `<dataset>/<model>_progress.parquet`, which LeRobot's RA-BC reads as it is."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from milepost.commands.options import parse_episodes, resolve_device
+from milepost.console import bars, say, table, warn
+from milepost.labelling import label, unknown_frames
+from milepost.lerobot import open_dataset
+from milepost.models import load_model
+from milepost.models.sarm import SARMModel
+from milepost.store import METADATA_PREFIX, read_progress
+from milepost.types import DataError
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional]
+    """LeRobot dataset: a folder or a Hub id."""
+    reward_model_path: str
+    """Model folder, or "elapsed" for the clock."""
+    output_path: Path | None = None
+    """Where to write; default: beside the dataset. A Hub dataset needs one."""
+    episodes: str | None = None
+    """Episodes to label, such as 0-9,12; default: all."""
+    revision: str | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    """Replace a progress file made by something else."""
+    json: bool = False
+
+
+def main(args: Args) -> int:
+    model = load_model(args.reward_model_path, resolve_device(args.device))
+    dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    if isinstance(model, SARMModel):
+        missing = [camera for camera in model.config.cameras if camera not in dataset.cameras]
+        if missing:
+            raise DataError(f"the model looks at camera '{missing[0]}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+    name = "sarm" if isinstance(model, SARMModel) else "elapsed"
+    if args.output_path is None and not Path(args.dataset).is_dir():
+        raise DataError("a Hub dataset is never written into: give --output-path")
+    path = args.output_path or dataset.root / f"{name}_progress.parquet"
+    if path.exists() and not args.overwrite and read_progress(path).metadata.get(f"{METADATA_PREFIX}model_path") != args.reward_model_path:
+        raise DataError(f"{path} was made by another model; use --overwrite or another --output-path")
+    with bars() as bar:
+        labelled = label(model, dataset, path, model_path=args.reward_model_path, on_progress=bar("label"), episodes=args.episodes)
+    unknown = unknown_frames(labelled)
+    curve = labelled.curve()
+    if args.json:
+        numbers = {"path": str(path), "frames": len(curve), "episodes": len(dataset), "unknown_frames": sum(unknown.values())}
+        say(json_module.dumps(numbers))
+    else:
+        mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
+        table("progress", ("episodes", "frames", "unknown", "mean"), [(len(dataset), len(curve), sum(unknown.values()), mean)])
+        say(f"progress: {path}")
+    if unknown:
+        warn(f"{sum(unknown.values())} frames have no progress, in episodes {', '.join(map(str, list(unknown)[:10]))}")
+    return 1 if unknown else 0

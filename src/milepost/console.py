@@ -1,0 +1,82 @@
+"""What the terminal shows: progress bars with rate and estimate, tables. Bars go to standard error, tables to standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+Tick = Callable[[int, int], None]
+
+
+class RateColumn(ProgressColumn):
+    """Items a second, once known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f}/s" if speed else "", style="cyan")
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str], Tick]]:
+    """`bar(name)` gives a callback (done, total) that draws one bar. Without a terminal, one line is printed when a bar is full."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def bar(name: str) -> Tick:
+            task = progress.add_task(name, total=None)
+            full = False
+
+            def tick(done: int, total: int) -> None:
+                nonlocal full
+                progress.update(task, completed=done, total=total)
+                if done == total and not full:
+                    full = True
+                    elapsed = progress.tasks[task].elapsed or 0.0
+                    if not console.is_terminal:
+                        console.print(f"{name}: {total} in {elapsed:.1f} s", highlight=False)
+
+            return tick
+
+        yield bar
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A small table on standard output; the first column is left-aligned, the others right."""
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for place, name in enumerate(columns):
+        grid.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*[str(cell) for cell in row])
+    Console(soft_wrap=False).print(grid)
+
+
+def say(text: str, *, style: str = "") -> None:
+    """A line on standard output."""
+    Console(soft_wrap=True).print(text, style=style, highlight=False, markup=False)
+
+
+def warn(text: str) -> None:
+    """A line on standard error."""
+    Console(stderr=True, soft_wrap=True).print(text, style="yellow", highlight=False, markup=False)

@@ -1,0 +1,73 @@
+"""Where a dataset's files are: a local folder, or a Hub repository of which only the files asked for are downloaded.
+
+Nothing is ever written here but the Hub's own cache. The only module that imports huggingface_hub, and only when it downloads.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from milepost.types import DataError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Files:
+    """A dataset's files. root: the folder with meta/. repo and commit: None for a local folder."""
+
+    root: Path
+    name: str
+    repo: str | None = None
+    commit: str | None = None
+
+    def path(self, relative: str) -> Path:
+        """Where this file is; downloaded first if it is on the Hub and not here yet. A local file may be missing."""
+        if self.repo is None or (self.root / relative).exists():
+            return self.root / relative
+        return Path(_fetch("hf_hub_download", self.repo, self.commit, filename=relative))
+
+
+def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files:
+    """A local folder, or (only if there is no such folder) the Hub dataset `owner/name`, whose meta/ is downloaded.
+
+    DataError if there is neither, or if the Hub cannot be reached and has nothing in the cache.
+    """
+    folder = Path(folder_or_repo).expanduser()
+    if folder.is_dir():
+        return Files(folder, folder.resolve().name)
+    if folder.exists():
+        raise DataError(f"{folder} is a file; a LeRobot dataset is a folder with meta/info.json in it")
+    repo = str(folder_or_repo)
+    if not _HUB_ID.fullmatch(repo) or repo.startswith("."):
+        raise DataError(f"there is no folder {folder}, and it is not a Hub dataset id like 'lerobot/pusht'")
+    root = Path(_fetch("snapshot_download", repo, revision, allow_patterns=["meta/**"]))
+    return Files(root, repo, repo, root.name)
+
+
+def _fetch(function: str, repo: str, revision: str | None, **arguments: Any) -> str:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    # HfHubHTTPError is built on the HTTP library's own base error (requests, httpx or httpx2, by version): its bases cover a
+    # dropped connection whichever library is underneath.
+    network: Any = errors.HfHubHTTPError.__bases__
+    failures: tuple[type[Exception], ...] = (OSError, errors.EntryNotFoundError, errors.HFValidationError, *network)
+    download = partial(getattr(huggingface_hub, function), repo, repo_type="dataset", revision=revision, **arguments)
+    try:
+        return str(download())
+    except failures as error:
+        reached = error
+    try:  # what was downloaded before is as good; not every version looks there by itself
+        return str(download(local_files_only=True))
+    except failures as error:
+        file = f"{arguments['filename']} of " if "filename" in arguments else ""
+        at = f" at revision '{revision}'" if revision else ""
+        reason = (str(reached).strip() or type(reached).__name__).splitlines()[0]
+        raise DataError(
+            f"{file}the Hub dataset '{repo}'{at} could not be downloaded, and there is no local folder of that name: {reason}"
+        ) from error

@@ -1,0 +1,65 @@
+"""One labelling loop for every reward model: episodes -> a progress file, each episode safe on disk as soon as it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from milepost.store import ProgressStore, ProgressTable
+from milepost.types import Dataset, RewardModel
+
+
+def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
+    """What made a label file: model path, weights hash and config, dataset and its fingerprint, settings, code version. All strings."""
+    config = getattr(model, "config", None)
+    weights = Path(model_path) / "model.safetensors"
+    return {
+        "model_path": model_path,
+        "model_type": type(model).__name__,
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
+        "config": json.dumps(dataclasses.asdict(config)) if dataclasses.is_dataclass(config) and not isinstance(config, type) else "",
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "settings": json.dumps(settings, sort_keys=True),
+        "milepost_version": version("milepost"),
+    }
+
+
+def label(
+    model: RewardModel,
+    dataset: Dataset,
+    path: Path,
+    *,
+    model_path: str = "",
+    positions: Sequence[int] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> ProgressTable:
+    """Label a dataset (or the episodes at these positions) into the progress file at `path`.
+
+    Episodes an interrupted run with the same model, data and `settings` has done are not done again. Raises OSError (disk full,
+    read-only) with everything labelled so far kept for the next run.
+    """
+    store = ProgressStore(path, provenance(model, dataset, model_path, **settings))
+    wanted = range(len(dataset)) if positions is None else positions
+    for done, position in enumerate(wanted):
+        on_progress(done, len(wanted))
+        episode = dataset[position]
+        if not store.has(episode.index):
+            store.add(model.predict(episode), episode.row)
+    on_progress(len(wanted), len(wanted))
+    return store.finish()
+
+
+def unknown_frames(table: ProgressTable) -> dict[int, int]:
+    """Episode -> how many of its frames got no progress (NaN)."""
+    bad = np.isnan(table.curve())
+    numbers, counts = np.unique(table.episode_index[bad], return_counts=True)
+    return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}

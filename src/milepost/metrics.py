@@ -1,0 +1,77 @@
+"""Is a curve right? Error, stage accuracy, order, separation, each with a bootstrap interval over episodes. numpy only.
+
+Order correlation alone is no evidence: a clock scores a perfect 1. Every table here has the `elapsed` row beside the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def ranks(value: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """Average ranks from 1, ties sharing theirs."""
+    _, place, counts = np.unique(value, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[place]
+
+
+def order_correlation(value: Float[np.ndarray, "T"], reference: Float[np.ndarray, "T"] | None = None) -> float:
+    """Spearman correlation with time (VOC, value-order correlation, arXiv 2411.04549), or with a reference curve. NaN frames are left out.
+
+    NaN if fewer than two frames are known or either side is constant.
+    """
+    reference = np.arange(len(value), dtype=float) if reference is None else reference
+    known = ~(np.isnan(value) | np.isnan(reference))
+    if known.sum() < 2:
+        return float("nan")
+    a, b = ranks(value[known]), ranks(reference[known])
+    spread = a.std() * b.std()
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 0 else float("nan")
+
+
+def mean_error(value: Float[np.ndarray, "T"], truth: Float[np.ndarray, "T"]) -> float:
+    """Mean absolute error over the frames both know; NaN if there is none."""
+    gap = np.abs(value - truth)
+    return float(np.nanmean(gap)) if not np.all(np.isnan(gap)) else float("nan")
+
+
+def stage_accuracy(probability: Float[np.ndarray, "T K"], stage: Int[np.ndarray, "T"]) -> float:
+    """Share of frames whose likeliest stage is the true one, over frames with a known stage (>= 0)."""
+    known = stage >= 0
+    return float(np.mean(probability[known].argmax(axis=1) == stage[known])) if known.any() else float("nan")
+
+
+def final(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
+    """Where a curve ends: the mean of its last known frames (3, so that one odd frame does not decide)."""
+    known = value[~np.isnan(value)]
+    return float(known[-frames:].mean()) if len(known) else float("nan")
+
+
+def separation(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:
+    """AUC: the chance that a successful episode ends above a failed one, ties counting half. NaN if one side is empty."""
+    if not len(success) or not len(failure):
+        return float("nan")
+    both = ranks(np.concatenate([success, failure]))
+    n, m = len(success), len(failure)
+    return float((both[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def interval(
+    statistic: Callable[..., float], *groups: Sequence[float] | np.ndarray, rng: np.random.Generator, draws: int = 1000
+) -> tuple[float, float]:
+    """95 % bootstrap interval of a statistic of one or more groups of episodes (each group is resampled on its own).
+
+    Draws that give NaN are left out; (NaN, NaN) if all do.
+    """
+    arrays = [np.asarray(group, dtype=float) for group in groups]
+    if not all(len(array) for array in arrays):
+        return float("nan"), float("nan")
+    values = np.array([statistic(*(array[rng.integers(len(array), size=len(array))] for array in arrays)) for _ in range(draws)])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,129 @@
+"""Episodes -> training samples. One index array gathers features, states and labels, so pixels and labels cannot disagree.
+
+Every random choice (frame, rewind, instruction) is drawn per sample from the generator passed in. An unknown label is -1 / NaN and the
+loss leaves it out. A wrong instruction makes every label of its sample stage 0, tau 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from milepost.embed import embed_text
+from milepost.models.sarm.config import SARMConfig
+from milepost.stages import targets
+from milepost.types import Episode, Segment
+from milepost.windows import causal, gap_frames, rewind
+
+VERBS = ("move", "grasp", "rotate", "push", "pull", "slide", "lift", "place", "fold", "wipe", "stack", "pour")
+NOUNS = (
+    "the red cup", "a towel", "the left button", "the basket", "a spoon", "the blue block", "the lid", "the cable", "a bottle",
+    "the cloth", "the small box", "the plate", "the knob", "the marker", "a sponge", "the tray",
+)  # fmt: skip
+
+
+def wrong_instruction(task: str, tasks: Sequence[str], rng: np.random.Generator) -> str:
+    """Something else to do: another task of the dataset, or a made-up one (half and half when there are others)."""
+    others = [other for other in tasks if other != task]
+    if others and rng.random() < 0.5:
+        return others[rng.integers(len(others))]
+    return f"{VERBS[rng.integers(len(VERBS))]} {NOUNS[rng.integers(len(NOUNS))]}"
+
+
+def pad_state(state: Float[np.ndarray, "T S"], config: SARMConfig) -> Float[np.ndarray, "T Z"]:
+    """State normalised with the training set's statistics and padded or cut to `max_state_dim`."""
+    width = len(config.state_mean)
+    if state.shape[1] != width:
+        raise ValueError(f"this model was trained on a robot state of width {width}, this dataset's has {state.shape[1]}")
+    out = np.zeros((len(state), config.max_state_dim), dtype=np.float32)
+    keep = min(width, config.max_state_dim)
+    if keep:
+        out[:, :keep] = ((state - np.asarray(config.state_mean)) / (np.asarray(config.state_std) + 1e-8))[:, :keep]
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledEpisode:
+    """An episode ready to be sampled: features (T, C, E), state (T, Z), per head stage (T,) and tau (T,)."""
+
+    features: Float[np.ndarray, "T C E"]
+    state: Float[np.ndarray, "T Z"]
+    task: str
+    gap: int
+    stage: Mapping[str, Int[np.ndarray, "T"]]
+    tau: Mapping[str, Float[np.ndarray, "T"]]
+
+
+def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config: SARMConfig) -> LabelledEpisode:
+    """Features and labels of one episode. Heads without annotation treat the episode as one stage."""
+    stage, tau = {}, {}
+    for head, stages in config.heads.items():
+        whole = (Segment(stages.names[0], 0, episode.length),)
+        segments = episode.segments.get(head, ()) if head in config.annotated_heads else whole
+        stage[head], tau[head] = targets(segments, stages.names, episode.length, episode.success)
+        if config.unfinished == "zero":
+            tau[head] = np.where((stage[head] >= 0) & np.isnan(tau[head]), 0, tau[head]).astype(np.float32)
+    gap = gap_frames(config.gap_s, episode.fps)
+    return LabelledEpisode(features, pad_state(episode.state, config), episode.task, gap, stage, tau)
+
+
+class TrainingSet:
+    """All training episodes end to end, ready for windows to be gathered from."""
+
+    def __init__(self, episodes: Sequence[LabelledEpisode], config: SARMConfig) -> None:
+        """ValueError if no frame of any episode has a label."""
+        self.config = config
+        self.episodes = episodes
+        self.tasks = tuple(dict.fromkeys(episode.task for episode in episodes))
+        self.starts = np.concatenate([[0], np.cumsum([len(episode.state) for episode in episodes])])
+        self.features = np.concatenate([episode.features for episode in episodes])
+        self.state = np.concatenate([episode.state for episode in episodes])
+        self.stage = {head: np.concatenate([episode.stage[head] for episode in episodes]) for head in config.heads}
+        self.tau = {head: np.concatenate([episode.tau[head] for episode in episodes]) for head in config.heads}
+        known = np.any([stage >= 0 for stage in self.stage.values()], axis=0)
+        self.rows = np.flatnonzero(known)
+        if not len(self.rows):
+            raise ValueError("no frame of the training episodes has a label")
+
+    def sample(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """A batch: images (B, L, C, E), text (B, M), state (B, L, Z), valid (B, L), per head {head}_stage and {head}_tau (B, L).
+
+        L is 1 + n_obs_steps + max_rewind_steps; rewind positions not drawn are padding.
+        """
+        config = self.config
+        row = rng.choice(self.rows, size=size)
+        number = np.searchsorted(self.starts, row, side="right") - 1
+        at, gap = row - self.starts[number], self.episodes[0].gap
+        frames, valid = causal(at, config.n_obs_steps, gap)
+        if config.max_rewind_steps and config.rewind_probability:
+            steps = rng.integers(1, config.max_rewind_steps + 1, size=size) * (rng.random(size) < config.rewind_probability)
+            back, back_valid = rewind(at, steps, config.max_rewind_steps, gap)
+            frames, valid = np.concatenate([frames, back], axis=1), np.concatenate([valid, back_valid], axis=1)
+        gather = self.starts[number][:, None] + frames
+        wrong = rng.random(size) < config.language_perturbation_probability
+        return self._tensors(gather, valid, number, wrong, rng=rng)
+
+    def _tensors(
+        self, gather: np.ndarray, valid: np.ndarray, number: np.ndarray, wrong: np.ndarray, *, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        images = self.features[gather]
+        if self.config.feature_noise:
+            images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.config.feature_noise)
+        tasks = [self.episodes[n].task for n in number]
+        tasks = [wrong_instruction(task, self.tasks, rng) if no else task for task, no in zip(tasks, wrong, strict=True)]
+        batch = {
+            "images": images,
+            "text": np.stack([embed_text(task, self.config.text_dim) for task in tasks]),
+            "state": self.state[gather],
+            "valid": valid,
+        }
+        for head in self.config.heads:
+            known = valid & (self.stage[head][gather] >= 0)
+            batch[f"{head}_stage"] = np.where(known, np.where(wrong[:, None], 0, self.stage[head][gather]), -1)
+            batch[f"{head}_tau"] = np.where(known, np.where(wrong[:, None], 0, self.tau[head][gather]), np.nan).astype(np.float32)
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}

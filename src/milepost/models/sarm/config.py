@@ -1,0 +1,106 @@
+"""What a SARM model is: sizes, window, stages, statistics. Plain values; all of it is saved in the model's config.json.
+
+Defaults are the paper's (arXiv 2509.25358), names are LeRobot's; `gap_s`, `window`, `decode` and `unfinished` are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from milepost.stages import WHOLE, Stages
+from milepost.types import DataError
+
+AnnotationMode = Literal["single_stage", "sparse_only", "dense_only", "dual"]
+
+
+@dataclass(frozen=True)
+class SARMConfig:
+    """Stage-aware reward model: a stage network and a within-stage progress network over a window of frames."""
+
+    annotation_mode: AnnotationMode = "single_stage"
+    """single_stage: the episode is one stage. sparse_only, dense_only, dual: use those subtask annotations."""
+    image_key: str = "observation.images.top"
+    more_image_keys: tuple[str, ...] = ()
+    """Further cameras, each a stream of its own."""
+    state_key: str = "observation.state"
+    n_obs_steps: int = 8
+    """Frames of history; the window is the episode's first frame and these."""
+    gap_s: float = 1.0
+    """Seconds between the frames of the window."""
+    max_rewind_steps: int = 4
+    rewind_probability: float = 0.8
+    language_perturbation_probability: float = 0.2
+    gt_stage_ratio: float = 0.75
+    """Share of samples whose within-stage network is told the true stage in training; the others get the predicted one."""
+    hidden_dim: int = 768
+    num_layers: int = 8
+    num_heads: int = 12
+    dropout: float = 0.1
+    max_state_dim: int = 32
+    feature_noise: float = 0.0
+    """Standard deviation of Gaussian noise on the image features in training; they have unit variance."""
+    encoder: str = "pixels"
+    image_dim: int = 64
+    text_dim: int = 32
+    window: Literal["causal"] = "causal"
+    decode: Literal["expected", "argmax"] = "expected"
+    """expected: mean progress over the stage probabilities. argmax: the likeliest stage's (the paper)."""
+    unfinished: Literal["mask", "zero"] = "mask"
+    """tau of a run that did not advance: left out of the loss, or taught as 0."""
+
+    sparse_subtask_names: tuple[str, ...] = ()
+    sparse_temporal_proportions: tuple[float, ...] = ()
+    dense_subtask_names: tuple[str, ...] = ()
+    dense_temporal_proportions: tuple[float, ...] = ()
+    state_mean: tuple[float, ...] = ()
+    state_std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(f"hidden_dim must be a multiple of num_heads, got {self.hidden_dim} and {self.num_heads}")
+        if self.n_obs_steps < 1 or self.max_rewind_steps < 0 or self.max_rewind_steps >= self.n_obs_steps:
+            raise ValueError(f"need 0 <= max_rewind_steps < n_obs_steps, got {self.max_rewind_steps} and {self.n_obs_steps}")
+        for name in ("rewind_probability", "language_perturbation_probability", "gt_stage_ratio", "dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.encoder != "pixels":
+            raise ValueError(f"unknown encoder '{self.encoder}'; available: pixels")
+        if self.annotation_mode not in ("single_stage", "sparse_only", "dense_only", "dual"):
+            raise ValueError(f"annotation_mode must be single_stage, sparse_only, dense_only or dual, got '{self.annotation_mode}'")
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return (self.image_key, *self.more_image_keys)
+
+    @property
+    def annotated_heads(self) -> tuple[str, ...]:
+        """Heads that learn from annotations: the columns the dataset must have."""
+        return {"single_stage": (), "sparse_only": ("sparse",), "dense_only": ("dense",), "dual": ("sparse", "dense")}[self.annotation_mode]
+
+    @property
+    def heads(self) -> Mapping[str, Stages]:
+        """Head name -> its stages. "sparse" always exists; without its own annotation it is the whole task as one stage."""
+        heads = {"sparse": WHOLE}
+        for head in self.annotated_heads:
+            names, shares = getattr(self, f"{head}_subtask_names"), getattr(self, f"{head}_temporal_proportions")
+            if not names:
+                raise DataError(f"annotation_mode '{self.annotation_mode}' needs {head} stages, and this config has none")
+            heads[head] = Stages(tuple(names), tuple(shares))
+        return heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """For config.json, with the `type` that names the model."""
+        return {"type": "sarm", **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SARMConfig:
+        """From config.json; unknown keys are refused by name."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known - {"type"})
+        if unknown:
+            raise DataError(f"unknown fields in the SARM config: {', '.join(unknown)}")
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "type"}
+        return cls(**plain)

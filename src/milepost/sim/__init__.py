@@ -1,0 +1,39 @@
+"""Simulated demonstrations whose progress is known: Meta-World tasks, scripted experts and several ways of doing worse.
+
+    config = SimConfig(tasks=("drawer-open-v3",), episodes={"expert": 4, "giving_up": 4})
+    make_dataset(Path("drawer"), config)
+
+Needs the extra `sim` and, for pictures, OpenGL through EGL. Importing this loads neither.
+"""
+
+from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, SUCCESSES
+from milepost.sim.dataset import describe, make_dataset
+from milepost.sim.rollout import NoAttemptError, Rollout, SimConfig, roll_out
+from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
+from milepost.sim.tasks import STAGES, TASKS, Trace
+from milepost.sim.truth import Truth, tell
+from milepost.sim.world import FPS, MissingSimulatorError
+
+__all__ = [
+    "CAMERAS",
+    "FAILURES",
+    "FPS",
+    "INSTEAD",
+    "KINDS",
+    "STAGES",
+    "SUCCESSES",
+    "TASKS",
+    "MissingSimulatorError",
+    "NoAttemptError",
+    "NoRendererError",
+    "Painter",
+    "Rollout",
+    "SimConfig",
+    "Trace",
+    "Truth",
+    "describe",
+    "make_dataset",
+    "require_renderer",
+    "roll_out",
+    "tell",
+]

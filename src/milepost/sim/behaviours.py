@@ -1,0 +1,208 @@
+"""How an attempt is made: the scripted expert, and ways to do worse. One generator a kind: it is sent views, it yields commands.
+
+A behaviour never looks at progress or success; `rollout.py` stops it and decides whether what came out is what its kind promises.
+Times are steps of 1/80 s, speeds are shares of the top speed (0.8 m/s), distances metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from milepost.sim.tasks import HOME, LIFT, PULL, TASKS, Task
+from milepost.sim.world import EVERY, Expert, View
+
+Action = Float[np.ndarray, "4"]
+Script = Generator[Action, View, View]
+Behaviour = Callable[[Task, Expert, View, np.random.Generator], Script]
+
+OPEN, STAY = -1.0, np.zeros(3)
+TREMOR = 0.05
+"""Standard deviation of the noise on every command, so that a second try on a scene is another try."""
+
+
+def moving(task: Task, view: View) -> bool:
+    """Is the object held, or the drawer moved?"""
+    if task.reach is None:
+        return bool(view.start[1] - view.thing[1] > PULL)
+    return bool(view.thing[2] > view.start[2] + LIFT and np.linalg.norm(view.hand - view.thing) < task.reach)
+
+
+def beside(task: Task, view: View) -> bool:
+    """Is the hand at the object, about to grasp or grasping, but not holding it yet? Nothing should disturb that."""
+    near = np.linalg.norm((view.hand - view.thing)[:2]) < 0.06 and view.hand[2] - view.thing[2] < 0.2
+    return bool(near) and task.reach is not None and not moving(task, view)
+
+
+def command(motion: Float[np.ndarray, "3"], grip: float, speed: float = 1.0) -> Action:
+    """A command along `motion` at no more than this speed."""
+    return np.append(motion * min(1.0, speed / max(float(np.linalg.norm(motion)), 1e-9)), grip)
+
+
+def paced(task: Task, expert: Expert) -> Expert:
+    """The expert, unhurried once the object moves: at full speed Meta-World's scripts finish within a handful of frames."""
+
+    def act(view: View) -> Action:
+        action = expert(view)
+        at_handle = task.reach is None and np.linalg.norm(view.hand - view.thing) < 0.07
+        grip = task.grip if action[3] > 0 else action[3]
+        return command(action[:3], grip, task.speed if at_handle or moving(task, view) else 1.0)
+
+    return act
+
+
+def going(target: Float[np.ndarray, "3"], view: View, *, grip: float, speed: float, steps: int) -> Script:
+    """Go to a point and end there, or after so many steps."""
+    for _ in range(steps):
+        if np.linalg.norm(target - view.hand) < 0.02:
+            break
+        view = yield command(10 * (target - view.hand), grip, speed)
+    return view
+
+
+def pausing(view: View, *, grip: float, steps: int) -> Script:
+    """Stand still."""
+    for _ in range(steps):
+        view = yield np.append(STAY, grip)
+    return view
+
+
+def backing_off(view: View) -> Script:
+    """Let go and rise: every script grasps only from well above, with an open gripper."""
+    view = yield from pausing(view, grip=OPEN, steps=6)
+    return (yield from going(np.array([*view.hand[:2], view.thing[2] + 0.25]), view, grip=OPEN, speed=1.0, steps=40))
+
+
+def persisting(task: Task, expert: Expert, view: View, steps: int) -> Script:
+    """The expert for so many steps, starting over when a grasp has come to nothing for a second."""
+    vain = 0
+    for _ in range(steps):
+        vain = vain + 1 if beside(task, view) and view.opening < 0.95 else 0
+        if vain > 60:
+            view, vain = (yield from backing_off(view)), 0
+        view = yield expert(view)
+    return view
+
+
+FOREVER = 10_000
+
+
+def diligent(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """Does it well."""
+    return (yield from persisting(task, expert, view, FOREVER))
+
+
+def _moments(task: Task, rng: np.random.Generator, count: int) -> list[int]:
+    """Steps to wait before each of `count` events spread over an attempt, a few frames apart at least."""
+    at = np.sort(rng.uniform(0.08, 0.85, count)) * EVERY * task.usual
+    return [max(8, int(gap)) for gap in np.diff(at, prepend=0)]
+
+
+def hesitating(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """Stops two or three times for 0.2 to 0.4 s and does nothing."""
+    for wait in _moments(task, rng, int(rng.integers(2, 4))):
+        view = yield from persisting(task, expert, view, wait)
+        while beside(task, view):
+            view = yield from persisting(task, expert, view, 4)
+        grip = task.grip if moving(task, view) else OPEN
+        view = yield from pausing(view, grip=grip, steps=int(rng.integers(16, 33)))
+    return (yield from persisting(task, expert, view, FOREVER))
+
+
+def clumsy(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """A slip or two: opens the gripper while holding, or jerks off in a wrong direction; then recovers."""
+    for wait in _moments(task, rng, 1 + int(rng.random() < 0.3)):
+        view = yield from persisting(task, expert, view, wait)
+        if moving(task, view) and task.reach is not None and rng.random() < 0.5:
+            view = yield from backing_off(view)
+            continue
+        wrong = rng.normal(size=3) * np.array([1.0, 1.0, 0.5])
+        grip = task.grip if moving(task, view) else OPEN
+        for _ in range(int(rng.integers(6, 13))):
+            view = yield command(100 * wrong, grip, 0.8)
+        if beside(task, view):
+            view = yield from backing_off(view)
+    return (yield from persisting(task, expert, view, FOREVER))
+
+
+def backtracking(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """Undoes what was done (carries back and puts down, pushes the drawer in, or flies home), then does it again."""
+    if rng.random() < 0.3:
+        view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.25) * EVERY * task.usual))
+        view = yield from going(HOME, view, grip=OPEN, speed=0.7, steps=40)
+        return (yield from persisting(task, expert, view, FOREVER))
+    while not moving(task, view):
+        view = yield from persisting(task, expert, view, 2)
+    view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.3) * EVERY * task.usual))
+    if task.reach is None:
+        for _ in range(80):
+            if not moving(task, view):
+                break
+            view = yield command(np.array([0.0, 1.0, 0.0]), OPEN, 0.4)
+    else:
+        view = yield from going(view.start + (view.hand - view.thing) + [0, 0, 0.02], view, grip=task.grip, speed=task.speed, steps=60)
+        view = yield from backing_off(view)
+    return (yield from persisting(task, expert, view, FOREVER))
+
+
+def leaving(view: View, rng: np.random.Generator) -> Script:
+    """Let go, drift home and stay."""
+    view = yield from pausing(view, grip=OPEN, steps=6)
+    home = HOME + rng.normal(0, 0.02, 3)
+    view = yield from going(home, view, grip=OPEN, speed=0.3, steps=FOREVER)
+    return (yield from pausing(view, grip=OPEN, steps=FOREVER))
+
+
+def giving_up(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """Stops trying somewhere on the way, lets go, drifts home and stays."""
+    view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.6) * EVERY * task.usual))
+    return (yield from leaving(view, rng))
+
+
+def dropping(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """Lets go in mid-carry, drifts home and stays."""
+    while not moving(task, view):
+        view = yield from persisting(task, expert, view, 2)
+    view = yield from persisting(task, expert, view, int(rng.uniform(0.05, 0.3) * EVERY * task.usual))
+    return (yield from leaving(view, rng))
+
+
+def failing_early(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """Grasps 6 to 10 cm beside the object (in front of the drawer's handle) and goes through all the motions as if it held it."""
+    angle = rng.uniform(0, 2 * np.pi) if task.reach is not None else rng.uniform(-2, -1.1)
+    shift = rng.uniform(0.06, 0.1) * np.array([np.cos(angle), np.sin(angle), 0.0])
+    believed, grasp = view.thing + shift, None
+    for _ in range(FOREVER):
+        if grasp is None and _would_hold(task, view, believed):
+            grasp = believed - view.hand
+        if grasp is not None:
+            believed = (
+                view.hand + grasp
+                if task.reach is not None
+                else np.array([*believed[:2] * [1, 0] + [0, (view.hand + grasp)[1]], believed[2]])
+            )
+        view = yield expert(replace(view, thing=believed))
+    return view
+
+
+def _would_hold(task: Task, view: View, believed: Float[np.ndarray, "3"]) -> bool:
+    """Would an object at this place now be in the hand?"""
+    near = np.linalg.norm((view.hand - believed)[:2]) < 0.06 and view.hand[2] - believed[2] < 0.055
+    return bool(near and (task.reach is None or view.opening < 0.4))
+
+
+SUCCESSES: dict[str, Behaviour] = {
+    "expert": diligent,
+    "hesitating": hesitating,
+    "clumsy": clumsy,
+    "backtracking": backtracking,
+}
+FAILURES: dict[str, Behaviour] = {"giving_up": giving_up, "failing_early": failing_early, "dropping": dropping}
+KINDS = {**SUCCESSES, **FAILURES}
+"""kind -> behaviour. An attempt of the first four is kept only if it succeeds, one of the others only if it never did."""
+
+INSTEAD = {("dropping", name): "giving_up" for name, task in TASKS.items() if task.reach is None}
+"""(kind, task) that cannot be, because nothing is held, and the kind that is made in its place."""

@@ -1,0 +1,44 @@
+"""The same work in this process or in several: results come in the order of the items, so that nothing depends on how many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar, runtime_checkable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@runtime_checkable
+class Run(Protocol):
+    """Applies a function to every item and gives the results in order, as they come."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]: ...
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[Run]:
+    """This many worker processes (1: none, the work is done here). Leaving the block early drops what has not begun.
+
+    Workers are spawned, not forked: a forked GL driver or thread pool does not survive. So a script that calls this needs the usual
+    `if __name__ == "__main__":`.
+    """
+    if workers <= 1:
+        yield map
+        return
+    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet)
+    try:
+        yield executor.map
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _quiet() -> None:
+    """Leave Ctrl-C to the parent, and one core to each worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("LP_NUM_THREADS", "1")

@@ -1,0 +1,214 @@
+"""Physics first: attempts are simulated, judged and kept or thrown away before a single image is drawn.
+
+Every attempt has a scene of its own. One that is not what its kind promises (a success that failed, a failure that succeeded) is
+tried again with other noise in the same scene, then in the next one; how often is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, Script, paced
+from milepost.sim.pool import Run, pool
+from milepost.sim.stagewise import FLICKER, finish, stages_of
+from milepost.sim.tasks import TASKS, Task, Trace
+from milepost.sim.world import EVERY, View, World, metaworld, scripted, world
+from milepost.types import DataError
+
+Report = Callable[[str, int, int], None]
+"""Called with (what is being done, how many are done, how many there are)."""
+
+TRIES, SCENES = 3, 40
+"""Tries in a scene before the next scene, and scenes before giving up on the kind."""
+
+DEMO_TASKS = ("assembly-v3", "drawer-open-v3", "peg-insert-side-v3")
+DEMO_EPISODES = {
+    "expert": 24,
+    "hesitating": 8,
+    "clumsy": 8,
+    "backtracking": 8,
+    "giving_up": 8,
+    "failing_early": 8,
+    "dropping": 8,
+}
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """What to simulate. Equal configs give equal datasets.
+
+    tasks: Meta-World names. episodes: kind -> how many of it in each task; a kind a task cannot have is made up for by another
+    (`INSTEAD`). size: image side in pixels, even. seed: any number >= 0. references: expert attempts per task that the truth ranks
+    against, at least; attempts beyond those in `episodes` are simulated and not stored. codec: of the videos.
+    DataError where a name is unknown or a number impossible.
+    """
+
+    tasks: tuple[str, ...] = DEMO_TASKS
+    episodes: Mapping[str, int] = field(default_factory=lambda: dict(DEMO_EPISODES))
+    size: int = 96
+    seed: int = 0
+    references: int = 24
+    codec: str = "libsvtav1"
+
+    def __post_init__(self) -> None:
+        for what, names, known in (("task", self.tasks, TASKS), ("kind", self.episodes, KINDS)):
+            unknown = [name for name in names if name not in known]
+            if unknown or not names:
+                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise DataError(f"each task once, got {self.tasks}")
+        if min(self.episodes.values()) < 0 or sum(self.episodes.values()) < 1:
+            raise DataError(f"episodes must be counts >= 0, at least one of them above 0, got {dict(self.episodes)}")
+        if self.size < 16 or self.size % 2:
+            raise DataError(f"size must be an even number of pixels, at least 16, got {self.size}")
+        if self.seed < 0 or self.references < 1:
+            raise DataError(f"seed must be >= 0 and references >= 1, got {self.seed} and {self.references}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An attempt to make. number tells the scenes it may use apart from everybody else's: number, number + of, number + 2 of ..."""
+
+    task: str
+    kind: str
+    number: int
+    of: int
+    seed: int
+    stored: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """An attempt that was kept, one row a stored frame (20 a second).
+
+    scene: its start state, an integer no other attempt shares. success: did it end successful. rejected: tries thrown away before
+    it. action: the command given in that frame, hand motion (1 = 1 cm) and gripper effort, each in [-1, 1]. joints, bodies, sites:
+    what a picture needs of the simulator. stored: False for one that is only there to rank others.
+    """
+
+    task: str
+    kind: str
+    scene: int
+    success: bool
+    rejected: int
+    trace: Trace
+    action: Float32[np.ndarray, "T 4"]
+    joints: Float[np.ndarray, "T Q"]
+    bodies: Float[np.ndarray, "N 3"]
+    sites: Float[np.ndarray, "M 3"]
+    stored: bool = True
+
+    def __len__(self) -> int:
+        return len(self.trace)
+
+
+class NoAttemptError(ValueError):
+    """A kind of attempt could not be brought about within the allowed tries."""
+
+
+def wanted(config: SimConfig) -> list[Wanted]:
+    """Every attempt of a config, in a random order (the order of the episodes), then those that only rank others."""
+    stored = [
+        (task, INSTEAD.get((kind, task), kind), True) for task in config.tasks for kind, n in config.episodes.items() for _ in range(n)
+    ]
+    order = np.random.default_rng(config.seed).permutation(len(stored))
+    lack = max(0, config.references - config.episodes.get("expert", 0))
+    rows = [stored[place] for place in order] + [(task, "expert", False) for task in config.tasks for _ in range(lack)]
+    return [Wanted(task, kind, n, len(rows), config.seed, keep) for n, (task, kind, keep) in enumerate(rows)]
+
+
+def roll_out(config: SimConfig, *, workers: int = 1, on_progress: Report | None = None) -> list[Rollout]:
+    """Simulate all attempts of a config: those to store, in the order of the episodes, then those that only rank others.
+
+    The same for any number of worker processes. MissingSimulatorError if Meta-World is not installed; NoAttemptError if a kind cannot be
+    brought about.
+    """
+    with pool(workers) as run:
+        return roll_out_with(run, config, on_progress=on_progress)
+
+
+def roll_out_with(run: Run, config: SimConfig, *, on_progress: Report | None = None) -> list[Rollout]:
+    """`roll_out` with workers that are there already."""
+    metaworld()
+    jobs, done = wanted(config), []
+    for rollout in run(attempt, jobs):
+        done.append(rollout)
+        if on_progress is not None:
+            on_progress("simulating", len(done), len(jobs))
+    return done
+
+
+def attempt(job: Wanted) -> Rollout:
+    """Try until it comes out as its kind promises. NoAttemptError after TRIES tries in each of SCENES scenes."""
+    for place in range(SCENES):
+        scene = 1_000_000 * job.seed + job.number + place * job.of
+        for again in range(TRIES):
+            rng = np.random.default_rng([job.seed, scene, again])
+            ever, rollout = _try(job, scene, rng, rejected=TRIES * place + again)
+            if keeps_promise(rollout, ever):
+                return rollout
+    raise NoAttemptError(f"{job.task}: no '{job.kind}' attempt came out as one in {SCENES} scenes with {TRIES} tries each")
+
+
+def keeps_promise(rollout: Rollout, ever: bool) -> bool:
+    """Is it what its kind says? ever: was the task done at any moment, be it for one step."""
+    stage = stages_of(rollout.task, rollout.trace)
+    moved = bool((stage > 0).any())
+    if rollout.kind in FAILURES:
+        return not ever and {"dropping": moved and int(stage[-1]) == 0, "failing_early": not moved}.get(rollout.kind, True)
+    clean = len(set(stage)) == 3 and bool((np.diff(stage) >= 0).all())
+    return rollout.success and (clean or rollout.kind != "expert")
+
+
+def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) -> tuple[bool, Rollout]:
+    """One attempt, whatever comes of it, and whether the task was done at any moment."""
+    task, place = TASKS[job.task], world(job.task)
+    view = place.reset(scene)
+    failing = job.kind in FAILURES
+    frames = int(task.usual * (rng.uniform(0.9, 1.4) if failing else 3.0))
+    script = KINDS[job.kind](task, paced(task, scripted(job.task)), view, rng)
+    linger = frames if failing else int(rng.integers(FLICKER, 7))
+    views: list[View] = []
+    actions, joints, ever = [], [], False
+    for seen, action, qpos, done in _frames(place, task, view, script, rng):
+        views.append(seen)
+        actions.append(action)
+        joints.append(qpos)
+        ever = ever or any(done)
+        if len(views) == frames or (all(done) and _done_for(task, views, linger)):
+            break
+    trace = _trace(views)
+    success = finish(job.task, trace) is not None and bool(task.done(trace)[-1])
+    held = (np.array(joints), place.model.body_pos.copy(), place.model.site_pos.copy())
+    return ever, Rollout(job.task, job.kind, scene, success, rejected, trace, np.array(actions, np.float32), *held, job.stored)
+
+
+def _frames(
+    place: World, task: Task, view: View, script: Script, rng: np.random.Generator
+) -> Iterator[tuple[View, Float[np.ndarray, "4"], Float[np.ndarray, "Q"], list[bool]]]:
+    """Stored frame by stored frame: the view, the command given in it, the joints, and whether the task was done in it and since
+    the frame before."""
+    command, done = next(script), []
+    while True:
+        for step in range(EVERY):
+            shaky = np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1)
+            done.append(bool(task.done(_trace([view]))[0]))
+            if step == 0:
+                yield view, shaky, place.data.qpos.copy(), done
+                done = []
+            place.step(shaky)
+            view = place.view()
+            command = script.send(view)
+
+
+def _done_for(task: Task, views: Sequence[View], frames: int) -> bool:
+    return len(views) >= frames and bool(task.done(_trace(views[-frames:])).all())
+
+
+def _trace(views: Sequence[View]) -> Trace:
+    hand, opening, thing, tip = (np.array([getattr(view, name) for view in views]) for name in ("hand", "opening", "thing", "tip"))
+    return Trace(hand, opening, thing, tip, views[0].goal)

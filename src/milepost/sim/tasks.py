@@ -1,0 +1,253 @@
+"""What each simulated task is, told from positions alone: which stage a frame is in, how far along that stage, and whether it is done.
+
+Pure numpy; no simulator here. Positions are metres in the simulator's frame: x to the right, y away from the robot, z up.
+`stage` is the current truth, not a high-water mark: it goes back after a drop. `way` is the share of a stage's way that lies
+behind, 0 where the stage begins and 1 where it ends. Only its order matters for the truth (`truth.py` ranks it), so it may leave
+[0, 1]; it is laid out so that the scripted expert covers it at an even pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+STAGES = ("reach the object", "move the object", "finish the task")
+"""One vocabulary for all tasks, so that one annotation fits a dataset of several."""
+
+HOME = np.array([0.0, 0.6, 0.2])
+"""Where the hand starts in every scene."""
+
+LIFT, PULL, WIDE = 0.02, 0.01, 0.17
+"""Metres: an object is held once lifted by LIFT; a drawer moves once pulled by PULL and is open at WIDE."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One rollout as positions, one row a stored frame, frame 0 untouched. hand: end effector. opening: gripper, 1 open.
+    thing: where the object is grasped. tip: the part of it that must arrive (nut centre, peg head, else the same point).
+    goal: where `tip` must arrive."""
+
+    hand: Float[np.ndarray, "T 3"]
+    opening: Float[np.ndarray, "T"]
+    thing: Float[np.ndarray, "T 3"]
+    tip: Float[np.ndarray, "T 3"]
+    goal: Float[np.ndarray, "3"]
+
+    def __len__(self) -> int:
+        return len(self.hand)
+
+
+Measure = Callable[[Trace], Float[np.ndarray, "T"]]
+Predicate = Callable[[Trace], Bool[np.ndarray, "T"]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A Meta-World task. usual: stored frames of an average successful attempt (failures draw their length from it, so that length
+    tells nothing). speed: top speed of the hand (1 = 0.8 m/s) while the object moves, slow enough that every stage lasts.
+    reach: metres between hand and object within which it may count as held; None for what is pulled. hover, aligned: how far
+    above the object the expert flies, and the horizontal distance at which it turns down (m). grip: effort of the closing
+    gripper; the scripts' own 0.6 squeezes the stick out. marker: only a coloured marker
+    shows the goal."""
+
+    name: str
+    instruction: str
+    usual: int
+    speed: float
+    reach: float | None
+    hover: float
+    aligned: float
+    grip: float
+    near: Predicate
+    carried: Measure
+    finishing: Measure
+    done: Predicate
+    marker: bool = False
+
+    def held(self, trace: Trace) -> Bool[np.ndarray, "T"]:
+        """Held and lifted; for a drawer, moved."""
+        if self.reach is None:
+            return pulled(trace) > PULL
+        return (lifted(trace) > LIFT) & (distance(trace.hand, trace.thing) < self.reach)
+
+    def stage(self, trace: Trace) -> Int[np.ndarray, "T"]:
+        """The stage of every frame as it is at that moment, flicker and all."""
+        held = self.held(trace)
+        return held.astype(np.int64) + (held & self.near(trace))
+
+    def way(self, trace: Trace) -> Float[np.ndarray, "T K"]:
+        """The share of the way behind, in each stage (a frame uses the column of its own)."""
+        return np.stack([self.reached(trace), self.carried(trace), self.finishing(trace)], axis=1)
+
+    def reached(self, trace: Trace) -> Float[np.ndarray, "T"]:
+        """Stage 0: what the hand has flown (over, then down), closed and lifted, of all it has to."""
+        left = flight(trace.hand, trace.thing, hover=self.hover, aligned=self.aligned)
+        whole = flight(trace.hand[:1], trace.thing[:1], hover=self.hover, aligned=self.aligned)[0]
+        if self.reach is not None:
+            at_it = distance(trace.hand, trace.thing) < self.reach
+            left = left + CLOSING * np.where(at_it, np.clip(2 * trace.opening - 1, 0, 1), 1)
+            left = left + RISING * np.where(at_it, np.clip(1 - lifted(trace) / LIFT, 0, 1), 1)
+            whole = whole + CLOSING + RISING
+        return 1 - left / whole
+
+
+CLOSING, RISING = 0.06, 0.04
+"""Closing the gripper and the first lift take as long as flying these distances (m); measured on experts."""
+
+
+def distance(a: Float[np.ndarray, "T 3"], b: Float[np.ndarray, "*P 3"]) -> Float[np.ndarray, "T"]:
+    """Metres between a path and another, or a path and a point."""
+    return np.linalg.norm(a - b, axis=-1)
+
+
+def lifted(trace: Trace) -> Float[np.ndarray, "T"]:
+    """Metres the object is above where it lay."""
+    return trace.thing[:, 2] - trace.thing[0, 2]
+
+
+def pulled(trace: Trace) -> Float[np.ndarray, "T"]:
+    """Metres the drawer is open."""
+    return trace.thing[0, 1] - trace.thing[:, 1]
+
+
+def left_over(trace: Trace) -> Float[np.ndarray, "T"]:
+    """Metres between the tip and the goal."""
+    return distance(trace.tip, trace.goal)
+
+
+def aside(trace: Trace) -> Float[np.ndarray, "T"]:
+    """Horizontal metres between the tip and the goal."""
+    return np.linalg.norm((trace.tip - trace.goal)[:, :2], axis=1)
+
+
+def flight(hand: Float[np.ndarray, "T 3"], thing: Float[np.ndarray, "T 3"], *, hover: float, aligned: float) -> Float[np.ndarray, "T"]:
+    """Metres the expert would still fly: straight towards a point above the object until aligned with it, then down to it."""
+    above = thing + np.array([0.0, 0.0, hover])
+    far = np.linalg.norm((hand - thing)[:, :2], axis=1)
+    share = np.clip(1 - aligned / np.maximum(far, 1e-9), 0, 1)[:, None]
+    turn = hand + share * (above - hand)
+    return distance(turn, hand) + distance(turn, thing)
+
+
+def _ring_carried(trace: Trace) -> Float[np.ndarray, "T"]:
+    left = np.maximum(trace.goal[2] + 0.06 - trace.tip[:, 2], 0) + np.maximum(aside(trace) - 0.03, 0)
+    return 1 - left / (trace.goal[2] + 0.06 - trace.tip[0, 2] - LIFT + aside(trace)[0] - 0.03)
+
+
+def _ring_finishing(trace: Trace) -> Float[np.ndarray, "T"]:
+    left = np.maximum(trace.tip[:, 2] - trace.goal[2], 0) + np.maximum(aside(trace) - 0.02, 0)
+    return 1 - left / 0.11
+
+
+def _ring_done(trace: Trace) -> Bool[np.ndarray, "T"]:
+    return (aside(trace) < 0.02) & (trace.tip[:, 2] < trace.goal[2])
+
+
+def _peg_near(trace: Trace) -> Bool[np.ndarray, "T"]:
+    off = np.abs(trace.tip - trace.goal)
+    return (off[:, 0] < 0.17) & (off[:, 1] < 0.03) & (off[:, 2] < 0.04)
+
+
+def _peg_carried(trace: Trace) -> Float[np.ndarray, "T"]:
+    mouth = trace.goal + np.array([0.17, 0.0, 0.0])
+    return 1 - distance(trace.tip, mouth) / max(distance(trace.tip, mouth)[0], 0.05)
+
+
+def _peg_left(trace: Trace) -> Float[np.ndarray, "T"]:
+    return np.linalg.norm((trace.tip - trace.goal) * np.array([1.0, 2.0, 2.0]), axis=1)
+
+
+def _closer_than(metres: float) -> Predicate:
+    return lambda trace: left_over(trace) < metres
+
+
+def _approach(trace: Trace, *, near: float) -> Float[np.ndarray, "T"]:
+    return 1 - (left_over(trace) - near) / (left_over(trace)[0] - near)
+
+
+def _shelf_carried(trace: Trace) -> Float[np.ndarray, "T"]:
+    off = np.abs(trace.tip - trace.goal)
+    across = np.maximum(off[:, 1] - 0.14, 0)
+    up = np.maximum(trace.goal[2] - 0.03 - trace.tip[:, 2], 0)
+    return 1 - (np.hypot(off[:, 0], up) + across) / (np.hypot(off[0, 0], up[0]) + across[0])
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "assembly-v3",
+            "put the ring on the peg",
+            usual=34,
+            speed=0.75,
+            reach=0.1,
+            hover=0.1,
+            aligned=0.02,
+            grip=0.6,
+            near=lambda trace: aside(trace) < 0.03,
+            carried=_ring_carried,
+            finishing=_ring_finishing,
+            done=_ring_done,
+        ),
+        Task(
+            "drawer-open-v3",
+            "pull the drawer open",
+            usual=43,
+            speed=0.22,
+            reach=None,
+            hover=0.3,
+            aligned=0.06,
+            grip=-1.0,
+            near=lambda trace: pulled(trace) > WIDE / 2,
+            carried=lambda trace: pulled(trace) / (WIDE / 2),
+            finishing=lambda trace: 2 * pulled(trace) / WIDE - 1,
+            done=lambda trace: left_over(trace) <= 0.03,
+        ),
+        Task(
+            "peg-insert-side-v3",
+            "insert the stick into the hole in the side of the box",
+            usual=36,
+            speed=0.45,
+            reach=0.08,
+            hover=0.3,
+            aligned=0.04,
+            grip=0.5,
+            near=_peg_near,
+            carried=_peg_carried,
+            finishing=lambda trace: 1 - (_peg_left(trace) - 0.07) / 0.1,
+            done=lambda trace: _peg_left(trace) <= 0.07,
+        ),
+        Task(
+            "pick-place-v3",
+            "bring the puck to the floating mark",
+            usual=36,
+            speed=0.2,
+            reach=0.08,
+            hover=0.1,
+            aligned=0.02,
+            grip=1.0,
+            near=_closer_than(0.105),
+            carried=lambda trace: _approach(trace, near=0.105),
+            finishing=lambda trace: 1 - (left_over(trace) - 0.07) / 0.035,
+            done=lambda trace: left_over(trace) <= 0.07,
+            marker=True,
+        ),
+        Task(
+            "shelf-place-v3",
+            "place the block on the shelf",
+            usual=36,
+            speed=0.6,
+            reach=0.08,
+            hover=0.3,
+            aligned=0.04,
+            grip=0.7,
+            near=_closer_than(0.15),
+            carried=_shelf_carried,
+            finishing=lambda trace: 1 - (left_over(trace) - 0.07) / 0.08,
+            done=lambda trace: left_over(trace) <= 0.07,
+        ),
+    )
+}

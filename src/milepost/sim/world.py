@@ -1,0 +1,128 @@
+"""One simulated scene, stepped: a Meta-World environment without its observations, rewards and episode book-keeping.
+
+Meta-World's `step` spends two thirds of its time on rewards nobody reads here; the physics below is the same (five 2.5 ms steps of
+MuJoCo per command). Its `reset(seed=...)` is ignored upstream, so a scene is drawn from the environment's own seeded generator.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from milepost.sim.tasks import HOME, TASKS, Task
+
+EVERY, FPS = 4, 20
+"""The simulator takes 80 commands a second; every 4th moment is stored, which is 20 frames a second exactly."""
+
+POINTS = {  # where the object is grasped, and the part of it that must arrive: (what kind of thing, its name, offset in metres)
+    "assembly-v3": (("site", "RoundNut-8", 0.0), ("site", "RoundNut", 0.0)),
+    "drawer-open-v3": (("body", "drawer_link", (0.0, -0.16, 0.0)), ("body", "drawer_link", (0.0, -0.16, 0.0))),
+    "peg-insert-side-v3": (("site", "pegGrasp", 0.0), ("site", "pegHead", 0.0)),
+    "pick-place-v3": (("body", "obj", 0.0), ("body", "obj", 0.0)),
+    "shelf-place-v3": (("body", "obj", 0.0), ("body", "obj", 0.0)),
+}
+
+
+class MissingSimulatorError(ModuleNotFoundError):
+    """Meta-World is not installed. The message says what to install."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a behaviour sees before it acts. Positions in metres; opening: 1 open; start: where the object lay at first."""
+
+    hand: Float[np.ndarray, "3"]
+    opening: float
+    thing: Float[np.ndarray, "3"]
+    tip: Float[np.ndarray, "3"]
+    start: Float[np.ndarray, "3"]
+    goal: Float[np.ndarray, "3"]
+
+
+Expert = Callable[[View], Float[np.ndarray, "4"]]
+
+
+def metaworld() -> Any:
+    """The metaworld package, imported on first use. MissingSimulatorError if it is not installed."""
+    try:
+        import metaworld.env_dict
+        import metaworld.policies
+        import metaworld.sawyer_xyz_env
+    except ModuleNotFoundError as error:
+        raise MissingSimulatorError(f"simulation needs '{error.name}': pip install 'milepost[sim]'", name=error.name) from error
+    return metaworld
+
+
+class World:
+    """One task's simulator. After `reset(scene)` everything depends on the scene number and the commands alone."""
+
+    def __init__(self, task: Task) -> None:
+        import mujoco
+
+        self.mujoco = mujoco
+        self.env = metaworld().env_dict.ALL_V3_ENVIRONMENTS[task.name]()
+        self.env._set_task_called = True
+        self.env._freeze_rand_vec, self.env.seeded_rand_vec = False, True
+        self.model, self.data = self.env.model, self.env.data
+        # resets move bodies and sites of the model itself: put them back, or a scene would depend on the scene before it
+        self._bodies, self._sites = self.model.body_pos.copy(), self.model.site_pos.copy()
+        self._reset = metaworld().sawyer_xyz_env.SawyerMocapBase.reset  # the environment's own resets twice
+        self._hand, self._right, self._left = (self._point("body", name) for name in ("hand", "rightclaw", "leftclaw"))
+        (kind, name, self._offset), (tip_kind, tip_name, self._tip_offset) = POINTS[task.name]
+        self._thing, self._tip = self._point(kind, name), self._point(tip_kind, tip_name)
+        self.start, self.goal = HOME, HOME
+
+    def _point(self, kind: str, name: str) -> Float[np.ndarray, "3"]:
+        """A live view of a body's or a site's position."""
+        return getattr(self.data, kind)(name).xpos
+
+    def reset(self, scene: int) -> View:
+        """Start again in this scene, and let the object settle for four steps."""
+        self.model.body_pos[:], self.model.site_pos[:] = self._bodies, self._sites
+        self.env.seed(scene)
+        self._reset(self.env)
+        self.goal = np.array(self.env._target_pos, dtype=float)
+        for _ in range(4):
+            self.step(np.array([0.0, 0.0, 0.0, -1.0]))
+        self.start = self._thing + self._offset
+        return self.view()
+
+    def step(self, action: Float[np.ndarray, "4"]) -> None:
+        """1/80 s of physics under this command: hand motion (1 = 1 cm) and gripper effort (1 closes), each in [-1, 1]."""
+        self.env.set_xyz_action(action[:3])
+        self.data.ctrl[:] = action[3], -action[3]
+        self.mujoco.mj_step(self.model, self.data, nstep=self.env.frame_skip)
+        self.mujoco.mj_kinematics(self.model, self.data)
+
+    def view(self) -> View:
+        """The scene as it is now."""
+        opening = min(float(np.linalg.norm(self._right - self._left)) / 0.1, 1.0)
+        thing, tip = self._thing + self._offset, self._tip + self._tip_offset
+        return View(self._hand.copy(), opening, thing, tip, self.start, self.goal)
+
+
+@lru_cache(maxsize=8)
+def world(name: str) -> World:
+    """This process's simulator of a task; building one takes 0.2 s."""
+    return World(TASKS[name])
+
+
+@lru_cache(maxsize=8)
+def scripted(name: str) -> Expert:
+    """Meta-World's own scripted policy for a task, fed from a view."""
+    policy = metaworld().policies.ENV_POLICY_MAP[name]()
+
+    def act(view: View) -> Float[np.ndarray, "4"]:
+        seen = np.zeros(39)
+        seen[:3], seen[3], seen[4:7], seen[36:] = view.hand, view.opening, view.thing, view.goal
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # every script warns that its gains saturate; they are meant to
+            return np.clip(np.asarray(policy.get_action(seen), dtype=float), -1, 1)
+
+    return act

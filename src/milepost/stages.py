@@ -1,0 +1,131 @@
+"""Segments <-> stage and tau; how long each stage usually takes; stage and tau -> progress (SARM, arXiv 2509.25358, eqs. 1-2).
+
+Stage and tau are two arrays, never one float: k + tau cannot tell "end of stage k" from "start of stage k + 1".
+Stages may repeat, be skipped or stop early. What nobody knows is marked so (stage -1, tau NaN) and stays out of every loss:
+a run that fell back, or the last run of an attempt that failed, has a stage but no tau.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from milepost.types import DataError, Segment
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of a task in order, and the share of an episode each usually takes (alpha, sums to 1)."""
+
+    names: tuple[str, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names or len(self.names) != len(self.shares) or len(set(self.names)) != len(self.names):
+            raise DataError(f"stages need distinct names and one share each, got {self.names} and {self.shares}")
+        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-4:
+            raise DataError(f"the shares of the stages must be >= 0 and sum to 1, got {self.shares}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def starts(self) -> Float[np.ndarray, "K"]:
+        """Progress at the start of each stage (P_{k-1})."""
+        return np.concatenate([[0.0], np.cumsum(self.shares)[:-1]])
+
+    @classmethod
+    def from_proportions(cls, proportions: Mapping[str, float]) -> Stages:
+        """From a `temporal_proportions_*.json` object, whose order is the order of the stages. Shares are scaled to sum to 1."""
+        total = sum(proportions.values())
+        if not proportions or total <= 0 or min(proportions.values()) < 0:
+            raise DataError(f"temporal proportions must be a non-empty object of shares >= 0, got {dict(proportions)}")
+        return cls(tuple(proportions), tuple(share / total for share in proportions.values()))
+
+
+WHOLE = Stages(("task",), (1.0,))
+
+
+def check(segments: Sequence[Segment], names: Sequence[str], length: int) -> None:
+    """DataError unless the segments are known, in order of time, without overlap and inside [0, length)."""
+    stop = 0
+    for segment in segments:
+        if segment.name not in names:
+            raise DataError(f"unknown stage '{segment.name}'; the stages are: {', '.join(names)}")
+        if segment.start < stop:
+            raise DataError(f"segment '{segment.name}' starts at frame {segment.start}, before the one before it ends ({stop})")
+        if segment.stop > length:
+            raise DataError(f"segment '{segment.name}' ends at frame {segment.stop}, the episode has {length}")
+        stop = segment.stop
+
+
+def names_in_order(annotations: Iterable[Sequence[Segment]]) -> tuple[str, ...]:
+    """Stage names by the average place of their first appearance: the order to use when no proportions file gives one."""
+    places: dict[str, list[float]] = {}
+    for segments in annotations:
+        seen = list(dict.fromkeys(segment.name for segment in segments))
+        for place, name in enumerate(seen):
+            places.setdefault(name, []).append(place / len(seen))
+    return tuple(sorted(places, key=lambda name: (float(np.mean(places[name])), name)))
+
+
+def finished(segments: Sequence[Segment], names: Sequence[str], success: bool | None) -> bool:
+    """Did the attempt complete its last segment? What the dataset says of success decides; else reaching the last stage does."""
+    if success is not None:
+        return success
+    return bool(segments) and segments[-1].name == names[-1]
+
+
+def proportions(annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> Stages:
+    """Eq. 1: alpha_k is the mean over episodes of stage k's share of the annotated frames (a mean of shares, not a ratio of sums)."""
+    rows = []
+    for segments in annotations:
+        frames = np.array([sum(s.stop - s.start for s in segments if s.name == name) for name in names], dtype=float)
+        if frames.sum() > 0:
+            rows.append(frames / frames.sum())
+    if not rows:
+        raise DataError("no annotated episode to take stage proportions from")
+    return Stages(tuple(names), tuple(float(share) for share in np.mean(rows, axis=0)))
+
+
+def targets(
+    segments: Sequence[Segment], names: Sequence[str], length: int, success: bool | None = None
+) -> tuple[Int[np.ndarray, "T"], Float[np.ndarray, "T"]]:
+    """Stage (T,) int64, -1 where unknown, and tau (T,) float32 in [0, 1], NaN where unknown.
+
+    tau = (t - start) / (stop - start) inside a run that ends by advancing; 1 on the last frame of a finished attempt and after it.
+    Before the first segment: its stage, tau 0. In a gap: the stage before, tau 1 if it advanced. After the last segment of an
+    unfinished attempt: unknown.
+    """
+    check(segments, names, length)
+    stage = np.full(length, -1, dtype=np.int64)
+    tau = np.full(length, np.nan, dtype=np.float32)
+    runs = [segment for segment in segments if segment.stop > segment.start]
+    if not runs:
+        return stage, tau
+    order = {name: k for k, name in enumerate(names)}
+    done = finished(runs, names, success)
+    stage[: runs[0].start], tau[: runs[0].start] = order[runs[0].name], 0.0
+    for place, run in enumerate(runs):
+        last = place == len(runs) - 1
+        until = length if last and done else run.stop if last else runs[place + 1].start
+        stage[run.start : until] = order[run.name]
+        if (last and not done) or (not last and order[runs[place + 1].name] <= order[run.name]):
+            continue
+        span = run.stop - run.start
+        ends_here = last and run.stop == length
+        tau[run.start : run.stop] = np.arange(span) / max(1, span - 1 if ends_here else span)
+        tau[run.stop : until] = 1.0
+        if ends_here:
+            tau[-1] = 1.0
+    return stage, tau
+
+
+def progress(stage: Int[np.ndarray, "*T"], tau: Float[np.ndarray, "*T"], stages: Stages) -> Float[np.ndarray, "*T"]:
+    """Eq. 2: P_{k-1} + alpha_k tau, float32 in [0, 1]; NaN where stage is -1 or tau is NaN."""
+    safe = np.maximum(stage, 0)
+    value = stages.starts[safe] + np.asarray(stages.shares)[safe] * tau
+    return np.where(stage < 0, np.nan, np.clip(value, 0.0, 1.0)).astype(np.float32)

@@ -1,0 +1,210 @@
+"""Progress and weights on disk: atomic files, labels that lose no work, and what made them written inside.
+
+A progress file is LeRobot's (`index, episode_index, frame_index, progress_sparse[, progress_dense]`) plus our columns
+(`raw_*`, `stage_*`); its parquet metadata says which model, weights, config, dataset and code made it. Nothing here
+overwrites a file of another kind, and no file is ever half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+
+from milepost.types import DataError, Progress
+
+PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
+METADATA_PREFIX = "milepost."
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on success it is flushed to disk and renamed over `path`, on any error it is removed.
+
+    Raises OSError (disk full, read-only folder) with `path` untouched.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, all of it or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def require_writable(folder: Path) -> None:
+    """OSError now, before hours of work, if nothing can be written in this folder (made if missing)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"milepost")
+
+
+@dataclass(frozen=True, eq=False)
+class ProgressTable:
+    """A progress file in memory: index, episode_index, frame_index (N,), curves by head ("sparse", "dense"), and its metadata."""
+
+    index: Int[np.ndarray, "N"]
+    episode_index: Int[np.ndarray, "N"]
+    frame_index: Int[np.ndarray, "N"]
+    curves: Mapping[str, Float[np.ndarray, "N"]]
+    stage: Float[np.ndarray, "N K"] | None
+    metadata: Mapping[str, str]
+
+    def curve(self, head: str = "sparse") -> Float[np.ndarray, "N"]:
+        """The curve of that head; DataError names the heads there are."""
+        if head not in self.curves:
+            raise DataError(f"no column 'progress_{head}' in the progress file; it has: {', '.join(self.curves)}")
+        return self.curves[head]
+
+    def episode(self, number: int, length: int, head: str = "sparse") -> Float[np.ndarray, "T"]:
+        """One episode's curve (T,) float32 by frame number, NaN where the file has no row."""
+        rows = self.episode_index == number
+        out = np.full(length, np.nan, dtype=np.float32)
+        frames = self.frame_index[rows]
+        if frames.size and frames.max() >= length:
+            raise DataError(f"the progress file has frame {frames.max()} of episode {number}, which has {length} frames: wrong dataset?")
+        out[frames] = self.curve(head)[rows]
+        return out
+
+    def episode_stage(self, number: int, length: int) -> Float[np.ndarray, "T K"] | None:
+        """One episode's stage probabilities (T, K), if the file has them."""
+        if self.stage is None:
+            return None
+        rows = self.episode_index == number
+        out = np.full((length, self.stage.shape[1]), np.nan, dtype=np.float32)
+        out[self.frame_index[rows]] = self.stage[rows]
+        return out
+
+
+def read_table(path: Path) -> pa.Table:
+    """A parquet file; DataError if it is missing or unreadable."""
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise DataError(f"no such file: {path}") from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:
+        raise DataError(f"cannot read {path} as parquet: {str(error).splitlines()[0]}") from error
+
+
+def read_progress(path: Path) -> ProgressTable:
+    """Read a progress file written by us or by LeRobot. DataError if a needed column is missing."""
+    table = read_table(path)
+    missing = [name for name in PROGRESS_COLUMNS if name not in table.column_names]
+    curves = {name.removeprefix("progress_"): name for name in table.column_names if name.startswith("progress_")}
+    if missing or not curves:
+        raise DataError(f"{path} is no progress file: missing {', '.join(missing) or 'progress_*'}; it has {', '.join(table.column_names)}")
+    stage = [name for name in table.column_names if name.startswith("stage_")]
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"}
+    return ProgressTable(
+        index=_numpy(table, "index", np.int64),
+        episode_index=_numpy(table, "episode_index", np.int64),
+        frame_index=_numpy(table, "frame_index", np.int64),
+        curves={head: _numpy(table, name, np.float32) for head, name in curves.items()},
+        stage=np.stack([_numpy(table, name, np.float32) for name in stage], axis=1) if stage else None,
+        metadata=metadata,
+    )
+
+
+def _numpy(table: pa.Table, name: str, dtype: type) -> np.ndarray:
+    column = table.column(name)
+    if column.null_count and np.issubdtype(dtype, np.integer):
+        raise DataError(f"column '{name}' has {column.null_count} missing values")
+    return column.to_numpy(zero_copy_only=False).astype(dtype)
+
+
+def progress_table(progress: Progress, row: int) -> pa.Table:
+    """One episode as rows of a progress file; `row` is the dataset row of its first frame."""
+    length = len(progress)
+    columns: dict[str, pa.Array] = {
+        "index": pa.array(np.arange(row, row + length), pa.int64()),
+        "episode_index": pa.array(np.full(length, progress.episode), pa.int64()),
+        "frame_index": pa.array(np.arange(length), pa.int64()),
+        "progress_sparse": pa.array(progress.value, pa.float32()),
+    }
+    if progress.dense is not None:
+        columns["progress_dense"] = pa.array(progress.dense, pa.float32())
+    if progress.raw is not None:
+        columns["raw_sparse"] = pa.array(progress.raw.astype(np.float32), pa.float32())
+    if progress.stage is not None:
+        for k in range(progress.stage.shape[1]):
+            columns[f"stage_{k}"] = pa.array(progress.stage[:, k].astype(np.float32), pa.float32())
+    return pa.table(columns)
+
+
+class ProgressStore:
+    """A progress file in the making: each episode lands on disk as it is done, `finish` joins them. Interrupted work is found again.
+
+    The unfinished parts live beside the file in `<file>.partial/`, marked with `provenance`; parts made by another model,
+    dataset or setting are thrown away, never mixed in.
+    """
+
+    def __init__(self, path: Path, provenance: Mapping[str, str]) -> None:
+        self.path = Path(path)
+        self.provenance = dict(provenance)
+        self.folder = self.path.with_name(f"{self.path.name}.partial")
+        mark = self.folder / "provenance.json"
+        if self.folder.exists() and (not mark.is_file() or json.loads(mark.read_text()) != self.provenance):
+            shutil.rmtree(self.folder)
+        require_writable(self.folder)
+        if not mark.is_file():
+            write_text(mark, json.dumps(self.provenance))
+
+    def _part(self, episode: int) -> Path:
+        return self.folder / f"episode-{episode:06d}.parquet"
+
+    def has(self, episode: int) -> bool:
+        """Is this episode already labelled by the same model and settings?"""
+        return self._part(episode).is_file()
+
+    def add(self, progress: Progress, row: int) -> None:
+        """Keep one episode's progress, for good."""
+        with atomic_path(self._part(progress.episode)) as temporary:
+            pq.write_table(progress_table(progress, row), temporary)
+
+    def finish(self) -> ProgressTable:
+        """Join the parts, sorted by index, into the progress file, and remove them."""
+        parts = [read_table(part) for part in sorted(self.folder.glob("episode-*.parquet"))]
+        if not parts:
+            raise DataError("no episode was labelled: there is nothing to write")
+        table = pa.concat_tables(parts, promote_options="default").sort_by("index")
+        metadata = {f"{METADATA_PREFIX}{key}": value for key, value in self.provenance.items()}
+        metadata["reward_model_path"] = self.provenance.get("model_path", "")
+        with atomic_path(self.path) as temporary:
+            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+        shutil.rmtree(self.folder)
+        return read_progress(self.path)
+
+
+def write_weights(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndarray, "N"], metadata: Mapping[str, str]) -> None:
+    """`index` int64 and `weight` float32, and how they were made."""
+    table = pa.table({"index": pa.array(index, pa.int64()), "weight": pa.array(weight, pa.float32())})
+    labelled = table.replace_schema_metadata({f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()})
+    with atomic_path(path) as temporary:
+        pq.write_table(labelled, temporary)

@@ -1,0 +1,94 @@
+"""Every model in MODELS keeps the same promises. A new model is covered by adding its line to MODELS and a maker here."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fakes import CAMERA, NAMES, dot_episodes
+from milepost.models import MODELS, load_model
+from milepost.models.elapsed import ElapsedModel
+from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.types import DataError, RewardModel
+
+
+def small_sarm(**changes: object) -> SARMModel:
+    torch.manual_seed(0)
+    config = SARMConfig(
+        hidden_dim=32,
+        num_layers=2,
+        num_heads=4,
+        gap_s=0.2,
+        n_obs_steps=4,
+        max_rewind_steps=2,
+        image_dim=8,
+        text_dim=8,
+        max_state_dim=4,
+        annotation_mode="sparse_only",
+        sparse_subtask_names=NAMES,
+        sparse_temporal_proportions=(0.5, 0.2, 0.3),
+        state_mean=(15.0, 15.0),
+        state_std=(9.0, 9.0),
+    )
+    model = SARMModel(dataclasses.replace(config, **changes))
+    model.encoder.basis.normal_(generator=torch.Generator().manual_seed(0))
+    return model.eval()
+
+
+MAKERS: dict[str, Callable[[], RewardModel]] = {"elapsed": ElapsedModel, "sarm": small_sarm}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> RewardModel:
+    return MAKERS[request.param]()
+
+
+def test_shape_type_and_range(model: RewardModel) -> None:
+    for episode in dot_episodes(3):
+        progress = model.predict(episode)
+        assert progress.episode == episode.index
+        assert progress.value.shape == (episode.length,)
+        assert progress.value.dtype == np.float32
+
+
+def test_the_same_answer_twice(model: RewardModel) -> None:
+    episode = dot_episodes(1)[0]
+    np.testing.assert_array_equal(model.predict(episode).value, model.predict(episode).value)
+
+
+def test_the_episode_is_left_as_it_was(model: RewardModel) -> None:
+    episode, twin = dot_episodes(1)[0], dot_episodes(1)[0]
+    model.predict(episode)
+    np.testing.assert_array_equal(episode.state, twin.state)
+    every = np.arange(episode.length)
+    np.testing.assert_array_equal(episode.cameras[CAMERA][every], twin.cameras[CAMERA][every])
+
+
+def test_a_one_frame_episode_is_no_crash(model: RewardModel) -> None:
+    episode = dot_episodes(1)[0]
+    one = dataclasses.replace(
+        episode,
+        length=1,
+        state=episode.state[:1],
+        cameras={CAMERA: type(episode.cameras[CAMERA])(episode.cameras[CAMERA][np.array([0])])},
+        segments={},
+        columns={},
+    )
+    assert model.predict(one).value.shape == (1,)
+
+
+def test_elapsed_is_a_clock() -> None:
+    episode = dot_episodes(1)[0]
+    np.testing.assert_allclose(ElapsedModel().predict(episode).value, np.linspace(0, 1, episode.length), atol=1e-6)
+
+
+def test_load_by_name_or_folder(tmp_path: Path) -> None:
+    assert isinstance(load_model("elapsed"), ElapsedModel)
+    with pytest.raises(DataError, match=r"no model at"):
+        load_model(tmp_path / "nothing")
+    (tmp_path / "config.json").write_text('{"type": "other"}')
+    with pytest.raises(DataError, match="type 'other'"):
+        load_model(tmp_path)

@@ -1,0 +1,232 @@
+"""SARM: causal, masked, labels from the same index as pixels, every draw per sample, and saved whole."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fakes import CAMERA, NAMES, dot_episodes
+from milepost.embed import PixelEncoder, embed_text, reduce_episode, reduce_images
+from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet, label_episode
+from milepost.models.sarm.batches import pad_state, wrong_instruction
+from milepost.models.sarm.prepare import choose, with_statistics
+from milepost.types import ArrayFrames, DataError, Episode
+from models.test_contract import small_sarm
+
+
+def training_data(config: SARMConfig, count: int = 6, failing: int = 0, tasks: int = 1) -> TrainingSet:
+    episodes = dot_episodes(count, failing=failing, tasks=tasks)
+    config = with_statistics(config, episodes, {})
+    encoder = PixelEncoder(1, config.image_dim)
+    reduced = [reduce_episode(e, (CAMERA,)) for e in episodes]
+    encoder.fit(np.concatenate(reduced))
+    return TrainingSet([label_episode(e, encoder.project(r), config) for e, r in zip(episodes, reduced, strict=True)], config)
+
+
+def base(**changes: object) -> SARMConfig:
+    return dataclasses.replace(small_sarm().config, **changes)
+
+
+def shortened(episode: Episode, length: int) -> Episode:
+    return dataclasses.replace(
+        episode,
+        length=length,
+        state=episode.state[:length],
+        cameras={CAMERA: ArrayFrames(episode.cameras[CAMERA][np.arange(length)])},
+        segments={},
+        columns={},
+    )
+
+
+def test_the_future_changes_nothing() -> None:
+    """Cut the episode short: every frame that is left has the same progress."""
+    model, episode = small_sarm(), dot_episodes(1)[0]
+    whole = model.predict(episode)
+    part = model.predict(shortened(episode, 13))
+    np.testing.assert_allclose(part.value, whole.value[:13], atol=1e-5)
+    assert part.stage is not None
+    assert whole.stage is not None
+    np.testing.assert_allclose(part.stage, whole.stage[:13], atol=1e-5)
+
+
+def test_padding_is_invisible() -> None:
+    """What stands in a masked position changes neither output nor loss."""
+    model = small_sarm()
+    data = training_data(model.config)
+    batch = data.sample(16, np.random.default_rng(0))
+    assert not batch["valid"].all()
+    other = {k: v.clone() for k, v in batch.items()}
+    hidden = ~batch["valid"]
+    other["images"][hidden] += 7.0
+    other["state"][hidden] -= 3.0
+    loss, _ = model.loss(batch, torch.Generator().manual_seed(0))
+    again, _ = model.loss(other, torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(again.item(), abs=1e-5)
+    assert (batch["sparse_stage"][hidden] == -1).all()
+
+
+def test_labels_and_pixels_come_from_the_same_frame() -> None:
+    """The state of the dot world tells the stage exactly, so every gathered label can be checked against its own state, rewind too."""
+    config = base(rewind_probability=1.0, language_perturbation_probability=0.0)
+    data = training_data(config)
+    batch = data.sample(64, np.random.default_rng(1))
+    table = {
+        tuple(np.round(state, 5)): (stage, tau)
+        for episode in data.episodes
+        for state, stage, tau in zip(episode.state, episode.stage["sparse"], episode.tau["sparse"], strict=True)
+    }
+    checked = 0
+    for state, valid, stage, tau in zip(batch["state"], batch["valid"], batch["sparse_stage"], batch["sparse_tau"], strict=True):
+        for position in np.flatnonzero(valid.numpy()):
+            true_stage, true_tau = table[tuple(np.round(state[position].numpy(), 5))]
+            assert stage[position] == true_stage
+            assert tau[position] == pytest.approx(true_tau)
+            checked += position > config.n_obs_steps
+    assert checked > 40
+
+
+def test_draws_are_per_sample() -> None:
+    config = base(rewind_probability=0.5, language_perturbation_probability=0.5)
+    batch = training_data(config, tasks=2).sample(64, np.random.default_rng(0))
+    rewound = batch["valid"][:, config.n_obs_steps + 1 :].any(1)
+    assert 0 < rewound.sum() < 64
+    told = {tuple(text.tolist()) for text in batch["text"]}
+    assert len(told) > 2
+    wrong = (batch["sparse_tau"].nan_to_num() == 0).all(1) & (batch["sparse_stage"] <= 0).all(1)
+    assert 0 < wrong.sum() < 64
+
+
+def test_every_sample_has_its_own_instruction() -> None:
+    config = base(language_perturbation_probability=0.0)
+    data = training_data(config, tasks=3)
+    batch = data.sample(32, np.random.default_rng(0))
+    texts = {task: tuple(embed_text(task, config.text_dim).tolist()) for task in data.tasks}
+    assert {tuple(text.tolist()) for text in batch["text"]} == set(texts.values())
+
+
+def test_wrong_instructions_are_wrong() -> None:
+    rng = np.random.default_rng(0)
+    assert all(wrong_instruction("a", ("a", "b"), rng) != "a" for _ in range(50))
+
+
+def test_failed_episodes_teach_stages_not_tau() -> None:
+    config = base(unfinished="mask")
+    failed = dot_episodes(3, failing=3)[0]
+    labelled = label_episode(failed, np.zeros((failed.length, 1, config.image_dim), np.float32), config)
+    assert (labelled.stage["sparse"] >= 0).all()
+    assert np.isnan(labelled.tau["sparse"][-1])
+    zero = label_episode(failed, np.zeros((failed.length, 1, config.image_dim), np.float32), base(unfinished="zero"))
+    assert zero.tau["sparse"][-1] == 0
+
+
+def test_choosing_counts_what_it_leaves_out() -> None:
+    episodes = dot_episodes(6, failing=2)
+    kept, left = choose(episodes, SARMConfig(annotation_mode="single_stage"))
+    assert [e.index for e in kept] == [0, 1, 2, 3]
+    assert left[0].episodes == (4, 5)
+    bare = [dataclasses.replace(e, segments={}) if e.index == 2 else e for e in episodes]
+    kept, left = choose(bare, SARMConfig(annotation_mode="sparse_only"))
+    assert left[0].episodes == (2,)
+    with pytest.raises(DataError, match="finds no episode"):
+        choose([dataclasses.replace(e, segments={}) for e in episodes], SARMConfig(annotation_mode="dense_only"))
+
+
+def test_one_frame_is_refused_in_training() -> None:
+    with pytest.raises(DataError, match="one frame"):
+        choose([shortened(dot_episodes(1)[0], 1)], SARMConfig())
+
+
+def test_saved_whole(tmp_path: Path) -> None:
+    model, episode = small_sarm(), dot_episodes(1)[0]
+    model.save_pretrained(tmp_path)
+    again = SARMModel.from_pretrained(tmp_path)
+    assert again.config == model.config
+    np.testing.assert_array_equal(again.predict(episode).value, model.predict(episode).value)
+
+
+def test_statistics_are_the_models_own() -> None:
+    """Scaling another dataset's state must change the answer: its own statistics are never used."""
+    model, episode = small_sarm(), dot_episodes(1)[0]
+    scaled = dataclasses.replace(episode, state=episode.state * 2)
+    assert np.abs(model.predict(scaled).value - model.predict(episode).value).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"short"), "cannot be loaded"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
+        (lambda f: (f / "config.json").write_text('{"type": "sarm", "colour": 3}'), "unknown fields"),
+    ],
+)
+def test_broken_models_are_refused(tmp_path: Path, damage: object, words: str) -> None:
+    small_sarm().save_pretrained(tmp_path)
+    damage(tmp_path)  # type: ignore[operator]
+    with pytest.raises(DataError, match=words):
+        SARMModel.from_pretrained(tmp_path)
+
+
+def test_another_state_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="width 2"):
+        pad_state(np.zeros((4, 3), np.float32), small_sarm().config)
+
+
+def test_decoding_by_expectation_or_argmax() -> None:
+    episode = dot_episodes(1)[0]
+    expected, likeliest = small_sarm().predict(episode), small_sarm(decode="argmax").predict(episode)
+    assert expected.stage is not None
+    np.testing.assert_allclose(expected.stage, likeliest.stage)
+    assert not np.allclose(expected.value, likeliest.value)
+
+
+@pytest.mark.parametrize("mode", ["single_stage", "sparse_only", "dense_only", "dual"])
+def test_every_mode_has_its_heads(mode: str) -> None:
+    config = base(annotation_mode=mode, dense_subtask_names=("a", "b"), dense_temporal_proportions=(0.5, 0.5))
+    progress = SARMModel(config).predict(dot_episodes(1)[0])
+    assert (progress.dense is not None) == ("dense" in mode or mode == "dual")
+    assert progress.stage is not None
+    assert progress.stage.shape[1] == {"single_stage": 1, "sparse_only": 3, "dense_only": 2, "dual": 2}[mode]
+
+
+def test_reduced_images_are_block_means() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    means = images.reshape(2, 16, 2, 16, 3, 3).astype(float).mean(axis=(2, 4))
+    assert np.abs(reduce_images(images).reshape(2, 3, 16, 16).transpose(0, 2, 3, 1) - means).max() <= 0.51
+
+
+def test_features_have_unit_variance() -> None:
+    reduced = np.concatenate([reduce_episode(e, (CAMERA,)) for e in dot_episodes(8)])
+    encoder = PixelEncoder(1, 8)
+    encoder.fit(reduced)
+    np.testing.assert_allclose(encoder.project(reduced)[:, 0].std(axis=0), 1, atol=0.02)
+
+
+def test_text_depends_on_words_alone() -> None:
+    np.testing.assert_array_equal(embed_text("Open the drawer.", 16), embed_text("open  the drawer", 16))
+    assert np.abs(embed_text("open the drawer", 16) - embed_text("close the drawer", 16)).max() > 0.1
+    assert not embed_text("", 16).any()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"hidden_dim": 10},
+        {"n_obs_steps": 0},
+        {"max_rewind_steps": 9},
+        {"dropout": 1.5},
+        {"encoder": "x"},
+    ],
+)
+def test_bad_settings_are_refused(bad: dict) -> None:
+    with pytest.raises(ValueError):
+        SARMConfig(**{"hidden_dim": 32, "num_heads": 4, **bad})
+
+
+def test_config_survives_json() -> None:
+    config = small_sarm().config
+    assert SARMConfig.from_dict(config.to_dict()) == config
+    assert config.to_dict()["type"] == "sarm"
+    assert config.heads["sparse"].names == NAMES

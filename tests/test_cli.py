@@ -1,0 +1,250 @@
+"""The command line: frozen flags, light help, one clear message and exit code for every way things go wrong.
+
+`python tests/test_cli.py --write` renews the record of flags after a deliberate change.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from milepost.cli import VERBS, explain, help_text, main
+from milepost.store import read_progress
+
+DATA = Path(__file__).parent / "data"
+RECORD = DATA / "command_line.json"
+FIXTURE = DATA / "dataset_v3"
+
+
+def flags() -> dict[str, dict[str, str]]:
+    """Verb -> flag -> default, as the code has them."""
+    found = {}
+    for verb in VERBS:
+        fields = dataclasses.fields(importlib.import_module(f"milepost.commands.{verb}").Args)
+        found[verb] = {
+            field.name: "required"
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            else str(field.default)
+            for field in fields
+        }
+    return found
+
+
+def milepost(*arguments: object) -> subprocess.CompletedProcess:
+    """Run a verb in this process, so that the shapes of its arrays are checked too."""
+    out, err = io.StringIO(), io.StringIO()
+    words = [str(argument) for argument in arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def milepost_process(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    """Run a verb as a user does."""
+    words = [sys.executable, "-m", "milepost.cli", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FIXTURE, tmp_path / "dataset"))
+
+
+def assert_refused(run: subprocess.CompletedProcess, *words: str) -> None:
+    """One clear message, no traceback, a non-zero exit."""
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) <= 2, run.stderr
+    assert all(word in run.stderr for word in words), run.stderr
+
+
+def test_the_command_line_is_frozen() -> None:
+    assert flags() == json.loads(RECORD.read_text()), "renew with: python tests/test_cli.py --write"
+
+
+def test_every_verb_says_what_it_does() -> None:
+    for verb in VERBS:
+        assert importlib.import_module(f"milepost.commands.{verb}").__doc__
+        assert verb in help_text()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb: str) -> None:
+    run = milepost(verb, "--help")
+    assert run.returncode == 0
+    assert "usage" in run.stdout
+
+
+def test_no_verb_and_wrong_verb() -> None:
+    assert milepost_process().returncode == 0
+    run = milepost_process("labbel")
+    assert run.returncode == 2
+    assert "no verb 'labbel'" in run.stderr
+
+
+def test_the_journey_on_lerobots_own_dataset(dataset: Path, tmp_path: Path) -> None:
+    """train -> label -> weigh -> evaluate -> plot on a dataset LeRobot recorded, with its annotations."""
+    meta = DATA / "dataset_v3_annotated" / "meta"
+    shutil.copytree(meta, dataset / "meta", dirs_exist_ok=True)
+    model = tmp_path / "model"
+    small = ("--preset", "small", "--annotation-mode", "sparse_only", "--steps", 3, "--device", "cpu")
+    run = milepost("train", dataset, "--output-dir", model, *small, "--gap-s", 0.2, "--holdout", 0.2)
+    assert run.returncode == 0, run.stderr
+    assert "1 episodes left out, no sparse subtask annotation: 3" in run.stderr
+    assert {p.name for p in model.iterdir()} == {"config.json", "model.safetensors", "README.md", "evaluation.json", "log.jsonl"}
+    config = json.loads((model / "config.json").read_text())
+    assert config["sparse_subtask_names"] == ["reach the object", "move the object", "finish the task"]
+    np.testing.assert_allclose(np.cumsum(config["sparse_temporal_proportions"]), [0.334442, 0.817066, 1], atol=1e-5)
+
+    run = milepost("label", dataset, "--reward-model-path", model)
+    assert run.returncode == 0, run.stderr
+    progress = read_progress(dataset / "sarm_progress.parquet")
+    assert len(progress.index) == 744
+    assert progress.metadata["milepost.model_path"] == str(model)
+
+    run = milepost("weigh", dataset, "--chunk-size", 10, "--figure", tmp_path / "w.png", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["frames"] == 744
+    assert pq.read_table(dataset / "weights.parquet").num_rows == 744
+    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+
+    run = milepost("evaluate", dataset)
+    assert run.returncode == 0, run.stderr
+    assert "against: annotation" in run.stdout
+    run = milepost("plot", dataset, "--episodes", "1", "--output-dir", tmp_path / "plots")
+    assert run.returncode == 0, run.stderr
+    assert [p.name for p in (tmp_path / "plots").iterdir()] == ["episode_000001_progress.png"]
+
+
+def test_the_clock_needs_no_model(dataset: Path) -> None:
+    run = milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "0,2-3", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["episodes"] == 3
+    assert set(read_progress(dataset / "elapsed_progress.parquet").episode_index.tolist()) == {0, 2, 3}
+
+
+def test_kappa_too_low_is_said(tmp_path: Path) -> None:
+    rows = 200
+    table = {
+        "index": np.arange(rows),
+        "episode_index": np.repeat([0, 1], rows // 2),
+        "frame_index": np.tile(np.arange(rows // 2), 2),
+        "progress_sparse": np.tile(np.linspace(0, 1, rows // 2, dtype=np.float32), 2),
+    }
+    pq.write_table(pa.table(table), tmp_path / "p.parquet")
+    run = milepost("weigh", "--progress", tmp_path / "p.parquet", "--chunk-size", 50, "--kappa", 0.0001)
+    assert run.returncode == 0
+    assert "plain behaviour cloning" in run.stderr
+    assert "--kappa 0.3" in run.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "label", "evaluate", "plot", "weigh"])
+def test_no_such_dataset(verb: str, tmp_path: Path) -> None:
+    extra = {"train": ("--output-dir", tmp_path / "m"), "label": ("--reward-model-path", "elapsed")}.get(verb, ())
+    assert_refused(milepost(verb, tmp_path / "nothing", *extra), "nothing")
+
+
+def test_not_a_dataset(tmp_path: Path) -> None:
+    assert_refused(milepost("label", tmp_path, "--reward-model-path", "elapsed"), "info.json")
+
+
+def test_wrong_camera_lists_the_right_ones(dataset: Path, tmp_path: Path) -> None:
+    run = milepost("train", dataset, "--output-dir", tmp_path / "m", "--image-key", "observation.images.front")
+    assert_refused(run, "observation.images.front", "observation.images.top", "observation.images.wrist")
+
+
+def test_no_model_there(dataset: Path, tmp_path: Path) -> None:
+    assert_refused(milepost("label", dataset, "--reward-model-path", tmp_path / "none"), "no model at")
+
+
+def test_a_truncated_video_is_said_and_nothing_is_written(dataset: Path, tmp_path: Path) -> None:
+    video = next(dataset.glob("videos/*top/**/*.mp4"))
+    video.write_bytes(video.read_bytes()[:20_000])
+    run = milepost("train", dataset, "--output-dir", tmp_path / "m", "--preset", "small")
+    assert_refused(run, video.name)
+    assert not (tmp_path / "m" / "model.safetensors").exists()
+
+
+def test_a_corrupt_table_is_said(dataset: Path) -> None:
+    table = next(dataset.glob("data/**/*.parquet"))
+    table.write_bytes(b"PAR1 nothing good PAR1")
+    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed"), table.name)
+
+
+def test_nan_state_is_said(dataset: Path) -> None:
+    path = next(dataset.glob("data/**/*.parquet"))
+    table = pq.read_table(path)
+    rows = table.column("observation.state").to_pylist()
+    rows[7][2] = float("nan")
+    place = table.schema.get_field_index("observation.state")
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(rows, table.schema.field(place).type)), path)
+    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed"), "NaN", "frame 7, channel 2")
+
+
+def test_a_trained_model_is_not_overwritten(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert_refused(milepost("train", dataset, "--output-dir", tmp_path), "--overwrite")
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_progress_of_another_model_is_not_overwritten(dataset: Path) -> None:
+    shutil.copy(DATA / "rabc" / "progress.parquet", dataset / "elapsed_progress.parquet")
+    before = (dataset / "elapsed_progress.parquet").read_bytes()
+    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed"), "another model")
+    assert (dataset / "elapsed_progress.parquet").read_bytes() == before
+
+
+def test_wrong_episodes(dataset: Path) -> None:
+    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "4-x"), "0-9,12")
+    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "99"), "99")
+
+
+def test_a_full_disk_loses_nothing(dataset: Path) -> None:
+    """A limit on file size stands in for a full disk: the write fails half-way in the same place."""
+    run = milepost_process(
+        "label", dataset, "--reward-model-path", "elapsed",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)),
+    )  # fmt: skip
+    assert_refused(run, "no space left")
+    assert not (dataset / "elapsed_progress.parquet").exists()
+    again = milepost("label", dataset, "--reward-model-path", "elapsed")
+    assert again.returncode == 0
+    assert len(read_progress(dataset / "elapsed_progress.parquet").index) == 744
+
+
+def test_a_read_only_folder_is_said_before_any_work(dataset: Path) -> None:
+    """Root may write anywhere, so the folder is made impossible to write into in a way that holds for root: it is not a folder."""
+    if os.geteuid() == 0:
+        run = milepost("label", dataset, "--reward-model-path", "elapsed", "--output-path", "/proc/elapsed.parquet")
+        assert run.returncode == 2
+        assert "Traceback" not in run.stderr
+        return
+    dataset.chmod(0o555)
+    run = milepost("label", dataset, "--reward-model-path", "elapsed")
+    dataset.chmod(0o755)
+    assert_refused(run, "read-only or not permitted")
+
+
+def test_errors_of_the_system_are_explained() -> None:
+    assert "read-only" in explain(OSError(errno.EROFS, "Read-only file system", "/data/x"))
+    assert "no space left" in explain(OSError(errno.ENOSPC, "No space left on device", "/data/x"))
+
+
+if __name__ == "__main__" and "--write" in sys.argv:
+    RECORD.write_text(json.dumps(flags(), indent=2) + "\n")

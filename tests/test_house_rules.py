@@ -1,0 +1,53 @@
+"""What review would otherwise have to repeat: sizes of files, functions and signatures; no catch-all except; every file says what it is."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "src").rglob("*.py"))
+
+
+def functions() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    return [
+        (f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def test_files_fit_in_a_head() -> None:
+    assert not [path.name for path in FILES if len(path.read_text().splitlines()) > 450]
+
+
+def test_functions_stay_under_sixty_lines() -> None:
+    assert not [where for where, node in functions() if (node.end_lineno or 0) - node.lineno + 1 > 60]
+
+
+def test_at_most_eight_parameters() -> None:
+    def count(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+        names = [a.arg for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
+        return len([name for name in names if name not in ("self", "cls")])
+
+    assert not [where for where, node in functions() if count(node) > 8]
+
+
+def test_no_catch_all_except() -> None:
+    broad = [
+        f"{path.name}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")))
+    ]
+    assert not broad
+
+
+def test_every_file_says_what_it_is() -> None:
+    assert not [path.name for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+def test_no_machine_paths() -> None:
+    places = ("/" + "work/", "/" + "root/", "/" + "home/")
+    text = [p for pattern in ("src/**/*.py", "docs/**/*.md", "*.md", "benchmarks/*.py") for p in ROOT.glob(pattern)]
+    assert not [path.name for path in text if any(place in path.read_text() for place in places)]

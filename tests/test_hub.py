@@ -1,0 +1,98 @@
+"""The Hub: its real cache layout on disk, no network (tests run with HF_HUB_OFFLINE=1)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from huggingface_hub import constants, errors
+
+import builders
+from builders import MP4, ROWS, TOP, build_dataset
+from milepost.lerobot import open_dataset
+from milepost.types import DataError
+
+
+@pytest.fixture
+def small(tmp_path) -> builders.Built:
+    """Three episodes, one camera, H.264, the first two in one mp4."""
+    return build_dataset(tmp_path / "small")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(small, tmp_path, monkeypatch) -> Path:
+    """A cache that holds the repository ada/push at one commit, branch main and tag v3.0. Returns the snapshot."""
+    repo = tmp_path / "cache" / "datasets--ada--push"
+    shutil.copytree(small.root, repo / "snapshots" / COMMIT)
+    (repo / "refs").mkdir()
+    for ref in ("main", "v3.0"):
+        (repo / "refs" / ref).write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return repo / "snapshots" / COMMIT
+
+
+@pytest.mark.parametrize("revision", [None, "v3.0", COMMIT])
+def test_a_hub_repository(hub, small, revision):
+    dataset = open_dataset("ada/push", revision=revision)
+    assert (dataset.name, dataset.root, dataset.is_local) == ("ada/push", hub, False)
+    assert open_dataset(hub).is_local
+    for episode in dataset:
+        np.testing.assert_array_equal(np.concatenate([*episode.cameras[TOP].chunks()]), small.images[TOP, episode.index])
+
+
+def test_only_the_files_needed_are_downloaded(hub, small, tmp_path, monkeypatch):
+    asked: list[str] = []
+    plain = huggingface_hub.snapshot_download
+
+    def snapshot(repo, **options):
+        asked.append(" ".join(options["allow_patterns"]))
+        return plain(repo, **options)
+
+    def one_file(repo, *, filename, repo_type, revision):
+        assert (repo, repo_type, revision) == ("ada/push", "dataset", COMMIT)
+        asked.append(filename)
+        (hub / filename).parent.mkdir(parents=True, exist_ok=True)
+        return str(shutil.copy(small.root / filename, hub / filename))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", one_file)
+    shutil.rmtree(hub / "data")
+    shutil.rmtree(hub / "videos")
+    dataset = open_dataset("ada/push")
+    fingerprint = dataset.fingerprint
+    assert asked == ["meta/**"]
+    episode = dataset[0]
+    assert asked[1:] == [ROWS]
+    episode.cameras[TOP][np.array([1])]
+    list(dataset[1].cameras[TOP].chunks())
+    assert asked[1:] == [ROWS, MP4]
+    assert open_dataset("ada/push").fingerprint == fingerprint != open_dataset(small.root).fingerprint
+
+
+def test_what_the_hub_does_not_have(hub, monkeypatch):
+    for repo, revision, words in (("ada/none", None, "ada/none"), ("ada/push", "v9", "at revision 'v9'")):
+        with pytest.raises(DataError, match=rf"{words}.*could not be downloaded"):
+            open_dataset(repo, revision=revision)
+    (hub / ROWS).unlink()
+    with pytest.raises(DataError, match=rf"{ROWS} of the Hub dataset 'ada/push'.*could not be downloaded"):
+        open_dataset("ada/push")[0]
+
+    def dropped(*arguments, **options):
+        raise errors.HfHubHTTPError.__bases__[0]("connection reset by peer")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", dropped)
+    with pytest.raises(DataError, match="connection reset by peer"):
+        open_dataset("ada/push")
+
+
+def test_a_local_folder_comes_before_the_hub(hub, small, tmp_path, monkeypatch):
+    shutil.copytree(small.root, tmp_path / "ada" / "push")
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("ada/push").is_local

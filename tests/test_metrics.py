@@ -1,0 +1,79 @@
+"""Metrics against scipy and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from milepost.metrics import final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))
+def test_ranks_equal_scipy(values: list[int]) -> None:
+    np.testing.assert_allclose(ranks(np.array(values, float)), stats.rankdata(values))
+
+
+@given(st.lists(st.floats(-10, 10), min_size=3, max_size=40, unique=True))
+def test_order_equals_scipy(values: list[float]) -> None:
+    array = np.array(values)
+    assert order_correlation(array) == pytest.approx(stats.spearmanr(np.arange(len(array)), array).statistic)
+
+
+def test_a_clock_scores_a_perfect_one() -> None:
+    assert order_correlation(np.linspace(0, 1, 30)) == pytest.approx(1)
+    assert order_correlation(np.linspace(1, 0, 30)) == pytest.approx(-1)
+
+
+def test_order_of_a_constant_is_unknown() -> None:
+    assert np.isnan(order_correlation(np.full(9, 0.3)))
+    assert np.isnan(order_correlation(np.array([np.nan, 0.2])))
+
+
+def test_order_leaves_unknown_frames_out() -> None:
+    assert order_correlation(np.array([0.1, np.nan, 0.2, 0.3])) == pytest.approx(1)
+
+
+def test_error_by_hand() -> None:
+    assert mean_error(np.array([0, 0.5, np.nan]), np.array([0.1, 0.2, 0.9])) == pytest.approx(0.2)
+    assert np.isnan(mean_error(np.full(3, np.nan), np.zeros(3)))
+
+
+def test_stage_accuracy_by_hand() -> None:
+    probability = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    assert stage_accuracy(probability, np.array([0, 1, 1])) == pytest.approx(2 / 3)
+    assert stage_accuracy(probability, np.array([0, -1, 1])) == pytest.approx(1 / 2)
+    assert np.isnan(stage_accuracy(probability, np.full(3, -1)))
+
+
+def test_final_is_the_mean_of_the_last_known() -> None:
+    assert final(np.array([0.1, 0.4, 0.5, 0.6, np.nan])) == pytest.approx(0.5)
+    assert np.isnan(final(np.full(4, np.nan)))
+
+
+def test_separation_equals_the_pair_count() -> None:
+    rng = np.random.default_rng(3)
+    good, bad = rng.integers(0, 6, 20) / 5, rng.integers(0, 5, 15) / 5
+    pairs = np.mean([(g > b) + 0.5 * (g == b) for g in good for b in bad])
+    assert separation(good, bad) == pytest.approx(pairs)
+    assert separation(np.array([1.0]), np.array([0.0])) == 1
+    assert np.isnan(separation(good, np.array([])))
+
+
+def test_interval_covers_the_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(100):
+        low, high = interval(lambda x: float(np.mean(x)), rng.normal(size=40), rng=rng, draws=300)
+        hits += low <= 0 <= high
+    assert 85 <= hits <= 100
+
+
+def test_interval_is_the_same_for_the_same_seed() -> None:
+    values = np.random.default_rng(1).random(20)
+    first, second = (interval(lambda x: float(np.mean(x)), values, rng=np.random.default_rng(7)) for _ in range(2))
+    assert first == second
+
+
+def test_interval_of_nothing_is_unknown() -> None:
+    assert np.isnan(interval(separation, [], [0.1], rng=np.random.default_rng(0))).all()
