@@ -38,9 +38,9 @@ from milepost.sim import (
     roll_out,
     tell,
 )
-from milepost.sim.behaviours import HOME, pausing
 from milepost.sim.rollout import keeps_promise
 from milepost.sim.stagewise import debounced, finish, runs, stages_of
+from milepost.sim.tasks import HOME
 from milepost.sim.truth import Ranking
 from milepost.sim.world import world
 
@@ -235,12 +235,15 @@ def test_failures_end_low_and_what_is_dropped_is_lost(told: Told) -> None:
 
 
 def test_hesitation_earns_nothing(told: Told) -> None:
+    earned = []
     for rollout, truth in of_kind(told, "hesitating"):
-        still = np.linalg.norm(np.diff(rollout.trace.hand, axis=0), axis=1) < 0.003
+        moved = [np.linalg.norm(np.diff(points, axis=0), axis=1) for points in (rollout.trace.hand, rollout.trace.tip)]
+        still = np.maximum(*moved) < 0.002
         paused = [(a, b) for a, b in runs(still) if still[a] and b - a >= 3 and not truth.success[a:b].any()]
         for start, stop in paused:
-            assert truth.progress[stop] - truth.progress[start] < 0.06
-    assert list(pausing(None, grip=1.0, steps=0)) == []  # type: ignore[arg-type]
+            earned.append(float(truth.progress[stop] - truth.progress[start]))
+    assert len(earned) >= 5
+    assert np.abs(earned).max() < 0.04
 
 
 @pytest.mark.parametrize(

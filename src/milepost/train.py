@@ -57,6 +57,7 @@ PRESETS = {
     "small": (
         SARMConfig(
             hidden_dim=96,
+            n_obs_steps=4,
             num_layers=2,
             num_heads=4,
             rewind_probability=0.0,

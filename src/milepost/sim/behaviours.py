@@ -176,22 +176,20 @@ def failing_early(task: Task, expert: Expert, view: View, rng: np.random.Generat
     shift = rng.uniform(0.06, 0.1) * np.array([np.cos(angle), np.sin(angle), 0.0])
     believed, grasp = view.thing + shift, None
     for _ in range(FOREVER):
-        if grasp is None and _would_hold(task, view, believed):
-            grasp = believed - view.hand
         if grasp is not None:
-            believed = (
-                view.hand + grasp
-                if task.reach is not None
-                else np.array([*believed[:2] * [1, 0] + [0, (view.hand + grasp)[1]], believed[2]])
-            )
-        view = yield expert(replace(view, thing=believed))
+            carried = view.hand + grasp
+            believed = carried if task.reach is not None else np.array([believed[0], carried[1], believed[2]])
+        action = expert(replace(view, thing=believed))
+        if grasp is None and _takes_hold(task, view, believed, action):
+            grasp = believed - view.hand
+        view = yield action
     return view
 
 
-def _would_hold(task: Task, view: View, believed: Float[np.ndarray, "3"]) -> bool:
-    """Would an object at this place now be in the hand?"""
+def _takes_hold(task: Task, view: View, believed: Float[np.ndarray, "3"], action: Action) -> bool:
+    """Would an object at this place be in the hand from now on: hand at it, closed, and about to lift (at a handle: low enough)?"""
     near = np.linalg.norm((view.hand - believed)[:2]) < 0.06 and view.hand[2] - believed[2] < 0.055
-    return bool(near and (task.reach is None or view.opening < 0.4))
+    return bool(near and (task.reach is None or (action[3] > 0 and action[2] > 0.2)))
 
 
 SUCCESSES: dict[str, Behaviour] = {

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, Script, paced
 from milepost.sim.pool import Run, pool
 from milepost.sim.stagewise import FLICKER, finish, stages_of
-from milepost.sim.tasks import TASKS, Task, Trace
+from milepost.sim.tasks import STAGES, TASKS, Task, Trace
 from milepost.sim.world import EVERY, View, World, metaworld, scripted, world
 from milepost.types import DataError
 
@@ -155,13 +155,17 @@ def attempt(job: Wanted) -> Rollout:
 
 
 def keeps_promise(rollout: Rollout, ever: bool) -> bool:
-    """Is it what its kind says? ever: was the task done at any moment, be it for one step."""
+    """Is it what its kind says? A success passes through all three stages, an expert's never falls back; a failure is never done.
+
+    ever: was the task done at any moment, be it for one step.
+    """
     stage = stages_of(rollout.task, rollout.trace)
     moved = bool((stage > 0).any())
     if rollout.kind in FAILURES:
         return not ever and {"dropping": moved and int(stage[-1]) == 0, "failing_early": not moved}.get(rollout.kind, True)
-    clean = len(set(stage)) == 3 and bool((np.diff(stage) >= 0).all())
-    return rollout.success and (clean or rollout.kind != "expert")
+    if rollout.kind == "expert" and bool((np.diff(stage) < 0).any()):
+        return False
+    return rollout.success and len(set(stage.tolist())) == len(STAGES)
 
 
 def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) -> tuple[bool, Rollout]:

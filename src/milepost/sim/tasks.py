@@ -50,8 +50,8 @@ class Task:
     tells nothing). speed: top speed of the hand (1 = 0.8 m/s) while the object moves, slow enough that every stage lasts.
     reach: metres between hand and object within which it may count as held; None for what is pulled. hover, aligned: how far
     above the object the expert flies, and the horizontal distance at which it turns down (m). grip: effort of the closing
-    gripper; the scripts' own 0.6 squeezes the stick out. marker: only a coloured marker
-    shows the goal."""
+    gripper; the script's own 0.6 squeezes the stick out. touch: where the hand meets the object, from `thing` (m). marker: only a
+    coloured marker shows the goal."""
 
     name: str
     instruction: str
@@ -65,6 +65,7 @@ class Task:
     carried: Measure
     finishing: Measure
     done: Predicate
+    touch: tuple[float, float, float] = (0.0, 0.0, 0.0)
     marker: bool = False
 
     def held(self, trace: Trace) -> Bool[np.ndarray, "T"]:
@@ -84,8 +85,8 @@ class Task:
 
     def reached(self, trace: Trace) -> Float[np.ndarray, "T"]:
         """Stage 0: what the hand has flown (over, then down), closed and lifted, of all it has to."""
-        left = flight(trace.hand, trace.thing, hover=self.hover, aligned=self.aligned)
-        whole = flight(trace.hand[:1], trace.thing[:1], hover=self.hover, aligned=self.aligned)[0]
+        left = flight(trace.hand, trace.thing + self.touch, hover=self.hover, aligned=self.aligned)
+        whole = left[0]
         if self.reach is not None:
             at_it = distance(trace.hand, trace.thing) < self.reach
             left = left + CLOSING * np.where(at_it, np.clip(2 * trace.opening - 1, 0, 1), 1)
@@ -199,7 +200,8 @@ TASKS = {
             speed=0.22,
             reach=None,
             hover=0.3,
-            aligned=0.06,
+            aligned=0.045,
+            touch=(0.0, -0.02, -0.03),
             grip=-1.0,
             near=lambda trace: pulled(trace) > WIDE / 2,
             carried=lambda trace: pulled(trace) / (WIDE / 2),

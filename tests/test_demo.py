@@ -1,0 +1,102 @@
+"""The whole journey, small: every file it promises, nothing done twice, an interruption gone on from, a report that needs no network."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milepost.demo import DemoConfig, Journey, spread
+from milepost.doctor import examine
+from milepost.lerobot import open_dataset
+from milepost.sim import FAILURES, SUCCESSES, NoRendererError, require_renderer
+from milepost.store import read_progress
+from milepost.types import DataError
+
+SMALL = DemoConfig(tasks=("drawer-open-v3", "assembly-v3"), successes=8, failures=4, holdout=0.5, steps=12)
+
+
+class Steps:
+    """Remembers which bars were drawn; can interrupt one of them."""
+
+    def __init__(self, interrupt: str | None = None) -> None:
+        self.names: list[str] = []
+        self.interrupt = interrupt
+
+    def __call__(self, name: str):
+        def tick(done: int, total: int) -> None:
+            self.names.append(name)
+            if name == self.interrupt and done:
+                raise KeyboardInterrupt
+
+        return tick
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo, interrupted in the middle of training and of labelling, and gone on with."""
+    try:
+        require_renderer()
+    except NoRendererError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("demo")
+    for interrupt in ("sarm: train", "label: sarm_single_stage"):
+        with pytest.raises(KeyboardInterrupt):
+            Journey(folder, SMALL, Steps(interrupt), workers=1).run()
+    steps = Steps()
+    Journey(folder, SMALL, steps, workers=1).run()
+    assert "drawing" not in steps.names
+    assert "sarm: train" not in steps.names
+    assert "label: sarm" not in steps.names
+    return folder
+
+
+def test_every_file_is_there(folder: Path) -> None:
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    models = {
+        f"models/{m}/{f}" for m in ("sarm", "sarm_single_stage") for f in ("config.json", "model.safetensors", "README.md", "log.jsonl")
+    }
+    labels = {f"dataset/{m}_progress.parquet" for m in ("sarm", "sarm_single_stage", "elapsed")}
+    assert models | labels | {"report.html", "dataset/weights.parquet", "dataset/meta/info.json"} <= names
+    assert not [name for name in names if "partial" in name or name.startswith("cache") or name.endswith(".pt")]
+
+
+def test_the_dataset_is_healthy_and_labelled_throughout(folder: Path) -> None:
+    assert examine(folder / "dataset").healthy
+    dataset = open_dataset(folder / "dataset")
+    assert len(dataset) == 24
+    progress = read_progress(folder / "dataset" / "sarm_progress.parquet")
+    assert len(progress.index) == dataset.total_frames
+    assert not np.isnan(progress.curve()).any()
+    assert {e.facts["kind"] for e in dataset} == set(SUCCESSES) | set(FAILURES)
+
+
+def test_held_out_scenes_were_never_trained_on(folder: Path) -> None:
+    dataset = open_dataset(folder / "dataset")
+    scenes = {e.index: (e.task, e.facts["scene"]) for e in dataset}
+    splits = [json.loads((folder / "models" / m / "evaluation.json").read_text()) for m in ("sarm", "sarm_single_stage")]
+    assert splits[0]["held_out"] == splits[1]["held_out"]
+    for split in splits:
+        assert not {scenes[i] for i in split["train_episodes"]} & {scenes[i] for i in split["held_out"]}
+
+
+def test_the_report_opens_offline(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+    assert "url(" not in page
+    assert page.count("data:image/png;base64,") >= 10
+    for words in ("Held-out demonstrations", "Where failures end", "Wrong instruction", "Sample weights", "pull the drawer open"):
+        assert words in page
+
+
+def test_other_settings_are_not_mixed_in(folder: Path) -> None:
+    with pytest.raises(DataError, match="other settings"):
+        Journey(folder, DemoConfig(seed=5), Steps())
+
+
+def test_episodes_are_shared_out_evenly() -> None:
+    counts = spread(10, 7)
+    assert sum(counts[kind] for kind in SUCCESSES) == 10
+    assert sum(counts[kind] for kind in FAILURES) == 7
+    assert max(counts.values()) - min(counts.values()) <= 1
