@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import resource
 import statistics
 import tempfile
@@ -24,6 +25,7 @@ import numpy as np
 from milepost.video import VideoFrames
 
 FPS = 30
+os.environ.setdefault("SVT_LOG", "1")  # errors only: the AV1 encoder otherwise prints twenty lines a video
 CODECS = {
     "AV1 g=2": ("libsvtav1", {"g": "2", "crf": "30", "preset": "12"}),
     "H.264 g=2": ("libx264", {"g": "2", "crf": "30", "preset": "veryfast"}),
