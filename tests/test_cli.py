@@ -210,6 +210,15 @@ def test_progress_of_another_model_is_not_overwritten(dataset: Path) -> None:
     assert (dataset / "elapsed_progress.parquet").read_bytes() == before
 
 
+def test_weights_replace_only_weights(tmp_path: Path) -> None:
+    shutil.copy(DATA / "rabc" / "progress.parquet", tmp_path / "p.parquet")
+    assert milepost("weigh", "--progress", tmp_path / "p.parquet").returncode == 0
+    assert milepost("weigh", "--progress", tmp_path / "p.parquet", "--kappa", 0.1).returncode == 0
+    (tmp_path / "mine.parquet").write_text("mine")
+    assert_refused(milepost("weigh", "--progress", tmp_path / "p.parquet", "--output-path", tmp_path / "mine.parquet"), "--overwrite")
+    assert (tmp_path / "mine.parquet").read_text() == "mine"
+
+
 def test_wrong_episodes(dataset: Path) -> None:
     assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "4-x"), "0-9,12")
     assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "99"), "99")

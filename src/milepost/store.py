@@ -208,3 +208,11 @@ def write_weights(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndar
     labelled = table.replace_schema_metadata({f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()})
     with atomic_path(path) as temporary:
         pq.write_table(labelled, temporary)
+
+
+def is_ours(path: Path) -> bool:
+    """Was this parquet file written here? False for a file of another kind."""
+    try:
+        return any(key.startswith(METADATA_PREFIX.encode()) for key in pq.read_schema(path).metadata or {})
+    except (pa.ArrowInvalid, OSError):
+        return False

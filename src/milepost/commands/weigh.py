@@ -15,7 +15,7 @@ from milepost.commands.options import progress_file
 from milepost.console import say, table, warn
 from milepost.lerobot import open_dataset
 from milepost.plots import png, weights_figure
-from milepost.store import atomic_path, read_progress, write_weights
+from milepost.store import atomic_path, is_ours, read_progress, write_weights
 from milepost.types import DataError
 from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
 
@@ -38,6 +38,8 @@ class Args:
     """Weight of frames whose progress is unknown."""
     figure: Path | None = None
     """Also draw the deltas and the weights over an episode's time into this PNG."""
+    overwrite: bool = False
+    """Replace an output that something else made; weights of an earlier `weigh` are always replaced."""
     json: bool = False
 
 
@@ -49,6 +51,8 @@ def main(args: Args) -> int:
     progress = read_progress(path)
     weighed = weigh(progress.index, progress.episode_index, progress.curve(args.head_mode), config=config)
     output = args.output_path or path.with_name("weights.parquet")
+    if output.exists() and not args.overwrite and not is_ours(output):
+        raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")
     made = {"progress_file": str(path), "head_mode": args.head_mode, "rabc": json_module.dumps(dataclasses.asdict(config))}
     write_weights(output, weighed.index, weighed.weight, made)
     if args.figure is not None:
