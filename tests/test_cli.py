@@ -112,7 +112,7 @@ def test_the_journey_on_lerobots_own_dataset(dataset: Path, tmp_path: Path) -> N
     assert config["sparse_subtask_names"] == ["reach the object", "move the object", "finish the task"]
     np.testing.assert_allclose(np.cumsum(config["sparse_temporal_proportions"]), [0.334442, 0.817066, 1], atol=1e-5)
 
-    run = milepost("label", dataset, "--reward-model-path", model)
+    run = milepost("label", dataset, "--model", model)
     assert run.returncode == 0, run.stderr
     progress = read_progress(dataset / "sarm_progress.parquet")
     assert len(progress.index) == 744
@@ -133,7 +133,7 @@ def test_the_journey_on_lerobots_own_dataset(dataset: Path, tmp_path: Path) -> N
 
 
 def test_the_clock_needs_no_model(dataset: Path) -> None:
-    run = milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "0,2-3", "--json")
+    run = milepost("label", dataset, "--model", "elapsed", "--episodes", "0,2-3", "--json")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["episodes"] == 3
     assert set(read_progress(dataset / "elapsed_progress.parquet").episode_index.tolist()) == {0, 2, 3}
@@ -156,12 +156,12 @@ def test_kappa_too_low_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["train", "label", "evaluate", "plot", "weigh"])
 def test_no_such_dataset(verb: str, tmp_path: Path) -> None:
-    extra = {"train": ("--output-dir", tmp_path / "m"), "label": ("--reward-model-path", "elapsed")}.get(verb, ())
+    extra = {"train": ("--output-dir", tmp_path / "m"), "label": ("--model", "elapsed")}.get(verb, ())
     assert_refused(milepost(verb, tmp_path / "nothing", *extra), "nothing")
 
 
 def test_not_a_dataset(tmp_path: Path) -> None:
-    assert_refused(milepost("label", tmp_path, "--reward-model-path", "elapsed"), "info.json")
+    assert_refused(milepost("label", tmp_path, "--model", "elapsed"), "info.json")
 
 
 def test_wrong_camera_lists_the_right_ones(dataset: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_wrong_camera_lists_the_right_ones(dataset: Path, tmp_path: Path) -> Non
 
 
 def test_no_model_there(dataset: Path, tmp_path: Path) -> None:
-    assert_refused(milepost("label", dataset, "--reward-model-path", tmp_path / "none"), "no model at")
+    assert_refused(milepost("label", dataset, "--model", tmp_path / "none"), "no model at")
 
 
 def test_a_truncated_video_is_said_and_nothing_is_written(dataset: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_truncated_video_is_said_and_nothing_is_written(dataset: Path, tmp_pat
 def test_a_corrupt_table_is_said(dataset: Path) -> None:
     table = next(dataset.glob("data/**/*.parquet"))
     table.write_bytes(b"PAR1 nothing good PAR1")
-    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed"), table.name)
+    assert_refused(milepost("label", dataset, "--model", "elapsed"), table.name)
 
 
 def test_nan_state_is_said(dataset: Path) -> None:
@@ -194,7 +194,7 @@ def test_nan_state_is_said(dataset: Path) -> None:
     rows[7][2] = float("nan")
     place = table.schema.get_field_index("observation.state")
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(rows, table.schema.field(place).type)), path)
-    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed"), "NaN", "frame 7, channel 2")
+    assert_refused(milepost("label", dataset, "--model", "elapsed"), "NaN", "frame 7, channel 2")
 
 
 def test_a_trained_model_is_not_overwritten(dataset: Path, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_trained_model_is_not_overwritten(dataset: Path, tmp_path: Path) -> No
 def test_progress_of_another_model_is_not_overwritten(dataset: Path) -> None:
     shutil.copy(DATA / "rabc" / "progress.parquet", dataset / "elapsed_progress.parquet")
     before = (dataset / "elapsed_progress.parquet").read_bytes()
-    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed"), "another model")
+    assert_refused(milepost("label", dataset, "--model", "elapsed"), "another model")
     assert (dataset / "elapsed_progress.parquet").read_bytes() == before
 
 
@@ -220,19 +220,19 @@ def test_weights_replace_only_weights(tmp_path: Path) -> None:
 
 
 def test_wrong_episodes(dataset: Path) -> None:
-    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "4-x"), "0-9,12")
-    assert_refused(milepost("label", dataset, "--reward-model-path", "elapsed", "--episodes", "99"), "99")
+    assert_refused(milepost("label", dataset, "--model", "elapsed", "--episodes", "4-x"), "0-9,12")
+    assert_refused(milepost("label", dataset, "--model", "elapsed", "--episodes", "99"), "99")
 
 
 def test_a_full_disk_loses_nothing(dataset: Path) -> None:
     """A limit on file size stands in for a full disk: the write fails half-way in the same place."""
     run = milepost_process(
-        "label", dataset, "--reward-model-path", "elapsed",
+        "label", dataset, "--model", "elapsed",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)),
     )  # fmt: skip
     assert_refused(run, "no space left")
     assert not (dataset / "elapsed_progress.parquet").exists()
-    again = milepost("label", dataset, "--reward-model-path", "elapsed")
+    again = milepost("label", dataset, "--model", "elapsed")
     assert again.returncode == 0
     assert len(read_progress(dataset / "elapsed_progress.parquet").index) == 744
 
@@ -240,12 +240,12 @@ def test_a_full_disk_loses_nothing(dataset: Path) -> None:
 def test_a_read_only_folder_is_said_before_any_work(dataset: Path) -> None:
     """Root may write anywhere, so the folder is made impossible to write into in a way that holds for root: it is not a folder."""
     if os.geteuid() == 0:
-        run = milepost("label", dataset, "--reward-model-path", "elapsed", "--output-path", "/proc/elapsed.parquet")
+        run = milepost("label", dataset, "--model", "elapsed", "--output-path", "/proc/elapsed.parquet")
         assert run.returncode == 2
         assert "Traceback" not in run.stderr
         return
     dataset.chmod(0o555)
-    run = milepost("label", dataset, "--reward-model-path", "elapsed")
+    run = milepost("label", dataset, "--model", "elapsed")
     dataset.chmod(0o755)
     assert_refused(run, "read-only or not permitted")
 

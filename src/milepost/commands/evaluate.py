@@ -22,7 +22,7 @@ from milepost.types import DataError, Progress
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional]
-    progress_file: Path | None = None
+    progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     episodes: str | None = None
@@ -34,7 +34,7 @@ class Args:
 
 def main(args: Args) -> int:
     dataset = open_dataset(args.dataset, episodes=parse_episodes(args.episodes))
-    path = progress_file(dataset, args.progress_file)
+    path = progress_file(dataset, args.progress)
     progress = read_progress(path)
     stages = dataset.stages.get(args.head_mode)
     scores: dict[str, list[EpisodeScore]] = {path.stem.removesuffix("_progress"): [], "elapsed": []}

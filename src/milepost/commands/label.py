@@ -24,7 +24,7 @@ from milepost.types import DataError
 class Args:
     dataset: Annotated[str, tyro.conf.Positional]
     """LeRobot dataset: a folder or a Hub id."""
-    reward_model_path: str
+    model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder, or "elapsed" for the clock."""
     output_path: Path | None = None
     """Where to write; default: beside the dataset. A Hub dataset needs one."""
@@ -38,7 +38,7 @@ class Args:
 
 
 def main(args: Args) -> int:
-    model = load_model(args.reward_model_path, resolve_device(args.device))
+    model = load_model(args.model, resolve_device(args.device))
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     if isinstance(model, SARMModel):
         missing = [camera for camera in model.config.cameras if camera not in dataset.cameras]
@@ -48,10 +48,10 @@ def main(args: Args) -> int:
     if args.output_path is None and not Path(args.dataset).is_dir():
         raise DataError("a Hub dataset is never written into: give --output-path")
     path = args.output_path or dataset.root / f"{name}_progress.parquet"
-    if path.exists() and not args.overwrite and read_progress(path).metadata.get(f"{METADATA_PREFIX}model_path") != args.reward_model_path:
+    if path.exists() and not args.overwrite and read_progress(path).metadata.get(f"{METADATA_PREFIX}model_path") != args.model:
         raise DataError(f"{path} was made by another model; use --overwrite or another --output-path")
     with bars() as bar:
-        labelled = label(model, dataset, path, model_path=args.reward_model_path, on_progress=bar("label"), episodes=args.episodes)
+        labelled = label(model, dataset, path, model_path=args.model, on_progress=bar("label"), episodes=args.episodes)
     unknown = unknown_frames(labelled)
     curve = labelled.curve()
     if args.json:

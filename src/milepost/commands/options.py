@@ -38,8 +38,6 @@ def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:
         return given
     found = sorted(dataset.root.glob("*_progress.parquet"))
     if len(found) != 1:
-        what = (
-            f"several: {', '.join(f.name for f in found)}; choose with --progress-file" if found else "none; make one with milepost label"
-        )
+        what = f"several: {', '.join(f.name for f in found)}; choose with --progress" if found else "none; make one with milepost label"
         raise DataError(f"progress files beside {dataset.root}: {what}")
     return found[0]

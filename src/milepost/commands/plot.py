@@ -19,7 +19,7 @@ from milepost.store import atomic_path, read_progress
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional]
-    progress_file: tuple[Path, ...] = ()
+    progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """Progress file or files, drawn together; default: the one beside the dataset."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     camera_key: str | None = None
@@ -33,7 +33,7 @@ class Args:
 def main(args: Args) -> int:
     numbers = parse_episodes(args.episodes)
     dataset = open_dataset(args.dataset, episodes=numbers)
-    paths = args.progress_file or (progress_file(dataset, None),)
+    paths = args.progress or (progress_file(dataset, None),)
     tables = {path.stem.removesuffix("_progress"): read_progress(path) for path in paths}
     stages = dataset.stages.get(args.head_mode)
     count = len(dataset) if numbers is not None else min(args.num_visualizations, len(dataset))

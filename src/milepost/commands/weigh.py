@@ -24,7 +24,7 @@ from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
 class Args:
     dataset: Annotated[str | None, tyro.conf.Positional] = None
     """LeRobot dataset, to find its progress file; a progress file alone is enough."""
-    progress: Path | None = None
+    progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
     output_path: Path | None = None
     """Where to write the weights; default: weights.parquet beside the progress file."""
