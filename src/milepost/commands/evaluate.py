@@ -21,7 +21,7 @@ from milepost.types import DataError, Progress
 
 @dataclass(frozen=True)
 class Args:
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
     head_mode: Literal["sparse", "dense"] = "sparse"

@@ -22,7 +22,7 @@ from milepost.types import DataError
 
 @dataclass(frozen=True)
 class Args:
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder, or "elapsed" for the clock."""

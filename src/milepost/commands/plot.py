@@ -18,7 +18,7 @@ from milepost.store import atomic_path, read_progress
 
 @dataclass(frozen=True)
 class Args:
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """Progress file or files, drawn together; default: the one beside the dataset."""
     head_mode: Literal["sparse", "dense"] = "sparse"

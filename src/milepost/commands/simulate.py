@@ -15,7 +15,7 @@ from milepost.sim import SimConfig, make_dataset
 
 @dataclass(frozen=True)
 class Args:
-    output: Annotated[Path, tyro.conf.Positional]
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the new dataset; must not exist."""
     tasks: tuple[str, ...] = SimConfig.tasks
     """Any of: assembly-v3, drawer-open-v3, peg-insert-side-v3, pick-place-v3, shelf-place-v3."""

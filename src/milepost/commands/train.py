@@ -21,7 +21,7 @@ from milepost.types import DataError
 
 @dataclass(frozen=True)
 class Args:
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     output_dir: Path
     """Folder for the trained model; made if missing."""

@@ -22,7 +22,7 @@ from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
 
 @dataclass(frozen=True)
 class Args:
-    dataset: Annotated[str | None, tyro.conf.Positional] = None
+    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
     """LeRobot dataset, to find its progress file; a progress file alone is enough."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
