@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -19,7 +20,7 @@ LOOKS = {"error": ("red", "✗"), "warning": ("yellow", "!"), "note": ("cyan", "
 
 @dataclass(frozen=True)
 class Args:
-    dataset: tyro.conf.Positional[str]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """A LeRobot dataset: a folder, or a Hub id such as lerobot/pusht."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
