@@ -34,6 +34,8 @@ def help_text() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    # torch's threads otherwise spin while they wait: ten times slower as soon as another process wants the cores (docs/LOG.md)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0
