@@ -25,7 +25,8 @@ LAYERS = [
 
 HEAVY = {
     "torch": {"embed", "models", "train", "commands"},
-    "safetensors": {"models"},
+    "safetensors": {"models", "embed"},
+    "transformers": {"embed"},
     "av": {"video"},
     "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor"},
     "matplotlib": {"plots", "report"},

@@ -1,6 +1,6 @@
-"""Frames and words -> feature vectors, each frame once. The built-in encoder needs no download.
+"""The built-in encoder, which needs no download: `PixelImages` makes every picture small, `PixelEncoder` learns what of it to look at.
 
-`PixelEncoder`: every image is averaged down to 16 x 16, then projected on the main directions of the training images (PCA, one per
+Every image is averaged down to 16 x 16, then projected on the main directions of the training images (PCA, one per
 camera, unit variance). Words get fixed random vectors from their spelling; a sentence is their mean. docs/LOG.md has what else was tried.
 """
 
@@ -9,16 +9,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-
-from milepost.store import atomic_path
-from milepost.types import Episode
 
 SIDE = 16
 PIXELS = SIDE * SIDE * 3
@@ -29,31 +26,6 @@ def reduce_images(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 
     tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     small = F.interpolate(tensor, size=(SIDE, SIDE), mode="area")
     return small.round().to(torch.uint8).flatten(1).numpy()
-
-
-def reduce_episode(episode: Episode, cameras: Sequence[str]) -> UInt8[np.ndarray, "T C 768"]:
-    """Every frame of an episode, decoded once, in order, at constant memory but for the 768 bytes kept of each."""
-    views = []
-    for name in cameras:
-        chunks = [reduce_images(images) for images in episode.camera(name).chunks()]
-        views.append(np.concatenate(chunks))
-    return np.stack(views, axis=1)
-
-
-def reduce_cached(episode: Episode, cameras: Sequence[str], cache: Path | None) -> UInt8[np.ndarray, "T C 768"]:
-    """`reduce_episode`, kept as one small file an episode in `cache` if given, so that no frame is decoded twice."""
-    if cache is None:
-        return reduce_episode(episode, cameras)
-    path = cache / f"{'+'.join(camera.rsplit('.', 1)[-1] for camera in cameras)}-{episode.index:06d}.npy"
-    if path.is_file():
-        reduced = np.load(path, allow_pickle=False)
-        if reduced.shape[:2] == (episode.length, len(cameras)):
-            return reduced
-    reduced = reduce_episode(episode, cameras)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, reduced)
-    return reduced
 
 
 @lru_cache(maxsize=100_000)
@@ -69,6 +41,34 @@ def embed_text(sentence: str, width: int) -> Float[np.ndarray, "E"]:
         return np.zeros(width, dtype=np.float32)
     total = np.sum([word_vector(word, width) for word in words], axis=0)
     return (total / np.sqrt(len(words))).astype(np.float32)
+
+
+class PixelImages:
+    """The fixed half of the built-in encoder, as an `embed.Encoder`: features are the 768 reduced pixels, uint8."""
+
+    name: ClassVar[str] = "pixels"
+    preprocessing: ClassVar[str] = f"area-averaged to {SIDE} x {SIDE}, rounded"
+    width: ClassVar[int] = PIXELS
+
+    def __init__(self, text_width: int = 32, batch: int = 64) -> None:
+        self.text_width = text_width
+        self.batch = batch
+
+    def prepare(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[Tensor, "N 768"]:
+        """All of the work."""
+        return torch.from_numpy(reduce_images(images))
+
+    def encode(self, prepared: UInt8[Tensor, "N 768"]) -> UInt8[np.ndarray, "N 768"]:
+        """None of the work."""
+        return prepared.numpy()
+
+    def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 768"]:
+        """`reduce_images`."""
+        return reduce_images(images)
+
+    def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
+        """`embed_text` of each."""
+        return np.stack([embed_text(sentence, self.text_width) for sentence in sentences])
 
 
 class PixelEncoder(nn.Module):

@@ -1,0 +1,21 @@
+"""Frames and words -> feature vectors, each frame decoded once and encoded once, kept on disk in half precision.
+
+`load_encoder` finds an encoder by name, `FeatureCache` keeps what it makes; `PixelEncoder` is the built-in one, which needs no download.
+"""
+
+from milepost.embed.clip import ClipEncoder as ClipEncoder
+from milepost.embed.encoder import Encoder as Encoder
+from milepost.embed.encoder import load_encoder as load_encoder
+from milepost.embed.features import CacheEntry as CacheEntry
+from milepost.embed.features import FeatureCache as FeatureCache
+from milepost.embed.features import cache_folder as cache_folder
+from milepost.embed.features import cache_report as cache_report
+from milepost.embed.features import clear_cache as clear_cache
+from milepost.embed.features import reduce_cached as reduce_cached
+from milepost.embed.features import reduce_episode as reduce_episode
+from milepost.embed.pixels import PIXELS as PIXELS
+from milepost.embed.pixels import PixelEncoder as PixelEncoder
+from milepost.embed.pixels import PixelImages as PixelImages
+from milepost.embed.pixels import embed_text as embed_text
+from milepost.embed.pixels import reduce_images as reduce_images
+from milepost.embed.preprocess import Preprocessing as Preprocessing
