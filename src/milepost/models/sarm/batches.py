@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from milepost.embed import embed_text
 from milepost.models.sarm.config import SARMConfig
 from milepost.stages import targets
-from milepost.types import Episode, Segment
-from milepost.windows import causal, gap_frames, rewind
+from milepost.types import DataError, Episode, Segment
+from milepost.windows import causal, centred, rewind
 
 VERBS = ("move", "grasp", "rotate", "push", "pull", "slide", "lift", "place", "fold", "wipe", "stack", "pour")
 NOUNS = (
@@ -35,8 +35,22 @@ def wrong_instruction(task: str, tasks: Sequence[str], rng: np.random.Generator)
     return f"{VERBS[rng.integers(len(VERBS))]} {NOUNS[rng.integers(len(NOUNS))]}"
 
 
+def look(
+    at: Int[np.ndarray, "N"], config: SARMConfig, gap: int, length: int | Int[np.ndarray, "N 1"]
+) -> tuple[Int[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
+    """The model's window at these frames, without rewind: frames (N, 1 + n_obs_steps) and valid. `length`: frames in the episode."""
+    if config.window == "centred":
+        return centred(at, config.n_obs_steps, gap, length)
+    return causal(at, config.n_obs_steps, gap)
+
+
 def pad_state(state: Float[np.ndarray, "T S"], config: SARMConfig) -> Float[np.ndarray, "T Z"]:
-    """State normalised with the training set's statistics and padded or cut to `max_state_dim`."""
+    """State normalised with the training set's statistics and padded or cut to `max_state_dim`. DataError if there are none."""
+    if not config.state_stats_from:
+        raise DataError(
+            "this checkpoint does not say how its robot states were normalised (LeRobot leaves that in the dataset): load it with "
+            "state_stats=<folder of the dataset it was trained on>"
+        )
     width = len(config.state_mean)
     if state.shape[1] != width:
         raise ValueError(f"this model was trained on a robot state of width {width}, this dataset's has {state.shape[1]}")
@@ -68,8 +82,7 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
         stage[head], tau[head] = targets(segments, stages.names, episode.length, episode.success)
         if config.unfinished == "zero":
             tau[head] = np.where((stage[head] >= 0) & np.isnan(tau[head]), 0, tau[head]).astype(np.float32)
-    gap = gap_frames(config.gap_s, episode.fps)
-    return LabelledEpisode(features, pad_state(episode.state, config), episode.task, gap, stage, tau)
+    return LabelledEpisode(features, pad_state(episode.state, config), episode.task, config.gap(episode.fps), stage, tau)
 
 
 class TrainingSet:
@@ -99,10 +112,10 @@ class TrainingSet:
         row = rng.choice(self.rows, size=size)
         number = np.searchsorted(self.starts, row, side="right") - 1
         at, gap = row - self.starts[number], self.episodes[0].gap
-        frames, valid = causal(at, config.n_obs_steps, gap)
+        frames, valid = look(at, config, gap, np.diff(self.starts)[number][:, None])
         if config.max_rewind_steps and config.rewind_probability:
             steps = rng.integers(1, config.max_rewind_steps + 1, size=size) * (rng.random(size) < config.rewind_probability)
-            back, back_valid = rewind(at, steps, config.max_rewind_steps, gap)
+            back, back_valid = rewind(frames[:, -1], steps, config.max_rewind_steps, gap)
             frames, valid = np.concatenate([frames, back], axis=1), np.concatenate([valid, back_valid], axis=1)
         gather = self.starts[number][:, None] + frames
         wrong = rng.random(size) < config.language_perturbation_probability
