@@ -1,10 +1,11 @@
 """One frame at a time: the same curve as the recorded episode's, from bounded memory."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
+import torch
 
 from fakes import CAMERA, dot_episodes
 from milepost.models.sarm import SARMModel
@@ -15,6 +16,15 @@ from milepost.windows import causal
 from models.test_contract import small_sarm
 
 WRIST = "observation.images.wrist"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A step is too small to share: on a busy machine two threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def live(model: SARMModel, episode: Episode) -> list[float]:
