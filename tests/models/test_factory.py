@@ -23,8 +23,8 @@ class Brightness:
     def images(self, images: np.ndarray) -> np.ndarray:
         return np.repeat(images.mean(axis=(1, 2, 3))[:, None] / 255, 512, axis=1).astype(np.float32)
 
-    def texts(self, texts: list[str]) -> np.ndarray:
-        return np.array([[len(text)] * 512 for text in texts], dtype=np.float32)
+    def text(self, sentences: list[str]) -> np.ndarray:
+        return np.array([[len(text)] * 512 for text in sentences], dtype=np.float32)
 
 
 def test_a_config_by_name() -> None:

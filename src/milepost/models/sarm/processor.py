@@ -27,7 +27,7 @@ class FeatureEncoder(Protocol):
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]: ...
 
-    def texts(self, texts: Sequence[str]) -> Float[np.ndarray, "N M"]: ...
+    def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]: ...
 
 
 def make_sarm_processors(
@@ -63,7 +63,7 @@ def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: FeatureE
         tasks = [batch["task"]] * size if isinstance(batch["task"], str) else list(batch["task"])
         if len(tasks) != size:
             raise DataError(f"a batch of {size} needs {size} instructions, got {len(tasks)}")
-        out["text_features"] = torch.from_numpy(_need(encoder, config).texts(tasks))
+        out["text_features"] = torch.from_numpy(_need(encoder, config).text(tasks))
     if "state_features" not in batch and config.state_key in batch:
         state = np.asarray(batch[config.state_key], dtype=np.float32)
         padded = pad_state(state.reshape(-1, state.shape[-1]), config)
