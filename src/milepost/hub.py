@@ -1,6 +1,7 @@
-"""Where a dataset's files are: a local folder, or a Hub repository of which only the files asked for are downloaded.
+"""Where the files of a dataset or model are: a local folder, or a Hub repository of which only the files asked for are downloaded.
 
-Nothing is ever written here but the Hub's own cache. The only module that imports huggingface_hub, and only when it downloads.
+Nothing is ever written here but the Hub's own cache, and nothing uploaded but a model whose repository was named. The only module that
+imports huggingface_hub, and only when it is needed.
 """
 
 from __future__ import annotations
@@ -49,15 +50,46 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
     return Files(root, repo, repo, root.name)
 
 
-def _fetch(function: str, repo: str, revision: str | None, **arguments: Any) -> str:
+def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
+    """The folder of a saved model: a local one, or (only if there is none) that of the Hub model `owner/name`, downloaded.
+
+    DataError if the Hub cannot be reached and has nothing in the cache. A local folder may turn out not to be a model.
+    """
+    folder, repo = Path(folder_or_repo).expanduser(), str(folder_or_repo)
+    if folder.exists() or not _HUB_ID.fullmatch(repo) or repo.startswith("."):
+        return folder
+    return Path(_fetch("snapshot_download", repo, revision, kind="model", allow_patterns=["*.json", "*.safetensors"]))
+
+
+def upload_model(folder: Path, repo: str, *, private: bool) -> str:
+    """Upload a saved model to the Hub repository `owner/name`, made if it is not there; returns its address. DataError if refused."""
+    if not _HUB_ID.fullmatch(repo):
+        raise DataError(f"nothing is uploaded unless a repository is named, as in push_to_hub('owner/name'); got '{repo}'")
     import huggingface_hub
+
+    try:
+        address = huggingface_hub.create_repo(repo, private=private, exist_ok=True)
+        huggingface_hub.upload_folder(repo_id=repo, folder_path=folder)
+    except _failures() as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"the model could not be uploaded to '{repo}': {reason}") from error
+    return str(address)
+
+
+def _failures() -> tuple[type[Exception], ...]:
     from huggingface_hub import errors
 
     # HfHubHTTPError is built on the HTTP library's own base error (requests, httpx or httpx2, by version): its bases cover a
     # dropped connection whichever library is underneath.
     network: Any = errors.HfHubHTTPError.__bases__
-    failures: tuple[type[Exception], ...] = (OSError, errors.EntryNotFoundError, errors.HFValidationError, *network)
-    download = partial(getattr(huggingface_hub, function), repo, repo_type="dataset", revision=revision, **arguments)
+    return (OSError, errors.EntryNotFoundError, errors.HFValidationError, *network)
+
+
+def _fetch(function: str, repo: str, revision: str | None, *, kind: str = "dataset", **arguments: Any) -> str:
+    import huggingface_hub
+
+    failures = _failures()
+    download = partial(getattr(huggingface_hub, function), repo, repo_type=kind, revision=revision, **arguments)
     try:
         return str(download())
     except failures as error:
@@ -69,5 +101,5 @@ def _fetch(function: str, repo: str, revision: str | None, **arguments: Any) -> 
         at = f" at revision '{revision}'" if revision else ""
         reason = (str(reached).strip() or type(reached).__name__).splitlines()[0]
         raise DataError(
-            f"{file}the Hub dataset '{repo}'{at} could not be downloaded, and there is no local folder of that name: {reason}"
+            f"{file}the Hub {kind} '{repo}'{at} could not be downloaded, and there is no local folder of that name: {reason}"
         ) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from milepost.hub import find_model
 from milepost.store import ProgressStore, ProgressTable
 from milepost.types import Dataset, RewardModel
 
@@ -19,7 +20,7 @@ from milepost.types import Dataset, RewardModel
 def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
     """What made a label file: model path, weights hash and config, dataset and its fingerprint, settings, code version. All strings."""
     config = getattr(model, "config", None)
-    weights = Path(model_path) / "model.safetensors"
+    weights = find_model(model_path) / "model.safetensors"
     return {
         "model_path": model_path,
         "model_type": type(model).__name__,

@@ -32,9 +32,12 @@ def causal(at: Int[np.ndarray, "N"], count: int, gap: int) -> tuple[Int[np.ndarr
     )
 
 
-def centred(at: Int[np.ndarray, "N"], count: int, gap: int, length: int) -> tuple[Int[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
+def centred(
+    at: Int[np.ndarray, "N"], count: int, gap: int, length: int | Int[np.ndarray, "N 1"]
+) -> tuple[Int[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
     """`count + 1` frames `gap` apart with `at` in the middle, clamped to the episode as LeRobot does: it looks ahead, so not online.
 
+    `length`: frames in the episode, or in each one's episode.
     Returns frames (N, count + 1) and valid, all True: LeRobot repeats the border frame instead of masking it.
     """
     steps = (np.arange(count + 1) - count // 2) * gap

@@ -218,6 +218,8 @@ def test_text_depends_on_words_alone() -> None:
         {"max_rewind_steps": 9},
         {"dropout": 1.5},
         {"encoder": "x"},
+        {"frame_gap": 0},
+        {"window": "centred", "n_obs_steps": 7},
     ],
 )
 def test_bad_settings_are_refused(bad: dict) -> None:

@@ -13,9 +13,9 @@ import tyro
 from milepost.commands.options import parse_episodes, resolve_device
 from milepost.console import bars, say, table, warn
 from milepost.labelling import label, unknown_frames
-from milepost.lerobot import open_dataset
+from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models import load_model
-from milepost.models.sarm import SARMModel
+from milepost.models.sarm import SARMModel, read_state_stats
 from milepost.store import METADATA_PREFIX, read_progress
 from milepost.types import DataError
 
@@ -30,11 +30,26 @@ class Args:
     """Where to write; default: beside the dataset. A Hub dataset needs one."""
     episodes: str | None = None
     """Episodes to label, such as 0-9,12; default: all."""
+    state_stats: str | None = None
+    """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
     revision: str | None = None
     device: str = "auto"
     overwrite: bool = False
     """Replace a progress file made by something else."""
     json: bool = False
+
+
+def _settle_state_stats(model: SARMModel, given: str | None, dataset: LeRobotDataset) -> None:
+    """The statistics asked for; else the model's own; else, said aloud, those of the dataset at hand. They go into the file's metadata."""
+    if model.config.state_stats_from and given is None:
+        return
+    source = open_dataset(given) if given is not None else dataset
+    stats = read_state_stats(source.root, model.config.state_key, source=f"{source.name}/meta/stats.json")
+    model.use_state_stats(stats)
+    if given is None:
+        warn(
+            f"this checkpoint has no state statistics: taking those of {source.name}; if it learnt from another dataset, use --state-stats"
+        )
 
 
 def main(args: Args) -> int:
@@ -44,6 +59,7 @@ def main(args: Args) -> int:
         missing = [camera for camera in model.config.cameras if camera not in dataset.cameras]
         if missing:
             raise DataError(f"the model looks at camera '{missing[0]}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+        _settle_state_stats(model, args.state_stats, dataset)
     name = "sarm" if isinstance(model, SARMModel) else "elapsed"
     if args.output_path is None and not Path(args.dataset).is_dir():
         raise DataError("a Hub dataset is never written into: give --output-path")

@@ -1,7 +1,8 @@
 """Episodes -> training samples. One index array gathers features, states and labels, so pixels and labels cannot disagree.
 
 Every random choice (frame, rewind, instruction) is drawn per sample from the generator passed in. An unknown label is -1 / NaN and the
-loss leaves it out. A wrong instruction makes every label of its sample stage 0, tau 0.
+loss leaves it out. A wrong instruction makes every label of its sample stage 0, tau 0. With `samples="lerobot"` all of this is as LeRobot
+does it: one coin a batch, one instruction a batch, and other labels (`lerobot_rules.py`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from milepost.embed import embed_text
+from milepost.models.sarm import lerobot_rules
 from milepost.models.sarm.config import SARMConfig
 from milepost.stages import targets
-from milepost.types import Episode, Segment
-from milepost.windows import causal, gap_frames, rewind
+from milepost.types import DataError, Episode, Segment
+from milepost.windows import causal, centred, rewind
 
 VERBS = ("move", "grasp", "rotate", "push", "pull", "slide", "lift", "place", "fold", "wipe", "stack", "pour")
 NOUNS = (
@@ -35,8 +37,22 @@ def wrong_instruction(task: str, tasks: Sequence[str], rng: np.random.Generator)
     return f"{VERBS[rng.integers(len(VERBS))]} {NOUNS[rng.integers(len(NOUNS))]}"
 
 
+def look(
+    at: Int[np.ndarray, "N"], config: SARMConfig, gap: int, length: int | Int[np.ndarray, "N 1"]
+) -> tuple[Int[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
+    """The model's window at these frames, without rewind: frames (N, 1 + n_obs_steps) and valid. `length`: frames in the episode."""
+    if config.window == "centred":
+        return centred(at, config.n_obs_steps, gap, length)
+    return causal(at, config.n_obs_steps, gap)
+
+
 def pad_state(state: Float[np.ndarray, "T S"], config: SARMConfig) -> Float[np.ndarray, "T Z"]:
-    """State normalised with the training set's statistics and padded or cut to `max_state_dim`."""
+    """State normalised with the training set's statistics and padded or cut to `max_state_dim`. DataError if there are none."""
+    if not config.state_stats_from:
+        raise DataError(
+            "this checkpoint does not say how its robot states were normalised (LeRobot leaves that in the dataset): load it with "
+            "state_stats=<folder of the dataset it was trained on>"
+        )
     width = len(config.state_mean)
     if state.shape[1] != width:
         raise ValueError(f"this model was trained on a robot state of width {width}, this dataset's has {state.shape[1]}")
@@ -65,11 +81,13 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
     for head, stages in config.heads.items():
         whole = (Segment(stages.names[0], 0, episode.length),)
         segments = episode.segments.get(head, ()) if head in config.annotated_heads else whole
+        if config.samples == "lerobot":
+            stage[head], tau[head] = lerobot_rules.labels(segments, stages.names, episode.length)
+            continue
         stage[head], tau[head] = targets(segments, stages.names, episode.length, episode.success)
         if config.unfinished == "zero":
             tau[head] = np.where((stage[head] >= 0) & np.isnan(tau[head]), 0, tau[head]).astype(np.float32)
-    gap = gap_frames(config.gap_s, episode.fps)
-    return LabelledEpisode(features, pad_state(episode.state, config), episode.task, gap, stage, tau)
+    return LabelledEpisode(features, pad_state(episode.state, config), episode.task, config.gap(episode.fps), stage, tau)
 
 
 class TrainingSet:
@@ -86,6 +104,8 @@ class TrainingSet:
         self.stage = {head: np.concatenate([episode.stage[head] for episode in episodes]) for head in config.heads}
         self.tau = {head: np.concatenate([episode.tau[head] for episode in episodes]) for head in config.heads}
         known = np.any([stage >= 0 for stage in self.stage.values()], axis=0)
+        if config.samples == "lerobot":
+            known[self.starts[1:] - 1] = False  # LeRobot never samples an episode's last frame
         self.rows = np.flatnonzero(known)
         if not len(self.rows):
             raise ValueError("no frame of the training episodes has a label")
@@ -99,31 +119,58 @@ class TrainingSet:
         row = rng.choice(self.rows, size=size)
         number = np.searchsorted(self.starts, row, side="right") - 1
         at, gap = row - self.starts[number], self.episodes[0].gap
-        frames, valid = causal(at, config.n_obs_steps, gap)
-        if config.max_rewind_steps and config.rewind_probability:
-            steps = rng.integers(1, config.max_rewind_steps + 1, size=size) * (rng.random(size) < config.rewind_probability)
-            back, back_valid = rewind(at, steps, config.max_rewind_steps, gap)
-            frames, valid = np.concatenate([frames, back], axis=1), np.concatenate([valid, back_valid], axis=1)
-        gather = self.starts[number][:, None] + frames
-        wrong = rng.random(size) < config.language_perturbation_probability
-        return self._tensors(gather, valid, number, wrong, rng=rng)
+        frames, valid = look(at, config, gap, np.diff(self.starts)[number][:, None])
+        told = frames
+        if config.samples == "lerobot":
+            frames, told, valid = self._lerobot_rewind(at, gap, frames, valid, rng=rng)
+            wrong = np.full(size, rng.random() < config.language_perturbation_probability)
+        else:
+            if config.max_rewind_steps and config.rewind_probability:
+                steps = rng.integers(1, config.max_rewind_steps + 1, size=size) * (rng.random(size) < config.rewind_probability)
+                back, back_valid = rewind(frames[:, -1], steps, config.max_rewind_steps, gap)
+                frames, valid = np.concatenate([frames, back], axis=1), np.concatenate([valid, back_valid], axis=1)
+                told = frames
+            wrong = rng.random(size) < config.language_perturbation_probability
+        start = self.starts[number][:, None]
+        arrays = {
+            **self._inputs(start + frames, valid, rng),
+            "text": self._text(number, wrong, rng),
+            **self._labels(start + told, valid, wrong),
+        }
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
-    def _tensors(
-        self, gather: np.ndarray, valid: np.ndarray, number: np.ndarray, wrong: np.ndarray, *, rng: np.random.Generator
-    ) -> dict[str, Tensor]:
-        images = self.features[gather]
+    def _lerobot_rewind(
+        self, at: np.ndarray, gap: int, frames: np.ndarray, valid: np.ndarray, *, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(frames of the pictures, frames of the labels, valid), with LeRobot's rewind places after the window."""
+        config = self.config
+        room = lerobot_rules.rewind_room(at, config.n_obs_steps, config.max_rewind_steps, gap)
+        steps = rng.integers(1, np.maximum(room, 1) + 1) * (room > 0) * (rng.random() < config.rewind_probability)
+        shown, told, back = lerobot_rules.rewind(at, steps, config.n_obs_steps, config.max_rewind_steps, gap=gap)
+        both = np.concatenate([frames, shown], axis=1), np.concatenate([frames, told], axis=1)
+        return *both, np.concatenate([valid, back], axis=1)
+
+    def _inputs(self, gather: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        images, state = self.features[gather], self.state[gather]
         if self.config.feature_noise:
             images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.config.feature_noise)
+        if self.config.samples == "lerobot":  # padding is blanked there, and its loss looks at what comes out
+            images, state = np.where(valid[:, :, None, None], images, 0), np.where(valid[:, :, None], state, 0)
+        return {"images": images, "state": state, "valid": valid}
+
+    def _text(self, number: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Features of each sample's instruction, or of a wrong one. LeRobot gives the whole batch its first sample's."""
         tasks = [self.episodes[n].task for n in number]
-        tasks = [wrong_instruction(task, self.tasks, rng) if no else task for task, no in zip(tasks, wrong, strict=True)]
-        batch = {
-            "images": images,
-            "text": np.stack([embed_text(task, self.config.text_dim) for task in tasks]),
-            "state": self.state[gather],
-            "valid": valid,
-        }
+        if self.config.samples == "lerobot":
+            tasks = [wrong_instruction(tasks[0], self.tasks, rng) if wrong[0] else tasks[0]] * len(tasks)
+        else:
+            tasks = [wrong_instruction(task, self.tasks, rng) if no else task for task, no in zip(tasks, wrong, strict=True)]
+        return np.stack([embed_text(task, self.config.text_dim) for task in tasks])
+
+    def _labels(self, gather: np.ndarray, valid: np.ndarray, wrong: np.ndarray) -> dict[str, np.ndarray]:
+        batch = {}
         for head in self.config.heads:
             known = valid & (self.stage[head][gather] >= 0)
             batch[f"{head}_stage"] = np.where(known, np.where(wrong[:, None], 0, self.stage[head][gather]), -1)
             batch[f"{head}_tau"] = np.where(known, np.where(wrong[:, None], 0, self.tau[head][gather]), np.nan).astype(np.float32)
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+        return batch

@@ -1,6 +1,7 @@
 """What a SARM model is: sizes, window, stages, statistics. Plain values; all of it is saved in the model's config.json.
 
-Defaults are the paper's (arXiv 2509.25358), names are LeRobot's; `gap_s`, `window`, `decode` and `unfinished` are ours.
+Defaults are the paper's (arXiv 2509.25358), names are LeRobot's; `gap_s`, `decode` and `unfinished` are ours. What LeRobot does
+differently has a named value ("centred", "lerobot"), so that its checkpoints run here as they do there and its recipe can be compared.
 """
 
 from __future__ import annotations
@@ -8,12 +9,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from milepost.stages import WHOLE, Stages
 from milepost.types import DataError
+from milepost.windows import gap_frames
 
+CLIP = "openai/clip-vit-base-patch32"
+"""The encoder of every LeRobot checkpoint: 512 numbers an image or a sentence."""
 AnnotationMode = Literal["single_stage", "sparse_only", "dense_only", "dual"]
+
+
+CHOICES = {
+    "annotation_mode": get_args(AnnotationMode),
+    "window": ("causal", "centred"),
+    "attention": ("time", "lerobot"),
+    "decode": ("expected", "argmax"),
+    "loss": ("masked", "lerobot"),
+    "samples": ("own", "lerobot"),
+    "unfinished": ("mask", "zero"),
+}
 
 
 @dataclass(frozen=True)
@@ -27,9 +42,11 @@ class SARMConfig:
     """Further cameras, each a stream of its own."""
     state_key: str = "observation.state"
     n_obs_steps: int = 8
-    """Frames of history; the window is the episode's first frame and these."""
+    """Frames of history; the window is the episode's first frame and these. Centred: half of them before now, half after."""
     gap_s: float = 1.0
     """Seconds between the frames of the window."""
+    frame_gap: int | None = None
+    """Frames between the frames of the window, whatever the frame rate (LeRobot); `gap_s` then counts for nothing."""
     max_rewind_steps: int = 4
     rewind_probability: float = 0.8
     language_perturbation_probability: float = 0.2
@@ -43,11 +60,19 @@ class SARMConfig:
     feature_noise: float = 0.0
     """Standard deviation of Gaussian noise on the image features in training; they have unit variance."""
     encoder: str = "pixels"
+    """pixels: the built-in one. Else the folder or `owner/name` of a vision-text model, whose features the networks are given."""
     image_dim: int = 64
     text_dim: int = 32
-    window: Literal["causal"] = "causal"
+    window: Literal["causal", "centred"] = "causal"
+    """causal: nothing after now, works online. centred: LeRobot's, which looks ahead."""
+    attention: Literal["time", "lerobot"] = "time"
+    """time: a token sees every stream up to its own frame. lerobot: every token before it in the order cameras, text, state, stage."""
     decode: Literal["expected", "argmax"] = "expected"
     """expected: mean progress over the stage probabilities. argmax: the likeliest stage's (the paper)."""
+    loss: Literal["masked", "lerobot"] = "masked"
+    """masked: unknown labels and padding teach nothing. lerobot: they teach stage 0, tau 0, and one coin a batch shows the true stage."""
+    samples: Literal["own", "lerobot"] = "own"
+    """lerobot: training targets, rewind and coins as LeRobot 0.6.1 draws them, mistakes included (`lerobot_rules.py`)."""
     unfinished: Literal["mask", "zero"] = "mask"
     """tau of a run that did not advance: left out of the loss, or taught as 0."""
 
@@ -57,6 +82,11 @@ class SARMConfig:
     dense_temporal_proportions: tuple[float, ...] = ()
     state_mean: tuple[float, ...] = ()
     state_std: tuple[float, ...] = ()
+    state_stats_from: str = "training episodes"
+    """Whose statistics these are. Empty in a LeRobot checkpoint, which has none: it refuses robot states until it is given some."""
+    device: str | None = None
+    pretrained_path: str | None = None
+    """Where `make_reward_model` puts the model, and what it loads. Not saved: they are no part of what the model is."""
 
     def __post_init__(self) -> None:
         if self.hidden_dim % self.num_heads:
@@ -66,10 +96,29 @@ class SARMConfig:
         for name in ("rewind_probability", "language_perturbation_probability", "gt_stage_ratio", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.encoder != "pixels":
-            raise ValueError(f"unknown encoder '{self.encoder}'; available: pixels")
-        if self.annotation_mode not in ("single_stage", "sparse_only", "dense_only", "dual"):
-            raise ValueError(f"annotation_mode must be single_stage, sparse_only, dense_only or dual, got '{self.annotation_mode}'")
+        if self.encoder != "pixels" and "/" not in self.encoder:
+            raise ValueError(f"encoder must be 'pixels', or the folder or owner/name of a vision-text model, got '{self.encoder}'")
+        if self.frame_gap is not None and self.frame_gap < 1:
+            raise ValueError(f"frame_gap must be at least 1 frame, got {self.frame_gap}")
+        if self.window == "centred" and self.n_obs_steps % 2:
+            raise ValueError(f"a centred window needs an even n_obs_steps, half before now and half after, got {self.n_obs_steps}")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be {' or '.join(allowed)}, got '{getattr(self, name)}'")
+
+    def gap(self, fps: float) -> int:
+        """Frames between the frames of the window."""
+        return self.frame_gap if self.frame_gap is not None else gap_frames(self.gap_s, fps)
+
+    @property
+    def width(self) -> int:
+        """Frames in the window (L), without the places for rewind."""
+        return 1 + self.n_obs_steps
+
+    @property
+    def now(self) -> int:
+        """Place of the current frame in the window: its last, or the middle of a centred one."""
+        return self.n_obs_steps // 2 if self.window == "centred" else self.n_obs_steps
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -92,8 +141,9 @@ class SARMConfig:
         return heads
 
     def to_dict(self) -> dict[str, Any]:
-        """For config.json, with the `type` that names the model."""
-        return {"type": "sarm", **dataclasses.asdict(self)}
+        """For config.json, with the `type` that names the model; without where it runs and came from."""
+        saved = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("device", "pretrained_path")}
+        return {"type": "sarm", **saved}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SARMConfig:

@@ -4,58 +4,100 @@
     progress = P_{k-1} + alpha_k tau_k, k the likeliest stage    decode="argmax", the paper's
 
 The stage names, shares, state statistics and the encoder are part of the saved model: labelling another dataset never uses that
-dataset's own. The window is causal: nothing after a frame changes its progress.
+dataset's own. In a causal window nothing after a frame changes its progress, so `step` gives the same curve while the robot moves.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from safetensors import SafetensorError
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from milepost.embed import PixelEncoder, embed_text, reduce_cached
-from milepost.models.sarm.batches import pad_state
+from milepost.embed import PixelEncoder, embed_text, reduce_cached, reduce_images
+from milepost.hub import find_model, upload_model
+from milepost.models.sarm.batches import look, pad_state
+from milepost.models.sarm.checkpoint import (
+    StateStats,
+    misfits,
+    read_folder,
+    read_state_stats,
+    with_state_stats,
+    write_folder,
+    write_lerobot_folder,
+)
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.network import StreamTransformer
-from milepost.store import atomic_path, write_text
+from milepost.models.sarm.online import History
 from milepost.types import DataError, Episode, Progress
-from milepost.windows import causal, gap_frames
 
 
 class SARMModel(nn.Module):
     """The two networks, the encoder and the config that made them. `cache`: a folder of one dataset's reduced frames, if set."""
 
+    encoder: PixelEncoder
+    """Only where `config.encoder` is "pixels"; any other is not part of the weights, and its features are given."""
+
     def __init__(self, config: SARMConfig) -> None:
         super().__init__()
         self.config = config
         self.cache: Path | None = None
+        self._history: History | None = None
         heads = config.heads
         dims = {"image": config.image_dim, "text": config.text_dim, "state": config.max_state_dim, "hidden": config.hidden_dim}
-        self.encoder = PixelEncoder(len(config.cameras), config.image_dim)
+        if config.encoder == "pixels":
+            self.encoder = PixelEncoder(len(config.cameras), config.image_dim)
         self.stage_model = StreamTransformer(
             dims=dims, cameras=len(config.cameras), outputs={head: len(stages) for head, stages in heads.items()},
-            layers=config.num_layers, heads=config.num_heads, dropout=config.dropout, sees_stage=False,
+            layers=config.num_layers, heads=config.num_heads, dropout=config.dropout, sees_stage=False, attention=config.attention,
         )  # fmt: skip
         self.subtask_model = StreamTransformer(
             dims=dims, cameras=len(config.cameras), outputs=dict.fromkeys(heads, 1),
-            layers=config.num_layers, heads=config.num_heads, dropout=config.dropout, sees_stage=True,
+            layers=config.num_layers, heads=config.num_heads, dropout=config.dropout, sees_stage=True, attention=config.attention,
         )  # fmt: skip
 
     @property
     def device(self) -> torch.device:
-        return self.encoder.mean.device
+        return self.stage_model.first_pos.device
+
+    # What the encoder makes. Every way into the networks takes its features from one of these three.
+
+    def features(self, episode: Episode) -> Float[np.ndarray, "T C E"]:
+        """Image features of every frame of an episode, decoded once. DataError if the encoder is not part of this model."""
+        self._has_encoder("predict_features(episode, features, text=...)")
+        return self.encoder.project(reduce_cached(episode, self.config.cameras, self.cache))
+
+    def frame_features(self, frames: Mapping[str, UInt8[np.ndarray, "H W 3"]]) -> Float[np.ndarray, "C E"]:
+        """Image features of one moment, camera name -> image. DataError if a camera, or the encoder, is missing."""
+        self._has_encoder("step(features, state)")
+        missing = [camera for camera in self.config.cameras if camera not in frames]
+        if missing:
+            raise DataError(f"the model looks at camera '{missing[0]}', got: {', '.join(frames) or 'none'}")
+        reduced = [reduce_images(frames[camera][None]) for camera in self.config.cameras]
+        return self.encoder.project(np.stack(reduced, axis=1))[0]
+
+    def text_features(self, task: str) -> Float[np.ndarray, "M"]:
+        """Features of an instruction. DataError if the encoder is not part of this model."""
+        self._has_encoder("text=..., the encoder's features of the instruction")
+        return embed_text(task, self.config.text_dim)
+
+    def _has_encoder(self, instead: str) -> None:
+        if self.config.encoder != "pixels":
+            raise DataError(f"this model sees through '{self.config.encoder}', which is not in its weights; give its features: {instead}")
+
+    # Training
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, dict[str, float]]:
         """Stage cross-entropy + within-stage squared error, over valid frames with a known label, summed over the heads.
 
-        `batch` is `TrainingSet.sample`'s. Returns the scalar loss and its parts by name.
+        `batch` is `TrainingSet.sample`'s. `config.loss="lerobot"`: over all frames, an unknown label being stage 0, tau 0.
+        Returns the scalar loss and its parts by name.
         """
         inputs = (batch["images"], batch["text"], batch["state"], batch["valid"])
         seen = self.stage_model(*inputs)
@@ -63,6 +105,8 @@ class SARMModel(nn.Module):
         parts: dict[str, float] = {}
         for head, stages in self.config.heads.items():
             stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
+            if self.config.loss == "lerobot":
+                stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
             logits = self.stage_model.heads[head](seen)
             stage_loss = F.cross_entropy(logits.flatten(0, 1), stage.flatten(), ignore_index=-1)
             told = self._told_stage(logits, stage, len(stages), generator)
@@ -76,72 +120,178 @@ class SARMModel(nn.Module):
 
     def _told_stage(self, logits: Tensor, stage: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
         """One-hot (B, L, K): the true stage for `gt_stage_ratio` of the samples, the predicted one for the rest and where unknown."""
-        draw = torch.rand(len(stage), 1, generator=generator).to(stage.device)
+        coins = 1 if self.config.loss == "lerobot" else len(stage)
+        draw = torch.rand(coins, 1, generator=generator).to(stage.device)
         use_truth = (draw < self.config.gt_stage_ratio) & (stage >= 0)
         return F.one_hot(torch.where(use_truth, stage, logits.argmax(-1)), width).float()
+
+    # Looking back at a recorded episode
 
     @torch.no_grad()
     def predict(self, episode: Episode) -> Progress:
         """Progress of every frame: value and dense (T,), raw = k + tau of the sparse head, stage (T, K) of the finest head."""
-        return self.predict_features(episode, self.encoder.project(reduce_cached(episode, self.config.cameras, self.cache)))
+        return self.predict_features(episode, self.features(episode))
 
     @torch.no_grad()
-    def predict_features(self, episode: Episode, features: Float[np.ndarray, "T C E"], batch: int = 256) -> Progress:
-        """`predict` from features already computed; the images are not read again."""
+    def predict_features(
+        self, episode: Episode, features: Float[np.ndarray, "T C E"], *, text: Float[np.ndarray, "M"] | None = None, batch: int = 256
+    ) -> Progress:
+        """`predict` from features already computed; the images are not read. `text`: those of the instruction, else computed here."""
         self.eval()
         state = pad_state(episode.state, self.config)
-        text = torch.from_numpy(embed_text(episode.task, self.config.text_dim)).to(self.device)
-        gap = gap_frames(self.config.gap_s, episode.fps)
+        words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
+        gap = self.config.gap(episode.fps)
         parts = []
         for start in range(0, episode.length, batch):
-            frames, valid = causal(np.arange(start, min(start + batch, episode.length)), self.config.n_obs_steps, gap)
-            arrays = (torch.from_numpy(a).to(self.device) for a in (features[frames], state[frames], valid))
-            images, states, mask = arrays
-            parts.append(self._heads(images, text.expand(len(frames), -1), states, mask))
-        joined = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+            at = np.arange(start, min(start + batch, episode.length))
+            frames, valid = look(at, self.config, gap, episode.length)
+            images, states, mask = (torch.from_numpy(a).to(self.device) for a in (features[frames], state[frames], valid))
+            parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now))
+        names = (f"{head}_{part}" for head in self.config.heads for part in ("stage", "raw", "progress"))
+        joined = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in names}
         finest = "dense" if "dense" in self.config.heads else "sparse"
         dense = joined.get("dense_progress")
         return Progress(episode.index, joined["sparse_progress"], joined["sparse_raw"], joined[f"{finest}_stage"], dense)
 
-    def _heads(self, images: Tensor, text: Tensor, state: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Of the last position of each window: {head}_stage (B, K), {head}_raw (B,), {head}_progress (B,)."""
-        out = {}
-        seen = self.stage_model(images, text, state, valid)[:, -1]
+    @torch.no_grad()
+    def compute_reward(self, batch: Mapping[str, Any]) -> Float[Tensor, "B"]:
+        """Progress in [0, 1] of the current frame of each window, sparse head.
+
+        `batch`: video_features (B, L, E) or (B, L, C, E), text_features (B, M) or (B, L, M), and if there are any state_features
+        (B, L, S), normalised, and lengths (B,), how many frames of each window are real; without it the first 1 + n_obs_steps.
+        """
+        self.eval()
+        images = batch["video_features"].to(self.device)
+        images = images if images.ndim == 4 else images[:, :, None]
+        size, length = images.shape[:2]
+        lengths = batch.get("lengths", torch.full((size,), min(length, self.config.width))).to(self.device)
+        valid = torch.arange(length, device=self.device) < lengths[:, None]
+        state = batch.get("state_features", torch.zeros(size, length, 0)).to(self.device)[..., : self.config.max_state_dim]
+        state = F.pad(state, (0, self.config.max_state_dim - state.shape[-1]))
+        return self.read(images, batch["text_features"].to(self.device), state, valid, at=self.config.now)["sparse_progress"]
+
+    def read(
+        self,
+        images: Float[Tensor, "B L C E"],
+        text: Float[Tensor, "B M"] | Float[Tensor, "B L M"],
+        state: Float[Tensor, "B L Z"],
+        valid: Bool[Tensor, "B L"],
+        *,
+        at: int | None = None,
+    ) -> dict[str, Tensor]:
+        """What the networks say of these windows at place `at`, or (None) at every place, in which case shapes gain an L after B.
+
+        Per head: {head}_logits and {head}_stage, its probabilities, (B, K); {head}_tau, within the likeliest stage, {head}_raw, the
+        likeliest stage + tau, and {head}_progress, in [0, 1], (B,).
+        """
+        inputs = (images, text, state, valid)
+        everywhere = self.stage_model(*inputs)
+        seen = everywhere if at is None else everywhere[:, at]
+        out: dict[str, Tensor] = {}
         for head, stages in self.config.heads.items():
-            probability = self.stage_model.heads[head](seen).softmax(-1)
-            told = torch.eye(len(stages), device=seen.device)[:, None, None].expand(-1, *valid.shape, -1)
-            inside = [self.subtask_model(images, text, state, valid, stage=one)[:, -1] for one in told]
-            tau = torch.cat([self.subtask_model.heads[head](i).sigmoid() for i in inside], dim=-1)
             starts = torch.tensor(stages.starts, dtype=torch.float32, device=seen.device)
             shares = torch.tensor(stages.shares, dtype=torch.float32, device=seen.device)
-            reached = starts + shares * tau
-            likeliest = probability.argmax(-1, keepdim=True)
-            chosen = reached.gather(-1, likeliest).squeeze(-1)
-            value = (probability * reached).sum(-1) if self.config.decode == "expected" else chosen
-            out[f"{head}_stage"] = probability
-            out[f"{head}_raw"] = (likeliest + tau.gather(-1, likeliest)).squeeze(-1)
-            out[f"{head}_progress"] = value.clamp(0, 1)
+            logits = self.stage_model.heads[head](seen)
+            probability = logits.softmax(-1)
+            likeliest = probability.argmax(-1)
+            if self.config.decode == "expected":
+                told = torch.eye(len(stages), device=seen.device)[:, None, None].expand(-1, *valid.shape, -1)
+                each = torch.cat([self._tau(head, inputs, one, at) for one in told], dim=-1)
+                tau = each.gather(-1, likeliest[..., None]).squeeze(-1)
+                value = (probability * (starts + shares * each)).sum(-1)
+            else:
+                told = F.one_hot(self.stage_model.heads[head](everywhere).argmax(-1), len(stages)).float()
+                tau = self._tau(head, inputs, told, at).squeeze(-1)
+                value = starts[likeliest] + shares[likeliest] * tau
+            found = {"logits": logits, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
+            out |= {f"{head}_{name}": tensor for name, tensor in found.items()}
         return out
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """`config.json` and `model.safetensors`, each written atomically."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / "model.safetensors") as temporary:
-            temporary.write_bytes(safetensors.torch.save({k: v.cpu().contiguous() for k, v in self.state_dict().items()}))
-        write_text(folder / "config.json", json.dumps(self.config.to_dict(), indent=2) + "\n")
+    def _tau(self, head: str, inputs: tuple[Tensor, ...], told: Tensor, at: int | None) -> Tensor:
+        inside = self.subtask_model(*inputs, stage=told)
+        return self.subtask_model.heads[head](inside if at is None else inside[:, at]).sigmoid()
+
+    # While the robot moves
+
+    def reset(self, *, fps: float, task: str = "", text: Float[np.ndarray, "M"] | None = None) -> None:
+        """A new attempt at `task` begins, its frames coming at `fps`. `text`: the instruction's features, else computed here.
+
+        DataError if the window is centred: it would need frames that have not happened yet.
+        """
+        if self.config.window != "causal":
+            raise DataError("this model has a centred window: it looks at frames after now, so it can only label recorded episodes")
+        self.eval()
+        words = self.text_features(task) if text is None else text
+        self._history = History(self.config.n_obs_steps, self.config.gap(fps), words)
+
+    @torch.no_grad()
+    def step(
+        self,
+        frames: Mapping[str, UInt8[np.ndarray, "H W 3"]] | Float[np.ndarray, "C E"],
+        state: Float[np.ndarray, "S"] | None = None,
+    ) -> float:
+        """Progress in [0, 1] at the next frame of the attempt: what `predict` will say of it, to rounding.
+
+        `frames`: camera name -> image, or features. `state`: robot state, raw units. DataError before the first `reset`.
+        """
+        if self._history is None:
+            raise DataError("call reset(task=..., fps=...) before the first step")
+        self.eval()
+        features = self.frame_features(frames) if isinstance(frames, Mapping) else frames
+        raw = np.zeros((1, 0), dtype=np.float32) if state is None else state[None]
+        self._history.push(features, pad_state(raw, self.config)[0])
+        images, states, valid = (torch.from_numpy(a).to(self.device) for a in self._history.window())
+        words = torch.from_numpy(self._history.text).to(self.device)[None]
+        return self.read(images, words, states, valid, at=self.config.now)["sparse_progress"].item()
+
+    # On disk
+
+    def use_state_stats(self, stats: StateStats) -> None:
+        """Normalise robot states with these from now on; they and their source become part of the config."""
+        self.config = with_state_stats(self.config, stats)
+
+    def save_pretrained(
+        self,
+        folder: Path | str,
+        *,
+        format: Literal["milepost", "lerobot"] = "milepost",  # noqa: A002, the name users look for
+    ) -> None:
+        """`config.json` and `model.safetensors`, each written atomically.
+
+        format="lerobot": as LeRobot 0.6.1 reads them (it normalises states with the dataset it labels, not with this model's statistics).
+        DataError says why a model cannot be saved so.
+        """
+        if format == "lerobot":
+            write_lerobot_folder(Path(folder), self.config, self.state_dict())
+        else:
+            write_folder(Path(folder), self.config.to_dict(), self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: str | torch.device = "cpu") -> SARMModel:
-        """Load a saved model. DataError if a file is missing, broken or does not fit its config."""
-        folder = Path(folder)
-        try:
-            config = SARMConfig.from_dict(json.loads((folder / "config.json").read_text()))
-            weights = safetensors.torch.load((folder / "model.safetensors").read_bytes())
-            model = cls(config)
-            model.load_state_dict(weights)
-        except FileNotFoundError as error:
-            raise DataError(f"{folder} is not a saved model: {error.filename} is missing") from None
-        except (json.JSONDecodeError, SafetensorError, RuntimeError) as error:
-            raise DataError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    def from_pretrained(
+        cls, folder: Path | str, device: str | torch.device = "cpu", *, state_stats: StateStats | Path | str | None = None
+    ) -> SARMModel:
+        """Load a saved model, ours or LeRobot's, from a folder or the Hub (`owner/name`, only if there is no such folder).
+
+        `state_stats`: for LeRobot's if it has none: them, or a dataset folder to take them from.
+        DataError if a file is missing, broken or does not fit its config; it names the parameters.
+        """
+        folder = find_model(folder)
+        config, weights = read_folder(folder)
+        model = cls(config)
+        wrong = misfits(model.state_dict(), weights)
+        if wrong:
+            raise DataError(f"the model in {folder} cannot be loaded, its weights do not fit its config: {'; '.join(wrong)}")
+        model.load_state_dict(weights)
+        if state_stats is not None:
+            given = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
+            model.use_state_stats(given)
         return model.to(device).eval()
+
+    def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
+        """Upload the saved model to the Hub repository `owner/name` and return its address; nothing else here ever uploads.
+
+        DataError if no repository is named, or the Hub refuses.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_model(Path(folder), repo_id, private=private)

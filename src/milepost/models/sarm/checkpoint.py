@@ -1,0 +1,124 @@
+"""A saved SARM on disk, ours or LeRobot's: `config.json` and `model.safetensors`. What does not fit is refused by name, never guessed.
+
+The statistics that robot states are normalised with are part of our config. LeRobot has none in its own and normalises with whatever
+dataset is at hand. Its training leaves those of the training dataset in a file beside the weights, which LeRobot never reads again: they
+are used here. A checkpoint without that file needs a dataset to take them from, once: `state_stats=`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from milepost.models.sarm import lerobot_format
+from milepost.models.sarm.config import SARMConfig
+from milepost.store import atomic_path, write_text
+from milepost.types import DataError
+
+NORMALIZER = "_normalizer_processor.safetensors"
+
+
+@dataclass(frozen=True)
+class StateStats:
+    """Mean and standard deviation of each channel of the robot state (S numbers each, raw units), and where they come from."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.source:
+            raise DataError(f"state statistics need one std a mean, and a source, got {len(self.mean)}, {len(self.std)}, '{self.source}'")
+
+
+def read_state_stats(dataset: Path | str, key: str = "observation.state", source: str = "") -> StateStats:
+    """Those in a LeRobot dataset folder's `meta/stats.json`. DataError if the file or the state is not in it."""
+    path = Path(dataset) / "meta" / "stats.json"
+    try:
+        stats = json.loads(path.read_text(encoding="utf-8"))[key]
+        mean, std = (tuple(float(x) for x in stats[name]) for name in ("mean", "std"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: there are no state statistics to take from this dataset") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{path} has no mean and std of '{key}' ({error})") from error
+    return StateStats(mean, std, source or f"{Path(dataset).resolve().name}/meta/stats.json")
+
+
+def beside_weights(folder: Path, key: str) -> StateStats | None:
+    """Those LeRobot's training left in the model folder, None if it did not."""
+    for path in sorted(folder.glob(f"*{NORMALIZER}")):
+        stats = _tensors(path)
+        if f"{key}.mean" in stats and f"{key}.std" in stats:
+            mean, std = (tuple(stats[f"{key}.{name}"].flatten().tolist()) for name in ("mean", "std"))
+            return StateStats(mean, std, path.name)
+    return None
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except SafetensorError as error:
+        raise DataError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
+    """Config and weights of a saved model, LeRobot's translated. DataError if a file is missing, broken or of another kind."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = _tensors(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} is not a saved model: {error.filename} is missing") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if not lerobot_format.is_lerobot(values):
+        return SARMConfig.from_dict(values), weights
+    config = lerobot_format.read_config(values)
+    stats = beside_weights(folder, config.state_key)
+    return with_state_stats(config, stats) if stats else config, lerobot_format.read_weights(weights, config)
+
+
+def with_state_stats(config: SARMConfig, stats: StateStats) -> SARMConfig:
+    """The config with these statistics, and whose they are."""
+    return dataclasses.replace(config, state_mean=stats.mean, state_std=stats.std, state_stats_from=stats.source)
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """`config.json` and `model.safetensors`, each written atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tensors(folder / "model.safetensors", weights)
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def write_lerobot_folder(folder: Path, config: SARMConfig, weights: Mapping[str, Tensor]) -> None:
+    """As LeRobot 0.6.1 reads it, and the state statistics where its training would leave them. DataError if it could not run this model."""
+    write_folder(folder, lerobot_format.write_config(config), lerobot_format.write_weights(weights, config))
+    if config.state_stats_from:
+        stats = {"mean": torch.tensor(config.state_mean), "std": torch.tensor(config.state_std)}
+        named = {f"{config.state_key}.{name}": tensor for name, tensor in stats.items()}
+        _write_tensors(folder / f"policy_preprocessor_step_2{NORMALIZER}", named)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()}))
+
+
+def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """What keeps these weights from being loaded: parameters missing, unknown or of another shape, by name."""
+    shown = []
+    for words, names in (("missing", expected.keys() - found.keys()), ("unknown", found.keys() - expected.keys())):
+        if names:
+            shown.append(f"{len(names)} {words} ({', '.join(sorted(names))})")
+    for name in sorted(expected.keys() & found.keys()):
+        if expected[name].shape != found[name].shape:
+            shown.append(f"'{name}' should be {tuple(expected[name].shape)} and is {tuple(found[name].shape)}")
+    return shown

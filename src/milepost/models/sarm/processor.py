@@ -1,0 +1,96 @@
+"""A batch of windows as a LeRobot data loader gives it -> what `SARMModel.compute_reward` takes: features, states, lengths.
+
+Nothing is drawn at random and the batch given is left as it was. Training makes its own samples (`TrainingSet`), so no targets are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from milepost.models.sarm.batches import pad_state
+from milepost.models.sarm.checkpoint import StateStats, with_state_stats
+from milepost.models.sarm.config import SARMConfig
+from milepost.types import DataError
+
+Step = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@runtime_checkable
+class FeatureEncoder(Protocol):
+    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers."""
+
+    def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]: ...
+
+    def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]: ...
+
+
+def make_sarm_processors(
+    config: SARMConfig, *, dataset_stats: Mapping[str, Any] | None = None, encoder: FeatureEncoder | None = None
+) -> tuple[Step, Step]:
+    """The steps before and after the model. `dataset_stats`: key -> {"mean", "std"}, instead of the config's own state statistics."""
+    if dataset_stats and config.state_key in dataset_stats:
+        mean, std = (tuple(np.asarray(dataset_stats[config.state_key][name]).ravel().tolist()) for name in ("mean", "std"))
+        config = with_state_stats(config, StateStats(mean, std, "dataset_stats"))
+
+    def before(batch: Mapping[str, Any]) -> dict[str, Any]:
+        return encode_batch(batch, config, encoder)
+
+    return before, to_cpu
+
+
+def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: FeatureEncoder | None) -> dict[str, Any]:
+    """The batch, with video_features (B, L, C, E), text_features (B, M), state_features (B, L, Z) and lengths (B,) added where missing.
+
+    Reads each camera (B, L, H, W, 3) or (B, L, 3, H, W), uint8 or float in [0, 1]; the state (B, L, S) in raw units; "task", B sentences
+    or one. DataError if a camera or the task is missing, or must be encoded and there is no encoder.
+    """
+    out = dict(batch)
+    if "video_features" not in batch:
+        views = [_views(batch, camera) for camera in config.cameras]
+        flat = [_need(encoder, config).images(view.reshape(-1, *view.shape[2:])) for view in views]
+        features = np.stack([f.reshape(*view.shape[:2], -1) for f, view in zip(flat, views, strict=True)], axis=2)
+        out["video_features"] = torch.from_numpy(features)
+    size, length = out["video_features"].shape[:2]
+    if "text_features" not in batch:
+        if "task" not in batch:
+            raise DataError("a batch needs its instructions: 'task', a sentence or one for each sample")
+        tasks = [batch["task"]] * size if isinstance(batch["task"], str) else list(batch["task"])
+        if len(tasks) != size:
+            raise DataError(f"a batch of {size} needs {size} instructions, got {len(tasks)}")
+        out["text_features"] = torch.from_numpy(_need(encoder, config).text(tasks))
+    if "state_features" not in batch and config.state_key in batch:
+        state = np.asarray(batch[config.state_key], dtype=np.float32)
+        padded = pad_state(state.reshape(-1, state.shape[-1]), config)
+        out["state_features"] = torch.from_numpy(padded.reshape(*state.shape[:2], -1))
+    out.setdefault("lengths", torch.full((size,), min(length, config.width)))
+    return out
+
+
+def to_cpu(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch with its tensors on the CPU."""
+    return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def _need(encoder: FeatureEncoder | None, config: SARMConfig) -> FeatureEncoder:
+    if encoder is None:
+        raise DataError(
+            f"images and instructions need the encoder '{config.encoder}': give encoder=..., or video_features and text_features instead"
+        )
+    return encoder
+
+
+def _views(batch: Mapping[str, Any], camera: str) -> UInt8[np.ndarray, "B L H W 3"]:
+    if camera not in batch:
+        raise DataError(f"the model looks at camera '{camera}', which is not in the batch: {', '.join(batch)}")
+    images = np.asarray(batch[camera])
+    if images.ndim != 5 or 3 not in (images.shape[2], images.shape[-1]):
+        raise DataError(f"camera '{camera}' should be (B, L, H, W, 3) or (B, L, 3, H, W), got {images.shape}")
+    if images.shape[-1] != 3:
+        images = np.moveaxis(images, 2, -1)
+    return images if images.dtype == np.uint8 else np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
