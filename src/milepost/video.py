@@ -28,7 +28,11 @@ from milepost.types import DataError
 _ENCODERS: dict[str, dict[str, str]] = {
     "libsvtav1": {"g": "2", "crf": "30", "preset": "12", "svtav1-params": "fast-decode=0"},
     "libx264": {"g": "2", "crf": "30"},
-    "libx265": {"g": "2", "crf": "30", "x265-params": "log-level=error"},
+    "libx265": {
+        "g": "2",
+        "crf": "30",
+        "x265-params": "log-level=error:bframes=0",
+    },  # with B frames, one short video in 30 came without stamps
 }
 _WORTH_A_SEEK = 8  # frames a seek must save: it empties the decoder's pipeline, which costs about as much as a few frames
 _WORTH_THREADS = 32  # frames from which decoding several at once pays for filling and draining the pipeline
