@@ -40,7 +40,7 @@ def test_columns_are_lerobots(tmp_path: Path) -> None:
     store.add(progress(0, 3), row=0)
     table = store.finish()
     schema = pq.read_schema(tmp_path / "sarm_progress.parquet")
-    assert schema.names == ["index", "episode_index", "frame_index", "progress_sparse", "stage_0", "stage_1"]
+    assert schema.names == ["index", "episode_index", "frame_index", "progress_sparse", "stage_sparse_0", "stage_sparse_1"]
     assert [str(schema.field(n).type) for n in schema.names[:4]] == ["int64", "int64", "int64", "float"]
     assert schema.metadata[b"reward_model_path"] == b"m"
     np.testing.assert_array_equal(table.index, np.arange(5))
@@ -55,8 +55,9 @@ def test_columns_missing_in_some_parts_are_joined(tmp_path: Path) -> None:
     store.add(Progress(0, np.zeros(2, np.float32), stage=np.eye(2, dtype=np.float32)), row=0)
     store.add(progress(1, 2), row=2)
     table = store.finish()
-    assert table.stage is not None
-    assert np.isnan(table.stage[2:]).all()
+    assert np.isnan(table.stages["sparse"][2:]).all()
+    np.testing.assert_array_equal(table.progress(0, 2).stage, np.eye(2))
+    assert table.progress(1, 2).stage is not None
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
 from milepost.store import ProgressTable, read_progress, write_text, write_weights
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
-from milepost.types import DataError, Episode, Progress, RewardModel
+from milepost.types import DataError, Episode, RewardModel
 from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
 
 Tick = Callable[[int, int], None]
@@ -198,10 +198,7 @@ class Journey:
         """One model's curves on the held-out episodes."""
         scores = []
         for episode in episodes:
-            curve = Progress(
-                episode.index, table.episode(episode.index, episode.length), stage=table.episode_stage(episode.index, episode.length)
-            )
-            scores.append(score_episode(curve, episode, stages))
+            scores.append(score_episode(table.progress(episode.index, episode.length), episode, stages))
         return summarise(scores, np.random.default_rng(self.config.seed))
 
     def wrong_instruction(self, model: SARMModel, episodes: Sequence[Episode]) -> dict[str, Estimate]:

@@ -56,9 +56,10 @@ class EpisodeScore:
     true_final: float
 
 
-def score_episode(curve: Progress, episode: Episode, stages: Stages | None) -> EpisodeScore:
-    """Score one curve. Without stage probabilities the stage is read off the curve by the stages' borders."""
-    truth = truth_of(episode, stages)
+def score_episode(curve: Progress, episode: Episode, stages: Stages | None, head: str = "sparse") -> EpisodeScore:
+    """Score one curve against the truth of `head`, whose stages are `stages`. Without stage probabilities the stage is read off the
+    curve by the stages' borders."""
+    truth = truth_of(episode, stages, head)
     stage = curve.stage
     if (stage is None or stages is None or stage.shape[1] != len(stages)) and stages is not None:
         place = np.searchsorted(stages.starts, np.nan_to_num(curve.value), side="right") - 1

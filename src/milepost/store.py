@@ -1,7 +1,7 @@
 """Progress and weights on disk: atomic files, labels that lose no work, and what made them written inside.
 
 A progress file is LeRobot's (`index, episode_index, frame_index, progress_sparse[, progress_dense]`) plus our columns
-(`raw_*`, `stage_*`); its parquet metadata says which model, weights, config, dataset and code made it. Nothing here
+(`raw_{head}`, `stage_{head}_{k}`); its parquet metadata says which model, weights, config, dataset and code made it. Nothing here
 overwrites a file of another kind, and no file is ever half-written.
 """
 
@@ -68,13 +68,14 @@ def require_writable(folder: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ProgressTable:
-    """A progress file in memory: index, episode_index, frame_index (N,), curves by head ("sparse", "dense"), and its metadata."""
+    """A progress file in memory: index, episode_index, frame_index (N,), by head ("sparse", "dense") the curve (N,) and the stage
+    probabilities (N, K) if there are any, and its metadata."""
 
     index: Int[np.ndarray, "N"]
     episode_index: Int[np.ndarray, "N"]
     frame_index: Int[np.ndarray, "N"]
     curves: Mapping[str, Float[np.ndarray, "N"]]
-    stage: Float[np.ndarray, "N K"] | None
+    stages: Mapping[str, Float[np.ndarray, "N K"]]
     metadata: Mapping[str, str]
 
     def curve(self, head: str = "sparse") -> Float[np.ndarray, "N"]:
@@ -93,14 +94,14 @@ class ProgressTable:
         out[frames] = self.curve(head)[rows]
         return out
 
-    def episode_stage(self, number: int, length: int) -> Float[np.ndarray, "T K"] | None:
-        """One episode's stage probabilities (T, K), if the file has them."""
-        if self.stage is None:
-            return None
-        rows = self.episode_index == number
-        out = np.full((length, self.stage.shape[1]), np.nan, dtype=np.float32)
-        out[self.frame_index[rows]] = self.stage[rows]
-        return out
+    def progress(self, number: int, length: int, head: str = "sparse") -> Progress:
+        """One episode by one head: its curve, and the stage probabilities if the file has them."""
+        value, stage = self.episode(number, length, head), None
+        if head in self.stages:
+            rows = self.episode_index == number
+            stage = np.full((length, self.stages[head].shape[1]), np.nan, dtype=np.float32)
+            stage[self.frame_index[rows]] = self.stages[head][rows]
+        return Progress(number, value, stage=stage)
 
 
 def read_table(path: Path) -> pa.Table:
@@ -120,14 +121,14 @@ def read_progress(path: Path) -> ProgressTable:
     curves = {name.removeprefix("progress_"): name for name in table.column_names if name.startswith("progress_")}
     if missing or not curves:
         raise DataError(f"{path} is no progress file: missing {', '.join(missing) or 'progress_*'}; it has {', '.join(table.column_names)}")
-    stage = [name for name in table.column_names if name.startswith("stage_")]
+    stages = {head: [name for name in table.column_names if name.startswith(f"stage_{head}_")] for head in curves}
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"}
     return ProgressTable(
         index=_numpy(table, "index", np.int64),
         episode_index=_numpy(table, "episode_index", np.int64),
         frame_index=_numpy(table, "frame_index", np.int64),
         curves={head: _numpy(table, name, np.float32) for head, name in curves.items()},
-        stage=np.stack([_numpy(table, name, np.float32) for name in stage], axis=1) if stage else None,
+        stages={h: np.stack([_numpy(table, name, np.float32) for name in names], axis=1) for h, names in stages.items() if names},
         metadata=metadata,
     )
 
@@ -146,15 +147,14 @@ def progress_table(progress: Progress, row: int) -> pa.Table:
         "index": pa.array(np.arange(row, row + length), pa.int64()),
         "episode_index": pa.array(np.full(length, progress.episode), pa.int64()),
         "frame_index": pa.array(np.arange(length), pa.int64()),
-        "progress_sparse": pa.array(progress.value, pa.float32()),
     }
-    if progress.dense is not None:
-        columns["progress_dense"] = pa.array(progress.dense, pa.float32())
-    if progress.raw is not None:
-        columns["raw_sparse"] = pa.array(progress.raw.astype(np.float32), pa.float32())
-    if progress.stage is not None:
-        for k in range(progress.stage.shape[1]):
-            columns[f"stage_{k}"] = pa.array(progress.stage[:, k].astype(np.float32), pa.float32())
+    heads = {"sparse": progress} | ({"dense": progress.dense} if progress.dense is not None else {})
+    columns |= {f"progress_{head}": pa.array(curve.value, pa.float32()) for head, curve in heads.items()}
+    for head, curve in heads.items():
+        if curve.raw is not None:
+            columns[f"raw_{head}"] = pa.array(curve.raw.astype(np.float32), pa.float32())
+        if curve.stage is not None:
+            columns |= {f"stage_{head}_{k}": pa.array(each.astype(np.float32), pa.float32()) for k, each in enumerate(curve.stage.T)}
     return pa.table(columns)
 
 

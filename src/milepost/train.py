@@ -214,10 +214,12 @@ def train_sarm(
 
 def evaluate_held_out(model: SARMModel, held: Sequence[Episode], *, on_progress: Tick, seed: int) -> dict[str, Summary]:
     """The trained model and the clock, on episodes never trained on."""
-    heads = model.config.heads
-    stages, clock = heads.get("dense", heads["sparse"]), ElapsedModel()
+    heads, clock = model.config.heads, ElapsedModel()
+    head = "dense" if model.config.annotation_mode == "dense_only" else "sparse"
     rows: list = []
     for done, episode in enumerate(held):
-        rows.append([score_episode(each.predict(episode), episode, stages) for each in (model, clock)])
+        said = model.predict(episode)
+        finest = said.dense if head == "dense" and said.dense is not None else said
+        rows.append([score_episode(curve, episode, heads[head], head) for curve in (finest, clock.predict(episode))])
         on_progress(done + 1, len(held))
     return {name: summarise([row[i] for row in rows], np.random.default_rng(seed)) for i, name in enumerate(("sarm", "elapsed"))}

@@ -144,22 +144,20 @@ class Progress:
     """What a reward model says of one episode.
 
     value: (T,) float32 in [0, 1], NaN where unknown. raw: (T,) the model's own number in its own units (log-probability, k + tau).
-    stage: (T, K) probability of each stage. dense: (T,) a second, finer curve where the model has one (SARM's dense head).
+    stage: (T, K) probability of each stage. dense: the same from a second, finer head where the model has one (SARM's dense head).
     """
 
     episode: int
     value: Float[np.ndarray, "T"]
     raw: Float[np.ndarray, "T"] | None = None
     stage: Float[np.ndarray, "T K"] | None = None
-    dense: Float[np.ndarray, "T"] | None = None
+    dense: Progress | None = None
 
     def __post_init__(self) -> None:
         if self.value.ndim != 1 or self.value.dtype != np.float32:
             raise ValueError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
-        for name, curve in (("value", self.value), ("dense", self.dense)):
-            if curve is not None and not np.all(np.isnan(curve) | ((curve >= 0) & (curve <= 1))):
-                low, high = np.nanmin(curve), np.nanmax(curve)
-                raise ValueError(f"progress '{name}' must lie in [0, 1] or be NaN, got {low}..{high}")
+        if not np.all(np.isnan(self.value) | ((self.value >= 0) & (self.value <= 1))):
+            raise ValueError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(self.value)}..{np.nanmax(self.value)}")
         for name, array in (("raw", self.raw), ("stage", self.stage), ("dense", self.dense)):
             if array is not None and len(array) != len(self.value):
                 raise ValueError(f"'{name}' has {len(array)} frames, the curve has {len(self.value)}")

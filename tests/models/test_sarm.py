@@ -186,9 +186,17 @@ def test_decoding_by_expectation_or_argmax() -> None:
 def test_every_mode_has_its_heads(mode: str) -> None:
     config = base(annotation_mode=mode, dense_subtask_names=("a", "b"), dense_temporal_proportions=(0.5, 0.5))
     progress = SARMModel(config).predict(dot_episodes(1)[0])
-    assert (progress.dense is not None) == ("dense" in mode or mode == "dual")
-    assert progress.stage is not None
-    assert progress.stage.shape[1] == {"single_stage": 1, "sparse_only": 3, "dense_only": 2, "dual": 2}[mode]
+    widths = {"single_stage": (1,), "sparse_only": (3,), "dense_only": (1, 2), "dual": (3, 2)}[mode]
+    curves = [progress] if progress.dense is None else [progress, progress.dense]
+    assert tuple(curve.stage.shape[1] for curve in curves) == widths
+
+
+def test_heads_not_asked_for_are_not_computed() -> None:
+    model = SARMModel(base(annotation_mode="dual", dense_subtask_names=("a", "b"), dense_temporal_proportions=(0.5, 0.5)))
+    episode = dot_episodes(1)[0]
+    both, sparse = model.predict(episode), model.predict(episode, heads=["sparse"])
+    assert sparse.dense is None
+    np.testing.assert_array_equal(sparse.value, both.value)
 
 
 def test_reduced_images_are_block_means() -> None:

@@ -314,4 +314,4 @@ def test_a_model_of_ours_for_lerobot(tmp_path: Path) -> None:
     episode, given = featured()
     ours, back = (m.predict_features(episode, **given) for m in (model, again))
     np.testing.assert_array_equal(ours.value, back.value)
-    np.testing.assert_array_equal(ours.dense, back.dense)
+    np.testing.assert_array_equal(ours.dense.value, back.dense.value)

@@ -16,7 +16,7 @@ from milepost.evaluate import EpisodeScore, failure_table, score_episode, summar
 from milepost.lerobot import open_dataset
 from milepost.models import ElapsedModel
 from milepost.store import read_progress
-from milepost.types import DataError, Progress
+from milepost.types import DataError
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,9 @@ def main(args: Args) -> int:
             episode = dataset[i]
             if episode.index in labelled:
                 sources.add(truth_of(episode, stages, args.head_mode).source)
-                value = progress.episode(episode.index, episode.length, args.head_mode)
-                curve = Progress(episode.index, value, stage=progress.episode_stage(episode.index, episode.length))
+                curve = progress.progress(episode.index, episode.length, args.head_mode)
                 for rows, one in zip(scores.values(), (curve, clock.predict(episode)), strict=True):
-                    rows.append(score_episode(one, episode, stages))
+                    rows.append(score_episode(one, episode, stages, args.head_mode))
             tick(i + 1, len(dataset))
     if not next(iter(scores.values())):
         raise DataError(f"{path} has none of these episodes")

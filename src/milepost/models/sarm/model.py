@@ -9,7 +9,7 @@ dataset's own. In a causal window nothing after a frame changes its progress, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -128,15 +128,25 @@ class SARMModel(nn.Module):
     # Looking back at a recorded episode
 
     @torch.no_grad()
-    def predict(self, episode: Episode) -> Progress:
-        """Progress of every frame: value and dense (T,), raw = k + tau of the sparse head, stage (T, K) of the finest head."""
-        return self.predict_features(episode, self.features(episode))
+    def predict(self, episode: Episode, *, heads: Sequence[str] | None = None) -> Progress:
+        """Progress of every frame by the sparse head, and by the dense head (`dense`) if there is one; raw = k + tau.
+
+        `heads`: only these; the sparse one is always among them.
+        """
+        return self.predict_features(episode, self.features(episode), heads=heads)
 
     @torch.no_grad()
     def predict_features(
-        self, episode: Episode, features: Float[np.ndarray, "T C E"], *, text: Float[np.ndarray, "M"] | None = None, batch: int = 256
+        self,
+        episode: Episode,
+        features: Float[np.ndarray, "T C E"],
+        *,
+        text: Float[np.ndarray, "M"] | None = None,
+        heads: Sequence[str] | None = None,
+        batch: int = 256,
     ) -> Progress:
         """`predict` from features already computed; the images are not read. `text`: those of the instruction, else computed here."""
+        wanted = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
         self.eval()
         state = pad_state(episode.state, self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
@@ -146,12 +156,14 @@ class SARMModel(nn.Module):
             at = np.arange(start, min(start + batch, episode.length))
             frames, valid = look(at, self.config, gap, episode.length)
             images, states, mask = (torch.from_numpy(a).to(self.device) for a in (features[frames], state[frames], valid))
-            parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now))
-        names = (f"{head}_{part}" for head in self.config.heads for part in ("stage", "raw", "progress"))
-        joined = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in names}
-        finest = "dense" if "dense" in self.config.heads else "sparse"
-        dense = joined.get("dense_progress")
-        return Progress(episode.index, joined["sparse_progress"], joined["sparse_raw"], joined[f"{finest}_stage"], dense)
+            parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now, heads=wanted))
+        found: dict[str, Progress] = {}
+        for head in reversed(wanted):  # the sparse curve last: it carries the dense one
+            value, raw, stage = (
+                torch.cat([part[f"{head}_{name}"] for part in parts]).cpu().numpy() for name in ("progress", "raw", "stage")
+            )
+            found[head] = Progress(episode.index, value, raw, stage, found.get("dense"))
+        return found["sparse"]
 
     @torch.no_grad()
     def compute_reward(self, batch: Mapping[str, Any]) -> Float[Tensor, "B"]:
@@ -168,7 +180,9 @@ class SARMModel(nn.Module):
         valid = torch.arange(length, device=self.device) < lengths[:, None]
         state = batch.get("state_features", torch.zeros(size, length, 0)).to(self.device)[..., : self.config.max_state_dim]
         state = F.pad(state, (0, self.config.max_state_dim - state.shape[-1]))
-        return self.read(images, batch["text_features"].to(self.device), state, valid, at=self.config.now)["sparse_progress"]
+        return self.read(images, batch["text_features"].to(self.device), state, valid, at=self.config.now, heads=["sparse"])[
+            "sparse_progress"
+        ]
 
     def read(
         self,
@@ -178,8 +192,11 @@ class SARMModel(nn.Module):
         valid: Bool[Tensor, "B L"],
         *,
         at: int | None = None,
+        heads: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """What the networks say of these windows at place `at`, or (None) at every place, in which case shapes gain an L after B.
+
+        `heads`: only these.
 
         Per head: {head}_logits and {head}_stage, its probabilities, (B, K); {head}_tau, within the likeliest stage, {head}_raw, the
         likeliest stage + tau, and {head}_progress, in [0, 1], (B,).
@@ -188,7 +205,8 @@ class SARMModel(nn.Module):
         everywhere = self.stage_model(*inputs)
         seen = everywhere if at is None else everywhere[:, at]
         out: dict[str, Tensor] = {}
-        for head, stages in self.config.heads.items():
+        for head in self.config.heads if heads is None else heads:
+            stages = self.config.heads[head]
             starts = torch.tensor(stages.starts, dtype=torch.float32, device=seen.device)
             shares = torch.tensor(stages.shares, dtype=torch.float32, device=seen.device)
             logits = self.stage_model.heads[head](seen)
@@ -242,7 +260,7 @@ class SARMModel(nn.Module):
         self._history.push(features, pad_state(raw, self.config)[0])
         images, states, valid = (torch.from_numpy(a).to(self.device) for a in self._history.window())
         words = torch.from_numpy(self._history.text).to(self.device)[None]
-        return self.read(images, words, states, valid, at=self.config.now)["sparse_progress"].item()
+        return self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])["sparse_progress"].item()
 
     # On disk
 
