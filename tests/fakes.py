@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from milepost.embed import FeatureCache, PixelImages
 from milepost.stages import Stages, progress, targets
 from milepost.types import ArrayFrames, Episode, Progress, Segment
 
@@ -59,6 +60,12 @@ def dot_episodes(count: int, seed: int = 0, failing: int = 0, tasks: int = 1) ->
         episodes.append(dot_episode(rng, index, row=row, fails_at=fails_at, task=index % tasks))
         row += episodes[-1].length
     return episodes
+
+
+def reduced_dots(episodes: list[Episode]) -> list[np.ndarray]:
+    """What the built-in encoder's fixed half makes of every frame, an array an episode."""
+    cache = FeatureCache(None, "", encoder=PixelImages())
+    return [cache.features(episode, [CAMERA]) for episode in episodes]
 
 
 class ListDataset:

@@ -12,7 +12,10 @@ from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.store import read_progress
 
 FIXTURE = Path(__file__).parent / "data" / "dataset_v3"
-BARE = SARMConfig(hidden_dim=16, num_layers=1, num_heads=2, n_obs_steps=2, max_rewind_steps=0, image_dim=4, text_dim=4, state_stats_from="")
+BARE = SARMConfig(
+    hidden_dim=16, num_layers=1, num_heads=2, n_obs_steps=2, max_rewind_steps=0, encoder="pixels",
+    image_dim=4, text_dim=4, state_stats_from="",
+)  # fmt: skip
 
 
 @pytest.fixture

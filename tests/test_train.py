@@ -12,8 +12,8 @@ from milepost.models.sarm import SARMConfig
 from milepost.train import TrainConfig, Trained, evaluate_held_out, learning_rate, split, train_sarm
 
 SMALL = SARMConfig(
-    annotation_mode="sparse_only", hidden_dim=32, num_layers=1, num_heads=2, image_dim=16, text_dim=8, max_state_dim=4, n_obs_steps=3,
-    gap_s=0.2, max_rewind_steps=0, rewind_probability=0.0, dropout=0.0,
+    annotation_mode="sparse_only", hidden_dim=32, num_layers=1, num_heads=2, encoder="pixels", image_dim=16, text_dim=8,
+    max_state_dim=4, n_obs_steps=3, gap_s=0.2, max_rewind_steps=0, rewind_probability=0.0, dropout=0.0,
 )  # fmt: skip
 QUICK = TrainConfig(steps=120, batch_size=48, lr=3e-3)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from milepost.embed import FeatureCache, PixelImages
 from milepost.evaluate import Estimate, Summary, failure_table, mean_estimate, score_episode, summarise, summary_table
 from milepost.labelling import label
 from milepost.lerobot import LeRobotDataset, open_dataset
@@ -128,7 +129,7 @@ class Journey:
     def train(self, name: str, mode: AnnotationMode, dataset: LeRobotDataset) -> SARMModel:
         """`models/<name>/`: SARM on the training scenes; the other scenes are named in its evaluation.json."""
         folder = self.folder / "models" / name
-        cache = self.folder / "cache" / dataset.fingerprint
+        cache = FeatureCache(self.folder / "cache", dataset.fingerprint, encoder=PixelImages(PRESETS["small"][0].text_dim))
         if not (folder / "evaluation.json").is_file():
             sarm, train = PRESETS["small"]
             first, *more = dataset.cameras
@@ -139,9 +140,8 @@ class Journey:
             with self.timed(f"train {name}"):
                 trained = train_sarm(
                     episodes, sarm, train, folder=folder, stages=dataset.stages, holdout=self.config.holdout,
-                    cache=cache, on_stage=lambda part: self.on_stage(f"{name}: {part}"),
+                    features=cache, on_stage=lambda part: self.on_stage(f"{name}: {part}"),
                 )  # fmt: skip
-                trained.model.cache = cache
                 held = [episode for episode in episodes if episode.index in trained.held_out]
                 tick = self.on_stage(f"{name}: evaluate")
                 save_card(folder, trained, dataset.name, evaluate_held_out(trained.model, held, on_progress=tick, seed=self.config.seed))

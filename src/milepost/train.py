@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from milepost.embed import FeatureCache, load_encoder
 from milepost.evaluate import Summary, score_episode, summarise
 from milepost.models import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.prepare import LeftOut, choose, reduce_all, training_set, with_statistics
+from milepost.models.sarm.prepare import LeftOut, choose, training_set, with_encoder, with_statistics
 from milepost.stages import Stages
 from milepost.store import atomic_path, require_writable, write_text
 from milepost.types import DataError, Episode
@@ -65,6 +66,9 @@ PRESETS = {
             dropout=0.0,
             feature_noise=0.3,
             unfinished="zero",
+            encoder="pixels",
+            image_dim=64,
+            text_dim=32,
         ),
         TrainConfig(steps=800, batch_size=64, lr=1e-3, weight_decay=1e-2),
     ),
@@ -189,22 +193,26 @@ def train_sarm(
     folder: Path,
     stages: dict[str, Stages],
     holdout: float,
-    cache: Path | None = None,
+    features: FeatureCache | None = None,
     on_stage: Callable[[str], Tick],
 ) -> Trained:
     """Train SARM on a share of the episodes, split by start scene, and save it to `folder`.
 
-    `stages` are the dataset's own stage shares by head, where it has them; `on_stage(name)` gives a progress callback for each part.
+    stages: the dataset's own stage shares by head, where it has them. features: of this dataset by the encoder `config` names; without,
+    they are made and not kept. on_stage(name): gives a progress callback for each part.
     """
+    features = features or FeatureCache(None, "", encoder=load_encoder(config.encoder, device=train.device, text_width=config.text_dim))
     require_writable(folder)
     rng = np.random.default_rng(train.seed)
     learn, held = split(episodes, holdout, rng)
     usable, left_out = choose(learn, config)
-    config = with_statistics(config, usable, stages)
+    config = with_encoder(with_statistics(config, usable, stages), features.encoder)
     torch.manual_seed(train.seed)
     model = SARMModel(config)
-    reduced = reduce_all(usable, config.cameras, cache, on_stage("read and reduce frames"))
-    data = training_set(model.encoder, usable, reduced, config, rng)
+    model.cache = features
+    model.use_encoder(features.encoder)
+    seen = list(features.stream(usable, config.cameras, on_frames=on_stage("read and encode frames")))
+    data = training_set(model, usable, seen, rng)
     key = run_key(dataclasses.asdict(config), dataclasses.asdict(train), [(e.index, e.length, e.task) for e in usable])
     fit(model, data.sample, config=train, folder=folder, key=key, on_progress=on_stage("train"))
     model.save_pretrained(folder)

@@ -24,6 +24,7 @@ def small_sarm(**changes: object) -> SARMModel:
         gap_s=0.2,
         n_obs_steps=4,
         max_rewind_steps=2,
+        encoder="pixels",
         image_dim=8,
         text_dim=8,
         max_state_dim=4,

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakes import CAMERA, dot_episodes
-from milepost.embed import PixelEncoder, embed_text, reduce_episode
-from milepost.models.sarm import SARMConfig, TrainingSet, label_episode
+from fakes import dot_episodes, reduced_dots
+from milepost.embed import embed_text
+from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet
 from milepost.models.sarm.lerobot_rules import combined, rewind, rewind_room, separated, stage_and_tau
-from milepost.models.sarm.prepare import with_statistics
+from milepost.models.sarm.prepare import training_set, with_statistics
 from milepost.stages import Stages, progress
 from milepost.types import Segment
 from milepost.windows import centred
@@ -103,10 +103,7 @@ def recipe(**changes: object) -> tuple[SARMConfig, TrainingSet]:
     config = dataclasses.replace(small_sarm().config, window="centred", frame_gap=1, samples="lerobot", loss="lerobot", **changes)
     episodes = dot_episodes(6, tasks=3)
     config = with_statistics(config, episodes, {})
-    encoder = PixelEncoder(1, config.image_dim)
-    reduced = [reduce_episode(e, (CAMERA,)) for e in episodes]
-    encoder.fit(np.concatenate(reduced))
-    return config, TrainingSet([label_episode(e, encoder.project(r), config) for e, r in zip(episodes, reduced, strict=True)], config)
+    return config, training_set(SARMModel(config), episodes, reduced_dots(episodes), np.random.default_rng(0))
 
 
 def batches(count: int = 12, **changes: object) -> Sequence[dict]:

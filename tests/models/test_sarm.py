@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fakes import CAMERA, NAMES, dot_episodes
-from milepost.embed import PixelEncoder, embed_text, reduce_episode, reduce_images
+from fakes import CAMERA, NAMES, dot_episodes, reduced_dots
+from milepost.embed import PixelEncoder, embed_text, reduce_images
 from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet, label_episode
 from milepost.models.sarm.batches import pad_state, wrong_instruction
-from milepost.models.sarm.prepare import choose, with_statistics
+from milepost.models.sarm.prepare import choose, training_set, with_statistics
 from milepost.types import ArrayFrames, DataError, Episode
 from models.test_contract import small_sarm
 
@@ -19,10 +19,7 @@ from models.test_contract import small_sarm
 def training_data(config: SARMConfig, count: int = 6, failing: int = 0, tasks: int = 1) -> TrainingSet:
     episodes = dot_episodes(count, failing=failing, tasks=tasks)
     config = with_statistics(config, episodes, {})
-    encoder = PixelEncoder(1, config.image_dim)
-    reduced = [reduce_episode(e, (CAMERA,)) for e in episodes]
-    encoder.fit(np.concatenate(reduced))
-    return TrainingSet([label_episode(e, encoder.project(r), config) for e, r in zip(episodes, reduced, strict=True)], config)
+    return training_set(SARMModel(config), episodes, reduced_dots(episodes), np.random.default_rng(0))
 
 
 def base(**changes: object) -> SARMConfig:
@@ -206,7 +203,7 @@ def test_reduced_images_are_block_means() -> None:
 
 
 def test_features_have_unit_variance() -> None:
-    reduced = np.concatenate([reduce_episode(e, (CAMERA,)) for e in dot_episodes(8)])
+    reduced = np.concatenate(reduced_dots(dot_episodes(8)))
     encoder = PixelEncoder(1, 8)
     encoder.fit(reduced)
     np.testing.assert_allclose(encoder.project(reduced)[:, 0].std(axis=0), 1, atol=0.02)
@@ -225,7 +222,7 @@ def test_text_depends_on_words_alone() -> None:
         {"n_obs_steps": 0},
         {"max_rewind_steps": 9},
         {"dropout": 1.5},
-        {"encoder": "x"},
+        {"encoder": ""},
         {"frame_gap": 0},
         {"window": "centred", "n_obs_steps": 7},
     ],

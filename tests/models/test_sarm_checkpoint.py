@@ -275,7 +275,7 @@ def test_the_encoder_is_not_needed_and_asked_for_by_name() -> None:
     assert isinstance(model, SARMModel)
     with pytest.raises(DataError, match=CLIP):
         model.predict(dot_episodes(1)[0])
-    with pytest.raises(DataError, match="text="):
+    with pytest.raises(DataError, match="encoder="):
         model.text_features("open the drawer")
 
 

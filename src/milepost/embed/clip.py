@@ -46,7 +46,9 @@ class ClipEncoder:
         self.device = torch.device(device)
         self.precision = precision
         self.batch = batch or (32 if self.device.type == "cpu" else 256)
-        self.name = f"{label}-{_digest(model)}" + ("" if precision == "float32" else f"-{precision}")
+        digest = _digest(model)
+        self.name = f"{label}-{digest}" + ("" if precision == "float32" else f"-{precision}")
+        self.fingerprint = f"{digest}-{hashlib.sha256(preprocessing.key.encode()).hexdigest()[:8]}"
         self._images = preprocessing
         self._tokenizer = tokenizer
         self._model: Any = model.requires_grad_(False).float().eval().to(self.device)
@@ -71,7 +73,9 @@ class ClipEncoder:
             preprocessing = Preprocessing.from_config(config)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(f"the encoder '{name_or_folder}' cannot be loaded: {reason}") from error
+            raise DataError(
+                f"the encoder '{name_or_folder}' cannot be loaded: {reason}; is it a folder? name it with --encoder (encoder=...)"
+            ) from error
         return cls(model, tokenizer, preprocessing=preprocessing, label=folder.resolve().name, device=device, precision=precision)
 
     @property

@@ -26,6 +26,11 @@ class Encoder(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """Weights and preprocessing, without name and precision: what a model trained on its features depends on."""
+        ...
+
+    @property
     def batch(self) -> int:
         """Pictures encoded at once."""
         ...

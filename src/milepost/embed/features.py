@@ -22,11 +22,10 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
 from milepost.embed.encoder import Encoder
-from milepost.embed.pixels import PixelImages
 from milepost.store import atomic_path, require_writable, write_text
 from milepost.types import DataError, Episode, Frames
 
@@ -78,6 +77,20 @@ class FeatureCache:
                 views = [self._collect(parts, episode, camera, tick) for camera in cameras]
                 yield np.stack(views, axis=1)
 
+    def features_at(
+        self, episode: Episode, cameras: Sequence[str], frames: Int[np.ndarray, "N"], *, on_frames: Callable[[int, int], None] | None = None
+    ) -> Shaped[np.ndarray, "N C E"]:
+        """`features` of these frames only, given in order. They are read from disk where the whole episode is there, but not kept."""
+        views, tick = [], _counter(len(frames) * len(cameras), on_frames)
+        for name in cameras:
+            camera, kept, size = episode.camera(name), self._read(episode, name), self.encoder.batch
+            parts = [] if kept is None else [kept[frames]]
+            for batch in np.split(frames, np.arange(size, len(frames), size)) if kept is None else ():
+                parts.append(in_half(self.encoder.images(camera[batch]), self.encoder.name))
+                tick(len(batch))
+            views.append(np.concatenate(parts))
+        return np.stack(views, axis=1)
+
     def _work(
         self, episodes: Sequence[Episode], frames: Sequence[Sequence[Frames]], cameras: Sequence[str]
     ) -> Generator[np.ndarray | Tensor, None, None]:
@@ -113,21 +126,11 @@ class FeatureCache:
             if isinstance(part, np.ndarray):
                 tick(len(part))
                 return part
-            done.append(self._half(self.encoder.encode(part)))
+            done.append(in_half(self.encoder.encode(part), self.encoder.name))
             tick(len(part))
         features = np.concatenate(done)
         self._write(episode, camera, features)
         return features
-
-    def _half(self, features: Shaped[np.ndarray, "N E"]) -> Shaped[np.ndarray, "N E"]:
-        if not np.issubdtype(features.dtype, np.floating):
-            return features
-        with np.errstate(over="ignore"):
-            half = features.astype(np.float16)
-        if not np.isfinite(half).all():
-            largest = np.abs(features).max()
-            raise DataError(f"features of {self.encoder.name} do not fit in half precision: the largest is {largest}, the limit 65504")
-        return half
 
     def _path(self, episode: Episode, camera: str) -> Path:
         assert self.folder is not None
@@ -153,6 +156,17 @@ class FeatureCache:
             write_text(self.folder / ABOUT, json.dumps(about, indent=2) + "\n")
         with atomic_path(self._path(episode, camera)) as temporary, temporary.open("wb") as file:
             np.save(file, features)
+
+
+def in_half(features: Shaped[np.ndarray, "N E"], who: str) -> Shaped[np.ndarray, "N E"]:
+    """Floats as float16, other numbers as they are. DataError if one is too large for it; `who` made them."""
+    if not np.issubdtype(features.dtype, np.floating):
+        return features
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise DataError(f"features of {who} do not fit in half precision: the largest is {np.abs(features).max()}, the limit 65504")
+    return half
 
 
 def require_cache(folder: Path) -> None:
@@ -201,17 +215,6 @@ def clear_cache(folder: Path, dataset: str | None = None) -> int:
             if not any(empty.iterdir()):
                 empty.rmdir()
     return freed
-
-
-def reduce_cached(episode: Episode, cameras: Sequence[str], cache: Path | None) -> UInt8[np.ndarray, "T C 768"]:
-    """What the built-in encoder keeps of every frame. cache: a folder of one dataset's features."""
-    folder, fingerprint = (None, "") if cache is None else (cache.parent, cache.name)
-    return FeatureCache(folder, fingerprint, encoder=PixelImages()).features(episode, cameras)
-
-
-def reduce_episode(episode: Episode, cameras: Sequence[str]) -> UInt8[np.ndarray, "T C 768"]:
-    """`reduce_cached` without a cache."""
-    return reduce_cached(episode, cameras, None)
 
 
 def _ours(folder: Path) -> list[Path]:

@@ -47,6 +47,7 @@ class PixelImages:
     """The fixed half of the built-in encoder, as an `embed.Encoder`: features are the 768 reduced pixels, uint8."""
 
     name: ClassVar[str] = "pixels"
+    fingerprint: ClassVar[str] = "pixels"
     preprocessing: ClassVar[str] = f"area-averaged to {SIDE} x {SIDE}, rounded"
     width: ClassVar[int] = PIXELS
 

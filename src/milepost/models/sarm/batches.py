@@ -7,7 +7,7 @@ does it: one coin a batch, one instruction a batch, and other labels (`lerobot_r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from milepost.embed import embed_text
 from milepost.models.sarm import lerobot_rules
 from milepost.models.sarm.config import SARMConfig
 from milepost.stages import targets
@@ -65,7 +64,7 @@ def pad_state(state: Float[np.ndarray, "T S"], config: SARMConfig) -> Float[np.n
 
 @dataclass(frozen=True, eq=False)
 class LabelledEpisode:
-    """An episode ready to be sampled: features (T, C, E), state (T, Z), per head stage (T,) and tau (T,)."""
+    """An episode ready to be sampled: features (T, C, E) float16 or float32, state (T, Z), per head stage (T,) and tau (T,)."""
 
     features: Float[np.ndarray, "T C E"]
     state: Float[np.ndarray, "T Z"]
@@ -90,12 +89,16 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
     return LabelledEpisode(features, pad_state(episode.state, config), episode.task, config.gap(episode.fps), stage, tau)
 
 
+Words = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
+
+
 class TrainingSet:
     """All training episodes end to end, ready for windows to be gathered from."""
 
-    def __init__(self, episodes: Sequence[LabelledEpisode], config: SARMConfig) -> None:
-        """ValueError if no frame of any episode has a label."""
+    def __init__(self, episodes: Sequence[LabelledEpisode], config: SARMConfig, *, words: Words) -> None:
+        """words: features (N, M) of sentences. ValueError if no frame of any episode has a label."""
         self.config = config
+        self.words = words
         self.episodes = episodes
         self.tasks = tuple(dict.fromkeys(episode.task for episode in episodes))
         self.starts = np.concatenate([[0], np.cumsum([len(episode.state) for episode in episodes])])
@@ -103,6 +106,9 @@ class TrainingSet:
         self.state = np.concatenate([episode.state for episode in episodes])
         self.stage = {head: np.concatenate([episode.stage[head] for episode in episodes]) for head in config.heads}
         self.tau = {head: np.concatenate([episode.tau[head] for episode in episodes]) for head in config.heads}
+        self.noise = config.feature_noise
+        if self.noise and config.encoder != "pixels":  # the built-in encoder's features have unit variance
+            self.noise *= float(self.features.std(dtype=np.float64))
         known = np.any([stage >= 0 for stage in self.stage.values()], axis=0)
         if config.samples == "lerobot":
             known[self.starts[1:] - 1] = False  # LeRobot never samples an episode's last frame
@@ -151,9 +157,9 @@ class TrainingSet:
         return *both, np.concatenate([valid, back], axis=1)
 
     def _inputs(self, gather: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        images, state = self.features[gather], self.state[gather]
-        if self.config.feature_noise:
-            images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.config.feature_noise)
+        images, state = self.features[gather].astype(np.float32, copy=False), self.state[gather]
+        if self.noise:
+            images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.noise)
         if self.config.samples == "lerobot":  # padding is blanked there, and its loss looks at what comes out
             images, state = np.where(valid[:, :, None, None], images, 0), np.where(valid[:, :, None], state, 0)
         return {"images": images, "state": state, "valid": valid}
@@ -165,7 +171,7 @@ class TrainingSet:
             tasks = [wrong_instruction(tasks[0], self.tasks, rng) if wrong[0] else tasks[0]] * len(tasks)
         else:
             tasks = [wrong_instruction(task, self.tasks, rng) if no else task for task, no in zip(tasks, wrong, strict=True)]
-        return np.stack([embed_text(task, self.config.text_dim) for task in tasks])
+        return self.words(tasks)
 
     def _labels(self, gather: np.ndarray, valid: np.ndarray, wrong: np.ndarray) -> dict[str, np.ndarray]:
         batch = {}

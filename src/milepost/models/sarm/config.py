@@ -16,7 +16,7 @@ from milepost.types import DataError
 from milepost.windows import gap_frames
 
 CLIP = "openai/clip-vit-base-patch32"
-"""The encoder of every LeRobot checkpoint: 512 numbers an image or a sentence."""
+"""The paper's encoder, and that of every LeRobot checkpoint: 512 numbers an image or a sentence."""
 AnnotationMode = Literal["single_stage", "sparse_only", "dense_only", "dual"]
 
 
@@ -58,11 +58,13 @@ class SARMConfig:
     dropout: float = 0.1
     max_state_dim: int = 32
     feature_noise: float = 0.0
-    """Standard deviation of Gaussian noise on the image features in training; they have unit variance."""
-    encoder: str = "pixels"
-    """pixels: the built-in one. Else the folder or `owner/name` of a vision-text model, whose features the networks are given."""
-    image_dim: int = 64
-    text_dim: int = 32
+    """Gaussian noise on the image features in training, in standard deviations of theirs."""
+    encoder: str = CLIP
+    """The folder or `owner/name` of a CLIP- or SigLIP-type model, or "pixels": the built-in one, which needs no download."""
+    encoder_fingerprint: str = ""
+    """Its weights and preprocessing when this model was trained; another encoder is refused. Empty (LeRobot): not known, not checked."""
+    image_dim: int = 512
+    text_dim: int = 512
     window: Literal["causal", "centred"] = "causal"
     """causal: nothing after now, works online. centred: LeRobot's, which looks ahead."""
     attention: Literal["time", "lerobot"] = "time"
@@ -96,8 +98,8 @@ class SARMConfig:
         for name in ("rewind_probability", "language_perturbation_probability", "gt_stage_ratio", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.encoder != "pixels" and "/" not in self.encoder:
-            raise ValueError(f"encoder must be 'pixels', or the folder or owner/name of a vision-text model, got '{self.encoder}'")
+        if not self.encoder:
+            raise ValueError("encoder must be 'pixels', or the folder or owner/name of a CLIP- or SigLIP-type model, got ''")
         if self.frame_gap is not None and self.frame_gap < 1:
             raise ValueError(f"frame_gap must be at least 1 frame, got {self.frame_gap}")
         if self.window == "centred" and self.n_obs_steps % 2:

@@ -9,7 +9,7 @@ dataset's own. In a causal window nothing after a frame changes its progress, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -17,10 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
-from milepost.embed import PixelEncoder, embed_text, reduce_cached, reduce_images
+from milepost.embed import Encoder, FeatureCache, PixelEncoder, in_half, load_encoder
+from milepost.embed.clip import Precision
 from milepost.hub import find_model, upload_model
 from milepost.models.sarm.batches import look, pad_state
 from milepost.models.sarm.checkpoint import (
@@ -36,18 +37,24 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.network import StreamTransformer
 from milepost.models.sarm.online import History
 from milepost.types import DataError, Episode, Progress
+from milepost.windows import interpolate, strided
 
 
 class SARMModel(nn.Module):
-    """The two networks, the encoder and the config that made them. `cache`: a folder of one dataset's reduced frames, if set."""
+    """The two networks and the config that made them, behind a frozen encoder.
+
+    cache: where features of the dataset at hand are kept; None keeps nothing. precision: what the networks compute in.
+    """
 
     encoder: PixelEncoder
-    """Only where `config.encoder` is "pixels"; any other is not part of the weights, and its features are given."""
+    """The trained half of the built-in encoder; any other encoder is not part of the weights."""
 
     def __init__(self, config: SARMConfig) -> None:
         super().__init__()
         self.config = config
-        self.cache: Path | None = None
+        self.cache: FeatureCache | None = None
+        self.precision: Precision = "float32"
+        self._frozen: Encoder | None = None
         self._history: History | None = None
         heads = config.heads
         dims = {"image": config.image_dim, "text": config.text_dim, "state": config.max_state_dim, "hidden": config.hidden_dim}
@@ -68,28 +75,52 @@ class SARMModel(nn.Module):
 
     # What the encoder makes. Every way into the networks takes its features from one of these three.
 
-    def features(self, episode: Episode) -> Float[np.ndarray, "T C E"]:
-        """Image features of every frame of an episode, decoded once. DataError if the encoder is not part of this model."""
-        self._has_encoder("predict_features(episode, features, text=...)")
-        return self.encoder.project(reduce_cached(episode, self.config.cameras, self.cache))
+    @property
+    def frozen(self) -> Encoder:
+        """The encoder pictures and words go through first, loaded when it is first needed. DataError if it cannot be."""
+        if self._frozen is None:
+            config = self.config
+            self.use_encoder(load_encoder(config.encoder, device=str(self.device), precision=self.precision, text_width=config.text_dim))
+        assert self._frozen is not None
+        return self._frozen
+
+    def use_encoder(self, encoder: Encoder) -> None:
+        """See through this one. DataError if its features have other widths, or it is known not to be the one this model learnt with."""
+        config, widths = self.config, (encoder.width, encoder.text_width)
+        if config.encoder != "pixels" and widths != (config.image_dim, config.text_dim):
+            raise DataError(
+                f"the encoder {encoder.name} gives {widths[0]} numbers an image and {widths[1]} a sentence, this model takes "
+                f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
+            )
+        known = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
+        if known and known != encoder.fingerprint:
+            raise DataError(
+                f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {known}): "
+                f"its weights or preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
+            )
+        self._frozen = encoder
+
+    def project(self, features: Shaped[np.ndarray, "T C P"]) -> Float[np.ndarray, "T C E"]:
+        """What the frozen encoder gives -> what the networks take: the built-in one's components; others' features as they are."""
+        return self.encoder.project(features) if self.config.encoder == "pixels" else features
+
+    def features(self, episode: Episode, frames: Int[np.ndarray, "N"] | None = None) -> Float[np.ndarray, "N C E"]:
+        """Image features of every frame of an episode (or of these), decoded once and encoded once."""
+        cache = self.cache or FeatureCache(None, "", encoder=self.frozen)
+        cameras = self.config.cameras
+        return self.project(cache.features(episode, cameras) if frames is None else cache.features_at(episode, cameras, frames))
 
     def frame_features(self, frames: Mapping[str, UInt8[np.ndarray, "H W 3"]]) -> Float[np.ndarray, "C E"]:
-        """Image features of one moment, camera name -> image. DataError if a camera, or the encoder, is missing."""
-        self._has_encoder("step(features, state)")
+        """Image features of one moment, camera name -> image. DataError if a camera is missing."""
         missing = [camera for camera in self.config.cameras if camera not in frames]
         if missing:
             raise DataError(f"the model looks at camera '{missing[0]}', got: {', '.join(frames) or 'none'}")
-        reduced = [reduce_images(frames[camera][None]) for camera in self.config.cameras]
-        return self.encoder.project(np.stack(reduced, axis=1))[0]
+        seen = [in_half(self.frozen.images(frames[camera][None]), self.frozen.name) for camera in self.config.cameras]
+        return self.project(np.stack(seen, axis=1))[0].astype(np.float32)
 
     def text_features(self, task: str) -> Float[np.ndarray, "M"]:
-        """Features of an instruction. DataError if the encoder is not part of this model."""
-        self._has_encoder("text=..., the encoder's features of the instruction")
-        return embed_text(task, self.config.text_dim)
-
-    def _has_encoder(self, instead: str) -> None:
-        if self.config.encoder != "pixels":
-            raise DataError(f"this model sees through '{self.config.encoder}', which is not in its weights; give its features: {instead}")
+        """Features of an instruction."""
+        return self.frozen.text([task])[0]
 
     # Training
 
@@ -128,12 +159,20 @@ class SARMModel(nn.Module):
     # Looking back at a recorded episode
 
     @torch.no_grad()
-    def predict(self, episode: Episode, *, heads: Sequence[str] | None = None) -> Progress:
+    def predict(self, episode: Episode, *, heads: Sequence[str] | None = None, stride: int = 1) -> Progress:
         """Progress of every frame by the sparse head, and by the dense head (`dense`) if there is one; raw = k + tau.
 
-        `heads`: only these; the sparse one is always among them.
+        heads: only these; the sparse one is always among them. stride: look at every stride-th frame and the last; between them
+        progress is interpolated, raw and stage are NaN.
         """
-        return self.predict_features(episode, self.features(episode), heads=heads)
+        if stride == 1:
+            return self.predict_features(episode, self.features(episode), heads=heads)
+        at = strided(episode.length, stride)
+        needed = np.unique(look(at, self.config, self.config.gap(episode.fps), episode.length)[0])
+        seen = self.features(episode, needed)
+        features = np.zeros((episode.length, *seen.shape[1:]), dtype=seen.dtype)
+        features[needed] = seen
+        return self.predict_features(episode, features, heads=heads, at=at)
 
     @torch.no_grad()
     def predict_features(
@@ -143,25 +182,33 @@ class SARMModel(nn.Module):
         *,
         text: Float[np.ndarray, "M"] | None = None,
         heads: Sequence[str] | None = None,
+        at: Int[np.ndarray, "N"] | None = None,
         batch: int = 256,
     ) -> Progress:
-        """`predict` from features already computed; the images are not read. `text`: those of the instruction, else computed here."""
+        """`predict` from features already computed; the images are not read.
+
+        text: features of the instruction, else computed here. at: the frames to look at, in order, first and last among them.
+        """
         wanted = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
         self.eval()
         state = pad_state(episode.state, self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
         gap = self.config.gap(episode.fps)
         parts = []
-        for start in range(0, episode.length, batch):
-            at = np.arange(start, min(start + batch, episode.length))
-            frames, valid = look(at, self.config, gap, episode.length)
-            images, states, mask = (torch.from_numpy(a).to(self.device) for a in (features[frames], state[frames], valid))
+        places = np.arange(episode.length) if at is None else at
+        for start in range(0, len(places), batch):
+            frames, valid = look(places[start : start + batch], self.config, gap, episode.length)
+            seen = features[frames].astype(np.float32, copy=False)
+            images, states, mask = (torch.from_numpy(a).to(self.device) for a in (seen, state[frames], valid))
             parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now, heads=wanted))
         found: dict[str, Progress] = {}
         for head in reversed(wanted):  # the sparse curve last: it carries the dense one
             value, raw, stage = (
                 torch.cat([part[f"{head}_{name}"] for part in parts]).cpu().numpy() for name in ("progress", "raw", "stage")
             )
+            if len(places) < episode.length:
+                value = interpolate(places, value, episode.length)
+                raw, stage = (_at_frames(each, places, episode.length) for each in (raw, stage))
             found[head] = Progress(episode.index, value, raw, stage, found.get("dense"))
         return found["sparse"]
 
@@ -201,15 +248,19 @@ class SARMModel(nn.Module):
         Per head: {head}_logits and {head}_stage, its probabilities, (B, K); {head}_tau, within the likeliest stage, {head}_raw, the
         likeliest stage + tau, and {head}_progress, in [0, 1], (B,).
         """
-        inputs = (images, text, state, valid)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self._read((images, text, state, valid), at, self.config.heads if heads is None else heads)
+
+    def _read(self, inputs: tuple[Tensor, ...], at: int | None, heads: Iterable[str]) -> dict[str, Tensor]:
         everywhere = self.stage_model(*inputs)
         seen = everywhere if at is None else everywhere[:, at]
+        valid = inputs[-1]
         out: dict[str, Tensor] = {}
-        for head in self.config.heads if heads is None else heads:
+        for head in heads:
             stages = self.config.heads[head]
             starts = torch.tensor(stages.starts, dtype=torch.float32, device=seen.device)
             shares = torch.tensor(stages.shares, dtype=torch.float32, device=seen.device)
-            logits = self.stage_model.heads[head](seen)
+            logits = self.stage_model.heads[head](seen).float()
             probability = logits.softmax(-1)
             likeliest = probability.argmax(-1)
             if self.config.decode == "expected":
@@ -227,7 +278,7 @@ class SARMModel(nn.Module):
 
     def _tau(self, head: str, inputs: tuple[Tensor, ...], told: Tensor, at: int | None) -> Tensor:
         inside = self.subtask_model(*inputs, stage=told)
-        return self.subtask_model.heads[head](inside if at is None else inside[:, at]).sigmoid()
+        return self.subtask_model.heads[head](inside if at is None else inside[:, at]).float().sigmoid()
 
     # While the robot moves
 
@@ -286,11 +337,18 @@ class SARMModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, device: str | torch.device = "cpu", *, state_stats: StateStats | Path | str | None = None
+        cls,
+        folder: Path | str,
+        device: str | torch.device = "cpu",
+        *,
+        state_stats: StateStats | Path | str | None = None,
+        encoder: Encoder | Path | str | None = None,
+        precision: Precision = "float32",
     ) -> SARMModel:
         """Load a saved model, ours or LeRobot's, from a folder or the Hub (`owner/name`, only if there is no such folder).
 
-        `state_stats`: for LeRobot's if it has none: them, or a dataset folder to take them from.
+        state_stats: for LeRobot's if it has none: them, or a dataset folder to take them from. encoder: instead of the one the
+        config names, which is loaded when first needed. precision: what encoder and networks compute in.
         DataError if a file is missing, broken or does not fit its config; it names the parameters.
         """
         folder = find_model(folder)
@@ -303,6 +361,11 @@ class SARMModel(nn.Module):
         if state_stats is not None:
             given = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
             model.use_state_stats(given)
+        model.precision = precision
+        if encoder is not None:
+            if not isinstance(encoder, Encoder):
+                encoder = load_encoder(str(encoder), device=str(device), precision=precision, text_width=config.text_dim)
+            model.use_encoder(encoder)
         return model.to(device).eval()
 
     def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
@@ -313,3 +376,10 @@ class SARMModel(nn.Module):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(Path(folder), repo_id, private=private)
+
+
+def _at_frames(array: Float[np.ndarray, "N *K"], frames: Int[np.ndarray, "N"], length: int) -> Float[np.ndarray, "T *K"]:
+    """The rows at these frames of an episode, NaN elsewhere."""
+    out = np.full((length, *array.shape[1:]), np.nan, dtype=np.float32)
+    out[frames] = array
+    return out

@@ -7,17 +7,16 @@ which a clock would be a lie. An episode that cannot teach tau (it failed) still
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-from milepost.embed import PixelEncoder, reduce_cached
+from milepost.embed import Encoder
 from milepost.models.sarm.batches import TrainingSet, label_episode
 from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.stages import Stages, finished, names_in_order, proportions
 from milepost.types import DataError, Episode
 
@@ -73,23 +72,21 @@ def _stages(episodes: Sequence[Episode], head: str) -> Stages:
     return proportions(done or annotations, names)
 
 
-def reduce_all(
-    episodes: Sequence[Episode], cameras: Sequence[str], cache: Path | None, on_progress: Callable[[int, int], None]
-) -> list[UInt8[np.ndarray, "T C 768"]]:
-    """Every frame of these episodes reduced for the built-in encoder."""
-    out = []
-    for done, episode in enumerate(episodes):
-        on_progress(done, len(episodes))
-        out.append(reduce_cached(episode, cameras, cache))
-    on_progress(len(episodes), len(episodes))
-    return out
+def with_encoder(config: SARMConfig, encoder: Encoder) -> SARMConfig:
+    """The config with this encoder's fingerprint and widths; the built-in one's are a choice, and stay."""
+    if encoder.name == "pixels":
+        return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint)
+    return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint, image_dim=encoder.width, text_dim=encoder.text_width)
 
 
-def training_set(
-    encoder: PixelEncoder, episodes: Sequence[Episode], reduced: Sequence[np.ndarray], config: SARMConfig, rng: np.random.Generator
-) -> TrainingSet:
-    """Fits the encoder on a sample of the training frames, then labels every episode."""
-    frames = np.concatenate(reduced)
-    sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
-    encoder.fit(frames[np.sort(sample)])
-    return TrainingSet([label_episode(e, encoder.project(r), config) for e, r in zip(episodes, reduced, strict=True)], config)
+def training_set(model: SARMModel, episodes: Sequence[Episode], features: Sequence[np.ndarray], rng: np.random.Generator) -> TrainingSet:
+    """Every episode with its labels. features: of each, what the frozen encoder gives (T, C, E).
+
+    A model with the built-in encoder is fitted on a sample of the frames first.
+    """
+    if model.config.encoder == "pixels":
+        frames = np.concatenate(features)
+        sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
+        model.encoder.fit(frames[np.sort(sample)])
+    labelled = [label_episode(e, model.project(f), model.config) for e, f in zip(episodes, features, strict=True)]
+    return TrainingSet(labelled, model.config, words=model.frozen.text)

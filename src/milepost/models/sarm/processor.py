@@ -6,6 +6,7 @@ Nothing is drawn at random and the batch given is left as it was. Training makes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from milepost.embed import load_encoder
 from milepost.models.sarm.batches import pad_state
 from milepost.models.sarm.checkpoint import StateStats, with_state_stats
 from milepost.models.sarm.config import SARMConfig
@@ -23,7 +25,7 @@ Step = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 @runtime_checkable
 class FeatureEncoder(Protocol):
-    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers."""
+    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers; any `embed.Encoder` is one."""
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]: ...
 
@@ -33,27 +35,35 @@ class FeatureEncoder(Protocol):
 def make_sarm_processors(
     config: SARMConfig, *, dataset_stats: Mapping[str, Any] | None = None, encoder: FeatureEncoder | None = None
 ) -> tuple[Step, Step]:
-    """The steps before and after the model. `dataset_stats`: key -> {"mean", "std"}, instead of the config's own state statistics."""
+    """The steps before and after the model.
+
+    dataset_stats: key -> {"mean", "std"}, instead of the config's own state statistics. encoder: instead of `config.encoder`, which is
+    loaded when a batch first needs it.
+    """
     if dataset_stats and config.state_key in dataset_stats:
         mean, std = (tuple(np.asarray(dataset_stats[config.state_key][name]).ravel().tolist()) for name in ("mean", "std"))
         config = with_state_stats(config, StateStats(mean, std, "dataset_stats"))
 
+    @cache
+    def loaded() -> FeatureEncoder:
+        return encoder or _load(config)
+
     def before(batch: Mapping[str, Any]) -> dict[str, Any]:
-        return encode_batch(batch, config, encoder)
+        return encode_batch(batch, config, loaded)
 
     return before, to_cpu
 
 
-def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: FeatureEncoder | None) -> dict[str, Any]:
+def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: Callable[[], FeatureEncoder]) -> dict[str, Any]:
     """The batch, with video_features (B, L, C, E), text_features (B, M), state_features (B, L, Z) and lengths (B,) added where missing.
 
     Reads each camera (B, L, H, W, 3) or (B, L, 3, H, W), uint8 or float in [0, 1]; the state (B, L, S) in raw units; "task", B sentences
-    or one. DataError if a camera or the task is missing, or must be encoded and there is no encoder.
+    or one. `encoder` is called only if something must be encoded. DataError if a camera or the task is missing.
     """
     out = dict(batch)
     if "video_features" not in batch:
         views = [_views(batch, camera) for camera in config.cameras]
-        flat = [_need(encoder, config).images(view.reshape(-1, *view.shape[2:])) for view in views]
+        flat = [encoder().images(view.reshape(-1, *view.shape[2:])) for view in views]
         features = np.stack([f.reshape(*view.shape[:2], -1) for f, view in zip(flat, views, strict=True)], axis=2)
         out["video_features"] = torch.from_numpy(features)
     size, length = out["video_features"].shape[:2]
@@ -63,7 +73,7 @@ def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: FeatureE
         tasks = [batch["task"]] * size if isinstance(batch["task"], str) else list(batch["task"])
         if len(tasks) != size:
             raise DataError(f"a batch of {size} needs {size} instructions, got {len(tasks)}")
-        out["text_features"] = torch.from_numpy(_need(encoder, config).text(tasks))
+        out["text_features"] = torch.from_numpy(encoder().text(tasks))
     if "state_features" not in batch and config.state_key in batch:
         state = np.asarray(batch[config.state_key], dtype=np.float32)
         padded = pad_state(state.reshape(-1, state.shape[-1]), config)
@@ -77,12 +87,13 @@ def to_cpu(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
-def _need(encoder: FeatureEncoder | None, config: SARMConfig) -> FeatureEncoder:
-    if encoder is None:
+def _load(config: SARMConfig) -> FeatureEncoder:
+    if config.encoder == "pixels":
         raise DataError(
-            f"images and instructions need the encoder '{config.encoder}': give encoder=..., or video_features and text_features instead"
+            "the built-in encoder's second half is in the model's weights: use predict(episode) or step(frames), or give "
+            "video_features and text_features"
         )
-    return encoder
+    return load_encoder(config.encoder, device=config.device or "cpu")
 
 
 def _views(batch: Mapping[str, Any], camera: str) -> UInt8[np.ndarray, "B L H W 3"]:
