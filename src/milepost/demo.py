@@ -138,6 +138,7 @@ class Journey:
             train = dataclasses.replace(train, steps=steps, seed=self.config.seed)
             episodes = [dataset[i] for i in range(len(dataset))]
             with self.timed(f"train {name}"):
+                cache.on_frames = self.on_stage(f"{name}: read frames")
                 trained = train_sarm(
                     episodes, sarm, train, folder=folder, stages=dataset.stages, holdout=self.config.holdout,
                     features=cache, on_stage=lambda part: self.on_stage(f"{name}: {part}"),

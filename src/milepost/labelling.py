@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from warnings import warn
 
 import numpy as np
 
 from milepost.hub import find_model
 from milepost.store import ProgressStore, ProgressTable
-from milepost.types import Dataset, RewardModel
+from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError
 
 
 def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
@@ -41,21 +43,36 @@ def label(
     model_path: str = "",
     positions: Sequence[int] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_unreadable: Callable[[Episode, UnreadableError], None] = lambda episode, error: warn(str(error), stacklevel=3),
+    options: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> ProgressTable:
     """Label a dataset (or the episodes at these positions) into the progress file at `path`.
 
-    Episodes an interrupted run with the same model, data and `settings` has done are not done again. Raises OSError (disk full,
-    read-only) with everything labelled so far kept for the next run.
+    options: what else `model.predict` takes. settings: what else to write down. Episodes that an interrupted run with the same model,
+    data, options and settings has done are not done again. An episode whose pictures cannot be read is told to `on_unreadable` and gets
+    NaN. Raises the last UnreadableError if none could be read, and OSError (disk full, read-only) with everything labelled so far kept
+    for the next run.
     """
-    store = ProgressStore(path, provenance(model, dataset, model_path, **settings))
+    store = ProgressStore(path, provenance(model, dataset, model_path, **options, **settings))
+    predict: Callable[..., Progress] = model.predict
     wanted = range(len(dataset)) if positions is None else positions
+    unread: list[Episode] = []
     for done, position in enumerate(wanted):
         on_progress(done, len(wanted))
         episode = dataset[position]
-        if not store.has(episode.index):
-            store.add(model.predict(episode), episode.row)
+        if store.has(episode.index):
+            continue
+        try:
+            store.add(predict(episode, **options), episode.row)
+        except UnreadableError as error:
+            unread.append(episode)
+            if len(unread) == len(wanted):
+                raise
+            on_unreadable(episode, error)
     on_progress(len(wanted), len(wanted))
+    for episode in unread:  # only now: the next run should try them again
+        store.add(Progress(episode.index, np.full(episode.length, np.nan, dtype=np.float32)), episode.row)
     return store.finish()
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 
-from milepost.types import DataError
+from milepost.types import DataError, UnreadableError
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -126,7 +126,7 @@ class ImageFrames:
     def _cells(self) -> pa.ChunkedArray:
         cells = self.reader.episode(self.path(), self.episode, [self.camera])[self.camera]
         if len(cells) != self.length:
-            raise DataError(f"parquet file {self.path()}: episode {self.episode} should have {self.length} rows, it has {len(cells)}")
+            raise UnreadableError(f"parquet file {self.path()}: episode {self.episode} should have {self.length} rows, it has {len(cells)}")
         return cells
 
     def _stack(self, cells: pa.ChunkedArray, frames: np.ndarray) -> np.ndarray:
@@ -136,7 +136,9 @@ class ImageFrames:
         for i, frame in enumerate(frames[1:], start=1):
             image = self._decode(cells, int(frame))
             if image.shape != first.shape:
-                raise DataError(f"{self._who(int(frame))}: its size is {image.shape[:2]}, that of frame {frames[0]} {first.shape[:2]}")
+                raise UnreadableError(
+                    f"{self._who(int(frame))}: its size is {image.shape[:2]}, that of frame {frames[0]} {first.shape[:2]}"
+                )
             out[i] = image
         return out
 
@@ -144,12 +146,12 @@ class ImageFrames:
         cell = cells[frame].as_py() or {}
         content, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (None, cell)
         if content is None and not name:
-            raise DataError(f"{self._who(frame)} is empty")
+            raise UnreadableError(f"{self._who(frame)} is empty")
         try:
             with PIL.Image.open(io.BytesIO(content) if content is not None else self.file(str(name))) as image:
                 return np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:  # SyntaxError: how Pillow calls a broken PNG
-            raise DataError(f"{self._who(frame)} cannot be read ({error}); copy or download the file again") from error
+            raise UnreadableError(f"{self._who(frame)} cannot be read ({error}); copy or download the file again") from error
 
     def _who(self, frame: int) -> str:
         return f"parquet file {self.path()}: the picture of camera '{self.camera}', episode {self.episode}, frame {frame}"

@@ -211,7 +211,7 @@ def train_sarm(
     model = SARMModel(config)
     model.cache = features
     model.use_encoder(features.encoder)
-    seen = list(features.stream(usable, config.cameras, on_frames=on_stage("read and encode frames")))
+    seen = list(features.stream(usable, config.cameras))
     data = training_set(model, usable, seen, rng)
     key = run_key(dataclasses.asdict(config), dataclasses.asdict(train), [(e.index, e.length, e.task) for e in usable])
     fit(model, data.sample, config=train, folder=folder, key=key, on_progress=on_stage("train"))

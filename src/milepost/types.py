@@ -20,6 +20,10 @@ class DataError(ValueError):
     """The user's data, folder or file is not what it should be. The message says what was expected, what came and what to do."""
 
 
+class UnreadableError(DataError):
+    """Pictures of one episode cannot be read: a file is missing, damaged or too short. Other episodes may be fine."""
+
+
 @runtime_checkable
 class Frames(Protocol):
     """The images of one camera in one episode, read only when asked for. An array (T, H, W, 3) wrapped in `ArrayFrames` is one."""

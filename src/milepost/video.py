@@ -22,7 +22,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
-from milepost.types import DataError
+from milepost.types import DataError, UnreadableError
 
 # LeRobot's encoder settings for datasets: key frames so close that any frame costs at most two to reach.
 _ENCODERS: dict[str, dict[str, str]] = {
@@ -57,7 +57,7 @@ class VideoFrames:
 
     path: the mp4, or a function that finds (downloads) it on first use. times: (T,) seconds inside the mp4, ascending.
     fps: frames per second of the rows; half of 1 / fps is how far off a frame may be.
-    Reading raises DataError for a missing, damaged or too short file, and for a time stamp no frame is near to.
+    Reading raises UnreadableError for a missing, damaged or too short file, and for a time stamp no frame is near to.
     """
 
     path: Path | Callable[[], Path]
@@ -131,21 +131,21 @@ class VideoFrames:
                 raise self._short(path, late)
             yield before
 
-    def _off(self, path: Path, wanted_s: float, found_s: float) -> DataError:
+    def _off(self, path: Path, wanted_s: float, found_s: float) -> UnreadableError:
         frame = int(np.searchsorted(self.times, wanted_s))
-        return DataError(
+        return UnreadableError(
             f"video {path}: frame {frame} of the episode is wanted at {wanted_s:.4f} s, the nearest picture is at {found_s:.4f} s, "
             f"more than half a frame ({0.5 / self.fps:.4f} s) away; the video and the dataset's time stamps do not belong together"
         )
 
-    def _short(self, path: Path, wanted_s: float) -> DataError:
+    def _short(self, path: Path, wanted_s: float) -> UnreadableError:
         last = None  # decoded again from the episode's first frame: the run that failed may have begun behind the end
         with _open(path) as (container, stream):
             for frame in _decode_from(container, stream, path, time=float(self.times[0])):
                 last = frame.time
         held = 0 if last is None else int(np.searchsorted(self.times, last + 0.5 / self.fps))
         end = "there is no picture" if last is None else f"its last picture is at {last:.4f} s"
-        return DataError(
+        return UnreadableError(
             f"video {path} is shorter than its rows: the episode has {len(self)} rows, the video holds {held} of its frames "
             f"({wanted_s:.4f} s is wanted, {end}); record or download the file again"
         )
@@ -215,7 +215,7 @@ def _batch(images: Iterator[np.ndarray], count: int) -> np.ndarray:
     out = np.empty((count, *first.shape), np.uint8)
     for i, image in enumerate(itertools.chain([first], itertools.islice(images, count - 1))):
         if image.shape != first.shape:
-            raise DataError(f"a video changes its size from {first.shape[:2]} to {image.shape[:2]} in the middle")
+            raise UnreadableError(f"a video changes its size from {first.shape[:2]} to {image.shape[:2]} in the middle")
         out[i] = image
     return out
 
@@ -226,14 +226,14 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         container = av.open(str(path))
     except FileNotFoundError as error:
-        raise DataError(f"video {path} is missing; download or copy the dataset again") from error
+        raise UnreadableError(f"video {path} is missing; download or copy the dataset again") from error
     except av.error.FFmpegError as error:
-        raise DataError(f"video {path} cannot be opened: truncated or not an mp4 ({error.strerror})") from error
+        raise UnreadableError(f"video {path} cannot be opened: truncated or not an mp4 ({error.strerror})") from error
     with container:
         if not container.streams.video:
-            raise DataError(f"video {path} has no video stream")
+            raise UnreadableError(f"video {path} has no video stream")
         if container.streams.video[0].codec_context is None:
-            raise DataError(f"video {path} is in a codec this PyAV ({av.__version__}) cannot decode")
+            raise UnreadableError(f"video {path} is in a codec this PyAV ({av.__version__}) cannot decode")
         yield container, container.streams.video[0]
 
 
@@ -243,7 +243,7 @@ def _key_before(container: Any, stream: Any, path: Path, *, time: float) -> floa
         container.seek(round(time / stream.time_base), stream=stream)
         stamp = next(container.demux(stream)).pts
     except av.error.FFmpegError as error:
-        raise DataError(f"video {path} is damaged before {time:.4f} s ({error.strerror}); record or download it again") from error
+        raise UnreadableError(f"video {path} is damaged before {time:.4f} s ({error.strerror}); record or download it again") from error
     return -math.inf if stamp is None else float(stamp * stream.time_base)
 
 
@@ -270,11 +270,11 @@ def _decode(container: Any, stream: Any, path: Path, *, time: float) -> Iterator
         container.seek(round(time / stream.time_base), stream=stream)
         for frame in container.decode(stream):
             if frame.pts is None or frame.is_corrupt:
-                raise DataError(f"video {path} is damaged: the picture after {_at(last)} is broken or has no time stamp")
+                raise UnreadableError(f"video {path} is damaged: the picture after {_at(last)} is broken or has no time stamp")
             last = frame.time
             yield frame
     except av.error.FFmpegError as error:
-        raise DataError(f"video {path} is damaged after {_at(last)} ({error.strerror}); record or download it again") from error
+        raise UnreadableError(f"video {path} is damaged after {_at(last)} ({error.strerror}); record or download it again") from error
 
 
 def _at(time: float | None) -> str:

@@ -99,7 +99,8 @@ def test_a_stream_is_each_episodes_features_in_order(tmp_path):
     cache.features(episodes[1], [CAMERA])
     cache.features(episodes[4], [CAMERA])  # some are on disk, the others are not
     told: list[tuple[int, int]] = []
-    for one, other in zip(cache.stream(episodes, [CAMERA], on_frames=lambda *at: told.append(at)), expected, strict=True):
+    cache.on_frames = lambda *at: told.append(at)
+    for one, other in zip(cache.stream(episodes, [CAMERA]), expected, strict=True):
         np.testing.assert_array_equal(one, other)
     total = sum(episode.length for episode in episodes)
     assert told[-1] == (total, total)

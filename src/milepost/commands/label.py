@@ -5,13 +5,14 @@ from __future__ import annotations
 import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
-from milepost.commands.options import parse_episodes, resolve_device
+from milepost.commands.options import feature_cache, parse_episodes, resolve_device
 from milepost.console import bars, say, table, warn
+from milepost.embed.clip import Precision
 from milepost.labelling import label, unknown_frames
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models import load_model
@@ -26,6 +27,16 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder, or "elapsed" for the clock."""
+    head_mode: Literal["sparse", "dense", "both"] = "sparse"
+    """Heads to write; with dense or both, both columns are there."""
+    stride: int = 1
+    """Look at every N-th frame and the last; between them progress is interpolated."""
+    encoder: str | None = None
+    """Instead of the encoder the model names: a folder or owner/name."""
+    no_cache: bool = False
+    """Do not keep the frames' features on disk."""
+    precision: Precision = "float32"
+    """What encoder and networks compute in."""
     output_path: Path | None = None
     """Where to write; default: beside the dataset. A Hub dataset needs one."""
     episodes: str | None = None
@@ -52,13 +63,27 @@ def _settle_state_stats(model: SARMModel, given: str | None, dataset: LeRobotDat
         )
 
 
+def _heads(model: SARMModel, mode: str) -> list[str]:
+    if mode == "sparse":
+        return ["sparse"]
+    if "dense" not in model.config.heads:
+        raise DataError(
+            f"--head-mode {mode}: this model was trained with annotation_mode '{model.config.annotation_mode}', without a dense head"
+        )
+    return ["sparse", "dense"]
+
+
 def main(args: Args) -> int:
-    model = load_model(args.model, resolve_device(args.device))
+    if args.stride < 1:
+        raise ValueError(f"--stride must be at least 1, got {args.stride}")
+    model = load_model(args.model, resolve_device(args.device), encoder=args.encoder, precision=args.precision)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    options: dict[str, Any] = {}
     if isinstance(model, SARMModel):
         missing = [camera for camera in model.config.cameras if camera not in dataset.cameras]
         if missing:
             raise DataError(f"the model looks at camera '{missing[0]}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+        options = {"heads": _heads(model, args.head_mode), "stride": args.stride}
         _settle_state_stats(model, args.state_stats, dataset)
     name = "sarm" if isinstance(model, SARMModel) else "elapsed"
     if args.output_path is None and not Path(args.dataset).is_dir():
@@ -66,8 +91,16 @@ def main(args: Args) -> int:
     path = args.output_path or dataset.root / f"{name}_progress.parquet"
     if path.exists() and not args.overwrite and read_progress(path).metadata.get(f"{METADATA_PREFIX}model_path") != args.model:
         raise DataError(f"{path} was made by another model; use --overwrite or another --output-path")
+    settings: dict[str, Any] = {"episodes": args.episodes}
     with bars() as bar:
-        labelled = label(model, dataset, path, model_path=args.model, on_progress=bar("label"), episodes=args.episodes)
+        tick = bar("label")
+        if isinstance(model, SARMModel):
+            settings |= {"encoder": model.frozen.name, "precision": args.precision}
+            model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache, tick=bar("encode the episode's frames"))
+        labelled = label(
+            model, dataset, path, model_path=args.model, on_progress=tick,
+            on_unreadable=lambda _, error: warn(str(error)), options=options, **settings,
+        )  # fmt: skip
     unknown = unknown_frames(labelled)
     curve = labelled.curve()
     if args.json:

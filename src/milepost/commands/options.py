@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from milepost.console import Tick
+from milepost.embed import Encoder, FeatureCache, cache_folder
 from milepost.lerobot import LeRobotDataset
 from milepost.types import DataError
 
@@ -30,6 +32,11 @@ def resolve_device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch sees no GPU here; use --device cpu")
     return name
+
+
+def feature_cache(dataset: LeRobotDataset, encoder: Encoder, *, keep: bool, tick: Tick | None = None) -> FeatureCache:
+    """Where this dataset's features are kept ($MILEPOST_CACHE, else ~/.cache/milepost/features), or nowhere."""
+    return FeatureCache(cache_folder() if keep else None, dataset.fingerprint, encoder=encoder, on_frames=tick)
 
 
 def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from milepost.commands.options import parse_episodes, resolve_device
+from milepost.commands.options import feature_cache, parse_episodes, resolve_device
 from milepost.console import bars, say, table, warn
+from milepost.embed import load_encoder
 from milepost.evaluate import summary_table
 from milepost.lerobot import open_dataset
 from milepost.model_card import save_card
@@ -27,8 +28,13 @@ class Args:
     """Folder for the trained model; made if missing."""
     model: Literal["sarm"] = "sarm"
     preset: Literal["paper", "small"] = "paper"
-    """paper: the published sizes and optimiser, for a GPU. small: 2 layers of width 96, minutes on a CPU."""
+    """paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96 on the built-in encoder,
+    minutes on a CPU."""
     annotation_mode: AnnotationMode = "single_stage"
+    encoder: str | None = None
+    """CLIP- or SigLIP-type model, a folder or owner/name, or "pixels", the built-in one; default: the preset's."""
+    no_cache: bool = False
+    """Do not keep the frames' features on disk."""
     image_key: tuple[str, ...] = ()
     """Camera or cameras to look at; default: all of the dataset's."""
     n_obs_steps: int | None = None
@@ -47,6 +53,9 @@ class Args:
     overwrite: bool = False
     """Replace a model that is already in the output folder."""
 
+
+BUILT_IN = {"image_dim": 64, "text_dim": 32}
+"""Widths of the built-in encoder, which can have any."""
 
 Config = TypeVar("Config", SARMConfig, TrainConfig)
 
@@ -71,11 +80,17 @@ def main(args: Args) -> int:
         n_obs_steps=args.n_obs_steps, gap_s=args.gap_s,
     )  # fmt: skip
     device = resolve_device(args.device)
+    if args.encoder is not None:
+        sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
     train = _changed(train, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed, device=device)
     episodes = [dataset[i] for i in range(len(dataset))]
     stages = dataset.stages
+    encoder = load_encoder(sarm.encoder, device=device, text_width=sarm.text_dim)
     with bars() as bar:
-        trained = train_sarm(episodes, sarm, train, folder=args.output_dir, stages=stages, holdout=args.holdout, on_stage=bar)
+        features = feature_cache(dataset, encoder, keep=not args.no_cache, tick=bar("read and encode frames"))
+        trained = train_sarm(
+            episodes, sarm, train, folder=args.output_dir, stages=stages, holdout=args.holdout, features=features, on_stage=bar
+        )
         held = [episode for episode in episodes if episode.index in trained.held_out]
         summaries = evaluate_held_out(trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed) if held else {}
     for left in trained.left_out:

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from milepost.embed.encoder import Encoder
 from milepost.store import atomic_path, require_writable, write_text
-from milepost.types import DataError, Episode, Frames
+from milepost.types import DataError, Episode, Frames, UnreadableError
 
 Item = TypeVar("Item")
+OnFrames = Callable[[int, int], None]
 ABOUT = "about.json"
 _DECODED = 16  # frames decoded before they are made small: at 1920 x 1080 these are 100 MB
 _AHEAD = 2  # batches made ready while one is encoded
@@ -44,44 +45,44 @@ def cache_folder() -> Path:
 class FeatureCache:
     """Features of one dataset's episodes by one encoder. Floats are rounded to float16, cached or not; integers are kept as they are."""
 
-    def __init__(self, folder: Path | None, fingerprint: str, *, encoder: Encoder, overlap: bool = True) -> None:
-        """folder: None keeps nothing. fingerprint: `Dataset.fingerprint`. overlap: decode in a second thread."""
+    def __init__(
+        self, folder: Path | None, fingerprint: str, *, encoder: Encoder, overlap: bool = True, on_frames: OnFrames | None = None
+    ) -> None:
+        """folder: None keeps nothing. fingerprint: `Dataset.fingerprint`. overlap: decode in a second thread.
+
+        on_frames(done, all) counts frames of all cameras, of one call at a time.
+        """
         self.encoder = encoder
         self.overlap = overlap
+        self.on_frames = on_frames
         kind = f"{encoder.name}-{hashlib.sha256(encoder.preprocessing.encode()).hexdigest()[:8]}"
         self.folder = None if folder is None else Path(folder) / _file_name(fingerprint) / _file_name(kind)
 
-    def features(
-        self, episode: Episode, cameras: Sequence[str], *, on_frames: Callable[[int, int], None] | None = None
-    ) -> Shaped[np.ndarray, "T C E"]:
+    def features(self, episode: Episode, cameras: Sequence[str]) -> Shaped[np.ndarray, "T C E"]:
         """Features of every frame, float16 (uint8 of the built-in encoder), from disk where they are there.
 
-        on_frames(done, all) counts frames of all cameras. DataError for an unknown camera, an unreadable video, features that are not
-        finite in half precision, or a folder that cannot be written; what is done by then is kept.
+        DataError for an unknown camera, an unreadable video, features that are not finite in half precision, or a folder that cannot be
+        written; what is done by then is kept.
         """
-        with closing(self.stream([episode], cameras, on_frames=on_frames)) as found:
+        with closing(self.stream([episode], cameras)) as found:
             return next(found)
 
-    def stream(
-        self, episodes: Sequence[Episode], cameras: Sequence[str], *, on_frames: Callable[[int, int], None] | None = None
-    ) -> Generator[Shaped[np.ndarray, "T C E"], None, None]:
+    def stream(self, episodes: Sequence[Episode], cameras: Sequence[str]) -> Generator[Shaped[np.ndarray, "T C E"], None, None]:
         """`features` of each episode, in order; the next one is decoded while this one is encoded, however short they are."""
         if not cameras:
             raise DataError("features need at least one camera, none was named")
         frames = [[episode.camera(camera) for camera in cameras] for episode in episodes]
         total = sum(len(camera) for views in frames for camera in views)
-        tick = _counter(total, on_frames)
+        tick = _counter(total, self.on_frames)
         work = self._work(episodes, frames, cameras)
         with closing(_ahead(work) if self.overlap else work) as parts:
             for episode in episodes:
                 views = [self._collect(parts, episode, camera, tick) for camera in cameras]
                 yield np.stack(views, axis=1)
 
-    def features_at(
-        self, episode: Episode, cameras: Sequence[str], frames: Int[np.ndarray, "N"], *, on_frames: Callable[[int, int], None] | None = None
-    ) -> Shaped[np.ndarray, "N C E"]:
+    def features_at(self, episode: Episode, cameras: Sequence[str], frames: Int[np.ndarray, "N"]) -> Shaped[np.ndarray, "N C E"]:
         """`features` of these frames only, given in order. They are read from disk where the whole episode is there, but not kept."""
-        views, tick = [], _counter(len(frames) * len(cameras), on_frames)
+        views, tick = [], _counter(len(frames) * len(cameras), self.on_frames)
         for name in cameras:
             camera, kept, size = episode.camera(name), self._read(episode, name), self.encoder.batch
             parts = [] if kept is None else [kept[frames]]
@@ -113,7 +114,7 @@ class FeatureCache:
                 batch = list(itertools.islice(small, count))
                 seen += len(batch)
                 if len(batch) != count:
-                    raise DataError(f"{who}: {len(camera)} frames were promised, the reader gave {seen}")
+                    raise UnreadableError(f"{who}: {len(camera)} frames were promised, the reader gave {seen}")
                 yield torch.stack(batch)
 
     def _collect(
@@ -227,7 +228,7 @@ def _file_name(name: str) -> str:
     return quote(name, safe=" +@")
 
 
-def _counter(total: int, on_frames: Callable[[int, int], None] | None) -> Callable[[int], None]:
+def _counter(total: int, on_frames: OnFrames | None) -> Callable[[int], None]:
     done = 0
 
     def tick(count: int) -> None:
