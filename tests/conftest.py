@@ -1,6 +1,7 @@
 """Shared by all tests: a seeded generator; everything offline."""
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -8,6 +9,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as milepost.cli does
 
 import numpy as np
 import pytest
+
+_CACHE = tempfile.TemporaryDirectory(prefix="milepost-tests-")
+os.environ["MILEPOST_CACHE"] = _CACHE.name  # nothing lands in the user's own
 
 
 @pytest.fixture

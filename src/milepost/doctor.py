@@ -214,7 +214,7 @@ class _Examination:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             self._error("episodes", f"{path.name}: episode {entry.get('episode_index')} is not described well: {error}")
             return None
-        return EpisodeRecord(index, row, length, tasks, data, videos, entry)
+        return EpisodeRecord(index, row, length, tasks, data, videos, entry, self.fps)
 
     def _span(self, entry: Mapping[str, Any], key: str) -> VideoSpan:
         held = {name: entry[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")}

@@ -41,6 +41,7 @@ class EpisodeRecord:
     data: str
     videos: Mapping[str, VideoSpan]
     entry: Mapping[str, Any]
+    fps: float
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -50,7 +51,10 @@ class EpisodeRecord:
 
     @cached_property
     def segments(self) -> dict[str, tuple[Segment, ...]]:
-        """head -> its annotation, for the heads this episode has one of. DataError if lists differ in length or run backwards."""
+        """head -> its annotation, for the heads this episode has one of. DataError if lists differ in length or run backwards.
+
+        A stage may end up to a second after the episode, because annotators round; it is cut. DataError if it ends later.
+        """
         found = {}
         for head in HEADS:
             prefix = f"{head}_"
@@ -72,6 +76,10 @@ class EpisodeRecord:
         for name, start, end in zip(names, starts, ends, strict=True):
             if not name or start is None or end is None or not 0 <= start <= end:
                 raise DataError(f"{who} has a segment '{name}' from frame {start} to {end}; annotate this episode again")
+            if end > self.length + self.fps:
+                raise DataError(
+                    f"{who} has a segment '{name}' up to frame {end}, and the episode has {self.length}; annotate this episode again"
+                )
             segments.append(Segment(str(name), min(int(start), self.length), min(int(end), self.length)))
         return tuple(segments)
 
@@ -183,7 +191,7 @@ def _record_v30(entry: Mapping[str, Any], info: Mapping[str, Any], cameras: Sequ
         videos[key] = VideoSpan(path, float(place["from_timestamp"]), float(place["to_timestamp"]))
     data = info["data_path"].format(chunk_index=entry["data/chunk_index"], file_index=entry["data/file_index"])
     row, tasks = int(entry["dataset_from_index"]), tuple(entry.get("tasks") or ())
-    return EpisodeRecord(int(entry["episode_index"]), row, int(entry["length"]), tasks, data, videos, entry)
+    return EpisodeRecord(int(entry["episode_index"]), row, int(entry["length"]), tasks, data, videos, entry, float(info["fps"]))
 
 
 def _episodes_v21(root: Path, info: Mapping[str, Any]) -> Iterator[EpisodeRecord]:
@@ -197,7 +205,7 @@ def _episodes_v21(root: Path, info: Mapping[str, Any]) -> Iterator[EpisodeRecord
             data = info["data_path"].format(**place)
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: episode {entry.get('episode_index')} lacks the field {error}") from error
-        yield EpisodeRecord(number, row, length, tuple(entry.get("tasks") or ()), data, videos, entry)
+        yield EpisodeRecord(number, row, length, tuple(entry.get("tasks") or ()), data, videos, entry, float(info["fps"]))
         row += length
 
 

@@ -35,8 +35,8 @@ def resolve_device(name: str) -> str:
 
 
 def feature_cache(dataset: LeRobotDataset, encoder: Encoder, *, keep: bool, tick: Tick | None = None) -> FeatureCache:
-    """Where this dataset's features are kept ($MILEPOST_CACHE, else ~/.cache/milepost/features), or nowhere."""
-    return FeatureCache(cache_folder() if keep else None, dataset.fingerprint, encoder=encoder, on_frames=tick)
+    """Where this dataset's features are kept ($MILEPOST_CACHE, else ~/.cache/milepost/features), or nowhere, and then unrounded."""
+    return FeatureCache(cache_folder() if keep else None, dataset.fingerprint, encoder=encoder, half=keep, on_frames=tick)
 
 
 def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:

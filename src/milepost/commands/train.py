@@ -34,7 +34,7 @@ class Args:
     encoder: str | None = None
     """CLIP- or SigLIP-type model, a folder or owner/name, or "pixels", the built-in one; default: the preset's."""
     no_cache: bool = False
-    """Do not keep the frames' features on disk."""
+    """Do not keep the frames' features on disk, where they are in half precision."""
     image_key: tuple[str, ...] = ()
     """Camera or cameras to look at; default: all of the dataset's."""
     n_obs_steps: int | None = None

@@ -11,7 +11,6 @@ from milepost.embed.features import FeatureCache as FeatureCache
 from milepost.embed.features import cache_folder as cache_folder
 from milepost.embed.features import cache_report as cache_report
 from milepost.embed.features import clear_cache as clear_cache
-from milepost.embed.features import in_half as in_half
 from milepost.embed.pixels import PIXELS as PIXELS
 from milepost.embed.pixels import PixelEncoder as PixelEncoder
 from milepost.embed.pixels import PixelImages as PixelImages

@@ -43,15 +43,25 @@ def cache_folder() -> Path:
 
 
 class FeatureCache:
-    """Features of one dataset's episodes by one encoder. Floats are rounded to float16, cached or not; integers are kept as they are."""
+    """Features of one dataset's episodes by one encoder. Floats are rounded to float16, kept or not; integers stay as they are."""
 
     def __init__(
-        self, folder: Path | None, fingerprint: str, *, encoder: Encoder, overlap: bool = True, on_frames: OnFrames | None = None
+        self,
+        folder: Path | None,
+        fingerprint: str,
+        *,
+        encoder: Encoder,
+        overlap: bool = True,
+        half: bool = True,
+        on_frames: OnFrames | None = None,
     ) -> None:
         """folder: None keeps nothing. fingerprint: `Dataset.fingerprint`. overlap: decode in a second thread.
 
+        half: False does not round, and only without a folder: what is on disk is float16.
         on_frames(done, all) counts frames of all cameras, of one call at a time.
         """
+        assert half or folder is None
+        self.half = half
         self.encoder = encoder
         self.overlap = overlap
         self.on_frames = on_frames
@@ -87,7 +97,7 @@ class FeatureCache:
             camera, kept, size = episode.camera(name), self._read(episode, name), self.encoder.batch
             parts = [] if kept is None else [kept[frames]]
             for batch in np.split(frames, np.arange(size, len(frames), size)) if kept is None else ():
-                parts.append(in_half(self.encoder.images(camera[batch]), self.encoder.name))
+                parts.append(self._rounded(self.encoder.images(camera[batch])))
                 tick(len(batch))
             views.append(np.concatenate(parts))
         return np.stack(views, axis=1)
@@ -127,11 +137,14 @@ class FeatureCache:
             if isinstance(part, np.ndarray):
                 tick(len(part))
                 return part
-            done.append(in_half(self.encoder.encode(part), self.encoder.name))
+            done.append(self._rounded(self.encoder.encode(part)))
             tick(len(part))
         features = np.concatenate(done)
         self._write(episode, camera, features)
         return features
+
+    def _rounded(self, features: Shaped[np.ndarray, "N E"]) -> Shaped[np.ndarray, "N E"]:
+        return in_half(features, self.encoder.name) if self.half else features
 
     def _path(self, episode: Episode, camera: str) -> Path:
         assert self.folder is not None

@@ -75,7 +75,10 @@ class LabelledEpisode:
 
 
 def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config: SARMConfig) -> LabelledEpisode:
-    """Features and labels of one episode. Heads without annotation treat the episode as one stage."""
+    """Features and labels of one episode. Heads without annotation treat the episode as one stage.
+
+    DataError names the episode if its annotation has an unknown stage or stages that overlap.
+    """
     stage, tau = {}, {}
     for head, stages in config.heads.items():
         whole = (Segment(stages.names[0], 0, episode.length),)
@@ -83,7 +86,13 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
         if config.samples == "lerobot":
             stage[head], tau[head] = lerobot_rules.labels(segments, stages.names, episode.length)
             continue
-        stage[head], tau[head] = targets(segments, stages.names, episode.length, episode.success)
+        try:
+            stage[head], tau[head] = targets(segments, stages.names, episode.length, episode.success)
+        except DataError as error:
+            raise DataError(
+                f"episode {episode.index}: its {head} annotation is wrong: {error}; annotate it again, or leave it out with --episodes "
+                "(milepost info lists all such episodes)"
+            ) from error
         if config.unfinished == "zero":
             tau[head] = np.where((stage[head] >= 0) & np.isnan(tau[head]), 0, tau[head]).astype(np.float32)
     return LabelledEpisode(features, pad_state(episode.state, config), episode.task, config.gap(episode.fps), stage, tau)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
-from milepost.embed import Encoder, FeatureCache, PixelEncoder, in_half, load_encoder
+from milepost.embed import Encoder, FeatureCache, PixelEncoder, load_encoder
 from milepost.embed.clip import Precision
 from milepost.hub import find_model, upload_model
 from milepost.models.sarm.batches import look, pad_state
@@ -105,8 +105,8 @@ class SARMModel(nn.Module):
         return self.encoder.project(features) if self.config.encoder == "pixels" else features
 
     def features(self, episode: Episode, frames: Int[np.ndarray, "N"] | None = None) -> Float[np.ndarray, "N C E"]:
-        """Image features of every frame of an episode (or of these), decoded once and encoded once."""
-        cache = self.cache or FeatureCache(None, "", encoder=self.frozen)
+        """Image features of every frame of an episode (or of these), decoded once and encoded once; half precision if from a cache."""
+        cache = self.cache or FeatureCache(None, "", encoder=self.frozen, half=False)
         cameras = self.config.cameras
         return self.project(cache.features(episode, cameras) if frames is None else cache.features_at(episode, cameras, frames))
 
@@ -115,8 +115,8 @@ class SARMModel(nn.Module):
         missing = [camera for camera in self.config.cameras if camera not in frames]
         if missing:
             raise DataError(f"the model looks at camera '{missing[0]}', got: {', '.join(frames) or 'none'}")
-        seen = [in_half(self.frozen.images(frames[camera][None]), self.frozen.name) for camera in self.config.cameras]
-        return self.project(np.stack(seen, axis=1))[0].astype(np.float32)
+        seen = [self.frozen.images(frames[camera][None]) for camera in self.config.cameras]
+        return self.project(np.stack(seen, axis=1))[0]
 
     def text_features(self, task: str) -> Float[np.ndarray, "M"]:
         """Features of an instruction."""
