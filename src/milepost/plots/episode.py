@@ -1,0 +1,310 @@
+"""One episode's figure: sample frames with their own numbers, then for each head the curves over the stages that really were, and the
+predicted stage probabilities; weights as a strip at the end. Time in seconds throughout; frame t is [t - 1/2, t + 1/2) / fps.
+
+Places are computed in inches, not left to a layout engine: a figure with long names grows, nothing in it is cut off or laid over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle, pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, quiet, stage_style, wrap
+
+FRAMES = 8
+LEFT, RIGHT, EDGE = 0.62, 1.95, 0.12
+"""Inches: of the axes' labels, of the legends, of the figure's margin."""
+TITLE, CAPTION, LEGEND = 9.0, 6.5, 7.0
+"""Font sizes in points."""
+LINE = 1.3 / 72
+"""Inches a line takes for each point of its font size."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPicture:
+    """What is drawn of one head. Stages are numbered by their place in `stage_names`, in the truth as in the probabilities.
+
+    curves: name -> (T,), NaN where unknown. truth (T,) and true_stage (T,), -1 where unknown: None if nothing is known.
+    probabilities: name -> (T, K). computed: the frames a model looked at, if it did not look at all of them.
+    """
+
+    curves: Mapping[str, Float[np.ndarray, "T"]]
+    truth: Float[np.ndarray, "T"] | None = None
+    truth_source: str = ""
+    true_stage: Int[np.ndarray, "T"] | None = None
+    stage_names: Sequence[str] = ()
+    probabilities: Mapping[str, Float[np.ndarray, "T K"]] = field(default_factory=dict)
+    computed: Sequence[int] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodePicture:
+    """All that goes into one episode's figure: head name -> its picture, at least one, and what is above and below."""
+
+    title: str
+    fps: float
+    heads: Mapping[str, HeadPicture]
+    weight: Float[np.ndarray, "T"] | None = None
+    frames: UInt8[np.ndarray, "N H W 3"] | None = None
+    frames_at: Sequence[int] = ()
+
+    @property
+    def seconds(self) -> Float[np.ndarray, "T"]:
+        """Time of every frame."""
+        return np.arange(len(next(iter(next(iter(self.heads.values())).curves.values())))) / self.fps
+
+    @property
+    def edges(self) -> Float[np.ndarray, "T+1"]:
+        """Where every frame begins, and the last one ends."""
+        return (np.arange(len(self.seconds) + 1) - 0.5) / self.fps
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """One row of the figure: inches high, inches of space below, and who draws it."""
+
+    height: float
+    below: float
+    draw: Callable[[Axes], None]
+
+
+def sample_frames(length: int, count: int = FRAMES) -> list[int]:
+    """Frame numbers spread evenly over an episode, first and last included."""
+    return sorted(set(np.linspace(0, length - 1, count).round().astype(int).tolist()))
+
+
+def episode_figure(picture: EpisodePicture, width: float = 9.0) -> Figure:
+    """Frames on top; for every head the progress and below it the stage probabilities; the weights as a strip at the bottom."""
+    title = [line for text in _title(picture) for line in wrap(text, width - 2 * EDGE, TITLE)]
+    top = EDGE + len(title) * TITLE * LINE + 0.06
+    strips = [] if picture.frames is None else [_frame_strip(picture, width)]
+    for name, head in picture.heads.items():
+        strips += _head_strips(picture, name, head)
+    if picture.weight is not None:
+        strips.append(_Strip(0.16, 0.1, partial(_draw_weight, picture=picture)))
+    height = top + sum(strip.height + strip.below for strip in strips) + 0.22
+    figure = Figure(figsize=(width, height), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.text(EDGE / width, 1 - EDGE / height, "\n".join(title), fontsize=TITLE, color=INK, va="top", linespacing=1.1, parse_math=False)
+    for place, strip in enumerate(strips):
+        whole = place == 0 and picture.frames is not None
+        left, right = (EDGE, EDGE) if whole else (LEFT, RIGHT)
+        ax = figure.add_axes((left / width, 1 - (top + strip.height) / height, (width - left - right) / width, strip.height / height))
+        strip.draw(ax)
+        top += strip.height + strip.below
+        if not whole:
+            ax.set_xlim(picture.edges[0], picture.edges[-1])
+            ax.tick_params(labelbottom=strip is strips[-1])
+    figure.axes[-1].set_xlabel("time (s)", fontsize=8, color=INK)
+    return figure
+
+
+def _title(picture: EpisodePicture) -> list[str]:
+    """The title, and what of the curves is missing."""
+    notes = []
+    for name, head in picture.heads.items():
+        for who, curve in head.curves.items():
+            if missing := int(np.isnan(curve).sum()):
+                which = f"{who} ({name})" if len(picture.heads) > 1 else who
+                notes.append(f"{which}: {missing} of {len(curve)} frames have no progress")
+    return [picture.title, *(["; ".join(notes)] if notes else [])]
+
+
+# Sample frames
+
+
+def caption(picture: EpisodePicture, frame: int) -> list[str]:
+    """What stands under a sample frame: when it was, and what each head says of exactly this frame by its first curve."""
+    lines = [f"{frame / picture.fps:.2f} s, frame {frame}"]
+    for name, head in picture.heads.items():
+        who, curve = next(iter(head.curves.items()))
+        label = name if len(picture.heads) > 1 else who if len(head.curves) > 1 else "progress"
+        lines.append(f"{label} {curve[frame]:.2f}" if not np.isnan(curve[frame]) else f"{label} unknown")
+        stage, known = _stage_at(head, frame)
+        if stage >= 0:
+            lines.append(f"{stage + 1} {head.stage_names[stage]}" + ("" if known == "predicted" else " (truth)"))
+    return lines
+
+
+def _stage_at(head: HeadPicture, frame: int) -> tuple[int, str]:
+    """The likeliest stage by the first curve's model; of a model without stages the true one; -1 if neither is known."""
+    first = next(iter(head.curves))
+    if first in head.probabilities:
+        probability = head.probabilities[first][frame]
+        return (-1 if np.isnan(probability).any() else int(probability.argmax())), "predicted"
+    return (-1 if head.true_stage is None else int(head.true_stage[frame])), "true"
+
+
+def _frame_strip(picture: EpisodePicture, width: float) -> _Strip:
+    assert picture.frames is not None
+    gap = 0.08
+    each = (width - 2 * EDGE + gap) / FRAMES - gap
+    high = each * picture.frames.shape[1] / picture.frames.shape[2]
+    captions = [[part for line in caption(picture, at) for part in wrap(line, each, CAPTION)] for at in picture.frames_at]
+    height = high + 0.1 + max(map(len, captions)) * CAPTION * LINE
+    return _Strip(height, 0.14, partial(_draw_frames, picture=picture, captions=captions, size=(each, high, gap)))
+
+
+def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[str]], size: tuple[float, float, float]) -> None:
+    """Each frame an image of its own in inches, its colours as they are, a bar of its stage's colour and its caption under it."""
+    assert picture.frames is not None
+    each, high, gap = size
+    head = next(iter(picture.heads.values()))
+    for place, (at, frame, lines) in enumerate(zip(picture.frames_at, picture.frames, captions, strict=True)):
+        left = place * (each + gap)
+        image = ax.imshow(frame, extent=(left, left + each, high, 0), aspect="auto")
+        image.set_gid(f"frame {at}")
+        stage = _stage_at(head, at)[0]
+        if stage >= 0:
+            ax.add_patch(Rectangle((left, high + 0.015), each, 0.045, **stage_style(stage)))
+        text = ax.text(left, high + 0.08, "\n".join(lines), fontsize=CAPTION, color=INK, va="top", linespacing=1.1, parse_math=False)
+        text.set_gid(f"caption {at}")
+    wide, deep = _inches(ax)
+    ax.set_xlim(0, wide)
+    ax.set_ylim(deep, 0)
+    ax.set_axis_off()
+
+
+# A head: its curves, its stages
+
+
+def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[_Strip]:
+    """The progress, and one strip of probabilities for each model that has them; high enough for their legends."""
+    prefix = f"{name} " if len(picture.heads) > 1 else ""
+    stages = [wrap(f"{k + 1} {stage}", RIGHT - 0.5, LEGEND) for k, stage in enumerate(head.stage_names)]
+    lines = sum(map(len, stages)) * LEGEND * LINE + len(stages) * 0.035 + 0.1
+    curves = 0.17 * (len(head.curves) + 1)
+    alone = not head.probabilities
+    strips = [
+        _Strip(max(1.7, curves + lines * alone), 0.12, partial(_draw_progress, picture=picture, head=head, label=f"{prefix}progress"))
+    ]
+    for place, who in enumerate(head.probabilities):
+        label = f"{prefix}stages" if len(head.probabilities) == 1 else f"{prefix}stages\n{who}"
+        draw = partial(_draw_probabilities, picture=picture, head=head, who=who, label=label)
+        strips.append(_Strip(max(1.15, lines * (place == 0)), 0.12, draw))
+    return [*strips[:-1], _Strip(strips[-1].height, 0.22, strips[-1].draw)]
+
+
+def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, label: str) -> None:
+    legend: list[Artist] = []
+    if head.true_stage is not None:
+        for stage, start, stop in _runs(head.true_stage):
+            left, right = picture.edges[start], picture.edges[stop]
+            ax.axvspan(left, right, **stage_style(stage, alpha=0.25))
+            _number(ax, stage, (left + right) / 2, -0.055, share=(stop - start) / len(head.true_stage))
+    if head.truth is not None:
+        source = f" ({head.truth_source})" if head.truth_source else ""
+        legend += _line(ax, picture, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
+    for style, (name, curve) in zip(cycle(CURVE_STYLES), head.curves.items(), strict=False):
+        legend += _line(ax, picture, curve, "\n".join(wrap(name, RIGHT - 0.5, LEGEND)), head.computed, linewidth=1.9, **style)
+    for at in picture.frames_at if picture.frames is not None else ():
+        ax.plot(at / picture.fps, 1.06, marker="v", markersize=3.5, color=INK, clip_on=False)
+    ax.set_ylim(-0.1, 1.06)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    _label(ax, label)
+    _legend(ax, [*legend, *([] if head.probabilities else _patches(head, alpha=0.4))])
+
+
+def _line(
+    ax: Axes, picture: EpisodePicture, curve: Float[np.ndarray, "T"], label: str, computed: Sequence[int], **style: Any
+) -> Sequence[Artist]:
+    """The curve, with a gap where it is unknown; dots where a model looked, and on known frames between unknown ones, which no line shows."""
+    dots = sorted({*_alone(curve), *computed})
+    ax.plot(picture.seconds[dots], curve[dots], "o", markersize=2.8, color=style["color"], zorder=2.6)
+    return ax.plot(picture.seconds, curve, label=label, **style)
+
+
+def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, who: str, label: str) -> None:
+    """Stacked, in the order of the stages. Above them, and as lines through them, the stages that really were."""
+    probability = head.probabilities[who]
+    below = np.zeros(len(probability))
+    for stage in range(probability.shape[1]):
+        above = below + probability[:, stage]
+        ax.stairs(above, picture.edges, baseline=below, fill=True, label=str(stage), **stage_style(stage))
+        if stage:
+            ax.stairs(below, picture.edges, baseline=None, color="#FFFFFF", linewidth=0.6)
+        likely = probability[:, stage] > 0.6
+        for value, start, stop in _runs(np.where(likely, stage, -1)):
+            middle = (start + stop - 1) // 2
+            height = (below[middle] + above[middle]) / 2
+            _number(ax, value, (picture.edges[start] + picture.edges[stop]) / 2, height, share=(stop - start) / len(likely))
+        below = above
+    if head.true_stage is not None:
+        for stage, start, stop in _runs(head.true_stage):
+            left, right = picture.edges[start], picture.edges[stop]
+            ax.add_patch(Rectangle((left, 1.04), right - left, 0.1, **stage_style(stage)))
+            if start:
+                ax.axvline(left, **TRUTH_STYLE)
+        ax.text(picture.edges[-1], 1.09, " truth", fontsize=6.5, color=INK, va="center")
+    ax.set_ylim(0, 1.14 if head.true_stage is not None else 1.0)
+    ax.set_yticks([0, 0.5, 1])
+    _label(ax, label)
+    if who == next(iter(head.probabilities)):
+        _legend(ax, _patches(head), below_truth=head.true_stage is not None)
+
+
+def _runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:
+    """(stage, start, stop) of every run of a known stage."""
+    cuts = [0, *(np.flatnonzero(np.diff(stage)) + 1).tolist(), len(stage)]
+    return [(int(stage[start]), start, stop) for start, stop in pairwise(cuts) if stage[start] >= 0]
+
+
+def _alone(curve: Float[np.ndarray, "T"]) -> list[int]:
+    """Known frames between unknown ones: a line does not show them."""
+    known: Bool[np.ndarray, "T+2"] = np.pad(~np.isnan(curve), 1)
+    return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist()
+
+
+def _number(ax: Axes, stage: int, x: float, y: float, *, share: float) -> None:
+    """The stage's number, where there is room: in grey or in a repeated colour it says which one it is."""
+    if share > 0.03:
+        ax.text(x, y, str(stage + 1), fontsize=6.5, color=INK, ha="center", va="center")
+
+
+def _patches(head: HeadPicture, alpha: float = 1.0) -> list[Artist]:
+    return [
+        Patch(label="\n".join(wrap(f"{k + 1} {name}", RIGHT - 0.5, LEGEND)), **stage_style(k, alpha=alpha))
+        for k, name in enumerate(head.stage_names)
+    ]
+
+
+def _inches(ax: Axes) -> tuple[float, float]:
+    """Width and height of the axes."""
+    figure, box = ax.figure, ax.get_position()
+    assert isinstance(figure, Figure)
+    return box.width * figure.get_figwidth(), box.height * figure.get_figheight()
+
+
+def _label(ax: Axes, label: str) -> None:
+    ax.set_ylabel(label, fontsize=8, color=INK, parse_math=False)
+    ax.yaxis.set_label_coords(-0.43 / _inches(ax)[0], 0.5)
+    quiet(ax)
+
+
+def _legend(ax: Axes, handles: Sequence[Artist], *, below_truth: bool = False) -> None:
+    legend = ax.legend(handles=handles, fontsize=LEGEND, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 0.9 if below_truth else 1.0),
+                       borderaxespad=0, borderpad=0.3, labelspacing=0.35, handlelength=1.8)  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _draw_weight(ax: Axes, picture: EpisodePicture) -> None:
+    assert picture.weight is not None
+    extent = (picture.edges[0], picture.edges[-1], 0.0, 1.0)
+    ramp = ListedColormap(["#7A0403", "#C75B39", "#E8B084", "#A9C9A4", "#2E7D5B"])
+    ax.imshow(picture.weight[None], aspect="auto", extent=extent, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
+    ax.set_yticks([])
+    ax.set_ylabel("weight", fontsize=7, color=INK, rotation=0, ha="right", va="center")
+    quiet(ax)
