@@ -126,7 +126,7 @@ def _require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> N
 
 
 def _require_dataset(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> None:
-    """By fingerprint between two folders; that of a Hub dataset is its commit, which changes with its annotations. `reading` checks rows."""
+    """By fingerprint between two folders; a Hub dataset's is its commit, which changes with its annotations. `reading` checks rows."""
     made_for, print_ = (table.metadata.get(f"{METADATA_PREFIX}{key}", "") for key in ("dataset", "dataset_fingerprint"))
     if not print_ or print_ == dataset.fingerprint:
         return

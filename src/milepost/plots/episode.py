@@ -26,6 +26,8 @@ from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, quiet, stage_st
 FRAMES = 8
 LEFT, RIGHT, EDGE = 0.62, 1.95, 0.12
 """Inches: of the axes' labels, of the legends, of the figure's margin."""
+LEGEND_TEXT = RIGHT - EDGE - 0.4
+"""Inches of a legend's text; the rest is its line or patch."""
 TITLE, CAPTION, LEGEND = 9.0, 6.5, 7.0
 """Font sizes in points."""
 LINE = 1.3 / 72
@@ -66,17 +68,17 @@ class EpisodePicture:
         return np.arange(len(next(iter(next(iter(self.heads.values())).curves.values())))) / self.fps
 
     @property
-    def edges(self) -> Float[np.ndarray, "T+1"]:
-        """Where every frame begins, and the last one ends."""
+    def edges(self) -> Float[np.ndarray, "N"]:
+        """Where every frame begins, and the last one ends: (T + 1,)."""
         return (np.arange(len(self.seconds) + 1) - 0.5) / self.fps
 
 
 @dataclass(frozen=True)
 class _Strip:
-    """One row of the figure: inches high, inches of space below, and who draws it."""
+    """One row of the figure: inches of space above, inches high, and who draws it."""
 
+    above: float
     height: float
-    below: float
     draw: Callable[[Axes], None]
 
 
@@ -88,25 +90,27 @@ def sample_frames(length: int, count: int = FRAMES) -> list[int]:
 def episode_figure(picture: EpisodePicture, width: float = 9.0) -> Figure:
     """Frames on top; for every head the progress and below it the stage probabilities; the weights as a strip at the bottom."""
     title = [line for text in _title(picture) for line in wrap(text, width - 2 * EDGE, TITLE)]
-    top = EDGE + len(title) * TITLE * LINE + 0.06
     strips = [] if picture.frames is None else [_frame_strip(picture, width)]
     for name, head in picture.heads.items():
         strips += _head_strips(picture, name, head)
     if picture.weight is not None:
-        strips.append(_Strip(0.16, 0.1, partial(_draw_weight, picture=picture)))
-    height = top + sum(strip.height + strip.below for strip in strips) + 0.22
+        strips.append(_Strip(0.12, 0.16, partial(_draw_weight, picture=picture)))
+    top = EDGE + len(title) * TITLE * LINE
+    height = top + sum(strip.above + strip.height for strip in strips) + 0.45
     figure = Figure(figsize=(width, height), dpi=130)
     FigureCanvasAgg(figure)
     figure.text(EDGE / width, 1 - EDGE / height, "\n".join(title), fontsize=TITLE, color=INK, va="top", linespacing=1.1, parse_math=False)
     for place, strip in enumerate(strips):
         whole = place == 0 and picture.frames is not None
         left, right = (EDGE, EDGE) if whole else (LEFT, RIGHT)
-        ax = figure.add_axes((left / width, 1 - (top + strip.height) / height, (width - left - right) / width, strip.height / height))
+        top += strip.above + strip.height
+        ax = figure.add_axes((left / width, 1 - top / height, (width - left - right) / width, strip.height / height))
         strip.draw(ax)
-        top += strip.height + strip.below
         if not whole:
             ax.set_xlim(picture.edges[0], picture.edges[-1])
             ax.tick_params(labelbottom=strip is strips[-1])
+            if len(picture.seconds) == 1:
+                ax.set_xticks([0.0])
     figure.axes[-1].set_xlabel("time (s)", fontsize=8, color=INK)
     return figure
 
@@ -154,7 +158,7 @@ def _frame_strip(picture: EpisodePicture, width: float) -> _Strip:
     high = each * picture.frames.shape[1] / picture.frames.shape[2]
     captions = [[part for line in caption(picture, at) for part in wrap(line, each, CAPTION)] for at in picture.frames_at]
     height = high + 0.1 + max(map(len, captions)) * CAPTION * LINE
-    return _Strip(height, 0.14, partial(_draw_frames, picture=picture, captions=captions, size=(each, high, gap)))
+    return _Strip(0.06, height, partial(_draw_frames, picture=picture, captions=captions, size=(each, high, gap)))
 
 
 def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[str]], size: tuple[float, float, float]) -> None:
@@ -169,8 +173,9 @@ def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[
         stage = _stage_at(head, at)[0]
         if stage >= 0:
             ax.add_patch(Rectangle((left, high + 0.015), each, 0.045, **stage_style(stage)))
-        text = ax.text(left, high + 0.08, "\n".join(lines), fontsize=CAPTION, color=INK, va="top", linespacing=1.1, parse_math=False)
-        text.set_gid(f"caption {at}")
+        for row, line in enumerate(lines):
+            text = ax.text(left, high + 0.17 + row * CAPTION * LINE, line, fontsize=CAPTION, color=INK, parse_math=False)
+            text.set_gid(f"caption {at}")
     wide, deep = _inches(ax)
     ax.set_xlim(0, wide)
     ax.set_ylim(deep, 0)
@@ -181,23 +186,25 @@ def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[
 
 
 def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[_Strip]:
-    """The progress, and one strip of probabilities for each model that has them; high enough for their legends."""
+    """The progress, and one strip of probabilities for each model that has them; together high enough for the legend beside them."""
     prefix = f"{name} " if len(picture.heads) > 1 else ""
-    stages = [wrap(f"{k + 1} {stage}", RIGHT - 0.5, LEGEND) for k, stage in enumerate(head.stage_names)]
-    lines = sum(map(len, stages)) * LEGEND * LINE + len(stages) * 0.035 + 0.1
-    curves = 0.17 * (len(head.curves) + 1)
-    alone = not head.probabilities
+    entries = [wrap(entry, LEGEND_TEXT, LEGEND) for entry in ("truth", *head.curves, *_numbered(head.stage_names))]
+    legend = sum(len(lines) * LEGEND * LINE + 0.035 for lines in entries) + 0.1
+    several = len(head.probabilities) > 1
     strips = [
-        _Strip(max(1.7, curves + lines * alone), 0.12, partial(_draw_progress, picture=picture, head=head, label=f"{prefix}progress"))
+        _Strip(0.27 if several else 0.1, 1.2, partial(_draw_probabilities, picture=picture, head=head, who=who, prefix=prefix))
+        for who in head.probabilities
     ]
-    for place, who in enumerate(head.probabilities):
-        label = f"{prefix}stages" if len(head.probabilities) == 1 else f"{prefix}stages\n{who}"
-        draw = partial(_draw_probabilities, picture=picture, head=head, who=who, label=label)
-        strips.append(_Strip(max(1.15, lines * (place == 0)), 0.12, draw))
-    return [*strips[:-1], _Strip(strips[-1].height, 0.22, strips[-1].draw)]
+    beside = sum(strip.above + strip.height for strip in strips)
+    draw = partial(_draw_progress, picture=picture, head=head, prefix=prefix)
+    return [_Strip(0.22, max(1.7, legend - beside), draw), *strips]
 
 
-def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, label: str) -> None:
+def _numbered(names: Sequence[str]) -> list[str]:
+    return [f"{k + 1} {name}" for k, name in enumerate(names)]
+
+
+def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix: str) -> None:
     legend: list[Artist] = []
     if head.true_stage is not None:
         for stage, start, stop in _runs(head.true_stage):
@@ -208,51 +215,55 @@ def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, label: 
         source = f" ({head.truth_source})" if head.truth_source else ""
         legend += _line(ax, picture, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
     for style, (name, curve) in zip(cycle(CURVE_STYLES), head.curves.items(), strict=False):
-        legend += _line(ax, picture, curve, "\n".join(wrap(name, RIGHT - 0.5, LEGEND)), head.computed, linewidth=1.9, **style)
+        legend += _line(ax, picture, curve, "\n".join(wrap(name, LEGEND_TEXT, LEGEND)), head.computed, linewidth=1.9, **style)
     for at in picture.frames_at if picture.frames is not None else ():
         ax.plot(at / picture.fps, 1.06, marker="v", markersize=3.5, color=INK, clip_on=False)
     ax.set_ylim(-0.1, 1.06)
     ax.set_yticks(np.linspace(0, 1, 6))
-    _label(ax, label)
-    _legend(ax, [*legend, *([] if head.probabilities else _patches(head, alpha=0.4))])
+    _label(ax, f"{prefix}progress")
+    patches = [
+        Patch(label="\n".join(wrap(name, LEGEND_TEXT, LEGEND)), **stage_style(k)) for k, name in enumerate(_numbered(head.stage_names))
+    ]
+    if legend := [*legend, *patches]:
+        _legend(ax, legend)
 
 
 def _line(
     ax: Axes, picture: EpisodePicture, curve: Float[np.ndarray, "T"], label: str, computed: Sequence[int], **style: Any
 ) -> Sequence[Artist]:
-    """The curve, with a gap where it is unknown; dots where a model looked, and on known frames between unknown ones, which no line shows."""
+    """The curve, with gaps where it is unknown; dots where a model looked, and on frames alone between gaps, which no line shows."""
     dots = sorted({*_alone(curve), *computed})
     ax.plot(picture.seconds[dots], curve[dots], "o", markersize=2.8, color=style["color"], zorder=2.6)
     return ax.plot(picture.seconds, curve, label=label, **style)
 
 
-def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, who: str, label: str) -> None:
+def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, who: str, prefix: str) -> None:
     """Stacked, in the order of the stages. Above them, and as lines through them, the stages that really were."""
-    probability = head.probabilities[who]
+    probability, edges = head.probabilities[who], picture.edges
     below = np.zeros(len(probability))
     for stage in range(probability.shape[1]):
         above = below + probability[:, stage]
-        ax.stairs(above, picture.edges, baseline=below, fill=True, label=str(stage), **stage_style(stage))
+        ax.stairs(above, edges, baseline=below, fill=True, label=head.stage_names[stage], **stage_style(stage))
         if stage:
-            ax.stairs(below, picture.edges, baseline=None, color="#FFFFFF", linewidth=0.6)
-        likely = probability[:, stage] > 0.6
-        for value, start, stop in _runs(np.where(likely, stage, -1)):
+            ax.stairs(below, edges, baseline=None, color="#FFFFFF", linewidth=0.6)
+        for _, start, stop in _runs(np.where(probability[:, stage] > 0.6, 0, -1)):
             middle = (start + stop - 1) // 2
-            height = (below[middle] + above[middle]) / 2
-            _number(ax, value, (picture.edges[start] + picture.edges[stop]) / 2, height, share=(stop - start) / len(likely))
+            centre = (edges[start] + edges[stop]) / 2, (below[middle] + above[middle]) / 2
+            _number(ax, stage, *centre, share=(stop - start) / len(probability))
         below = above
+    inch = 1 / (_inches(ax)[1] - 0.2)  # what an inch is on the y axis, with 0.2 inches above 1 for the truth
+    ax.set_ylim(0, 1)
+    ax.set_yticks([0, 0.5, 1])
     if head.true_stage is not None:
         for stage, start, stop in _runs(head.true_stage):
-            left, right = picture.edges[start], picture.edges[stop]
-            ax.add_patch(Rectangle((left, 1.04), right - left, 0.1, **stage_style(stage)))
+            ax.add_patch(Rectangle((edges[start], 1 + 0.07 * inch), edges[stop] - edges[start], 0.13 * inch, **stage_style(stage)))
             if start:
-                ax.axvline(left, **TRUTH_STYLE)
-        ax.text(picture.edges[-1], 1.09, " truth", fontsize=6.5, color=INK, va="center")
-    ax.set_ylim(0, 1.14 if head.true_stage is not None else 1.0)
-    ax.set_yticks([0, 0.5, 1])
-    _label(ax, label)
-    if who == next(iter(head.probabilities)):
-        _legend(ax, _patches(head), below_truth=head.true_stage is not None)
+                ax.axvline(edges[start], **TRUTH_STYLE)
+        ax.set_ylim(0, 1 + 0.2 * inch)
+        ax.set_yticks([0, 0.5, 1, 1 + 0.135 * inch], ["0.0", "0.5", "1.0", "truth"])
+    _label(ax, f"{prefix}stages" if prefix else "stage probability")
+    if len(head.probabilities) > 1:
+        ax.set_title(who, fontsize=LEGEND, color=INK, loc="left", pad=3, parse_math=False)
 
 
 def _runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:
@@ -263,7 +274,7 @@ def _runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:
 
 def _alone(curve: Float[np.ndarray, "T"]) -> list[int]:
     """Known frames between unknown ones: a line does not show them."""
-    known: Bool[np.ndarray, "T+2"] = np.pad(~np.isnan(curve), 1)
+    known: Bool[np.ndarray, "N"] = np.pad(~np.isnan(curve), 1)
     return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist()
 
 
@@ -271,13 +282,6 @@ def _number(ax: Axes, stage: int, x: float, y: float, *, share: float) -> None:
     """The stage's number, where there is room: in grey or in a repeated colour it says which one it is."""
     if share > 0.03:
         ax.text(x, y, str(stage + 1), fontsize=6.5, color=INK, ha="center", va="center")
-
-
-def _patches(head: HeadPicture, alpha: float = 1.0) -> list[Artist]:
-    return [
-        Patch(label="\n".join(wrap(f"{k + 1} {name}", RIGHT - 0.5, LEGEND)), **stage_style(k, alpha=alpha))
-        for k, name in enumerate(head.stage_names)
-    ]
 
 
 def _inches(ax: Axes) -> tuple[float, float]:
@@ -293,9 +297,9 @@ def _label(ax: Axes, label: str) -> None:
     quiet(ax)
 
 
-def _legend(ax: Axes, handles: Sequence[Artist], *, below_truth: bool = False) -> None:
-    legend = ax.legend(handles=handles, fontsize=LEGEND, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 0.9 if below_truth else 1.0),
-                       borderaxespad=0, borderpad=0.3, labelspacing=0.35, handlelength=1.8)  # fmt: skip
+def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
+    legend = ax.legend(handles=handles, fontsize=LEGEND, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0,
+                       borderpad=0.3, labelspacing=0.35, handlelength=2.4)  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
 
