@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle, StepPatch
+from matplotlib.text import Text
 
 from milepost.evaluate import truth_of
 from milepost.plots import STAGE_COLOURS, EpisodePicture, HeadPicture, episode_figure, png, sample_frames
@@ -88,7 +89,14 @@ def assert_nothing_cut_off(figure: Figure) -> None:
     """Every text is inside the figure, and no caption or legend lies over another text."""
     figure.draw_without_rendering()
     whole = figure.bbox
-    texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text().strip() and text.get_visible()]
+    ticks = {
+        label
+        for ax in figure.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        for tick in axis.get_major_ticks()
+        for label in (tick.label1, tick.label2)
+    }
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and text not in ticks]
     boxes = {text: text.get_window_extent() for text in texts}
     for text, box in boxes.items():
         assert box.x0 >= -1, text

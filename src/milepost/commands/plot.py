@@ -74,7 +74,7 @@ def main(args: Args) -> int:
             tick(done + 1, len(numbers))
     say(f"plots: {args.output_dir}")
     if unknown:
-        warn(f"{unknown} frames of what was drawn have no progress; the titles say in which episodes")
+        warn(f"frames without progress in what was drawn: {unknown}; the titles say where")
     return 1 if unknown else 0
 
 
