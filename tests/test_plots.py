@@ -313,3 +313,17 @@ def test_weights_are_the_last_strip() -> None:
 def test_same_figure_same_bytes() -> None:
     said = {"sparse": {"m": Reading(progress(12, 3), SPARSE.names)}}
     assert png(episode_figure(picture(episode(12), said, {}))) == png(episode_figure(picture(episode(12), said, {})))
+
+
+def test_areas_are_numbered_where_they_are_thick() -> None:
+    stage = np.zeros((40, 3), np.float32)
+    stage[:20, 0], stage[20:, 0] = 0.9, 0.1
+    stage[:, 1], stage[:, 2] = 0.1, 0.0
+    stage[20:, 2] = 0.8
+    said = Reading(Progress(3, np.full(40, 0.5, np.float32), stage=stage), SPARSE.names)
+    numbers = axes(episode_figure(picture(episode(40), {"sparse": {"m": said}}, {})), "stage probability").texts
+    where = {text.get_text(): tuple(np.round(text.get_position(), 2).tolist()) for text in numbers}
+    assert where == {"1": (0.9, 0.45), "3": (2.9, 0.6)}
+    even = Reading(Progress(3, np.full(40, 0.5, np.float32), stage=np.full((40, 3), 1 / 3, np.float32)), SPARSE.names)
+    numbers = axes(episode_figure(picture(episode(40), {"sparse": {"m": even}}, {})), "stage probability").texts
+    assert [text.get_text() for text in numbers] == ["1", "2", "3"]

@@ -30,6 +30,8 @@ LEGEND_TEXT = RIGHT - EDGE - 0.4
 """Inches of a legend's text; the rest is its line or patch."""
 TITLE, CAPTION, LEGEND = 9.0, 6.5, 7.0
 """Font sizes in points."""
+NUMBER: dict[str, Any] = {"fontsize": 6.5, "color": INK, "ha": "center", "va": "center"}
+"""A stage's number where it is drawn: in grey, or in a colour that comes twice, it says which stage this is."""
 LINE = 1.3 / 72
 """Inches a line takes for each point of its font size."""
 
@@ -190,9 +192,8 @@ def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[
     prefix = f"{name} " if len(picture.heads) > 1 else ""
     entries = [wrap(entry, LEGEND_TEXT, LEGEND) for entry in ("truth", *head.curves, *_numbered(head.stage_names))]
     legend = sum(len(lines) * LEGEND * LINE + 0.035 for lines in entries) + 0.1
-    several = len(head.probabilities) > 1
     strips = [
-        _Strip(0.27 if several else 0.1, 1.2, partial(_draw_probabilities, picture=picture, head=head, who=who, prefix=prefix))
+        _Strip(0.27 if len(head.curves) > 1 else 0.1, 1.2, partial(_draw_probabilities, picture=picture, head=head, who=who, prefix=prefix))
         for who in head.probabilities
     ]
     beside = sum(strip.above + strip.height for strip in strips)
@@ -210,7 +211,8 @@ def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix:
         for stage, start, stop in _runs(head.true_stage):
             left, right = picture.edges[start], picture.edges[stop]
             ax.axvspan(left, right, **stage_style(stage, alpha=0.25))
-            _number(ax, stage, (left + right) / 2, -0.055, share=(stop - start) / len(head.true_stage))
+            if stop - start > 0.03 * len(head.true_stage):
+                ax.text((left + right) / 2, -0.055, str(stage + 1), **NUMBER)
     if head.truth is not None:
         source = f" ({head.truth_source})" if head.truth_source else ""
         legend += _line(ax, picture, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
@@ -243,13 +245,11 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
     below = np.zeros(len(probability))
     for stage in range(probability.shape[1]):
         above = below + probability[:, stage]
-        ax.stairs(above, edges, baseline=below, fill=True, label=head.stage_names[stage], **stage_style(stage))
+        ax.stairs(above, edges, baseline=below, fill=True, snap=False, label=head.stage_names[stage], **stage_style(stage))
         if stage:
             ax.stairs(below, edges, baseline=None, color="#FFFFFF", linewidth=0.6)
-        for _, start, stop in _runs(np.where(probability[:, stage] > 0.6, 0, -1)):
-            middle = (start + stop - 1) // 2
-            centre = (edges[start] + edges[stop]) / 2, (below[middle] + above[middle]) / 2
-            _number(ax, stage, *centre, share=(stop - start) / len(probability))
+        for frame in _thick(probability[:, stage]):
+            ax.text(frame / picture.fps, (below[frame] + above[frame]) / 2, str(stage + 1), **NUMBER)
         below = above
     inch = 1 / (_inches(ax)[1] - 0.2)  # what an inch is on the y axis, with 0.2 inches above 1 for the truth
     ax.set_ylim(0, 1)
@@ -262,7 +262,7 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
         ax.set_ylim(0, 1 + 0.2 * inch)
         ax.set_yticks([0, 0.5, 1, 1 + 0.135 * inch], ["0.0", "0.5", "1.0", "truth"])
     _label(ax, f"{prefix}stages" if prefix else "stage probability")
-    if len(head.probabilities) > 1:
+    if len(head.curves) > 1:
         ax.set_title(who, fontsize=LEGEND, color=INK, loc="left", pad=3, parse_math=False)
 
 
@@ -278,10 +278,14 @@ def _alone(curve: Float[np.ndarray, "T"]) -> list[int]:
     return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist()
 
 
-def _number(ax: Axes, stage: int, x: float, y: float, *, share: float) -> None:
-    """The stage's number, where there is room: in grey or in a repeated colour it says which one it is."""
-    if share > 0.03:
-        ax.text(x, y, str(stage + 1), fontsize=6.5, color=INK, ha="center", va="center")
+def _thick(probability: Float[np.ndarray, "T"]) -> list[int]:
+    """Frames where an area has room for its number: amid each run of a likely stage; of one never likely, about where it is most so."""
+    runs = [(start, stop) for _, start, stop in _runs(np.where(probability > 0.6, 0, -1)) if stop - start > 0.03 * len(probability)]
+    if runs:
+        return [(start + stop - 1) // 2 for start, stop in runs]
+    most = np.nanmax(probability, initial=0.0)
+    near = np.flatnonzero(probability >= 0.95 * most)
+    return [int(near[len(near) // 2])] if most > 0.15 else []
 
 
 def _inches(ax: Axes) -> tuple[float, float]:
