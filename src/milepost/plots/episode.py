@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch, Rectangle, StepPatch
 
 from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, quiet, stage_style, wrap
 
@@ -243,11 +243,13 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
     """Stacked, in the order of the stages. Above them, and as lines through them, the stages that really were."""
     probability, edges = head.probabilities[who], picture.edges
     below = np.zeros(len(probability))
+    seam = 0.6 * min(1.0, 150 / len(probability))  # fades where frames are narrower than a line: a noisy curve would be all seam
     for stage in range(probability.shape[1]):
         above = below + probability[:, stage]
-        ax.stairs(above, edges, baseline=below, fill=True, snap=False, label=head.stage_names[stage], **stage_style(stage))
-        if stage:
-            ax.stairs(below, edges, baseline=None, color="#FFFFFF", linewidth=0.6)
+        fill: dict[str, Any] = {"baseline": below, "label": head.stage_names[stage], **stage_style(stage)}
+        line: dict[str, Any] = {"baseline": None, "fill": False, "edgecolor": "#FFFFFF", "linewidth": seam * (stage > 0)}
+        ax.add_artist(StepPatch(above, edges, snap=False, **fill))  # ax.stairs takes seconds on a long episode, to find its limits
+        ax.add_artist(StepPatch(below, edges, **line))
         for frame in _thick(probability[:, stage]):
             ax.text(frame / picture.fps, (below[frame] + above[frame]) / 2, str(stage + 1), **NUMBER)
         below = above
