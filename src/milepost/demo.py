@@ -26,7 +26,7 @@ from milepost.model_card import save_card
 from milepost.models import ElapsedModel
 from milepost.models.sarm import AnnotationMode, SARMModel
 from milepost.plots import episode_figure, weights_figure
-from milepost.report import Section, picture, write_report
+from milepost.report import Section, picture, reading, write_report
 from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
 from milepost.store import ProgressTable, read_progress, write_text, write_weights
@@ -295,6 +295,7 @@ def curves_of(episodes: Sequence[Episode], tables: Mapping[str, ProgressTable], 
         figures = []
         for episode in first.values():
             rows = np.searchsorted(weighed.index, np.arange(episode.row, episode.row + episode.length))
-            figures.append(episode_figure(picture(episode, chosen, stages, weight=weighed.weight[rows])))
+            said = {name: reading(table, episode, stages) for name, table in chosen.items()}
+            figures.append(episode_figure(picture(episode, {"sparse": said}, {"sparse": stages}, weight=weighed.weight[rows])))
         sections.append(Section(task, "One held-out episode of each kind.", figures=figures))
     return sections

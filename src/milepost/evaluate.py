@@ -29,9 +29,14 @@ class Truth:
 
 
 def truth_of(episode: Episode, stages: Stages | None, head: str = "sparse") -> Truth:
-    """The simulator's truth if there is one, else the annotation's, else unknown."""
-    if "truth.progress" in episode.columns:
-        stage = episode.columns.get("truth.stage", np.full(episode.length, -1))
+    """The simulator's truth if there is one, else the annotation's, else unknown.
+
+    The simulator's stages are the sparse ones: for the dense head, annotations come first, and without them no stage is known.
+    """
+    annotated = head != "sparse" and stages is not None and episode.segments.get(head)
+    if "truth.progress" in episode.columns and not annotated:
+        unknown = np.full(episode.length, -1)
+        stage = episode.columns.get("truth.stage", unknown) if head == "sparse" else unknown
         value = np.asarray(episode.columns["truth.progress"], dtype=np.float32).reshape(-1)
         return Truth(value, np.asarray(stage, dtype=np.int64).reshape(-1), "simulator")
     segments = episode.segments.get(head, ())

@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from milepost.evaluate import truth_of
-from milepost.plots import EpisodePicture, png, sample_frames
-from milepost.stages import Stages
-from milepost.store import ProgressTable, write_text
-from milepost.types import Episode
+from milepost.plots import EpisodePicture, HeadPicture, png, sample_frames
+from milepost.stages import WHOLE, Stages
+from milepost.store import METADATA_PREFIX, ProgressTable, write_text
+from milepost.types import DataError, Episode, Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one model says of one episode by one head, and what it calls its stages (as many as `progress.stage` has columns)."""
+
+    progress: Progress
+    stage_names: Sequence[str] = ()
+
+
+def reading(table: ProgressTable, episode: Episode, stages: Stages | None, head: str = "sparse") -> Reading:
+    """One episode of a progress file. The stages' names are those of the model that made it; else the dataset's, if as many; else numbers.
+
+    DataError if the file has no such head, or its rows are not those of this episode.
+    """
+    progress = table.progress(episode.index, episode.length, head)
+    rows = table.episode_index == episode.index
+    if not np.array_equal(table.index[rows], episode.row + table.frame_index[rows]):
+        raise DataError(f"the rows of episode {episode.index} in the progress file are not those of this dataset: wrong dataset?")
+    if progress.stage is None:
+        return Reading(progress)
+    count = progress.stage.shape[1]
+    config = json.loads(table.metadata.get(f"{METADATA_PREFIX}config") or "{}")
+    for names in (config.get(f"{head}_subtask_names"), stages.names if stages is not None else None):
+        if names and len(names) == count:
+            return Reading(progress, tuple(names))
+    return Reading(progress, WHOLE.names if count == 1 else _numbered(count))
 
 
 def picture(
     episode: Episode,
-    tables: dict[str, ProgressTable],
-    stages: Stages | None,
+    readings: Mapping[str, Mapping[str, Reading]],
+    stages: Mapping[str, Stages],
     camera: str | None = None,
     *,
-    head: str = "sparse",
     weight: np.ndarray | None = None,
 ) -> EpisodePicture:
-    """Everything an episode's figure shows; reads the sample frames."""
-    truth = truth_of(episode, stages, head)
+    """Everything an episode's figure shows; reads the sample frames. `readings`: head -> model's name -> what it says."""
     at = sample_frames(episode.length)
     camera = camera or next(iter(episode.cameras), None)
     success = {True: "success", False: "failure", None: ""}[episode.success]
@@ -36,14 +63,59 @@ def picture(
     return EpisodePicture(
         title=f"episode {episode.index}: {episode.task}" + (f" ({notes})" if notes else ""),
         fps=episode.fps,
-        curves={name: table.episode(episode.index, episode.length, head) for name, table in tables.items()},
-        truth=None if np.isnan(truth.progress).all() else truth.progress,
-        stage=None if (truth.stage < 0).all() else truth.stage,
-        stage_names=stages.names if stages is not None else (),
+        heads={head: _head(episode, models, stages.get(head), head) for head, models in readings.items()},
         weight=weight,
         frames=episode.camera(camera)[np.array(at)] if camera else None,
         frames_at=at,
     )
+
+
+def _head(episode: Episode, models: Mapping[str, Reading], stages: Stages | None, head: str) -> HeadPicture:
+    """The dataset's stages come first, so they have the same colours whatever model is drawn; then what models call otherwise."""
+    truth = truth_of(episode, stages, head)
+    names = list(stages.names if stages is not None else _numbered(int(truth.stage.max()) + 1))
+    staged = {
+        name: one for name, one in models.items() if one.progress.stage is not None and (len(one.stage_names) > 1 or len(models) == 1)
+    }
+    names += dict.fromkeys(name for one in staged.values() for name in one.stage_names if name not in names)
+    probabilities = {}
+    for who, one in staged.items():
+        assert one.progress.stage is not None
+        probabilities[who] = np.zeros((episode.length, len(names)), dtype=np.float32)
+        probabilities[who][:, [names.index(name) for name in one.stage_names]] = _between(one.progress.stage, one.progress.value)
+    return HeadPicture(
+        curves={name: one.progress.value for name, one in models.items()},
+        truth=None if np.isnan(truth.progress).all() else truth.progress,
+        truth_source=truth.source,
+        true_stage=None if (truth.stage < 0).all() else truth.stage,
+        stage_names=names,
+        probabilities=probabilities,
+        computed=_computed(models.values()),
+    )
+
+
+def _computed(models: Collection[Reading]) -> list[int]:
+    """The frames that were looked at, if every model with stages jumped over the same others (`label --stride`)."""
+    seen = set()
+    for one in models:
+        if one.progress.stage is not None:
+            looked = ~np.isnan(one.progress.stage[:, 0])
+            jumped = (~looked & ~np.isnan(one.progress.value)).any()
+            seen.add(tuple(np.flatnonzero(looked).tolist()) if jumped else ())
+    return list(seen.pop()) if len(seen) == 1 else []
+
+
+def _between(stage: Float[np.ndarray, "T K"], value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T K"]:
+    """Stage probabilities drawn straight between the frames that have them, where progress is known."""
+    known = np.flatnonzero(~np.isnan(stage[:, 0]))
+    if not len(known) or len(known) == len(stage):
+        return stage
+    full = np.stack([np.interp(np.arange(len(stage)), known, column[known]) for column in stage.T], axis=1)
+    return np.where(np.isnan(value)[:, None], np.nan, full).astype(np.float32)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"stage {k + 1}" for k in range(count))
 
 
 @dataclass(frozen=True, eq=False)

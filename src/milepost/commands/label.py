@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import feature_cache, parse_episodes, resolve_device
+from milepost.commands.options import feature_cache, parse_episodes, resolve_device, settle_model
 from milepost.console import bars, say, table, warn
 from milepost.embed.clip import Precision
 from milepost.labelling import label, unknown_frames
-from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.lerobot import open_dataset
 from milepost.models import load_model
-from milepost.models.sarm import SARMModel, read_state_stats
+from milepost.models.sarm import SARMModel
 from milepost.store import METADATA_PREFIX, read_progress
 from milepost.types import DataError
 
@@ -50,19 +50,6 @@ class Args:
     json: bool = False
 
 
-def _settle_state_stats(model: SARMModel, given: str | None, dataset: LeRobotDataset) -> None:
-    """The statistics asked for; else the model's own; else, said aloud, those of the dataset at hand. They go into the file's metadata."""
-    if model.config.state_stats_from and given is None:
-        return
-    source = open_dataset(given) if given is not None else dataset
-    stats = read_state_stats(source.root, model.config.state_key, source=f"{source.name}/meta/stats.json")
-    model.use_state_stats(stats)
-    if given is None:
-        warn(
-            f"this checkpoint has no state statistics: taking those of {source.name}; if it learnt from another dataset, use --state-stats"
-        )
-
-
 def _heads(model: SARMModel, mode: str) -> list[str]:
     if mode == "sparse":
         return ["sparse"]
@@ -78,13 +65,8 @@ def main(args: Args) -> int:
         raise ValueError(f"--stride must be at least 1, got {args.stride}")
     model = load_model(args.model, resolve_device(args.device), encoder=args.encoder, precision=args.precision)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
-    options: dict[str, Any] = {}
-    if isinstance(model, SARMModel):
-        missing = [camera for camera in model.config.cameras if camera not in dataset.cameras]
-        if missing:
-            raise DataError(f"the model looks at camera '{missing[0]}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
-        options = {"heads": _heads(model, args.head_mode), "stride": args.stride}
-        _settle_state_stats(model, args.state_stats, dataset)
+    options = {"heads": _heads(model, args.head_mode), "stride": args.stride} if isinstance(model, SARMModel) else {}
+    settle_model(model, args.state_stats, dataset)
     name = "sarm" if isinstance(model, SARMModel) else "elapsed"
     if args.output_path is None and not Path(args.dataset).is_dir():
         raise DataError("a Hub dataset is never written into: give --output-path")

@@ -1,4 +1,4 @@
-"""Options that mean the same on every verb: which episodes, which device, where the progress file is."""
+"""Options that mean the same on every verb: which episodes, which device, where the progress file is, whose state statistics."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from milepost.console import Tick
+from milepost.console import Tick, warn
 from milepost.embed import Encoder, FeatureCache, cache_folder
-from milepost.lerobot import LeRobotDataset
-from milepost.types import DataError
+from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.models.sarm import SARMModel, read_state_stats
+from milepost.types import DataError, RewardModel
 
 
 def parse_episodes(text: str | None) -> list[int] | None:
@@ -48,3 +49,23 @@ def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:
         what = f"several: {', '.join(f.name for f in found)}; choose with --progress" if found else "none; make one with milepost label"
         raise DataError(f"progress files beside {dataset.root}: {what}")
     return found[0]
+
+
+def settle_model(model: RewardModel, state_stats: str | None, dataset: LeRobotDataset) -> None:
+    """A SARM model made ready for this dataset: its cameras are there, its state statistics settled. DataError names the cameras there are.
+
+    The statistics asked for; else the model's own; else, said aloud, those of the dataset at hand. They are part of its config then.
+    """
+    if not isinstance(model, SARMModel):
+        return
+    missing = [camera for camera in model.config.cameras if camera not in dataset.cameras]
+    if missing:
+        raise DataError(f"the model looks at camera '{missing[0]}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+    if model.config.state_stats_from and state_stats is None:
+        return
+    source = open_dataset(state_stats) if state_stats is not None else dataset
+    model.use_state_stats(read_state_stats(source.root, model.config.state_key, source=f"{source.name}/meta/stats.json"))
+    if state_stats is None:
+        warn(
+            f"this checkpoint has no state statistics: taking those of {source.name}; if it learnt from another dataset, use --state-stats"
+        )

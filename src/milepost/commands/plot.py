@@ -1,49 +1,147 @@
-"""Draw progress curves over the stages, with sample frames: one PNG an episode."""
+"""Draw what a model says of each episode, one PNG an episode: sample frames, progress over the stages, stage probabilities."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
-from milepost.commands.options import parse_episodes, progress_file
-from milepost.console import bars, say
-from milepost.lerobot import open_dataset
+from milepost.commands.options import feature_cache, parse_episodes, progress_file, resolve_device, settle_model
+from milepost.console import bars, say, warn
+from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.models import load_model
+from milepost.models.sarm import SARMModel
 from milepost.plots import episode_figure, png
-from milepost.report import picture
-from milepost.store import atomic_path, read_progress
+from milepost.report import Reading, picture, reading
+from milepost.store import METADATA_PREFIX, ProgressTable, atomic_path, read_progress, require_writable
+from milepost.types import DataError, Episode
+
+Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
+"""Episode -> head -> model's name -> what it says."""
 
 
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """LeRobot dataset: a folder or a Hub id."""
+    model: Annotated[str | None, tyro.conf.arg(aliases=["--reward-model-path"])] = None
+    """Model folder, Hub id or "elapsed": its progress is computed for the pictures, and nothing else is written."""
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
-    """Progress file or files, drawn together; default: the one beside the dataset."""
-    head_mode: Literal["sparse", "dense"] = "sparse"
+    """Progress file or files, drawn together; default (without --model): the one beside the dataset."""
+    head_mode: Literal["sparse", "dense", "both"] = "sparse"
+    stride: int = 1
+    """With --model: look at every N-th frame and the last; between them progress is interpolated."""
+    encoder: str | None = None
+    """With --model: instead of the encoder it names, a folder or owner/name."""
+    no_cache: bool = False
+    """Do not keep the frames' features on disk."""
     camera_key: str | None = None
     """Camera of the sample frames; default: the first."""
     episodes: str | None = None
-    """Episodes to draw, such as 0-9,12; default: the first --num-visualizations."""
+    """Episodes to draw, such as 0-9,12; default: the first --num-visualizations that there is progress for."""
     num_visualizations: int = 5
     output_dir: Path = Path("progress_plots")
+    state_stats: str | None = None
+    """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
+    revision: str | None = None
+    device: str = "auto"
 
 
 def main(args: Args) -> int:
-    numbers = parse_episodes(args.episodes)
-    dataset = open_dataset(args.dataset, episodes=numbers)
-    paths = args.progress or (progress_file(dataset, None),)
-    tables = {path.stem.removesuffix("_progress"): read_progress(path) for path in paths}
-    stages = dataset.stages.get(args.head_mode)
-    count = len(dataset) if numbers is not None else min(args.num_visualizations, len(dataset))
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    if args.model is not None and args.progress:
+        raise ValueError("give --model or --progress, not both")
+    if args.num_visualizations < 1:
+        raise ValueError(f"--num-visualizations must be at least 1, got {args.num_visualizations}")
+    if args.stride < 1 or (args.stride > 1 and args.model is None):
+        raise ValueError(f"--stride must be at least 1, and is for --model; got {args.stride}")
+    chosen = parse_episodes(args.episodes)
+    dataset = open_dataset(args.dataset, revision=args.revision, episodes=chosen)
+    if args.camera_key is not None and args.camera_key not in dataset.cameras:
+        raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+    heads = ("sparse", "dense") if args.head_mode == "both" else (args.head_mode,)
+    if args.model is not None:
+        read, numbers = _by_model(args.model, args, dataset, heads), list(dataset.episode_indices)
+    else:
+        read, numbers = _by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
+    numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
+    require_writable(args.output_dir)
+    unknown = 0
     with bars() as bar:
         tick = bar("plot")
-        for i in range(count):
-            episode = dataset[i]
-            with atomic_path(args.output_dir / f"episode_{episode.index:06d}_progress.png") as temporary:
-                temporary.write_bytes(png(episode_figure(picture(episode, tables, stages, args.camera_key, head=args.head_mode))))
-            tick(i + 1, count)
+        for done, number in enumerate(numbers):
+            episode = dataset.episode(number)
+            readings = read(episode)
+            unknown += sum(int(np.isnan(one.progress.value).sum()) for models in readings.values() for one in models.values())
+            figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key))
+            with atomic_path(args.output_dir / f"episode_{number:06d}_progress.png") as temporary:
+                temporary.write_bytes(png(figure))
+            tick(done + 1, len(numbers))
     say(f"plots: {args.output_dir}")
-    return 0
+    if unknown:
+        warn(f"frames without progress in what was drawn: {unknown}; the titles say where")
+    return 1 if unknown else 0
+
+
+def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[str]) -> Read:
+    """Computed when asked for. DataError now if the model has no such head or does not fit the dataset."""
+    model = load_model(path, resolve_device(args.device), encoder=args.encoder)
+    stages = dict(model.config.heads) if isinstance(model, SARMModel) else {}
+    _require_heads(path, list(stages) or ["sparse"], heads)
+    settle_model(model, args.state_stats, dataset)
+    if isinstance(model, SARMModel):
+        model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache)
+    name = Path(path).resolve().name
+
+    def read(episode: Episode) -> Mapping[str, Mapping[str, Reading]]:
+        said = model.predict(episode, heads=heads, stride=args.stride) if isinstance(model, SARMModel) else model.predict(episode)
+        of = {"sparse": said, "dense": said.dense}
+        return {head: {name: Reading(one, stages[head].names if head in stages else ())} for head in heads if (one := of[head]) is not None}
+
+    return read
+
+
+def _by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
+    """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
+    tables = {_name(path, paths): read_progress(path) for path in paths}
+    for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
+        _require_heads(str(path), list(table.curves), heads)
+        _require_dataset(path, table, dataset)
+    labelled = [set(table.episode_index.tolist()) for table in tables.values()]
+    if not set.union(*labelled) & set(dataset.episode_indices):
+        raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
+    everywhere = set.intersection(*labelled) or set.union(*labelled)
+    numbers = [number for number in dataset.episode_indices if number in everywhere]
+
+    def read(episode: Episode) -> Mapping[str, Mapping[str, Reading]]:
+        stages = dataset.stages
+        return {head: {name: reading(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
+
+    return read, numbers
+
+
+def _name(path: Path, paths: Sequence[Path]) -> str:
+    """What the file is called in the legend: as short as tells it from the others."""
+    stems = [other.stem for other in dict.fromkeys(paths)]
+    return path.stem.removesuffix("_progress") if stems.count(path.stem) == 1 else str(path)
+
+
+def _require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> None:
+    for head in heads:
+        if head not in known:
+            raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")
+
+
+def _require_dataset(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> None:
+    """By fingerprint between two folders; a Hub dataset's is its commit, which changes with its annotations. `reading` checks rows."""
+    made_for, print_ = (table.metadata.get(f"{METADATA_PREFIX}{key}", "") for key in ("dataset", "dataset_fingerprint"))
+    if not print_ or print_ == dataset.fingerprint:
+        return
+    on_hub = "/" in made_for
+    if on_hub == dataset.is_local:
+        warn(f"{path} was made for '{made_for}', this is '{dataset.name}': taken for the same dataset, since one of them is a folder")
+    elif not on_hub or made_for != dataset.name:
+        raise DataError(f"{path} was made for another dataset ('{made_for}', fingerprint {print_}; this one has {dataset.fingerprint})")

@@ -1,0 +1,12 @@
+"""Figures in one style: an episode's frames, curves and stages; weights and deltas. Colour-blind safe, readable in grey.
+
+A stage has the same colour everywhere. matplotlib's Figure is used directly, so no global state and no display.
+"""
+
+from milepost.plots.episode import EpisodePicture as EpisodePicture
+from milepost.plots.episode import HeadPicture as HeadPicture
+from milepost.plots.episode import episode_figure as episode_figure
+from milepost.plots.episode import sample_frames as sample_frames
+from milepost.plots.style import STAGE_COLOURS as STAGE_COLOURS
+from milepost.plots.style import png as png
+from milepost.plots.weights import weights_figure as weights_figure

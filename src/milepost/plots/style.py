@@ -1,0 +1,68 @@
+"""What all figures share: colours, hatches, quiet axes, lines of text that fit, PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+STAGE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")
+HATCHES = (None, "////", "....", "xxxx")
+"""Of the first eight stages, the next eight, and so on: colours repeat, colour and hatch together do not for 32 stages."""
+CURVE_STYLES: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "linestyle": line}
+    for line in ("solid", "dashdot", "dotted")
+    for colour in ("#0B3C5D", "#B3446C", "#5B5B5B", "#D55E00")
+)
+TRUTH_STYLE: dict[str, Any] = {"color": "#111111", "linestyle": (0, (4, 2)), "linewidth": 1.3}
+INK, FAINT = "#222222", "#DDDDDD"
+
+
+def stage_style(stage: int, *, alpha: float = 1.0) -> dict[str, Any]:
+    """Fill of a stage, for any patch."""
+    colour, hatch = STAGE_COLOURS[stage % len(STAGE_COLOURS)], HATCHES[stage // len(STAGE_COLOURS) % len(HATCHES)]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "#FFFFFF", "linewidth": 0, "alpha": alpha}
+
+
+def wrap(text: str, inches: float, size: float) -> list[str]:
+    """`text` in lines no wider than this at a font size in points; a word too long for a line is broken inside. Nothing is cut off."""
+    font = FontProperties(size=size)
+
+    def fits(line: str) -> bool:
+        width = text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
+        return width <= 0.94 * inches  # letters are set on whole pixels, which makes a line up to 5 % wider
+
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if fits(joined) or not fits(word):
+            lines[-1] = joined
+        else:
+            lines.append(word)
+        while len(lines[-1]) > 1 and not fits(lines[-1]):
+            long = lines.pop()
+            cut = max([n for n in range(1, len(long)) if fits(long[:n])], default=1)
+            lines += [long[:cut], long[cut:]]
+    return lines
+
+
+def quiet(ax: Axes) -> None:
+    """Small ticks, faint grid, no box."""
+    ax.tick_params(labelsize=7, colors=INK, length=2)
+    ax.grid(axis="y", color=FAINT, linewidth=0.5)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(FAINT)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
