@@ -139,6 +139,16 @@ class TrainingSet:
         }
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
+    def plain(self, most: int) -> dict[str, Tensor]:
+        """Up to `most` windows spread evenly over the labelled frames, like `sample`'s but nothing drawn: no rewind, noise or lie."""
+        row = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int))]
+        number = np.searchsorted(self.starts, row, side="right") - 1
+        start, true = self.starts[number][:, None], np.zeros(len(row), dtype=bool)
+        frames, valid = look(row - start[:, 0], self.config, self.episodes[0].gap, np.diff(self.starts)[number][:, None])
+        text = np.stack([embed_text(self.episodes[n].task, self.config.text_dim) for n in number])
+        arrays = {**self._inputs(start + frames, valid), "text": text, **self._labels(start + frames, valid, true)}
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
     def _lerobot_rewind(
         self, at: np.ndarray, gap: int, frames: np.ndarray, valid: np.ndarray, *, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,9 +160,9 @@ class TrainingSet:
         both = np.concatenate([frames, shown], axis=1), np.concatenate([frames, told], axis=1)
         return *both, np.concatenate([valid, back], axis=1)
 
-    def _inputs(self, gather: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _inputs(self, gather: np.ndarray, valid: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         images, state = self.features[gather], self.state[gather]
-        if self.config.feature_noise:
+        if self.config.feature_noise and rng is not None:
             images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.config.feature_noise)
         if self.config.samples == "lerobot":  # padding is blanked there, and its loss looks at what comes out
             images, state = np.where(valid[:, :, None, None], images, 0), np.where(valid[:, :, None], state, 0)

@@ -93,3 +93,8 @@ def training_set(
     sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
     encoder.fit(frames[np.sort(sample)])
     return TrainingSet([label_episode(e, encoder.project(r), config) for e, r in zip(episodes, reduced, strict=True)], config)
+
+
+def validation_set(encoder: PixelEncoder, episodes: Sequence[Episode], reduced: Sequence[np.ndarray], config: SARMConfig) -> TrainingSet:
+    """Episodes kept aside, seen through an encoder already fitted; for `TrainingSet.plain`."""
+    return TrainingSet([label_episode(e, encoder.project(r), config) for e, r in zip(episodes, reduced, strict=True)], config)
