@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from milepost.processes import Peers, current
 from milepost.store import atomic_path
-from milepost.tracking import Log, Tracking
+from milepost.tracking import Line, Log, Tracking
 from milepost.types import DataError
 
 CHECKPOINT, LAST = "checkpoint.pt", "last"
@@ -203,7 +203,7 @@ class Run:
         self.whole = True
         """False within a step, when some weights are new and some are not."""
         self.unread: list[tuple[int, Tensor]] = []
-        self.lines: list[dict[str, float]] = []
+        self.lines: list[Line] = []
         self.names: list[str] = []
 
     @property
@@ -293,7 +293,12 @@ class Run:
         steps, self.unread = [step for step, _ in self.unread], []
         stop = False
         for step, (norm, *parts, asked) in zip(steps, rows, strict=True):
-            line = {"step": step, "lr": learning_rate(step, self.config), "grad_norm": norm, **dict(zip(self.names, parts, strict=True))}
+            line: Line = {
+                "step": step,
+                "lr": learning_rate(step, self.config),
+                "grad_norm": norm,
+                **dict(zip(self.names, parts, strict=True)),
+            }
             if not math.isfinite(line["loss"]):
                 raise self.broken("loss", line["loss"], step)
             if not math.isfinite(norm) and not self.scaler.is_enabled():  # in fp16 such a step is left out and the scale lowered

@@ -19,7 +19,8 @@ from milepost.types import DataError
 
 LOG = "log.jsonl"
 Tracker = Literal["tensorboard", "wandb", "trackio"]
-Report = Callable[[dict[str, float]], None]
+Line = dict[str, int | float]
+Report = Callable[[Line], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Log:
         opened = [openers[to](folder, (tracking.project, name, key), start, plain) for to in tracking.to]
         self._reports, self._closers = [report for report, _ in opened], [close for _, close in opened]
 
-    def write(self, line: dict[str, float]) -> None:
+    def write(self, line: Line) -> None:
         """One step's numbers, among them `step`."""
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -80,7 +81,7 @@ class Log:
             close()
 
 
-def _lines(path: Path) -> list[dict[str, float]]:
+def _lines(path: Path) -> list[Line]:
     """What is in the log; a last line cut short by a crash is left out."""
     found = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -100,7 +101,7 @@ def _tensorboard(folder: Path, names: Names, start: int, settings: dict[str, Any
     writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
     writer.add_text("settings", json.dumps(settings, indent=2), start)
 
-    def report(line: dict[str, float]) -> None:
+    def report(line: Line) -> None:
         for name, value in line.items():
             if name != "step":
                 writer.add_scalar(name, value, int(line["step"]))
@@ -113,7 +114,7 @@ def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> 
     project, name, key = names
     run = _package("wandb").init(project=project, name=name, id=f"{name}-{key}", resume="allow", dir=str(folder), config=settings)
 
-    def report(line: dict[str, float]) -> None:
+    def report(line: Line) -> None:
         run.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
 
     return report, run.finish
@@ -124,7 +125,7 @@ def _trackio(folder: Path, names: Names, start: int, settings: dict[str, Any]) -
     trackio = _package("trackio")
     trackio.init(project=project, name=f"{name}-{key}", resume="allow", config=settings)
 
-    def report(line: dict[str, float]) -> None:
+    def report(line: Line) -> None:
         trackio.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
 
     return report, trackio.finish
