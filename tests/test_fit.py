@@ -97,7 +97,7 @@ def test_validation_sees_the_frames_as_they_are_and_is_never_told_the_stage() ->
     windows = data.plain(10**6)
     assert len(windows["images"]) == sum(episode.length for episode in episodes)
     np.testing.assert_array_equal(windows["images"][:, -1], data.features)
-    assert all(torch.equal(a, b) for a, b in zip(windows.values(), data.plain(10**6).values(), strict=True))
+    torch.testing.assert_close(windows, data.plain(10**6), rtol=0, atol=0, equal_nan=True)
     assert 8 <= len(data.plain(10)["images"]) <= 10
 
     model.eval()
@@ -202,7 +202,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 @pytest.mark.parametrize("validation", [0.0, 0.25])
 def test_nan_stops_the_run_and_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: float) -> None:
     poisoned(monkeypatch, 9)
-    with pytest.raises(DataError, match="loss became nan at step 9.*after 9 steps") as caught:
+    with pytest.raises(DataError, match=r"loss became nan at step 9.*after 9 steps") as caught:
         run(tmp_path, train=dataclasses.replace(JUDGED, validation=validation))
     assert str(tmp_path / "last") in str(caught.value)
     assert [line["step"] for line in lines(tmp_path)] == list(range(9))
@@ -224,11 +224,11 @@ def test_a_device_looked_at_every_few_steps_still_names_the_step(tmp_path: Path,
     run(tmp_path / "eager", NOISY, JUDGED)
     same_folder(tmp_path / "lazy", tmp_path / "eager")
     monkeypatch.setattr("milepost.fit.READ_EVERY", {"cpu": 5})
-    poisoned(monkeypatch, 9)
-    with pytest.raises(DataError, match="nan at step 9.*after 8 steps"):
+    poisoned(monkeypatch, 8)
+    with pytest.raises(DataError, match=r"nan at step 8.*weights \(after 8 steps"):
         run(tmp_path / "bad", train=dataclasses.replace(JUDGED, eval_every=8))
     poisoned(monkeypatch, 6)
-    with pytest.raises(DataError, match="nan at step 6; lower --lr, or look for broken data with milepost info.$"):
+    with pytest.raises(DataError, match=r"nan at step 6; lower --lr, or look for broken data with milepost info\.$"):
         run(tmp_path / "none", train=dataclasses.replace(JUDGED, validation=0.0))
 
 
@@ -237,8 +237,8 @@ def test_a_device_looked_at_every_few_steps_still_names_the_step(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 def test_mixed_precision_lands_near_float32(tmp_path: Path, name: str) -> None:
-    """The same run in 16 bits: the first loss is the rounding's, the last is as low; weights and log are float32, and it resumes exactly."""
-    train = dataclasses.replace(QUICK, steps=40)
+    """The same run in 16 bits: the first loss differs by rounding, the last is as low; weights stay float32; it resumes exactly."""
+    train = dataclasses.replace(QUICK, steps=12, batch_size=16)
     run(tmp_path / "full", train=train)
     mixed = dataclasses.replace(train, mixed_precision=name)
     trained = run(tmp_path / "mixed", train=mixed)
@@ -248,7 +248,7 @@ def test_mixed_precision_lands_near_float32(tmp_path: Path, name: str) -> None:
     assert trained.fitted.precision == name
     assert {tensor.dtype for tensor in trained.model.parameters()} == {torch.float32}
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", train=mixed, on_step=at_step(17, fail(KeyboardInterrupt())))
+        run(tmp_path / "parts", train=mixed, on_step=at_step(7, fail(KeyboardInterrupt())))
     run(tmp_path / "parts", train=mixed)
     same_folder(tmp_path / "parts", tmp_path / "mixed")
 
@@ -258,7 +258,7 @@ def test_automatic_precision_on_a_cpu_is_float32() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    settings = ({"epochs": 0.0}, {"validation": 1.0}, {"patience": 0}, {"eval_every": 0}, {"mixed_precision": "fp8"}, {"batch_size": 0})
+    settings = ({"epochs": 0.0}, {"validation": 1.0}, {"patience": 0}, {"eval_every": 0}, {"batch_size": 0})
     for fields in settings:
         with pytest.raises(ValueError, match=next(iter(fields))):
             TrainConfig(**fields)

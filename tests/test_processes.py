@@ -65,10 +65,9 @@ def numbers(folder: Path, name: str) -> list[float]:
     return [line[name] for line in found if name in line]
 
 
-@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, launcher: str) -> None:
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     """Without dropout, whose masks differ. Labels are missing unevenly (failed attempts have no tau), so only global counts give this."""
-    both = [launch(tmp_path, "two", processes=2, batch=8, launcher=launcher), launch(tmp_path, "one", processes=1, batch=16)]
+    both = [launch(tmp_path, "two", processes=2, batch=8), launch(tmp_path, "one", processes=1, batch=16)]
     output = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(output)
     assert len(re.findall(r"RANK \d", output[0])) == 2
@@ -80,7 +79,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, launcher: st
 
 
 def test_nan_in_one_process_stops_both(tmp_path: Path) -> None:
-    process = launch(tmp_path, "nan", processes=2, batch=8, mode="nan")
+    process = launch(tmp_path, "nan", processes=2, batch=8, mode="nan", launcher="torchrun")
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "loss became nan at step 0" in (tmp_path / "nan" / "error-0").read_text(), output

@@ -27,7 +27,7 @@ Report = Callable[[Line], None]
 class Tracking:
     """Where a run is shown besides `log.jsonl`, and under what names."""
 
-    to: tuple[Tracker, ...] = ()
+    to: tuple[str, ...] = ()
     project: str = "milepost"
     run_name: str | None = None
     """Default: the name of the model folder."""
