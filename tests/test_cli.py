@@ -185,8 +185,10 @@ def test_training_with_validation_and_an_upload(dataset: Path, tmp_path: Path, m
 
     monkeypatch.setattr(huggingface_hub, "create_repo", lambda repo, **options: f"https://hub/{repo}")
     monkeypatch.setattr(huggingface_hub, "upload_folder", upload_folder)
+    shutil.copytree(DATA / "dataset_v3_annotated" / "meta", dataset / "meta", dirs_exist_ok=True)
     model = tmp_path / "model"
     quick = ("--preset", "small", "--gap-s", 0.2, "--steps", 4, "--eval-every", 2, "--batch-size", 4, "--device", "cpu")
+    quick = (*quick, "--annotation-mode", "sparse_only")
     run = milepost("train", dataset, "--output-dir", model, *quick, "--validation", 0.4, "--holdout", 0.2, "--push-to-hub", "ada/sarm")
     assert run.returncode == 0, run.stderr
     assert "uploaded: https://hub/ada/sarm" in run.stdout
