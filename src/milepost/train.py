@@ -27,7 +27,7 @@ from milepost.types import DataError, Episode
 Tick = Callable[[int, int], None]
 VALIDATION, ENOUGH = 0.1, 10
 """Share of the training scenes kept aside where nobody says (`TrainConfig.validation` None), and from how many training episodes on."""
-WINDOWS = 512
+WINDOWS = 256
 """Windows of the episodes kept aside that an evaluation looks at."""
 
 
