@@ -21,11 +21,12 @@ import torch.nn.functional as F
 
 from milepost.embed import PIXELS, PixelEncoder, reduce_episode
 from milepost.evaluate import mean_estimate, score_episode, summarise
+from milepost.fit import fit
 from milepost.lerobot import open_dataset
 from milepost.metrics import final
 from milepost.models.sarm import SARMModel, TrainingSet, label_episode
 from milepost.models.sarm.prepare import choose, with_statistics
-from milepost.train import PRESETS, fit, split
+from milepost.train import PRESETS, split
 from milepost.types import Episode
 
 Features = Callable[[Episode], np.ndarray]

@@ -16,10 +16,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from milepost.cli import VERBS, explain, help_text, main
 from milepost.store import read_progress
@@ -171,6 +173,42 @@ def test_wrong_camera_lists_the_right_ones(dataset: Path, tmp_path: Path) -> Non
 
 def test_no_model_there(dataset: Path, tmp_path: Path) -> None:
     assert_refused(milepost("label", dataset, "--model", tmp_path / "none"), "no model at")
+
+
+def test_training_with_validation_and_an_upload(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub is asked for the repository named, once, after the card is there, and given card, config and weights alone."""
+    asked: list[dict] = []
+
+    def upload_folder(**options: object) -> None:
+        names = [str(p.relative_to(options["folder_path"])) for p in Path(options["folder_path"]).rglob("*") if p.is_file()]
+        asked.append({**options, "sent": set(filter_repo_objects(names, allow_patterns=options["allow_patterns"]))})
+
+    monkeypatch.setattr(huggingface_hub, "create_repo", lambda repo, **options: f"https://hub/{repo}")
+    monkeypatch.setattr(huggingface_hub, "upload_folder", upload_folder)
+    shutil.copytree(DATA / "dataset_v3_annotated" / "meta", dataset / "meta", dirs_exist_ok=True)
+    model = tmp_path / "model"
+    quick = ("--preset", "small", "--gap-s", 0.2, "--steps", 4, "--eval-every", 2, "--batch-size", 4, "--device", "cpu")
+    quick = (*quick, "--annotation-mode", "sparse_only")
+    run = milepost("train", dataset, "--output-dir", model, *quick, "--validation", 0.4, "--holdout", 0.2, "--push-to-hub", "ada/sarm")
+    assert run.returncode == 0, run.stderr
+    assert "uploaded: https://hub/ada/sarm" in run.stdout
+    assert [(a["repo_id"], a["sent"]) for a in asked] == [("ada/sarm", {"README.md", "config.json", "model.safetensors"})]
+    assert (model / "last" / "model.safetensors").exists()
+    record = json.loads((model / "evaluation.json").read_text())
+    assert not set(record["held_out"]) & set(record["validation_episodes"])
+    card = (model / "README.md").read_text()
+    assert f"those after step {record['training']['kept_step']} of 4" in card
+    assert f"on {len(record['validation_episodes'])} episodes kept aside" in card
+    assert all(f"`{setting}`" in card for setting in ("steps=4", "batch_size=4", "lr=0.001", "seed=0", "encoder=pixels"))
+
+
+def test_what_train_refuses_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = ("train", tmp_path / "nothing", "--output-dir", tmp_path / "m")
+    assert_refused(milepost(*where, "--steps", 3, "--epochs", 2), "--steps 3", "--epochs 2", "give one")
+    assert_refused(milepost(*where, "--push-to-hub", "not a name"), "not a name")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert_refused(milepost(*where, "--log-to", "wandb"), "pip install wandb")
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_truncated_video_is_said_and_nothing_is_written(dataset: Path, tmp_path: Path) -> None:

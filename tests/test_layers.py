@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 LAYERS = [
     {"types"},
     {"windows", "stages", "weights", "metrics", "statistics"},
-    {"video", "store", "parquet", "console"},
-    {"hub", "metadata", "recording", "embed", "plots", "evaluate"},
-    {"lerobot", "record", "models"},
+    {"video", "store", "parquet", "console", "processes"},
+    {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking"},
+    {"lerobot", "record", "models", "fit"},
     {"train", "labelling", "sim", "report", "checks"},
     {"doctor", "model_card"},
     {"demo"},
@@ -24,7 +24,7 @@ LAYERS = [
 """Twin of the list in ARCHITECTURE.md. A package counts as one module; its own files may import each other."""
 
 HEAVY = {
-    "torch": {"embed", "models", "train", "commands"},
+    "torch": {"embed", "models", "processes", "fit", "train", "commands"},
     "safetensors": {"models", "embed"},
     "transformers": {"embed"},
     "av": {"video"},
@@ -37,6 +37,9 @@ HEAVY = {
     "mujoco": {"sim"},
     "gymnasium": {"sim"},
     "huggingface_hub": {"hub"},
+    "wandb": {"tracking"},
+    "tensorboard": {"tracking"},
+    "trackio": {"tracking"},
     "PIL": {"lerobot", "metadata", "parquet", "recording"},
 }
 

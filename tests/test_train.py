@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fakes import dot_episodes
+from milepost.fit import TrainConfig, learning_rate
 from milepost.models.sarm import SARMConfig
-from milepost.train import TrainConfig, Trained, evaluate_held_out, learning_rate, split, train_sarm
+from milepost.train import Trained, evaluate_held_out, split, train_sarm
 
 SMALL = SARMConfig(
     annotation_mode="sparse_only", hidden_dim=32, num_layers=1, num_heads=2, encoder="pixels", image_dim=16, text_dim=8,

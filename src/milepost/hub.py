@@ -14,6 +14,7 @@ from typing import Any
 
 from milepost.types import DataError
 
+UPLOADED = ("README.md", "config.json", "model.safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -61,15 +62,23 @@ def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
     return Path(_fetch("snapshot_download", repo, revision, kind="model", allow_patterns=["*.json", "*.safetensors"]))
 
 
-def upload_model(folder: Path, repo: str, *, private: bool) -> str:
-    """Upload a saved model to the Hub repository `owner/name`, made if it is not there; returns its address. DataError if refused."""
+def require_repository(repo: str) -> None:
+    """DataError unless this is the name of a Hub repository, `owner/name`."""
     if not _HUB_ID.fullmatch(repo):
         raise DataError(f"nothing is uploaded unless a repository is named, as in push_to_hub('owner/name'); got '{repo}'")
+
+
+def upload_model(folder: Path, repo: str, *, private: bool) -> str:
+    """Upload a saved model to the Hub repository `owner/name`, made if it is not there; returns its address. DataError if refused.
+
+    Card, config and weights alone: a folder that was trained in holds more (`last/`, a checkpoint, logs).
+    """
+    require_repository(repo)
     import huggingface_hub
 
     try:
         address = huggingface_hub.create_repo(repo, private=private, exist_ok=True)
-        huggingface_hub.upload_folder(repo_id=repo, folder_path=folder)
+        huggingface_hub.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(UPLOADED))
     except _failures() as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"the model could not be uploaded to '{repo}': {reason}") from error

@@ -28,6 +28,12 @@ SARM (stage-aware reward model, [arXiv 2509.25358](https://arxiv.org/abs/2509.25
 
 Cameras: {cameras}. Stages: {stages}.
 
+## Training
+
+{training}
+
+`milepost train` settings: {settings}.
+
 ## Held-out episodes, 95 % intervals
 
 {table}
@@ -53,9 +59,46 @@ def model_card(trained: Trained, dataset: str, summaries: Mapping[str, Summary])
         held=len(trained.held_out),
         cameras=", ".join(f"`{camera}`" for camera in config.cameras),
         stages="; ".join(named),
+        training=_training(trained),
+        settings=", ".join(f"`{name}={value}`" for name, value in _settings(trained).items()),
         table="\n".join(lines) if summaries else "Nothing was held out, so nothing is claimed.",
         left_out="".join(f"\n{left}\n" for left in trained.left_out),
     )
+
+
+def _training(trained: Trained) -> str:
+    """Which checkpoint this is, and what chose it."""
+    fitted, chose = trained.fitted, len(trained.validation_episodes)
+    early = f" (it stopped early, {fitted.config.steps} were planned)" if fitted.steps < fitted.config.steps else ""
+    if not chose:
+        return (
+            f"The weights are those after the last of {fitted.steps} steps{early}. No episode was kept aside to choose among checkpoints."
+        )
+    scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in fitted.scores.items())
+    return (
+        f"The weights are those after step {fitted.kept} of {fitted.steps}{early}: the lowest validation loss, on {chose} episodes kept "
+        f"aside from training for this choice and not among the held-out ones ({scores}). The last weights are in `last/`, not uploaded."
+    )
+
+
+def _settings(trained: Trained) -> dict[str, object]:
+    train, sarm, fitted = trained.fitted.config, trained.model.config, trained.fitted
+    return {
+        "steps": train.steps,
+        "epochs": train.epochs,
+        "batch_size": train.batch_size,
+        "processes": fitted.processes,
+        "lr": train.lr,
+        "weight_decay": train.weight_decay,
+        "warmup": train.warmup,
+        "seed": train.seed,
+        "mixed_precision": fitted.precision,
+        "encoder": sarm.encoder,
+        "n_obs_steps": sarm.n_obs_steps,
+        "gap_s": sarm.gap_s,
+        "validation_episodes": len(trained.validation_episodes),
+        "patience": train.patience,
+    }
 
 
 def save_card(folder: Path, trained: Trained, dataset: str, summaries: Mapping[str, Summary]) -> None:
@@ -64,7 +107,10 @@ def save_card(folder: Path, trained: Trained, dataset: str, summaries: Mapping[s
     record = {
         "dataset": dataset,
         "train_episodes": trained.train_episodes,
+        "validation_episodes": trained.validation_episodes,
         "held_out": trained.held_out,
+        "training": {**_settings(trained), "kept_step": trained.fitted.kept, "steps_done": trained.fitted.steps},
+        "validation": dict(trained.fitted.scores),
         "held_out_table": {name: summary.to_dict() for name, summary in summaries.items()},
     }
     write_text(folder / "evaluation.json", json.dumps(record, indent=2) + "\n")

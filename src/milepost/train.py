@@ -1,56 +1,35 @@
-"""One training loop: AdamW, warm-up then cosine, clipping, checkpoints, a JSONL log. Interrupted, it goes on where it stopped, exactly.
+"""From episodes to a trained SARM: which are learnt from, which choose the checkpoint, which are kept out for the table.
 
-What happens at step s depends only on (seed, s) and the weights before it, so a resumed run has the same losses as an uninterrupted one.
+Held-out episodes decide nothing, so the table about them is honest. The loop itself is in `fit.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from milepost.embed import FeatureCache, load_encoder
 from milepost.evaluate import Summary, score_episode, summarise
+from milepost.fit import Fitted, TrainConfig, fit, run_key
 from milepost.models import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.prepare import LeftOut, choose, training_set, with_encoder, with_statistics
+from milepost.models.sarm.prepare import LeftOut, choose, training_set, validation_set, with_encoder, with_statistics
+from milepost.processes import current
 from milepost.stages import Stages
-from milepost.store import atomic_path, require_writable, write_text
+from milepost.store import require_writable
 from milepost.types import DataError, Episode
 
 Tick = Callable[[int, int], None]
-CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. The optimiser's defaults are the paper's."""
-
-    steps: int = 5000
-    batch_size: int = 32
-    lr: float = 5e-5
-    weight_decay: float = 1e-3
-    warmup: float = 0.1
-    """Share of the steps spent warming up."""
-    clip: float = 1.0
-    seed: int = 0
-    device: str = "cpu"
-    checkpoint_s: float = 20.0
-    """Seconds between checkpoints."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+VALIDATION, ENOUGH = 0.1, 10
+"""Share of the training scenes kept aside where nobody says (`TrainConfig.validation` None), and from how many training episodes on."""
+WINDOWS = 256
+"""Windows of the episodes kept aside that an evaluation looks at."""
 
 
 PRESETS = {
@@ -98,91 +77,31 @@ def split(episodes: Sequence[Episode], holdout: float, rng: np.random.Generator)
     return sorted(train, key=lambda e: e.index), sorted(held, key=lambda e: e.index)
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up to `lr`, then a cosine down to a tenth of it."""
-    warmup = max(1, round(config.warmup * config.steps))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    done = (step - warmup) / max(1, config.steps - warmup)
-    return config.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+def keep_aside(episodes: Sequence[Episode], share: float | None, seed: int) -> tuple[list[Episode], list[Episode]]:
+    """(to learn from, to choose the best checkpoint with) of the training episodes, split by scene as `split` does.
 
-
-def fit(
-    model: SARMModel,
-    sample: Callable[[int, np.random.Generator], dict[str, Tensor]],
-    *,
-    config: TrainConfig,
-    folder: Path,
-    key: str,
-    on_progress: Tick,
-) -> None:
-    """Train `model.loss(batch, generator)` on `sample(batch_size, rng)` for `config.steps` steps, logging to `folder/log.jsonl`.
-
-    `key` says what is being trained on what; a checkpoint with another key is not continued.
+    None is a tenth where there are at least 10 episodes, else nothing. DataError if a share was asked for and there are too few scenes:
+    a task and kind with one scene keeps it for learning, and a share of less than half a scene is none.
     """
-    model.to(config.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    start, log = _resume(model, optimizer, folder / CHECKPOINT, key)
-    saved = time.monotonic()
-    with _saved_on_interrupt(lambda: _checkpoint(model, optimizer, log, folder / CHECKPOINT, key)):
-        for step in range(start, config.steps):
-            batch = {k: v.to(config.device) for k, v in sample(config.batch_size, np.random.default_rng([config.seed, step])).items()}
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config)
-            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout draws from the global generator
-            loss, parts = model.loss(batch, torch.Generator().manual_seed(config.seed * 1_000_003 + step))
-            if not torch.isfinite(loss):
-                raise DataError(f"the loss became {loss.item()} at step {step}; lower --lr, or look for broken data with milepost info")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            log.append({"step": step, "lr": learning_rate(step, config), "grad_norm": norm.item(), **parts})
-            on_progress(step + 1, config.steps)
-            if time.monotonic() - saved > config.checkpoint_s:
-                _checkpoint(model, optimizer, log, folder / CHECKPOINT, key)
-                saved = time.monotonic()
-    write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
-
-
-@contextmanager
-def _saved_on_interrupt(save: Callable[[], None]) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        save()
-        raise
-
-
-def _checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, log: list[dict], path: Path, key: str) -> None:
-    with atomic_path(path) as temporary:
-        torch.save({"key": key, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log}, temporary)
-
-
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, key: str) -> tuple[int, list[dict]]:
-    if not path.is_file():
-        return 0, []
-    saved = torch.load(path, weights_only=True, map_location="cpu")
-    if saved["key"] != key:
-        return 0, []
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    return len(saved["log"]), saved["log"]
-
-
-def run_key(*parts: object) -> str:
-    """A short hash of everything that decides a run."""
-    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]
+    asked = VALIDATION if share is None else share
+    if not asked or (share is None and len(episodes) < ENOUGH):
+        return list(episodes), []
+    learn, aside = split(episodes, asked, np.random.default_rng([seed, 1]))
+    if share and not aside:
+        raise DataError(f"no scene can be kept aside: {asked:g} of {len(episodes)} training episodes; use a larger --validation, or 0")
+    return learn, aside
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained model, the episodes it never saw, and those it could not use."""
+    """A trained model, the episodes it learnt from, those that chose its checkpoint, those it never saw, and those it could not use."""
 
     model: SARMModel
     train_episodes: tuple[int, ...]
+    validation_episodes: tuple[int, ...]
     held_out: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
+    fitted: Fitted
 
 
 def train_sarm(
@@ -201,23 +120,36 @@ def train_sarm(
     stages: the dataset's own stage shares by head, where it has them. features: of this dataset by the encoder `config` names; without,
     they are made and not kept. on_stage(name): gives a progress callback for each part.
     """
+    peers = current()
     features = features or FeatureCache(None, "", encoder=load_encoder(config.encoder, device=train.device, text_width=config.text_dim))
-    require_writable(folder)
+    if peers.first:
+        require_writable(folder)
     rng = np.random.default_rng(train.seed)
     learn, held = split(episodes, holdout, rng)
     usable, left_out = choose(learn, config)
+    usable, aside = keep_aside(usable, train.validation, train.seed)
     config = with_encoder(with_statistics(config, usable, stages), features.encoder)
     torch.manual_seed(train.seed)
-    model = SARMModel(config)
+    model = _seeing_through(SARMModel(config), features)
+    with peers.first_first():  # one process fills the cache, the others read it
+        seen = list(features.stream([*usable, *aside], config.cameras))
+    data = training_set(model, usable, seen[: len(usable)], rng)
+    windows = validation_set(model, aside, seen[len(usable) :]).plain(WINDOWS) if aside else {}
+    train = train.with_steps(len(data.rows), peers.world)
+    used = [[(e.index, e.length, e.task) for e in group] for group in (usable, aside)]
+    key = run_key(dataclasses.asdict(config), train.deciding(), used, peers.world)
+    evaluate = partial(model.judge, windows) if aside else None
+    fitted = fit(model, data.sample, config=train, folder=folder, key=key, on_progress=on_stage("train"), evaluate=evaluate)
+    if aside and peers.first:
+        model = _seeing_through(SARMModel.from_pretrained(folder), features)  # the best; `model` is the last
+    learnt, chose, kept_out = (tuple(episode.index for episode in group) for group in (usable, aside, held))
+    return Trained(model.to("cpu").eval(), learnt, chose, kept_out, tuple(left_out), fitted)
+
+
+def _seeing_through(model: SARMModel, features: FeatureCache) -> SARMModel:
     model.cache = features
     model.use_encoder(features.encoder)
-    seen = list(features.stream(usable, config.cameras))
-    data = training_set(model, usable, seen, rng)
-    key = run_key(dataclasses.asdict(config), dataclasses.asdict(train), [(e.index, e.length, e.task) for e in usable])
-    fit(model, data.sample, config=train, folder=folder, key=key, on_progress=on_stage("train"))
-    model.save_pretrained(folder)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Trained(model.to("cpu").eval(), tuple(e.index for e in usable), tuple(e.index for e in held), tuple(left_out))
+    return model
 
 
 def evaluate_held_out(model: SARMModel, held: Sequence[Episode], *, on_progress: Tick, seed: int) -> dict[str, Summary]:

@@ -1,8 +1,14 @@
-"""Train a reward model on a dataset. The model folder holds config, weights, log, a model card and the held-out table."""
+"""Train a reward model on a dataset. The model folder holds config, weights, log, a model card and the held-out table.
+
+Several GPUs: accelerate launch --multi_gpu --num_processes 2 -m milepost.cli train DATASET --output-dir ...
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,13 +16,17 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from milepost.commands.options import feature_cache, parse_episodes, resolve_device
-from milepost.console import bars, say, table, warn
+from milepost.console import Tick, bars, say, table, warn
 from milepost.embed import load_encoder
 from milepost.evaluate import summary_table
+from milepost.fit import CHECKPOINT, TrainConfig
+from milepost.hub import require_repository, upload_model
 from milepost.lerobot import open_dataset
 from milepost.model_card import save_card
 from milepost.models.sarm import AnnotationMode, SARMConfig
-from milepost.train import PRESETS, TrainConfig, evaluate_held_out, train_sarm
+from milepost.processes import joined, launched, own_device
+from milepost.tracking import Tracker, Tracking, require_trackers
+from milepost.train import PRESETS, Trained, evaluate_held_out, train_sarm
 from milepost.types import DataError
 
 
@@ -37,14 +47,40 @@ class Args:
     """Do not keep the frames' features on disk, where they are in half precision."""
     image_key: tuple[str, ...] = ()
     """Camera or cameras to look at; default: all of the dataset's."""
+    state_key: str | None = None
+    """Column of the robot states; default: observation.state."""
     n_obs_steps: int | None = None
     gap_s: float | None = None
     """Seconds between the frames of the window."""
+    frame_gap: int | None = None
+    """The same in frames, whatever the frame rate."""
+    window: Literal["causal", "centred"] | None = None
+    """causal (default): nothing after now, works online. centred: LeRobot's, which looks ahead."""
     steps: int | None = None
+    epochs: float | None = None
+    """Instead of --steps: passes over the labelled training frames."""
     batch_size: int | None = None
+    """Samples a step, of each process."""
     lr: float | None = None
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] | None = None
+    """Default: what accelerate launch was told, else auto: bf16 on a CUDA GPU that has it, no on a CPU."""
     holdout: float = 0.1
     """Share of the start scenes (or episodes) kept out of training and evaluated on."""
+    validation: float | None = None
+    """Share of the training scenes kept aside to choose the best checkpoint, never one held out; 0 keeps the last checkpoint.
+    Default: 0.1 where there are at least 10 training episodes, else 0."""
+    eval_every: int | None = None
+    """Steps between evaluations; default: a twentieth of the steps."""
+    patience: int | None = None
+    """Stop after that many evaluations without a better one; default: never."""
+    log_to: tuple[Tracker, ...] = ()
+    """Besides log.jsonl: tensorboard, wandb, trackio."""
+    project: str = "milepost"
+    """Project name for --log-to."""
+    run_name: str | None = None
+    """Run name for --log-to; default: the name of the output folder."""
+    push_to_hub: str | None = None
+    """Upload card, config and weights to this Hub repository, owner/name, made private if it is not there."""
     episodes: str | None = None
     """Episodes to use, such as 0-9,12; default: all."""
     revision: str | None = None
@@ -65,8 +101,7 @@ def _changed(config: Config, **fields: Any) -> Config:
 
 
 def main(args: Args) -> int:
-    if (args.output_dir / "config.json").exists() and not args.overwrite:
-        raise DataError(f"there is a trained model in {args.output_dir} already; use --overwrite or another --output-dir")
+    _check(args)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     cameras = args.image_key or tuple(dataset.cameras)
     if not cameras:
@@ -77,20 +112,26 @@ def main(args: Args) -> int:
     sarm, train = PRESETS[args.preset]
     sarm = _changed(
         sarm, annotation_mode=args.annotation_mode, image_key=cameras[0], more_image_keys=cameras[1:],
-        n_obs_steps=args.n_obs_steps, gap_s=args.gap_s,
+        state_key=args.state_key, n_obs_steps=args.n_obs_steps, gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window,
     )  # fmt: skip
-    device = resolve_device(args.device)
     if args.encoder is not None:
         sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
-    train = _changed(train, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed, device=device)
-    episodes = [dataset[i] for i in range(len(dataset))]
-    stages = dataset.stages
+    device = own_device(_device(args.device))
+    train = _changed(
+        train, steps=args.steps, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, seed=args.seed, device=device,
+        mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), eval_every=args.eval_every,
+        patience=args.patience, tracking=Tracking(args.log_to, args.project, args.run_name),
+    )  # fmt: skip
+    train = dataclasses.replace(train, validation=args.validation)
     encoder = load_encoder(sarm.encoder, device=device, text_width=sarm.text_dim)
-    with bars() as bar:
+    with joined(device) as peers, bars() if peers.first else _silent() as bar:
         features = feature_cache(dataset, encoder, keep=not args.no_cache, tick=bar("read and encode frames"))
+        episodes = [dataset[i] for i in range(len(dataset))]
         trained = train_sarm(
-            episodes, sarm, train, folder=args.output_dir, stages=stages, holdout=args.holdout, features=features, on_stage=bar
+            episodes, sarm, train, folder=args.output_dir, stages=dataset.stages, holdout=args.holdout, features=features, on_stage=bar
         )
+        if not peers.first:
+            return 0
         held = [episode for episode in episodes if episode.index in trained.held_out]
         summaries = evaluate_held_out(trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed) if held else {}
     for left in trained.left_out:
@@ -98,5 +139,41 @@ def main(args: Args) -> int:
     save_card(args.output_dir, trained, dataset.name, summaries)
     if summaries:
         table(f"{len(held)} held-out episodes (95 % intervals over episodes)", *summary_table(summaries))
-    say(f"model: {args.output_dir}")
+    _say_what_came_out(args, trained)
     return 0
+
+
+def _check(args: Args) -> None:
+    """What can be refused before any work."""
+    folder = args.output_dir
+    if (folder / "config.json").exists() and not (args.overwrite or (folder / CHECKPOINT).exists()):
+        raise DataError(f"there is a trained model in {folder} already; use --overwrite or another --output-dir")
+    if args.steps is not None and args.epochs is not None:
+        raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} say two things; give one")
+    if args.push_to_hub is not None:
+        require_repository(args.push_to_hub)
+    require_trackers(args.log_to)
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and launched() == 1:
+        warn(
+            "accelerate launch --cpu started one process only; for several: accelerate launch --multi_gpu --num_processes N, without --cpu"
+        )
+
+
+def _device(name: str) -> str:
+    """The device asked for; "auto" also heeds `accelerate launch --cpu`."""
+    return "cpu" if name == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else resolve_device(name)
+
+
+@contextmanager
+def _silent() -> Iterator[Callable[[str], Tick]]:
+    yield lambda name: lambda done, total: None
+
+
+def _say_what_came_out(args: Args, trained: Trained) -> None:
+    fitted = trained.fitted
+    if trained.validation_episodes:
+        aside = f"{len(trained.validation_episodes)} episodes kept aside for it"
+        say(f"best after step {fitted.kept} of {fitted.steps} (validation loss {fitted.scores['validation_loss']:.4f}, {aside})")
+    say(f"model: {args.output_dir}")
+    if args.push_to_hub is not None:
+        say(f"uploaded: {upload_model(args.output_dir, args.push_to_hub, private=True)}")

@@ -21,6 +21,10 @@ from milepost.stages import targets
 from milepost.types import DataError, Episode, Segment
 from milepost.windows import causal, centred, rewind
 
+STATE = "observation.state"
+"""The state every LeRobot dataset has, which is `Episode.state`; others are in its columns."""
+Words = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
+
 VERBS = ("move", "grasp", "rotate", "push", "pull", "slide", "lift", "place", "fold", "wipe", "stack", "pour")
 NOUNS = (
     "the red cup", "a towel", "the left button", "the basket", "a spoon", "the blue block", "the lid", "the cable", "a bottle",
@@ -43,6 +47,17 @@ def look(
     if config.window == "centred":
         return centred(at, config.n_obs_steps, gap, length)
     return causal(at, config.n_obs_steps, gap)
+
+
+def state_of(episode: Episode, config: SARMConfig) -> Float[np.ndarray, "T S"]:
+    """The robot state the model looks at: `config.state_key`'s column. DataError if the episode has no such numbers."""
+    if config.state_key == STATE:
+        return episode.state
+    column = episode.columns.get(config.state_key)
+    if column is None or not np.issubdtype(column.dtype, np.number):
+        numbers = [name for name, values in episode.columns.items() if np.issubdtype(values.dtype, np.number)]
+        raise DataError(f"episode {episode.index} has no state '{config.state_key}'; it has: {', '.join([STATE, *numbers])}")
+    return column.reshape(episode.length, -1).astype(np.float32)
 
 
 def pad_state(state: Float[np.ndarray, "T S"], config: SARMConfig) -> Float[np.ndarray, "T Z"]:
@@ -95,10 +110,7 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
             ) from error
         if config.unfinished == "zero":
             tau[head] = np.where((stage[head] >= 0) & np.isnan(tau[head]), 0, tau[head]).astype(np.float32)
-    return LabelledEpisode(features, pad_state(episode.state, config), episode.task, config.gap(episode.fps), stage, tau)
-
-
-Words = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
+    return LabelledEpisode(features, pad_state(state_of(episode, config), config), episode.task, config.gap(episode.fps), stage, tau)
 
 
 class TrainingSet:
@@ -154,6 +166,16 @@ class TrainingSet:
         }
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
+    def plain(self, most: int) -> dict[str, Tensor]:
+        """Up to `most` windows spread evenly over the labelled frames, like `sample`'s but nothing drawn: no rewind, noise or lie."""
+        row = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int))]
+        number = np.searchsorted(self.starts, row, side="right") - 1
+        start, true = self.starts[number][:, None], np.zeros(len(row), dtype=bool)
+        frames, valid = look(row - start[:, 0], self.config, self.episodes[0].gap, np.diff(self.starts)[number][:, None])
+        text = self.words([self.episodes[n].task for n in number])
+        arrays = {**self._inputs(start + frames, valid), "text": text, **self._labels(start + frames, valid, true)}
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
     def _lerobot_rewind(
         self, at: np.ndarray, gap: int, frames: np.ndarray, valid: np.ndarray, *, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -165,9 +187,9 @@ class TrainingSet:
         both = np.concatenate([frames, shown], axis=1), np.concatenate([frames, told], axis=1)
         return *both, np.concatenate([valid, back], axis=1)
 
-    def _inputs(self, gather: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _inputs(self, gather: np.ndarray, valid: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         images, state = self.features[gather].astype(np.float32, copy=False), self.state[gather]
-        if self.noise:
+        if self.noise and rng is not None:
             images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.noise)
         if self.config.samples == "lerobot":  # padding is blanked there, and its loss looks at what comes out
             images, state = np.where(valid[:, :, None, None], images, 0), np.where(valid[:, :, None], state, 0)

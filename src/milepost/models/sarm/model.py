@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from milepost.embed import Encoder, FeatureCache, PixelEncoder, load_encoder
 from milepost.embed.clip import Precision
 from milepost.hub import find_model, upload_model
-from milepost.models.sarm.batches import look, pad_state
+from milepost.models.sarm.batches import look, pad_state, state_of
 from milepost.models.sarm.checkpoint import (
     StateStats,
     misfits,
@@ -36,6 +36,7 @@ from milepost.models.sarm.checkpoint import (
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.network import StreamTransformer
 from milepost.models.sarm.online import History
+from milepost.processes import ALONE, Peers
 from milepost.types import DataError, Episode, Progress
 from milepost.windows import interpolate, strided
 
@@ -124,37 +125,85 @@ class SARMModel(nn.Module):
 
     # Training
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None, peers: Peers = ALONE
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage cross-entropy + within-stage squared error, over valid frames with a known label, summed over the heads.
 
-        `batch` is `TrainingSet.sample`'s. `config.loss="lerobot"`: over all frames, an unknown label being stage 0, tau 0.
-        Returns the scalar loss and its parts by name.
+        `batch` is `TrainingSet.sample`'s, on any device: labels that are on the CPU are counted there, and a GPU need not be waited for.
+        `config.loss="lerobot"`: over all frames, an unknown label being stage 0, tau 0.
+        Returns the scalar loss and its parts by name, "loss" among them. With `peers`, this is one process's part of one batch: means are
+        over the labels of all of them, so that the sum over the processes is what one process would get for the whole batch.
         """
-        inputs = (batch["images"], batch["text"], batch["state"], batch["valid"])
+        return self._loss(batch, generator, peers, ratio=self.config.gt_stage_ratio)
+
+    def _loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None, peers: Peers, *, ratio: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        labels = {head: self._labels(batch, head) for head in self.config.heads}
+        counts = self._counts(list(labels.values()), peers)
+        inputs = self._inputs(batch)
         seen = self.stage_model(*inputs)
         total = torch.zeros((), device=seen.device)
-        parts: dict[str, float] = {}
-        for head, stages in self.config.heads.items():
-            stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
-            if self.config.loss == "lerobot":
-                stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
-            logits = self.stage_model.heads[head](seen)
-            stage_loss = F.cross_entropy(logits.flatten(0, 1), stage.flatten(), ignore_index=-1)
-            told = self._told_stage(logits, stage, len(stages), generator)
+        parts: dict[str, Tensor] = {}
+        for (head, stages), (known_stages, known_taus) in zip(self.config.heads.items(), counts, strict=True):
+            stage, tau, places = (label.to(self.device, non_blocking=True) for label in labels[head])
+            logits = self.stage_model.heads[head](seen).float()
+            stage_loss = F.cross_entropy(logits.flatten(0, 1), stage.flatten(), ignore_index=-1, reduction="sum") / known_stages
+            told = self._told_stage(logits, stage, len(stages), generator, peers=peers, ratio=ratio)
             inside = self.subtask_model(*inputs, stage=told)
-            predicted = self.subtask_model.heads[head](inside).squeeze(-1).sigmoid()
-            known = ~torch.isnan(tau)
-            tau_loss = F.mse_loss(predicted[known], tau[known]) if known.any() else predicted.sum() * 0
+            predicted = self.subtask_model.heads[head](inside).float().sigmoid().flatten()
+            tau_loss = F.mse_loss(predicted[places], tau.flatten()[places], reduction="sum") / known_taus
             total = total + stage_loss + tau_loss
-            parts |= {f"{head}_stage_loss": stage_loss.item(), f"{head}_tau_loss": tau_loss.item()}
-        return total, parts | {"loss": total.item()}
+            parts |= {f"{head}_stage_loss": stage_loss.detach(), f"{head}_tau_loss": tau_loss.detach()}
+        return total, parts | {"loss": total.detach()}
 
-    def _told_stage(self, logits: Tensor, stage: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
-        """One-hot (B, L, K): the true stage for `gt_stage_ratio` of the samples, the predicted one for the rest and where unknown."""
-        coins = 1 if self.config.loss == "lerobot" else len(stage)
-        draw = torch.rand(coins, 1, generator=generator).to(stage.device)
-        use_truth = (draw < self.config.gt_stage_ratio) & (stage >= 0)
+    def _inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        images, text, state, valid = (batch[name].to(self.device, non_blocking=True) for name in ("images", "text", "state", "valid"))
+        return images, text, state, valid
+
+    def _labels(self, batch: Mapping[str, Tensor], head: str) -> tuple[Tensor, Tensor, Tensor]:
+        """stage (B, L), tau (B, L), and which of the B * L taus are known."""
+        stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
+        if self.config.loss == "lerobot":
+            stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
+        return stage, tau, (~torch.isnan(tau)).flatten().nonzero().squeeze(1)
+
+    def _counts(self, labels: Sequence[tuple[Tensor, Tensor, Tensor]], peers: Peers) -> Tensor | list[list[int]]:
+        """Known stages and known taus of each head, over all processes; at least 1."""
+        own = [[int((stage >= 0).sum()), len(places)] for stage, _, places in labels]
+        if peers.world == 1:
+            return [[max(1, count) for count in pair] for pair in own]
+        return peers.sum(torch.tensor(own, dtype=torch.float32, device=self.device)).clamp(min=1)
+
+    def _told_stage(
+        self, logits: Tensor, stage: Tensor, width: int, generator: torch.Generator | None, *, peers: Peers, ratio: float
+    ) -> Tensor:
+        """One-hot (B, L, K): the true stage for `ratio` of the samples, the predicted one for the rest and where unknown."""
+        if self.config.loss == "lerobot":
+            draw = torch.rand(1, 1, generator=generator)
+        else:
+            whole = len(stage) * peers.world
+            draw = torch.rand(whole, 1, generator=generator)[peers.part(whole)]
+        use_truth = (draw.to(stage.device) < ratio) & (stage >= 0)
         return F.one_hot(torch.where(use_truth, stage, logits.argmax(-1)), width).float()
+
+    @torch.no_grad()
+    def judge(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
+        """How it does on windows like `TrainingSet.plain`'s, the true stage never told: "validation_loss", and "validation_error".
+
+        The error is the mean distance of progress from its label at the current frame, of the finest head; absent if none is known there.
+        """
+        loss, _ = self._loss(windows, None, ALONE, ratio=0.0)
+        head = "dense" if "dense" in self.config.heads else "sparse"
+        stages, now = self.config.heads[head], self.config.now
+        stage, tau = (windows[f"{head}_{name}"][:, now].cpu() for name in ("stage", "tau"))
+        known = (stage >= 0) & ~torch.isnan(tau)
+        if not known.any():
+            return {"validation_loss": loss.item()}
+        progress = self.read(*self._inputs(windows), at=now)[f"{head}_progress"].float().cpu()
+        truth = torch.tensor(stages.starts)[stage] + torch.tensor(stages.shares)[stage] * tau
+        return {"validation_loss": loss.item(), "validation_error": (progress - truth)[known].abs().mean().item()}
 
     # Looking back at a recorded episode
 
@@ -191,7 +240,7 @@ class SARMModel(nn.Module):
         """
         wanted = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
         self.eval()
-        state = pad_state(episode.state, self.config)
+        state = pad_state(state_of(episode, self.config), self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
         gap = self.config.gap(episode.fps)
         parts = []

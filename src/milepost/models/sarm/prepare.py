@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from milepost.embed import Encoder
-from milepost.models.sarm.batches import TrainingSet, label_episode
+from milepost.models.sarm.batches import TrainingSet, label_episode, state_of
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.stages import Stages, finished, names_in_order, proportions
@@ -59,7 +59,7 @@ def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict
     for head in config.annotated_heads:
         stages = given.get(head) or _stages(episodes, head)
         fields[f"{head}_subtask_names"], fields[f"{head}_temporal_proportions"] = stages.names, stages.shares
-    state = np.concatenate([episode.state for episode in episodes]).astype(np.float64)
+    state = np.concatenate([state_of(episode, config) for episode in episodes]).astype(np.float64)
     fields["state_mean"] = tuple(float(x) for x in state.mean(axis=0))
     fields["state_std"] = tuple(float(x) for x in state.std(axis=0))
     return dataclasses.replace(config, **fields)
@@ -88,5 +88,10 @@ def training_set(model: SARMModel, episodes: Sequence[Episode], features: Sequen
         frames = np.concatenate(features)
         sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
         model.encoder.fit(frames[np.sort(sample)])
+    return validation_set(model, episodes, features)
+
+
+def validation_set(model: SARMModel, episodes: Sequence[Episode], features: Sequence[np.ndarray]) -> TrainingSet:
+    """The same for episodes kept aside, seen through an encoder already fitted; for `TrainingSet.plain`."""
     labelled = [label_episode(e, model.project(f), model.config) for e, f in zip(episodes, features, strict=True)]
     return TrainingSet(labelled, model.config, words=model.frozen.text)

@@ -1,0 +1,131 @@
+"""What a run says while it goes: `log.jsonl` always, TensorBoard, Weights & Biases or Trackio only if asked for.
+
+One line a step, flushed as it is written. A resumed run cuts the file back to the step it goes on from. Nothing is imported that was not
+asked for, and nothing is sent anywhere but to the tracker that was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+from milepost.store import write_text
+from milepost.types import DataError
+
+LOG = "log.jsonl"
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+Line = dict[str, int | float]
+Report = Callable[[Line], None]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where a run is shown besides `log.jsonl`, and under what names."""
+
+    to: tuple[str, ...] = ()
+    project: str = "milepost"
+    run_name: str | None = None
+    """Default: the name of the model folder."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.to if name not in get_args(Tracker)]
+        if unknown:
+            raise ValueError(f"there is no tracker '{unknown[0]}'; choose from {', '.join(get_args(Tracker))}")
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """DataError now, before hours of work, if a package asked for is not installed."""
+    for name in names:
+        _package(name)
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        importlib.import_module(name)
+        return importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
+    except ModuleNotFoundError as error:
+        raise DataError(f"logging to {name} needs its package: pip install {error.name or name}, or 'milepost[tracking]'") from error
+
+
+class Log:
+    """The log of one run, open: `with Log(...) as log: log.write(line)`. `key` names the run, so that a resumed one is the same one."""
+
+    def __init__(self, folder: Path, tracking: Tracking, *, start: int, key: str, settings: Mapping[str, Any]) -> None:
+        path = folder / LOG
+        write_text(path, "".join(json.dumps(line) + "\n" for line in _lines(path) if line["step"] < start))
+        self._file = path.open("a", encoding="utf-8")
+        name = tracking.run_name or folder.resolve().name
+        plain = {k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v) for k, v in settings.items()}
+        openers = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+        opened = [openers[to](folder, (tracking.project, name, key), start, plain) for to in tracking.to]
+        self._reports, self._closers = [report for report, _ in opened], [close for _, close in opened]
+
+    def write(self, line: Line) -> None:
+        """One step's numbers, among them `step`."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for report in self._reports:
+            report(line)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._file.close()
+        for close in self._closers:
+            close()
+
+
+def _lines(path: Path) -> list[Line]:
+    """What is in the log; a last line cut short by a crash is left out."""
+    found = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            found.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return found
+
+
+Names = tuple[str, str, str]
+"""Project, run, and the key of the run."""
+
+
+def _tensorboard(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
+    """Event files in `<folder>/tensorboard`. Events of steps that a resumed run repeats are marked as void."""
+    writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+    writer.add_text("settings", json.dumps(settings, indent=2), start)
+
+    def report(line: Line) -> None:
+        for name, value in line.items():
+            if name != "step":
+                writer.add_scalar(name, value, int(line["step"]))
+
+    return report, writer.close
+
+
+def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
+    """Offline with WANDB_MODE=offline: the run is then a folder in `<folder>/wandb`. A resumed run goes on under the same id."""
+    project, name, key = names
+    run = _package("wandb").init(project=project, name=name, id=f"{name}-{key}", resume="allow", dir=str(folder), config=settings)
+
+    def report(line: Line) -> None:
+        run.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
+
+    return report, run.finish
+
+
+def _trackio(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
+    project, name, key = names
+    trackio = _package("trackio")
+    trackio.init(project=project, name=f"{name}-{key}", resume="allow", config=settings)
+
+    def report(line: Line) -> None:
+        trackio.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
+
+    return report, trackio.finish
