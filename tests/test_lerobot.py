@@ -133,7 +133,9 @@ def test_legacy_columns_are_the_sparse_head(small):
     assert open_dataset(small.root)[0].segments == {"sparse": (Segment("all", 0, 9),)}
 
 
-@pytest.mark.parametrize(("starts", "ends"), [([0], [4, 9]), ([0, 4], []), ([0, 7], [4, 6]), ([0, -2], [4, 6]), ([0, None], [4, 6])])
+@pytest.mark.parametrize(
+    ("starts", "ends"), [([0], [4, 9]), ([0, 4], []), ([0, 7], [4, 6]), ([0, -2], [4, 6]), ([0, None], [4, 6]), ([0, 4], [4, 90])]
+)
 def test_broken_annotations_are_refused(small, starts, ends):
     annotate(small.root, "dense_", ["reach", "push"], starts, ends)
     with pytest.raises(DataError, match="episode 0: its dense annotation has"):

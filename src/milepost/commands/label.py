@@ -34,7 +34,7 @@ class Args:
     encoder: str | None = None
     """Instead of the encoder the model names: a folder or owner/name."""
     no_cache: bool = False
-    """Do not keep the frames' features on disk, where they are in half precision; progress moves by less than 1e-4."""
+    """Do not keep the frames' features on disk, where they are in half precision, which moves progress by up to about 1e-3."""
     precision: Precision = "float32"
     """What encoder and networks compute in."""
     output_path: Path | None = None
@@ -74,6 +74,7 @@ def main(args: Args) -> int:
     if path.exists() and not args.overwrite and read_progress(path).metadata.get(f"{METADATA_PREFIX}model_path") != args.model:
         raise DataError(f"{path} was made by another model; use --overwrite or another --output-path")
     settings: dict[str, Any] = {"episodes": args.episodes}
+    unread: list[str] = []
     with bars() as bar:
         tick = bar("label")
         if isinstance(model, SARMModel):
@@ -81,8 +82,11 @@ def main(args: Args) -> int:
             model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache, tick=bar("encode the episode's frames"))
         labelled = label(
             model, dataset, path, model_path=args.model, on_progress=tick,
-            on_unreadable=lambda _, error: warn(str(error)), options=options, **settings,
+            on_unreadable=lambda episode, error: unread.append(f"episode {episode.index} is left unknown: {error}"),
+            options=options, **settings,
         )  # fmt: skip
+    for line in unread:
+        warn(line)
     unknown = unknown_frames(labelled)
     curve = labelled.curve()
     if args.json:
