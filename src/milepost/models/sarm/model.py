@@ -9,6 +9,7 @@ dataset's own. In a causal window nothing after a frame changes its progress, so
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,23 +101,22 @@ class SARMModel(nn.Module):
         Returns the scalar loss and its parts by name.
         """
         inputs = (batch["images"], batch["text"], batch["state"], batch["valid"])
-        seen = self.stage_model(*inputs)
-        total = torch.zeros((), device=seen.device)
-        parts: dict[str, float] = {}
+        labels, told, losses = {}, [], {}
+        (seen,) = self.stage_model(*inputs).unbind(1)
         for head, stages in self.config.heads.items():
             stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
             if self.config.loss == "lerobot":
                 stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
             logits = self.stage_model.heads[head](seen)
-            stage_loss = F.cross_entropy(logits.flatten(0, 1), stage.flatten(), ignore_index=-1)
-            told = self._told_stage(logits, stage, len(stages), generator)
-            inside = self.subtask_model(*inputs, stage=told)
+            losses[f"{head}_stage_loss"] = F.cross_entropy(logits.flatten(0, 1), stage.flatten(), ignore_index=-1)
+            told.append(self._told_stage(logits, stage, len(stages), generator))
+            labels[head] = tau
+        for (head, tau), inside in zip(labels.items(), self.subtask_model(*inputs, stages=told).unbind(1), strict=True):
             predicted = self.subtask_model.heads[head](inside).squeeze(-1).sigmoid()
             known = ~torch.isnan(tau)
-            tau_loss = F.mse_loss(predicted[known], tau[known]) if known.any() else predicted.sum() * 0
-            total = total + stage_loss + tau_loss
-            parts |= {f"{head}_stage_loss": stage_loss.item(), f"{head}_tau_loss": tau_loss.item()}
-        return total, parts | {"loss": total.item()}
+            losses[f"{head}_tau_loss"] = F.mse_loss(predicted[known], tau[known]) if known.any() else predicted.sum() * 0
+        total = torch.stack(list(losses.values())).sum()
+        return total, {name: loss.item() for name, loss in {**losses, "loss": total}.items()}
 
     def _told_stage(self, logits: Tensor, stage: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
         """One-hot (B, L, K): the true stage for `gt_stage_ratio` of the samples, the predicted one for the rest and where unknown."""
@@ -202,32 +202,27 @@ class SARMModel(nn.Module):
         likeliest stage + tau, and {head}_progress, in [0, 1], (B,).
         """
         inputs = (images, text, state, valid)
-        everywhere = self.stage_model(*inputs)
-        seen = everywhere if at is None else everywhere[:, at]
+        expected = self.config.decode == "expected"
+        now, until_now = (slice(None), slice(None)) if at is None else (slice(at, at + 1), slice(at + 1))
+        names = list(self.config.heads if heads is None else heads)
+        (seen,) = self.stage_model(*inputs, places=now if expected else until_now).unbind(1)
+        logits = {head: self.stage_model.heads[head](seen) for head in names}
+        told = {head: _each_stage(logit, valid) if expected else [_one_hot(logit)] for head, logit in logits.items()}
+        inside = self.subtask_model(*inputs, stages=list(itertools.chain(*told.values())), places=now)
         out: dict[str, Tensor] = {}
-        for head in self.config.heads if heads is None else heads:
+        for head, states in zip(names, inside.split([len(told[head]) for head in names], dim=1), strict=True):
             stages = self.config.heads[head]
             starts = torch.tensor(stages.starts, dtype=torch.float32, device=seen.device)
             shares = torch.tensor(stages.shares, dtype=torch.float32, device=seen.device)
-            logits = self.stage_model.heads[head](seen)
-            probability = logits.softmax(-1)
+            each = self.subtask_model.heads[head](states).squeeze(-1).sigmoid().movedim(1, -1)
+            logit, each = (logits[head], each) if at is None else (logits[head][:, -1], each[:, 0])
+            probability = logit.softmax(-1)
             likeliest = probability.argmax(-1)
-            if self.config.decode == "expected":
-                told = torch.eye(len(stages), device=seen.device)[:, None, None].expand(-1, *valid.shape, -1)
-                each = torch.cat([self._tau(head, inputs, one, at) for one in told], dim=-1)
-                tau = each.gather(-1, likeliest[..., None]).squeeze(-1)
-                value = (probability * (starts + shares * each)).sum(-1)
-            else:
-                told = F.one_hot(self.stage_model.heads[head](everywhere).argmax(-1), len(stages)).float()
-                tau = self._tau(head, inputs, told, at).squeeze(-1)
-                value = starts[likeliest] + shares[likeliest] * tau
-            found = {"logits": logits, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
+            tau = each.gather(-1, likeliest[..., None] if expected else torch.zeros_like(likeliest)[..., None]).squeeze(-1)
+            value = (probability * (starts + shares * each)).sum(-1) if expected else starts[likeliest] + shares[likeliest] * tau
+            found = {"logits": logit, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
             out |= {f"{head}_{name}": tensor for name, tensor in found.items()}
         return out
-
-    def _tau(self, head: str, inputs: tuple[Tensor, ...], told: Tensor, at: int | None) -> Tensor:
-        inside = self.subtask_model(*inputs, stage=told)
-        return self.subtask_model.heads[head](inside if at is None else inside[:, at]).sigmoid()
 
     # While the robot moves
 
@@ -313,3 +308,13 @@ class SARMModel(nn.Module):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(Path(folder), repo_id, private=private)
+
+
+def _one_hot(logits: Float[Tensor, "B P K"]) -> Float[Tensor, "B P K"]:
+    """The likeliest stage of each place."""
+    return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+
+
+def _each_stage(logits: Float[Tensor, "B P K"], valid: Bool[Tensor, "B L"]) -> list[Float[Tensor, "B L K"]]:
+    """K hypotheses: all of the window is in that stage."""
+    return [one.expand(*valid.shape, -1) for one in torch.eye(logits.shape[-1], device=logits.device)]
