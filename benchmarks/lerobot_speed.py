@@ -78,7 +78,7 @@ def spread_out(model: Any, folder: Path) -> None:
             seen: dict[str, list[torch.Tensor]] = {name: [] for name in network.heads}
             hooks = [
                 module.register_forward_hook(
-                    lambda _, args, __, name=name: seen[name].append(args[0][..., -1, :].reshape(-1, model.config.hidden_dim))
+                    lambda _, args, __, name=name, seen=seen: seen[name].append(args[0][..., -1, :].reshape(-1, model.config.hidden_dim))
                 )
                 for name, module in network.heads.items()
             ]
