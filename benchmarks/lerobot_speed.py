@@ -11,8 +11,9 @@ small vocabulary) and random SARMs of LeRobot's default size. `label` and `train
 and stage probabilities frame by frame and exits 1 if they differ by more than 1e-4.
 
 LeRobot's labelling is its own `compute_sarm_progress`, timed from one frame's stage network to the next one's; STRIDE is its --stride,
-and only the frames it computes are counted and compared. Its training step is its data loader (no workers, as we have none), its processor (13
-pictures a sample through CLIP), and its forward, backward, clipping and AdamW. Ours is `TrainingSet.sample` on kept features and the same.
+and only the frames it computes are counted and compared. Its training step is its data loader (no workers, as we have none), its
+processor (13 pictures a sample through CLIP), forward, backward, clipping and AdamW; ours is `TrainingSet.sample` on kept features
+and the same. "Bare" is PyTorch's own encoder over every token of ready windows, and one CLIP forward a frame.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def fit(
     `key` says what is being trained on what; a checkpoint with another key is not continued.
     """
     model.to(config.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     start, log = _resume(model, optimizer, folder / CHECKPOINT, key)
     saved = time.monotonic()
     with _saved_on_interrupt(lambda: _checkpoint(model, optimizer, log, folder / CHECKPOINT, key)):

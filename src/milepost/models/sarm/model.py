@@ -10,7 +10,7 @@ dataset's own. In a causal window nothing after a frame changes its progress, so
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -102,12 +102,12 @@ class SARMModel(nn.Module):
         """
         inputs = (batch["images"], batch["text"], batch["state"], batch["valid"])
         labels, told, losses = {}, [], {}
-        (seen,) = self.stage_model(*inputs).unbind(1)
+        said = self._stage_logits(inputs, self.config.heads, slice(None))
         for head, stages in self.config.heads.items():
             stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
             if self.config.loss == "lerobot":
                 stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
-            logits = self.stage_model.heads[head](seen)
+            logits = said[head]
             losses[f"{head}_stage_loss"] = F.cross_entropy(logits.flatten(0, 1), stage.flatten(), ignore_index=-1)
             told.append(self._told_stage(logits, stage, len(stages), generator))
             labels[head] = tau
@@ -143,7 +143,7 @@ class SARMModel(nn.Module):
         *,
         text: Float[np.ndarray, "M"] | None = None,
         heads: Sequence[str] | None = None,
-        batch: int = 256,
+        batch: int = 32,
     ) -> Progress:
         """`predict` from features already computed; the images are not read. `text`: those of the instruction, else computed here."""
         wanted = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
@@ -205,15 +205,14 @@ class SARMModel(nn.Module):
         expected = self.config.decode == "expected"
         now, until_now = (slice(None), slice(None)) if at is None else (slice(at, at + 1), slice(at + 1))
         names = list(self.config.heads if heads is None else heads)
-        (seen,) = self.stage_model(*inputs, places=now if expected else until_now).unbind(1)
-        logits = {head: self.stage_model.heads[head](seen) for head in names}
+        logits = self._stage_logits(inputs, names, now if expected else until_now)
         told = {head: _each_stage(logit, valid) if expected else [_one_hot(logit)] for head, logit in logits.items()}
         inside = self.subtask_model(*inputs, stages=list(itertools.chain(*told.values())), places=now)
         out: dict[str, Tensor] = {}
         for head, states in zip(names, inside.split([len(told[head]) for head in names], dim=1), strict=True):
             stages = self.config.heads[head]
-            starts = torch.tensor(stages.starts, dtype=torch.float32, device=seen.device)
-            shares = torch.tensor(stages.shares, dtype=torch.float32, device=seen.device)
+            starts = torch.tensor(stages.starts, dtype=torch.float32, device=images.device)
+            shares = torch.tensor(stages.shares, dtype=torch.float32, device=images.device)
             each = self.subtask_model.heads[head](states).squeeze(-1).sigmoid().movedim(1, -1)
             logit, each = (logits[head], each) if at is None else (logits[head][:, -1], each[:, 0])
             probability = logit.softmax(-1)
@@ -223,6 +222,13 @@ class SARMModel(nn.Module):
             found = {"logits": logit, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
             out |= {f"{head}_{name}": tensor for name, tensor in found.items()}
         return out
+
+    def _stage_logits(self, inputs: tuple[Tensor, ...], heads: Iterable[str], places: slice) -> dict[str, Float[Tensor, "B P K"]]:
+        """What the stage network says. Where every head has one stage it has nothing to say, is not asked and learns nothing: zeros."""
+        if all(len(self.config.heads[head]) == 1 for head in heads):
+            return {head: torch.zeros_like(inputs[3][:, places, None], dtype=torch.float32) for head in heads}
+        (seen,) = self.stage_model(*inputs, places=places).unbind(1)
+        return {head: self.stage_model.heads[head](seen) for head in heads}
 
     # While the robot moves
 
