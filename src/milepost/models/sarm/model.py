@@ -213,7 +213,7 @@ class SARMModel(nn.Module):
             stages = self.config.heads[head]
             starts = torch.tensor(stages.starts, dtype=torch.float32, device=images.device)
             shares = torch.tensor(stages.shares, dtype=torch.float32, device=images.device)
-            each = self.subtask_model.heads[head](states).squeeze(-1).sigmoid().movedim(1, -1)
+            each = self.subtask_model.heads[head](states).squeeze(-1).float().sigmoid().movedim(1, -1)
             logit, each = (logits[head], each) if at is None else (logits[head][:, -1], each[:, 0])
             probability = logit.softmax(-1)
             likeliest = probability.argmax(-1)
@@ -228,7 +228,7 @@ class SARMModel(nn.Module):
         if all(len(self.config.heads[head]) == 1 for head in heads):
             return {head: torch.zeros_like(inputs[3][:, places, None], dtype=torch.float32) for head in heads}
         (seen,) = self.stage_model(*inputs, places=places).unbind(1)
-        return {head: self.stage_model.heads[head](seen) for head in heads}
+        return {head: self.stage_model.heads[head](seen).float() for head in heads}
 
     # While the robot moves
 
