@@ -195,7 +195,7 @@ class Run:
         self.peers, self.device, self.dtype = current(), torch.device(config.device), precision(config)
         model.to(self.device).train()
         self.parameters: list[nn.Parameter] = list(model.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.scores: dict[str, float] = {}

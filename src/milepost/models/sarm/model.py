@@ -9,6 +9,7 @@ dataset's own. In a causal window nothing after a frame changes its progress, so
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -143,20 +144,19 @@ class SARMModel(nn.Module):
         labels = {head: self._labels(batch, head) for head in self.config.heads}
         counts = self._counts(list(labels.values()), peers)
         inputs = self._inputs(batch)
-        seen = self.stage_model(*inputs)
-        total = torch.zeros((), device=seen.device)
-        parts: dict[str, Tensor] = {}
-        for (head, stages), (known_stages, known_taus) in zip(self.config.heads.items(), counts, strict=True):
-            stage, tau, places = (label.to(self.device, non_blocking=True) for label in labels[head])
-            logits = self.stage_model.heads[head](seen).float()
-            stage_loss = F.cross_entropy(logits.flatten(0, 1), stage.flatten(), ignore_index=-1, reduction="sum") / known_stages
-            told = self._told_stage(logits, stage, len(stages), generator, peers=peers, ratio=ratio)
-            inside = self.subtask_model(*inputs, stage=told)
+        said = self._stage_logits(inputs, self.config.heads, slice(None))
+        there = {head: tuple(label.to(self.device, non_blocking=True) for label in labels[head]) for head in labels}
+        losses, told = {}, []
+        for (head, (stage, _, _)), (known_stages, _) in zip(there.items(), counts, strict=True):
+            stage_loss = F.cross_entropy(said[head].flatten(0, 1), stage.flatten(), ignore_index=-1, reduction="sum")
+            losses[f"{head}_stage_loss"] = stage_loss / known_stages
+            told.append(self._told_stage(said[head], stage, generator, peers=peers, ratio=ratio))
+        hidden = self.subtask_model(*inputs, stages=told).unbind(1)
+        for (head, (_, tau, places)), (_, known_taus), inside in zip(there.items(), counts, hidden, strict=True):
             predicted = self.subtask_model.heads[head](inside).float().sigmoid().flatten()
-            tau_loss = F.mse_loss(predicted[places], tau.flatten()[places], reduction="sum") / known_taus
-            total = total + stage_loss + tau_loss
-            parts |= {f"{head}_stage_loss": stage_loss.detach(), f"{head}_tau_loss": tau_loss.detach()}
-        return total, parts | {"loss": total.detach()}
+            losses[f"{head}_tau_loss"] = F.mse_loss(predicted[places], tau.flatten()[places], reduction="sum") / known_taus
+        total = torch.stack(list(losses.values())).sum()
+        return total, {name: loss.detach() for name, loss in {**losses, "loss": total}.items()}
 
     def _inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images, text, state, valid = (batch[name].to(self.device, non_blocking=True) for name in ("images", "text", "state", "valid"))
@@ -176,9 +176,7 @@ class SARMModel(nn.Module):
             return [[max(1, count) for count in pair] for pair in own]
         return peers.sum(torch.tensor(own, dtype=torch.float32, device=self.device)).clamp(min=1)
 
-    def _told_stage(
-        self, logits: Tensor, stage: Tensor, width: int, generator: torch.Generator | None, *, peers: Peers, ratio: float
-    ) -> Tensor:
+    def _told_stage(self, logits: Tensor, stage: Tensor, generator: torch.Generator | None, *, peers: Peers, ratio: float) -> Tensor:
         """One-hot (B, L, K): the true stage for `ratio` of the samples, the predicted one for the rest and where unknown."""
         if self.config.loss == "lerobot":
             draw = torch.rand(1, 1, generator=generator)
@@ -186,7 +184,7 @@ class SARMModel(nn.Module):
             whole = len(stage) * peers.world
             draw = torch.rand(whole, 1, generator=generator)[peers.part(whole)]
         use_truth = (draw.to(stage.device) < ratio) & (stage >= 0)
-        return F.one_hot(torch.where(use_truth, stage, logits.argmax(-1)), width).float()
+        return F.one_hot(torch.where(use_truth, stage, logits.argmax(-1)), logits.shape[-1]).float()
 
     @torch.no_grad()
     def judge(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
@@ -232,7 +230,7 @@ class SARMModel(nn.Module):
         text: Float[np.ndarray, "M"] | None = None,
         heads: Sequence[str] | None = None,
         at: Int[np.ndarray, "N"] | None = None,
-        batch: int = 256,
+        batch: int = 32,
     ) -> Progress:
         """`predict` from features already computed; the images are not read.
 
@@ -298,36 +296,34 @@ class SARMModel(nn.Module):
         likeliest stage + tau, and {head}_progress, in [0, 1], (B,).
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self._read((images, text, state, valid), at, self.config.heads if heads is None else heads)
+            return self._read((images, text, state, valid), at, list(self.config.heads if heads is None else heads))
 
-    def _read(self, inputs: tuple[Tensor, ...], at: int | None, heads: Iterable[str]) -> dict[str, Tensor]:
-        everywhere = self.stage_model(*inputs)
-        seen = everywhere if at is None else everywhere[:, at]
-        valid = inputs[-1]
+    def _read(self, inputs: tuple[Tensor, ...], at: int | None, names: list[str]) -> dict[str, Tensor]:
+        expected = self.config.decode == "expected"
+        now, until_now = (slice(None), slice(None)) if at is None else (slice(at, at + 1), slice(at + 1))
+        logits = self._stage_logits(inputs, names, now if expected else until_now)
+        told = {head: _each_stage(logit, inputs[3]) if expected else [_one_hot(logit)] for head, logit in logits.items()}
+        inside = self.subtask_model(*inputs, stages=list(itertools.chain(*told.values())), places=now)
         out: dict[str, Tensor] = {}
-        for head in heads:
+        for head, states in zip(names, inside.split([len(told[head]) for head in names], dim=1), strict=True):
             stages = self.config.heads[head]
-            starts = torch.tensor(stages.starts, dtype=torch.float32, device=seen.device)
-            shares = torch.tensor(stages.shares, dtype=torch.float32, device=seen.device)
-            logits = self.stage_model.heads[head](seen).float()
-            probability = logits.softmax(-1)
+            starts, shares = (torch.tensor(each, dtype=torch.float32, device=self.device) for each in (stages.starts, stages.shares))
+            each = self.subtask_model.heads[head](states).squeeze(-1).float().sigmoid().movedim(1, -1)
+            logit, each = (logits[head], each) if at is None else (logits[head][:, -1], each[:, 0])
+            probability = logit.softmax(-1)
             likeliest = probability.argmax(-1)
-            if self.config.decode == "expected":
-                told = torch.eye(len(stages), device=seen.device)[:, None, None].expand(-1, *valid.shape, -1)
-                each = torch.cat([self._tau(head, inputs, one, at) for one in told], dim=-1)
-                tau = each.gather(-1, likeliest[..., None]).squeeze(-1)
-                value = (probability * (starts + shares * each)).sum(-1)
-            else:
-                told = F.one_hot(self.stage_model.heads[head](everywhere).argmax(-1), len(stages)).float()
-                tau = self._tau(head, inputs, told, at).squeeze(-1)
-                value = starts[likeliest] + shares[likeliest] * tau
-            found = {"logits": logits, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
+            tau = each.gather(-1, likeliest[..., None] if expected else torch.zeros_like(likeliest)[..., None]).squeeze(-1)
+            value = (probability * (starts + shares * each)).sum(-1) if expected else starts[likeliest] + shares[likeliest] * tau
+            found = {"logits": logit, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
             out |= {f"{head}_{name}": tensor for name, tensor in found.items()}
         return out
 
-    def _tau(self, head: str, inputs: tuple[Tensor, ...], told: Tensor, at: int | None) -> Tensor:
-        inside = self.subtask_model(*inputs, stage=told)
-        return self.subtask_model.heads[head](inside if at is None else inside[:, at]).float().sigmoid()
+    def _stage_logits(self, inputs: tuple[Tensor, ...], heads: Iterable[str], places: slice) -> dict[str, Float[Tensor, "B P K"]]:
+        """What the stage network says. Where every head has one stage it has nothing to say, is not asked and learns nothing: zeros."""
+        if all(len(self.config.heads[head]) == 1 for head in heads):
+            return {head: torch.zeros_like(inputs[3][:, places, None], dtype=torch.float32) for head in heads}
+        (seen,) = self.stage_model(*inputs, places=places).unbind(1)
+        return {head: self.stage_model.heads[head](seen).float() for head in heads}
 
     # While the robot moves
 
@@ -432,3 +428,13 @@ def _at_frames(array: Float[np.ndarray, "N *K"], frames: Int[np.ndarray, "N"], l
     out = np.full((length, *array.shape[1:]), np.nan, dtype=np.float32)
     out[frames] = array
     return out
+
+
+def _one_hot(logits: Float[Tensor, "B P K"]) -> Float[Tensor, "B P K"]:
+    """The likeliest stage of each place."""
+    return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+
+
+def _each_stage(logits: Float[Tensor, "B P K"], valid: Bool[Tensor, "B L"]) -> list[Float[Tensor, "B L K"]]:
+    """K hypotheses: all of the window is in that stage."""
+    return [one.expand(*valid.shape, -1) for one in torch.eye(logits.shape[-1], device=logits.device)]

@@ -4,13 +4,15 @@ Both are a transformer over parallel streams (cameras, instruction, state, and f
 frame. Padding is never seen. What else a token sees is one of two rules:
   time     every stream at its own frame and before, nothing after: no output depends on a later frame.
   lerobot  every token before it in the flattened order, stream after stream: a state token sees all images, later ones too.
-Parameter names are those of published checkpoints. B batch, L window, C cameras, E embedding, S state, K stages, D hidden.
+Only what is asked for is computed: of a window read at one place, the tokens that place depends on, and in the last layer its own.
+Parameter names are those of published checkpoints.
+B batch, L window, P places of it, C cameras, Z streams, E embedding, S state, K stages, H stage hypotheses, D hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,27 +56,67 @@ class StreamTransformer(nn.Module):
         state: Float[Tensor, "B L S"],
         valid: Bool[Tensor, "B L"],
         *,
-        stage: Float[Tensor, "B L K"] | None = None,
-    ) -> Float[Tensor, "B L D"]:
-        """The fused hidden state of every frame; `heads[name]` reads it. `text` is the same for all frames, or one a frame."""
+        stages: Sequence[Float[Tensor, "B _ _"]] = (),
+        places: slice = slice(None),
+    ) -> Float[Tensor, "B H P D"]:
+        """The fused hidden state at these places of the window, once for each of `stages`; `heads[name]` reads it.
+
+        `text` is the same for all frames, or one a frame. `stages`: H answers to "which stage?", (B, L, K) or up to the last of
+        `places`, for the network that sees them; H is 1 for the other.
+        """
+        assert bool(stages) == self.sees_stage
         visual = self.visual_proj(images).permute(0, 2, 1, 3)
         first = torch.zeros_like(visual[:1, :1])
         first[:, :, 0] = self.first_pos
-        words = self.lang_proj(text if text.ndim == 3 else text[:, None])
-        streams = [visual + first, words[:, None].expand(-1, 1, images.shape[1], -1)]
-        streams.append(self.state_proj(state)[:, None])
-        if self.sees_stage:
-            assert stage is not None
-            streams.append(F.pad(stage, (0, self.hidden - stage.shape[-1]))[:, None])
-        tokens = torch.cat(streams, dim=1)
-        mixed = self._attend(tokens, valid)
-        return self.fusion_backbone(mixed.permute(0, 2, 1, 3).flatten(2))
+        length = images.shape[1]
+        words = self.lang_proj(text if text.ndim == 3 else text[:, None])[:, None].expand(-1, 1, length, -1)
+        common = torch.cat([visual + first, words, self.state_proj(state)[:, None]], dim=1)[:, None]
+        if not stages:
+            mixed = self._attend(common[:, 0], valid, places)[:, None]
+        else:
+            told = torch.stack([F.pad(one, (0, self.hidden - one.shape[2], 0, length - one.shape[1])) for one in stages], dim=1)
+            mixed = self._attend_hypotheses(common, told[:, :, None], valid, places)
+        return self.fusion_backbone(mixed.transpose(2, 3).flatten(3))
 
-    def _attend(self, tokens: Float[Tensor, "B Z L D"], valid: Bool[Tensor, "B L"]) -> Float[Tensor, "B Z L D"]:
-        batch, streams, length, hidden = tokens.shape
-        place = torch.arange(streams * length, device=tokens.device)
-        order = place % length if self.attention == "time" else place
-        future = order[None, :] > order[:, None]
-        padding = ~valid.repeat(1, streams)
-        mixed = self.transformer(tokens.flatten(1, 2), mask=future, src_key_padding_mask=padding)
-        return mixed.view(batch, streams, length, hidden)
+    def _attend_hypotheses(
+        self, common: Float[Tensor, "B 1 Z L D"], told: Float[Tensor, "B H 1 L D"], valid: Bool[Tensor, "B L"], places: slice
+    ) -> Float[Tensor, "B H Y P D"]:
+        """With attention="lerobot" the stage comes last and no other stream sees it: the others are computed once for all hypotheses."""
+        count, streams = told.shape[1], common.shape[2]
+        if self.attention == "time":
+            tokens = torch.cat([common.expand(-1, count, -1, -1, -1), told], dim=2).flatten(0, 1)
+            return self._attend(tokens, valid.repeat_interleave(count, 0), places).unflatten(0, (-1, count))
+        mixed = self._attend(torch.cat([common[:, 0], told[:, :, 0]], dim=1), valid, places, alternatives=count)
+        common = mixed[:, None, :streams].expand(-1, count, -1, -1, -1)
+        return torch.cat([common, mixed[:, streams:, None]], dim=2)
+
+    def _attend(
+        self, tokens: Float[Tensor, "B Z L D"], valid: Bool[Tensor, "B L"], places: slice, alternatives: int = 1
+    ) -> Float[Tensor, "B Z P D"]:
+        """The transformer. The last `alternatives` streams do not see each other."""
+        streams, length = tokens.shape[1:3]
+        place = torch.arange(length, device=tokens.device).repeat(streams)
+        stream = torch.arange(streams, device=tokens.device).repeat_interleave(length)
+        order = place if self.attention == "time" else stream * length + place
+        rival = stream.clamp(min=streams - alternatives)
+        sees = (order[None, :] <= order[:, None]) & ((rival[None, :] == rival[:, None]) | (stream[None, :] < streams - alternatives))
+        wanted = torch.isin(place, place[:length][places])
+        needed = sees[wanted].any(0)
+        hidden, wanted, sees = tokens.flatten(1, 2)[:, needed], wanted[needed], sees[needed][:, needed]
+        mask = (sees & valid.repeat(1, streams)[:, None, needed])[:, None]
+        *layers, last = self.transformer.layers
+        for layer in layers:
+            hidden = _transform(layer, hidden, hidden, mask)
+        return _transform(last, hidden[:, wanted], hidden, mask[:, :, wanted]).unflatten(1, (streams, -1))
+
+
+def _transform(
+    layer: Any, asking: Float[Tensor, "B Q D"], tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B 1 Q N"]
+) -> Float[Tensor, "B Q D"]:
+    """One nn.TransformerEncoderLayer, for some of the tokens only: those that ask. `mask`: who may see whom."""
+    attention = layer.self_attn
+    parts = zip((asking, tokens, tokens), attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
+    query, key, value = (F.linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x, weight, bias in parts)
+    found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=attention.dropout * layer.training)
+    hidden = layer.norm1(asking + layer.dropout1(attention.out_proj(found.transpose(1, 2).flatten(2))))
+    return layer.norm2(hidden + layer.dropout2(layer.linear2(layer.dropout(F.relu(layer.linear1(hidden))))))
