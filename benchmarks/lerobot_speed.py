@@ -4,7 +4,8 @@
     python benchmarks/lerobot_speed.py label FOLDER MODE LEROBOT_PYTHON [ROUNDS] [STRIDE]
     python benchmarks/lerobot_speed.py train FOLDER MODE LEROBOT_PYTHON [ROUNDS] [STEPS]
 
-MODE is single_stage or dual (both heads labelled). LEROBOT_PYTHON: an interpreter with lerobot[sarm], which loads nothing of milepost.
+MODE is single_stage or dual (both heads labelled); for `train` also sparse_only, which LeRobot does not have: then "-" instead of
+LEROBOT_PYTHON, an interpreter with lerobot[sarm], which loads nothing of milepost.
 `make` writes three short AV1 episodes, CLIP ViT-B/32 with random weights as a Hugging Face cache would hold it (its text tower has a
 small vocabulary) and random SARMs of LeRobot's default size. `label` and `train` run LeRobot and us in turns, one process at a time,
 2 threads, float32, and print a markdown table of medians; all of it goes to FOLDER/{label,train}-MODE.json. `label` compares progress
@@ -86,6 +87,8 @@ def spread_out(model: Any, folder: Path) -> None:
             for episode, found in zip(episodes, features, strict=True):
                 model.predict_features(episode, found.astype(np.float32), text=encoder.text([episode.task])[0])
             for name, module in network.heads.items():
+                if not seen[name]:  # one stage: the stage network is not asked
+                    continue
                 hidden = torch.cat(seen[name])
                 module.weight.mul_(scale / (hidden @ module.weight.T).std(0).mean())
                 module.bias.copy_(-(hidden @ module.weight.T).mean(0))
@@ -141,7 +144,7 @@ def sarm_config(mode: str, size: str, **more: Any) -> Any:
 
     hidden, layers, heads = SIZES[size]
     fields: dict[str, Any] = {"annotation_mode": mode, "hidden_dim": hidden, "num_layers": layers, "num_heads": heads, **more}
-    for head, shares in STAGES.items() if mode == "dual" else ():
+    for head, shares in STAGES.items() if mode in ("dual", "sparse_only") else ():
         fields[f"{head}_subtask_names"] = tuple(f"{head} {k}" for k in range(len(shares)))
         fields[f"{head}_temporal_proportions"] = shares
     return SARMConfig(
@@ -227,25 +230,18 @@ def lerobot_train(folder: Path, mode: str, size: str, steps: int) -> dict[str, A
 # Ours
 
 
-def our_label(folder: Path, mode: str, precision: str = "float32", kept_in: str = "float16") -> dict[str, Any]:
-    from milepost.embed import ClipEncoder, FeatureCache
+def our_label(folder: Path, mode: str, precision: str = "float32", kept_in: str = "float32") -> dict[str, Any]:
+    from milepost.embed import FeatureCache
     from milepost.lerobot import open_dataset
     from milepost.models.sarm import SARMModel
 
     dataset = open_dataset(folder / REPO)
-    encoder = ClipEncoder.load(CLIP, precision=precision)
-    model = SARMModel.from_pretrained(folder / mode, state_stats=folder / REPO)
+    model = SARMModel.from_pretrained(folder / mode, state_stats=folder / REPO, precision=precision)
+    model.cache = cache = FeatureCache(None, "", encoder=model.frozen, half=kept_in == "float16")
     began = time.perf_counter()
-    text = encoder.text([dataset[0].task])[0]
-    episodes = list(dataset)
-    kept, curves, cache = [], [], FeatureCache(None, "", encoder=encoder)
-    if kept_in == "float32":
-        cache._half = lambda features: features  # type: ignore[method-assign]
-    for episode, features in zip(episodes, cache.stream(episodes, (TOP,)), strict=True):
-        kept.append(features)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32"):
-            curves.append(model.predict_features(episode, features.astype(np.float32), text=text))
+    curves = [model.predict(episode) for episode in dataset]
     spent = time.perf_counter() - began
+    kept = [cache.features(episode, (TOP,)) for episode in dataset] if precision == "float32" else [np.zeros((sum(LENGTHS), 1, 512))]
     found = {"sparse": curves, "dense": [curve.dense for curve in curves]}
     arrays = {}
     for head in heads_of(mode):
@@ -303,14 +299,15 @@ def best(work: Callable[[], object], rounds: int = 3) -> float:
 
 
 def our_train(folder: Path, mode: str, size: str, steps: int) -> dict[str, Any]:
-    """Our step and the bare forward and backward of the two networks, in turns."""
+    """Our step and the bare forward and backward of the two networks (the second once for each head with LeRobot), in turns."""
     from milepost.lerobot import open_dataset
     from milepost.models.sarm import SARMModel, TrainingSet, label_episode
 
     rng = np.random.default_rng(0)
     config = sarm_config(mode, size)
     features = [rng.standard_normal((length, 1, 512), dtype=np.float32) for length in LENGTHS]
-    data = TrainingSet([label_episode(e, f, config) for e, f in zip(open_dataset(folder / REPO), features, strict=True)], config)
+    labelled = [label_episode(e, f, config) for e, f in zip(open_dataset(folder / REPO), features, strict=True)]
+    data = TrainingSet(labelled, config, words=lambda tasks: rng.standard_normal((len(tasks), 512), dtype=np.float32))
     torch.manual_seed(0)
     model = SARMModel(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=1e-3, fused=True)
@@ -330,11 +327,9 @@ def our_train(folder: Path, mode: str, size: str, steps: int) -> dict[str, Any]:
         marks.append(time.perf_counter())
         optimizer.zero_grad()
         bare = time.perf_counter()
-        stage, tau = (
-            plain_forward(model.stage_model, images, text, state, None),
-            plain_forward(model.subtask_model, images, text, state, told),
-        )
-        (stage.square().mean() + tau.square().mean()).backward()
+        passes = [plain_forward(model.stage_model, images, text, state, None)]
+        passes += [plain_forward(model.subtask_model, images, text, state, told) for _ in heads_of(mode)]
+        torch.stack([one.square().mean() for one in passes]).sum().backward()
         spent = [*np.diff(marks), marks[-1] - marks[0], time.perf_counter() - bare]
         for name, value in zip(times, spent, strict=True):
             times[name].append(value)
@@ -367,10 +362,10 @@ def label(folder: Path, mode: str, python: str, rounds: int = 3, stride: int = 8
         for _ in range(rounds)
     ]  # fmt: skip
     theirs, ours, bare = (middle([turn[i] for turn in turns]) for i in range(3))
-    half = child(sys.executable, folder, "our_label", mode, "bfloat16")
+    half = child(sys.executable, folder, "our_label", mode, "bfloat16", "float16")
     floor = bare["encoder"] + bare["sarm"]
     ratios = {"ours_to_lerobot": ours["ms_per_frame"] / theirs["ms_per_frame"], "ours_to_bare": ours["ms_per_frame"] / floor}
-    child(sys.executable, folder, "our_label", mode, "float32", "float32")
+    child(sys.executable, folder, "our_label", mode, "float32", "float16")
     kinds = {"float32": "float32-float32", "features rounded to float16": "float32-float16", "bfloat16": "bfloat16-float16"}
     off = {kind: differences(folder, mode, name) for kind, name in kinds.items()}
     print("| labelling, " + mode + " | ms a frame | of ours |\n|---|---|---|")
@@ -406,7 +401,7 @@ def train(folder: Path, mode: str, python: str, rounds: int = 3, steps: int = 6)
     for size in SIZES:
         turns = []
         for _ in range(rounds):
-            first = child(python, folder, "lerobot_train", mode, size, str(steps))
+            first = child(python, folder, "lerobot_train", mode, size, str(steps)) if python != "-" else {"none": float("nan")}
             turns.append((first, child(sys.executable, folder, "our_train", mode, size, str(2 * steps))))
         theirs, ours = (middle([turn[i] for turn in turns]) for i in range(2))
         whole, once = sum(theirs.values()), encoding * PLAN["episodes"] * PLAN["frames"] / PLAN["steps"]

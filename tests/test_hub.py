@@ -12,7 +12,10 @@ from huggingface_hub import constants, errors
 
 import builders
 from builders import MP4, ROWS, TOP, build_dataset
+from milepost.labelling import provenance
 from milepost.lerobot import open_dataset
+from milepost.models import ElapsedModel
+from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.types import DataError
 
 
@@ -96,3 +99,16 @@ def test_a_local_folder_comes_before_the_hub(hub, small, tmp_path, monkeypatch):
     shutil.copytree(small.root, tmp_path / "ada" / "push")
     monkeypatch.chdir(tmp_path)
     assert open_dataset("ada/push").is_local
+
+
+def test_a_label_file_says_which_commit_of_a_hub_model_made_it(hub, tmp_path):
+    """The repository's name moves on, its commit does not."""
+    repo = tmp_path / "cache" / "models--ada--sarm"
+    SARMModel(SARMConfig(hidden_dim=16, num_heads=2, num_layers=1, encoder="pixels", image_dim=4, text_dim=4)).save_pretrained(
+        repo / "snapshots" / COMMIT
+    )
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    dataset = open_dataset("ada/push")
+    assert provenance(ElapsedModel(), dataset, "ada/sarm")["model_revision"] == COMMIT
+    assert provenance(ElapsedModel(), dataset, "elapsed")["model_revision"] == ""

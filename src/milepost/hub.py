@@ -62,6 +62,11 @@ def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
     return Path(_fetch("snapshot_download", repo, revision, kind="model", allow_patterns=["*.json", "*.safetensors"]))
 
 
+def revision_of(folder: Path) -> str:
+    """The commit a folder in the Hub's cache was downloaded at; empty for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else ""
+
+
 def require_repository(repo: str) -> None:
     """DataError unless this is the name of a Hub repository, `owner/name`."""
     if not _HUB_ID.fullmatch(repo):

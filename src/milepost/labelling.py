@@ -14,7 +14,7 @@ from warnings import warn
 
 import numpy as np
 
-from milepost.hub import find_model
+from milepost.hub import find_model, revision_of
 from milepost.store import ProgressStore, ProgressTable
 from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError
 
@@ -22,9 +22,11 @@ from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableEr
 def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
     """What made a label file: model path, weights hash and config, dataset and its fingerprint, settings, code version. All strings."""
     config = getattr(model, "config", None)
-    weights = find_model(model_path) / "model.safetensors"
+    folder = find_model(model_path)
+    weights = folder / "model.safetensors"
     return {
         "model_path": model_path,
+        "model_revision": revision_of(folder),
         "model_type": type(model).__name__,
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
         "config": json.dumps(dataclasses.asdict(config)) if dataclasses.is_dataclass(config) and not isinstance(config, type) else "",
