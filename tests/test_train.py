@@ -11,6 +11,7 @@ from fakes import dot_episodes
 from milepost.fit import TrainConfig, learning_rate
 from milepost.models.sarm import SARMConfig
 from milepost.train import Trained, evaluate_held_out, split, train_sarm
+from milepost.types import DataError
 
 SMALL = SARMConfig(
     annotation_mode="sparse_only", hidden_dim=32, num_layers=1, num_heads=2, encoder="pixels", image_dim=16, text_dim=8,
@@ -66,7 +67,9 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, on_step=interrupt)
     train = dataclasses.replace(QUICK, steps=3, seed=1)
-    run(tmp_path, train=train)
+    with pytest.raises(DataError, match="unfinished run with other settings"):
+        run(tmp_path, train=train)
+    run(tmp_path, train=dataclasses.replace(train, overwrite=True))
     assert len(losses(tmp_path)) == 3
 
 

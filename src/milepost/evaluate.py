@@ -121,6 +121,11 @@ def mean_estimate(values: Sequence[float], rng: np.random.Generator) -> Estimate
     return Estimate(float(known.mean()), low, high, len(known))
 
 
+def _known_mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def summarise(scores: Sequence[EpisodeScore], rng: np.random.Generator) -> Summary:
     """DataError if there is no episode. Episodes whose success is unknown count as successful for error and order only."""
     if not scores:
@@ -141,7 +146,7 @@ def summarise(scores: Sequence[EpisodeScore], rng: np.random.Generator) -> Summa
         final_success=mean_estimate(success.tolist(), rng),
         final_failure=mean_estimate(failure.tolist(), rng),
         failures={
-            kind: (mean_estimate([s.final for s in members], rng), float(np.nanmean([s.true_final for s in members])))
+            kind: (mean_estimate([s.final for s in members], rng), _known_mean([s.true_final for s in members]))
             for kind, members in sorted(kinds.items())
         },
     )

@@ -80,6 +80,8 @@ class TrainConfig:
     """Stop after that many evaluations without a better one."""
     checkpoint_s: float = 20.0
     """Seconds between checkpoints."""
+    overwrite: bool = False
+    """Start over where the folder holds an unfinished run with other settings or data, which is refused otherwise."""
     tracking: Tracking = field(default_factory=Tracking)
 
     def __post_init__(self) -> None:
@@ -103,8 +105,8 @@ class TrainConfig:
         return dataclasses.replace(self, steps=math.ceil(self.epochs * frames / (self.batch_size * processes)))
 
     def deciding(self) -> dict[str, Any]:
-        """What the result depends on: all but how often a checkpoint is written and who is told."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("checkpoint_s", "tracking")}
+        """What the result depends on: not how often a checkpoint is written, what it replaces, or who is told."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("checkpoint_s", "overwrite", "tracking")}
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def fit(
 
     `evaluate()` gives "validation_loss" and whatever else is worth a line; the model with the lowest is then saved in `folder` and the last
     one in `folder/last`. Without it the last one is saved in `folder`. `model` ends as the last one.
-    `key` says what is being trained on what; a checkpoint with another key is not continued.
+    `key` says what is being trained on what; a checkpoint with another key is refused, or not continued with `overwrite`.
     DataError if a number is not finite: it says at which step, and what was kept.
     """
     run = Run(model, config, folder, key, evaluate)
@@ -227,9 +229,14 @@ class Run:
             remove_last(self.folder)
 
     def restore(self) -> bool:
-        """From the checkpoint; False if it is of another run."""
+        """From the checkpoint; False if it is of another run that may be overwritten, DataError if it may not."""
         saved = torch.load(self.folder / CHECKPOINT, weights_only=True, map_location="cpu")
         if saved["key"] != self.key:
+            if not self.config.overwrite:
+                raise DataError(
+                    f"{self.folder} holds an unfinished run with other settings or data (step {saved['step']}): run that command again, "
+                    "use --overwrite to start over, or another --output-dir"
+                )
             return False
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

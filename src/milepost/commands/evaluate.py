@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import parse_episodes, progress_file
+from milepost.commands.options import parse_episodes, progress_file, require_dataset
 from milepost.console import bars, say, table
 from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
 from milepost.lerobot import open_dataset
@@ -36,6 +36,7 @@ def main(args: Args) -> int:
     dataset = open_dataset(args.dataset, episodes=parse_episodes(args.episodes))
     path = progress_file(dataset, args.progress)
     progress = read_progress(path)
+    require_dataset(path, progress, dataset)
     stages = dataset.stages.get(args.head_mode)
     scores: dict[str, list[EpisodeScore]] = {path.stem.removesuffix("_progress"): [], "elapsed": []}
     sources, labelled, clock = set(), set(progress.episode_index.tolist()), ElapsedModel()

@@ -10,6 +10,7 @@ from milepost.console import Tick, warn
 from milepost.embed import Encoder, FeatureCache, cache_folder
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models.sarm import SARMModel, read_state_stats
+from milepost.store import METADATA_PREFIX, ProgressTable
 from milepost.types import DataError, RewardModel
 
 
@@ -69,3 +70,18 @@ def settle_model(model: RewardModel, state_stats: str | None, dataset: LeRobotDa
         warn(
             f"this checkpoint has no state statistics: taking those of {source.name}; if it learnt from another dataset, use --state-stats"
         )
+
+
+def require_dataset(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> None:
+    """DataError if the progress file was made for another dataset.
+
+    By fingerprint between two folders; a Hub dataset's is its commit, which changes with its annotations.
+    """
+    made_for, print_ = (table.metadata.get(f"{METADATA_PREFIX}{key}", "") for key in ("dataset", "dataset_fingerprint"))
+    if not print_ or print_ == dataset.fingerprint:
+        return
+    on_hub = "/" in made_for
+    if on_hub == dataset.is_local:
+        warn(f"{path} was made for '{made_for}', this is '{dataset.name}': taken for the same dataset, since one of them is a folder")
+    elif not on_hub or made_for != dataset.name:
+        raise DataError(f"{path} was made for another dataset ('{made_for}', fingerprint {print_}; this one has {dataset.fingerprint})")

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import feature_cache, parse_episodes, progress_file, resolve_device, settle_model
+from milepost.commands.options import feature_cache, parse_episodes, progress_file, require_dataset, resolve_device, settle_model
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models import load_model
 from milepost.models.sarm import SARMModel
 from milepost.plots import episode_figure, png
 from milepost.report import Reading, picture, reading
-from milepost.store import METADATA_PREFIX, ProgressTable, atomic_path, read_progress, require_writable
+from milepost.store import atomic_path, read_progress, require_writable
 from milepost.types import DataError, Episode
 
 Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
@@ -109,7 +109,7 @@ def _by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[st
     tables = {_name(path, paths): read_progress(path) for path in paths}
     for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
         _require_heads(str(path), list(table.curves), heads)
-        _require_dataset(path, table, dataset)
+        require_dataset(path, table, dataset)
     labelled = [set(table.episode_index.tolist()) for table in tables.values()]
     if not set.union(*labelled) & set(dataset.episode_indices):
         raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
@@ -133,15 +133,3 @@ def _require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> N
     for head in heads:
         if head not in known:
             raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")
-
-
-def _require_dataset(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> None:
-    """By fingerprint between two folders; a Hub dataset's is its commit, which changes with its annotations. `reading` checks rows."""
-    made_for, print_ = (table.metadata.get(f"{METADATA_PREFIX}{key}", "") for key in ("dataset", "dataset_fingerprint"))
-    if not print_ or print_ == dataset.fingerprint:
-        return
-    on_hub = "/" in made_for
-    if on_hub == dataset.is_local:
-        warn(f"{path} was made for '{made_for}', this is '{dataset.name}': taken for the same dataset, since one of them is a folder")
-    elif not on_hub or made_for != dataset.name:
-        raise DataError(f"{path} was made for another dataset ('{made_for}', fingerprint {print_}; this one has {dataset.fingerprint})")

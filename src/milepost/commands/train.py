@@ -87,7 +87,7 @@ class Args:
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
-    """Replace a model that is already in the output folder."""
+    """Replace a model, or an unfinished run with other settings, that is already in the output folder."""
 
 
 BUILT_IN = {"image_dim": 64, "text_dim": 32}
@@ -120,7 +120,7 @@ def main(args: Args) -> int:
     train = _changed(
         train, steps=args.steps, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, seed=args.seed, device=device,
         mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), eval_every=args.eval_every,
-        patience=args.patience, tracking=Tracking(args.log_to, args.project, args.run_name),
+        patience=args.patience, overwrite=args.overwrite, tracking=Tracking(args.log_to, args.project, args.run_name),
     )  # fmt: skip
     train = dataclasses.replace(train, validation=args.validation)
     encoder = load_encoder(sarm.encoder, device=device, text_width=sarm.text_dim)
