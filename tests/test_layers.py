@@ -14,6 +14,7 @@ LAYERS = [
     {"windows", "stages", "weights", "metrics", "statistics"},
     {"video", "store", "parquet", "console", "processes"},
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking"},
+    {"vlm"},
     {"lerobot", "record", "models", "fit"},
     {"train", "labelling", "sim", "report", "checks"},
     {"doctor", "model_card"},
@@ -24,9 +25,9 @@ LAYERS = [
 """Twin of the list in ARCHITECTURE.md. A package counts as one module; its own files may import each other."""
 
 HEAVY = {
-    "torch": {"embed", "models", "processes", "fit", "train", "commands"},
-    "safetensors": {"models", "embed"},
-    "transformers": {"embed"},
+    "torch": {"embed", "vlm", "models", "processes", "fit", "train", "commands"},
+    "safetensors": {"models", "embed", "vlm"},
+    "transformers": {"embed", "vlm"},
     "av": {"video"},
     "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor"},
     "matplotlib": {"plots", "report"},

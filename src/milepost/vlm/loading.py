@@ -1,0 +1,111 @@
+"""Open a Qwen3-VL by folder or Hub name: dense or mixture of experts, as it is or in 8 or 4 bits. transformers is imported here alone.
+
+A model folder's code is never run, a checkpoint that lacks weights is refused, and what is missing offline is said with the way to get it.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from milepost.types import DataError
+from milepost.vlm.pictures import Pictures
+from milepost.vlm.prompt import Prompt
+from milepost.vlm.qwen3vl import Engine
+
+FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
+Attention = Literal["sdpa", "eager"]
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Quantization = Literal["8bit", "4bit"]
+
+
+def load_engine(
+    name_or_folder: str | Path,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: Precision = "auto",
+    quantization: Quantization | None = None,
+    attention: Attention = "sdpa",
+    prompt: Prompt | None = None,
+    max_memory: int | None = None,
+) -> Engine:
+    """An engine. dtype "auto": bfloat16 on a GPU, float32 on a CPU. max_memory: bytes of one pass, beside weights and trunk.
+
+    DataError if transformers (or, to quantize, bitsandbytes) is not installed, the model is not a Qwen3-VL, or files are missing.
+    """
+    folder, name = Path(name_or_folder).expanduser(), str(name_or_folder)
+    if not folder.is_dir() and name.startswith(("/", ".", "~")):
+        raise DataError(f"there is no vision-language model in {folder}: no such folder")
+    where = {
+        "pretrained_model_name_or_path": str(folder) if folder.is_dir() else name,
+        "revision": revision,
+        "trust_remote_code": False,
+    }
+    half = dtype if dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+    try:
+        model, tokenizer, config = _load(where, device=device, dtype=getattr(torch, half), quantization=quantization, attention=attention)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"the vision-language model '{name}' cannot be loaded: {reason}. Give a folder that holds it; a Hub model needs the network "
+            f"once (hf download {name if not folder.is_dir() else 'OWNER/NAME'}), then it works offline"
+        ) from error
+    commit = getattr(model.config, "_commit_hash", None) or ""
+    pictures = Pictures.from_config(config)
+    return Engine(model, tokenizer, pictures=pictures, prompt=prompt, max_memory=max_memory, name=name, commit=commit)
+
+
+def _load(
+    where: dict[str, Any], *, device: str, dtype: torch.dtype, quantization: Quantization | None, attention: Attention
+) -> tuple[Any, Any, dict[str, Any]]:
+    """(model, tokenizer, contents of the video preprocessor's config)."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise DataError("vision-language models need transformers: pip install 'milepost[clip]'") from error
+    config = transformers.AutoConfig.from_pretrained(**where)
+    if config.model_type not in FAMILIES:
+        raise DataError(f"a '{config.model_type}' model cannot share prefixes here; supported are {' and '.join(FAMILIES)} (Qwen3-VL)")
+    more: dict[str, Any] = {}
+    if quantization is not None:
+        if quantization not in ("8bit", "4bit"):
+            raise DataError(f"quantization is '8bit', '4bit' or None, not '{quantization}'")
+        if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+            raise DataError(f"quantization='{quantization}' needs bitsandbytes and accelerate: pip install bitsandbytes accelerate")
+        bits = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
+        more = {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}}
+    model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+        **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
+    )
+    if lacking := sorted(info["missing_keys"]):
+        raise DataError(f"its weights are incomplete, {len(lacking)} are missing: {', '.join(lacking[:5])}")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+    if len(tokenizer) <= config.video_token_id:  # a folder without tokenizer files loads as an empty one
+        raise DataError(
+            f"its tokenizer knows {len(tokenizer)} tokens, not the video token {config.video_token_id}: tokenizer files are missing"
+        )
+    model = model.requires_grad_(False).eval()
+    return model if more else model.to(device), tokenizer, _video_config(where)
+
+
+def _video_config(where: dict[str, Any]) -> dict[str, Any]:
+    """video_preprocessor_config.json, or the part of processor_config.json that newer folders keep it in."""
+    from transformers.utils import cached_file
+
+    source = where["pretrained_model_name_or_path"]
+    for file in ("video_preprocessor_config.json", "processor_config.json"):
+        found = cached_file(source, file, revision=where["revision"], _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            content = json.loads(Path(found).read_text())
+            part = content.get("video_processor", content) if file == "processor_config.json" else content
+            if "size" in part:
+                return dict(part)
+    raise DataError("it has no video_preprocessor_config.json: which sizes its frames should have is not said")

@@ -1,0 +1,99 @@
+"""What is asked about a clip, as token ids: text before the video, a stamp and placeholders per group, text after, one-token answers.
+
+The ids are built here and not by a processor, so they are the same whatever transformers is installed: groups stand between vision markers,
+and nothing else does. Text is tokenised in one go between two special tokens, which no merge can cross. Everything that depends on the
+instruction stands after the video, or nothing could be shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from milepost.types import DataError
+
+VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The words of TOPReward (arXiv 2602.19313). template: follows prefix, has {instruction}, ends where the answer is expected.
+
+    chat_template: False leaves the user's turn unfinished and reads the answer as its next word; True closes the turn and lets the
+    assistant answer.
+    """
+
+    prefix: str = "The above video shows a robot manipulation trajectory that completes the following task: "
+    template: str = "{instruction} Decide whether the above statement is True or not. The answer is:"
+    chat_template: bool = False
+
+    def __post_init__(self) -> None:
+        if "{instruction}" not in self.template:
+            raise DataError(f"the template should have {{instruction}} where the task goes; it is '{self.template}'")
+        try:
+            self.template.format(instruction="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise DataError(f"the template should have {{instruction}} and no other braces; it is '{self.template}'") from error
+
+    def words(self, instruction: str) -> str:
+        """What follows the prefix. DataError if there is no instruction."""
+        if not instruction.strip():
+            raise DataError("the instruction is empty; name the task, as in 'pick up the cube'")
+        return self.template.format(instruction=instruction)
+
+
+class Script:
+    """One prompt in one model's tokens."""
+
+    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+        """DataError if the tokenizer has no chat template, or one that knows no video."""
+        self.prompt = prompt
+        self._tokenizer = tokenizer
+        self.start, self.video, self.end = (
+            tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "video_pad", "vision_end")
+        )
+        self._special = sorted(tokenizer.get_added_vocab())
+        self._before, _ = self._rendered(prompt.prefix)
+
+    def stamp(self, group: int, *, time_s: float, tokens: int) -> list[int]:
+        """The ids of group number `group`; with the first comes all that stands before the video. tokens: placeholders."""
+        text = f"{'' if group else self._before}<{time_s:.1f} seconds>"
+        return [*self._ids(text), self.start, *[self.video] * tokens, self.end]
+
+    def question(self, instruction: str, answers: Sequence[str]) -> tuple[list[int], list[int]]:
+        """(ids after the last group, id of each answer). DataError if an answer is not one token here, or the text is not plain text."""
+        text = self._after(instruction)
+        if not answers:
+            raise DataError("no answers to score; give at least one, as in ['True']")
+        asked = [self._ids(text + answer) for answer in answers]
+        for ids, answer in zip(asked, answers, strict=True):
+            if not answer or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != asked[0][:-1]:
+                pieces = self._tokenizer.convert_ids_to_tokens(self._ids(answer))
+                raise DataError(f"the answer '{answer}' should be one token; this tokenizer has {pieces}. Choose a shorter word")
+        return asked[0][:-1], [ids[-1] for ids in asked]
+
+    def _after(self, instruction: str) -> str:
+        """The text between the last group and the answer."""
+        words = self.prompt.words(instruction)
+        if found := [token for token in self._special if token in words]:
+            raise DataError(f"the instruction holds {found[0]}, which this model reads as a mark and not as words; take it out")
+        if self.prompt.chat_template:
+            return self._rendered(self.prompt.prefix + words.rstrip())[1]
+        text = self._rendered(self.prompt.prefix)[1] + words
+        return text if text[-1].isspace() else text + " "
+
+    def _rendered(self, text: str) -> tuple[str, str]:
+        """A user's turn with the video and this text, as (before the video, after it)."""
+        content = [{"type": "video"}, {"type": "text", "text": text}]
+        if not self._tokenizer.chat_template:
+            raise DataError("this tokenizer has no chat template (chat_template.json or .jinja); the model's folder is incomplete")
+        chat, turn = self.prompt.chat_template, [{"role": "user", "content": content}]
+        rendered = self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=chat)
+        before, marker, after = rendered.partition(VIDEO)
+        if not marker:
+            raise DataError(f"this model's chat template renders no {VIDEO} for a video: it is not of the Qwen3-VL kind")
+        return before, after if chat else after.split(self._tokenizer.eos_token)[0]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))

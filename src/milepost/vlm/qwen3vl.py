@@ -1,0 +1,285 @@
+"""The shared-prefix engine: log p(answer | first n frames, instruction) for many n and many instructions, the clip read once.
+
+In Qwen3-VL a group of two frames is seen by itself, its tokens follow those of earlier groups, and no position hangs on a later one: at one
+size, the prefixes of a clip are prefixes of one text. So the clip is prefilled once (the trunk), and every question is asked over the keys
+and values of the groups it may know. A prefix of odd length ends in a group of its own, the last frame twice: a branch. Sizes that change
+with the prefix ("lerobot") make one trunk each. The numbers are those of one pass per prefix, to rounding; `separate` is that pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from milepost.types import DataError
+from milepost.vlm.budget import Budget
+from milepost.vlm.clip import Appending, Beside, Clip, Trunk, clip_of
+from milepost.vlm.language import Networks, Piece, positions
+from milepost.vlm.pictures import PAIR, Pictures, Resolution, Size
+from milepost.vlm.prompt import Prompt, Script
+from milepost.vlm.stream import Stream
+
+Group = tuple[UInt8[np.ndarray, "2 H W 3"], float]
+"""Two frames, and the time they are stamped with."""
+CHUNK = {"cpu": 1024, "cuda": 4096}
+"""Tokens asked at once, at most: they look past each other, and what is masked costs as much as what is not."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One suffix: `ids` behind `groups` groups of the trunk, and behind `branch` if the prefix is odd. cell: where its answer goes."""
+
+    cell: tuple[int, int]
+    groups: int
+    branch: Group | None
+    ids: list[int]
+
+
+class Engine:
+    """A loaded model. Not for two threads at once. `tokens` counts language tokens: "trunk", "branches", "suffixes", "separate"."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        pictures: Pictures,
+        prompt: Prompt | None = None,
+        max_memory: int | None = None,
+        name: str = "",
+        commit: str = "",
+    ) -> None:
+        """max_memory: bytes one pass may take beside weights and trunk (default 1 GiB on a CPU, half of what is free on a GPU)."""
+        self.networks = Networks(model)
+        self.pictures = pictures
+        self.name, self.commit = name, commit
+        self.tokens: Counter[str] = Counter()
+        self._tokenizer = tokenizer
+        self._script = Script(tokenizer, prompt or Prompt())
+        limits = {"trunk": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
+        self._budget = Budget(max_memory, device=self.networks.device, limits=limits)
+
+    @property
+    def prompt(self) -> Prompt:
+        return self._script.prompt
+
+    @prompt.setter
+    def prompt(self, prompt: Prompt) -> None:
+        self._script = Script(self._tokenizer, prompt)
+
+    def clip(
+        self,
+        frames: UInt8[np.ndarray, "T H W 3"],
+        *,
+        times_s: Sequence[float] | None = None,
+        fps: float | None = None,
+        resolution: Resolution | None = None,
+    ) -> Clip:
+        """Frames to be scored, stamped with `times_s` or i / `fps`. It keeps its trunks: later questions about it cost their own tokens."""
+        return clip_of(frames, times_s=times_s, fps=fps, resolution=resolution or Resolution())
+
+    @torch.inference_mode()
+    def score(
+        self,
+        clip: Clip,
+        *,
+        instructions: Sequence[str],
+        answers: Sequence[str] = ("True", "False"),
+        prefixes: Sequence[int] | None = None,
+    ) -> Float[np.ndarray, "I P A"]:
+        """log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all).
+
+        DataError if an instruction is empty, an answer is not one token, or the clip is longer than the model's context.
+        """
+        lengths = clip.prefixes(prefixes)
+        asked = self._asked(instructions, answers)
+        table = np.full((len(asked), len(lengths), len(answers)), np.nan, np.float32)
+        sizes = {n: self._size(clip, n) for n in lengths}
+        for size in dict.fromkeys(sizes.values()):
+            here = sorted((n, place) for place, n in enumerate(lengths) if sizes[n] == size)
+            trunk = clip.trunks.setdefault(size, Trunk(self.networks.layers, size))
+            deepest = here[-1][0] // PAIR
+            self._require_context(trunk, groups=-(-here[-1][0] // PAIR), question=max(len(ids) for ids, _ in asked))
+            self._grow(trunk, [clip.pair(group) for group in range(trunk.groups, deepest)])
+            questions = [Question((i, place), n // PAIR, clip.odd(n), ids) for n, place in here for i, (ids, _) in enumerate(asked)]
+            self._ask(trunk, questions, [chosen for _, chosen in asked], table=table)
+        return table
+
+    @torch.inference_mode()
+    def separate(
+        self,
+        clip: Clip,
+        *,
+        instructions: Sequence[str],
+        answers: Sequence[str] = ("True", "False"),
+        prefixes: Sequence[int] | None = None,
+    ) -> Float[np.ndarray, "I P A"]:
+        """The same numbers by one pass of the published forward per prefix and instruction: nothing shared, positions transformers' own."""
+        lengths = clip.prefixes(prefixes)
+        asked = self._asked(instructions, answers)
+        table = np.full((len(asked), len(lengths), len(answers)), np.nan, np.float32)
+        for place, n in enumerate(lengths):
+            size = self._size(clip, n)
+            pairs = [*(clip.pair(group) for group in range(n // PAIR)), *filter(None, [clip.odd(n)])]
+            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size)
+            for i, (ids, chosen) in enumerate(asked):
+                before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
+                table[i, place] = self._alone(before + ids, rows, (len(pairs), *self.pictures.grid(size)))[chosen].cpu().numpy()
+        return table
+
+    def stream(
+        self,
+        *,
+        instructions: Sequence[str],
+        answers: Sequence[str] = ("True", "False"),
+        fps: float | None = None,
+        resolution: Resolution | None = None,
+    ) -> Stream:
+        """Scores while frames arrive; see `Stream`. fps: None if each frame comes with its time."""
+        self._asked(instructions, answers)
+        return Stream(self, instructions=tuple(instructions), answers=tuple(answers), fps=fps, resolution=resolution or Resolution())
+
+    @torch.inference_mode()
+    def extend(self, trunk: Trunk | None, *, size: Size, group: Group) -> Trunk:
+        """A trunk with one more complete group; a new one if there is none yet."""
+        trunk = trunk or Trunk(self.networks.layers, size)
+        self._require_context(trunk, groups=trunk.groups + 1, question=0)
+        self._grow(trunk, [group])
+        return trunk
+
+    @torch.inference_mode()
+    def probe(
+        self, trunk: Trunk | None, *, size: Size, branch: Group | None, instructions: Sequence[str], answers: Sequence[str]
+    ) -> Float[np.ndarray, "I A"]:
+        """What is said after all of a trunk, and after a branch if there is one. The trunk stays as it is."""
+        trunk = trunk or Trunk(self.networks.layers, size)
+        asked = self._asked(instructions, answers)
+        self._require_context(trunk, groups=trunk.groups + (branch is not None), question=max(len(ids) for ids, _ in asked))
+        table = np.full((len(asked), 1, len(answers)), np.nan, np.float32)
+        questions = [Question((i, 0), trunk.groups, branch, ids) for i, (ids, _) in enumerate(asked)]
+        self._ask(trunk, questions, [chosen for _, chosen in asked], table=table)
+        return table[:, 0]
+
+    def _asked(self, instructions: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        if isinstance(instructions, str) or isinstance(answers, str):
+            raise DataError("instructions and answers are lists of texts, as in instructions=['pick up the cube'], answers=['True']")
+        if not instructions:
+            raise DataError("no instruction to score; name at least one task")
+        return [self._script.question(instruction, answers) for instruction in instructions]
+
+    def _size(self, clip: Clip, frames: int) -> Size:
+        height, width = clip.frames.shape[1:3]
+        return self.pictures.size(clip.resolution, frames=frames, height=height, width=width)
+
+    def _stamp(self, group: int, time_s: float, size: Size) -> list[int]:
+        return self._script.stamp(group, time_s=time_s, tokens=self.pictures.tokens(size))
+
+    def _require_context(self, trunk: Trunk, *, groups: int, question: int) -> None:
+        """DataError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
+        each = len(self._stamp(1, 9999.9, trunk.size))
+        needed, most = len(self._stamp(0, 0.0, trunk.size)) + each * (groups - 1) + question, self.networks.config.max_position_embeddings
+        if needed > most:
+            raise DataError(
+                f"{groups} groups of frames at {trunk.size[0]} x {trunk.size[1]} and the question are about {needed} tokens, the model "
+                f"reads {most}; use fewer frames or a smaller resolution"
+            )
+
+    def _piece(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[Piece, int]:
+        """Tokens from position `start`, and the position after them."""
+        grid = size[0] // self.pictures.factor, size[1] // self.pictures.factor
+        places, after = positions(ids, video=self.networks.video, grid=grid, start=start)
+        return Piece(ids, places, **place), after
+
+    def _grow(self, trunk: Trunk, groups: list[Group]) -> None:
+        """Prefill complete groups behind those the trunk has, as many at once as memory allows."""
+        each = len(self._stamp(1, 0.0, trunk.size))
+
+        def cost(start: int, stop: int) -> tuple[int, int]:
+            tokens = each * (stop - start)
+            masked = trunk.ends[-1] or self.networks.eager
+            token, patches, _ = self.networks.activation_bytes(trunk.ends[-1] + tokens if masked else 0)
+            return tokens, tokens * (token + patches)
+
+        def run(start: int, stop: int) -> None:
+            pieces, ends, nexts = [], list(trunk.ends), list(trunk.nexts)
+            for number, (_, time_s) in enumerate(groups[start:stop], start=trunk.groups):
+                piece, after = self._piece(self._stamp(number, time_s, trunk.size), trunk.size, start=nexts[-1], sees=trunk.ends[-1])
+                pieces.append(piece)
+                ends.append(ends[-1] + len(piece.ids))
+                nexts.append(after)
+            features = self._look([frames for frames, _ in groups[start:stop]], trunk.size)
+            self.networks.forward(pieces, Appending(trunk), features=features, seen=trunk.ends[-1])
+            self.tokens["trunk"] += ends[-1] - trunk.ends[-1]
+            trunk.ends, trunk.nexts = ends, nexts
+
+        self._budget.steps("trunk", len(groups), cost=cost, run=run)
+
+    def _ask(self, trunk: Trunk, questions: list[Question], chosen: list[list[int]], *, table: Float[np.ndarray, "I P A"]) -> None:
+        """Put the answers to questions, which are in order of their prefixes, into `table`."""
+        each = len(self._stamp(1, 0.0, trunk.size))
+
+        def cost(start: int, stop: int) -> tuple[int, int]:
+            branches = len({q.cell[1] for q in questions[start:stop] if q.branch}) * each
+            tokens = branches + sum(len(q.ids) for q in questions[start:stop])
+            token, patches, row = self.networks.activation_bytes(trunk.ends[questions[stop - 1].groups] + tokens)
+            return tokens, tokens * token + branches * patches + (stop - start) * row
+
+        def run(start: int, stop: int) -> None:
+            self._ask_at_once(trunk, questions[start:stop], chosen, table=table)
+
+        self._budget.steps("questions", len(questions), cost=cost, run=run)
+
+    def _ask_at_once(self, trunk: Trunk, questions: list[Question], chosen: list[list[int]], *, table: Float[np.ndarray, "I P A"]) -> None:
+        """One pass: questions of one prefix stand together, behind their branch."""
+        pieces: list[Piece] = []
+        pictures, last, family = [], [], -1
+        tokens, counts, after = 0, Counter[str](), 0
+        for number, question in enumerate(questions):
+            sees = trunk.ends[question.groups]
+            if not number or question.cell[1] != questions[number - 1].cell[1]:
+                family += 1
+                after = trunk.nexts[question.groups]
+                if question.branch is not None:
+                    ids = self._stamp(question.groups, question.branch[1], trunk.size)
+                    piece, after = self._piece(ids, trunk.size, start=after, sees=sees, family=family)
+                    pieces.append(piece)
+                    pictures.append(question.branch[0])
+                    counts["branches"] += len(ids)
+            pieces.append(self._piece(question.ids, trunk.size, start=after, sees=sees, family=family, member=number + 1)[0])
+            counts["suffixes"] += len(question.ids)
+            tokens = counts.total()
+            last.append(tokens - 1)
+        seen = trunk.ends[questions[-1].groups]
+        features = self._look(pictures, trunk.size) if pictures else None
+        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen)
+        spread = self.networks.log_probabilities(hidden[last])
+        for place, question in zip(spread, questions, strict=True):
+            row, column = question.cell
+            table[row, column] = place[chosen[row]].cpu().numpy()
+        self.tokens.update(counts)
+
+    def _look(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
+        rows = self.pictures.rows(np.concatenate(pairs), size)
+        return self.networks.look(rows, groups=len(pairs), grid=self.pictures.grid(size))
+
+    def _alone(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
+        """log p of the next token by the model's own forward."""
+        tokens = torch.tensor([ids], device=self.networks.device)
+        output = self.networks.model(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            mm_token_type_ids=2 * (tokens == self.networks.video).int(),
+            pixel_values_videos=rows.to(self.networks.device),
+            video_grid_thw=torch.tensor([grid], device=self.networks.device),
+            logits_to_keep=1,
+            use_cache=False,
+        )
+        self.tokens["separate"] += len(ids)
+        return output.logits[0, -1].float().log_softmax(-1)
