@@ -6,7 +6,7 @@ whole number of its groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,7 +84,7 @@ class Clip:
     frames: UInt8[np.ndarray, "T H W 3"]
     times_s: Float[np.ndarray, "T"]
     resolution: Resolution
-    trunks: dict[Size, Trunk] = field(default_factory=dict, repr=False, compare=False)
+    trunks: dict[Hashable, Trunk] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:

@@ -1,6 +1,6 @@
 """One pass of Qwen3-VL's networks over a row of tokens that are not one text: pieces of a trunk, or branches and questions beside it.
 
-The decoder layers are driven one by one with our own keys, positions and masks; image features are added after the first of them (DeepStack).
+The decoder layers are driven one by one with our own keys, positions and masks; image features are added after the first few (DeepStack).
 The model's own forward is not used: its positions hang on module state, its masks on what it believes the cache to be.
 """
 

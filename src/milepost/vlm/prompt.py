@@ -54,11 +54,11 @@ class Script:
             tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "video_pad", "vision_end")
         )
         self._special = sorted(tokenizer.get_added_vocab())
-        self._before, _ = self._rendered(prompt.prefix)
+        self.before, _ = self._rendered(prompt.prefix)
 
     def stamp(self, group: int, *, time_s: float, tokens: int) -> list[int]:
         """The ids of group number `group`; with the first comes all that stands before the video. tokens: placeholders."""
-        text = f"{'' if group else self._before}<{time_s:.1f} seconds>"
+        text = f"{'' if group else self.before}<{time_s:.1f} seconds>"
         return [*self._ids(text), self.start, *[self.video] * tokens, self.end]
 
     def question(self, instruction: str, answers: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -28,7 +28,9 @@ from milepost.vlm.stream import Stream
 
 Group = tuple[UInt8[np.ndarray, "2 H W 3"], float]
 """Two frames, and the time they are stamped with."""
-CHUNK = {"cpu": 1024, "cuda": 4096}
+Asked = list[tuple[list[int], list[int]]]
+"""For each instruction the ids of the question, and the id of each answer."""
+CHUNK = {"cpu": 512, "cuda": 4096}
 """Tokens asked at once, at most: they look past each other, and what is masked costs as much as what is not."""
 
 
@@ -104,12 +106,12 @@ class Engine:
         sizes = {n: self._size(clip, n) for n in lengths}
         for size in dict.fromkeys(sizes.values()):
             here = sorted((n, place) for place, n in enumerate(lengths) if sizes[n] == size)
-            trunk = clip.trunks.setdefault(size, Trunk(self.networks.layers, size))
+            trunk = clip.trunks.setdefault((self.networks, self._script.before, size), Trunk(self.networks.layers, size))
             deepest = here[-1][0] // PAIR
             self._require_context(trunk, groups=-(-here[-1][0] // PAIR), question=max(len(ids) for ids, _ in asked))
             self._grow(trunk, [clip.pair(group) for group in range(trunk.groups, deepest)])
             questions = [Question((i, place), n // PAIR, clip.odd(n), ids) for n, place in here for i, (ids, _) in enumerate(asked)]
-            self._ask(trunk, questions, [chosen for _, chosen in asked], table=table)
+            self._ask(trunk, questions, asked, table=table)
         return table
 
     @torch.inference_mode()
@@ -164,10 +166,10 @@ class Engine:
         self._require_context(trunk, groups=trunk.groups + (branch is not None), question=max(len(ids) for ids, _ in asked))
         table = np.full((len(asked), 1, len(answers)), np.nan, np.float32)
         questions = [Question((i, 0), trunk.groups, branch, ids) for i, (ids, _) in enumerate(asked)]
-        self._ask(trunk, questions, [chosen for _, chosen in asked], table=table)
+        self._ask(trunk, questions, asked, table=table)
         return table[:, 0]
 
-    def _asked(self, instructions: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    def _asked(self, instructions: Sequence[str], answers: Sequence[str]) -> Asked:
         if isinstance(instructions, str) or isinstance(answers, str):
             raise DataError("instructions and answers are lists of texts, as in instructions=['pick up the cube'], answers=['True']")
         if not instructions:
@@ -221,48 +223,51 @@ class Engine:
 
         self._budget.steps("trunk", len(groups), cost=cost, run=run)
 
-    def _ask(self, trunk: Trunk, questions: list[Question], chosen: list[list[int]], *, table: Float[np.ndarray, "I P A"]) -> None:
+    def _ask(self, trunk: Trunk, questions: list[Question], asked: Asked, *, table: Float[np.ndarray, "I P A"]) -> None:
         """Put the answers to questions, which are in order of their prefixes, into `table`."""
         each = len(self._stamp(1, 0.0, trunk.size))
+        lead = common([ids for ids, _ in asked])
 
         def cost(start: int, stop: int) -> tuple[int, int]:
-            branches = len({q.cell[1] for q in questions[start:stop] if q.branch}) * each
-            tokens = branches + sum(len(q.ids) for q in questions[start:stop])
-            token, patches, row = self.networks.activation_bytes(trunk.ends[questions[stop - 1].groups] + tokens)
-            return tokens, tokens * token + branches * patches + (stop - start) * row
+            here = questions[start:stop]
+            branches = len({q.cell[1] for q in here if q.branch}) * each
+            tokens = branches + sum(len(q.ids) - lead for q in here) + len({q.cell[1] for q in here}) * lead
+            token, patches, row = self.networks.activation_bytes(trunk.ends[here[-1].groups] + tokens)
+            return tokens, tokens * token + branches * patches + len(here) * row
 
         def run(start: int, stop: int) -> None:
-            self._ask_at_once(trunk, questions[start:stop], chosen, table=table)
+            self._ask_at_once(trunk, questions[start:stop], asked, lead=lead, table=table)
 
         self._budget.steps("questions", len(questions), cost=cost, run=run)
 
-    def _ask_at_once(self, trunk: Trunk, questions: list[Question], chosen: list[list[int]], *, table: Float[np.ndarray, "I P A"]) -> None:
-        """One pass: questions of one prefix stand together, behind their branch."""
+    def _ask_at_once(self, trunk: Trunk, questions: list[Question], asked: Asked, *, lead: int, table: Float[np.ndarray, "I P A"]) -> None:
+        """One pass: questions of one prefix stand together, behind its branch and the first `lead` tokens, which all begin with."""
         pieces: list[Piece] = []
-        pictures, last, family = [], [], -1
-        tokens, counts, after = 0, Counter[str](), 0
+        pictures, last, family, after = [], [], -1, 0
+        counts = Counter[str]()
+
+        def add(kind: str, ids: list[int], question: Question, member: int) -> int:
+            piece, end = self._piece(ids, trunk.size, start=after, sees=trunk.ends[question.groups], family=family, member=member)
+            pieces.append(piece)
+            counts[kind] += len(ids)
+            return end
+
         for number, question in enumerate(questions):
-            sees = trunk.ends[question.groups]
             if not number or question.cell[1] != questions[number - 1].cell[1]:
-                family += 1
-                after = trunk.nexts[question.groups]
+                family, after = family + 1, trunk.nexts[question.groups]
                 if question.branch is not None:
-                    ids = self._stamp(question.groups, question.branch[1], trunk.size)
-                    piece, after = self._piece(ids, trunk.size, start=after, sees=sees, family=family)
-                    pieces.append(piece)
-                    pictures.append(question.branch[0])
-                    counts["branches"] += len(ids)
-            pieces.append(self._piece(question.ids, trunk.size, start=after, sees=sees, family=family, member=number + 1)[0])
-            counts["suffixes"] += len(question.ids)
-            tokens = counts.total()
-            last.append(tokens - 1)
+                    frames, time_s = question.branch
+                    after = add("branches", self._stamp(question.groups, time_s, trunk.size), question, 0)
+                    pictures.append(frames)
+                if lead:
+                    after = add("suffixes", question.ids[:lead], question, 0)
+            add("suffixes", question.ids[lead:], question, number + 1)
+            last.append(counts.total() - 1)
         seen = trunk.ends[questions[-1].groups]
         features = self._look(pictures, trunk.size) if pictures else None
         hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen)
-        spread = self.networks.log_probabilities(hidden[last])
-        for place, question in zip(spread, questions, strict=True):
-            row, column = question.cell
-            table[row, column] = place[chosen[row]].cpu().numpy()
+        for said, question in zip(self.networks.log_probabilities(hidden[last]), questions, strict=True):
+            table[question.cell] = said[asked[question.cell[0]][1]].cpu().numpy()
         self.tokens.update(counts)
 
     def _look(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
@@ -283,3 +288,13 @@ class Engine:
         )
         self.tokens["separate"] += len(ids)
         return output.logits[0, -1].float().log_softmax(-1)
+
+
+def common(texts: Sequence[Sequence[int]]) -> int:
+    """How many first tokens several texts have in common, leaving each at least one; 0 for a single text."""
+    if len(texts) < 2:
+        return 0
+    length = 0
+    while length < min(map(len, texts)) - 1 and len({text[length] for text in texts}) == 1:
+        length += 1
+    return length

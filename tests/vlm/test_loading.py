@@ -1,0 +1,89 @@
+"""What is opened, and what is said about what cannot be."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from milepost.types import DataError
+from milepost.vlm import load_engine
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "vlm", ignore=shutil.ignore_patterns("golden.json", "clips.npz"))
+
+
+def test_float32_on_a_cpu_and_half_precision_if_asked(folder):
+    assert load_engine(folder).networks.dtype == torch.float32
+    assert load_engine(str(folder), dtype="bfloat16").networks.dtype == torch.bfloat16
+
+
+def test_bfloat16_is_near(folder, clips):
+    whole, half = load_engine(folder), load_engine(folder, dtype="bfloat16")
+    said = [each.score(each.clip(clips["wide"], fps=2.0), instructions=["slide the window open"]) for each in (whole, half)]
+    assert abs(said[0] - said[1]).max() < 0.2
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "owner/no-such-model"])
+def test_a_model_that_is_not_there_says_how_to_get_one(name):
+    with pytest.raises(DataError, match="no such folder|needs the network"):
+        load_engine(name)
+
+
+def test_missing_weights_say_so(copy):
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"cannot be loaded: .*Give a folder"):
+        load_engine(copy)
+
+
+def test_incomplete_weights_are_refused(copy):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights.pop("lm_head.weight")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="lm_head"):
+        load_engine(copy)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "video_preprocessor_config.json"])
+def test_missing_files_are_named(file, copy):
+    (copy / file).unlink()
+    with pytest.raises(DataError, match=r"tokenizer|video_preprocessor_config"):
+        load_engine(copy)
+
+
+def test_newer_folders_keep_the_video_processor_elsewhere(copy, folder):
+    content = json.loads((copy / "video_preprocessor_config.json").read_text())
+    (copy / "video_preprocessor_config.json").unlink()
+    (copy / "processor_config.json").write_text(json.dumps({"video_processor": content}))
+    assert load_engine(copy).pictures == load_engine(folder).pictures
+
+
+def test_another_family_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": config["text_config"] | {"model_type": "llama"}}))
+    with pytest.raises(DataError, match="'llava' model cannot share"):
+        load_engine(copy)
+
+
+def test_a_family_nobody_knows_is_refused(copy):
+    (copy / "config.json").write_text(json.dumps({"model_type": "qwen9_vl"}))
+    with pytest.raises(DataError, match="qwen9_vl"):
+        load_engine(copy)
+
+
+def test_quantization_names_what_it_needs(folder, monkeypatch):
+    monkeypatch.setattr("milepost.vlm.loading.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install bitsandbytes"):
+        load_engine(folder, quantization="4bit")
+    with pytest.raises(DataError, match="'8bit', '4bit'"):
+        load_engine(folder, quantization="2bit")
+
+
+@pytest.mark.parametrize("memory", [0, -5])
+def test_memory_is_a_number_of_bytes(memory, folder):
+    with pytest.raises(DataError, match="bytes above zero"):
+        load_engine(folder, max_memory=memory)
