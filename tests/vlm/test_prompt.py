@@ -34,7 +34,7 @@ def test_answers_follow_the_way_they_are_read(golden, tokenizer):
 
 
 def test_an_answer_of_several_tokens_names_its_pieces(tokenizer):
-    with pytest.raises(DataError, match=r"one token.*'Tr', |one token.*\["):
+    with pytest.raises(DataError, match=r"'Absolutely' should be one token.*\['A'"):
         Script(tokenizer, Prompt()).question(TASK, ["True", "Absolutely"])
 
 
@@ -77,7 +77,9 @@ def test_a_tokenizer_without_video_in_its_template_is_refused(tokenizer):
 
 def test_the_systems_words_stay_before_the_video(tokenizer):
     """A template with a system turn has an end-of-turn mark before the video too."""
-    tokenizer.chat_template = "<|im_start|>system\nYou watch.<|im_end|>\n" + tokenizer.chat_template
+    tokenizer.chat_template = "{{- '<|im_start|>system\nYou watch.<|im_end|>\n' }}" + tokenizer.chat_template
     script = Script(tokenizer, Prompt())
-    assert tokenizer.decode(script.stamp(0, time_s=0.25, tokens=1)).startswith("<|im_start|>system\nYou watch.<|im_end|>\n<|im_start|>user\n<0.2")
+    assert tokenizer.decode(script.stamp(0, time_s=0.25, tokens=1)).startswith(
+        "<|im_start|>system\nYou watch.<|im_end|>\n<|im_start|>user\n<0.2"
+    )
     assert tokenizer.decode(script.question(TASK, ["True"])[0]).endswith("The answer is:")

@@ -70,7 +70,7 @@ def _load(
     try:
         import transformers
     except ImportError as error:
-        raise DataError("vision-language models need transformers: pip install 'milepost[clip]'") from error
+        raise DataError("vision-language models need transformers: pip install 'milepost[vlm]'") from error
     config = transformers.AutoConfig.from_pretrained(**where)
     if config.model_type not in FAMILIES:
         raise DataError(f"a '{config.model_type}' model cannot share prefixes here; supported are {' and '.join(FAMILIES)} (Qwen3-VL)")

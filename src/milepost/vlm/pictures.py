@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -103,8 +104,9 @@ class Pictures:
         """The patches of groups of two frames, an odd last frame repeated: N = groups x grid, D = 3 x 2 x patch x patch, float32."""
         if len(frames) % PAIR:
             frames = np.concatenate([frames, frames[-1:]])
-        preprocessing = Preprocessing(resize=size, mode="bicubic", mean=self.mean, std=self.std)
-        pixels = preprocessing.normalise(preprocessing.images(frames))
+        resized = Preprocessing(resize=size, mode="bicubic").images(frames)
+        mean, std = (torch.tensor(each).view(3, 1, 1) * 255 for each in (self.mean, self.std))  # in the processor's order, to its last bit
+        pixels = resized.float().sub_(mean).div_(std)
         high, wide = (side // self.factor for side in size)
         cut = pixels.view(-1, PAIR, 3, high, self.merge, self.patch, wide, self.merge, self.patch)
         return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, 3 * PAIR * self.patch**2)

@@ -68,7 +68,7 @@ class Script:
             raise DataError("no answers to score; give at least one, as in ['True']")
         asked = [self._ids(text + answer) for answer in answers]
         for ids, answer in zip(asked, answers, strict=True):
-            if not answer or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != asked[0][:-1]:
+            if not answer.strip() or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != asked[0][:-1]:
                 pieces = self._tokenizer.convert_ids_to_tokens(self._ids(answer))
                 raise DataError(f"the answer '{answer}' should be one token; this tokenizer has {pieces}. Choose a shorter word")
         return asked[0][:-1], [ids[-1] for ids in asked]
