@@ -70,6 +70,7 @@ VARIANTS = {
     "unfinished runs taught as 0": Variant({**OURS, "unfinished": "zero"}),
     "LeRobot's, our samples": Variant({**LEROBOT, "samples": "own"}),
     "LeRobot's attention": Variant({**OURS, "attention": "lerobot"}),
+    "centred window, LeRobot's attention": Variant({**OURS, "window": "centred", "attention": "lerobot"}),
     "ours, lr 3e-4": Variant(OURS, lr=3e-4),
 }
 CLOCK = "a clock"
@@ -297,8 +298,8 @@ def estimate(found: np.ndarray) -> tuple[float, float, float]:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in (columns, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
 
 
 def main() -> None:

@@ -154,7 +154,7 @@ class TrainingSet:
         images, state = self.features[gather], self.state[gather]
         if self.config.feature_noise:
             images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.config.feature_noise)
-        if self.config.samples == "lerobot":  # padding is blanked there, and its loss looks at what comes out
+        if "lerobot" in (self.config.samples, self.config.loss):  # padding is blanked there, and its loss looks at what comes out
             images, state = np.where(valid[:, :, None, None], images, 0), np.where(valid[:, :, None], state, 0)
         return {"images": images, "state": state, "valid": valid}
 
