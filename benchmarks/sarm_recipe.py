@@ -211,9 +211,7 @@ def measures(line: Mapping[str, Any], weight: np.ndarray) -> dict[str, np.ndarra
         "stage accuracy": weighted_mean(stage[success], good),
         "AUC": weighted_auc(end, success, weight),
         "error on failures": weighted_mean(error[~success], bad),
-        "stage accuracy on failures": weighted_mean(stage[~success], bad),
         "overclaim": weighted_mean(np.maximum(0, end - truth)[~success], bad),
-        "false successes": weighted_mean((end >= CALLED)[~success].astype(float), bad),
         "missed successes": weighted_mean((end < CALLED)[success].astype(float), good),
         "wrong instruction": weighted_mean(wrong, weight),
     }
@@ -267,7 +265,7 @@ class Results:
         return markdown((f"minus {base}", "seeds", *here), table)
 
     def failures(self) -> str:
-        """By kind of failure: mean final progress, and how many attempts were called a success."""
+        """By kind of failure: mean and highest final progress; how many attempts were called a success."""
         first = next(iter(self.lines.values()))
         kinds = sorted(
             {kind for line in first.values() for kind, success in zip(line["kind"], line["success"], strict=True) if not success}
@@ -275,7 +273,8 @@ class Results:
 
         def cells(seeds: Mapping[int, Mapping[str, Any]], column: str) -> list[str]:
             ends = {k: [e for s in seeds.values() for e, kind in zip(s[column], s["kind"], strict=True) if kind == k] for k in kinds}
-            return [f"{np.mean(ends[kind]):.3f}, {sum(e >= CALLED for e in ends[kind])} of {len(ends[kind])}" for kind in kinds]
+            called = {kind: f"{sum(e >= CALLED for e in ends[kind])} of {len(ends[kind])}" for kind in kinds}
+            return [f"{np.mean(ends[kind]):.3f}, at most {max(ends[kind]):.2f}; {called[kind]}" for kind in kinds]
 
         table = [(row, *cells(seeds, "final")) for row, seeds in self.lines.items()]
         return markdown(("", *kinds), [*table, ("truth", *cells(first, "true_final"))])
