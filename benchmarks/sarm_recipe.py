@@ -314,8 +314,8 @@ def main() -> None:
         parser.error("DATASET or --table is needed")
     if not args.table:
         compute(args)
-    elif not read(Path(args.out)):
-        sys.exit(f"{args.out} has no results yet")
+    elif len(steps := {line["steps"] for line in read(Path(args.out))}) != 1:
+        sys.exit(f"{args.out} must hold results of one number of steps, has {sorted(steps) or 'none'}")
     else:
         results = Results.load(Path(args.out))
         print(results.values(), results.differences("ours"), results.failures(), results.by_seed(), sep="\n\n")
