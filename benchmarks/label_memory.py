@@ -76,9 +76,8 @@ def label_one(folder: Path, stride: int, *, tiny: bool) -> None:
     table = label(model, dataset, folder / "progress.parquet", options={"stride": stride, "heads": ["sparse"]})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = time.perf_counter() - start
-    print(
-        f"| {len(table.index)} | {'tiny' if tiny else 'published sizes'} | {stride} | {before:.0f} | {peak:.0f} | {peak - before:.0f} | {seconds:.0f} |"
-    )
+    numbers = " | ".join(f"{x:.0f}" for x in (before, peak, peak - before, seconds))
+    print(f"| {len(table.index)} | {'tiny' if tiny else 'published'} | {stride} | {numbers} |")
 
 
 if __name__ == "__main__":

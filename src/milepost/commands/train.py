@@ -55,7 +55,9 @@ class Args:
     frame_gap: int | None = None
     """The same in frames, whatever the frame rate."""
     window: Literal["causal", "centred"] | None = None
-    """causal (default): nothing after now, works online. centred: LeRobot's, which looks ahead."""
+    """causal (default): nothing after now, works online. centred: LeRobot's, with its attention, which looks ahead."""
+    unfinished: Literal["mask", "zero"] | None = None
+    """Progress within the last stage of a run that did not advance: left out of the loss, or taught as 0. docs/sarm_recipe.md compares."""
     steps: int | None = None
     epochs: float | None = None
     """Instead of --steps: passes over the labelled training frames."""
@@ -113,6 +115,7 @@ def main(args: Args) -> int:
     sarm = _changed(
         sarm, annotation_mode=args.annotation_mode, image_key=cameras[0], more_image_keys=cameras[1:],
         state_key=args.state_key, n_obs_steps=args.n_obs_steps, gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window,
+        attention="lerobot" if args.window == "centred" else None, unfinished=args.unfinished,
     )  # fmt: skip
     if args.encoder is not None:
         sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))

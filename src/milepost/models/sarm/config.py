@@ -66,7 +66,7 @@ class SARMConfig:
     image_dim: int = 512
     text_dim: int = 512
     window: Literal["causal", "centred"] = "causal"
-    """causal: nothing after now, works online. centred: LeRobot's, which looks ahead."""
+    """causal: nothing after now, works online. centred: LeRobot's, half of it after now, which attention="lerobot" sees."""
     attention: Literal["time", "lerobot"] = "time"
     """time: a token sees every stream up to its own frame. lerobot: every token before it in the order cameras, text, state, stage."""
     decode: Literal["expected", "argmax"] = "expected"
