@@ -396,7 +396,7 @@ def half_support() -> str:
 
 
 def train(folder: Path, mode: str, python: str, rounds: int = 3, steps: int = 6) -> int:
-    encoding = middle([child(sys.executable, folder, "bare_label", mode)])["encoder"]
+    encoding = middle([child(sys.executable, folder, "bare_label", "dual")])["encoder"]
     results: dict[str, Any] = {"encoder_ms": encoding, "plan": PLAN}
     print(f"| training, {mode}, batch {BATCH} | LeRobot ms a step | ours | bare | ours : LeRobot | ours : bare | with encoding once |")
     print("|---|---|---|---|---|---|---|")

@@ -55,7 +55,8 @@ def state_of(episode: Episode, config: SARMConfig) -> Float[np.ndarray, "T S"]:
         return episode.state
     column = episode.columns.get(config.state_key)
     if column is None or not np.issubdtype(column.dtype, np.number):
-        numbers = [name for name, values in episode.columns.items() if np.issubdtype(values.dtype, np.number)]
+        columns = ((name, values) for name, values in episode.columns.items() if not name.startswith("truth."))
+        numbers = [name for name, values in columns if np.issubdtype(values.dtype, np.number)]
         raise DataError(f"episode {episode.index} has no state '{config.state_key}'; it has: {', '.join([STATE, *numbers])}")
     return column.reshape(episode.length, -1).astype(np.float32)
 
