@@ -352,7 +352,7 @@ for field, values in json.loads((folder / "edits.json").read_text()):
 values = json.loads((folder / "edits.json").read_text())[0][1]
 """
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    said = [line.split(" | ") for line in run.stdout.splitlines()]
+    said = [line.split(" | ", 1) for line in run.stdout.splitlines()]
     assert [field for field, _ in said] == [field for field, _ in edits], run.stderr
     assert all(field in message or field == "more_image_keys" for field, message in said)
 
