@@ -334,9 +334,8 @@ def test_a_config_edited_by_hand_is_refused_by_field(tmp_path: Path) -> None:
     """In a process of its own: the tests' own checks of types would be first here."""
     small_sarm().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "edits.json").write_text(
-        json.dumps([[field, values | {field: value}] for field, group in EDITS.items() for value in group])
-    )
+    edits = [[field, values | {field: value}] for field, group in EDITS.items() for value in group]
+    (tmp_path / "edits.json").write_text(json.dumps(edits))
     code = """
 import json, sys
 from pathlib import Path
