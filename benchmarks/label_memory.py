@@ -1,11 +1,12 @@
 """How much memory labelling takes above the models, for a short episode and a long one. CLIP ViT-B/32 and SARM of the published sizes.
 
     python benchmarks/label_memory.py make FOLDER [FRAMES]
-    python benchmarks/label_memory.py label FOLDER [STRIDE]
+    python benchmarks/label_memory.py label FOLDER [STRIDE] [tiny]
 
 `make` writes one AV1 episode of FRAMES (10,000) pictures of 480 x 640 and random networks. `label` labels it in a fresh process and prints
 the resident memory after the models are loaded, its peak, and the time. Every frame is decoded and encoded (STRIDE 1), or as many as the
-windows of every STRIDE-th frame need: the arrays are of the same size, the wait is shorter.
+windows of every STRIDE-th frame need: the arrays are of the same size, the wait is shorter. `tiny` takes networks so small that all frames
+are done in minutes on two cores: what grows with the episode is the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,29 +54,38 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def label_one(folder: Path, stride: int) -> None:
+def tiny_model() -> Any:
+    from milepost.models.sarm import SARMConfig, SARMModel
+
+    clip = str(Path(__file__).parents[1] / "tests" / "data" / "clip_tiny")
+    sizes = {"hidden_dim": 48, "num_layers": 2, "num_heads": 4}
+    return SARMModel(SARMConfig(image_key=TOP, encoder=clip, state_mean=(0.0,) * 7, state_std=(1.0,) * 7, **sizes))
+
+
+def label_one(folder: Path, stride: int, *, tiny: bool) -> None:
     from milepost.embed import FeatureCache
     from milepost.labelling import label
     from milepost.lerobot import open_dataset
     from milepost.models.sarm import SARMModel
 
     dataset = open_dataset(folder / "dataset")
-    model = SARMModel.from_pretrained(folder / "model")
+    model = tiny_model() if tiny else SARMModel.from_pretrained(folder / "model")
     model.cache = FeatureCache(folder / "cache", dataset.fingerprint, encoder=model.frozen)
     model.text_features("slide the block")
     before, start = resident(), time.perf_counter()
     table = label(model, dataset, folder / "progress.parquet", options={"stride": stride, "heads": ["sparse"]})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = time.perf_counter() - start
-    print(f"| {len(table.index)} | {stride} | {before:.0f} | {peak:.0f} | {peak - before:.0f} | {seconds:.0f} |")
+    numbers = " | ".join(f"{x:.0f}" for x in (before, peak, peak - before, seconds))
+    print(f"| {len(table.index)} | {'tiny' if tiny else 'published'} | {stride} | {numbers} |")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] not in ("make", "label"):
         sys.exit(__doc__)
-    where, number = Path(sys.argv[2]).resolve(), [int(word) for word in sys.argv[3:4]]
+    where, number = Path(sys.argv[2]).resolve(), [int(word) for word in sys.argv[3:4] if word.isdigit()]
     if sys.argv[1] == "make":
         make(where, *(number or [10_000]))
     else:
-        print("| frames | stride | MB with the models | MB at the peak | MB above | s |\n|---|---|---|---|---|---|")
-        label_one(where, *(number or [1]))
+        print("| frames | networks | stride | MB with the models | MB at the peak | MB above | s |\n|---|---|---|---|---|---|---|")
+        label_one(where, *(number or [1]), tiny="tiny" in sys.argv[3:])

@@ -108,7 +108,7 @@ def test_the_journey_on_lerobots_own_dataset(dataset: Path, tmp_path: Path) -> N
     small = ("--preset", "small", "--annotation-mode", "sparse_only", "--steps", 3, "--device", "cpu")
     run = milepost("train", dataset, "--output-dir", model, *small, "--gap-s", 0.2, "--holdout", 0.2)
     assert run.returncode == 0, run.stderr
-    assert "1 episodes left out, no sparse subtask annotation: 3" in run.stderr
+    assert "1 episode left out, no sparse subtask annotation: 3" in run.stderr
     assert {p.name for p in model.iterdir()} == {"config.json", "model.safetensors", "README.md", "evaluation.json", "log.jsonl"}
     config = json.loads((model / "config.json").read_text())
     assert config["sparse_subtask_names"] == ["reach the object", "move the object", "finish the task"]
@@ -132,6 +132,27 @@ def test_the_journey_on_lerobots_own_dataset(dataset: Path, tmp_path: Path) -> N
     run = milepost("plot", dataset, "--episodes", "1", "--output-dir", tmp_path / "plots")
     assert run.returncode == 0, run.stderr
     assert [p.name for p in (tmp_path / "plots").iterdir()] == ["episode_000001_progress.png"]
+
+
+def test_a_model_trained_for_lerobot_is_one_it_loads(dataset: Path, tmp_path: Path) -> None:
+    """Its own checkpoints' format, through the encoder's folder; both folders say the same of an episode."""
+    shutil.copytree(DATA / "dataset_v3_annotated" / "meta", dataset / "meta", dirs_exist_ok=True)
+    out, top = tmp_path / "model", "observation.images.top"
+    given = ("--for-lerobot", "--annotation-mode", "dual", "--preset", "small", "--steps", 2, "--device", "cpu", "--gap-s", 0.25)
+    assert_refused(milepost("train", dataset, "--output-dir", out, *given, "--encoder", DATA / "clip_tiny"), "one camera", top)
+    run = milepost("train", dataset, "--output-dir", out, *given, "--encoder", DATA / "clip_tiny", "--image-key", top)
+    assert run.returncode == 0, run.stderr
+    assert "episodes learnt from: 4, to choose the checkpoint: 0, held out: 1" in run.stdout
+    config = json.loads((out / "lerobot" / "config.json").read_text())
+    assert (config["type"], config["frame_gap"], config["num_dense_stages"]) == ("sarm", 5, 5)
+    for name in ("model", "model/lerobot"):
+        more = ("--head-mode", "both", "--episodes", 1, "--output-path", tmp_path / "said" / f"{name.replace('/', '-')}.parquet")
+        (tmp_path / "said").mkdir(exist_ok=True)
+        run = milepost("label", dataset, "--model", tmp_path / name, "--encoder", DATA / "clip_tiny", *more)
+        assert run.returncode == 0, run.stderr
+    ours, theirs = (read_progress(path).curves for path in sorted((tmp_path / "said").iterdir()))
+    for head in ("sparse", "dense"):
+        np.testing.assert_allclose(ours[head], theirs[head], atol=1e-5)
 
 
 def test_the_clock_needs_no_model(dataset: Path) -> None:
@@ -244,7 +265,7 @@ def test_a_trained_model_is_not_overwritten(dataset: Path, tmp_path: Path) -> No
 def test_progress_of_another_model_is_not_overwritten(dataset: Path) -> None:
     shutil.copy(DATA / "rabc" / "progress.parquet", dataset / "elapsed_progress.parquet")
     before = (dataset / "elapsed_progress.parquet").read_bytes()
-    assert_refused(milepost("label", dataset, "--model", "elapsed"), "another model")
+    assert_refused(milepost("label", dataset, "--model", "elapsed"), "made with another model")
     assert (dataset / "elapsed_progress.parquet").read_bytes() == before
 
 

@@ -82,7 +82,8 @@ def test_how_much_is_kept_aside() -> None:
     assert keep_aside(episodes, 0.0, 0)[1] == []
     assert keep_aside(episodes[:9], None, 0)[1] == []
     with pytest.raises(DataError, match="no scene can be kept aside"):
-        keep_aside(episodes[:4], 0.1, 0)
+        keep_aside(episodes[:2], 0.1, 0)
+    assert len(keep_aside(episodes[:4], 0.1, 0)[1]) == 2  # a scene, of two
 
 
 def test_validation_sees_the_frames_as_they_are_and_is_never_told_the_stage() -> None:

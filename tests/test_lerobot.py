@@ -296,3 +296,14 @@ def test_fingerprint_is_of_the_frames_only(annotated, small):
     before = open_dataset(small.root).fingerprint
     edit_info(small.root, fps=21)
     assert open_dataset(small.root).fingerprint not in (before, plain)
+
+
+def test_the_fingerprint_sees_bytes_change_in_place(small):
+    """The same size and name with other pictures inside is another dataset: features kept of it would be of the wrong frames."""
+    before = open_dataset(small.root).fingerprint
+    video = next(small.root.glob("videos/**/*.mp4"))
+    whole = bytearray(video.read_bytes())
+    whole[len(whole) // 3 : 2 * len(whole) // 3] = bytes(len(whole) - 2 * (len(whole) // 3) if len(whole) % 3 else len(whole) // 3)
+    assert len(whole) == video.stat().st_size
+    video.write_bytes(whole)
+    assert open_dataset(small.root).fingerprint != before

@@ -94,6 +94,17 @@ def test_the_split_keeps_every_kind_on_both_sides() -> None:
         assert {(e.task, e.facts["kind"]) for e in side} == {(t, k) for t in {e.task for e in train} for k in ("expert", "giving_up")}
 
 
+def test_a_small_share_of_many_small_groups_is_still_its_share() -> None:
+    """24 episodes, each kind of each task alone or nearly so: a tenth is two of them, not none; who stands alone is learnt from."""
+    episodes = [dataclasses.replace(e, facts={**e.facts, "kind": f"kind {e.index % 8}"}) for e in dot_episodes(24, tasks=1)]
+    for share, count in ((0.1, 2), (0.3, 8), (0.01, 1), (0.0, 0)):
+        train, held = split(episodes, share, np.random.default_rng(0))
+        assert len(held) == count
+        assert {e.facts["kind"] for e in train} == {f"kind {k}" for k in range(8)}
+    alone = [dataclasses.replace(e, facts={**e.facts, "kind": f"kind {e.index}"}) for e in dot_episodes(5)]
+    assert split(alone, 0.4, np.random.default_rng(0))[1] == []
+
+
 def test_nothing_is_held_out_when_not_asked() -> None:
     train, held = split(dot_episodes(5), 0.0, np.random.default_rng(0))
     assert len(train) == 5

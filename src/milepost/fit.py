@@ -87,6 +87,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+        if not (0 <= self.lr < math.inf):
+            raise ValueError(f"lr must be at least 0 and finite, got {self.lr}")
         if self.epochs is not None and not self.epochs > 0:
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
         if self.validation is not None and not 0 <= self.validation < 1:

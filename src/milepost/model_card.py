@@ -94,8 +94,10 @@ def _settings(trained: Trained) -> dict[str, object]:
         "seed": train.seed,
         "mixed_precision": fitted.precision,
         "encoder": sarm.encoder,
+        "window": sarm.window,
         "n_obs_steps": sarm.n_obs_steps,
-        "gap_s": sarm.gap_s,
+        **({"gap_s": sarm.gap_s} if sarm.frame_gap is None else {"frame_gap": sarm.frame_gap}),
+        "state_key": sarm.state_key,
         "validation_episodes": len(trained.validation_episodes),
         "patience": train.patience,
     }

@@ -56,7 +56,7 @@ def picture(
     weight: np.ndarray | None = None,
 ) -> EpisodePicture:
     """Everything an episode's figure shows; reads the sample frames. `readings`: head -> model's name -> what it says."""
-    at = sample_frames(episode.length)
+    at = _sampled(episode, [one for models in readings.values() for one in models.values()])
     camera = camera or next(iter(episode.cameras), None)
     success = {True: "success", False: "failure", None: ""}[episode.success]
     notes = ", ".join(filter(None, (str(episode.facts.get("kind", "")), success)))
@@ -92,6 +92,12 @@ def _head(episode: Episode, models: Mapping[str, Reading], stages: Stages | None
         probabilities=probabilities,
         computed=_computed(models.values()),
     )
+
+
+def _sampled(episode: Episode, models: Collection[Reading]) -> list[int]:
+    """Sample frames; of those that were looked at, where a stride jumped over others, so that no caption is an interpolation."""
+    at, seen = sample_frames(episode.length), np.array(_computed(models))
+    return at if not len(seen) else sorted({int(seen[np.abs(seen - frame).argmin()]) for frame in at})
 
 
 def _computed(models: Collection[Reading]) -> list[int]:

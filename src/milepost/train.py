@@ -19,7 +19,7 @@ from milepost.evaluate import Summary, score_episode, summarise
 from milepost.fit import Fitted, TrainConfig, fit, run_key
 from milepost.models import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.prepare import LeftOut, choose, training_set, validation_set, with_encoder, with_statistics
+from milepost.models.sarm.prepare import LeftOut, check_labels, choose, training_set, validation_set, with_encoder, with_statistics
 from milepost.processes import current
 from milepost.stages import Stages
 from milepost.store import require_writable
@@ -69,19 +69,32 @@ def split(episodes: Sequence[Episode], holdout: float, rng: np.random.Generator)
             strata.setdefault((episode.task, str(episode.facts.get("kind", ""))), []).append(scene)
         scenes.setdefault(scene, []).append(episode)
     out: set[tuple] = set()
-    for members in strata.values():
-        count = min(len(members) - 1, round(holdout * len(members))) if len(members) > 1 else 0
-        out |= {members[i] for i in rng.permutation(len(members))[:count]}
+    counts = _shares([len(members) for members in strata.values()], holdout)
+    for members, count in zip(strata.values(), counts, strict=True):
+        if len(members) > 1:
+            out |= {members[i] for i in rng.permutation(len(members))[:count]}
     train = [episode for scene, group in scenes.items() if scene not in out for episode in group]
     held = [episode for scene, group in scenes.items() if scene in out for episode in group]
     return sorted(train, key=lambda e: e.index), sorted(held, key=lambda e: e.index)
+
+
+def _shares(sizes: Sequence[int], share: float) -> list[int]:
+    """How many of each group: its share, rounded; and where many small groups round to nothing, one more of the largest remainders, until
+    the whole has its share (at least one). Every group keeps one."""
+    counts = [min(size - 1, round(share * size)) for size in sizes]
+    wanted = max(1, round(share * sum(sizes))) if share > 0 else 0
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (counts[i] - share * sizes[i], i))
+    for i in by_remainder:
+        if sum(counts) < wanted and counts[i] < sizes[i] - 1:
+            counts[i] += 1
+    return counts
 
 
 def keep_aside(episodes: Sequence[Episode], share: float | None, seed: int) -> tuple[list[Episode], list[Episode]]:
     """(to learn from, to choose the best checkpoint with) of the training episodes, split by scene as `split` does.
 
     None is a tenth where there are at least 10 episodes, else nothing. DataError if a share was asked for and there are too few scenes:
-    a task and kind with one scene keeps it for learning, and a share of less than half a scene is none.
+    a task and kind with one scene keeps it for learning.
     """
     asked = VALIDATION if share is None else share
     if not asked or (share is None and len(episodes) < ENOUGH):
@@ -122,14 +135,15 @@ def train_sarm(
     """
     peers = current()
     features = features or FeatureCache(None, "", encoder=load_encoder(config.encoder, device=train.device, text_width=config.text_dim))
-    if peers.first:
-        require_writable(folder)
     rng = np.random.default_rng(train.seed)
     learn, held = split(episodes, holdout, rng)
     usable, left_out = choose(learn, config)
     usable, aside = keep_aside(usable, train.validation, train.seed)
     config = with_encoder(with_statistics(config, usable, stages), features.encoder)
     torch.manual_seed(train.seed)
+    check_labels(usable + aside, config)
+    if peers.first:
+        require_writable(folder)
     model = _seeing_through(SARMModel(config), features)
     with peers.first_first():  # one process fills the cache, the others read it
         seen = list(features.stream([*usable, *aside], config.cameras))

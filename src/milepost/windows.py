@@ -71,3 +71,10 @@ def interpolate(at: Int[np.ndarray, "N"], value: Float[np.ndarray, "N"], length:
     full = np.interp(np.arange(length), at, value)
     known = np.interp(np.arange(length), at, np.isnan(value).astype(float)) == 0
     return np.where(known, full, np.nan).astype(np.float32)
+
+
+def spread(array: Float[np.ndarray, "N *K"], at: Int[np.ndarray, "N"], length: int) -> Float[np.ndarray, "T *K"]:
+    """The rows of these frames at their place in the episode, NaN at all others."""
+    out = np.full((length, *array.shape[1:]), np.nan, dtype=np.float32)
+    out[at] = array
+    return out

@@ -1,5 +1,6 @@
 """LeRobot's names: a config by name, a model from it, a batch through its processors to a reward."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,12 +9,15 @@ import pytest
 import torch
 
 import milepost
+from fakes import CAMERA, dot_episodes
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.models.sarm.batches import look
 from milepost.types import DataError
 from models.test_contract import small_sarm
 
 DUAL = Path(__file__).parents[1] / "data" / "sarm_checkpoint" / "dual"
+TINY = Path(__file__).parents[1] / "data" / "clip_tiny"
 TOP = "observation.images.top"
 
 
@@ -127,3 +131,33 @@ def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert SARMModel.from_pretrained("ada/sarm").config == loaded.config
     with pytest.raises(DataError, match="Hub model 'ada/other'"):
         milepost.load_model("ada/other")
+
+
+def test_the_config_of_a_checkpoint_is_the_checkpoints() -> None:
+    """But for what is changed, which the model then has."""
+    config = milepost.make_reward_model_config("sarm", pretrained_path=str(DUAL), dropout=0.3, encoder=str(TINY))
+    saved = SARMModel.from_pretrained(DUAL).config
+    assert (config.annotation_mode, config.hidden_dim, config.window, config.dropout) == ("dual", saved.hidden_dim, "centred", 0.3)
+    model = milepost.make_reward_model(config)
+    assert dataclasses.asdict(model.config) == dataclasses.asdict(saved) | {"dropout": 0.3, "encoder": str(TINY)}
+    plain = milepost.make_reward_model(dataclasses.replace(milepost.make_reward_model_config("sarm"), pretrained_path=str(DUAL)))
+    assert plain.config == saved
+    with pytest.raises(DataError, match="should be"):
+        milepost.make_reward_model(milepost.make_reward_model_config("sarm", pretrained_path=str(DUAL), hidden_dim=2 * saved.hidden_dim))
+
+
+@pytest.mark.parametrize("kind", ["pixels", "clip"])
+def test_a_model_stands_for_its_encoder(kind: str) -> None:
+    """The reward of a batch of pictures is what `predict` says at the window's frame, whatever the encoder."""
+    model, episode = small_sarm(), dot_episodes(1)[0]
+    if kind == "clip":
+        torch.manual_seed(0)
+        model = SARMModel(dataclasses.replace(model.config, encoder=str(TINY), image_dim=512, text_dim=512)).eval()
+    before, _ = milepost.make_reward_pre_post_processors(model.config, encoder=model)
+    at = np.arange(3, episode.length)
+    frames, valid = look(at, model.config, model.config.gap(episode.fps), episode.length)
+    whole = at[valid.all(axis=1)]
+    frames = frames[valid.all(axis=1)]
+    pictures = episode.cameras[CAMERA][frames.ravel()].reshape(*frames.shape, 32, 32, 3)
+    batch = {CAMERA: pictures, "observation.state": episode.state[frames], "task": episode.task}
+    np.testing.assert_allclose(model.compute_reward(before(batch)), model.predict(episode).value[whole], atol=1e-5)

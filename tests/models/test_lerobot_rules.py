@@ -153,6 +153,16 @@ def test_padding_is_blank_and_taught() -> None:
     assert abs(loss.item() - masked.item()) > 1e-3
 
 
+def test_its_loss_on_our_samples_is_taught_blank_padding_too() -> None:
+    config, data = recipe()
+    config = dataclasses.replace(config, samples="own", rewind_probability=0.5)
+    batch = TrainingSet(data.episodes, config, words=data.words).sample(32, np.random.default_rng(0))
+    padding = ~batch["valid"]
+    assert padding.any()
+    assert not batch["images"][padding].any()
+    assert not batch["state"][padding].any()
+
+
 def test_the_last_frame_is_never_a_sample() -> None:
     _, data = recipe()
     assert set(np.arange(len(data.state))) - set(data.rows) == set(data.starts[1:] - 1)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -318,3 +320,49 @@ def test_a_model_of_ours_for_lerobot(tmp_path: Path) -> None:
     ours, back = (m.predict_features(episode, **given) for m in (model, again))
     np.testing.assert_array_equal(ours.value, back.value)
     np.testing.assert_array_equal(ours.dense.value, back.dense.value)
+
+
+EDITS = {
+    "gap_s": [None, [1], -1.0], "hidden_dim": ["wide"], "n_obs_steps": [4.5, 0], "state_std": ["abc"], "dropout": [True],
+    "frame_gap": ["5"],
+    "state_mean": [[0.0, float("nan")], [0.0]], "sparse_subtask_names": [[1, 2, 3]], "more_image_keys": [["observation.images.top"]],
+    "window": ["both"],
+}  # fmt: skip
+
+
+def test_a_config_edited_by_hand_is_refused_by_field(tmp_path: Path) -> None:
+    """In a process of its own: the tests' own checks of types would be first here."""
+    small_sarm().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    edits = [[field, values | {field: value}] for field, group in EDITS.items() for value in group]
+    (tmp_path / "edits.json").write_text(json.dumps(edits))
+    code = """
+import json, sys
+from pathlib import Path
+from milepost.models import load_model
+from milepost.models.sarm import SARMModel
+folder = Path(sys.argv[1])
+for field, values in json.loads((folder / "edits.json").read_text()):
+    (folder / "config.json").write_text(json.dumps(values))
+    try:
+        load_model(folder)
+    except ValueError as error:
+        print(field, "|", error)
+values = json.loads((folder / "edits.json").read_text())[0][1]
+"""
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    said = [line.split(" | ", 1) for line in run.stdout.splitlines()]
+    assert [field for field, _ in said] == [field for field, _ in edits], run.stderr
+    assert all(field in message or field == "more_image_keys" for field, message in said)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    model = small_sarm()
+    with torch.no_grad():
+        model.stage_model.visual_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"NaN or infinite weights: stage_model\.visual_proj\.weight"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("[1, 2]")
+    with pytest.raises(DataError, match="known types"):
+        load_model(tmp_path)

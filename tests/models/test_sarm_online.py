@@ -110,5 +110,28 @@ def test_a_frame_of_another_shape_is_refused() -> None:
     model.step(np.zeros((1, 8), np.float32), np.zeros(2, np.float32))
     with pytest.raises(ValueError, match="frame 1"):
         model.step(np.zeros((2, 8), np.float32), np.zeros(2, np.float32))
-    with pytest.raises(ValueError, match="width 2"):
+    with pytest.raises(DataError, match="2 numbers, got none"):
         model.step(np.zeros((1, 8), np.float32))
+
+
+def test_images_that_do_not_fit_are_refused_or_scaled() -> None:
+    """A float image in [0, 1] is the same picture, not a black one; anything else says what it should be."""
+    model, episode = small_sarm(), dot_episodes(1)[0]
+    image, state = episode.cameras[CAMERA][np.array([3])][0], episode.state[3]
+
+    def first(picture: np.ndarray) -> float:
+        model.reset(task=episode.task, fps=episode.fps)
+        return model.step({CAMERA: picture}, state)
+
+    wanted = first(image)
+    assert abs(first(np.zeros_like(image)) - wanted) > 1e-4
+    for same in (image / 255, (image / 255).astype(np.float32), np.moveaxis(image, -1, 0), np.moveaxis(image / 255, -1, 0)):
+        assert first(same) == pytest.approx(wanted, abs=1e-6)
+    for wrong in (image.astype(np.float32), image[..., 0], image[..., :2], image.astype(np.int64), image[None], image / 255 - 1, image[:0]):
+        with pytest.raises(DataError, match=CAMERA):
+            first(wrong)
+    model.reset(task=episode.task, fps=episode.fps)
+    for state_, words in ((None, "2 numbers, got none"), (np.zeros(3, np.float32), "got 3"), (np.array([0, np.nan], np.float32), "NaN")):
+        with pytest.raises(DataError, match=words):
+            model.step({CAMERA: image}, state_)
+    assert model.step({CAMERA: image}, state) == pytest.approx(wanted, abs=1e-6)  # what was refused has left nothing

@@ -15,7 +15,7 @@ from milepost.console import bars, say, table
 from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
 from milepost.lerobot import open_dataset
 from milepost.models import ElapsedModel
-from milepost.store import read_progress
+from milepost.store import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.types import DataError
 
 
@@ -30,6 +30,18 @@ class Args:
     seed: int = 0
     """Of the bootstrap."""
     json: bool = False
+
+
+def _warn_of_training_episodes(progress: ProgressTable, dataset: str, episodes: set[int]) -> None:
+    """A model is good on what it learnt from; its evaluation.json, if it can be found, says what that was."""
+    record = Path(progress.metadata.get(f"{METADATA_PREFIX}model_path", "")) / "evaluation.json"
+    if not record.is_file():
+        return
+    about = json_module.loads(record.read_text(encoding="utf-8"))
+    learnt = episodes & {*about.get("train_episodes", ()), *about.get("validation_episodes", ())}
+    if learnt and about.get("dataset") == dataset:
+        held = ",".join(map(str, about.get("held_out", ())))
+        say(f"{len(learnt)} of these {len(episodes)} episodes taught this model; those it never saw: --episodes {held or '(none)'}")
 
 
 def main(args: Args) -> int:
@@ -56,6 +68,7 @@ def main(args: Args) -> int:
     if args.json:
         say(json_module.dumps({name: summary.to_dict() for name, summary in summaries.items()}))
         return 0
+    _warn_of_training_episodes(progress, dataset.name, {score.episode for score in next(iter(scores.values()))})
     count = len(next(iter(scores.values())))
     table(f"{count} episodes against: {', '.join(sorted(sources))} (95 % intervals)", *summary_table(summaries))
     if next(iter(summaries.values())).failures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +12,9 @@ import numpy as np
 import tyro
 
 from milepost.commands.options import feature_cache, parse_episodes, resolve_device, settle_model
-from milepost.console import bars, say, table, warn
+from milepost.console import Tick, bars, say, table, warn
 from milepost.embed.clip import Precision
-from milepost.labelling import label, unknown_frames
+from milepost.labelling import label, provenance, unknown_frames
 from milepost.lerobot import open_dataset
 from milepost.models import load_model
 from milepost.models.sarm import SARMModel
@@ -46,7 +47,7 @@ class Args:
     revision: str | None = None
     device: str = "auto"
     overwrite: bool = False
-    """Replace a progress file made by something else."""
+    """Replace a progress file made by another model, or with other options."""
     json: bool = False
 
 
@@ -60,6 +61,33 @@ def _heads(model: SARMModel, mode: str) -> list[str]:
     return ["sparse", "dense"]
 
 
+def _require_same(path: Path, wanted: Mapping[str, str]) -> None:
+    """DataError if what is there was made by another model, or with other options; the dataset may have changed if it was incomplete."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
+    there = read_progress(path)
+    named = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
+    other = [words for key, words in named.items() if there.metadata.get(f"{METADATA_PREFIX}{key}") != wanted[key]]
+    before, now = (json_module.loads(each or "{}") for each in (there.metadata.get(f"{METADATA_PREFIX}settings"), wanted["settings"]))
+    other += [f"--{name.replace('_', '-')}" for name in now if before.get(name) != now[name]]
+    if other == ["dataset"] and unknown_frames(there):
+        return
+    if other:
+        raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
+
+
+def _over_all(tick: Tick, total: int) -> Tick:
+    """One bar over the frames of all episodes, told of one episode after the other."""
+    done, last = 0, 0
+
+    def count(now: int, all_of_it: int) -> None:
+        nonlocal done, last
+        done, last = done + now - (last if now > last else 0), now if now < all_of_it else 0
+        tick(min(done, total), total)
+
+    return count
+
+
 def main(args: Args) -> int:
     if args.stride < 1:
         raise ValueError(f"--stride must be at least 1, got {args.stride}")
@@ -71,15 +99,17 @@ def main(args: Args) -> int:
     if args.output_path is None and not Path(args.dataset).is_dir():
         raise DataError("a Hub dataset is never written into: give --output-path")
     path = args.output_path or dataset.root / f"{name}_progress.parquet"
-    if path.exists() and not args.overwrite and read_progress(path).metadata.get(f"{METADATA_PREFIX}model_path") != args.model:
-        raise DataError(f"{path} was made by another model; use --overwrite or another --output-path")
     settings: dict[str, Any] = {"episodes": args.episodes}
+    if isinstance(model, SARMModel):
+        settings |= {"encoder": model.frozen.name, "precision": args.precision}
+    if path.exists() and not args.overwrite:
+        _require_same(path, provenance(model, dataset, args.model, **options, **settings))
     unread: list[str] = []
     with bars() as bar:
         tick = bar("label")
         if isinstance(model, SARMModel):
-            settings |= {"encoder": model.frozen.name, "precision": args.precision}
-            model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache, tick=bar("encode the episode's frames"))
+            total = dataset.total_frames * len(model.config.cameras)
+            model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache, tick=_over_all(bar("encode frames"), total))
         labelled = label(
             model, dataset, path, model_path=args.model, on_progress=tick,
             on_unreadable=lambda episode, error: unread.append(f"episode {episode.index} is left unknown: {error}"),

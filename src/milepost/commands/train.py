@@ -24,6 +24,7 @@ from milepost.hub import require_repository, upload_model
 from milepost.lerobot import open_dataset
 from milepost.model_card import save_card
 from milepost.models.sarm import AnnotationMode, SARMConfig
+from milepost.models.sarm.lerobot_format import lerobot_architecture
 from milepost.processes import joined, launched, own_device
 from milepost.tracking import Tracker, Tracking, require_trackers
 from milepost.train import PRESETS, Trained, evaluate_held_out, train_sarm
@@ -55,7 +56,11 @@ class Args:
     frame_gap: int | None = None
     """The same in frames, whatever the frame rate."""
     window: Literal["causal", "centred"] | None = None
-    """causal (default): nothing after now, works online. centred: LeRobot's, which looks ahead."""
+    """causal (default): nothing after now, works online. centred: LeRobot's, with its attention, which looks ahead."""
+    for_lerobot: bool = False
+    """A model LeRobot can load, in OUTPUT_DIR/lerobot: centred window in frames, its attention and decoding, one camera, CLIP ViT-B/32."""
+    unfinished: Literal["mask", "zero"] | None = None
+    """Progress within the last stage of a run that did not advance: left out of the loss, or taught as 0. docs/sarm_recipe.md compares."""
     steps: int | None = None
     epochs: float | None = None
     """Instead of --steps: passes over the labelled training frames."""
@@ -113,8 +118,11 @@ def main(args: Args) -> int:
     sarm = _changed(
         sarm, annotation_mode=args.annotation_mode, image_key=cameras[0], more_image_keys=cameras[1:],
         state_key=args.state_key, n_obs_steps=args.n_obs_steps, gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window,
+        attention="lerobot" if args.window == "centred" else None, unfinished=args.unfinished,
     )  # fmt: skip
-    if args.encoder is not None:
+    if args.for_lerobot:
+        sarm = lerobot_architecture(sarm, dataset.fps)
+    elif args.encoder is not None:
         sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
     device = own_device(_device(args.device))
     train = _changed(
@@ -123,7 +131,7 @@ def main(args: Args) -> int:
         patience=args.patience, overwrite=args.overwrite, tracking=Tracking(args.log_to, args.project, args.run_name),
     )  # fmt: skip
     train = dataclasses.replace(train, validation=args.validation)
-    encoder = load_encoder(sarm.encoder, device=device, text_width=sarm.text_dim)
+    encoder = load_encoder(args.encoder or sarm.encoder, device=device, text_width=sarm.text_dim)
     with joined(device) as peers, bars() if peers.first else _silent() as bar:
         features = feature_cache(dataset, encoder, keep=not args.no_cache, tick=bar("read and encode frames"))
         episodes = [dataset[i] for i in range(len(dataset))]
@@ -136,7 +144,13 @@ def main(args: Args) -> int:
         summaries = evaluate_held_out(trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed) if held else {}
     for left in trained.left_out:
         warn(str(left))
+    kept = (trained.train_episodes, trained.validation_episodes, trained.held_out)
+    say("episodes learnt from: {}, to choose the checkpoint: {}, held out: {}".format(*map(len, kept)))
+    if args.holdout and not held:
+        warn("nothing could be held out (each task and kind keeps one scene to learn from), so nothing is known of how good this model is")
     save_card(args.output_dir, trained, dataset.name, summaries)
+    if args.for_lerobot:
+        trained.model.save_pretrained(args.output_dir / "lerobot", format="lerobot")
     if summaries:
         table(f"{len(held)} held-out episodes (95 % intervals over episodes)", *summary_table(summaries))
     _say_what_came_out(args, trained)

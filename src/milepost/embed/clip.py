@@ -74,7 +74,7 @@ class ClipEncoder:
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"the encoder '{name_or_folder}' cannot be loaded: {reason}; is it a folder? name it with --encoder (encoder=...)"
+                f"the encoder '{name_or_folder}' cannot be loaded: {reason}; --encoder (encoder=...) takes another name, or a folder"
             ) from error
         return cls(model, tokenizer, preprocessing=preprocessing, label=folder.resolve().name, device=device, precision=precision)
 
@@ -144,6 +144,7 @@ def _load(where: dict[str, Any]) -> tuple[nn.Module, Any, dict[str, Any]]:
         import transformers
     except ImportError as error:
         raise DataError("CLIP and SigLIP encoders need transformers: pip install 'milepost[clip]'") from error
+    transformers.utils.logging.disable_progress_bar()
     config = transformers.AutoConfig.from_pretrained(**where)
     if not hasattr(config, "text_config") or not hasattr(getattr(config, "vision_config", None), "image_size"):
         raise DataError(f"a '{config.model_type}' model is not of the CLIP or SigLIP type, with one fixed image size and a text tower")

@@ -14,6 +14,7 @@ from typing import Any
 from milepost.hub import find_model
 from milepost.models.elapsed import ElapsedConfig, ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.models.sarm.checkpoint import read_folder
 from milepost.models.sarm.processor import FeatureEncoder, Step, make_sarm_processors
 from milepost.types import DataError, RewardModel
 
@@ -34,16 +35,20 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
     if not (folder / "config.json").is_file():
         raise DataError(f"no model at '{path}': expected a folder with config.json, or 'elapsed'")
     try:
-        kind = json.loads((folder / "config.json").read_text()).get("type")
+        values = json.loads((folder / "config.json").read_text())
     except json.JSONDecodeError as error:
         raise DataError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
+    kind = values.get("type") if isinstance(values, dict) else type(values).__name__
     if kind != "sarm":
         raise DataError(f"{folder / 'config.json'} has type '{kind}'; known types: {', '.join(MODELS)}")
     return SARMModel.from_pretrained(folder, device, **options)
 
 
 def make_reward_model_config(model_type: str, **fields: Any) -> Any:
-    """The config of a model by name, with these fields. ValueError names what there is if the model or a field is unknown."""
+    """The config of a model by name, with these fields; with `pretrained_path` the saved model's, but for the fields given.
+
+    ValueError names what there is if the model or a field is unknown.
+    """
     if model_type not in MODELS:
         raise ValueError(f"unknown reward model '{model_type}'; known: {', '.join(MODELS)}")
     config = MODELS[model_type][0]
@@ -51,11 +56,17 @@ def make_reward_model_config(model_type: str, **fields: Any) -> Any:
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise ValueError(f"{config.__name__} has no field {', '.join(unknown)}; it has: {', '.join(known)}")
-    return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    if given.get("pretrained_path"):
+        return dataclasses.replace(read_folder(find_model(given["pretrained_path"]))[0], **given)
+    return config(**given)
 
 
 def make_reward_model(config: Any) -> Any:
-    """The model of a config: loaded if the config has a `pretrained_path` (what is saved there is then its config), new if not."""
+    """The model of a config: its weights loaded if the config has a `pretrained_path`, new if not.
+
+    Loaded, it has the saved config but for what this one changes. DataError if the weights do not fit.
+    """
     kinds = {kind for kind, _ in MODELS.values()}
     if type(config) not in kinds:
         raise ValueError(
@@ -64,7 +75,11 @@ def make_reward_model(config: Any) -> Any:
     if isinstance(config, ElapsedConfig):
         return ElapsedModel(config)
     if config.pretrained_path:
-        return SARMModel.from_pretrained(config.pretrained_path, config.device or "cpu")
+        saved, default = read_folder(find_model(config.pretrained_path))[0], SARMConfig()
+        names = [field.name for field in dataclasses.fields(config)]
+        changed: dict[str, Any] = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
+        changed = {name: value for name, value in changed.items() if name not in ("pretrained_path", "device")}
+        return SARMModel.from_pretrained(config.pretrained_path, config.device or "cpu", config=dataclasses.replace(saved, **changed))
     return SARMModel(config).to(config.device or "cpu")
 
 

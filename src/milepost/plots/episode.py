@@ -21,7 +21,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle, StepPatch
 
-from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, quiet, stage_style, wrap
+from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, quiet, shortened, stage_style, wrap
 
 FRAMES = 8
 LEFT, RIGHT, EDGE = 0.62, 1.95, 0.12
@@ -91,7 +91,7 @@ def sample_frames(length: int, count: int = FRAMES) -> list[int]:
 
 def episode_figure(picture: EpisodePicture, width: float = 9.0) -> Figure:
     """Frames on top; for every head the progress and below it the stage probabilities; the weights as a strip at the bottom."""
-    title = [line for text in _title(picture) for line in wrap(text, width - 2 * EDGE, TITLE)]
+    title = [line for text in _title(picture) for line in shortened(wrap(text[:1000], width - 2 * EDGE, TITLE), 5)]
     strips = [] if picture.frames is None else [_frame_strip(picture, width)]
     for name, head in picture.heads.items():
         strips += _head_strips(picture, name, head)
@@ -99,7 +99,7 @@ def episode_figure(picture: EpisodePicture, width: float = 9.0) -> Figure:
         strips.append(_Strip(0.12, 0.16, partial(_draw_weight, picture=picture)))
     top = EDGE + len(title) * TITLE * LINE
     height = top + sum(strip.above + strip.height for strip in strips) + 0.45
-    figure = Figure(figsize=(width, height), dpi=130)
+    figure = Figure(figsize=(width, height), dpi=160)
     FigureCanvasAgg(figure)
     figure.text(EDGE / width, 1 - EDGE / height, "\n".join(title), fontsize=TITLE, color=INK, va="top", linespacing=1.1, parse_math=False)
     for place, strip in enumerate(strips):
@@ -158,7 +158,9 @@ def _frame_strip(picture: EpisodePicture, width: float) -> _Strip:
     gap = 0.08
     each = (width - 2 * EDGE + gap) / FRAMES - gap
     high = each * picture.frames.shape[1] / picture.frames.shape[2]
-    captions = [[part for line in caption(picture, at) for part in wrap(line, each, CAPTION)] for at in picture.frames_at]
+    captions = [
+        [part for line in caption(picture, at) for part in shortened(wrap(line[:200], each, CAPTION), 6)] for at in picture.frames_at
+    ]
     height = high + 0.1 + max(map(len, captions)) * CAPTION * LINE
     return _Strip(0.06, height, partial(_draw_frames, picture=picture, captions=captions, size=(each, high, gap)))
 
@@ -190,7 +192,7 @@ def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[
 def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[_Strip]:
     """The progress, and one strip of probabilities for each model that has them; together high enough for the legend beside them."""
     prefix = f"{name} " if len(picture.heads) > 1 else ""
-    entries = [wrap(entry, LEGEND_TEXT, LEGEND) for entry in ("truth", *head.curves, *_numbered(head.stage_names))]
+    entries = [_entry(entry) for entry in ("truth", *head.curves, *_numbered(head.stage_names))]
     legend = sum(len(lines) * LEGEND * LINE + 0.035 for lines in entries) + 0.1
     strips = [
         _Strip(0.27 if len(head.curves) > 1 else 0.1, 1.2, partial(_draw_probabilities, picture=picture, head=head, who=who, prefix=prefix))
@@ -199,6 +201,10 @@ def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[
     beside = sum(strip.above + strip.height for strip in strips)
     draw = partial(_draw_progress, picture=picture, head=head, prefix=prefix)
     return [_Strip(0.22, max(1.7, legend - beside), draw), *strips]
+
+
+def _entry(name: str) -> list[str]:
+    return shortened(wrap(name[:200], LEGEND_TEXT, LEGEND), 6)
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
@@ -217,15 +223,13 @@ def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix:
         source = f" ({head.truth_source})" if head.truth_source else ""
         legend += _line(ax, picture, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
     for style, (name, curve) in zip(cycle(CURVE_STYLES), head.curves.items(), strict=False):
-        legend += _line(ax, picture, curve, "\n".join(wrap(name, LEGEND_TEXT, LEGEND)), head.computed, linewidth=1.9, **style)
+        legend += _line(ax, picture, curve, "\n".join(_entry(name)), head.computed, linewidth=1.9, **style)
     for at in picture.frames_at if picture.frames is not None else ():
         ax.plot(at / picture.fps, 1.06, marker="v", markersize=3.5, color=INK, clip_on=False)
     ax.set_ylim(-0.1, 1.06)
     ax.set_yticks(np.linspace(0, 1, 6))
     _label(ax, f"{prefix}progress")
-    patches = [
-        Patch(label="\n".join(wrap(name, LEGEND_TEXT, LEGEND)), **stage_style(k)) for k, name in enumerate(_numbered(head.stage_names))
-    ]
+    patches = [Patch(label="\n".join(_entry(name)), **stage_style(k)) for k, name in enumerate(_numbered(head.stage_names))]
     if legend := [*legend, *patches]:
         _legend(ax, legend)
 

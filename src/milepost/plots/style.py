@@ -66,3 +66,8 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def shortened(lines: list[str], most: int) -> list[str]:
+    """At most that many lines, the last one ending in an ellipsis if there were more."""
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][:-1]}\u2026"]

@@ -25,7 +25,7 @@ STATE = "observation.state"
 """The state every LeRobot dataset has, which is `Episode.state`; others are in its columns."""
 Words = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
 
-VERBS = ("move", "grasp", "rotate", "push", "pull", "slide", "lift", "place", "fold", "wipe", "stack", "pour")
+VERBS = ("open", "close", "pick up", "put down", "turn", "press", "hang", "fold", "wipe", "stack", "pour", "sort", "cut", "plug in")
 NOUNS = (
     "the red cup", "a towel", "the left button", "the basket", "a spoon", "the blue block", "the lid", "the cable", "a bottle",
     "the cloth", "the small box", "the plate", "the knob", "the marker", "a sponge", "the tray",
@@ -55,7 +55,8 @@ def state_of(episode: Episode, config: SARMConfig) -> Float[np.ndarray, "T S"]:
         return episode.state
     column = episode.columns.get(config.state_key)
     if column is None or not np.issubdtype(column.dtype, np.number):
-        numbers = [name for name, values in episode.columns.items() if np.issubdtype(values.dtype, np.number)]
+        columns = ((name, values) for name, values in episode.columns.items() if not name.startswith("truth."))
+        numbers = [name for name, values in columns if np.issubdtype(values.dtype, np.number)]
         raise DataError(f"episode {episode.index} has no state '{config.state_key}'; it has: {', '.join([STATE, *numbers])}")
     return column.reshape(episode.length, -1).astype(np.float32)
 
@@ -191,7 +192,7 @@ class TrainingSet:
         images, state = self.features[gather].astype(np.float32, copy=False), self.state[gather]
         if self.noise and rng is not None:
             images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.noise)
-        if self.config.samples == "lerobot":  # padding is blanked there, and its loss looks at what comes out
+        if "lerobot" in (self.config.samples, self.config.loss):  # padding is blanked there, and its loss looks at what comes out
             images, state = np.where(valid[:, :, None, None], images, 0), np.where(valid[:, :, None], state, 0)
         return {"images": images, "state": state, "valid": valid}
 

@@ -79,6 +79,8 @@ def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
         raise DataError(f"{folder} is not a saved model: {error.filename} is missing") from None
     except json.JSONDecodeError as error:
         raise DataError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"the model in {folder} cannot be loaded: config.json holds no object")
     if not lerobot_format.is_lerobot(values):
         return SARMConfig.from_dict(values), weights
     config = lerobot_format.read_config(values)

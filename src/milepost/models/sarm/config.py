@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from milepost.stages import WHOLE, Stages
 from milepost.types import DataError
@@ -29,6 +31,24 @@ CHOICES = {
     "samples": ("own", "lerobot"),
     "unfinished": ("mask", "zero"),
 }
+
+
+def _check_types(config: SARMConfig) -> None:
+    """ValueError if a field holds another kind of value: JSON edited by hand would otherwise fail far from here."""
+    for name, kind in get_type_hints(SARMConfig).items():
+        value, kinds = getattr(config, name), get_args(kind) or (kind,)
+        if get_origin(kind) is tuple:
+            fine = isinstance(value, tuple) and all(_is(each, kinds[0]) for each in value)
+        else:
+            fine = value in kinds if get_origin(kind) is Literal else any(_is(value, each) for each in kinds)
+        if not fine and name not in CHOICES:
+            raise ValueError(f"{name} must be {str(kind).replace('typing.', '')}, got {value!r}")
+
+
+def _is(value: object, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ class SARMConfig:
     image_dim: int = 512
     text_dim: int = 512
     window: Literal["causal", "centred"] = "causal"
-    """causal: nothing after now, works online. centred: LeRobot's, which looks ahead."""
+    """causal: nothing after now, works online. centred: LeRobot's, half of it after now, which attention="lerobot" sees."""
     attention: Literal["time", "lerobot"] = "time"
     """time: a token sees every stream up to its own frame. lerobot: every token before it in the order cameras, text, state, stage."""
     decode: Literal["expected", "argmax"] = "expected"
@@ -91,9 +111,18 @@ class SARMConfig:
     """Where `make_reward_model` puts the model, and what it loads. Not saved: they are no part of what the model is."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
+        if not self.gap_s > 0 or not np.isfinite(self.gap_s):
+            raise ValueError(f"gap_s must be above 0 and finite, got {self.gap_s}")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"every camera can be looked at once, got {', '.join(self.cameras)}")
+        if len(self.state_mean) != len(self.state_std) or not np.isfinite([*self.state_mean, *self.state_std]).all():
+            raise ValueError(f"state_mean and state_std need as many finite numbers, got {self.state_mean} and {self.state_std}")
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim must be a multiple of num_heads, got {self.hidden_dim} and {self.num_heads}")
-        if self.n_obs_steps < 1 or self.max_rewind_steps < 0 or self.max_rewind_steps >= self.n_obs_steps:
+        if self.n_obs_steps < 1:
+            raise ValueError(f"n_obs_steps must be at least 1, got {self.n_obs_steps}")
+        if self.max_rewind_steps < 0 or self.max_rewind_steps >= self.n_obs_steps:
             raise ValueError(f"need 0 <= max_rewind_steps < n_obs_steps, got {self.max_rewind_steps} and {self.n_obs_steps}")
         for name in ("rewind_probability", "language_perturbation_probability", "gt_stage_ratio", "dropout"):
             if not 0 <= getattr(self, name) <= 1:

@@ -7,6 +7,7 @@ out here and written back as a copy of the sparse one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,6 +128,17 @@ def write_weights(weights: Mapping[str, Tensor], config: SARMConfig) -> dict[str
     if "dense" not in config.heads:
         out |= {name.replace(".sparse.", ".dense."): weight.clone() for name, weight in weights.items() if ".heads.sparse." in name}
     return out
+
+
+def lerobot_architecture(config: SARMConfig, fps: float) -> SARMConfig:
+    """The config with what LeRobot's SARM can do, and nothing else. DataError says what it cannot, before anything is trained."""
+    architecture = {name: value for name, value in OURS.items() if name != "state_stats_from"}
+    asked = dataclasses.replace(config, **architecture, frame_gap=config.gap(fps), image_dim=512, text_dim=512)
+    if len(asked.cameras) > 1:
+        raise DataError(f"LeRobot's SARM looks at one camera; choose with --image-key: {', '.join(asked.cameras)}")
+    if asked.annotation_mode not in MODES:
+        raise DataError(f"LeRobot's SARM has no annotation_mode '{asked.annotation_mode}'; it has: {', '.join(MODES)}")
+    return asked
 
 
 def refuse_export(config: SARMConfig) -> None:

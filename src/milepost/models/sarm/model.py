@@ -36,10 +36,10 @@ from milepost.models.sarm.checkpoint import (
 )
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.network import StreamTransformer
-from milepost.models.sarm.online import History
+from milepost.models.sarm.online import History, live_state, picture
 from milepost.processes import ALONE, Peers
 from milepost.types import DataError, Episode, Progress
-from milepost.windows import interpolate, strided
+from milepost.windows import interpolate, spread, strided
 
 
 class SARMModel(nn.Module):
@@ -112,13 +112,22 @@ class SARMModel(nn.Module):
         cameras = self.config.cameras
         return self.project(cache.features(episode, cameras) if frames is None else cache.features_at(episode, cameras, frames))
 
-    def frame_features(self, frames: Mapping[str, UInt8[np.ndarray, "H W 3"]]) -> Float[np.ndarray, "C E"]:
-        """Image features of one moment, camera name -> image. DataError if a camera is missing."""
+    def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
+        """Image features of one moment, camera name -> image, (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError if a camera is
+        missing or its image is something else."""
         missing = [camera for camera in self.config.cameras if camera not in frames]
         if missing:
             raise DataError(f"the model looks at camera '{missing[0]}', got: {', '.join(frames) or 'none'}")
-        seen = [self.frozen.images(frames[camera][None]) for camera in self.config.cameras]
+        seen = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
         return self.project(np.stack(seen, axis=1))[0]
+
+    def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Shaped[np.ndarray, "N P"]:
+        """What the frozen encoder makes of pictures, before `project`; with `text`, this lets a model stand for its encoder."""
+        return self.frozen.images(images)
+
+    def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
+        """Features of sentences."""
+        return self.frozen.text(sentences)
 
     def text_features(self, task: str) -> Float[np.ndarray, "M"]:
         """Features of an instruction."""
@@ -255,7 +264,7 @@ class SARMModel(nn.Module):
             )
             if len(places) < episode.length:
                 value = interpolate(places, value, episode.length)
-                raw, stage = (_at_frames(each, places, episode.length) for each in (raw, stage))
+                raw, stage = (spread(each, places, episode.length) for each in (raw, stage))
             found[head] = Progress(episode.index, value, raw, stage, found.get("dense"))
         return found["sparse"]
 
@@ -341,19 +350,19 @@ class SARMModel(nn.Module):
     @torch.no_grad()
     def step(
         self,
-        frames: Mapping[str, UInt8[np.ndarray, "H W 3"]] | Float[np.ndarray, "C E"],
+        frames: Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "C E"],
         state: Float[np.ndarray, "S"] | None = None,
     ) -> float:
         """Progress in [0, 1] at the next frame of the attempt: what `predict` will say of it, to rounding.
 
-        `frames`: camera name -> image, or features. `state`: robot state, raw units. DataError before the first `reset`.
+        frames: camera name -> image, as `frame_features` takes it, or features. state: robot state, raw units.
+        DataError before the first `reset`, and for an image or a state that does not fit; that moment is then as if it had not been.
         """
         if self._history is None:
             raise DataError("call reset(task=..., fps=...) before the first step")
         self.eval()
         features = self.frame_features(frames) if isinstance(frames, Mapping) else frames
-        raw = np.zeros((1, 0), dtype=np.float32) if state is None else state[None]
-        self._history.push(features, pad_state(raw, self.config)[0])
+        self._history.push(features, pad_state(live_state(state, len(self.config.state_mean)), self.config)[0])
         images, states, valid = (torch.from_numpy(a).to(self.device) for a in self._history.window())
         words = torch.from_numpy(self._history.text).to(self.device)[None]
         return self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])["sparse_progress"].item()
@@ -375,6 +384,8 @@ class SARMModel(nn.Module):
         format="lerobot": as LeRobot 0.6.1 reads them (it normalises states with the dataset it labels, not with this model's statistics).
         DataError says why a model cannot be saved so.
         """
+        if format not in ("milepost", "lerobot"):
+            raise ValueError(f"format must be milepost or lerobot, got '{format}'")
         if format == "lerobot":
             write_lerobot_folder(Path(folder), self.config, self.state_dict())
         else:
@@ -389,19 +400,25 @@ class SARMModel(nn.Module):
         state_stats: StateStats | Path | str | None = None,
         encoder: Encoder | Path | str | None = None,
         precision: Precision = "float32",
+        config: SARMConfig | None = None,
     ) -> SARMModel:
         """Load a saved model, ours or LeRobot's, from a folder or the Hub (`owner/name`, only if there is no such folder).
 
         state_stats: for LeRobot's if it has none: them, or a dataset folder to take them from. encoder: instead of the one the
-        config names, which is loaded when first needed. precision: what encoder and networks compute in.
+        config names, which is loaded when first needed. precision: what encoder and networks compute in. config: instead of the saved
+        one.
         DataError if a file is missing, broken or does not fit its config; it names the parameters.
         """
         folder = find_model(folder)
-        config, weights = read_folder(folder)
+        saved, weights = read_folder(folder)
+        config = saved if config is None else config
         model = cls(config)
         wrong = misfits(model.state_dict(), weights)
         if wrong:
             raise DataError(f"the model in {folder} cannot be loaded, its weights do not fit its config: {'; '.join(wrong)}")
+        broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+        if broken:
+            raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
         model.load_state_dict(weights)
         if state_stats is not None:
             given = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
@@ -421,13 +438,6 @@ class SARMModel(nn.Module):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(Path(folder), repo_id, private=private)
-
-
-def _at_frames(array: Float[np.ndarray, "N *K"], frames: Int[np.ndarray, "N"], length: int) -> Float[np.ndarray, "T *K"]:
-    """The rows at these frames of an episode, NaN elsewhere."""
-    out = np.full((length, *array.shape[1:]), np.nan, dtype=np.float32)
-    out[frames] = array
-    return out
 
 
 def _one_hot(logits: Float[Tensor, "B P K"]) -> Float[Tensor, "B P K"]:

@@ -102,11 +102,15 @@ class StreamTransformer(nn.Module):
         sees = (order[None, :] <= order[:, None]) & ((rival[None, :] == rival[:, None]) | (stream[None, :] < streams - alternatives))
         wanted = torch.isin(place, place[:length][places])
         needed = sees[wanted].any(0)
-        hidden, wanted, sees = tokens.flatten(1, 2)[:, needed], wanted[needed], sees[needed][:, needed]
-        mask = (sees & valid.repeat(1, streams)[:, None, needed])[:, None]
+        hidden, seen = tokens.flatten(1, 2), valid.repeat(1, streams)
+        if not needed.all():
+            hidden, seen, wanted, sees = hidden[:, needed], seen[:, needed], wanted[needed], sees[needed][:, needed]
+        mask = (sees & seen[:, None])[:, None]
         *layers, last = self.transformer.layers
         for layer in layers:
             hidden = _transform(layer, hidden, hidden, mask)
+        if wanted.all():
+            return _transform(last, hidden, hidden, mask).unflatten(1, (streams, -1))
         return _transform(last, hidden[:, wanted], hidden, mask[:, :, wanted]).unflatten(1, (streams, -1))
 
 
@@ -115,8 +119,12 @@ def _transform(
 ) -> Float[Tensor, "B Q D"]:
     """One nn.TransformerEncoderLayer, for some of the tokens only: those that ask. `mask`: who may see whom."""
     attention = layer.self_attn
-    parts = zip((asking, tokens, tokens), attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
-    query, key, value = (F.linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x, weight, bias in parts)
+    if asking is tokens:  # one product instead of three
+        projected = F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    else:
+        parts = zip((asking, tokens, tokens), attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
+        projected = tuple(F.linear(x, weight, bias) for x, weight, bias in parts)
+    query, key, value = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in projected)
     found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=attention.dropout * layer.training)
     hidden = layer.norm1(asking + layer.dropout1(attention.out_proj(found.transpose(1, 2).flatten(2))))
     return layer.norm2(hidden + layer.dropout2(layer.linear2(layer.dropout(F.relu(layer.linear1(hidden))))))

@@ -6,8 +6,9 @@ It uses `windows.causal`, the index array of the offline curve, so both see the 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped, UInt8
 
+from milepost.types import DataError
 from milepost.windows import causal
 
 
@@ -38,3 +39,28 @@ class History:
         frames, valid = causal(np.array([self.count - 1]), self.n_obs_steps, self.gap)
         slots = np.where(frames == 0, 0, 1 + frames % self.size)
         return self.features[slots], self.state[slots], valid
+
+
+def picture(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, "H W 3"]:
+    """A camera's image as the encoders take it: (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError if it is neither."""
+    image = np.asarray(image)
+    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]) or 0 in image.shape:
+        raise DataError(f"the image of camera '{camera}' should be (H, W, 3) or (3, H, W), got {image.shape}")
+    if image.shape[-1] != 3:
+        image = np.moveaxis(image, 0, -1)
+    if image.dtype == np.uint8:
+        return image
+    if not np.issubdtype(image.dtype, np.floating) or not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+        found = f"{image.dtype} from {image.min()} to {image.max()}"
+        raise DataError(f"the image of camera '{camera}' should be uint8, or float between 0 and 1, got {found}")
+    return np.round(image * 255).astype(np.uint8)
+
+
+def live_state(state: Float[np.ndarray, "S"] | None, width: int) -> Float[np.ndarray, "1 S"]:
+    """A robot state as one row. DataError if it has another width than the model learnt with, or is not finite."""
+    row = np.zeros((1, 0), dtype=np.float32) if state is None else np.asarray(state, dtype=np.float32).reshape(1, -1)
+    if row.shape[1] != width:
+        raise DataError(f"this model takes a robot state of {width} numbers, got {'none' if state is None else row.shape[1]}")
+    if not np.isfinite(row).all():
+        raise DataError("the robot state has NaN or infinite numbers")
+    return row

@@ -32,7 +32,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
-        return f"{len(self.episodes)} episodes left out, {self.reason}: {shown}"
+        return f"{len(self.episodes)} episode{'s' * (len(self.episodes) != 1)} left out, {self.reason}: {shown}"
 
 
 def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episode], list[LeftOut]]:
@@ -70,6 +70,12 @@ def _stages(episodes: Sequence[Episode], head: str) -> Stages:
     names = names_in_order(annotations)
     done = [segments for segments, episode in zip(annotations, episodes, strict=True) if finished(segments, names, episode.success)]
     return proportions(done or annotations, names)
+
+
+def check_labels(episodes: Sequence[Episode], config: SARMConfig) -> None:
+    """DataError if an annotation or a state does not fit: now, before hours of encoding."""
+    for episode in episodes:
+        label_episode(episode, np.zeros((episode.length, 0, 0), dtype=np.float32), config)
 
 
 def with_encoder(config: SARMConfig, encoder: Encoder) -> SARMConfig:

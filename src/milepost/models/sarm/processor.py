@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from milepost.embed import load_encoder
@@ -32,13 +32,20 @@ class FeatureEncoder(Protocol):
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]: ...
 
 
+@runtime_checkable
+class Projecting(FeatureEncoder, Protocol):
+    """A `SARMModel`: what its encoder gives is not yet what its networks take."""
+
+    def project(self, features: Shaped[np.ndarray, "N C P"]) -> Float[np.ndarray, "N C E"]: ...
+
+
 def make_sarm_processors(
     config: SARMConfig, *, dataset_stats: Mapping[str, Any] | None = None, encoder: FeatureEncoder | None = None
 ) -> tuple[Step, Step]:
     """The steps before and after the model.
 
-    dataset_stats: key -> {"mean", "std"}, instead of the config's own state statistics. encoder: instead of `config.encoder`, which is
-    loaded when a batch first needs it.
+    dataset_stats: key -> {"mean", "std"}, instead of the config's own state statistics. encoder: the model itself, so that both see the
+    same, or any `embed.Encoder`; without, `config.encoder` is loaded when a batch first needs it.
     """
     if dataset_stats and config.state_key in dataset_stats:
         mean, std = (tuple(np.asarray(dataset_stats[config.state_key][name]).ravel().tolist()) for name in ("mean", "std"))
@@ -62,10 +69,10 @@ def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: Callable
     """
     out = dict(batch)
     if "video_features" not in batch:
-        views = [_views(batch, camera) for camera in config.cameras]
-        flat = [encoder().images(view.reshape(-1, *view.shape[2:])) for view in views]
-        features = np.stack([f.reshape(*view.shape[:2], -1) for f, view in zip(flat, views, strict=True)], axis=2)
-        out["video_features"] = torch.from_numpy(features)
+        views, see = [_views(batch, camera) for camera in config.cameras], encoder()
+        flat = np.stack([see.images(view.reshape(-1, *view.shape[2:])) for view in views], axis=1)
+        features = see.project(flat) if isinstance(see, Projecting) else flat
+        out["video_features"] = torch.from_numpy(features.reshape(*views[0].shape[:2], *features.shape[1:]))
     size, length = out["video_features"].shape[:2]
     if "text_features" not in batch:
         if "task" not in batch:
@@ -90,8 +97,7 @@ def to_cpu(batch: Mapping[str, Any]) -> dict[str, Any]:
 def _load(config: SARMConfig) -> FeatureEncoder:
     if config.encoder == "pixels":
         raise DataError(
-            "the built-in encoder's second half is in the model's weights: use predict(episode) or step(frames), or give "
-            "video_features and text_features"
+            "the built-in encoder's second half is in the model's weights: give encoder=model, or video_features and text_features"
         )
     return load_encoder(config.encoder, device=config.device or "cpu")
 
