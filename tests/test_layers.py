@@ -14,6 +14,7 @@ LAYERS = [
     {"windows", "stages", "weights", "metrics", "statistics"},
     {"video", "store", "parquet", "console", "processes"},
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking"},
+    {"vlm"},
     {"lerobot", "record", "models", "fit"},
     {"train", "labelling", "sim", "report", "checks"},
     {"doctor", "model_card"},
@@ -37,10 +38,11 @@ HEAVY = {
     "mujoco": {"sim"},
     "gymnasium": {"sim"},
     "huggingface_hub": {"hub"},
+    "httpx2": {"vlm"},
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm"},
 }
 
 
