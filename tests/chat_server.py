@@ -22,19 +22,18 @@ VOCABULARY = ["True", " True", "False", " False", "Yes", " yes", "No", *[f"t{num
 
 
 class TinyModel:
-    """A recurrent network over bytes, random weights: text -> log-probability of every token in VOCABULARY, in double precision."""
+    """Random weights over bytes and their places: text -> log-probability of every token in VOCABULARY, in double precision."""
 
-    def __init__(self, seed: int = 0, width: int = 12) -> None:
+    def __init__(self, seed: int = 0, width: int = 24) -> None:
         rng = np.random.default_rng(seed)
         self.embed = rng.normal(size=(256, width))
-        self.mix = rng.normal(size=(width, width)) / np.sqrt(width)
-        self.head = rng.normal(size=(width, len(VOCABULARY))) * 1.5
+        self.turn = rng.uniform(0.1, 3.0, size=width)
+        self.head = rng.normal(size=(width, len(VOCABULARY)))
 
     def logprobs(self, text: str) -> dict[str, float]:
-        state = np.zeros(len(self.mix))
-        for byte in text.encode():
-            state = np.tanh(state @ self.mix + self.embed[byte])
-        logits = state @ self.head
+        letters = np.frombuffer(text.encode(), np.uint8)
+        places = np.cos(np.arange(len(letters))[:, None] * self.turn)
+        logits = np.tanh((self.embed[letters] * places).sum(0)) @ self.head
         logits -= logits.max()
         return dict(zip(VOCABULARY, (logits - np.log(np.exp(logits).sum())).tolist(), strict=True))
 
@@ -108,6 +107,7 @@ class ChatServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: ChatServer
 
     def setup(self) -> None:

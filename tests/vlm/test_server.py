@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -67,6 +68,7 @@ def test_numbers_are_the_models_own_and_in_order(fake):
     with Server(config(fake)) as server:
         scores = server.next_token(PROMPTS, on_progress=lambda done, total: seen.append((done, total)))
     assert 0 < check(fake, scores) < 2 * len(PROMPTS)
+    assert len({truth(fake, prompt)["True"] for prompt in PROMPTS}) == len(PROMPTS)  # no two prompts can be mistaken for each other
     assert seen == [(done, len(PROMPTS)) for done in range(1, len(PROMPTS) + 1)]
     assert all(body["max_tokens"] == 1 and body["temperature"] == 0 and body["top_logprobs"] == 20 for body in fake.bodies)
     assert fake.authorizations == [None] * len(PROMPTS)
@@ -389,6 +391,19 @@ def test_the_key_is_sent_and_told_to_nobody(monkeypatch, caplog, capfd):
     assert caught.value.status == 401
 
 
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_a_key_is_cut_out_before_a_message_is_cut_short(monkeypatch, status):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for said in ("x" * 70 + KEY, "x" * 490 + KEY):
+        fault = Fault(status, raw=said, content_type="text/plain")
+        with chat_server(script=lambda number, body, fault=fault: fault) as fake, Server(config(fake, retries=0)) as server:
+            monkeypatch.setenv("OPENAI_API_KEY", "another by now")
+            with pytest.raises(DataError) as caught:
+                server.complete(["a"])
+            monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        assert KEY[:6] not in str(caught.value)
+
+
 def test_no_key_is_said(fake):
     fake.key = KEY
     with Server(config(fake)) as server, pytest.raises(RefusedError, match=r"\$OPENAI_API_KEY, which is not set"):
@@ -464,5 +479,5 @@ def test_questions_that_make_no_sense(fake):
                 server.next_token(PROMPTS, answers=answers)
         for one in ("a prompt", [{"role": "user", "content": "a prompt"}]):
             with pytest.raises(ValueError, match="put it into a list"):
-                server.complete(one)
+                inspect.unwrap(Server._all)(server, one, None, None)  # the types would refuse the second first
     assert not fake.bodies

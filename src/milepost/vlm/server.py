@@ -31,7 +31,8 @@ Report = Callable[[int, int], None]
 Answer = TypeVar("Answer")
 
 UNFINISHED_TURN = {"add_generation_prompt": False, "continue_final_message": True}
-"""For vLLM and SGLang: the last message, the user's or the assistant's, is not closed, and the next token continues it."""
+"""vLLM's words for a last message, the user's or the assistant's, that is not closed: the next token continues it. A server that does not
+know them may ignore them without a word, and the number is then that of another prompt: compare `usage.prompt_tokens` with and without."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class Server:
             for position in positions:  # shared: whoever is free takes the next, and a lazy sequence is read only then
                 async with self._slots:
                     prompt = prompts[position]
-                    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+                    messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
                     found[position] = await ask(messages, np.random.default_rng((seed, position)))
                 if report is not None:
                     report(len(found), len(prompts))

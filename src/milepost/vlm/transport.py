@@ -229,7 +229,7 @@ class Transport:
         try:
             reply = json.loads(response.content)
         except ValueError as error:  # broken JSON or broken UTF-8
-            start = self._clean(response.text[:80])
+            start = self._clean(response.text)[:80]
             problem = MalformedError(f"{self.config.url} answered with something that is not JSON; it begins {start!r}")
             if "json" in response.headers.get("Content-Type", ""):
                 raise _AgainError(problem) from error  # cut on the way
@@ -244,7 +244,7 @@ class Transport:
         return reply
 
     def _refusal(self, response: httpx2.Response) -> RefusedError | _AgainError:
-        status, said = response.status_code, self._clean(_said(response))
+        status, said = response.status_code, self._clean(_said(response))[:500]
         message = f"{self.config.url} answered {status} {response.reason_phrase}: {said}"
         if status in AGAIN:
             after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
@@ -257,10 +257,10 @@ class Transport:
         return RefusedError(message, status=status, said=said)
 
     def _clean(self, text: str) -> str:
-        key = os.environ.get(self.config.api_key_env, "").strip()
-        return text.replace(key, "***") if key else text
+        key = self._http.headers.get("Authorization", "").removeprefix("Bearer ")
+        return text.replace(key, "***") if key else text  # before anything is cut short, or half of the key would stay
 
-    def _count(self, **steps: float) -> None:
+    def _count(self, **steps: int | float) -> None:
         self._usage = replace(self._usage, **{name: getattr(self._usage, name) + step for name, step in steps.items()})
 
 
@@ -282,5 +282,5 @@ def _said(response: httpx2.Response) -> str:
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
         if found:
-            return found if isinstance(found, str) else json.dumps(found)[:500]
-    return response.text.strip()[:200] or "(nothing)"
+            return found if isinstance(found, str) else json.dumps(found)
+    return response.text.strip() or "(nothing)"
