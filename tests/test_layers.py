@@ -38,10 +38,11 @@ HEAVY = {
     "mujoco": {"sim"},
     "gymnasium": {"sim"},
     "huggingface_hub": {"hub"},
+    "httpx2": {"vlm"},
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm"},
 }
 
 
@@ -104,6 +105,7 @@ def test_heavy_packages_keep_to_their_addresses() -> None:
         ("import milepost", set(HEAVY)),
         ("import milepost.cli; milepost.cli.main(['--help'])", set(HEAVY)),
         ("import milepost.weights, milepost.stages, milepost.windows, milepost.metrics", set(HEAVY)),
+        ("import milepost.vlm.server", {"torch", "transformers"}),
         ("import milepost.lerobot", {"torch", "matplotlib", "tyro", "metaworld", "mujoco"}),
     ],
 )

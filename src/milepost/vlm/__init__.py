@@ -1,13 +1,37 @@
 """Vision-language models asked one question about many prefixes of a clip: log-probabilities of an answer, the clip read once.
 
-`load_engine` opens a Qwen3-VL; its `clip`, `score`, `separate` and `stream` are the whole of it. No model of progress lives here.
+`load_engine` opens a Qwen3-VL; its `clip`, `score`, `separate` and `stream` are the whole of it. `server.py` asks a model that runs
+elsewhere and needs no torch: the names here are imported when first used. No model of progress lives here.
 """
 
-from milepost.vlm.clip import Clip as Clip
-from milepost.vlm.loading import load_engine as load_engine
-from milepost.vlm.pictures import Pictures as Pictures
-from milepost.vlm.pictures import Resolution as Resolution
-from milepost.vlm.prompt import Prompt as Prompt
-from milepost.vlm.prompt import Script as Script
-from milepost.vlm.qwen3vl import Engine as Engine
-from milepost.vlm.stream import Stream as Stream
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milepost.vlm.clip import Clip as Clip
+    from milepost.vlm.loading import load_engine as load_engine
+    from milepost.vlm.pictures import Pictures as Pictures
+    from milepost.vlm.pictures import Resolution as Resolution
+    from milepost.vlm.prompt import Prompt as Prompt
+    from milepost.vlm.prompt import Script as Script
+    from milepost.vlm.qwen3vl import Engine as Engine
+    from milepost.vlm.stream import Stream as Stream
+
+_WHERE = {
+    "Clip": "clip",
+    "Engine": "qwen3vl",
+    "Pictures": "pictures",
+    "Prompt": "prompt",
+    "Resolution": "pictures",
+    "Script": "prompt",
+    "Stream": "stream",
+    "load_engine": "loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'milepost.vlm' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"milepost.vlm.{_WHERE[name]}"), name)

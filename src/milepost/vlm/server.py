@@ -1,0 +1,244 @@
+"""Any OpenAI-compatible chat/completions server (vLLM, SGLang, llama.cpp, hosted): next-token log-probabilities, and answers in words.
+
+    with Server(ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct")) as server:
+        scores = server.next_token(prompts)  # [{"True": TokenScore, "False": TokenScore}, ...], in order
+        replies = server.complete(prompts, json_schema=schema)
+
+Many requests are under way at once, never more than `concurrency`; several threads may share one server. Requests run in a thread of their
+own, so this works in notebooks, and Ctrl-C ends them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from milepost.types import DataError
+from milepost.vlm.token_scores import Spelling, TokenScore, listed_tokens, score_answers
+from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, Transport, Usage
+
+Message = Mapping[str, Any]
+"""{"role": "user", "content": text or a list of content parts}"""
+Prompt = str | Sequence[Message]
+"""A conversation; a text alone is one message of the user."""
+Report = Callable[[int, int], None]
+"""(done, total), called from the server's own thread."""
+Answer = TypeVar("Answer")
+
+UNFINISHED_TURN = {"add_generation_prompt": False, "continue_final_message": True}
+"""vLLM's words for a last message, the user's or the assistant's, that is not closed: the next token continues it. A server that does not
+know them may ignore them without a word, and the number is then that of another prompt: compare `usage.prompt_tokens` with and without."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer in words. finish: why it ended; "length" means it was cut. refusal: what a hosted model says instead of an answer."""
+
+    text: str
+    finish: str = ""
+    refusal: str = ""
+
+
+class Server:
+    """An open connection to a model server. Close it, or use `with`. What the server turned out not to take is remembered while it is open.
+
+    rng: where the jitter of retries comes from; same generator, same waits, whatever the order in which answers arrive.
+    """
+
+    def __init__(self, config: ServerConfig, *, rng: np.random.Generator | None = None) -> None:
+        self.config = config
+        self.top_logprobs = config.top_logprobs
+        """How many tokens the server lists, as far as is known."""
+        self.takes_schema = True
+        """False once it has refused a JSON schema and answered without one."""
+        self._transport = Transport(config)
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._rng, self._lock = rng or np.random.default_rng(), threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="milepost-server", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"Server({self.config!r})"
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what is under way and close every connection. Closing twice is fine."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def usage(self) -> Usage:
+        """Requests, retries, tokens, seconds and cost so far."""
+        return self._transport.usage
+
+    def next_token(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        answers: Sequence[str] = ("True", "False"),
+        spelling: Spelling = "exact",
+        unfinished_turn: bool = False,
+        on_progress: Report | None = None,
+    ) -> list[dict[str, TokenScore]]:
+        """For each prompt, which stops before its answer: the log-probability of each answer as the next token, or a bound on it.
+
+        One token is generated at temperature 0. unfinished_turn: the last message is continued (`UNFINISHED_TURN`); else the assistant
+        answers. spelling: whether " True" may stand for "True". ServerError, NoLogprobsError among them, ends the whole call.
+        """
+        if not answers or len(set(answers)) != len(answers) or not all(answers):
+            raise ValueError(f"answers should be distinct and not empty, got {list(answers)}")
+        score_answers([("", 0.0)], answers, spelling)  # refuses an unknown spelling before anything is sent
+        extra = UNFINISHED_TURN if unfinished_turn else {}
+
+        async def ask(messages: list[Message], rng: np.random.Generator) -> dict[str, TokenScore]:
+            reply = await self._ask_tokens({"messages": messages, "max_tokens": 1, "temperature": 0, **extra}, rng)
+            return score_answers(self._listed(reply), answers, spelling)
+
+        return self._all(prompts, ask, on_progress)
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        json_schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 2048,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_progress: Report | None = None,
+    ) -> list[Reply]:
+        """For each prompt, an answer in words.
+
+        json_schema: sent as `response_format`; a server that refuses it (400, 422) and answers without it is not sent one again, so the
+        prompt should ask for the format too, and the answer be checked. ServerError ends the whole call.
+        """
+
+        async def ask(messages: list[Message], rng: np.random.Generator) -> Reply:
+            body = {"messages": messages, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+            return self._words(await self._ask_words(body, json_schema, rng))
+
+        return self._all(prompts, ask, on_progress)
+
+    async def _ask_tokens(self, body: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        while True:
+            top = self.top_logprobs
+            try:
+                return await self._post({**body, "logprobs": True, "top_logprobs": top}, rng)
+            except RefusedError as error:
+                if error.status not in (400, 422) or "logprobs" not in error.said or top == 1:
+                    raise
+            self.top_logprobs = min(self.top_logprobs, top // 2)
+
+    async def _ask_words(self, body: dict[str, Any], schema: Mapping[str, Any] | None, rng: np.random.Generator) -> dict[str, Any]:
+        if schema is not None and self.takes_schema:
+            form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+            try:
+                return await self._post({**body, "response_format": form}, rng)
+            except RefusedError as error:
+                if error.status not in (400, 422):
+                    raise
+            reply = await self._post(body, rng)
+            self.takes_schema = False  # only now: without an answer, the schema may not have been the reason
+            return reply
+        return await self._post(body, rng)
+
+    async def _post(self, body: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        whole = {"model": self.config.model, **body, **self.config.extra_body}
+        return await self._transport.post({name: value for name, value in whole.items() if value is not None}, rng)
+
+    def _choice(self, reply: dict[str, Any]) -> dict[str, Any]:
+        choices = reply.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise MalformedError(f"{self.config.url} answered without choices; its fields are {sorted(reply)}")
+        return choices[0]
+
+    def _listed(self, reply: dict[str, Any]) -> list[tuple[str, float]]:
+        choice = self._choice(reply)
+        try:
+            listed = listed_tokens(choice)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise MalformedError(f"{self.config.url} sent log-probabilities that cannot be read ({reason})") from error
+        if listed is None:
+            raise NoLogprobsError(
+                f"{self.config.url} answered without log-probabilities: this server or model gives none, or they are switched off there"
+            )
+        return listed
+
+    def _words(self, reply: dict[str, Any]) -> Reply:
+        choice = self._choice(reply)
+        message = choice.get("message")
+        text = message.get("content") if isinstance(message, dict) else 0
+        if not isinstance(message, dict) or not isinstance(text, str | None):
+            raise MalformedError(f"{self.config.url} answered without a message in words; the choice has {sorted(choice)}")
+        return Reply(text or "", str(choice.get("finish_reason") or ""), str(message.get("refusal") or ""))
+
+    def _all(
+        self,
+        prompts: Sequence[Prompt],
+        ask: Callable[[list[Message], np.random.Generator], Awaitable[Answer]],
+        report: Report | None,
+    ) -> list[Answer]:
+        if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], Mapping)):
+            raise ValueError("expected many prompts, got a single one; put it into a list")
+        if self._loop.is_closed():
+            raise DataError("this server is closed; open it again with Server(config)")
+        with self._lock:
+            seed = int(self._rng.integers(2**63))
+        future = asyncio.run_coroutine_threadsafe(self._gather(prompts, ask, (seed, report)), self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # Ctrl-C while waiting: nothing goes on behind the user's back
+
+    async def _gather(
+        self,
+        prompts: Sequence[Prompt],
+        ask: Callable[[list[Message], np.random.Generator], Awaitable[Answer]],
+        settings: tuple[int, Report | None],
+    ) -> list[Answer]:
+        seed, report = settings
+        found: dict[int, Answer] = {}
+        positions = iter(range(len(prompts)))
+
+        async def work() -> None:
+            for position in positions:  # shared: whoever is free takes the next, and a lazy sequence is read only then
+                async with self._slots:
+                    prompt = prompts[position]
+                    messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+                    found[position] = await ask(messages, np.random.default_rng((seed, position)))
+                if report is not None:
+                    report(len(found), len(prompts))
+
+        try:
+            await _together([work() for _ in range(min(self.config.concurrency, len(prompts)))])
+        except ExceptionGroup as problems:  # the first that failed ended the others
+            raise problems.exceptions[0] from problems.exceptions[0].__cause__
+        return [found[position] for position in range(len(prompts))]
+
+    async def _shut(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._transport.close()
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for one in work:
+            group.create_task(one)

@@ -1,0 +1,101 @@
+"""Next-token log-probabilities out of a chat/completions reply. A token that is not listed gets a bound, never an invented number.
+
+A server lists the N most probable tokens. What is not in the list has log p <= the smallest one listed, and p <= 1 - the sum of all listed.
+"True" and " True" are two tokens with two probabilities: which one was read is said, and nothing is added up unless asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+SPACES = (" ", "\u2581", "\u0120")
+"""A space, and how SentencePiece and byte-level BPE write it: some servers send raw vocabulary entries instead of text."""
+
+ROUNDING = 1e-6
+"""Servers compute in float32: listed probabilities may sum to 1 and still leave this much unseen."""
+
+Spelling = Literal["exact", "likelier", "sum"]
+"""Which token is the answer: the answer as it is written; the likelier of it and its leading-space twin; the sum of both."""
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One answer as the next token.
+
+    logprob: its log-probability, <= 0, or NaN if the server did not list it. bound: log p is at most this (`logprob` itself where known;
+    with "sum" and one spelling listed, the other's bound is not in it). token: the token it was read from, exactly as the server wrote
+    it; None if not listed. spellings: every spelling of the answer in the list (as it is, with a leading space) and its log-probability,
+    used or not.
+    """
+
+    logprob: float
+    bound: float
+    token: str | None
+    spellings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether nothing but the upper bound is known."""
+        return self.token is None
+
+
+def score_answers(listed: Sequence[tuple[str, float]], answers: Sequence[str], spelling: Spelling = "exact") -> dict[str, TokenScore]:
+    """(token, log-probability) as listed, most probable first -> one score for each answer. ValueError for an unknown spelling."""
+    if spelling not in get_args(Spelling):
+        raise ValueError(f"spelling is one of {', '.join(get_args(Spelling))}; got '{spelling}'")
+    known: dict[str, float] = {}
+    for token, logprob in listed:
+        known.setdefault(token, logprob)  # two tokens may print alike: the likelier one is meant
+    bound = absent_bound([logprob for _, logprob in listed])
+    return {answer: _score(answer, known, bound, spelling) for answer in answers}
+
+
+def _score(answer: str, known: Mapping[str, float], bound: float, spelling: Spelling) -> TokenScore:
+    twins = (answer,) if answer.startswith(SPACES) else (answer, *(space + answer for space in SPACES))
+    found = {token: known[token] for token in twins if token in known}
+    usable = {token: p for token, p in found.items() if token == answer} if spelling == "exact" else found
+    if not usable:
+        return TokenScore(math.nan, bound, None, found)
+    token = max(usable, key=usable.__getitem__)
+    if spelling == "sum" and len(usable) > 1:
+        value = min(usable[token] + math.log(sum(math.exp(p - usable[token]) for p in usable.values())), 0.0)
+        return TokenScore(value, value, "+".join(usable), found)
+    return TokenScore(usable[token], usable[token], token, found)
+
+
+def absent_bound(logprobs: Sequence[float]) -> float:
+    """What the log-probability of a token outside this list is at most.
+
+    >>> absent_bound([math.log(0.5), math.log(0.4)]) == math.log(1 - 0.5 - 0.4 + ROUNDING)
+    True
+    """
+    unseen = max(1.0 - math.fsum(math.exp(p) for p in logprobs), 0.0) + ROUNDING
+    return min(math.log(unseen), *logprobs, 0.0)
+
+
+def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]] | None:
+    """The first token's list in one `choice` of a reply; None if the server sent no log-probabilities.
+
+    The token chosen is part of the list even where the server does not repeat it there, unless it is less probable than the list's last:
+    then it was not chosen greedily, and would lower the bound of all others. ValueError, KeyError or TypeError for anything that is not
+    a list of tokens with log-probabilities <= 0.
+    """
+    content = (choice.get("logprobs") or {}).get("content")
+    if not content:
+        return None
+    first = content[0]
+    listed = [_entry(entry) for entry in first.get("top_logprobs") or []]
+    chosen = _entry(first)
+    if chosen[0] not in [token for token, _ in listed] and chosen[1] >= min((p for _, p in listed), default=-math.inf):
+        listed.append(chosen)
+    return sorted(listed, key=lambda entry: -entry[1])
+
+
+def _entry(entry: Mapping[str, Any]) -> tuple[str, float]:
+    token, logprob = entry["token"], float(entry["logprob"])
+    if not isinstance(token, str) or not logprob <= ROUNDING:  # refuses NaN as well
+        raise ValueError(f"a token with a log-probability <= 0 was expected, got {token!r} with {logprob}")
+    return token, min(logprob, 0.0)
