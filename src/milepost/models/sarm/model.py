@@ -283,9 +283,8 @@ class SARMModel(nn.Module):
         valid = torch.arange(length, device=self.device) < lengths[:, None]
         state = batch.get("state_features", torch.zeros(size, length, 0)).to(self.device)[..., : self.config.max_state_dim]
         state = F.pad(state, (0, self.config.max_state_dim - state.shape[-1]))
-        return self.read(images, batch["text_features"].to(self.device), state, valid, at=self.config.now, heads=["sparse"])[
-            "sparse_progress"
-        ]
+        said = self.read(images, batch["text_features"].to(self.device), state, valid, at=self.config.now, heads=["sparse"])
+        return said["sparse_progress"]
 
     def read(
         self,
