@@ -33,15 +33,19 @@ FIXTURE = DATA / "dataset_v3"
 
 def flags() -> dict[str, dict[str, str]]:
     """Verb -> flag -> default, as the code has them."""
+    return {verb: flags_of(importlib.import_module(f"milepost.commands.{verb}").Args) for verb in VERBS}
+
+
+def flags_of(arguments: type) -> dict[str, str]:
+    """Those of a group among them, for on the command line they have no prefix."""
     found = {}
-    for verb in VERBS:
-        fields = dataclasses.fields(importlib.import_module(f"milepost.commands.{verb}").Args)
-        found[verb] = {
-            field.name: "required"
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            else str(field.default)
-            for field in fields
-        }
+    for field in dataclasses.fields(arguments):
+        if dataclasses.is_dataclass(field.default_factory):
+            found |= flags_of(field.default_factory)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            found[field.name] = "required"
+        else:
+            found[field.name] = str(field.default)
     return found
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from warnings import warn
 
 import numpy as np
@@ -19,9 +18,20 @@ from milepost.store import ProgressStore, ProgressTable
 from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError
 
 
+@runtime_checkable
+class Saved(Protocol):
+    """A config that knows what of it belongs into config.json."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
-    """What made a label file: model path, weights hash and config, dataset and its fingerprint, settings, code version. All strings."""
+    """What made a label file: model path, weights hash and config, dataset and its fingerprint, settings, code version. All strings.
+
+    The config is what the model would save: where it ran is no part of it.
+    """
     config = getattr(model, "config", None)
+    saved = config.to_dict() if isinstance(config, Saved) else {}
     folder = find_model(model_path)
     weights = folder / "model.safetensors"
     return {
@@ -29,7 +39,7 @@ def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings
         "model_revision": revision_of(folder),
         "model_type": type(model).__name__,
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
-        "config": json.dumps(dataclasses.asdict(config)) if dataclasses.is_dataclass(config) and not isinstance(config, type) else "",
+        "config": json.dumps(saved) if saved else "",
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "settings": json.dumps(settings, sort_keys=True),
