@@ -37,7 +37,7 @@ def test_the_accuracy_is_not_that_of_the_fit() -> None:
         success, failure = rng.normal(size=8), rng.normal(size=8)
         fits.append(balanced_accuracy(success, failure, np.array([fit_threshold(success, failure)]))[0])
         left.append((left_out(success, failure, 1).mean() + left_out(failure, success, -1).mean()) / 2)
-    assert np.mean(fits) > 0.65
+    assert np.mean(fits) > 0.6
     assert abs(np.mean(left) - 0.5) < 0.03  # the mean of 400 wanders by about 0.009
 
 
