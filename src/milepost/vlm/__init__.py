@@ -1,6 +1,6 @@
 """Vision-language models asked one question about many prefixes of a clip: log-probabilities of an answer, the clip read once.
 
-`load_engine` opens a Qwen3-VL; its `clip`, `score`, `separate` and `stream` are the whole of it. `RemoteEngine` has the first two for a model
+`load_engine` opens a Qwen3-VL; its `clip`, `score`, `separate` and `stream` are the whole of it. `RemoteEngine` has the first two for one
 that runs elsewhere; `server.py` under it needs no torch: the names here are imported when first used. No model of progress lives here.
 """
 

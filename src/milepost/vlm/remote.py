@@ -4,9 +4,9 @@
         clip = engine.clip(frames, fps=2.0)
         scores = engine.ask(clip, instructions=["open the drawer"])
 
-A prompt is the frames, each an image behind its own time, and the question; it stops before the answer, and the next token is read. No number
-is invented: an answer the server does not list is NaN, with a bound. What differs from a local engine: frames are images, not a video, so
-its numbers are those of a clip that shows each frame twice; and a server is sent every prefix whole. Its prefix cache may share the work.
+A prompt is the frames, each an image behind its own time, and the question; it stops before the answer, and the next token is read. No
+number is invented: an answer the server does not list is NaN, with a bound. What differs from a local engine: frames are images, not a
+video, so the numbers are those of a clip that shows each frame twice; and every prefix is sent whole (a server's prefix cache may share it).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RemoteScores:
 
 
 class RemoteEngine:
-    """An open connection with a prompt. Close it, or use `with`; several threads may ask at once, `config.concurrency` bounds them together.
+    """An open connection and a prompt. Close it, or use `with`. Several threads may ask at once; `config.concurrency` bounds them together.
 
     encoding: "png" keeps every pixel at several times the bytes of "jpeg" with this quality. rng: of the jitter of retries.
     """
@@ -146,9 +146,7 @@ class RemoteEngine:
         prompts: list[list[Message]] = [
             [{"role": "user", "content": [*shown[: 2 * lengths[place]], text_part(questions[i])]}] for i, place in cells
         ]  # short ones first: what a server's prefix cache keeps of one is the beginning of the next
-        found = self._server.next_token(
-            prompts, answers=spelled, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress
-        )
+        found = self._server.next_token(prompts, answers=spelled, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress)
         for cell, scores in zip(cells, found, strict=True):
             for number, answer in enumerate(spelled):
                 score = scores[answer]
