@@ -1,6 +1,6 @@
 """A Qwen3-VL behind `chat_server`: images decoded, its chat template rendered by transformers, the true log-probability of every token.
 
-The forward is transformers' own and reads images, each shown twice in one group, as Qwen's processor does. Of ours only `Pictures` runs here.
+The forward is transformers' own and reads images, each shown twice in one group, as Qwen's processor does. Of ours it uses `Pictures`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 A prompt is the frames, each an image behind its own time, and the question; it stops before the answer, and the next token is read. No
 number is invented: an answer the server does not list is NaN, with a bound. What differs from a local engine: frames are images, not a
-video, so the numbers are those of a clip that shows each frame twice; and every prefix is sent whole (a server's prefix cache may share it).
+video, so the numbers are those of a clip that shows each frame twice; and every prefix is sent whole (a prefix cache may share it).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STAMP = "<{time_s:.1f} seconds>"
 MARK = re.compile(r"<\|[^|<>]*\|>")
 """What a tokenizer on the other side may read as the end of a turn, or a picture, and not as words."""
 SIZES = Pictures()
-"""Frames are sent in the sizes Qwen3-VL would make of them; another model resizes them again."""
+"""Frames are sent in the sizes a local Qwen3-VL would see; what the server's own processor makes of their sizes is its affair."""
 
 
 @dataclass(frozen=True)
