@@ -23,7 +23,7 @@ from milepost.vlm.budget import Budget
 from milepost.vlm.clip import Appending, Beside, Clip, Trunk, clip_of
 from milepost.vlm.language import Networks, Piece, positions
 from milepost.vlm.pictures import PAIR, Pictures, Resolution, Size
-from milepost.vlm.prompt import Prompt, Script
+from milepost.vlm.prompt import Prompt, Script, require_lists
 from milepost.vlm.stream import Stream
 
 Group = tuple[UInt8[np.ndarray, "2 H W 3"], float]
@@ -178,10 +178,7 @@ class Engine:
         return table[:, 0]
 
     def _asked(self, instructions: Sequence[str], answers: Sequence[str]) -> Asked:
-        if isinstance(instructions, str) or isinstance(answers, str):
-            raise DataError("instructions and answers are lists of texts, as in instructions=['pick up the cube'], answers=['True']")
-        if not instructions:
-            raise DataError("no instruction to score; name at least one task")
+        require_lists(instructions, answers)
         return [self._script.question(instruction, answers) for instruction in instructions]
 
     def _size(self, clip: Clip, frames: int) -> Size:
