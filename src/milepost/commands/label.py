@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from milepost.models.sarm import SARMModel
 from milepost.models.topreward import TOPRewardModel
 from milepost.store import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.types import DataError, RewardModel
+from milepost.vlm import Engine, RemoteEngine
 
 SARM_ALONE = ("head_mode", "stride", "encoder", "no_cache", "state_stats")
 
@@ -102,7 +104,7 @@ def _refuse_strangers(args: Args, kind: str) -> None:
     defaults = Args("", "")
     given = [name for name in SARM_ALONE if getattr(args, name) != getattr(defaults, name)] if kind != "sarm" else []
     if kind != "topreward":
-        given += [name for name, value in vars(args.topreward).items() if value is not None]
+        given += list(args.topreward.changed())
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} means nothing to a model of type {kind}")
 
@@ -113,8 +115,7 @@ def _opened(args: Args, kind: str, dataset: LeRobotDataset) -> tuple[RewardModel
         return load_model(args.model), {}, {}
     if kind == "topreward":
         asker = open_topreward(args.model, args.topreward, dataset, device=args.device, precision=args.precision)
-        made = {"vlm": asker.engine.name, "vlm_commit": asker.engine.commit, "vlm_weights": asker.engine.fingerprint}
-        return asker, {"num_prefixes": args.topreward.num_prefixes}, {**made, "precision": asker.engine.precision}
+        return asker, {"num_prefixes": args.topreward.num_prefixes}, _vlm(asker.engine)
     if args.precision == "float16":
         raise ValueError("SARM computes in float32 or bfloat16, not in float16")
     precision = "float32" if args.precision == "auto" else args.precision
@@ -123,6 +124,25 @@ def _opened(args: Args, kind: str, dataset: LeRobotDataset) -> tuple[RewardModel
     settle_model(model, args.state_stats, dataset)
     made = {"encoder": model.frozen.name, "precision": precision}
     return model, {"heads": _heads(model, args.head_mode), "stride": args.stride}, made
+
+
+def _vlm(engine: Engine | RemoteEngine) -> dict[str, str]:
+    """Which VLM is asked, and how. A server shows each frame as an image of its own, and does not say what it computes in."""
+    if isinstance(engine, RemoteEngine):
+        return {"vlm": engine.name, "base_url": engine.config.base_url, "frames_as": "images"}
+    made = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
+    return {**made, "frames_as": "video", "precision": engine.precision}
+
+
+@contextmanager
+def _closed_after(model: RewardModel) -> Iterator[None]:
+    """Whatever happens, a server's connections are closed, and what it was asked is said."""
+    try:
+        yield
+    finally:
+        if isinstance(model, TOPRewardModel) and isinstance(model.engine, RemoteEngine):
+            model.engine.close()
+            warn(f"server: {model.engine.usage}")
 
 
 def main(args: Args) -> int:
@@ -143,7 +163,7 @@ def main(args: Args) -> int:
     if path.exists() and not args.overwrite:
         _require_same(path, provenance(model, dataset, args.model, **options, **settings))
     unread: list[str] = []
-    with bars() as bar:
+    with _closed_after(model), bars() as bar:
         tick = bar("label")
         if isinstance(model, SARMModel):
             total = dataset.total_frames * len(model.config.cameras)

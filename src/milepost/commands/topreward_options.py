@@ -11,6 +11,7 @@ from milepost.commands.options import resolve_device
 from milepost.console import warn
 from milepost.lerobot import LeRobotDataset
 from milepost.models import TOPRewardModel, load_model
+from milepost.models.topreward.sampling import anchors
 from milepost.types import DataError
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -35,8 +36,8 @@ class TOPRewardOptions:
     """Frames looked at a second. Default: 2."""
     max_pixels: int | None = None
     """Of a frame: larger ones are shrunk to it. Default: 786432."""
-    add_chat_template: bool | None = None
-    """Close the user's turn and let the assistant answer."""
+    add_chat_template: bool = False
+    """Close the user's turn and let the assistant answer: far worse in the paper, but some servers can do nothing else."""
     attn_implementation: Literal["sdpa", "eager"] | None = None
     quantization: Literal["8bit", "4bit"] | None = None
     """Load the VLM in fewer bits (pip install 'milepost[quantization]')."""
@@ -48,12 +49,19 @@ class TOPRewardOptions:
     """Environment variable with its key. Default: OPENAI_API_KEY."""
     concurrency: int | None = None
     """Requests to it at once. Default: 8."""
+    price_per_million: tuple[float, float] | None = None
+    """What a million prompt and completion tokens cost there; the cost is then said."""
     success_threshold: float | None = None
     """Count the episodes whose last scores are above it; milepost evaluate fits one."""
 
+    def changed(self) -> dict[str, Any]:
+        """Option -> value, of what was given."""
+        return {name: value for name, value in vars(self).items() if value is not None and value is not False}
+
     def given(self) -> dict[str, Any]:
         """Field of TOPRewardConfig -> value, of what was given. ValueError if --max-memory is no size."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if value is not None and name != "num_prefixes"}
+        fields = self.changed()
+        fields.pop("num_prefixes", None)
         if "task" in fields:
             fields["default_task"] = fields.pop("task")
         if "max_memory" in fields:
@@ -71,6 +79,7 @@ def size_in_bytes(text: str) -> int:
 
 def open_topreward(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, *, device: str, precision: str) -> TOPRewardModel:
     """The model ready for this dataset, its VLM loaded. DataError if the camera is not there, or the VLM cannot be had."""
+    anchors(2, options.num_prefixes)  # refused before 16 GB are loaded
     fields = options.given()
     if precision != "auto":
         fields["torch_dtype"] = precision

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -105,9 +108,10 @@ def _load(
             raise DataError(f"quantization='{quantization}' needs bitsandbytes and accelerate: pip install bitsandbytes accelerate")
         bits = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
         more = {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}}
-    model, info = transformers.AutoModelForImageTextToText.from_pretrained(
-        **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
-    )
+    with _bar_on_terminals():
+        model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+            **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
     if lacking := sorted(info["missing_keys"]):
         raise DataError(f"its weights are incomplete, {len(lacking)} are missing: {', '.join(lacking[:5])}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
@@ -117,6 +121,21 @@ def _load(
         )
     model = model.requires_grad_(False).eval()
     return model if more else model.to(device), tokenizer, _video_config(where)
+
+
+@contextmanager
+def _bar_on_terminals() -> Iterator[None]:
+    """transformers draws its progress bar into log files too; not here."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _video_config(where: dict[str, Any]) -> dict[str, Any]:

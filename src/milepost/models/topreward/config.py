@@ -10,14 +10,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from milepost.types import DataError
 from milepost.vlm import Prompt, Resolution
 
 Protocol = Literal["milepost", "lerobot"]
 ATTENTION = (None, "sdpa", "eager")
-WHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env", "concurrency")
+WHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env", "concurrency", "price_per_million")
 """Fields that say where a model runs and is kept. They change no number beyond rounding, and are not saved."""
 OWN = ("protocol", "contrast_answer", "max_pixels", "vlm_revision", "quantization", "reduction")
 """Saved fields that LeRobot 0.6.1 does not know."""
@@ -80,6 +80,8 @@ class TOPRewardConfig:
     """The environment variable that has the server's key."""
     concurrency: int = 8
     """Requests under way at once."""
+    price_per_million: tuple[float, float] | None = None
+    """What a million prompt and completion tokens cost there."""
     pretrained_path: str | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +103,8 @@ class TOPRewardConfig:
             raise ValueError("success_threshold should be a log-probability, or -inf for none, got nan")
         if self.contrast_answer == self.answer:
             raise ValueError(f"contrast_answer should be another word than the answer, '{self.answer}'")
+        if self.base_url is not None and self.protocol == "lerobot":
+            raise ValueError("a server is sent frames of one size: base_url needs protocol='milepost', not 'lerobot'")
         _ = self.prompt  # refuses a template without {instruction}
 
     @property
@@ -183,6 +187,8 @@ def _fits(value: object, kind: Any) -> bool:
             return True
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return True
+        if get_origin(option) is tuple and isinstance(value, tuple) and len(value) == len(get_args(option)):
+            return all(_fits(each, one) for each, one in zip(value, get_args(option), strict=True))
         if isinstance(option, type) and isinstance(value, option) and (option is bool or not isinstance(value, bool)):
             return True
         if not isinstance(option, type) and value == option:

@@ -27,7 +27,7 @@ from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
 from milepost.store import write_text
 from milepost.types import DataError, Episode, Progress
-from milepost.vlm import Clip, Engine, Stream, load_engine
+from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
 from milepost.windows import interpolate, spread
 
 
@@ -45,7 +45,7 @@ class Reward(NamedTuple):
 class TOPRewardModel:
     """The config and, from its first question on, the VLM it names. engine: an open one, to share it between models."""
 
-    def __init__(self, config: TOPRewardConfig, engine: Engine | None = None) -> None:
+    def __init__(self, config: TOPRewardConfig, engine: Engine | RemoteEngine | None = None) -> None:
         self.config = config
         self._engine = engine
         self._attempt: _Attempt | None = None
@@ -53,7 +53,7 @@ class TOPRewardModel:
             engine.prompt = config.prompt
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine | RemoteEngine:
         """The VLM, loaded (or its server called) when it is first needed. DataError if it cannot be."""
         if self._engine is None:
             self._engine = open_engine(self.config)
@@ -74,11 +74,14 @@ class TOPRewardModel:
                 last = self.config.protocol == "lerobot"
                 chosen = chosen[-most:] if last else np.unique(np.linspace(0, count - 1, most).round().astype(int))
             times = (np.arange(len(chosen)) if self.config.protocol == "lerobot" else chosen) / self.config.fps
-            said.append(self._ask(frames[chosen], times, [task], [len(chosen)])[0, 0, 0])
-        reward = torch.tensor(np.array(said, np.float32), device=self.config.device or "cpu")
-        if not math.isfinite(self.config.success_threshold):
+            logprob, bound = self._ask(frames[chosen], times, [task], [len(chosen)])
+            said.append((logprob[0, 0, 0], bound[0, 0, 0]))
+        reward, most_likely = torch.tensor(np.array(said, np.float32).reshape(-1, 2), device=self.config.device or "cpu").T
+        threshold = self.config.success_threshold
+        if not math.isfinite(threshold):
             return reward
-        return torch.where(reward.isnan(), reward, (reward > self.config.success_threshold).float())
+        unknown = reward.isnan() & (most_likely > threshold)  # a bound below the threshold is an answer
+        return torch.where(unknown, reward, (reward > threshold).float())
 
     def predict_curves(self, batch: Mapping[str, Any], num_prefixes: int | None = None) -> dict[str, list[Float[Tensor, "T"]]]:
         """Of each clip of a batch, one number a frame: "progress" in [0, 1], "raw" and "logodds" (nats; NaN where not asked).
@@ -95,6 +98,8 @@ class TOPRewardModel:
 
     def predict(self, episode: Episode, *, num_prefixes: int | None = None) -> Progress:
         """The curve of an episode: `value` min-maxed, `raw` and `raws["logprob"]` log P(answer), `raws["logodds"]`, NaN where not asked.
+
+        A server may not list an answer: then that is NaN as well, and `raws["logprob_bound"]` is what log P(answer) is at most.
 
         num_prefixes: as in `predict_curves`, of the frames looked at. DataError if the camera or the task is missing, or it is too long.
         """
@@ -124,18 +129,26 @@ class TOPRewardModel:
         (frames, times), (number, length) = places, episode
         prefixes = anchors(len(frames), num_prefixes)
         at, found = frames[prefixes - 1], []
-        for said in self._ask(images, times, tasks, prefixes.tolist()):
-            raw, logodds = spread(said[:, 0], at, length), spread(said[:, 0] - said[:, 1], at, length)
+        for said, bound in zip(*self._ask(images, times, tasks, prefixes.tolist()), strict=True):
+            raws = {"logprob": said[:, 0], "logodds": said[:, 0] - said[:, 1]}
+            if np.isnan(said).any():
+                raws["logprob_bound"] = bound[:, 0]
             value = interpolate(at, min_max(said[:, 0], self.config.protocol), length)
-            found.append(Progress(number, value, raw, raws={"logprob": raw, "logodds": logodds}))
+            raws = {name: spread(each, at, length) for name, each in raws.items()}
+            found.append(Progress(number, value, raws["logprob"], raws=raws))
         return found
 
     def _ask(
         self, images: UInt8[np.ndarray, "N H W 3"], times_s: Float[np.ndarray, "N"], tasks: Sequence[str], prefixes: Sequence[int]
-    ) -> Float[np.ndarray, "I P 2"]:
-        """log P of the answer and of its contrast, by instruction and prefix."""
-        clip: Clip = self.engine.clip(images, times_s=times_s.tolist(), resolution=self.config.resolution)
-        return self.engine.score(clip, instructions=list(tasks), answers=self.config.answers, prefixes=prefixes)
+    ) -> tuple[Float[np.ndarray, "I P 2"], Float[np.ndarray, "I P 2"]]:
+        """log P of the answer and of its contrast, by instruction and prefix, NaN where a server does not say; and what it is at most."""
+        engine, answers = self.engine, self.config.answers
+        clip: Clip = engine.clip(images, times_s=times_s.tolist(), resolution=self.config.resolution)
+        if isinstance(engine, RemoteEngine):
+            said = engine.ask(clip, instructions=list(tasks), answers=answers, prefixes=prefixes)
+            return said.logprob, said.bound
+        logprob = engine.score(clip, instructions=list(tasks), answers=answers, prefixes=prefixes)
+        return logprob, logprob
 
     # While the robot moves
 
@@ -253,8 +266,14 @@ def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
     return dataclasses.replace(TOPRewardConfig.from_dict(values), **fields)
 
 
-def open_engine(config: TOPRewardConfig) -> Engine:
-    """The VLM of a config: loaded here, or reached on its server. DataError if it cannot be."""
+def open_engine(config: TOPRewardConfig) -> Engine | RemoteEngine:
+    """The VLM of a config: loaded here, or (`base_url`) a connection to its server. DataError if it cannot be."""
+    if config.base_url is not None:
+        server = ServerConfig(
+            config.base_url, config.vlm_name, api_key_env=config.api_key_env, concurrency=config.concurrency,
+            price_per_million=config.price_per_million,
+        )  # fmt: skip
+        return RemoteEngine(server, prompt=config.prompt)
     engine = load_engine(
         config.vlm_name,
         revision=config.vlm_revision,
