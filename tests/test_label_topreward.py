@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from chat_server import Fault, chat_server
+from fakes import ListDataset, dot_episodes
 from milepost.commands.topreward_options import size_in_bytes
+from milepost.labelling import label
 from milepost.lerobot import open_dataset
 from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
 from milepost.store import read_progress
+from milepost.types import Episode, Progress, UnreadableError
 from models.test_contract import VLM, tiny_topreward, tiny_vlm
 from qwen_server import QwenModel
 from test_cli import FIXTURE, assert_refused, dataset, milepost  # noqa: F401, the fixture
@@ -184,3 +188,29 @@ def test_a_small_memory_gives_the_same_file(dataset: Path, tmp_path: Path) -> No
         assert milepost("label", dataset, *TOPREWARD, "--max-memory", memory, "--episodes", "0", "--output-path", path).returncode == 0
         curves.append(read_progress(path).raws["logprob"])
     np.testing.assert_allclose(*curves, atol=1e-5)
+
+
+def test_the_next_pictures_are_read_meanwhile(tmp_path: Path) -> None:
+    """Thinking about the first episode waits until the second has been looked at: read one after the other, this would never end."""
+    looked: dict[int, threading.Event] = {index: threading.Event() for index in range(4)}
+
+    class Slow:
+        def look(self, episode: Episode) -> int:
+            looked[episode.index].set()
+            if episode.index == 2:
+                raise UnreadableError("episode 2 cannot be read")
+            return episode.index
+
+        def predict(self, episode: Episode, *, seen: int | None = None) -> Progress:
+            assert seen == episode.index
+            if episode.index < 3:
+                assert looked[episode.index + 1].wait(20)
+            return Progress(episode.index, np.full(episode.length, seen / 4, np.float32))
+
+    unread: list[int] = []
+    table = label(
+        Slow(), ListDataset(dot_episodes(4)), tmp_path / "p.parquet", on_unreadable=lambda episode, error: unread.append(episode.index)
+    )
+    assert unread == [2]
+    assert {int(n): float(table.curve()[table.episode_index == n][0]) for n in (0, 1, 3)} == {0: 0.0, 1: 0.25, 3: 0.75}
+    assert np.isnan(table.curve()[table.episode_index == 2]).all()

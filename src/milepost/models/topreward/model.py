@@ -96,24 +96,30 @@ class TOPRewardModel:
                  ("logodds", "logodds"))}}  # fmt: skip
         return {key: [torch.from_numpy(each) for each in arrays] for key, arrays in named.items()}
 
-    def predict(self, episode: Episode, *, num_prefixes: int | None = None) -> Progress:
+    def look(self, episode: Episode) -> UInt8[np.ndarray, "N H W 3"]:
+        """The frames that `predict` looks at; reading them needs no VLM. DataError if the camera is not there."""
+        return episode.camera(self.config.image_key)[looked_at(episode.length, episode.fps, self.config)[0]]
+
+    def predict(self, episode: Episode, *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None) -> Progress:
         """The curve of an episode: `value` min-maxed, `raw` and `raws["logprob"]` log P(answer), `raws["logodds"]`, NaN where not asked.
 
         A server may not list an answer: then that is NaN as well, and `raws["logprob_bound"]` is what log P(answer) is at most.
-
-        num_prefixes: as in `predict_curves`, of the frames looked at. DataError if the camera or the task is missing, or it is too long.
+        num_prefixes: as in `predict_curves`, of the frames looked at. seen: them, if `look` has read them already.
+        DataError if the camera or the task is missing, or the episode is too long.
         """
         task = episode.task.strip() or self.config.default_task
         if not task:
             raise DataError(f"episode {episode.index} has no task; give a default_task")
-        return self.predict_tasks(episode, [task], num_prefixes=num_prefixes)[0]
+        return self.predict_tasks(episode, [task], num_prefixes=num_prefixes, seen=seen)[0]
 
-    def predict_tasks(self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None) -> list[Progress]:
-        """The curve of an episode under each of several instructions; the pictures are read once."""
-        frames, times = looked_at(episode.length, episode.fps, self.config)
-        images = episode.camera(self.config.image_key)[frames]
+    def predict_tasks(
+        self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None
+    ) -> list[Progress]:
+        """The curve of an episode under each of several instructions; the VLM reads it once."""
+        places = looked_at(episode.length, episode.fps, self.config)
+        images = self.look(episode) if seen is None else seen
         try:
-            return self._curves(images, (frames, times), tasks, (episode.index, episode.length), num_prefixes)
+            return self._curves(images, places, tasks, (episode.index, episode.length), num_prefixes)
         except DataError as error:
             raise DataError(f"episode {episode.index}: {error}") from error
 
