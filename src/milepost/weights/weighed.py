@@ -24,7 +24,7 @@ class Weighed:
 
     delta (N,) NaN where unknown. weight (N,) float32. kappa (N,): the threshold of each frame, all alike unless by task or pace.
     delta_mean (at least 0) and delta_std: over the whole dataset, as LeRobot logs them. mean, std (N,): those each frame was judged by.
-    filtered: episodes that weigh nothing because of max_duration_s or min_final.
+    known: frames whose progress is known. filtered: episodes that weigh nothing because of max_duration_s or min_final.
     """
 
     index: Int[np.ndarray, "N"]
@@ -36,6 +36,7 @@ class Weighed:
     std: Float[np.ndarray, "N"]
     delta_mean: float
     delta_std: float
+    known: int
     filtered: Int[np.ndarray, "E"]
     config: RabcConfig
 
@@ -116,8 +117,16 @@ def weigh(
         back = np.argsort(order, kind="stable")
         columns = {name: column[back] for name, column in columns.items()}
     mean, std = statistics(heard, config.epsilon)
+    known = len(value) - int(np.isnan(value).sum())
     return Weighed(
-        np.asarray(index), np.asarray(episode_index), delta_mean=mean, delta_std=std, filtered=filtered, config=config, **columns
+        np.asarray(index),
+        np.asarray(episode_index),
+        delta_mean=mean,
+        delta_std=std,
+        known=known,
+        filtered=filtered,
+        config=config,
+        **columns,
     )
 
 
@@ -198,12 +207,9 @@ def _filtered(rows: Rows, value: np.ndarray, config: RabcConfig, fps: float | No
 
 def places(weighed: Weighed) -> Float[np.ndarray, "N"]:
     """Where in its episode each frame is, 0 for the first row and 1 for the last."""
-    _, number = np.unique(weighed.episode_index, return_inverse=True)
-    first = np.full(number.max(initial=-1) + 1, np.iinfo(np.int64).max)
-    last = np.zeros(len(first), dtype=np.int64)
-    np.minimum.at(first, number, weighed.index)
-    np.maximum.at(last, number, weighed.index)
-    return (weighed.index - first[number]) / np.maximum(1, last - first)[number]
+    rows, order = sort_rows(weighed.index, weighed.episode_index)
+    place = (rows.index - rows.index[rows.first]) / np.repeat(np.maximum(1, rows.frames - 1), rows.lengths)
+    return place if order is None else place[np.argsort(order, kind="stable")]
 
 
 def over_episode(weighed: Weighed, bins: int = 20) -> Float[np.ndarray, "bins"]:
