@@ -33,15 +33,18 @@ FIXTURE = DATA / "dataset_v3"
 
 def flags() -> dict[str, dict[str, str]]:
     """Verb -> flag -> default, as the code has them."""
-    found = {}
-    for verb in VERBS:
-        fields = dataclasses.fields(importlib.import_module(f"milepost.commands.{verb}").Args)
-        found[verb] = {
-            field.name: "required"
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            else str(field.default)
-            for field in fields
-        }
+    return {verb: _flags(importlib.import_module(f"milepost.commands.{verb}").Args) for verb in VERBS}
+
+
+def _flags(config: type) -> dict[str, str]:
+    """Flag -> default; a config among the flags adds its own."""
+    found: dict[str, str] = {}
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(field.default):
+            found |= _flags(type(field.default))
+        else:
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            found[field.name] = "required" if required else str(field.default)
     return found
 
 

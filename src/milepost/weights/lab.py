@@ -63,7 +63,7 @@ class EpisodeWeights:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Another threshold: what it is in units of today's (or of the mean delta), in progress (nan if it differs by frame), and its effect."""
+    """Another threshold and its effect. factor: in units of the mean delta where kappa is one number, else of today's, and kappa is NaN."""
 
     factor: float
     kappa: float
@@ -201,9 +201,10 @@ def frame_noise(index: Int[np.ndarray, "N"], episode_index: Int[np.ndarray, "N"]
     return float(1.4826 * np.median(bend) / 6**0.5) if len(bend) else 0.0
 
 
-def findings(weighed: Weighed, value: Float[np.ndarray, "N"]) -> Findings:
-    """Measured on the weights and the curve they come from, rows in the same order."""
-    delta, weight = weighed.delta, weighed.weight
+def findings(weighed: Weighed, value: Float[np.ndarray, "N"], delta: Float[np.ndarray, "N"] | None = None) -> Findings:
+    """Measured on the weights and the curve they come from, rows in the same order. delta: tells which frames stand still; theirs if None,
+    or another's, to see what other options make of the same frames."""
+    delta, weight = weighed.delta if delta is None else delta, weighed.weight
     forward = delta[delta > 0]
     pace = float(np.median(forward)) if len(forward) else 0.0
     still = np.abs(delta) <= 0.05 * pace
@@ -253,8 +254,8 @@ def _of_the_curve(weighed: Weighed, found: Findings, mean: float) -> list[Advice
     if config.rule != "uniform" and len(frames) and config.chunk_size >= frames.max():
         said.append(
             Advice(
-                f"the chunk of {config.chunk_size} frames is longer than every episode (the longest has {frames.max()}): a delta is all that "
-                "is left of the episode, and says nothing of the frames in between; use a smaller --chunk-size"
+                f"the chunk of {config.chunk_size} frames is longer than every episode (the longest has {frames.max()}): a delta is "
+                "all that is left of the episode, and says nothing of the frames in between; use a smaller --chunk-size"
             )
         )
     elif config.rule != "uniform" and len(frames) and config.chunk_size > np.median(frames) / 2:
@@ -297,13 +298,16 @@ def _of_the_rule(weighed: Weighed, found: Findings, tasks: Sequence[Group], mean
         )
     if config.ramp == "soft" and found.still_share > 0.02 and found.still_weight > 0.1:
         said.append(
-            Advice(f"{found.still_share:.0%} of the frames stand still and weigh {found.still_weight:.2f} each", {"ramp": "linear"})
+            Advice(
+                f"{found.still_share:.0%} of the frames stand still and weigh {found.still_weight:.2f} on average",
+                {"ramp": "linear"} | pace | by_task,
+            )
         )
     if pace and found.slow_phase_weight < 0.4 * mean:
         said.append(
             Advice(
-                f"frames that advance around progress {found.slow_phase:.2f} weigh {found.slow_phase_weight:.2f} on average: a phase that is "
-                "always slow is starved",
+                f"frames that advance around progress {found.slow_phase:.2f} weigh {found.slow_phase_weight:.2f} on average: a phase "
+                "that is always slow is starved",
                 pace | by_task,
             )
         )
