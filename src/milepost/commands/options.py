@@ -105,7 +105,7 @@ def require_rows(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> i
         row = wrong[0]
         raise DataError(
             f"{path}: {len(wrong)} rows do not fit {dataset.name}, first index {table.index[row]} (episode {table.episode_index[row]}, "
-            f"frame {table.frame_index[row]}), where that episode has rows {start[row]} to {stop[row] - 1}: it was made for another dataset; "
-            "label this one with milepost label"
+            f"frame {table.frame_index[row]}), where that episode has rows {start[row]} to {stop[row] - 1}: it was made for another "
+            "dataset; label this one with milepost label"
         )
     return dataset.total_frames - len(np.unique(table.index))

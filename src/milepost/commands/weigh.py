@@ -99,9 +99,7 @@ def main(args: Args) -> int:
     drawn = draw(lab, progress, args, dataset)
     warnings = [each.text for each in lab.advice]
     if missing:
-        warnings.append(
-            f"frames of the dataset without a row in the progress file: {missing}; they will weigh {args.rabc.fallback_weight:g}"
-        )
+        warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
     if args.json:
         say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, drawn)), "warnings": warnings}))
         return 0

@@ -57,7 +57,7 @@ def lab_figure(picture: LabPicture, width: float = 12.0) -> Figure:
     above, below = 3.3, max(3.2, 0.8 + 0.21 * bars)
     figure = Figure(figsize=(width, above + below), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(above, below))
+    upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(above, below)))
     deltas, time, sweep = upper.subplots(1, 3)
     _draw_deltas(deltas, picture.weighed)
     _draw_time(time, picture.weighed)
