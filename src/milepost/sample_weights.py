@@ -53,8 +53,9 @@ class SampleWeights:
             raise DataError("weights need every index once, from 0 on; make the file again with milepost weigh")
         self.fallback_weight, self.device = float(fallback_weight), device
         self._statistics = dict(statistics or {})
-        self._table = np.full(int(self.index[-1] - self.index[0]) + 1, np.nan, dtype=np.float32)
-        self._table[self.index - self.index[0]] = self.weight
+        self._first = int(self.index[0]) - 1  # the table begins and ends with a frame that has no row: where indices outside are sent
+        self._table = np.full(int(self.index[-1]) - self._first + 2, np.nan, dtype=np.float32)
+        self._table[self.index - self._first] = self.weight
         self._on: dict[str, Any] = {}
         self._missing: dict[str, Any] = {}
 
@@ -119,10 +120,8 @@ class SampleWeights:
         index = np.asarray(index)
         if index.dtype.kind not in "iu":
             raise DataError(f"an index is of whole numbers, got {index.dtype}; it is the dataset's column 'index'")
-        place = index.astype(np.int64) - self.index[0]
-        inside = (place >= 0) & (place < len(self._table))
-        weight = self._table[np.where(inside, place, 0)]
-        missing = ~inside | np.isnan(weight)
+        weight = self._table[np.clip(index.astype(np.int64) - self._first, 0, len(self._table) - 1)]
+        missing = np.isnan(weight)
         self._missing["numpy"] = self._missing.get("numpy", 0) + int(missing.sum())
         return np.where(missing, np.float32(self.fallback_weight), weight)
 
@@ -135,10 +134,8 @@ class SampleWeights:
         if where not in self._on:
             self._on[where] = torch.from_numpy(self._table).to(index.device)
             self._missing[where] = torch.zeros((), dtype=torch.int64, device=index.device)
-        place = index.to(torch.int64) - int(self.index[0])
-        inside = (place >= 0) & (place < len(self._table))
-        weight = self._on[where][torch.where(inside, place, 0)]
-        missing = ~inside | torch.isnan(weight)
+        weight = self._on[where][(index.to(torch.int64) - self._first).clamp(0, len(self._table) - 1)]
+        missing = torch.isnan(weight)
         self._missing[where] += missing.sum()
         return torch.where(missing, self.fallback_weight, weight)
 

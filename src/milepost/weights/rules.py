@@ -49,7 +49,8 @@ def ramp(delta: np.ndarray, mean: OneOrMany, std: OneOrMany, config: RabcConfig,
         low, width = np.asarray(mean - 2 * std, np.float32), np.asarray(4 * std + config.epsilon, np.float32)
         return np.clip((delta - low) / width, 0.0, 1.0)
     if config.ramp == "linear":
-        return delta / np.maximum(np.asarray(kappa, np.float32), np.finfo(np.float32).tiny)
+        top = np.asarray(kappa, np.float32)
+        return np.clip(delta, 0, top) / np.maximum(top, np.finfo(np.float32).tiny)
     return np.zeros_like(delta)
 
 
@@ -68,21 +69,22 @@ def quantile_kappa(delta: Float[np.ndarray, "N"], quantile: float) -> float:
 
 def keep_kappa(delta: Float[np.ndarray, "N"], mean: float, std: float, config: RabcConfig) -> float:
     """The largest kappa at which known frames weigh `kappa_keep` on average or more. DataError, with the range there is, if none does."""
-    keep, known = float(config.kappa_keep or 0.0), np.sort(delta[~np.isnan(delta)])
+    keep, known = float(config.kappa_keep or 0.0), np.sort(delta[~np.isnan(delta)].astype(np.float32))  # as they will be compared
     if not len(known):
         return 0.0
     candidates = np.unique(np.append(known[known > 0], 0.0))
     forward = known[known >= 0]
-    rising = np.concatenate([[0.0], np.cumsum(ramp(forward, mean, std, config, 1.0), dtype=np.float64)])
+    step = forward if config.ramp == "linear" else ramp(forward, mean, std, config, kappa=0.0)
+    rising = np.concatenate([[0.0], np.cumsum(step, dtype=np.float64)])
     below = np.searchsorted(forward, candidates, side="right")
-    on_ramp = rising[below] / (np.maximum(candidates, np.finfo(float).tiny) if config.ramp == "linear" else 1.0)
+    on_ramp = rising[below] / (np.maximum(candidates, np.finfo(np.float32).tiny) if config.ramp == "linear" else 1.0)
     means = (len(forward) - below + on_ramp) / len(known)
     if means[0] < keep:
         raise DataError(f"kappa_keep {keep:g}: even with kappa 0 the mean weight is {means[0]:.3f}; ask for less")
     if means[-1] < keep:
         return float(candidates[np.flatnonzero(means >= keep)[-1]])
     if config.ramp == "linear":
-        return float(forward.sum() / (keep * len(known)))
+        return float(forward.sum(dtype=np.float64) / (keep * len(known)))
     if means[-1] > keep:
         raise DataError(
             f"kappa_keep {keep:g}: by the {config.ramp} ramp the mean weight never falls below {means[-1]:.3f}; use ramp linear"
