@@ -38,14 +38,15 @@ def flags() -> dict[str, dict[str, str]]:
 
 def flags_of(arguments: type) -> dict[str, str]:
     """Those of a group among them, for on the command line they have no prefix."""
-    found = {}
+    found: dict[str, str] = {}
     for field in dataclasses.fields(arguments):
         if dataclasses.is_dataclass(field.default_factory):
             found |= flags_of(field.default_factory)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            found[field.name] = "required"
+        elif dataclasses.is_dataclass(field.default):
+            found |= flags_of(type(field.default))
         else:
-            found[field.name] = str(field.default)
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            found[field.name] = "required" if required else str(field.default)
     return found
 
 
