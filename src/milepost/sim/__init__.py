@@ -7,9 +7,10 @@ Needs the extra `sim` and, for pictures, OpenGL through EGL. Importing this load
 """
 
 from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, SUCCESSES
+from milepost.sim.closed_loop import observations, succeeds, success_of
 from milepost.sim.dataset import describe, make_dataset
 from milepost.sim.rollout import NoAttemptError, Rollout, SimConfig, roll_out
-from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
+from milepost.sim.scene import CAMERAS, NoRendererError, Painter, painter, require_renderer
 from milepost.sim.tasks import STAGES, TASKS, Trace
 from milepost.sim.truth import Truth, tell
 from milepost.sim.world import FPS, MissingSimulatorError
@@ -33,7 +34,11 @@ __all__ = [
     "Truth",
     "describe",
     "make_dataset",
+    "observations",
+    "painter",
     "require_renderer",
     "roll_out",
+    "succeeds",
+    "success_of",
     "tell",
 ]

@@ -112,6 +112,16 @@ def hesitating(task: Task, expert: Expert, view: View, rng: np.random.Generator)
     return (yield from persisting(task, expert, view, FOREVER))
 
 
+def slow(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+    """Does it well at 0.3 to 0.5 of the top speed, but for the grasp itself: at less than full speed the scripts close on air."""
+    pace = float(rng.uniform(0.3, 0.5))
+    for _ in range(FOREVER):
+        action = expert(view)
+        top = max(pace * task.speed, min(task.speed, 0.25)) if moving(task, view) else 1.0 if beside(task, view) else pace
+        view = yield command(action[:3], action[3], top)
+    return view
+
+
 def clumsy(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
     """A slip or two: opens the gripper while holding, or jerks off in a wrong direction; then recovers."""
     for wait in _moments(task, rng, 1 + int(rng.random() < 0.3)):
@@ -199,8 +209,9 @@ SUCCESSES: dict[str, Behaviour] = {
     "backtracking": backtracking,
 }
 FAILURES: dict[str, Behaviour] = {"giving_up": giving_up, "failing_early": failing_early, "dropping": dropping}
-KINDS = {**SUCCESSES, **FAILURES}
-"""kind -> behaviour. An attempt of the first four is kept only if it succeeds, one of the others only if it never did."""
+KINDS = {**SUCCESSES, "slow": slow, **FAILURES}
+"""kind -> behaviour. An attempt that is no failure is kept only if it succeeds, a failure only if it never did. `slow` is in no dataset that
+does not ask for it."""
 
 INSTEAD = {("dropping", name): "giving_up" for name, task in TASKS.items() if task.reach is None}
 """(kind, task) that cannot be, because nothing is held, and the kind that is made in its place."""

@@ -185,7 +185,7 @@ def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) ->
         ever = ever or any(done)
         if len(views) == frames or (all(done) and _done_for(task, views, linger)):
             break
-    trace = _trace(views)
+    trace = trace_of(views)
     success = finish(job.task, trace) is not None and bool(task.done(trace)[-1])
     held = (np.array(joints), place.model.body_pos.copy(), place.model.site_pos.copy())
     return ever, Rollout(job.task, job.kind, scene, success, rejected, trace, np.array(actions, np.float32), *held, job.stored)
@@ -200,7 +200,7 @@ def _frames(
     while True:
         for step in range(EVERY):
             shaky = np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1)
-            done.append(bool(task.done(_trace([view]))[0]))
+            done.append(bool(task.done(trace_of([view]))[0]))
             if step == 0:
                 yield view, shaky, place.data.qpos.copy(), done
                 done = []
@@ -210,9 +210,10 @@ def _frames(
 
 
 def _done_for(task: Task, views: Sequence[View], frames: int) -> bool:
-    return len(views) >= frames and bool(task.done(_trace(views[-frames:])).all())
+    return len(views) >= frames and bool(task.done(trace_of(views[-frames:])).all())
 
 
-def _trace(views: Sequence[View]) -> Trace:
+def trace_of(views: Sequence[View]) -> Trace:
+    """Views of one scene as positions, one row a view."""
     hand, opening, thing, tip = (np.array([getattr(view, name) for view in views]) for name in ("hand", "opening", "thing", "tip"))
     return Trace(hand, opening, thing, tip, views[0].goal)

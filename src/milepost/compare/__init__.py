@@ -1,0 +1,10 @@
+"""Does weighting help? Policies trained with and without weights on simulated demonstrations of mixed quality, tried in closed loop.
+
+`run(CompareConfig(...), folder, ...)` gives one line a policy; `summarise` makes paired differences of them.
+"""
+
+from milepost.compare.arms import ARMS as ARMS
+from milepost.compare.demonstrations import PoolConfig as PoolConfig
+from milepost.compare.experiment import CompareConfig as CompareConfig
+from milepost.compare.experiment import read_lines as read_lines
+from milepost.compare.experiment import run as run
