@@ -29,7 +29,9 @@ def phases() -> Iterator[CompareConfig]:
         yield CompareConfig(TASKS, shares=(0.8, 1.0), seeds=(seed,))
         yield CompareConfig(TASKS, shares=(0.0,), arms=FEW, seeds=(seed,))
     for seed in SEEDS:
-        yield CompareConfig(TASKS, shares=(0.6,), arms=("uniform", "permuted", "success", "success+short", "rabc-true", "rabc-sarm"), seeds=(seed,))
+        yield CompareConfig(
+            TASKS, shares=(0.6,), arms=("uniform", "permuted", "success", "success+short", "rabc-true", "rabc-sarm"), seeds=(seed,)
+        )
     for seed in SEEDS:
         yield CompareConfig(TASKS, shares=(0.3,), arms=FEW, seeds=(seed,))
     yield CompareConfig(TASKS, shares=(0.0, 0.3, 0.6), arms=tuple(ARMS), seeds=SEEDS)

@@ -15,9 +15,9 @@ LAYERS = [
     {"video", "store", "parquet", "console", "processes", "success"},
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking", "sample_weights"},
     {"vlm"},
-    {"lerobot", "record", "models", "fit"},
+    {"lerobot", "record", "models", "fit", "policy"},
     {"train", "labelling", "sim", "report", "checks"},
-    {"doctor", "model_card"},
+    {"doctor", "model_card", "compare"},
     {"demo"},
     {"commands"},
     {"cli"},
@@ -25,8 +25,8 @@ LAYERS = [
 """Twin of the list in ARCHITECTURE.md. A package counts as one module; its own files may import each other."""
 
 HEAVY = {
-    "torch": {"embed", "vlm", "models", "processes", "fit", "train", "sample_weights", "commands"},
-    "safetensors": {"models", "embed", "vlm"},
+    "torch": {"embed", "vlm", "models", "processes", "fit", "policy", "train", "sample_weights", "commands"},
+    "safetensors": {"models", "embed", "vlm", "policy"},
     "transformers": {"embed", "vlm"},
     "av": {"video"},
     "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor"},

@@ -141,7 +141,7 @@ def test_scenes_repeat_whatever_came_before_and_differ(name: str) -> None:
 def test_every_attempt_is_what_its_kind_promises(told: Told) -> None:
     for rollout, truth in told:
         task = TASKS[rollout.task]
-        assert rollout.success == (rollout.kind in SUCCESSES) == bool(truth.success[-1])
+        assert rollout.success == (rollout.kind not in FAILURES) == bool(truth.success[-1])
         if rollout.kind in FAILURES:
             assert not task.done(rollout.trace).any()
             assert 0.85 * task.usual <= len(rollout) <= 1.45 * task.usual

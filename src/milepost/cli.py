@@ -18,6 +18,7 @@ VERBS = {
     "label": "write a model's progress for every frame of a dataset",
     "weigh": "turn progress into RA-BC sample weights, and say what they would do",
     "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
+    "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
     "plot": "draw progress curves over the stages, with sample frames",
 }
 

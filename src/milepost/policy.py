@@ -3,8 +3,8 @@
     loss="l1":   |a_hat(o) - a|                                   the median of what was shown
     loss="flow": |v(o, (1 - t) z + t a, t) - (a - z)|^2           z noise, t uniform; acting integrates v from t = 0 to 1
 
-Both give one loss a sample (B,), averaged over the actions of its chunk that are inside the episode; `weighted_mean` (RA-BC, eq. 7) does the
-rest. It knows no simulator and no pixels: an observation is any row of numbers, image features of a frozen encoder included.
+Both give one loss a sample (B,), averaged over the actions of its chunk that are inside the episode; `weighted_mean` (RA-BC, eq. 7) does
+the rest. It knows no simulator and no pixels: an observation is any row of numbers, image features of a frozen encoder included.
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def fit_policy(
     rows = len(demonstrations.action)
     weight = np.ones(rows, np.float32) if weight is None else np.asarray(weight, np.float32)
     if weight.shape != (rows,) or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
-        raise DataError(f"weights must be ({rows},), finite, at least 0 and not all 0, got {weight.shape} from {weight.min()} to {weight.max()}")
+        raise DataError(
+            f"weights must be ({rows},), finite, at least 0 and not all 0, got {weight.shape} from {weight.min()} to {weight.max()}"
+        )
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     policy = _new(config, demonstrations, weight, generator)
     chunk, valid = (torch.from_numpy(array) for array in demonstrations.chunks(config.chunk_size))

@@ -66,9 +66,9 @@ ARMS: dict[str, Weigh] = {
     "rabc-sarm": lambda mix, config, rng: _rabc(mix, config, "sarm"),
     "rabc-sarm-lerobot": _lerobots,
 }
-"""uniform: plain behaviour cloning. permuted: SARM's weights, each given to another frame. short: the shorter half of the episodes. success:
-the successful ones. success+short: the shorter half of those. rabc-true: RA-BC with true progress, the oracle. rabc-sarm: with SARM's.
-rabc-sarm-lerobot: the same by LeRobot's rule."""
+"""uniform: plain behaviour cloning. permuted: SARM's weights, each given to another frame. short: the shorter half of the episodes.
+success: the successful ones. success+short: the shorter half of those. rabc-true: RA-BC with true progress, the oracle. rabc-sarm: with
+SARM's. rabc-sarm-lerobot: the same by LeRobot's rule."""
 
 
 def needs_sarm(arm: str) -> bool:

@@ -1,7 +1,7 @@
 """Good and bad demonstrations of one simulated task, drawn anew with every seed, with true progress and progress seen in the pictures.
 
-Three sets that share no start scene: those a policy learns from, those SARM learns from, those a policy is tried in (`scenes`). SARM is shown
-pictures, hand positions and stage boundaries; never a kind, a success flag or true progress. Nothing here trains a policy.
+Three sets that share no start scene: those a policy learns from, those SARM learns from, those a policy is tried in (`scenes`). SARM is
+shown pictures, hand positions and stage boundaries; never a kind, a success flag or true progress. Nothing here trains a policy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from milepost.embed.pixels import SIDE, reduce_images
 from milepost.models.sarm import SARMModel
 from milepost.policy import Demonstrations
-from milepost.sim import CAMERAS, FPS, TASKS, Rollout, SimConfig, Truth, observations, painter, roll_out, tell
+from milepost.sim import CAMERAS, FPS, TASKS, Rollout, SimConfig, Truth, observations, roll_out, tell
+from milepost.sim.scene import close_painters, painter
 from milepost.store import atomic_path
 from milepost.train import PRESETS, train_sarm
 from milepost.types import ArrayFrames, Episode
@@ -60,7 +62,8 @@ class Pool:
         curves = {f"progress_{name}": value for name, value in self.progress.items()}
         columns = {name: getattr(self.frames, name) for name in ("observation", "action", "episode_index")}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **columns, **curves, kind=np.array(self.kind), success=self.success)
+            arrays: dict[str, Any] = {**columns, **curves, "kind": np.array(self.kind), "success": self.success}
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: Path, task: str, seed: int) -> Pool:
@@ -118,9 +121,13 @@ def _simulate(task: str, seed: int, episodes: dict[str, int]) -> tuple[list[Roll
 def _ask_sarm(task: str, seed: int, rollouts: Sequence[Rollout], config: PoolConfig) -> np.ndarray:
     """Progress of every frame by a SARM trained on demonstrations of its own."""
     own, truths = _simulate(task, REWARD + seed, _equal(config.annotated))
-    learn = [_episode(place, *pair, config.side) for place, pair in enumerate(zip(own, truths, strict=True))]
-    model = _train(learn, seed, config)
-    return np.concatenate([model.predict(_episode(place, rollout, None, config.side)).value for place, rollout in enumerate(rollouts)])
+    try:
+        learn = [_episode(place, *pair, config.side) for place, pair in enumerate(zip(own, truths, strict=True))]
+        model = _train(learn, seed, config)
+        shown = (_episode(place, rollout, None, config.side) for place, rollout in enumerate(rollouts))
+        return np.concatenate([model.predict(episode).value for episode in shown])
+    finally:
+        close_painters()
 
 
 def _episode(index: int, rollout: Rollout, truth: Truth | None, side: int) -> Episode:

@@ -1,7 +1,7 @@
 """Run the comparison: every (seed, task, share of bad demonstrations, arm) is one policy trained and tried, and one line of a file.
 
-All arms of a cell have the same demonstrations, network, steps, first weights, batches and start scenes; they differ in the weights alone. A
-line is written when its policy has been tried, so that a stopped run goes on where it was.
+All arms of a cell have the same demonstrations, network, steps, first weights, batches and start scenes; they differ in the weights alone.
+A line is written when its policy has been tried, so that a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -89,6 +89,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
 
 
+def append(path: Path, line: dict[str, Any]) -> None:
+    """One more line, on a line of its own even behind one that was cut off."""
+    cut = path.is_file() and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file:
+        file.write("\n" * cut + json.dumps(line) + "\n")
+
+
 def run(config: CompareConfig, folder: Path, *, on_progress: Callable[[str], Callable[[int, int], None]]) -> list[dict[str, Any]]:
     """All lines of this comparison, those in `folder/runs.jsonl` and new ones. Demonstrations are kept in `folder` too."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,8 +107,7 @@ def run(config: CompareConfig, folder: Path, *, on_progress: Callable[[str], Cal
         tick(done, len(wanted))
         if job not in lines:
             lines[job] = {**dataclasses.asdict(job), "key": key, **run_one(job, pools.get(job.task, job.seed), config)}
-            with path.open("a") as file:
-                file.write(json.dumps(lines[job]) + "\n")
+            append(path, lines[job])
     tick(len(wanted), len(wanted))
     return [lines[job] for job in wanted]
 

@@ -10,7 +10,7 @@ from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, SUCCESSES
 from milepost.sim.closed_loop import observations, succeeds, success_of
 from milepost.sim.dataset import describe, make_dataset
 from milepost.sim.rollout import NoAttemptError, Rollout, SimConfig, roll_out
-from milepost.sim.scene import CAMERAS, NoRendererError, Painter, painter, require_renderer
+from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
 from milepost.sim.tasks import STAGES, TASKS, Trace
 from milepost.sim.truth import Truth, tell
 from milepost.sim.world import FPS, MissingSimulatorError
@@ -35,7 +35,6 @@ __all__ = [
     "describe",
     "make_dataset",
     "observations",
-    "painter",
     "require_renderer",
     "roll_out",
     "succeeds",

@@ -210,8 +210,8 @@ SUCCESSES: dict[str, Behaviour] = {
 }
 FAILURES: dict[str, Behaviour] = {"giving_up": giving_up, "failing_early": failing_early, "dropping": dropping}
 KINDS = {**SUCCESSES, "slow": slow, **FAILURES}
-"""kind -> behaviour. An attempt that is no failure is kept only if it succeeds, a failure only if it never did. `slow` is in no dataset that
-does not ask for it."""
+"""kind -> behaviour. An attempt that is no failure is kept only if it succeeds, a failure only if it never did. `slow` is in no
+dataset that does not ask for it."""
 
 INSTEAD = {("dropping", name): "giving_up" for name, task in TASKS.items() if task.reach is None}
 """(kind, task) that cannot be, because nothing is held, and the kind that is made in its place."""

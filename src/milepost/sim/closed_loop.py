@@ -1,7 +1,8 @@
 """A policy at the controls: what it sees, what its commands do, whether it gets there. Knows no network, only a function.
 
 An observation has what Meta-World gives its own policies (hand, opening, object, the part of it that must arrive, now and one stored frame
-ago, and the goal), and the two gaps that matter, from hand to object and from that part to the goal. A command is held for a whole stored frame (1/20 s), as the demonstrations store them.
+ago, and the goal), and the two gaps that matter, from hand to object and from that part to the goal. A command is held for a whole stored
+frame (1/20 s), as the demonstrations store them.
 """
 
 from __future__ import annotations
