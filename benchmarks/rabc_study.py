@@ -4,37 +4,46 @@
     python benchmarks/rabc_study.py FOLDER --report [--figures DIR]  print the tables, draw the figures
 
 Every finished policy is one line. The most telling cells come first, seed by seed. The study's seeds are 0 to 4; settings were chosen on
-seeds from 100 on, which are not in it.
+seed 100, which is not in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 
-from milepost.compare import ARMS, CompareConfig, run
+from milepost.compare import ARMS, CompareConfig, rates, read_lines, recovered, run
+from milepost.compare.experiment import Pools, mixture
+from milepost.compare.table import cells, points
+from milepost.evaluate import Estimate
+from milepost.plots import png
 
 TASKS = ("pick-place-v3", "shelf-place-v3", "peg-insert-side-v3", "assembly-v3")
 SEEDS = (0, 1, 2, 3, 4)
-FEW = ("uniform", "rabc-true", "rabc-sarm", "success+short")
+SHARES = (0.0, 0.3, 0.6, 0.8, 1.0)
+CLEAN = ("uniform", "rabc-true", "rabc-sarm", "success+short")
+CORE = (*CLEAN, "permuted")
+LOOK = {
+    "uniform": ("#5B5B5B", "o"), "permuted": ("#B0B0B0", "x"), "short": ("#E69F00", "v"), "success": ("#CC79A7", "^"),
+    "success+short": ("#D55E00", "s"), "rabc-true": ("#0B3C5D", "D"), "rabc-sarm": ("#009E73", "o"), "rabc-sarm-lerobot": ("#56B4E9", "P"),
+}  # fmt: skip
 
 
 def phases() -> Iterator[CompareConfig]:
     """In the order they are run."""
     for seed in SEEDS:
-        yield CompareConfig(TASKS, shares=(0.8, 1.0), seeds=(seed,))
-        yield CompareConfig(TASKS, shares=(0.0,), arms=FEW, seeds=(seed,))
-    for seed in SEEDS:
-        yield CompareConfig(
-            TASKS, shares=(0.6,), arms=("uniform", "permuted", "success", "success+short", "rabc-true", "rabc-sarm"), seeds=(seed,)
-        )
-    for seed in SEEDS:
-        yield CompareConfig(TASKS, shares=(0.3,), arms=FEW, seeds=(seed,))
-    yield CompareConfig(TASKS, shares=(0.0, 0.3, 0.6), arms=tuple(ARMS), seeds=SEEDS)
+        yield CompareConfig(TASKS, shares=(0.8, 1.0), arms=CORE, seeds=(seed,))
+        yield CompareConfig(TASKS, shares=(0.0,), arms=CLEAN, seeds=(seed,))
+    yield CompareConfig(TASKS, shares=(0.8, 1.0), arms=tuple(ARMS), seeds=SEEDS)
+    for share in (0.6, 0.3):
+        yield CompareConfig(TASKS, shares=(share,), arms=CLEAN, seeds=SEEDS)
 
 
 def waiting(file: Path | None) -> Callable[[str], Callable[[int, int], None]]:
@@ -51,11 +60,169 @@ def waiting(file: Path | None) -> Callable[[str], Callable[[int, int], None]]:
     return bar
 
 
+# Tables
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def overall(lines: Sequence[Mapping[str, Any]], share: float) -> str:
+    """Every arm at a share, mean over the tasks."""
+    rows = []
+    for arm, (rate, gap) in rates(lines, share, list(ARMS)).items():
+        weights = [line["mean_weight"] for line in lines if line["share"] == share and line["arm"] == arm]
+        gain = "" if arm == "uniform" else points(gap, signed=True)
+        rows.append((arm, str(rate.episodes), f"{np.mean(weights):.2f}", points(rate), gain))
+    return markdown(("arm", "cells", "mean weight", "success, %", "minus uniform"), rows)
+
+
+def by_task(lines: Sequence[Mapping[str, Any]], share: float) -> str:
+    """Success of every arm by task, and what SARM's weights gain there."""
+    rows = []
+    for task in TASKS:
+        own = [line for line in lines if line["task"] == task]
+        found = rates(own, share, list(ARMS))
+        if "rabc-sarm" in found:
+            cell = [f"{100 * found[arm][0].value:.0f}" if arm in found else "" for arm in ARMS]
+            rows.append((task, *cell, points(found["rabc-sarm"][1], signed=True)))
+    return markdown(("task", *ARMS, "rabc-sarm minus uniform"), rows)
+
+
+def against(lines: Sequence[Mapping[str, Any]], base: str) -> str:
+    """SARM's weights minus another arm, by share."""
+    rows = []
+    for share in SHARES:
+        found = rates(lines, share, ["rabc-sarm"], base=base)
+        if "rabc-sarm" in found:
+            rate, gap = found["rabc-sarm"]
+            rows.append((f"{share:.0%}", str(rate.episodes), points(gap, signed=True)))
+    return markdown(("bad", "cells", f"rabc-sarm minus {base}"), rows)
+
+
+def by_seed(lines: Sequence[Mapping[str, Any]], share: float) -> str:
+    """Every cell: how far apart the seeds are."""
+    rows = []
+    for task in TASKS:
+        own = [line for line in lines if line["task"] == task and line["share"] == share]
+        for arm in CLEAN:
+            rate = {line["seed"]: f"{100 * np.mean(line['success']):.0f}" for line in own if line["arm"] == arm}
+            rows.append((task, arm, *(rate.get(seed, "") for seed in SEEDS)))
+    return markdown(("task", "arm", *(f"seed {seed}" for seed in SEEDS)), rows)
+
+
+def curves(folder: Path) -> str:
+    """How right SARM's curves are, and what its weights give to each kind, over the demonstrations that are there."""
+    config = next(phases())
+    rows = []
+    for task in TASKS:
+        errors, means = [], {}
+        for path in sorted(folder.glob(f"demonstrations-{task}-*-{Pools(folder, config.pool).mark}.npz")):
+            pool = Pools(folder, config.pool).get(task, int(path.name.split("-")[-2]))
+            errors.append(np.abs(pool.progress["sarm"] - pool.progress["true"]).mean())
+            _, mix = mixture(pool, config.pool.episodes, 0.8)
+            kinds = np.array(pool.kind)[pool.mix(config.pool.episodes, 0.8)][mix.episode]
+            for name in ("true", "sarm"):
+                weight = ARMS[f"rabc-{name}"](mix, config.rabc, np.random.default_rng(0))
+                for kind in np.unique(kinds):
+                    means.setdefault((kind, name), []).append(weight[kinds == kind].mean())
+        if errors:
+            kinds = sorted({kind for kind, _ in means})
+            cell = [f"{np.mean(means[kind, 'true']):.2f} / {np.mean(means[kind, 'sarm']):.2f}" for kind in kinds]
+            rows.append((task, str(len(errors)), f"{np.mean(errors):.3f}", *cell))
+    return markdown(("task", "seeds", "error of progress", *(kinds if rows else ())), rows)
+
+
+def report(folder: Path, figures: Path | None) -> None:
+    """Everything docs/rabc_study.md has."""
+    key = next(phases()).key()
+    lines = [line for line in read_lines(folder / "runs.jsonl") if line["key"] == key]
+    print(f"{len(lines)} policies, {np.mean([line['train_s'] + line['trial_s'] for line in lines]):.1f} s each\n")
+    for share in SHARES:
+        if any(line["share"] == share for line in lines):
+            part = recovered(lines, share)
+            print(
+                f"### {share:.0%} bad\n\n{overall(lines, share)}\nof the oracle's gain, %: {points(part) if part else '-'}\n\n{by_task(lines, share)}"
+            )
+            print(by_seed(lines, share))
+    for base in ("success+short", "permuted"):
+        print(against(lines, base))
+    print(curves(folder))
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        for name, figure in (("rabc_gains", gains(lines)), ("rabc_shares", shares(lines))):
+            (figures / f"{name}.png").write_bytes(png(figure))
+
+
+# Figures
+
+
+def gains(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Points gained over uniform by arm, at 80 and 100 % bad, each task a faint mark, the mean with its interval."""
+    figure = Figure(figsize=(9, 3.0), dpi=100, layout="constrained")
+    for ax, share in zip(figure.subplots(1, 2, sharey=True), (0.8, 1.0), strict=True):
+        arms = [arm for arm in ARMS if arm != "uniform"]
+        found = rates(lines, share, arms)
+        for place, arm in enumerate(arms):
+            if arm in found:
+                _bar(ax, place, found[arm][1], arm)
+                for task in TASKS:
+                    own = rates([line for line in lines if line["task"] == task], share, [arm])
+                    if arm in own:
+                        ax.plot(100 * own[arm][1].value, place + 0.22, "|", color="#888888", markersize=6)
+        ax.axvline(0, color="#222222", linewidth=0.8)
+        ax.set_yticks(range(len(arms)), arms, fontsize=8)
+        ax.set_title(f"{share:.0%} of the demonstrations are bad", fontsize=9)
+        ax.set_xlabel("points of success gained over uniform behaviour cloning", fontsize=8)
+        ax.tick_params(axis="x", labelsize=7)
+        ax.grid(axis="x", color="#DDDDDD", linewidth=0.5)
+        ax.invert_yaxis() if share == 0.8 else None
+    return figure
+
+
+def _bar(ax: Any, place: int, gap: Estimate, arm: str) -> None:
+    colour, mark = LOOK[arm]
+    ax.plot([100 * gap.low, 100 * gap.high], [place, place], color=colour, linewidth=2)
+    ax.plot(100 * gap.value, place, mark, color=colour, markersize=7)
+
+
+def shares(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Success over the share of bad demonstrations: each task, and their mean."""
+    figure = Figure(figsize=(11, 2.7), dpi=100, layout="constrained")
+    for ax, task in zip(figure.subplots(1, len(TASKS) + 1, sharey=True), (*TASKS, None), strict=True):
+        own = [line for line in lines if task in (None, line["task"])]
+        for arm in CLEAN:
+            tables = {share: _tables(own, share, arm) for share in SHARES}
+            at = [(share, 100 * float(np.mean([np.mean(table) for table in some]))) for share, some in tables.items() if some]
+            if at:
+                colour, mark = LOOK[arm]
+                ax.plot([100 * share for share, _ in at], [rate for _, rate in at], f"-{mark}", color=colour, markersize=4, label=arm)
+        ax.set_title(task or "mean of the tasks", fontsize=9)
+        ax.set_xlabel("bad demonstrations, %", fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.set_ylim(-3, 103)
+        ax.grid(color="#DDDDDD", linewidth=0.5)
+    figure.axes[0].set_ylabel("success, %", fontsize=8)
+    figure.axes[-1].legend(fontsize=7, loc="lower left")
+    return figure
+
+
+def _tables(lines: Sequence[Mapping[str, Any]], share: float, arm: str) -> list[np.ndarray]:
+    """One array a task."""
+    return [np.concatenate([table.ravel() for table in seeds]) for seeds in cells(lines, share, [arm]).values()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pause-while", type=Path)
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--figures", type=Path)
     args = parser.parse_args()
+    if args.report:
+        report(args.folder, args.figures)
+        return
     torch.set_num_threads(1)
     for config in phases():
         run(config, args.folder, on_progress=waiting(args.pause_while))

@@ -25,7 +25,6 @@ from milepost.sim import (
     INSTEAD,
     KINDS,
     STAGES,
-    SUCCESSES,
     TASKS,
     NoRendererError,
     Painter,
