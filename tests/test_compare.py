@@ -16,6 +16,7 @@ from milepost.sim import TASKS, observations, success_of
 from milepost.sim.behaviours import paced
 from milepost.sim.world import View, scripted
 from milepost.types import DataError
+from test_cli import assert_refused, milepost
 
 RULE = rabc_config(4)
 TINY = PolicyConfig(chunk_size=4, hidden_dim=16, num_layers=1, steps=5, batch_size=8)
@@ -181,3 +182,22 @@ def test_a_stopped_run_goes_on(pool: Pool, tmp_path: Path) -> None:
     assert len(list(jobs(config))) == 2
     assert [json.loads(text)["arm"] for text in (path.read_text().splitlines()[0], path.read_text().splitlines()[-1])] == list(arms)
     assert read_lines(path) == [first[0], again[1]]
+
+
+def test_the_verb(tmp_path: Path) -> None:
+    """Without SARM nothing is drawn; the second call finds everything done, and the table has both arms."""
+    small = ("--episodes", 5, "--seeds", 1, "--trials", 1, "--steps", 5, "--output-dir", tmp_path / "out", "--tasks", "drawer-open-v3")
+    run = milepost("compare", *small, "--arms", "rabc-true", "--json")
+    assert run.returncode == 0, run.stderr
+    (said,) = json.loads(run.stdout)
+    assert said["share"] == 0.8
+    assert set(said["arms"]) == {"uniform", "rabc-true"}
+    assert said["arms"]["uniform"]["gain"] == 0
+    before = (tmp_path / "out" / "runs.jsonl").read_bytes()
+    run = milepost("compare", *small, "--arms", "rabc-true")
+    assert run.returncode == 0, run.stderr
+    assert "minus uniform" in run.stdout
+    assert (tmp_path / "out" / "runs.jsonl").read_bytes() == before
+    assert_refused(milepost("compare", "--tasks", "fold"), "unknown task", "pick-place-v3")
+    assert_refused(milepost("compare", "--arms", "best", "--output-dir", tmp_path / "no"), "unknown arm", "rabc-sarm")
+    assert not (tmp_path / "no").exists()
