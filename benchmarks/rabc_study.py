@@ -150,7 +150,7 @@ def report(folder: Path, figures: Path | None) -> None:
     print(curves(folder))
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
-        for name, figure in (("rabc_gains", gains(lines)), ("rabc_shares", shares(lines))):
+        for name, figure in (("rabc_gains", gains(lines)), ("rabc_shares", shares(lines)), ("rabc_curves", examples(folder))):
             (figures / f"{name}.png").write_bytes(png(figure))
 
 
@@ -159,7 +159,7 @@ def report(folder: Path, figures: Path | None) -> None:
 
 def gains(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Points gained over uniform by arm, at 80 and 100 % bad, each task a faint mark, the mean with its interval."""
-    figure = Figure(figsize=(9, 3.0), dpi=100, layout="constrained")
+    figure = Figure(figsize=(9, 3.0), dpi=90, layout="constrained")
     for ax, share in zip(figure.subplots(1, 2, sharey=True), (0.8, 1.0), strict=True):
         arms = [arm for arm in ARMS if arm != "uniform"]
         found = rates(lines, share, arms)
@@ -188,7 +188,7 @@ def _bar(ax: Any, place: int, gap: Estimate, arm: str) -> None:
 
 def shares(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Success over the share of bad demonstrations: each task, and their mean."""
-    figure = Figure(figsize=(11, 2.7), dpi=100, layout="constrained")
+    figure = Figure(figsize=(11, 2.9), dpi=90, layout="constrained")
     for ax, task in zip(figure.subplots(1, len(TASKS) + 1, sharey=True), (*TASKS, None), strict=True):
         own = [line for line in lines if task in (None, line["task"])]
         for arm in CLEAN:
@@ -200,10 +200,32 @@ def shares(lines: Sequence[Mapping[str, Any]]) -> Figure:
         ax.set_title(task or "mean of the tasks", fontsize=9)
         ax.set_xlabel("bad demonstrations, %", fontsize=8)
         ax.tick_params(labelsize=7)
-        ax.set_ylim(-3, 103)
+        ax.set(xlim=(-4, 104), ylim=(-3, 103))
         ax.grid(color="#DDDDDD", linewidth=0.5)
     figure.axes[0].set_ylabel("success, %", fontsize=8)
-    figure.axes[-1].legend(fontsize=7, loc="lower left")
+    figure.legend(*figure.axes[-1].get_legend_handles_labels(), fontsize=7.5, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def examples(folder: Path) -> Figure:
+    """One demonstration of each bad kind of the first task and seed: both curves, and the weights SARM's gives."""
+    config = next(phases())
+    pool = Pools(folder, config.pool).get(TASKS[0], SEEDS[0])
+    _, mix = mixture(pool, config.pool.episodes, 0.8)
+    kinds = [pool.kind[e] for e in pool.mix(config.pool.episodes, 0.8)]
+    weight = ARMS["rabc-sarm"](mix, config.rabc, np.random.default_rng(0))
+    names = ["expert", *(kind for kind in dict.fromkeys(kinds) if kind != "expert")]
+    figure = Figure(figsize=(12, 2.5), dpi=90, layout="constrained")
+    for ax, kind in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
+        rows = mix.episode == kinds.index(kind)
+        time_s = np.arange(rows.sum()) / 20
+        ax.fill_between(time_s, weight[rows], step="mid", color="#009E73", alpha=0.2, linewidth=0, label="weight by SARM's curve")
+        ax.plot(time_s, mix.progress["true"][rows], color="#0B3C5D", linewidth=1.2, linestyle="--", label="true progress")
+        ax.plot(time_s, mix.progress["sarm"][rows], color="#009E73", linewidth=1.4, label="SARM's progress")
+        ax.set_title(kind.replace("_", " "), fontsize=9)
+        ax.set_xlabel("s", fontsize=8)
+        ax.tick_params(labelsize=7)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7.5, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
