@@ -105,11 +105,11 @@ class Pictures:
         if len(frames) % PAIR:
             frames = np.concatenate([frames, frames[-1:]])
         resized = Preprocessing(resize=size, mode="bicubic").images(frames)
-        mean, std = (torch.tensor(each).view(3, 1, 1) * 255 for each in (self.mean, self.std))  # in the processor's order, to its last bit
-        pixels = resized.float().sub_(mean).div_(std)
         high, wide = (side // self.factor for side in size)
-        cut = pixels.view(-1, PAIR, 3, high, self.merge, self.patch, wide, self.merge, self.patch)
-        return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, 3 * PAIR * self.patch**2)
+        cut = resized.view(-1, PAIR, 3, high, self.merge, self.patch, wide, self.merge, self.patch)
+        rows = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, 3, PAIR * self.patch**2)  # moved as bytes, a quarter of the traffic
+        mean, std = (torch.tensor(each).view(3, 1) * 255 for each in (self.mean, self.std))  # in the processor's order, to its last bit
+        return rows.float().sub_(mean).div_(std).flatten(1)
 
 
 def fitted(height: int, width: int, *, frames: int, low: int, high: int, factor: int) -> Size:

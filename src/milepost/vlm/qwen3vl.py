@@ -265,8 +265,8 @@ class Engine:
             last.append(counts.total() - 1)
         seen = trunk.ends[questions[-1].groups]
         features = self._look(pictures, trunk.size) if pictures else None
-        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen)
-        for said, question in zip(self.networks.log_probabilities(hidden[last]), questions, strict=True):
+        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen, wanted=last)
+        for said, question in zip(self.networks.log_probabilities(hidden), questions, strict=True):
             table[question.cell] = said[asked[question.cell[0]][1]].cpu().numpy()
         self.tokens.update(counts)
 
