@@ -95,7 +95,7 @@ class Networks:
     def look(self, rows: Float[Tensor, "N D"], *, groups: int, grid: Size) -> tuple[Tensor, list[Tensor]]:
         """Features of all groups' tokens, and those of each DeepStack level."""
         where = torch.tensor([[groups, *grid]], device=self.device)
-        seen = self.tower(rows.to(self.device, self.tower.dtype), grid_thw=where)
+        seen = self.tower(rows.to(self.tower.dtype), grid_thw=where)
         return seen.pooler_output, seen.deepstack_features
 
     def forward(
