@@ -34,14 +34,14 @@ def frames_of(count: int) -> np.ndarray:
     return coarse.repeat(SIDE // 7, 1).repeat(SIDE // 7, 2)
 
 
-def timed(run: Callable[[], Any], rounds: int) -> tuple[float, Any]:
-    """Median seconds, and what the last round gave."""
+def timed(run: Callable[[], Any], rounds: int) -> tuple[dict[str, float], Any]:
+    """Median seconds of the clock and of the processor, both threads together, and what the last round gave."""
     spent = []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         result = run()
-        spent.append(time.perf_counter() - start)
-    return statistics.median(spent), result
+        spent.append((time.perf_counter() - start, time.process_time() - busy))
+    return {"seconds": statistics.median(a for a, _ in spent), "processor": statistics.median(b for _, b in spent)}, result
 
 
 def lerobot(model: str, count: int, rounds: int) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def lerobot(model: str, count: int, rounds: int) -> dict[str, Any]:
         )  # fmt: skip
 
     curve(8)
-    seconds, progress = timed(lambda: curve(count), rounds)
-    return {"seconds": seconds, "lengths": lengths, "raw": raw, "curve": progress.tolist()}
+    spent, progress = timed(lambda: curve(count), rounds)
+    return {**spent, "lengths": lengths, "raw": raw, "curve": progress.tolist()}
 
 
 def ours(model: str, count: int, rounds: int) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def ours(model: str, count: int, rounds: int) -> dict[str, Any]:
         return engine.score(clip, instructions=[TASK])[0, :, 0]
 
     curve(8)
-    seconds, raw = timed(lambda: curve(count), rounds)
+    spent, raw = timed(lambda: curve(count), rounds)
     tokens, peak = read[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     whole = raw.astype(np.float64)
     marks: list[float] = []
@@ -103,7 +103,7 @@ def ours(model: str, count: int, rounds: int) -> dict[str, Any]:
         alone = engine.separate(clip, instructions=[TASK], prefixes=[count])
     question = len(engine._script.question(TASK, ["True"])[0])
     return {
-        "seconds": seconds, "bare": statistics.median(marks[1:]), "tokens": tokens, "question": question, "peak_mb": peak,
+        **spent, "bare": statistics.median(marks[1:]), "tokens": tokens, "question": question, "peak_mb": peak,
         "raw": raw.tolist(), "curve": ((whole - whole.min()) / (whole.max() - whole.min())).tolist(), "alone": float(alone[0, 0, 0]),
     }  # fmt: skip
 
@@ -131,15 +131,16 @@ def child(python: str, part: str, model: str, *words: int) -> dict[str, Any]:
 
 def compare(model: str, python: str, counts: list[int], rounds: int) -> list[dict[str, Any]]:
     rows = []
-    print("| frames | ours, s | LeRobot, s | LeRobot : ours | bare forward, s | ours : bare | tokens | of needed | LeRobot's : ours | "
-          "largest difference: nats | curve |\n|" + "---|" * 11)  # fmt: skip
+    print("| frames | ours, s | LeRobot, s | LeRobot : ours | of the processor | bare forward, s | ours : bare | "
+          "tokens | of needed | LeRobot's : ours | largest difference: nats | curve |\n|" + "---|" * 12)  # fmt: skip
     for count in counts:
         us, them = child(sys.executable, "ours", model, count, rounds), child(python, "lerobot", model, count, rounds if count <= 64 else 1)
         must = needed(them["lengths"], us["question"])
         off = {name: float(np.abs(np.subtract(us[name], them[name])).max()) for name in ("raw", "curve")}
         rows.append({"frames": count, "ours": us, "lerobot": them, "needed": must, "off": off})
         print(
-            f"| {count} | {us['seconds']:.3f} | {them['seconds']:.2f} | {them['seconds'] / us['seconds']:.1f} | {us['bare']:.3f} | "
+            f"| {count} | {us['seconds']:.3f} | {them['seconds']:.2f} | {them['seconds'] / us['seconds']:.1f} | "
+            f"{them['processor'] / us['processor']:.1f} | {us['bare']:.3f} | "
             f"{us['seconds'] / us['bare']:.2f} | {us['tokens']} | {us['tokens'] / must:.3f} | {sum(them['lengths']) / us['tokens']:.1f} | "
             f"{off['raw']:.1e} | {off['curve']:.1e} |", flush=True,
         )  # fmt: skip
