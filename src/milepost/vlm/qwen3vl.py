@@ -138,7 +138,7 @@ class Engine:
         for place, n in enumerate(lengths):
             size = self._size(clip, n)
             pairs = [*(clip.pair(group) for group in range(n // PAIR)), *filter(None, [clip.odd(n)])]
-            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size)
+            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
             for i, (ids, chosen) in enumerate(asked):
                 before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
                 table[i, place] = self._alone(before + ids, rows, (len(pairs), *self.pictures.grid(size)))[chosen].cpu().numpy()
@@ -271,13 +271,13 @@ class Engine:
             last.append(counts.total() - 1)
         seen = trunk.ends[questions[-1].groups]
         features = self._look(pictures, trunk.size) if pictures else None
-        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen)
-        for said, question in zip(self.networks.log_probabilities(hidden[last]), questions, strict=True):
+        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen, wanted=last)
+        for said, question in zip(self.networks.log_probabilities(hidden), questions, strict=True):
             table[question.cell] = said[asked[question.cell[0]][1]].cpu().numpy()
         self.tokens.update(counts)
 
     def _look(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
-        rows = self.pictures.rows(np.concatenate(pairs), size)
+        rows = self.pictures.rows(np.concatenate(pairs), size, device=self.networks.device)
         return self.networks.look(rows, groups=len(pairs), grid=self.pictures.grid(size))
 
     def _alone(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
@@ -287,7 +287,7 @@ class Engine:
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
             mm_token_type_ids=2 * (tokens == self.networks.video).int(),
-            pixel_values_videos=rows.to(self.networks.device),
+            pixel_values_videos=rows,
             video_grid_thw=torch.tensor([grid], device=self.networks.device),
             logits_to_keep=1,
             use_cache=False,
