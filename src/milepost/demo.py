@@ -27,9 +27,9 @@ from milepost.models import ElapsedModel
 from milepost.models.sarm import AnnotationMode, SARMModel
 from milepost.plots import episode_figure, weights_figure
 from milepost.report import Section, picture, reading, write_report
+from milepost.sample_weights import SampleWeights
 from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
-from milepost.sample_weights import SampleWeights
 from milepost.store import ProgressTable, read_progress, write_text
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
 from milepost.types import DataError, Episode, RewardModel

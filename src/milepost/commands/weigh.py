@@ -196,11 +196,12 @@ def show(lab: Lab) -> None:
     rows = summary(lab.weighed, lab.found)
     better = None if lab.better is None else summary(*lab.better)
     columns = ("what", "value") if better is None else ("what", "now", "recommended")
-    cells = [[name.replace("_", " "), *(f"{each[name]:.4g}" for each in (rows, better) if each is not None)] for name in rows]
+    sides = [each for each in (rows, better) if each is not None]
+    cells = [[name.replace("_", " "), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)] for name in rows]
     table("Sample weights", columns, cells)
     for heading, members in lab.groups.items():
         per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in members]
-        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "weigh 0", "weigh 1", "of all weight"), per)
+        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "zero", "full", "of all"), per)
     if lab.sweep:
         one = lab.weighed.one_kappa is not None
         known = not all(np.isnan(row.successes) and np.isnan(row.failures) for row in lab.sweep)
