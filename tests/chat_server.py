@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
 
 VOCABULARY = ["True", " True", "False", " False", "Yes", " yes", "No", *[f"t{number}" for number in range(57)]]
+
+
+class Model(Protocol):
+    def answer(self, body: Mapping[str, Any]) -> tuple[list[tuple[str, float]], int]:
+        """What is asked -> every token with its log-probability, and how many tokens the prompt has."""
+        ...
 
 
 class TinyModel:
@@ -36,6 +42,10 @@ class TinyModel:
         logits = np.tanh((self.embed[letters] * places).sum(0)) @ self.head
         logits -= logits.max()
         return dict(zip(VOCABULARY, (logits - np.log(np.exp(logits).sum())).tolist(), strict=True))
+
+    def answer(self, body: Mapping[str, Any]) -> tuple[list[tuple[str, float]], int]:
+        text = render(body)
+        return list(self.logprobs(text).items()), len(text.encode())
 
 
 def render(body: Mapping[str, Any]) -> str:
@@ -82,9 +92,11 @@ class ChatServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, *, script: Script | None = None, max_logprobs: int = 20, key: str = "", rendezvous: int = 0) -> None:
+    def __init__(
+        self, *, model: Model | None = None, script: Script | None = None, max_logprobs: int = 20, key: str = "", rendezvous: int = 0
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.model, self.script, self.max_logprobs, self.key = TinyModel(), script, max_logprobs, key
+        self.model, self.script, self.max_logprobs, self.key = model or TinyModel(), script, max_logprobs, key
         self.text: Callable[[dict[str, Any]], str] = lambda body: "seen: " + render(body)
         self.usage = True
         self.takes_schema = True
@@ -169,14 +181,14 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, {"message": f"Requested sample logprobs of {body['top_logprobs']}, greater than max allowed: {server.max_logprobs}"}
         if "response_format" in body and not server.takes_schema:
             return 400, {"error": {"message": "response_format json_schema is not supported"}}
-        text = render(body)
+        tokens, length = server.model.answer(body)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": server.text(body)}}
         if body.get("logprobs"):
-            ranked = sorted(server.model.logprobs(text).items(), key=lambda entry: -entry[1])
+            ranked = sorted(tokens, key=lambda entry: -entry[1])
             listed = [{"token": token, "logprob": logprob} for token, logprob in ranked[: body["top_logprobs"]]]
             choice |= {"finish_reason": "length", "logprobs": {"content": [{**listed[0], "top_logprobs": listed}]}}
             choice["message"]["content"] = ranked[0][0]
-        usage = {"usage": {"prompt_tokens": len(text.encode()), "completion_tokens": 1}} if server.usage else {}
+        usage = {"usage": {"prompt_tokens": length, "completion_tokens": 1}} if server.usage else {}
         return 200, {"object": "chat.completion", "model": "tiny", "choices": [choice], **usage}
 
     def _send(self, status: int, reply: dict[str, Any], fault: Fault) -> None:

@@ -33,18 +33,19 @@ FIXTURE = DATA / "dataset_v3"
 
 def flags() -> dict[str, dict[str, str]]:
     """Verb -> flag -> default, as the code has them."""
-    return {verb: _flags(importlib.import_module(f"milepost.commands.{verb}").Args) for verb in VERBS}
+    return {verb: flags_of(importlib.import_module(f"milepost.commands.{verb}").Args) for verb in VERBS}
 
 
-def _flags(config: type) -> dict[str, str]:
-    """Flag -> default; a config among the flags adds its own."""
-    found: dict[str, str] = {}
-    for field in dataclasses.fields(config):
-        if dataclasses.is_dataclass(field.default):
-            found |= _flags(type(field.default))
+def flags_of(arguments: type) -> dict[str, str]:
+    """Those of a group among them, for on the command line they have no prefix."""
+    found = {}
+    for field in dataclasses.fields(arguments):
+        if dataclasses.is_dataclass(field.default_factory):
+            found |= flags_of(field.default_factory)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            found[field.name] = "required"
         else:
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            found[field.name] = "required" if required else str(field.default)
+            found[field.name] = str(field.default)
     return found
 
 

@@ -166,7 +166,7 @@ def test_a_file_made_otherwise_is_not_replaced(dataset: Path, model: Path, tmp_p
     for more, words in (
         (("--stride", 5), "--stride"),
         (("--episodes", "0-3"), "--episodes"),
-        (("--head-mode", "both"), "--heads"),
+        (("--head-mode", "both"), "--head-mode"),
         (("--precision", "bfloat16"), "--precision"),
     ):
         assert_refused(milepost(*given, *more), "made with another", words, "--overwrite")

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 LAYERS = [
     {"types"},
     {"windows", "stages", "weights", "metrics", "statistics"},
-    {"video", "store", "parquet", "console", "processes"},
+    {"video", "store", "parquet", "console", "processes", "success"},
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking", "sample_weights"},
     {"vlm"},
     {"lerobot", "record", "models", "fit"},

@@ -17,6 +17,7 @@ from builders import TOP, WRIST, build_dataset, edit_parquet
 from milepost.cli import main
 from milepost.lerobot import open_dataset
 from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
 from test_plots import areas, axes, captions, images, legend, line
 
 DATA = Path(__file__).parent / "data"
@@ -295,3 +296,17 @@ def test_a_stride_is_drawn_where_it_looked(nails: Path, dual: Path, tmp_path: Pa
         lines = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "o"]
         np.testing.assert_allclose(max((line.get_xdata() for line in lines), key=len), np.array([*range(0, 91, 10), 91]) / 20)
     assert plot(nails, "--progress", file, "--stride", 2, "--output-dir", tmp_path / "x") == 2
+
+
+def test_a_zero_shot_models_score_is_under_its_progress(nails: Path, tmp_path: Path, drawn: list[Figure]) -> None:
+    """Progress always reaches 1; the score is drawn as it is, at the frames that were asked about, and captions name only those."""
+    model = TOPRewardModel(TOPRewardConfig(vlm_name=str(DATA / "qwen3vl_tiny")))
+    model.save_pretrained(tmp_path / "model")
+    assert plot(nails, "--model", tmp_path / "model", "--episodes", "4", "--output-dir", tmp_path / "plots", "--device", "cpu") == 0
+    said = model.predict(open_dataset(nails).episode(4))
+    asked = np.flatnonzero(~np.isnan(said.raw))
+    (score,) = axes(drawn[0], "log P (nats)").lines
+    np.testing.assert_allclose(score.get_xdata(), asked / 20)
+    np.testing.assert_allclose(score.get_ydata(), said.raw[asked], atol=1e-5)
+    assert set(captions(drawn[0])) <= set(asked.tolist())
+    assert plot(nails, "--model", tmp_path / "model", "--stride", 2, "--output-dir", tmp_path / "plots") == 2

@@ -29,6 +29,9 @@ _PUBLIC = {
     "ElapsedModel": "models",
     "SARMConfig": "models",
     "SARMModel": "models",
+    "TOPREWARD_FEATURE_PREFIX": "models",
+    "TOPRewardConfig": "models",
+    "TOPRewardModel": "models",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

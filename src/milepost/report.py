@@ -91,6 +91,7 @@ def _head(episode: Episode, models: Mapping[str, Reading], stages: Stages | None
         stage_names=names,
         probabilities=probabilities,
         computed=_computed(models.values()),
+        scores={name: one.progress.raws["logprob"] for name, one in models.items() if "logprob" in one.progress.raws},
     )
 
 
@@ -101,11 +102,12 @@ def _sampled(episode: Episode, models: Collection[Reading]) -> list[int]:
 
 
 def _computed(models: Collection[Reading]) -> list[int]:
-    """The frames that were looked at, if every model with stages jumped over the same others (`label --stride`)."""
+    """The frames that were looked at, if every model that says which jumped over the same others (`label --stride`, TOPReward)."""
     seen = set()
     for one in models:
-        if one.progress.stage is not None:
-            looked = ~np.isnan(one.progress.stage[:, 0])
+        marks = one.progress.stage[:, 0] if one.progress.stage is not None else one.progress.raws.get("logprob")
+        if marks is not None:
+            looked = ~np.isnan(marks)
             jumped = (~looked & ~np.isnan(one.progress.value)).any()
             seen.add(tuple(np.flatnonzero(looked).tolist()) if jumped else ())
     return list(seen.pop()) if len(seen) == 1 else []

@@ -1,8 +1,8 @@
 """Progress and weights on disk: atomic files, labels that lose no work, and what made them written inside.
 
 A progress file is LeRobot's (`index, episode_index, frame_index, progress_sparse[, progress_dense]`) plus our columns
-(`raw_{head}`, `stage_{head}_{k}`); its parquet metadata says which model, weights, config, dataset and code made it. Nothing here
-overwrites a file of another kind, and no file is ever half-written.
+(`raw_{head}` or `raw_{name}`, `stage_{head}_{k}`); its parquet metadata says which model, weights, config, dataset and code made it.
+Nothing here overwrites a file of another kind, and no file is ever half-written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ def require_writable(folder: Path) -> None:
 @dataclass(frozen=True, eq=False)
 class ProgressTable:
     """A progress file in memory: index, episode_index, frame_index (N,), by head ("sparse", "dense") the curve (N,) and the stage
-    probabilities (N, K) if there are any, and its metadata."""
+    probabilities (N, K) if there are any, its metadata, and by name ("sparse", "logprob") what it has of the model's own numbers."""
 
     index: Int[np.ndarray, "N"]
     episode_index: Int[np.ndarray, "N"]
@@ -77,6 +77,7 @@ class ProgressTable:
     curves: Mapping[str, Float[np.ndarray, "N"]]
     stages: Mapping[str, Float[np.ndarray, "N K"]]
     metadata: Mapping[str, str]
+    raws: Mapping[str, Float[np.ndarray, "N"]] = field(default_factory=dict)
 
     def curve(self, head: str = "sparse") -> Float[np.ndarray, "N"]:
         """The curve of that head; DataError names the heads there are."""
@@ -86,22 +87,27 @@ class ProgressTable:
 
     def episode(self, number: int, length: int, head: str = "sparse") -> Float[np.ndarray, "T"]:
         """One episode's curve (T,) float32 by frame number, NaN where the file has no row."""
+        return self._placed(self.curve(head), number, length)
+
+    def _placed(self, column: Float[np.ndarray, "N"], number: int, length: int) -> Float[np.ndarray, "T"]:
         rows = self.episode_index == number
         out = np.full(length, np.nan, dtype=np.float32)
         frames = self.frame_index[rows]
         if frames.size and frames.max() >= length:
             raise DataError(f"the progress file has frame {frames.max()} of episode {number}, which has {length} frames: wrong dataset?")
-        out[frames] = self.curve(head)[rows]
+        out[frames] = column[rows]
         return out
 
     def progress(self, number: int, length: int, head: str = "sparse") -> Progress:
-        """One episode by one head: its curve, and the stage probabilities if the file has them."""
+        """One episode by one head: its curve, and the stage probabilities and raw numbers if the file has them."""
         value, stage = self.episode(number, length, head), None
+        named = {name: self._placed(column, number, length) for name, column in self.raws.items() if name not in self.curves}
+        raw = self._placed(self.raws[head], number, length) if head in self.raws else next(iter(named.values()), None)
         if head in self.stages:
             rows = self.episode_index == number
             stage = np.full((length, self.stages[head].shape[1]), np.nan, dtype=np.float32)
             stage[self.frame_index[rows]] = self.stages[head][rows]
-        return Progress(number, value, stage=stage)
+        return Progress(number, value, raw, stage, raws=named)
 
 
 def read_table(path: Path) -> pa.Table:
@@ -130,6 +136,7 @@ def read_progress(path: Path) -> ProgressTable:
         curves={head: _numpy(table, name, np.float32) for head, name in curves.items()},
         stages={h: np.stack([_numpy(table, name, np.float32) for name in names], axis=1) for h, names in stages.items() if names},
         metadata=metadata,
+        raws={name.removeprefix("raw_"): _numpy(table, name, np.float32) for name in table.column_names if name.startswith("raw_")},
     )
 
 
@@ -151,8 +158,8 @@ def progress_table(progress: Progress, row: int) -> pa.Table:
     heads = {"sparse": progress} | ({"dense": progress.dense} if progress.dense is not None else {})
     columns |= {f"progress_{head}": pa.array(curve.value, pa.float32()) for head, curve in heads.items()}
     for head, curve in heads.items():
-        if curve.raw is not None:
-            columns[f"raw_{head}"] = pa.array(curve.raw.astype(np.float32), pa.float32())
+        raws = curve.raws or ({head: curve.raw} if curve.raw is not None else {})
+        columns |= {f"raw_{name}": pa.array(raw.astype(np.float32), pa.float32()) for name, raw in raws.items()}
         if curve.stage is not None:
             columns |= {f"stage_{head}_{k}": pa.array(each.astype(np.float32), pa.float32()) for k, each in enumerate(curve.stage.T)}
     return pa.table(columns)

@@ -148,6 +148,7 @@ class Progress:
     """What a reward model says of one episode.
 
     value: (T,) float32 in [0, 1], NaN where unknown. raw: (T,) the model's own number in its own units (log-probability, k + tau).
+    raws: every raw number by name, `raw` among them, where a model has several (TOPReward's log-probability and log-odds).
     stage: (T, K) probability of each stage. dense: the same from a second, finer head where the model has one (SARM's dense head).
     """
 
@@ -156,13 +157,14 @@ class Progress:
     raw: Float[np.ndarray, "T"] | None = None
     stage: Float[np.ndarray, "T K"] | None = None
     dense: Progress | None = None
+    raws: Mapping[str, Float[np.ndarray, "T"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.value.ndim != 1 or self.value.dtype != np.float32:
             raise ValueError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
         if not np.all(np.isnan(self.value) | ((self.value >= 0) & (self.value <= 1))):
             raise ValueError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(self.value)}..{np.nanmax(self.value)}")
-        for name, array in (("raw", self.raw), ("stage", self.stage), ("dense", self.dense)):
+        for name, array in (("raw", self.raw), ("stage", self.stage), ("dense", self.dense), *self.raws.items()):
             if array is not None and len(array) != len(self.value):
                 raise ValueError(f"'{name}' has {len(array)} frames, the curve has {len(self.value)}")
 

@@ -1,6 +1,7 @@
 """Every model in MODELS keeps the same promises. A new model is covered by adding its line to MODELS and a maker here."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from fakes import CAMERA, NAMES, dot_episodes
 from milepost.models import MODELS, load_model
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
 from milepost.types import DataError, RewardModel
+from milepost.vlm import Engine, load_engine
+
+VLM = Path(__file__).parents[1] / "data" / "qwen3vl_tiny"
 
 
 def small_sarm(**changes: object) -> SARMModel:
@@ -39,7 +44,16 @@ def small_sarm(**changes: object) -> SARMModel:
     return model.eval()
 
 
-MAKERS: dict[str, Callable[[], RewardModel]] = {"elapsed": ElapsedModel, "sarm": small_sarm}
+@functools.cache
+def tiny_vlm() -> Engine:
+    return load_engine(VLM)
+
+
+def tiny_topreward(**changes: object) -> TOPRewardModel:
+    return TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), **changes), tiny_vlm())
+
+
+MAKERS: dict[str, Callable[[], RewardModel]] = {"elapsed": ElapsedModel, "sarm": small_sarm, "topreward": tiny_topreward}
 
 
 @pytest.fixture(params=MODELS)

@@ -48,6 +48,8 @@ def test_only_the_other_spelling_listed_is_not_taken_for_the_answer():
 @pytest.mark.parametrize("written", ["\u2581True", "\u0120True"])
 def test_raw_vocabulary_entries_are_spaces(written):
     assert score_answers([(written, -0.1)], ["True"], "likelier")["True"].token == written
+    assert score_answers([("True", -3.0), (written, -0.1)], [" True"])[" True"].logprob == -0.1
+    assert score_answers([("True", -0.1)], [" True"], "likelier")[" True"].is_bound  # what has a space has no twin without
 
 
 @given(st.lists(st.floats(-6, 6), min_size=3, max_size=40), st.integers(1, 39))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,9 +15,11 @@ from milepost.commands.options import parse_episodes, progress_file, require_dat
 from milepost.console import bars, say, table
 from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
 from milepost.lerobot import open_dataset
+from milepost.metrics import final
 from milepost.models import ElapsedModel
 from milepost.store import METADATA_PREFIX, ProgressTable, read_progress
-from milepost.types import DataError
+from milepost.success import Threshold, success_threshold
+from milepost.types import DataError, Episode
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def main(args: Args) -> int:
     stages = dataset.stages.get(args.head_mode)
     scores: dict[str, list[EpisodeScore]] = {path.stem.removesuffix("_progress"): [], "elapsed": []}
     sources, labelled, clock = set(), set(progress.episode_index.tolist()), ElapsedModel()
+    ends: list[tuple[bool, dict[str, float]]] = []
     with bars() as bar:
         tick = bar("compare")
         for i in range(len(dataset)):
@@ -61,16 +65,57 @@ def main(args: Args) -> int:
                 curve = progress.progress(episode.index, episode.length, args.head_mode)
                 for rows, one in zip(scores.values(), (curve, clock.predict(episode)), strict=True):
                     rows.append(score_episode(one, episode, stages, args.head_mode))
+                if episode.success is not None:
+                    ends.append((episode.success, _ends(progress, episode, args.head_mode)))
             tick(i + 1, len(dataset))
     if not next(iter(scores.values())):
         raise DataError(f"{path} has none of these episodes")
     summaries = {name: summarise(rows, np.random.default_rng(args.seed)) for name, rows in scores.items()}
+    lines = _thresholds(ends, args.seed)
     if args.json:
-        say(json_module.dumps({name: summary.to_dict() for name, summary in summaries.items()}))
+        found = {name: summary.to_dict() for name, summary in summaries.items()}
+        say(json_module.dumps(found | {"success": {name: asdict(line) for name, line in lines.items()}}))
         return 0
     _warn_of_training_episodes(progress, dataset.name, {score.episode for score in next(iter(scores.values()))})
     count = len(next(iter(scores.values())))
     table(f"{count} episodes against: {', '.join(sorted(sources))} (95 % intervals)", *summary_table(summaries))
     if next(iter(summaries.values())).failures:
         table("where failures end (final progress)", *failure_table(summaries))
+    if lines:
+        _show(lines)
     return 0
+
+
+def _ends(progress: ProgressTable, episode: Episode, head: str) -> dict[str, float]:
+    """Where an episode ends, by every number the file has of it."""
+    curve = progress.progress(episode.index, episode.length, head)
+    raws = dict(curve.raws) or ({f"raw_{head}": curve.raw} if curve.raw is not None else {})
+    return {"progress": final(curve.value), **{name: final(raw) for name, raw in raws.items()}}
+
+
+def _thresholds(ends: Sequence[tuple[bool, Mapping[str, float]]], seed: int) -> dict[str, Threshold]:
+    """Score -> the threshold that parts successes from failures; nothing if there are not both."""
+    if len({success for success, _ in ends}) < 2:
+        return {}
+    sides = {name: [np.array([end[name] for success, end in ends if success is side]) for side in (True, False)] for name in ends[0][1]}
+    return {name: success_threshold(*both, rng=np.random.default_rng(seed)) for name, both in sides.items()}
+
+
+def _show(lines: Mapping[str, Threshold]) -> None:
+    first = next(iter(lines.values()))
+    rows = [
+        (
+            name,
+            *(f"{value:.3f} [{low:.2f}, {high:.2f}]" if not np.isnan(value) else "-" for value, (low, high) in (
+                (line.auc, line.auc_interval), (line.value, line.interval), (line.accuracy, line.accuracy_interval)
+            )),
+        )
+        for name, line in lines.items()
+    ]  # fmt: skip
+    words = f"success from where a curve ends: {first.successes} successes, {first.failures} failures"
+    table(words, ("score", "AUC", "threshold", "balanced accuracy, left out"), rows)
+    line = lines.get("logprob")
+    if line is not None and line.accuracy_interval[0] > 0.5:
+        say(f"to use it: --success-threshold {line.value:.4g}")
+    elif line is not None:
+        say("by these episodes the score does not tell successes from failures: its accuracy on episodes left out may be chance")

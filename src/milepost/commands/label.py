@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_module
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,14 +15,19 @@ import numpy as np
 import tyro
 
 from milepost.commands.options import feature_cache, parse_episodes, resolve_device, settle_model
+from milepost.commands.topreward_options import TOPRewardOptions, open_topreward
 from milepost.console import Tick, bars, say, table, warn
-from milepost.embed.clip import Precision
 from milepost.labelling import label, provenance, unknown_frames
-from milepost.lerobot import open_dataset
-from milepost.models import load_model
+from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.metrics import final
+from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
-from milepost.store import METADATA_PREFIX, read_progress
-from milepost.types import DataError
+from milepost.models.topreward import TOPRewardModel
+from milepost.store import METADATA_PREFIX, ProgressTable, read_progress
+from milepost.types import DataError, RewardModel
+from milepost.vlm import Engine, RemoteEngine
+
+SARM_ALONE = ("head_mode", "stride", "encoder", "no_cache", "state_stats")
 
 
 @dataclass(frozen=True)
@@ -27,17 +35,18 @@ class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
-    """Model folder, or "elapsed" for the clock."""
+    """Model folder or Hub id; "topreward", zero-shot; or "elapsed", the clock."""
+    topreward: Annotated[TOPRewardOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TOPRewardOptions)
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
-    """Heads to write; with dense or both, both columns are there."""
+    """SARM: heads to write; with dense or both, both columns are there."""
     stride: int = 1
-    """Look at every N-th frame and the last; between them progress is interpolated."""
+    """SARM: look at every N-th frame and the last; between them progress is interpolated."""
     encoder: str | None = None
-    """Instead of the encoder the model names: a folder or owner/name."""
+    """SARM: instead of the encoder the model names, a folder or owner/name."""
     no_cache: bool = False
-    """Do not keep the frames' features on disk, where they are in half precision, which moves progress by up to about 1e-3."""
-    precision: Precision = "float32"
-    """What encoder and networks compute in."""
+    """SARM: do not keep the frames' features on disk, where they are in half precision, which moves progress by up to about 1e-3."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the networks compute in. auto: float32, and a VLM on a GPU bfloat16. SARM has no float16."""
     output_path: Path | None = None
     """Where to write; default: beside the dataset. A Hub dataset needs one."""
     episodes: str | None = None
@@ -69,7 +78,9 @@ def _require_same(path: Path, wanted: Mapping[str, str]) -> None:
     named = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
     other = [words for key, words in named.items() if there.metadata.get(f"{METADATA_PREFIX}{key}") != wanted[key]]
     before, now = (json_module.loads(each or "{}") for each in (there.metadata.get(f"{METADATA_PREFIX}settings"), wanted["settings"]))
-    other += [f"--{name.replace('_', '-')}" for name in now if before.get(name) != now[name]]
+    flags = {*Args.__dataclass_fields__, *TOPRewardOptions.__dataclass_fields__}
+    changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
+    other += [f"--{name.replace('_', '-')}" if name in flags else name for name in changed]
     if other == ["dataset"] and unknown_frames(there):
         return
     if other:
@@ -88,24 +99,71 @@ def _over_all(tick: Tick, total: int) -> Tick:
     return count
 
 
+def _refuse_strangers(args: Args, kind: str) -> None:
+    """ValueError for options that mean nothing to this kind of model."""
+    defaults = Args("", "")
+    given = [name for name in SARM_ALONE if getattr(args, name) != getattr(defaults, name)] if kind != "sarm" else []
+    if kind != "topreward":
+        given += list(args.topreward.changed())
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} means nothing to a model of type {kind}")
+
+
+def _opened(args: Args, kind: str, dataset: LeRobotDataset) -> tuple[RewardModel, dict[str, Any], dict[str, Any]]:
+    """The model, what its `predict` takes, and what else to write down."""
+    if kind == "elapsed":
+        return load_model(args.model), {}, {}
+    if kind == "topreward":
+        asker = open_topreward(args.model, args.topreward, dataset, device=args.device, precision=args.precision)
+        return asker, {"num_prefixes": args.topreward.num_prefixes}, _vlm(asker.engine)
+    if args.precision == "float16":
+        raise ValueError("SARM computes in float32 or bfloat16, not in float16")
+    precision = "float32" if args.precision == "auto" else args.precision
+    model = load_model(args.model, resolve_device(args.device), encoder=args.encoder, precision=precision)
+    assert isinstance(model, SARMModel)
+    settle_model(model, args.state_stats, dataset)
+    made = {"encoder": model.frozen.name, "precision": precision}
+    return model, {"heads": _heads(model, args.head_mode), "stride": args.stride}, made
+
+
+def _vlm(engine: Engine | RemoteEngine) -> dict[str, str]:
+    """Which VLM is asked, and how. A server shows each frame as an image of its own, and does not say what it computes in."""
+    if isinstance(engine, RemoteEngine):
+        return {"vlm": engine.name, "base_url": engine.config.base_url, "frames_as": "images"}
+    made = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
+    return {**made, "frames_as": "video", "precision": engine.precision}
+
+
+@contextmanager
+def _closed_after(model: RewardModel) -> Iterator[None]:
+    """Whatever happens, a server's connections are closed, and what it was asked is said."""
+    try:
+        yield
+    finally:
+        if isinstance(model, TOPRewardModel) and isinstance(model.engine, RemoteEngine):
+            model.engine.close()
+            warn(f"server: {model.engine.usage}")
+
+
 def main(args: Args) -> int:
     if args.stride < 1:
         raise ValueError(f"--stride must be at least 1, got {args.stride}")
-    model = load_model(args.model, resolve_device(args.device), encoder=args.encoder, precision=args.precision)
+    kind = model_kind(args.model)
+    _refuse_strangers(args, kind)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
-    options = {"heads": _heads(model, args.head_mode), "stride": args.stride} if isinstance(model, SARMModel) else {}
-    settle_model(model, args.state_stats, dataset)
-    name = "sarm" if isinstance(model, SARMModel) else "elapsed"
     if args.output_path is None and not Path(args.dataset).is_dir():
         raise DataError("a Hub dataset is never written into: give --output-path")
-    path = args.output_path or dataset.root / f"{name}_progress.parquet"
-    settings: dict[str, Any] = {"episodes": args.episodes}
-    if isinstance(model, SARMModel):
-        settings |= {"encoder": model.frozen.name, "precision": args.precision}
+    model, options, made = _opened(args, kind, dataset)
+    threshold = -math.inf
+    if isinstance(model, TOPRewardModel):  # it is no part of the curve: a file need not be made anew for it
+        threshold = model.config.success_threshold
+        model.config = dataclasses.replace(model.config, success_threshold=-math.inf)
+    path = args.output_path or dataset.root / f"{kind}_progress.parquet"
+    settings = {"episodes": args.episodes, **made}
     if path.exists() and not args.overwrite:
         _require_same(path, provenance(model, dataset, args.model, **options, **settings))
     unread: list[str] = []
-    with bars() as bar:
+    with _closed_after(model), bars() as bar:
         tick = bar("label")
         if isinstance(model, SARMModel):
             total = dataset.total_frames * len(model.config.cameras)
@@ -117,14 +175,32 @@ def main(args: Args) -> int:
         )  # fmt: skip
     for line in unread:
         warn(line)
-    unknown = unknown_frames(labelled)
-    curve = labelled.curve()
+    return _report(args, path, labelled, _successes(threshold, labelled))
+
+
+def _successes(threshold: float, labelled: ProgressTable) -> dict[int, bool] | None:
+    """Episode -> are its last scores above the threshold; None if there is none. An episode without scores is not in it."""
+    if not math.isfinite(threshold):
+        return None
+    raw, numbers = labelled.raws["logprob"], np.unique(labelled.episode_index)
+    ends = {int(number): final(raw[labelled.episode_index == number]) for number in numbers}
+    return {number: end > threshold for number, end in ends.items() if not math.isnan(end)}
+
+
+def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[int, bool] | None) -> int:
+    """What came out, in a table or as JSON; 1 if frames are left unknown."""
+    unknown, curve = unknown_frames(labelled), labelled.curve()
+    episodes = len(np.unique(labelled.episode_index))
     if args.json:
-        numbers = {"path": str(path), "frames": len(curve), "episodes": len(dataset), "unknown_frames": sum(unknown.values())}
+        numbers: dict[str, Any] = {"path": str(path), "frames": len(curve), "episodes": episodes, "unknown_frames": sum(unknown.values())}
+        if successes is not None:
+            numbers["successes"] = [number for number, success in successes.items() if success]
         say(json_module.dumps(numbers))
     else:
         mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
-        table("progress", ("episodes", "frames", "unknown", "mean"), [(len(dataset), len(curve), sum(unknown.values()), mean)])
+        table("progress", ("episodes", "frames", "unknown", "mean"), [(episodes, len(curve), sum(unknown.values()), mean)])
+        if successes is not None:
+            say(f"above the success threshold: {sum(successes.values())} of {len(successes)} episodes")
         say(f"progress: {path}")
     if unknown:
         warn(f"{sum(unknown.values())} frames have no progress, in episodes {', '.join(map(str, list(unknown)[:10]))}")

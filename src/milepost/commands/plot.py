@@ -13,7 +13,7 @@ import tyro
 from milepost.commands.options import feature_cache, parse_episodes, progress_file, require_dataset, resolve_device, settle_model
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.models import load_model
+from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.plots import episode_figure, png
 from milepost.report import Reading, picture, reading
@@ -29,7 +29,7 @@ class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--reward-model-path"])] = None
-    """Model folder, Hub id or "elapsed": its progress is computed for the pictures, and nothing else is written."""
+    """Model folder (SARM or TOPReward), Hub id or "elapsed": its progress is computed for the pictures, and nothing else is written."""
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """Progress file or files, drawn together; default (without --model): the one beside the dataset."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
@@ -88,7 +88,10 @@ def main(args: Args) -> int:
 
 def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[str]) -> Read:
     """Computed when asked for. DataError now if the model has no such head or does not fit the dataset."""
-    model = load_model(path, resolve_device(args.device), encoder=args.encoder)
+    kind = model_kind(path)
+    if kind != "sarm" and (args.encoder is not None or args.stride > 1 or args.no_cache):
+        raise ValueError(f"--encoder, --stride and --no-cache mean nothing to a model of type {kind}")
+    model = load_model(path, resolve_device(args.device), **({"encoder": args.encoder} if kind == "sarm" else {}))
     stages = dict(model.config.heads) if isinstance(model, SARMModel) else {}
     _require_heads(path, list(stages) or ["sparse"], heads)
     settle_model(model, args.state_stats, dataset)

@@ -37,7 +37,8 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     output_dir: Path
     """Folder for the trained model; made if missing."""
-    model: Literal["sarm"] = "sarm"
+    model: Literal["sarm", "topreward"] = "sarm"
+    """topreward is refused: it is zero-shot."""
     preset: Literal["paper", "small"] = "paper"
     """paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96 on the built-in encoder,
     minutes on a CPU."""
@@ -159,6 +160,8 @@ def main(args: Args) -> int:
 
 def _check(args: Args) -> None:
     """What can be refused before any work."""
+    if args.model == "topreward":
+        raise ValueError("TOPReward is zero-shot: there is nothing to train. Use milepost label DATASET --model topreward")
     folder = args.output_dir
     if (folder / "config.json").exists() and not (args.overwrite or (folder / CHECKPOINT).exists()):
         raise DataError(f"there is a trained model in {folder} already; use --overwrite or another --output-dir")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,7 +49,7 @@ class Args:
     output_path: Path | None = None
     """Where to write the weights; default: weights.parquet beside the progress file."""
     head_mode: Literal["sparse", "dense"] = "sparse"
-    rabc: tyro.conf.OmitArgPrefixes[RabcConfig] = RabcConfig()  # noqa: RUF009
+    rabc: tyro.conf.OmitArgPrefixes[RabcConfig] = field(default_factory=RabcConfig)
     """How progress becomes weights. The defaults are LeRobot's rule."""
     fps: float | None = None
     """Frames per second, for options in seconds; default: the dataset's."""

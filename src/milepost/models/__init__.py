@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,54 @@ from milepost.hub import find_model
 from milepost.models.elapsed import ElapsedConfig, ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.sarm.checkpoint import read_folder
-from milepost.models.sarm.processor import FeatureEncoder, Step, make_sarm_processors
+from milepost.models.sarm.processor import FeatureEncoder, Step, make_sarm_processors, to_cpu
+from milepost.models.topreward import TOPREWARD_FEATURE_PREFIX, TOPRewardConfig, TOPRewardModel
+from milepost.models.topreward.model import read_config
+from milepost.models.topreward.processor import encode_batch
 from milepost.types import DataError, RewardModel
 
 MODELS = {
     "elapsed": (ElapsedConfig, ElapsedModel),
     "sarm": (SARMConfig, SARMModel),
+    "topreward": (TOPRewardConfig, TOPRewardModel),
 }
+BARE = ("elapsed", "topreward")
+"""Models that need no folder: their name is enough."""
+
+__all__ = ["TOPREWARD_FEATURE_PREFIX", *(kind.__name__ for pair in MODELS.values() for kind in pair), "load_model", "model_kind",
+           "make_reward_model", "make_reward_model_config", "make_reward_pre_post_processors"]  # fmt: skip
 
 
-def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
-    """A saved model: a folder or a Hub repository `owner/name`; or "elapsed", which needs none. DataError if it is none of these.
-
-    `options`: what the model's own `from_pretrained` takes, such as `state_stats` for a LeRobot checkpoint.
-    """
-    if str(path) == "elapsed":
-        return ElapsedModel()
+def model_kind(path: str | Path) -> str:
+    """Which of MODELS is at a folder, a Hub repository or a bare name. DataError if none is."""
+    if str(path) in BARE and not Path(path).is_dir():
+        return str(path)
     folder = find_model(path)
     if not (folder / "config.json").is_file():
-        raise DataError(f"no model at '{path}': expected a folder with config.json, or 'elapsed'")
+        raise DataError(f"no model at '{path}': expected a folder with config.json, or {' or '.join(map(repr, BARE))}")
     try:
         values = json.loads((folder / "config.json").read_text())
     except json.JSONDecodeError as error:
         raise DataError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
     kind = values.get("type") if isinstance(values, dict) else type(values).__name__
-    if kind != "sarm":
+    if kind not in ("sarm", "topreward"):
         raise DataError(f"{folder / 'config.json'} has type '{kind}'; known types: {', '.join(MODELS)}")
-    return SARMModel.from_pretrained(folder, device, **options)
+    return str(kind)
+
+
+def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
+    """A saved model: a folder or a Hub repository `owner/name`; or "elapsed" or "topreward", which need none. DataError if it is none.
+
+    `options`: what the model's own `from_pretrained` takes, such as `state_stats` for a LeRobot checkpoint, or fields of a TOPRewardConfig.
+    """
+    kind = model_kind(path)
+    if kind == "elapsed":
+        return ElapsedModel()
+    if kind == "sarm":
+        return SARMModel.from_pretrained(path, device, **options)
+    if str(path) == "topreward" and not Path(path).is_dir():
+        return TOPRewardModel(make_reward_model_config("topreward", device=device, **options))
+    return TOPRewardModel.from_pretrained(path, device, **options)
 
 
 def make_reward_model_config(model_type: str, **fields: Any) -> Any:
@@ -58,8 +80,13 @@ def make_reward_model_config(model_type: str, **fields: Any) -> Any:
         raise ValueError(f"{config.__name__} has no field {', '.join(unknown)}; it has: {', '.join(known)}")
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     if given.get("pretrained_path"):
-        return dataclasses.replace(read_folder(find_model(given["pretrained_path"]))[0], **given)
+        return dataclasses.replace(_saved(config, given["pretrained_path"]), **given)
     return config(**given)
+
+
+def _saved(kind: type, folder: str) -> Any:
+    """The config of this kind in a model folder."""
+    return read_config(folder) if kind is TOPRewardConfig else read_folder(find_model(folder))[0]
 
 
 def make_reward_model(config: Any) -> Any:
@@ -75,12 +102,16 @@ def make_reward_model(config: Any) -> Any:
     if isinstance(config, ElapsedConfig):
         return ElapsedModel(config)
     if config.pretrained_path:
-        saved, default = read_folder(find_model(config.pretrained_path))[0], SARMConfig()
+        saved, default = _saved(type(config), config.pretrained_path), type(config)()
         names = [field.name for field in dataclasses.fields(config)]
         changed: dict[str, Any] = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
-        changed = {name: value for name, value in changed.items() if name not in ("pretrained_path", "device")}
-        return SARMModel.from_pretrained(config.pretrained_path, config.device or "cpu", config=dataclasses.replace(saved, **changed))
-    return SARMModel(config).to(config.device or "cpu")
+        whole = dataclasses.replace(saved, **{name: value for name, value in changed.items() if name != "pretrained_path"})
+        if isinstance(whole, TOPRewardConfig):
+            return TOPRewardModel(whole)
+        return SARMModel.from_pretrained(
+            config.pretrained_path, config.device or "cpu", config=dataclasses.replace(whole, device=saved.device)
+        )
+    return TOPRewardModel(config) if isinstance(config, TOPRewardConfig) else SARMModel(config).to(config.device or "cpu")
 
 
 def make_reward_pre_post_processors(
@@ -88,8 +119,10 @@ def make_reward_pre_post_processors(
 ) -> tuple[Step, Step]:
     """(before, after): batch -> batch steps around `compute_reward`. TypeError for a model that takes no batches.
 
-    `dataset_stats`, or those of `dataset_meta`, replace the state statistics of the config.
+    `dataset_stats`, or those of `dataset_meta`, replace the state statistics of the config (SARM).
     """
+    if isinstance(config, TOPRewardConfig):
+        return partial(encode_batch, config=config), to_cpu
     if not isinstance(config, SARMConfig):
         raise TypeError(f"{type(config).__name__} takes no batches; use predict(episode)")
     return make_sarm_processors(config, dataset_stats=dataset_stats or getattr(dataset_meta, "stats", None), encoder=encoder)

@@ -41,7 +41,8 @@ class HeadPicture:
     """What is drawn of one head. Stages are numbered by their place in `stage_names`, in the truth as in the probabilities.
 
     curves: name -> (T,), NaN where unknown. truth (T,) and true_stage (T,), -1 where unknown: None if nothing is known.
-    probabilities: name -> (T, K). computed: the frames a model looked at, if it did not look at all of them.
+    probabilities: name -> (T, K). computed: the frames a model looked at, if it did not look at all of them. scores: name -> (T,) in
+    nats, NaN where a model was not asked, for models whose progress is their score stretched over the episode.
     """
 
     curves: Mapping[str, Float[np.ndarray, "T"]]
@@ -51,6 +52,7 @@ class HeadPicture:
     stage_names: Sequence[str] = ()
     probabilities: Mapping[str, Float[np.ndarray, "T K"]] = field(default_factory=dict)
     computed: Sequence[int] = ()
+    scores: Mapping[str, Float[np.ndarray, "T"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +200,8 @@ def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[
         _Strip(0.27 if len(head.curves) > 1 else 0.1, 1.2, partial(_draw_probabilities, picture=picture, head=head, who=who, prefix=prefix))
         for who in head.probabilities
     ]
+    if head.scores:
+        strips.append(_Strip(0.12, 0.8, partial(_draw_scores, picture=picture, head=head)))
     beside = sum(strip.above + strip.height for strip in strips)
     draw = partial(_draw_progress, picture=picture, head=head, prefix=prefix)
     return [_Strip(0.22, max(1.7, legend - beside), draw), *strips]
@@ -270,6 +274,16 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
     _label(ax, f"{prefix}stages" if prefix else "stage probability")
     if len(head.curves) > 1:
         ax.set_title(who, fontsize=LEGEND, color=INK, loc="left", pad=3, parse_math=False)
+
+
+def _draw_scores(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> None:
+    """What the models said themselves, each in its curve's style: progress always reaches 1, this need not be high."""
+    styles = dict(zip(head.curves, cycle(CURVE_STYLES), strict=False))
+    for name, score in head.scores.items():
+        known = np.flatnonzero(~np.isnan(score))
+        style: dict[str, Any] = dict(styles[name])
+        ax.plot(picture.seconds[known], score[known], marker="o", markersize=2.2, **{**style, "linewidth": 1.0})
+    _label(ax, "log P (nats)")
 
 
 def _runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:

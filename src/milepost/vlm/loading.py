@@ -5,7 +5,11 @@ A model folder's code is never run, a checkpoint that lacks weights is refused, 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +23,8 @@ from milepost.vlm.prompt import Prompt
 from milepost.vlm.qwen3vl import Engine
 
 FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
+BLOCKS, BLOCK = 64, 2**16
+"""How much of a file is hashed."""
 Attention = Literal["sdpa", "eager"]
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["8bit", "4bit"]
@@ -60,7 +66,27 @@ def load_engine(
         ) from error
     commit = getattr(model.config, "_commit_hash", None) or ""
     pictures = Pictures.from_config(config)
-    return Engine(model, tokenizer, pictures=pictures, prompt=prompt, max_memory=max_memory, name=name, commit=commit)
+    return Engine(
+        model, tokenizer, pictures=pictures, prompt=prompt, max_memory=max_memory, name=name, commit=commit,
+        fingerprint=fingerprint(where),
+    )  # fmt: skip
+
+
+def fingerprint(where: dict[str, Any]) -> str:
+    """A hash of a model's config and weights: of each file its name, its size and 64 spread blocks, so that 16 GB cost no minute."""
+    from transformers.utils import cached_file
+
+    config = cached_file(where["pretrained_model_name_or_path"], "config.json", revision=where["revision"])
+    hash_ = hashlib.sha256()
+    for path in sorted(Path(config).parent.iterdir()):
+        if path.name == "config.json" or path.suffix in (".safetensors", ".bin"):
+            size = path.stat().st_size
+            hash_.update(f"{path.name} {size} ".encode())
+            with path.open("rb") as file:
+                for block in range(BLOCKS):
+                    file.seek(max(size - BLOCK, 0) * block // (BLOCKS - 1))
+                    hash_.update(file.read(BLOCK))
+    return hash_.hexdigest()[:16]
 
 
 def _load(
@@ -82,9 +108,10 @@ def _load(
             raise DataError(f"quantization='{quantization}' needs bitsandbytes and accelerate: pip install bitsandbytes accelerate")
         bits = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
         more = {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}}
-    model, info = transformers.AutoModelForImageTextToText.from_pretrained(
-        **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
-    )
+    with _bar_on_terminals():
+        model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+            **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
     if lacking := sorted(info["missing_keys"]):
         raise DataError(f"its weights are incomplete, {len(lacking)} are missing: {', '.join(lacking[:5])}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
@@ -94,6 +121,21 @@ def _load(
         )
     model = model.requires_grad_(False).eval()
     return model if more else model.to(device), tokenizer, _video_config(where)
+
+
+@contextmanager
+def _bar_on_terminals() -> Iterator[None]:
+    """transformers draws its progress bar into log files too; not here."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _video_config(where: dict[str, Any]) -> dict[str, Any]:

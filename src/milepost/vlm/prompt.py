@@ -43,6 +43,16 @@ class Prompt:
         return self.template.format(instruction=instruction)
 
 
+def require_lists(instructions: Sequence[str], answers: Sequence[str]) -> None:
+    """DataError if there is nothing to ask, or a single text where several go."""
+    if isinstance(instructions, str) or isinstance(answers, str):
+        raise DataError("instructions and answers are lists of texts, as in instructions=['pick up the cube'], answers=['True']")
+    if not instructions:
+        raise DataError("no instruction to score; name at least one task")
+    if not answers:
+        raise DataError("no answers to score; give at least one, as in ['True']")
+
+
 class Script:
     """One prompt in one model's tokens."""
 
@@ -63,9 +73,8 @@ class Script:
 
     def question(self, instruction: str, answers: Sequence[str]) -> tuple[list[int], list[int]]:
         """(ids after the last group, id of each answer). DataError if an answer is not one token here, or the text is not plain text."""
+        require_lists([instruction], answers)
         text = self._after(instruction)
-        if not answers:
-            raise DataError("no answers to score; give at least one, as in ['True']")
         asked = [self._ids(text + answer) for answer in answers]
         for ids, answer in zip(asked, answers, strict=True):
             if not answer.strip() or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != asked[0][:-1]:

@@ -23,7 +23,7 @@ from milepost.vlm.budget import Budget
 from milepost.vlm.clip import Appending, Beside, Clip, Trunk, clip_of
 from milepost.vlm.language import Networks, Piece, positions
 from milepost.vlm.pictures import PAIR, Pictures, Resolution, Size
-from milepost.vlm.prompt import Prompt, Script
+from milepost.vlm.prompt import Prompt, Script, require_lists
 from milepost.vlm.stream import Stream
 
 Group = tuple[UInt8[np.ndarray, "2 H W 3"], float]
@@ -57,16 +57,24 @@ class Engine:
         max_memory: int | None = None,
         name: str = "",
         commit: str = "",
+        fingerprint: str = "",
     ) -> None:
         """max_memory: bytes one pass may take beside weights and trunk (default 1 GiB on a CPU, half of what is free on a GPU)."""
         self.networks = Networks(model)
         self.pictures = pictures
-        self.name, self.commit = name, commit
+        self.name, self.commit, self.fingerprint = name, commit, fingerprint
+        self.longest = int(self.networks.config.max_position_embeddings)
+        """Tokens a prefix and its question may have: the model's context, or fewer if so set."""
         self.tokens: Counter[str] = Counter()
         self._tokenizer = tokenizer
         self._script = Script(tokenizer, prompt or Prompt())
         limits = {"trunk": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
         self._budget = Budget(max_memory, device=self.networks.device, limits=limits)
+
+    @property
+    def precision(self) -> str:
+        """What the language model computes in, as "bfloat16"."""
+        return str(self.networks.dtype).removeprefix("torch.")
 
     @property
     def prompt(self) -> Prompt:
@@ -170,10 +178,7 @@ class Engine:
         return table[:, 0]
 
     def _asked(self, instructions: Sequence[str], answers: Sequence[str]) -> Asked:
-        if isinstance(instructions, str) or isinstance(answers, str):
-            raise DataError("instructions and answers are lists of texts, as in instructions=['pick up the cube'], answers=['True']")
-        if not instructions:
-            raise DataError("no instruction to score; name at least one task")
+        require_lists(instructions, answers)
         return [self._script.question(instruction, answers) for instruction in instructions]
 
     def _size(self, clip: Clip, frames: int) -> Size:
@@ -186,7 +191,8 @@ class Engine:
     def _require_context(self, trunk: Trunk, *, groups: int, question: int) -> None:
         """DataError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
         each = len(self._stamp(1, 9999.9, trunk.size))
-        needed, most = len(self._stamp(0, 0.0, trunk.size)) + each * (groups - 1) + question, self.networks.config.max_position_embeddings
+        needed = len(self._stamp(0, 0.0, trunk.size)) + each * (groups - 1) + question
+        most = min(self.longest, self.networks.config.max_position_embeddings)
         if needed > most:
             raise DataError(
                 f"{groups} groups of frames at {trunk.size[0]} x {trunk.size[1]} and the question are about {needed} tokens, the model "

@@ -20,7 +20,7 @@ import numpy as np
 
 from milepost.types import DataError
 from milepost.vlm.token_scores import Spelling, TokenScore, listed_tokens, score_answers
-from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, Transport, Usage
+from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, Transport, UnfinishedTurnError, Usage
 
 Message = Mapping[str, Any]
 """{"role": "user", "content": text or a list of content parts}"""
@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 UNFINISHED_TURN = {"add_generation_prompt": False, "continue_final_message": True}
 """vLLM's words for a last message, the user's or the assistant's, that is not closed: the next token continues it. A server that does not
-know them may ignore them without a word, and the number is then that of another prompt: compare `usage.prompt_tokens` with and without."""
+know them may ignore them without a word, and the number is then that of another prompt: so it is checked."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,11 @@ class Server:
         """How many tokens the server lists, as far as is known."""
         self.takes_schema = True
         """False once it has refused a JSON schema and answered without one."""
+        self.leaves_open = False
+        """True once it has shown that it leaves a turn open when asked to."""
         self._transport = Transport(config)
         self._slots = asyncio.Semaphore(config.concurrency)
-        self._rng, self._lock = rng or np.random.default_rng(), threading.Lock()
+        self._rng, self._lock, self._checking = rng or np.random.default_rng(), threading.Lock(), threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="milepost-server", daemon=True)
         self._thread.start()
@@ -98,11 +100,14 @@ class Server:
         """For each prompt, which stops before its answer: the log-probability of each answer as the next token, or a bound on it.
 
         One token is generated at temperature 0. unfinished_turn: the last message is continued (`UNFINISHED_TURN`); else the assistant
-        answers. spelling: whether " True" may stand for "True". ServerError, NoLogprobsError among them, ends the whole call.
+        answers. spelling: whether " True" may stand for "True". ServerError, NoLogprobsError among them, ends the whole call; so does
+        UnfinishedTurnError, before anything is asked, if the server would close the turn.
         """
         if not answers or len(set(answers)) != len(answers) or not all(answers):
             raise ValueError(f"answers should be distinct and not empty, got {list(answers)}")
         score_answers([("", 0.0)], answers, spelling)  # refuses an unknown spelling before anything is sent
+        if unfinished_turn:
+            self._require_open_turns()
         extra = UNFINISHED_TURN if unfinished_turn else {}
 
         async def ask(messages: list[Message], rng: np.random.Generator) -> dict[str, TokenScore]:
@@ -132,6 +137,41 @@ class Server:
             return self._words(await self._ask_words(body, json_schema, rng))
 
         return self._all(prompts, ask, on_progress)
+
+    def _require_open_turns(self) -> None:
+        """Once: two small requests, the same words with the turn closed and left open. Open has fewer tokens, or UnfinishedTurnError."""
+        advice = (
+            "ask with the turn closed: unfinished_turn=False, in a Prompt chat_template=True, in a TOPReward config add_chat_template=True "
+            "(the numbers are those of another prompt), or use a server that can, such as vLLM"
+        )
+        with self._checking:
+            if self.leaves_open:
+                return
+            try:
+                closed, opened = (self._prompt_tokens(turn) for turn in ({"add_generation_prompt": False}, UNFINISHED_TURN))
+            except RefusedError as error:
+                if error.status not in (400, 422):
+                    raise
+                raise UnfinishedTurnError(f"asked to leave the user's turn open, {error}; {advice}") from error
+            if closed is None or opened is None:
+                raise UnfinishedTurnError(f"{self.config.url} counts no tokens, so whether it leaves a turn open cannot be known; {advice}")
+            if opened >= closed:
+                raise UnfinishedTurnError(
+                    f"{self.config.url} ignores continue_final_message: {closed} tokens with the turn closed, {opened} with it left open; "
+                    f"{advice}"
+                )
+            self.leaves_open = True
+
+    def _prompt_tokens(self, turn: Mapping[str, Any]) -> int | None:
+        """How many tokens the server makes of one word; None if it does not say."""
+
+        async def count(messages: list[Message], rng: np.random.Generator) -> int | None:
+            reply = await self._post({"messages": messages, "max_tokens": 1, "temperature": 0, **turn}, rng)
+            usage = reply.get("usage")
+            found = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+            return found if isinstance(found, int) else None
+
+        return self._all([[{"role": "user", "content": [{"type": "text", "text": "True"}]}]], count, None)[0]
 
     async def _ask_tokens(self, body: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         while True:

@@ -18,7 +18,9 @@ ROUNDING = 1e-6
 """Servers compute in float32: listed probabilities may sum to 1 and still leave this much unseen."""
 
 Spelling = Literal["exact", "likelier", "sum"]
-"""Which token is the answer: the answer as it is written; the likelier of it and its leading-space twin; the sum of both."""
+"""Which token is the answer: the answer as it is written; the likelier of it and its leading-space twin; the sum of both.
+
+An answer written with a leading space has no twin: its spellings are the ways to write that space."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def score_answers(listed: Sequence[tuple[str, float]], answers: Sequence[str], s
 
 
 def _score(answer: str, known: Mapping[str, float], bound: float, spelling: Spelling) -> TokenScore:
-    twins = (answer,) if answer.startswith(SPACES) else (answer, *(space + answer for space in SPACES))
-    found = {token: known[token] for token in twins if token in known}
-    usable = {token: p for token, p in found.items() if token == answer} if spelling == "exact" else found
+    spaced = answer.startswith(SPACES)
+    twins = [space + answer[spaced:] for space in SPACES]
+    found = {token: known[token] for token in (twins if spaced else (answer, *twins)) if token in known}
+    usable = {token: p for token, p in found.items() if spaced or token == answer} if spelling == "exact" else found
     if not usable:
         return TokenScore(math.nan, bound, None, found)
     token = max(usable, key=usable.__getitem__)

@@ -52,6 +52,10 @@ class NoLogprobsError(ServerError):
     """The reply has no log-probabilities though they were asked for."""
 
 
+class UnfinishedTurnError(ServerError):
+    """The server closes a turn that was to be left open: the number would be that of another prompt."""
+
+
 class _AgainError(Exception):
     """Worth another try; `error` is what to raise when there is none left."""
 

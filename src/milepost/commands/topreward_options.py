@@ -1,0 +1,96 @@
+"""The options of a zero-shot model, the same on every verb that opens one; only what is given changes a saved config."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from milepost.commands.options import resolve_device
+from milepost.console import warn
+from milepost.lerobot import LeRobotDataset
+from milepost.models import TOPRewardModel, load_model
+from milepost.models.topreward.sampling import anchors
+from milepost.types import DataError
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+@dataclass(frozen=True)
+class TOPRewardOptions:
+    """For --model topreward, or a folder with one. Defaults are those of docs/topreward.md, or of the folder."""
+
+    num_prefixes: int | None = None
+    """Ask after so many prefixes an episode and draw straight between them (15: the paper); default: after every frame looked at."""
+    vlm_name: str | None = None
+    """Qwen3-VL: a folder or owner/name; with --base-url, the name the server has for its model. Default: Qwen/Qwen3-VL-8B-Instruct."""
+    vlm_revision: str | None = None
+    protocol: Literal["milepost", "lerobot"] | None = None
+    """milepost (default): --fps frames a second with their true times, one size. lerobot: every frame, stamped as if taken at --fps."""
+    image_key: str | None = None
+    """Camera to look at; default: observation.images.top, or the only one there is."""
+    task: str | None = None
+    """Instruction of episodes that have none."""
+    fps: float | None = None
+    """Frames looked at a second. Default: 2."""
+    max_pixels: int | None = None
+    """Of a frame: larger ones are shrunk to it. Default: 786432."""
+    add_chat_template: bool = False
+    """Close the user's turn and let the assistant answer: far worse in the paper, but some servers can do nothing else."""
+    attn_implementation: Literal["sdpa", "eager"] | None = None
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Load the VLM in fewer bits (pip install 'milepost[quantization]')."""
+    max_memory: str | None = None
+    """What one pass may take beside weights and the clip's keys and values, such as 6GB; default: half of what is free."""
+    base_url: str | None = None
+    """Ask an OpenAI-compatible server instead, as in http://localhost:8000/v1."""
+    api_key_env: str | None = None
+    """Environment variable with its key. Default: OPENAI_API_KEY."""
+    concurrency: int | None = None
+    """Requests to it at once. Default: 8."""
+    price_per_million: tuple[float, float] | None = None
+    """What a million prompt and completion tokens cost there; the cost is then said."""
+    success_threshold: float | None = None
+    """Count the episodes whose last scores are above it; milepost evaluate fits one."""
+
+    def changed(self) -> dict[str, Any]:
+        """Option -> value, of what was given."""
+        return {name: value for name, value in vars(self).items() if value is not None and value is not False}
+
+    def given(self) -> dict[str, Any]:
+        """Field of TOPRewardConfig -> value, of what was given. ValueError if --max-memory is no size."""
+        fields = self.changed()
+        fields.pop("num_prefixes", None)
+        if "task" in fields:
+            fields["default_task"] = fields.pop("task")
+        if "max_memory" in fields:
+            fields["max_memory"] = size_in_bytes(fields["max_memory"])
+        return fields
+
+
+def size_in_bytes(text: str) -> int:
+    """ "6GB" -> 6000000000, "512MiB" -> 536870912. ValueError shows the right form."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
+    if match is None or match[2] not in UNITS or float(match[1]) <= 0:
+        raise ValueError(f"--max-memory takes a size such as 6GB or 512MiB; got '{text}'")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def open_topreward(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, *, device: str, precision: str) -> TOPRewardModel:
+    """The model ready for this dataset, its VLM loaded. DataError if the camera is not there, or the VLM cannot be had."""
+    anchors(2, options.num_prefixes)  # refused before 16 GB are loaded
+    fields = options.given()
+    if precision != "auto":
+        fields["torch_dtype"] = precision
+    model = load_model(path, resolve_device(device), **fields)
+    if not isinstance(model, TOPRewardModel):
+        raise DataError(f"{path} is not a TOPReward model")
+    camera = model.config.image_key
+    if camera not in dataset.cameras:
+        if options.image_key is not None or len(dataset.cameras) != 1:
+            raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(dataset.cameras) or 'none'}; choose with --image-key")
+        model.config = dataclasses.replace(model.config, image_key=dataset.cameras[0])
+        warn(f"there is no camera '{camera}': looking at '{dataset.cameras[0]}', the only one")
+    _ = model.engine
+    return model

@@ -1,0 +1,294 @@
+"""TOPReward (arXiv 2602.19313): the log-probability that a VLM's next word is "True", after the video so far and
+
+    The above video shows a robot manipulation trajectory that completes the following task: ... The answer is:
+
+Nothing is trained. The VLM reads an episode once: all its prefixes are asked about over the same keys and values (`vlm/`). `progress` is
+the score min-maxed over the episode, so a failure may reach 1 too; what tells them apart is `raw`, the score itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor
+
+from milepost.hub import find_model, upload_model
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.processor import clip_of, clips_and_tasks
+from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
+from milepost.store import write_text
+from milepost.types import DataError, Episode, Progress
+from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
+from milepost.windows import interpolate, spread
+
+
+class Reward(NamedTuple):
+    """What `step` says. raw: log-probability of the answer; logodds: against the contrast answer; progress: raw between the lowest (0) and
+    the highest (1) so far, NaN while there is one. fresh: this frame was looked at; else the numbers are those of the last one that was.
+    """
+
+    raw: float
+    progress: float
+    logodds: float
+    fresh: bool
+
+
+class TOPRewardModel:
+    """The config and, from its first question on, the VLM it names. engine: an open one, to share it between models."""
+
+    def __init__(self, config: TOPRewardConfig, engine: Engine | RemoteEngine | None = None) -> None:
+        self.config = config
+        self._engine = engine
+        self._attempt: _Attempt | None = None
+        if engine is not None:
+            engine.prompt = config.prompt
+
+    @property
+    def engine(self) -> Engine | RemoteEngine:
+        """The VLM, loaded (or its server called) when it is first needed. DataError if it cannot be."""
+        if self._engine is None:
+            self._engine = open_engine(self.config)
+        return self._engine
+
+    # Scores
+
+    def compute_reward(self, batch: Mapping[str, Any]) -> Float[Tensor, "B"]:
+        """log P(answer | clip, instruction) of each sample, in nats, or 1 and 0 where `success_threshold` is finite. NaN: not known.
+
+        `batch`: `observation.topreward.frames`, B clips (T, H, W, 3), of which `max_frames` are looked at, and `.task`, B sentences.
+        """
+        said = []
+        for frames, task in clips_and_tasks(batch, self.config):
+            most, count = self.config.max_frames, len(frames)
+            chosen = np.arange(count)
+            if most is not None and count > most:
+                last = self.config.protocol == "lerobot"
+                chosen = chosen[-most:] if last else np.unique(np.linspace(0, count - 1, most).round().astype(int))
+            times = (np.arange(len(chosen)) if self.config.protocol == "lerobot" else chosen) / self.config.fps
+            logprob, bound = self._ask(frames[chosen], times, [task], [len(chosen)])
+            said.append((logprob[0, 0, 0], bound[0, 0, 0]))
+        reward, most_likely = torch.tensor(np.array(said, np.float32).reshape(-1, 2), device=self.config.device or "cpu").T
+        threshold = self.config.success_threshold
+        if not math.isfinite(threshold):
+            return reward
+        unknown = reward.isnan() & (most_likely > threshold)  # a bound below the threshold is an answer
+        return torch.where(unknown, reward, (reward > threshold).float())
+
+    def predict_curves(self, batch: Mapping[str, Any], num_prefixes: int | None = None) -> dict[str, list[Float[Tensor, "T"]]]:
+        """Of each clip of a batch, one number a frame: "progress" in [0, 1], "raw" and "logodds" (nats; NaN where not asked).
+
+        num_prefixes: None asks after every frame; else after so many, first and last among them, and progress is drawn straight between.
+        """
+        curves = []
+        for frames, task in clips_and_tasks(batch, self.config):
+            at = np.arange(len(frames))
+            curves += self._curves(frames, (at, at / self.config.fps), [task], (0, len(frames)), num_prefixes)
+        named = {"progress": [c.value for c in curves], **{key: [c.raws[name] for c in curves] for key, name in (("raw", "logprob"),
+                 ("logodds", "logodds"))}}  # fmt: skip
+        return {key: [torch.from_numpy(each) for each in arrays] for key, arrays in named.items()}
+
+    def look(self, episode: Episode) -> UInt8[np.ndarray, "N H W 3"]:
+        """The frames that `predict` looks at; reading them needs no VLM. DataError if the camera is not there."""
+        return episode.camera(self.config.image_key)[looked_at(episode.length, episode.fps, self.config)[0]]
+
+    def predict(self, episode: Episode, *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None) -> Progress:
+        """The curve of an episode: `value` min-maxed, `raw` and `raws["logprob"]` log P(answer), `raws["logodds"]`, NaN where not asked.
+
+        A server may not list an answer: then that is NaN as well, and `raws["logprob_bound"]` is what log P(answer) is at most.
+        num_prefixes: as in `predict_curves`, of the frames looked at. seen: them, if `look` has read them already.
+        DataError if the camera or the task is missing, or the episode is too long.
+        """
+        task = episode.task.strip() or self.config.default_task
+        if not task:
+            raise DataError(f"episode {episode.index} has no task; give a default_task")
+        return self.predict_tasks(episode, [task], num_prefixes=num_prefixes, seen=seen)[0]
+
+    def predict_tasks(
+        self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None
+    ) -> list[Progress]:
+        """The curve of an episode under each of several instructions; the VLM reads it once."""
+        places = looked_at(episode.length, episode.fps, self.config)
+        images = self.look(episode) if seen is None else seen
+        try:
+            return self._curves(images, places, tasks, (episode.index, episode.length), num_prefixes)
+        except DataError as error:
+            raise DataError(f"episode {episode.index}: {error}") from error
+
+    def _curves(
+        self,
+        images: UInt8[np.ndarray, "N H W 3"],
+        places: tuple[Shaped[np.ndarray, "N"], Float[np.ndarray, "N"]],
+        tasks: Sequence[str],
+        episode: tuple[int, int],
+        num_prefixes: int | None,
+    ) -> list[Progress]:
+        """places: (frames, seconds) of the images. episode: its number and length."""
+        (frames, times), (number, length) = places, episode
+        prefixes = anchors(len(frames), num_prefixes)
+        at, found = frames[prefixes - 1], []
+        for said, bound in zip(*self._ask(images, times, tasks, prefixes.tolist()), strict=True):
+            raws = {"logprob": said[:, 0], "logodds": said[:, 0] - said[:, 1]}
+            if np.isnan(said).any():
+                raws["logprob_bound"] = bound[:, 0]
+            value = interpolate(at, min_max(said[:, 0], self.config.protocol), length)
+            raws = {name: spread(each, at, length) for name, each in raws.items()}
+            found.append(Progress(number, value, raws["logprob"], raws=raws))
+        return found
+
+    def _ask(
+        self, images: UInt8[np.ndarray, "N H W 3"], times_s: Float[np.ndarray, "N"], tasks: Sequence[str], prefixes: Sequence[int]
+    ) -> tuple[Float[np.ndarray, "I P 2"], Float[np.ndarray, "I P 2"]]:
+        """log P of the answer and of its contrast, by instruction and prefix, NaN where a server does not say; and what it is at most."""
+        engine, answers = self.engine, self.config.answers
+        clip: Clip = engine.clip(images, times_s=times_s.tolist(), resolution=self.config.resolution)
+        if isinstance(engine, RemoteEngine):
+            said = engine.ask(clip, instructions=list(tasks), answers=answers, prefixes=prefixes)
+            return said.logprob, said.bound
+        logprob = engine.score(clip, instructions=list(tasks), answers=answers, prefixes=prefixes)
+        return logprob, logprob
+
+    # While the robot moves
+
+    def reset(self, task: str = "", *, fps: float | None = None) -> None:
+        """A new attempt at `task` begins, its frames coming at `fps`; None: at the config's, and every one is looked at.
+
+        DataError under protocol "lerobot" (earlier frames would change size), and on a server (every step would send the clip again).
+        """
+        words = task.strip() or self.config.default_task
+        if not words:
+            raise DataError("reset needs the task in words, or a default_task")
+        if fps is not None and not 0 < fps < math.inf:
+            raise DataError(f"fps should be above 0 and finite, got {fps}")
+        stream = self.engine.stream(instructions=[words], answers=self.config.answers, resolution=self.config.resolution)
+        self._attempt = _Attempt(stream, fps or self.config.fps)
+
+    def step(self, frame: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]], *, last: bool = False) -> Reward:
+        """The next frame of the attempt, (H, W, 3) or (3, H, W), or camera name -> image. The numbers are those of `predict`.
+
+        Frames between two that `config.fps` asks for cost nothing. last: look at this one in any case, as `predict` does at the end.
+        DataError before the first `reset`, or if the frame does not fit; it is then as if it had not been.
+        """
+        if self._attempt is None:
+            raise DataError("call reset(task) before the first step")
+        if isinstance(frame, Mapping):
+            if self.config.image_key not in frame:
+                raise DataError(f"the model looks at camera '{self.config.image_key}', got: {', '.join(frame) or 'none'}")
+            frame = frame[self.config.image_key]
+        return self._attempt.step(clip_of(frame)[0], self.config, last=last)
+
+    # What a reward model of the other kind would do
+
+    def loss(self, *_: object, **__: object) -> NoReturn:
+        """ValueError: nothing here can be trained."""
+        raise ValueError("TOPReward is zero-shot: it has nothing to train. Label with it as it is, or train a SARM (milepost train)")
+
+    forward = __call__ = loss
+
+    def train(self, mode: bool = True) -> TOPRewardModel:
+        """ValueError, unless `mode` is False."""
+        if mode:
+            self.loss()
+        return self
+
+    def eval(self) -> TOPRewardModel:
+        """As it is: it is never anything else."""
+        return self
+
+    def to(self, device: str | torch.device) -> TOPRewardModel:
+        """On another device from now on."""
+        self.config = dataclasses.replace(self.config, device=str(device))
+        if isinstance(self._engine, Engine) and self._engine.networks.device != torch.device(device):
+            self._engine = None
+        return self
+
+    # On disk
+
+    def save_pretrained(self, folder: Path | str, *, format: Literal["milepost", "lerobot"] = "milepost") -> None:  # noqa: A002
+        """`config.json`, about 1 KB: the VLM is named in it, not copied, and need not be here. format="lerobot": as LeRobot 0.6.1 reads it.
+
+        DataError says why a config cannot be saved so.
+        """
+        if format not in ("milepost", "lerobot"):
+            raise ValueError(f"format must be milepost or lerobot, got '{format}'")
+        values = self.config.to_lerobot() if format == "lerobot" else self.config.to_dict()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "config.json", json.dumps(values, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str | None = None, **fields: Any) -> TOPRewardModel:
+        """A saved config, ours or LeRobot's, from a folder or the Hub (`owner/name`), but for the fields given. No VLM is loaded yet."""
+        return cls(read_config(folder, device=device, **fields))
+
+    def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
+        """Upload the saved config to the Hub repository `owner/name` and return its address; nothing else here ever uploads."""
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_model(Path(folder), repo_id, private=private)
+
+
+class _Attempt:
+    """One attempt as its frames arrive."""
+
+    def __init__(self, stream: Stream, fps: float) -> None:
+        self.stream, self.fps = stream, fps
+        self.frame, self.samples = 0, 0
+        self.low, self.high = math.inf, -math.inf
+        self.now = Reward(math.nan, math.nan, math.nan, False)
+
+    def step(self, image: UInt8[np.ndarray, "H W 3"], config: TOPRewardConfig, *, last: bool) -> Reward:
+        due = self.frame == grid(self.samples, source_fps=self.fps, fps=config.fps)
+        if due or last:
+            raw, other = (float(each) for each in self.stream.append(image, self.frame / self.fps)[0])
+            self.samples += due
+            self.low, self.high = min(self.low, raw), max(self.high, raw)
+            progress = (raw - self.low) / (self.high - self.low) if self.high > self.low else math.nan
+            self.now = Reward(raw, progress, raw - other, True)
+        else:
+            self.now = self.now._replace(fresh=False)
+        self.frame += 1
+        return self.now
+
+
+def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
+    """A saved config but for the fields given. DataError if there is none, or it is not TOPReward's."""
+    path = find_model(folder) / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} is not a saved TOPReward: {path} is missing") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict) or values.get("type") != "topreward":
+        raise DataError(f"{path} is not the config of a TOPReward model")
+    return dataclasses.replace(TOPRewardConfig.from_dict(values), **fields)
+
+
+def open_engine(config: TOPRewardConfig) -> Engine | RemoteEngine:
+    """The VLM of a config: loaded here, or (`base_url`) a connection to its server. DataError if it cannot be."""
+    if config.base_url is not None:
+        server = ServerConfig(
+            config.base_url, config.vlm_name, api_key_env=config.api_key_env, concurrency=config.concurrency,
+            price_per_million=config.price_per_million,
+        )  # fmt: skip
+        return RemoteEngine(server, prompt=config.prompt)
+    engine = load_engine(
+        config.vlm_name,
+        revision=config.vlm_revision,
+        device=config.device or "cpu",
+        dtype=config.torch_dtype,
+        quantization=config.quantization,
+        attention=config.attn_implementation or "sdpa",
+        prompt=config.prompt,
+        max_memory=config.max_memory,
+    )
+    engine.longest = config.max_input_length
+    return engine

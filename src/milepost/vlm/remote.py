@@ -1,0 +1,193 @@
+"""The same questions as the engine's, put to a model that runs elsewhere: log p(answer | first n frames, instruction) from a server's list.
+
+    with RemoteEngine(ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct")) as engine:
+        clip = engine.clip(frames, fps=2.0)
+        scores = engine.ask(clip, instructions=["open the drawer"])
+
+A prompt is the frames, each an image behind its own time, and the question; it stops before the answer, and the next token is read. No
+number is invented: an answer the server does not list is NaN, with a bound. What differs from a local engine: frames are images, not a
+video, so the numbers are those of a clip that shows each frame twice; and every prefix is sent whole (a prefix cache may share it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from milepost.embed.preprocess import Preprocessing
+from milepost.types import DataError
+from milepost.vlm.clip import Clip, clip_of
+from milepost.vlm.frame_parts import Part, frame_parts, text_part
+from milepost.vlm.pictures import PAIR, Pictures, Resolution
+from milepost.vlm.prompt import Prompt, require_lists
+from milepost.vlm.server import Message, Report, Server
+from milepost.vlm.transport import ServerConfig, Usage
+
+STAMP = "<{time_s:.1f} seconds>"
+"""Qwen3-VL's own words for when a frame was taken."""
+MARK = re.compile(r"<\|[^|<>]*\|>")
+"""What a tokenizer on the other side may read as the end of a turn, or a picture, and not as words."""
+SIZES = Pictures()
+"""Frames are sent in the sizes a local Qwen3-VL would see; what the server's own processor makes of their sizes is its affair."""
+
+
+@dataclass(frozen=True)
+class RemoteScores:
+    """logprob: nats, NaN where the server did not list the answer. bound: log p is at most this; equal to logprob where that is known."""
+
+    logprob: Float[np.ndarray, "I P A"]
+    bound: Float[np.ndarray, "I P A"]
+
+    @property
+    def unlisted(self) -> int:
+        """How many answers have a bound and no number."""
+        return int(np.isnan(self.logprob).sum())
+
+
+class RemoteEngine:
+    """An open connection and a prompt. Close it, or use `with`. Several threads may ask at once; `config.concurrency` bounds them together.
+
+    encoding: "png" keeps every pixel at several times the bytes of "jpeg" with this quality. rng: of the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        prompt: Prompt | None = None,
+        encoding: Literal["jpeg", "png"] = "jpeg",
+        quality: int = 90,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.config = config
+        self.prompt = prompt or Prompt()
+        self.name, self.commit = config.model, ""
+        """A server does not say which commit it runs."""
+        self._encoding, self._quality = encoding, quality
+        self._server = Server(config, rng=rng)
+
+    def __repr__(self) -> str:
+        return f"RemoteEngine({self.config!r})"
+
+    def __enter__(self) -> RemoteEngine:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what is under way and close every connection. Closing twice is fine."""
+        self._server.close()
+
+    @property
+    def usage(self) -> Usage:
+        """Requests, retries, tokens, seconds, cost so far; printed, one line with the rate."""
+        return self._server.usage
+
+    def clip(
+        self,
+        frames: UInt8[np.ndarray, "T H W 3"],
+        *,
+        times_s: Sequence[float] | None = None,
+        fps: float | None = None,
+        resolution: Resolution | None = None,
+    ) -> Clip:
+        """Frames to be asked about, stamped with `times_s` or i / `fps`.
+
+        resolution: one size for the whole clip; `Resolution(max_pixels=...)` caps a frame, and so the bytes of a request.
+        """
+        resolution = resolution or Resolution()
+        if resolution.rule != "milepost":
+            raise DataError(f"a server is sent frames of one size; the rule '{resolution.rule}' has many. Use rule='milepost'")
+        return clip_of(frames, times_s=times_s, fps=fps, resolution=resolution)
+
+    def score(
+        self,
+        clip: Clip,
+        *,
+        instructions: Sequence[str],
+        answers: Sequence[str] = ("True", "False"),
+        prefixes: Sequence[int] | None = None,
+        on_progress: Report | None = None,
+    ) -> Float[np.ndarray, "I P A"]:
+        """`ask` without the bounds: what a local engine's `score` gives, but NaN where the server did not list the answer."""
+        return self.ask(clip, instructions=instructions, answers=answers, prefixes=prefixes, on_progress=on_progress).logprob
+
+    def ask(
+        self,
+        clip: Clip,
+        *,
+        instructions: Sequence[str],
+        answers: Sequence[str] = ("True", "False"),
+        prefixes: Sequence[int] | None = None,
+        on_progress: Report | None = None,
+    ) -> RemoteScores:
+        """log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all), one request for each.
+
+        answers: single tokens; one of several tokens is never listed. on_progress: (done, total), called from the connection's own thread.
+        ServerError when a request is refused or no try is left: it ends the whole call. UnfinishedTurnError, before anything is asked, if
+        the prompt leaves the turn open and the server would close it.
+        """
+        lengths = clip.prefixes(prefixes)
+        require_lists(instructions, answers)
+        spelled = self._spelled(answers)
+        questions = [self._question(instruction) for instruction in instructions]
+        shape = len(questions), len(lengths), len(spelled)
+        logprob, bound = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        if not lengths:
+            return RemoteScores(logprob, bound)
+        shown = self._shown(clip, max(lengths))
+        cells = [(i, place) for place in np.argsort(lengths, kind="stable").tolist() for i in range(len(questions))]
+        prompts: list[list[Message]] = [
+            [{"role": "user", "content": [*shown[: 2 * lengths[place]], text_part(questions[i])]}] for i, place in cells
+        ]  # short ones first: what a server's prefix cache keeps of one is the beginning of the next
+        found = self._server.next_token(prompts, answers=spelled, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress)
+        for cell, scores in zip(cells, found, strict=True):
+            for number, answer in enumerate(spelled):
+                score = scores[answer]
+                logprob[*cell, number] = score.logprob
+                up = np.nextafter(np.float32(score.bound), np.float32(0))  # rounded to float32 it must stay a bound
+                bound[*cell, number] = up if score.is_bound else score.logprob
+        return RemoteScores(logprob, bound)
+
+    def stream(self, **settings: object) -> NoReturn:
+        """Not offered: each step would send the whole clip again."""
+        raise DataError("a server cannot be streamed to: every step would send the whole clip again. Use a local engine, or score prefixes")
+
+    def _spelled(self, answers: Sequence[str]) -> list[str]:
+        """The token that is the answer: " True" in an open turn, where it goes on behind "is:"; "True" at the start of the assistant's.
+
+        The space is part of the answer's token and cannot end the prompt: a tokenizer would make it a token of its own, after which "True"
+        has another probability, and chat templates cut trailing spaces.
+        """
+        if wrong := [answer for answer in answers if not answer or answer != answer.strip()]:
+            raise DataError(f"an answer is a word without spaces around it, not '{wrong[0]}': whether one precedes it, the prompt decides")
+        if len(set(answers)) != len(answers):
+            raise DataError(f"answers should be distinct, they are {list(answers)}")
+        return list(answers) if self.prompt.chat_template else [f" {answer}" for answer in answers]
+
+    def _question(self, instruction: str) -> str:
+        """The text behind the frames. DataError if there is no instruction, or the text cannot be sent as it is."""
+        text = self.prompt.prefix + self.prompt.words(instruction)
+        if mark := MARK.search(text):
+            raise DataError(f"the text holds {mark[0]}, which models read as a mark and not as words; take it out")
+        words = text.rstrip()
+        if not self.prompt.chat_template and text not in (words, words + " "):
+            raise DataError(f"the template ends in {text[len(words) :]!r}, which servers cut off; end it with the last word")
+        return words
+
+    def _shown(self, clip: Clip, frames: int) -> list[Part]:
+        """A time and an image for each of the first frames, in order."""
+        height, width = clip.frames.shape[1:3]
+        resize = Preprocessing(resize=SIZES.size(clip.resolution, frames=PAIR, height=height, width=width), mode="bicubic")
+        parts: list[Part] = []
+        for number in range(frames):
+            image = resize.images(clip.frames[number : number + 1]).permute(0, 2, 3, 1).numpy()
+            times = [float(clip.times_s[number])]
+            parts += frame_parts(image, times_s=times, caption=STAMP, encoding=self._encoding, quality=self._quality)
+        return parts

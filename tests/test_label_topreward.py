@@ -1,0 +1,216 @@
+"""`milepost label --model topreward`: what lands on disk, what is written down, what a kill, a server or a wrong option does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from chat_server import Fault, chat_server
+from fakes import ListDataset, dot_episodes
+from milepost.commands.topreward_options import size_in_bytes
+from milepost.labelling import label
+from milepost.lerobot import open_dataset
+from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
+from milepost.store import read_progress
+from milepost.types import Episode, Progress, UnreadableError
+from models.test_contract import VLM, tiny_topreward, tiny_vlm
+from qwen_server import QwenModel
+from test_cli import FIXTURE, assert_refused, dataset, milepost  # noqa: F401, the fixture
+
+COLUMNS = ["index", "episode_index", "frame_index", "progress_sparse", "raw_logprob", "raw_logodds"]
+TOPREWARD = ("--model", "topreward", "--vlm-name", VLM)
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.parquet"
+
+
+def said(path: Path, name: str) -> object:
+    return json.loads(read_progress(path).metadata[f"milepost.{name}"])
+
+
+def test_the_file_and_where_it_is(dataset: Path) -> None:  # noqa: F811
+    run = milepost("label", dataset, *TOPREWARD, "--num-prefixes", 15, "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1]) | {"path": ""} == {"path": "", "frames": 744, "episodes": 6, "unknown_frames": 0}
+    path = dataset / "topreward_progress.parquet"
+    assert pq.read_schema(path).names == COLUMNS
+    read = open_dataset(FIXTURE)
+    for position in (0, 4):
+        episode = read[position]
+        alone, kept = tiny_topreward().predict(episode, num_prefixes=15), read_progress(path).progress(position, episode.length)
+        np.testing.assert_allclose(kept.value, alone.value, atol=1e-4)
+        np.testing.assert_allclose(kept.raws["logprob"], alone.raw, atol=1e-5)
+        np.testing.assert_allclose(kept.raws["logodds"], alone.raws["logodds"], atol=2e-5)
+        assert (~np.isnan(kept.raw)).sum() == {0: 15, 4: 11}[position]  # of 16 and 11 frames looked at
+    assert milepost("weigh", dataset).returncode == 0  # what comes after reads it as it is
+    assert milepost("evaluate", dataset).returncode == 0
+
+
+def test_what_made_it_is_written_down(dataset: Path, output: Path) -> None:  # noqa: F811
+    words = ("--protocol", "lerobot", "--fps", 4, "--episodes", "1", "--num-prefixes", 3, "--output-path", output)
+    assert milepost("label", dataset, *TOPREWARD, *words).returncode == 0
+    config, settings = said(output, "config"), said(output, "settings")
+    assert (config["protocol"], config["fps"], config["vlm_name"]) == ("lerobot", 4.0, str(VLM))
+    assert config["prompt_suffix_template"].endswith("The answer is: True")
+    assert settings == {
+        "episodes": "1", "num_prefixes": 3, "vlm": str(VLM), "vlm_commit": "", "vlm_weights": tiny_vlm().fingerprint, "frames_as": "video",
+        "precision": "float32",
+    }  # fmt: skip
+    assert_refused(milepost("label", dataset, *TOPREWARD, "--output-path", output), "config", "--num-prefixes", "--overwrite")
+
+
+def test_a_saved_config_is_a_model(dataset: Path, tmp_path: Path, output: Path) -> None:  # noqa: F811
+    TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), fps=1.0)).save_pretrained(tmp_path / "model")
+    given = ("label", dataset, "--model", tmp_path / "model", "--output-path", output, "--episodes", "0")
+    assert milepost(*given).returncode == 0
+    assert (~np.isnan(read_progress(output).raws["logprob"])).sum() == 9  # 148 frames at 20 fps: 8 seconds and the last frame
+    assert milepost(*given, "--fps", 2, "--overwrite").returncode == 0
+    assert (~np.isnan(read_progress(output).raws["logprob"])).sum() == 16
+
+
+def test_killed_the_same_command_goes_on(dataset: Path, tmp_path: Path, output: Path) -> None:  # noqa: F811
+    whole = tmp_path / "whole.parquet"
+    assert milepost("label", dataset, *TOPREWARD, "--output-path", whole).returncode == 0
+    words = ["label", str(dataset), *map(str, TOPREWARD), "--output-path", str(output)]
+    process = subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], stderr=subprocess.PIPE, env={**os.environ})
+    partial = output.with_name("out.parquet.partial")
+    until = time.monotonic() + 120
+    while len(list(partial.glob("episode-*.parquet"))) < 2 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if not output.exists():
+        assert len(list(partial.glob("episode-*.parquet"))) >= 2
+        assert milepost(*words).returncode == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_the_only_camera_is_taken(tmp_path: Path, output: Path) -> None:
+    images = FIXTURE.with_name("dataset_v3_images")
+    run = milepost("label", images, *TOPREWARD, "--output-path", output)
+    cameras = open_dataset(images).cameras
+    if len(cameras) == 1:
+        assert run.returncode == 0
+        assert cameras[0] in run.stderr
+    run = milepost("label", FIXTURE, *TOPREWARD, "--image-key", "observation.images.front", "--output-path", output, "--overwrite")
+    assert_refused(run, "observation.images.front", "observation.images.wrist", "--image-key")
+
+
+def test_success_is_counted_where_a_threshold_is_given(dataset: Path, output: Path) -> None:  # noqa: F811
+    given = ("label", dataset, *TOPREWARD, "--output-path", output, "--json")
+    assert "successes" not in json.loads(milepost(*given).stdout.splitlines()[-1])
+    raw = read_progress(output)
+    ends = {n: np.mean([x for x in raw.raws["logprob"][raw.episode_index == n] if not np.isnan(x)][-3:]) for n in range(6)}
+    middle = float(np.median(list(ends.values())))
+    found = json.loads(milepost(*given, f"--success-threshold={middle}").stdout.splitlines()[-1])  # the same file: it is no part of it
+    assert found["successes"] == [n for n in range(6) if ends[n] > middle]
+    table = milepost("evaluate", dataset, "--progress", output, "--json")
+    assert set(json.loads(table.stdout)["success"]) == {"progress", "logprob", "logodds"}
+
+
+def test_a_server_is_asked_the_same(dataset: Path, output: Path) -> None:  # noqa: F811
+    """A real Qwen3-VL behind HTTP: true log-probabilities where it lists them, a bound where it does not; faults cost nothing but time."""
+    model = QwenModel(tiny_vlm().networks.model, tiny_vlm()._tokenizer, tiny_vlm().pictures)
+    given = ("label", dataset, "--model", "topreward", "--vlm-name", "tiny", "--num-prefixes", 3, "--episodes", "0,4")
+    faults = {5: Fault(status=429, headers={"Retry-After": "0"}), 6: Fault(status=500)}
+    with chat_server(model=model, max_logprobs=20, script=lambda number, body: faults.get(number)) as server:
+        run = milepost(*given, "--base-url", server.url, "--output-path", output, "--price-per-million", 1.0, 2.0)
+    assert "2 retries" in run.stderr
+    assert "cost" in run.stderr
+    table = read_progress(output)
+    raw, bound = table.raws["logprob"], table.raws.get("logprob_bound")
+    asked = ~np.isnan(raw) if bound is None else ~np.isnan(bound)
+    assert asked.sum() == 6
+    if bound is not None:  # not among 20 of 437: known to be at most that, and the progress is not made up
+        assert run.returncode == 1
+        unlisted = asked & np.isnan(raw)
+        assert np.isnan(table.curve()[unlisted]).all()
+    assert said(output, "settings")["frames_as"] == "images"
+    with chat_server(model=model, max_logprobs=437) as server:
+        run = milepost(*given, "--base-url", server.url, "--output-path", output, "--overwrite", "--concurrency", 3)
+    np.testing.assert_array_equal(read_progress(output).raws["logprob"], raw)  # no fault, another concurrency: the same numbers
+    with chat_server(script=lambda number, body: Fault(status=401, said="no such key")) as server:
+        assert_refused(milepost(*given, "--base-url", server.url, "--output-path", output.with_name("no.parquet")), "no such key")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--stride", 3), "--stride means nothing"),
+        (("--head-mode", "dense"), "--head-mode means nothing"),
+        (("--num-prefixes", 1), "at least 2"),
+        (("--max-memory", "much"), "such as 6GB"),
+        (("--fps", 0.0), "fps"),
+        (("--vlm-name", "/nowhere/vlm"), "no such folder"),
+        (("--vlm-name", "Qwen/Qwen3-VL-8B-Instruct"), "hf download Qwen/Qwen3-VL-8B-Instruct"),
+        (("--base-url", "localhost:8000"), "http or https"),
+        (("--protocol", "lerobot", "--base-url", "http://127.0.0.1:9/v1"), "protocol='milepost'"),
+    ],
+)
+def test_options_that_are_refused(words: tuple, said: str, dataset: Path) -> None:  # noqa: F811
+    given = TOPREWARD if "--vlm-name" not in words else ("--model", "topreward")
+    assert_refused(milepost("label", dataset, *given, *words), said)
+    assert not (dataset / "topreward_progress.parquet").exists()
+
+
+def test_other_models_know_none_of_it(dataset: Path) -> None:  # noqa: F811
+    assert_refused(milepost("label", dataset, "--model", "elapsed", "--num-prefixes", 15), "--num-prefixes means nothing")
+    assert_refused(milepost("train", dataset, "--model", "topreward", "--output-dir", dataset / "model"), "zero-shot")
+
+
+def test_sizes() -> None:
+    assert [size_in_bytes(text) for text in ("6GB", "512MiB", "1.5 g", "1000")] == [6 * 10**9, 2**29, 15 * 10**8, 1000]
+    for text in ("", "GB", "-1GB", "0", "6 GBs"):
+        with pytest.raises(ValueError, match="6GB"):
+            size_in_bytes(text)
+
+
+def test_a_small_memory_gives_the_same_file(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
+    curves = []
+    for memory in ("1MB", "2GB"):
+        path = tmp_path / f"{memory}.parquet"
+        assert milepost("label", dataset, *TOPREWARD, "--max-memory", memory, "--episodes", "0", "--output-path", path).returncode == 0
+        curves.append(read_progress(path).raws["logprob"])
+    np.testing.assert_allclose(*curves, atol=1e-5)
+
+
+def test_the_next_pictures_are_read_meanwhile(tmp_path: Path) -> None:
+    """Thinking about the first episode waits until the second has been looked at: read one after the other, this would never end."""
+    looked: dict[int, threading.Event] = {index: threading.Event() for index in range(4)}
+
+    class Slow:
+        def look(self, episode: Episode) -> int:
+            looked[episode.index].set()
+            if episode.index == 2:
+                raise UnreadableError("episode 2 cannot be read")
+            return episode.index
+
+        def predict(self, episode: Episode, *, seen: int | None = None) -> Progress:
+            assert seen == episode.index
+            if episode.index < 3:
+                assert looked[episode.index + 1].wait(20)
+            return Progress(episode.index, np.full(episode.length, seen / 4, np.float32))
+
+    unread: list[int] = []
+    table = label(
+        Slow(), ListDataset(dot_episodes(4)), tmp_path / "p.parquet", on_unreadable=lambda episode, error: unread.append(episode.index)
+    )
+    assert unread == [2]
+    assert {int(n): float(table.curve()[table.episode_index == n][0]) for n in (0, 1, 3)} == {0: 0.0, 1: 0.25, 3: 0.75}
+    assert np.isnan(table.curve()[table.episode_index == 2]).all()
