@@ -3,10 +3,15 @@
 A stage has the same colour everywhere. matplotlib's Figure is used directly, so no global state and no display.
 """
 
+from milepost.plots.dropped import DroppedSpan as DroppedSpan
+from milepost.plots.dropped import dropped_figure as dropped_figure
+from milepost.plots.dropped import span_frames as span_frames
 from milepost.plots.episode import EpisodePicture as EpisodePicture
 from milepost.plots.episode import HeadPicture as HeadPicture
 from milepost.plots.episode import episode_figure as episode_figure
 from milepost.plots.episode import sample_frames as sample_frames
 from milepost.plots.style import STAGE_COLOURS as STAGE_COLOURS
 from milepost.plots.style import png as png
+from milepost.plots.weights import LabPicture as LabPicture
+from milepost.plots.weights import lab_figure as lab_figure
 from milepost.plots.weights import weights_figure as weights_figure
