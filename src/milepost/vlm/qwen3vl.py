@@ -32,6 +32,8 @@ Asked = list[tuple[list[int], list[int]]]
 """For each instruction the ids of the question, and the id of each answer."""
 CHUNK = {"cpu": 512, "cuda": 4096}
 """Tokens asked at once, at most: they look past each other, and what is masked costs as much as what is not."""
+LOOK = 8
+"""Groups the vision tower sees at once: enough to fill a GPU, and little enough for an allocator to keep."""
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,13 @@ class Engine:
         self.tokens.update(counts)
 
     def _look(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
-        rows = self.pictures.rows(np.concatenate(pairs), size, device=self.networks.device)
-        return self.networks.look(rows, groups=len(pairs), grid=self.pictures.grid(size))
+        """Features of groups, a few at a time: their pixels are many, their features few."""
+        seen = []
+        for start in range(0, len(pairs), LOOK):
+            some = pairs[start : start + LOOK]
+            rows = self.pictures.rows(np.concatenate(some), size, device=self.networks.device)
+            seen.append(self.networks.look(rows, groups=len(some), grid=self.pictures.grid(size)))
+        return torch.cat([features for features, _ in seen]), [torch.cat(level) for level in zip(*(deep for _, deep in seen), strict=True)]
 
     def _alone(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
         """log p of the next token by the model's own forward."""
