@@ -6,7 +6,7 @@ import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -74,7 +74,8 @@ def main(args: Args) -> int:
     lines = _thresholds(ends, args.seed)
     if args.json:
         found = {name: summary.to_dict() for name, summary in summaries.items()}
-        say(json_module.dumps(found | {"success": {name: asdict(line) for name, line in lines.items()}}))
+        found |= {"success": {name: asdict(line) for name, line in lines.items()}}
+        say(json_module.dumps(_without_nan(found), allow_nan=False))
         return 0
     _warn_of_training_episodes(progress, dataset.name, {score.episode for score in next(iter(scores.values()))})
     count = len(next(iter(scores.values())))
@@ -84,6 +85,15 @@ def main(args: Args) -> int:
     if lines:
         _show(lines)
     return 0
+
+
+def _without_nan(value: Any) -> Any:
+    """null where a number is not known: JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _ends(progress: ProgressTable, episode: Episode, head: str) -> dict[str, float]:

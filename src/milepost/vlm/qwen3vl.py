@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from milepost.types import DataError
+from milepost.types import UnreadableError
 from milepost.vlm.budget import Budget
 from milepost.vlm.clip import Appending, Beside, Clip, Trunk, clip_of
 from milepost.vlm.language import Networks, Piece, positions
@@ -191,14 +191,15 @@ class Engine:
         return self._script.stamp(group, time_s=time_s, tokens=self.pictures.tokens(size))
 
     def _require_context(self, trunk: Trunk, *, groups: int, question: int) -> None:
-        """DataError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
+        """UnreadableError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
         each = len(self._stamp(1, 9999.9, trunk.size))
         needed = len(self._stamp(0, 0.0, trunk.size)) + each * (groups - 1) + question
-        most = min(self.longest, self.networks.config.max_position_embeddings)
-        if needed > most:
-            raise DataError(
-                f"{groups} groups of frames at {trunk.size[0]} x {trunk.size[1]} and the question are about {needed} tokens, the model "
-                f"reads {most}; use fewer frames or a smaller resolution"
+        context = int(self.networks.config.max_position_embeddings)
+        if needed > min(self.longest, context):
+            limit = f"the model reads {context}" if context <= self.longest else f"max_input_length allows {self.longest}"
+            raise UnreadableError(
+                f"{groups} groups of frames at {trunk.size[0]} x {trunk.size[1]} and a question of {question} tokens are about {needed} "
+                f"tokens, {limit}; use fewer frames (fps), smaller ones, or allow more"
             )
 
     def _piece(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[Piece, int]:
