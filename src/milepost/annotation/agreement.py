@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -229,7 +229,7 @@ def _measures(scores: Sequence[EpisodeAgreement], rng: np.random.Generator) -> d
     return out
 
 
-def _ratio(top: Sequence[float], bottom: Sequence[float], rng: np.random.Generator) -> Estimate:
+def _ratio(top: Sequence[float | int], bottom: Sequence[int], rng: np.random.Generator) -> Estimate:
     """A ratio of sums over episodes; NaN where there is nothing to divide by. Episodes that add to neither sum are not counted."""
     pairs = np.array([pair for pair in zip(top, bottom, strict=True) if pair[1]], dtype=float).reshape(-1, 2)
     if not len(pairs):
@@ -318,7 +318,7 @@ def _between(agreed: Sequence[Border], member: Sequence[Segment], length: int) -
         return tuple(Segment(segment.name, 0, length) for segment in member)
     names = [agreed[0].before, *(border.after for border in agreed)]
     edges = [0, *(border.frame for border in agreed), length]
-    return tuple(Segment(name, a, b) for name, a, b in zip(names, edges, edges[1:], strict=True) if name is not None)
+    return tuple(Segment(name, a, b) for name, (a, b) in zip(names, pairwise(edges), strict=True) if name is not None)
 
 
 def ranked(disagreement: Mapping[int, float]) -> tuple[int, ...]:

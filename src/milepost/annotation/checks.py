@@ -219,11 +219,13 @@ def _merged(claims: Sequence[Claim], case: _Case) -> list[Claim]:
 
 def _check_sequence(claims: Sequence[Claim], case: _Case, *, unfinished: bool) -> None:
     place = {name: number for number, name in enumerate(case.subtasks.names)}
-    for name, count in Counter(claim.name for claim in claims).items():
-        if count > 1 and not case.subtasks[name].repeatable:
-            case.fault("repeated", f"'{name}' is given {count} times, and it happens once")
+    counts = Counter(claim.name for claim in claims)
+    once = [name for name in counts if not case.subtasks[name].repeatable]
+    for name in once:
+        if counts[name] > 1:
+            case.fault("repeated", f"'{name}' is given {counts[name]} times, and it happens once")
     for before, after in pairwise(claims):
-        if place[after.name] < place[before.name] and not case.subtasks[after.name].repeatable:
+        if place[after.name] < place[before.name] and after.name in once and counts[after.name] == 1:
             case.fault("order", f"{_span(after)} comes after {_span(before)}, but the list has it before")
     reached = max((place[claim.name] for claim in claims), default=-1)
     for number, subtask in enumerate(case.subtasks):

@@ -5,13 +5,14 @@ Refuses an empty list, blank names, and names that differ only in case, punctuat
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
 from milepost.types import DataError
 
@@ -111,22 +112,26 @@ class _Entry(BaseModel):
 
 class _Whole(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    subtasks: list[str | _Entry]
+    subtasks: list[_Entry]
     covers: StrictBool = True
 
 
 def _from_json(text: str) -> SubtaskList:
     try:
-        read = TypeAdapter(list[str | _Entry] | _Whole).validate_json(text)
+        read = json.loads(text)
+        whole = read if isinstance(read, dict) else {"subtasks": read}
+        if isinstance(listed := whole.get("subtasks"), list):
+            whole = whole | {"subtasks": [{"name": each} if isinstance(each, str) else each for each in listed]}
+        checked = _Whole.model_validate(whole)
+    except json.JSONDecodeError as error:
+        raise DataError(f"this is no JSON: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(
-            f"expected a list of names, or of objects with name, description, optional, repeatable; {where}: {first['msg']}"
-        ) from error
-    whole = read if isinstance(read, _Whole) else _Whole(subtasks=read)
-    entries = [_Entry(name=entry) if isinstance(entry, str) else entry for entry in whole.subtasks]
-    return SubtaskList(tuple(Subtask(e.name.strip(), e.description.strip(), e.optional, e.repeatable) for e in entries), whole.covers)
+        wanted = "a list of names, or of objects with name, description, optional, repeatable"
+        raise DataError(f"expected {wanted}; {where}: {first['msg']}") from error
+    entries = (Subtask(each.name.strip(), each.description.strip(), each.optional, each.repeatable) for each in checked.subtasks)
+    return SubtaskList(tuple(entries), checked.covers)
 
 
 def _from_lines(text: str) -> SubtaskList:

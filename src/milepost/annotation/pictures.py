@@ -20,7 +20,7 @@ TILE = 192
 """Pixels a frame is high on a sheet: the band then stays readable after hosted models shrink the sheet to their own size."""
 BAND = 28
 """Pixels the band is high at that size, a seventh of the frame; it grows with larger frames."""
-NARROWEST = 152
+NARROWEST = 160
 """Pixels a tile is at least wide: `120` and `3599.98 s` fit side by side."""
 SHEET = (1320, 4)
 """Pixels a sheet is at most wide, rows it has: five by four tiles of 4:3."""

@@ -204,26 +204,30 @@ def _entries(value: Any) -> list[Any] | None:
 def _values(text: str) -> tuple[list[tuple[Any, int]], int | None]:
     """Every outermost JSON object or list with where it stops, and where the first bracket after them stands that is never closed."""
     closings = _closings(text)
-    decoder, values, at, open_at = json.JSONDecoder(), [], 0, None
+    values: list[tuple[Any, int]] = []
+    at, open_at = 0, None
     for bracket in re.finditer(r"[\[{]", text):
         start = bracket.start()
         if start < at:
             continue
-        value, stop = _decoded(decoder, text, start)
-        if value is None and (closing := closings.get(start)) is not None:
-            value, stop = _decoded(decoder, _mended(text[start:closing]), 0)[0], closing
-        if value is None:
-            open_at = start if start not in closings and open_at is None else open_at
-            continue
-        at = stop
-        values.append((value, stop))
+        try:
+            value, stop = _decoded(text, start)
+            if value is None and (closing := closings.get(start)) is not None:
+                value, stop = _decoded(_mended(text[start:closing]), 0)[0], closing
+        except RecursionError:  # a thousand brackets deep: not an answer, and every one of them would be tried
+            return values, start if start not in closings else None
+        if value is not None:
+            at = stop
+            values.append((value, stop))
+        elif start not in closings and (open_at is None or open_at < at):
+            open_at = start
     return values, open_at
 
 
-def _decoded(decoder: json.JSONDecoder, text: str, start: int) -> tuple[Any, int]:
+def _decoded(text: str, start: int) -> tuple[Any, int]:
     try:
-        return decoder.raw_decode(text, start)
-    except (ValueError, RecursionError):
+        return json.JSONDecoder().raw_decode(text, start)
+    except ValueError:
         return None, start
 
 
