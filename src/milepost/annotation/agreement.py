@@ -66,20 +66,20 @@ def borders(annotation: Sequence[Segment], length: int) -> tuple[Border, ...]:
 
 def matched(a: Sequence[Border], b: Sequence[Border], *, within: float = float("inf")) -> tuple[tuple[Border, Border], ...]:
     """Pairs of borders of the same two stages, at most `within` frames apart, in order in both: as many as can be, then as near."""
-    best = np.zeros((len(a) + 1, len(b) + 1))
-    pairs = np.full((len(a), len(b)), -np.inf)
-    far = 1.0 + max([border.frame for border in (*a, *b)], default=0)
+    best = [[0.0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    unit = (1.0 + max([border.frame for border in (*a, *b)], default=0)) * (1 + min(len(a), len(b)))
     for i, one in enumerate(a):
         for j, other in enumerate(b):
+            best[i + 1][j + 1] = max(best[i][j + 1], best[i + 1][j])
             apart = abs(one.frame - other.frame)
-            if (one.before, one.after) == (other.before, other.after) and apart <= within:
-                pairs[i, j] = 1 - apart / (far * (1 + min(len(a), len(b))))  # all distances together count less than one pair
-            best[i + 1, j + 1] = max(best[i, j + 1], best[i + 1, j], best[i, j] + pairs[i, j])
+            if one.before == other.before and one.after == other.after and apart <= within:
+                value = best[i][j] + 1 - apart / unit  # all distances together count less than one pair
+                best[i + 1][j + 1] = max(best[i + 1][j + 1], value)
     out, i, j = [], len(a), len(b)
     while i and j:
-        if best[i, j] == best[i - 1, j]:
+        if best[i][j] == best[i - 1][j]:
             i -= 1
-        elif best[i, j] == best[i, j - 1]:
+        elif best[i][j] == best[i][j - 1]:
             j -= 1
         else:
             i, j = i - 1, j - 1

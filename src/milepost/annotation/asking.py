@@ -47,7 +47,7 @@ def question(
     if not task.strip():
         raise DataError("the episode has no task in words; annotation asks about a task, as in 'pick up the cube'")
     end = f"{shown.duration_s:.2f}"
-    before = f"{_pictures(shown, look, cameras)} They show one recorded attempt of a robot at this task: {' '.join(task.split())}\n"
+    before = f"One recorded attempt of a robot at this task: {' '.join(task.split())}\n{_pictures(shown, look, cameras)}\n"
     shared = (
         f"The recording lasts {end} seconds. It is to be divided into stages.\n"
         "A stage begins at the moment the motion that serves it begins. It ends at the moment its result can be seen: a thing is held, "
