@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milepost.annotation.agreement import (
@@ -99,6 +99,7 @@ def annotated(draw) -> tuple[list[int], str]:
     return [0, *sorted(inner), 100], draw(st.text(alphabet="abc.", min_size=count, max_size=count))
 
 
+@settings(deadline=None)
 @given(annotated(), annotated())
 def test_what_always_holds(a, b) -> None:
     one, other = cut(*a), cut(*b)
@@ -116,6 +117,7 @@ def test_what_always_holds(a, b) -> None:
         assert itself.frame_accuracy == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 99), min_size=3, max_size=3, unique=True), min_size=1, max_size=6))
 def test_the_consensus_of_one_sequence_is_valid(repeats: list[list[int]]) -> None:
     found = consensus([cut([0, *sorted(inner), 100]) for inner in repeats], length=100, fps=FPS)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milepost.annotation.checks import Checked, Rules, check_segments, judge, match, unasked
@@ -235,6 +235,7 @@ def segmentations(draw, shortest: float = 0.25, fps_of=(5.0, 10.0, 24.0, 29.97, 
 WRAPS = ["{}", "Sure!\n```json\n{}\n```\nDone [ok].", "<think>{{hm</think>{}", "The robot reaches. {}"]
 
 
+@settings(deadline=None)
 @given(segmentations(), st.sampled_from(sorted(NOTATIONS)), st.booleans(), st.sampled_from(WRAPS))
 def test_any_segmentation_in_any_notation_comes_back(case, notation, nested, wrap) -> None:
     names, fps, edges = case
@@ -249,6 +250,7 @@ def test_any_segmentation_in_any_notation_comes_back(case, notation, nested, wra
     assert not checked.faults
 
 
+@settings(deadline=None)
 @given(segmentations())
 def test_frame_numbers_come_back(case) -> None:
     names, fps, edges = case
@@ -261,6 +263,7 @@ def test_frame_numbers_come_back(case) -> None:
     assert frames(checked) == list(zip(stages.names, edges, edges[1:], strict=False))
 
 
+@settings(deadline=None)
 @given(segmentations(fps_of=(5.0, 10.0, 30.0, 60.0), shortest=1.0), st.sampled_from(["{:d}", '"{:02d}:{:02d}"', '"{:02d}:{:02d}:{:02d}"']))
 def test_whole_seconds_come_back(case, form) -> None:
     names, fps, edges = case
@@ -275,6 +278,7 @@ def test_whole_seconds_come_back(case, form) -> None:
     assert [stop for _, _, stop in frames(checked)] == [round(second * fps) for second in seconds[1:]]
 
 
+@settings(deadline=None)
 @given(segmentations(shortest=2.5), st.integers(0, 2**32), st.floats(0, 0.99), st.permutations(range(6)))
 def test_noise_below_the_tolerance_is_repaired(case, seed, share, order) -> None:
     names, fps, edges = case
@@ -309,6 +313,7 @@ TIME = st.floats(-1, 12) | st.integers(-1, 12) | st.sampled_from(["00:03", "00:0
 ENTRY = st.fixed_dictionaries({"name": st.sampled_from(["reach", "grasp", "rest", "lift", "Lift", "wave"]), "start": TIME, "end": TIME})
 
 
+@settings(deadline=None)
 @given(
     st.lists(ENTRY, max_size=7),
     st.booleans(),
@@ -334,6 +339,7 @@ def test_any_claims_give_faults_or_a_valid_annotation(entries, covers, cut, shor
         assert all(segment.stop > segment.start for segment in checked.segments)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400) | st.text(alphabet='{}[]":,.0123456789 aefhimnrstu', max_size=400), st.sampled_from(["", "stop", "length"]))
 def test_garbage_always_gives_a_fault(text: str, finish: str) -> None:
     checked = judge(text, STAGES, SHOWN, finish=finish)

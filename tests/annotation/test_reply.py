@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milepost.annotation.names import SubtaskList
@@ -179,6 +179,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.text() | st.text(alphabet='{}[]":,.0123456789 abnfrme\\') | JSON.map(json.dumps) | st.binary().map(lambda b: b.decode("latin-1")))
 def test_no_text_crashes_it(text: str) -> None:
     reading = read(text, times_s=TIMES)
