@@ -152,7 +152,7 @@ def _named(claims: Sequence[Claim], case: _Case) -> list[Claim]:
 def match(name: str, known: Sequence[str]) -> str | None:
     """The known name that this one spells, None if there is none or more than one.
 
-    >>> match("1. Reach for teh cube", ["reach for the cube", "reach for the cup"])
+    >>> match("1. Reach for the cbue", ["reach for the cube", "reach for the cup"])
     'reach for the cube'
     """
     if name in known:
