@@ -14,7 +14,7 @@ LAYERS = [
     {"windows", "stages", "weights", "metrics", "statistics"},
     {"video", "store", "parquet", "console", "processes", "success"},
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking"},
-    {"vlm"},
+    {"vlm", "annotation"},
     {"lerobot", "record", "models", "fit"},
     {"train", "labelling", "sim", "report", "checks"},
     {"doctor", "model_card"},
@@ -39,10 +39,11 @@ HEAVY = {
     "gymnasium": {"sim"},
     "huggingface_hub": {"hub"},
     "httpx2": {"vlm"},
+    "pydantic": {"annotation"},
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation"},
 }
 
 
