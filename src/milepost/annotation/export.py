@@ -9,8 +9,11 @@ order, past the end or of an unknown name. Shares are SARM's eq. 1 (arXiv 2509.2
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +29,8 @@ from milepost.stages import WHOLE, Stages, check, finished, names_in_order, prop
 from milepost.types import DataError, Segment
 
 Rule = Literal["finished", "lerobot"]
-Merged = Mapping[str, Mapping[int, tuple[Segment, ...]]]
+New = Callable[[str], Path]
+"""Name of a file relative to the dataset -> where to write its new content."""
 
 
 @dataclass(frozen=True)
@@ -137,33 +141,37 @@ def _any_sparse(meta: Metadata) -> bool:
     return any(record.segments.get("sparse") for record in meta.episodes.values())
 
 
-def _rewrite_v30(root: Path, new: Any, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
+def _rewrite_v30(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
     """Every meta file gets the columns, so that all files keep one schema. Yields the names of those that change."""
-    for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
-        with open_parquet(path) as file:
-            old = guarded(path, file.read)
-            groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-            codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
-        table = old
-        for head in heads:
-            for name, column in arrays(head, [*_rows(head, old, annotations, meta.fps)]).items():
-                table = _with_column(table, name, column)
-        if table is old:
-            continue
-        name = path.relative_to(root).as_posix()
-        write_groups(new(name), table, groups, codec)
-        yield name
+    paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        changed = pool.map(partial(_rewrite_file, root, new, annotations, heads=heads, fps=meta.fps), paths)
+        yield from (name for name in changed if name)
+
+
+def _rewrite_file(root: Path, new: New, annotations: Annotations, path: Path, *, heads: Sequence[str], fps: float) -> str:
+    """The new content of one meta file, written where `new` says; returns its name, empty if it stays as it is."""
+    wanted = {"episode_index", *(f"{prefix}{field}" for head in heads for prefix in prefixes(head) for field in FIELDS)}
+    with open_parquet(path) as file:
+        held = guarded(path, partial(file.read, [name for name in file.schema_arrow.names if name in wanted]))
+        made = {name: column for head in heads for name, column in arrays(head, [*_rows(head, held, annotations, fps)]).items()}
+        if all(_says(held, name, column) for name, column in made.items()):
+            return ""
+        table = guarded(path, file.read)
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
+    for name, column in made.items():
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    relative = path.relative_to(root).as_posix()
+    _write_groups(new(relative), table, groups, codec)
+    return relative
 
 
 def _rows(head: str, table: pa.Table, annotations: Annotations, fps: float) -> Iterator[Row]:
     """The cells of this head, row by row: of what is given, else as they stand, in the unprefixed columns if nowhere else."""
     nothing = [None] * table.num_rows
-    held = {
-        name: table[name].to_pylist()
-        for prefix in prefixes(head)
-        for name in (f"{prefix}{f}" for f in FIELDS)
-        if name in table.column_names
-    }
+    held = {name: table[name].to_pylist() for name in table.column_names}
     for i, number in enumerate(table["episode_index"].to_pylist()):
         given = annotations.get(number, {})
         if head in given:
@@ -174,26 +182,23 @@ def _rows(head: str, table: pa.Table, annotations: Annotations, fps: float) -> I
         yield {field: held.get(f"{prefix}{field}", nothing)[i] for field in FIELDS}
 
 
-def _with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    """The table with this column at its old place or at the end; the same table if it says the same already."""
-    if name not in table.column_names:
-        return table.append_column(name, column)
-    place = table.column_names.index(name)
-    if table.schema.field(place).type == column.type and table[name].combine_chunks().equals(column):
-        return table
-    return table.set_column(place, pa.field(name, column.type, metadata=table.schema.field(place).metadata), column)
+def _says(table: pa.Table, name: str, column: pa.Array) -> bool:
+    """Has the table this column already, with the same type?"""
+    return name in table.column_names and table[name].type == column.type and table[name].combine_chunks().equals(column)
 
 
-def write_groups(path: Path, table: pa.Table, groups: Sequence[int], codec: str) -> None:
-    """A parquet file with these numbers of rows in its row groups."""
-    with pq.ParquetWriter(path, table.schema, compression=codec) as writer:
+def _write_groups(path: Path, table: pa.Table, groups: Sequence[int], codec: str) -> None:
+    """A parquet file with these numbers of rows in its row groups. Dictionaries and footer statistics of the many statistics columns
+    would take most of the time and serve no reader."""
+    plain = [name for name in table.column_names if not name.startswith("stats/")]
+    with pq.ParquetWriter(path, table.schema, compression=codec, use_dictionary=plain, write_statistics=plain) as writer:
         start = 0
         for rows in groups:
             writer.write_table(table.slice(start, rows), row_group_size=max(1, rows))
             start += rows
 
 
-def _rewrite_v21(root: Path, new: Any, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
+def _rewrite_v21(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
     """One line an episode; the lines of episodes that are not given stay letter by letter."""
     name = "meta/episodes.jsonl"
     old = (root / name).read_text(encoding="utf-8")
