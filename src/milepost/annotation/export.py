@@ -60,7 +60,8 @@ def write_annotations(
         meta = read_metadata(root)
         _check_known(annotations, meta)
         merged = {head: dict(_merged(head, annotations, meta)) for head in heads}
-        stages = {head: _stages(head, merged[head], meta, (names or {}).get(head) or _told(root, head), rule) for head in heads}
+        orders = {head: _order(root, head, merged[head].values(), (names or {}).get(head, ())) for head in heads}
+        stages = {head: _stages(head, merged[head], meta, orders[head], rule) for head in heads}
         contents: dict[str, Any] = {head: dict(zip(s.names, s.shares, strict=True)) for head, s in stages.items() if s is not None}
         if heads == ("dense",) and contents and not _any_sparse(meta) and read_proportions(root, "sparse") is None:
             contents["sparse"] = dict(zip(WHOLE.names, WHOLE.shares, strict=True))
@@ -95,28 +96,31 @@ def _merged(head: str, annotations: Annotations, meta: Metadata) -> Iterator[tup
         yield number, given[head] if head in given else record.segments.get(head, ())
 
 
-def _told(root: Path, head: str) -> tuple[str, ...]:
-    return tuple(read_proportions(root, head) or ())
+def _order(root: Path, head: str, annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[str, ...]:
+    """The stages as declared, else as the dataset has them if that covers all in use, else by where they appear."""
+    if names:
+        return tuple(names)
+    told = tuple(read_proportions(root, head) or ())
+    held = [segments for segments in annotations if segments]
+    return told if {segment.name for segments in held for segment in segments} <= set(told) else names_in_order(held)
 
 
-def _stages(head: str, merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, told: Sequence[str], rule: Rule) -> Stages | None:
+def _stages(head: str, merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], rule: Rule) -> Stages | None:
     """The head's stages and shares after the call; None if no episode is left with an annotation. DataError if one does not fit."""
     held = {number: segments for number, segments in merged.items() if segments}
     if not held:
         return None
-    used = {segment.name for segments in held.values() for segment in segments}
-    names = tuple(told) if used <= set(told) or not told else ()
-    names = names or names_in_order(held.values())
     for number, segments in held.items():
         try:
             check(segments, names, meta.episodes[number].length)
         except DataError as error:
             raise DataError(f"episode {number}, {head}: {error}") from error
     if rule == "lerobot":
-        return Stages(names, _shares_where_shown(held.values(), names))
+        return Stages(tuple(names), _shares_where_shown(held.values(), names))
     records = meta.episodes
-    done = [segments for number, segments in held.items() if finished(segments, names, _success(records[number]))]
-    return proportions(done or held.values(), names)
+    shown = {number: segments for number, segments in held.items() if any(s.stop > s.start for s in segments)}
+    done = [segments for number, segments in shown.items() if finished(segments, names, _success(records[number]))]
+    return proportions(done or shown.values(), names)
 
 
 def _success(record: EpisodeRecord) -> bool | None:

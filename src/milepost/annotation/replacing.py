@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from milepost.store import write_text
 from milepost.types import DataError
 
 JOURNAL = "meta/.milepost-replacing.json"
@@ -60,10 +59,12 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
             for name in names:
                 _settle(root / name)
             if names:
-                write_text(root / JOURNAL, json.dumps({"files": names}))
+                _beside(root / JOURNAL).write_text(json.dumps({"files": names}), encoding="utf-8")
+                _settle(root / JOURNAL)
+                _beside(root / JOURNAL).replace(root / JOURNAL)
         finally:
             if not is_interrupted(root):
-                for name in names:
+                for name in (*names, JOURNAL):
                     _beside(root / name).unlink(missing_ok=True)
         _finish(root)
 

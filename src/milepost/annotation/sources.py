@@ -14,7 +14,7 @@ import numpy as np
 from milepost.annotation.columns import Annotations
 from milepost.annotation.replacing import is_interrupted
 from milepost.annotation.store import read_provenance, read_store
-from milepost.annotation.subtask_index import read_columns, segments_of
+from milepost.annotation.subtask_index import read_columns, segments_of, whole
 from milepost.annotation.table import SUFFIXES, read_file
 from milepost.hub import Files, find_files
 from milepost.metadata import Metadata, read_metadata, read_proportions
@@ -52,7 +52,7 @@ def read_truth(folder_or_repo: str | Path, names: Sequence[str] | None = None) -
     out = {}
     for record, values in read_columns(files, meta, columns):
         done = values.get("next.success", np.zeros(record.length, bool)).astype(bool)
-        out[record.index] = {"sparse": segments_of(np.where(done, -1, values["truth.stage"]).astype(np.int64), names)}
+        out[record.index] = {"sparse": segments_of(np.where(done, -1, whole(values["truth.stage"])), names)}
     return {number: heads for number, heads in out.items() if heads["sparse"]}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from milepost.annotation.columns import Annotations
 from milepost.annotation.replacing import replacing, require_editable
@@ -34,7 +34,7 @@ def read_subtask_index(folder_or_repo: str | Path, head: str = "sparse") -> dict
     files = find_files(folder_or_repo)
     meta = read_metadata(files.root)
     words = read_words(files.path(WORDS))
-    found = {record.index: segments_of(values[COLUMN], words) for record, values in read_columns(files, meta, [COLUMN])}
+    found = {record.index: segments_of(whole(values[COLUMN]), words) for record, values in read_columns(files, meta, [COLUMN])}
     return {number: {head: segments} for number, segments in found.items() if segments}
 
 
@@ -102,6 +102,11 @@ def read_columns(files: Files, meta: Metadata, columns: Sequence[str]) -> Iterat
             yield record, held
 
 
+def whole(numbers: Shaped[np.ndarray, "T"]) -> Int[np.ndarray, "T"]:
+    """Stage numbers as int64; a missing one is -1."""
+    return np.nan_to_num(numbers.astype(np.float64), nan=-1).astype(np.int64)
+
+
 def segments_of(index: Int[np.ndarray, "T"], names: Sequence[str]) -> tuple[Segment, ...]:
     """The runs of one number; -1 is no stage. DataError for a number without a name."""
     edges = np.flatnonzero(np.diff(index)) + 1
@@ -135,7 +140,9 @@ def _rewrite(old: Path, path: Path, frames: Mapping[int, Int[np.ndarray, "T"]]) 
         schema = file.schema_arrow
         known = COLUMN in schema.names
         target = schema if known else schema.append(pa.field(COLUMN, pa.int64()))
-        target = target.set(target.get_field_index(COLUMN), pa.field(COLUMN, pa.int64())).with_metadata(_noted(schema.metadata))
+        target = target.set(target.get_field_index(COLUMN), pa.field(COLUMN, pa.int64()))
+        if schema.metadata is not None:
+            target = target.with_metadata(_noted(schema.metadata))
         groups = file.metadata.num_row_groups
         codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
         with pq.ParquetWriter(path, target, compression=codec) as writer:
@@ -157,9 +164,9 @@ def _column(table: pa.Table, frames: Mapping[int, Int[np.ndarray, "T"]], *, know
     return out
 
 
-def _noted(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
+def _noted(metadata: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """The file's notes; where Hugging Face `datasets` keeps its list of columns there, the new one is in it."""
-    notes = dict(metadata or {})
+    notes = dict(metadata)
     if b"huggingface" in notes:
         told = json.loads(notes[b"huggingface"])
         if "features" in told.get("info", {}):
