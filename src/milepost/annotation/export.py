@@ -203,21 +203,19 @@ def _write_groups(path: Path, table: pa.Table, groups: Sequence[int], codec: str
 
 
 def _rewrite_v21(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
-    """One line an episode; the lines of episodes that are not given stay letter by letter."""
+    """One line an episode. Every line gets the fields, null where not annotated: LeRobot's converter to v3.0 takes all from one line."""
     name = "meta/episodes.jsonl"
     old = (root / name).read_text(encoding="utf-8")
     lines = []
-    for line in old.splitlines(keepends=True):
-        entry = json.loads(line) if line.strip() else {}
-        given = annotations.get(entry.get("episode_index", -1), {})
-        cells = {
-            f"{prefix}{field}": cell
-            for head in heads
-            if head in given
-            for prefix in prefixes(head)
-            for field, cell in row_of(given[head], meta.fps).items()
-        }
-        lines.append(json.dumps({**entry, **cells}) + "\n" if cells and {**entry, **cells} != entry else line)
-    if "".join(lines) != old:
-        new(name).write_text("".join(lines), encoding="utf-8")
+    for line in filter(str.strip, old.splitlines()):
+        entry = json.loads(line)
+        given, cells = annotations.get(entry["episode_index"], {}), dict(entry)
+        for head in heads:
+            stands = next((p for p in prefixes(head) if entry.get(f"{p}names") is not None), prefixes(head)[0])
+            row = row_of(given[head], meta.fps) if head in given else {field: entry.get(f"{stands}{field}") for field in FIELDS}
+            cells |= {f"{prefix}{field}": cell for prefix in prefixes(head) for field, cell in row.items()}
+        lines.append(line if cells == entry else json.dumps(cells))
+    text = "".join(f"{line}\n" for line in lines)
+    if text != old:
+        new(name).write_text(text, encoding="utf-8")
         yield name
