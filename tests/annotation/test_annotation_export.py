@@ -246,7 +246,7 @@ def test_a_stage_that_is_not_declared_is_refused(small):
     write_annotations(small, {0: {"sparse": parts(0, 3, 6, 9)}})
     with pytest.raises(DataError, match="episode 1, sparse: unknown stage 'wipe'; the stages are: reach, move, finish"):
         write_annotations(small, {1: {"sparse": (Segment("wipe", 0, 5),)}}, names={"sparse": NAMES})
-    with pytest.raises(DataError, match="episode 0, sparse: unknown stage 'reach'; the stages are: wipe"):
+    with pytest.raises(DataError, match="episode 0, sparse: unknown stage 'reach'; the stages are: wipe; that is what the dataset has"):
         write_annotations(small, {1: {"sparse": (Segment("wipe", 0, 5),)}}, names={"sparse": ("wipe",)})
 
 

@@ -61,7 +61,9 @@ def write_annotations(
         _check_known(annotations, meta)
         merged = {head: dict(_merged(head, annotations, meta)) for head in heads}
         orders = {head: _order(root, head, merged[head].values(), (names or {}).get(head, ())) for head in heads}
-        stages = {head: _stages(head, merged[head], meta, orders[head], rule) for head in heads}
+        for head in heads:
+            _check_fit(head, merged[head], meta, orders[head], annotations)
+        stages = {head: _stages(merged[head], meta, orders[head], rule) for head in heads}
         contents: dict[str, Any] = {head: dict(zip(s.names, s.shares, strict=True)) for head, s in stages.items() if s is not None}
         if heads == ("dense",) and contents and not _any_sparse(meta) and read_proportions(root, "sparse") is None:
             contents["sparse"] = dict(zip(WHOLE.names, WHOLE.shares, strict=True))
@@ -69,7 +71,7 @@ def write_annotations(
         files = [*rewrite(root, new, annotations, heads=heads, meta=meta)]
         for head, shares in contents.items():
             name = f"meta/temporal_proportions_{head}.json"
-            text = json.dumps(shares, indent=2, ensure_ascii=False)
+            text = json.dumps(shares, indent=2)  # ASCII: LeRobot opens it with whatever encoding the machine has
             if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text:
                 new(name).write_text(text, encoding="utf-8")
                 files.append(name)
@@ -105,16 +107,23 @@ def _order(root: Path, head: str, annotations: Iterable[Sequence[Segment]], name
     return told if {segment.name for segments in held for segment in segments} <= set(told) else names_in_order(held)
 
 
-def _stages(head: str, merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], rule: Rule) -> Stages | None:
-    """The head's stages and shares after the call; None if no episode is left with an annotation. DataError if one does not fit."""
-    held = {number: segments for number, segments in merged.items() if segments}
-    if not held:
-        return None
-    for number, segments in held.items():
+def _check_fit(
+    head: str, merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], annotations: Annotations
+) -> None:
+    """DataError for an annotation that does not fit its episode or the stages, one that is kept too: shares are taken over all."""
+    for number, segments in merged.items():
         try:
             check(segments, names, meta.episodes[number].length)
         except DataError as error:
-            raise DataError(f"episode {number}, {head}: {error}") from error
+            old = "" if head in annotations.get(number, {}) else "; that is what the dataset has: annotate this episode again, or remove it"
+            raise DataError(f"episode {number}, {head}: {error}{old}") from error
+
+
+def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], rule: Rule) -> Stages | None:
+    """The head's stages and shares after the call; None if no episode is left with an annotation (an old proportions file stays)."""
+    held = {number: segments for number, segments in merged.items() if segments}
+    if not held:
+        return None
     if rule == "lerobot":
         return Stages(tuple(names), _shares_where_shown(held.values(), names))
     records = meta.episodes
