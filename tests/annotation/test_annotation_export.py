@@ -153,6 +153,26 @@ def test_nothing_else_changes(small):
     assert new == [EPISODES, SECOND, "meta/temporal_proportions_dense.json", "meta/temporal_proportions_sparse.json"]
 
 
+def test_twenty_meta_files_in_two_chunks(tmp_path):
+    """Episode numbers run through the files, rows begin anew in each: LeRobot's annotator took the one for the other."""
+    root = build_dataset(tmp_path / "many", lengths=[6] * 60, cameras={}, per_file=60).root
+    rows = pa.concat_tables([pq.read_table(root / EPISODES), pq.read_table(root / SECOND)])
+    (root / SECOND).unlink()
+    for file in range(20):
+        path = root / f"meta/episodes/chunk-{file // 12:03d}/file-{file % 12:03d}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(rows.slice(3 * file, 3), path, row_group_size=2)
+    before = {path: content(path) for path in root.glob("meta/episodes/*/*")}
+    annotations = {number: {"sparse": parts(0, 1 + number % 3, 5, 6)} for number in range(60) if number % 4}
+    assert len(write_annotations(root, annotations).files) == 21
+    assert {path: content(path, without="subtask_") for path in root.glob("meta/episodes/*/*")} == before
+    assert {episode.index: episode.segments for episode in open_dataset(root) if episode.segments} == annotations
+    assert write_annotations(root, {31: {"sparse": parts(0, 3, 5, 6)}}).files == (
+        "meta/episodes/chunk-000/file-010.parquet",
+        "meta/temporal_proportions_sparse.json",
+    )
+
+
 def test_all_files_get_one_schema_and_null_where_nothing_is_annotated(small):
     write_annotations(small, {0: {"sparse": parts(0, 3, 6, 9)}})
     first, second = pq.read_table(small / EPISODES), pq.read_table(small / SECOND)
