@@ -29,7 +29,7 @@ HEAVY = {
     "safetensors": {"models", "embed", "vlm"},
     "transformers": {"embed", "vlm"},
     "av": {"video"},
-    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor"},
+    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor", "annotation"},
     "matplotlib": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console"},

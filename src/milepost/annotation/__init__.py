@@ -1,4 +1,4 @@
-"""Subtask annotation by a vision-language model: what it is shown and asked, how its answer is read and checked, how far answers agree.
+"""Which stage each frame of an episode shows: asked of a vision-language model, checked, compared, kept, and written into datasets.
 
-Nothing here asks a model: it makes the question and judges the reply. An annotation of one head is a tuple of `Segment`s.
+The questions are words and pictures, the answers text: who answers them is not known here.
 """
