@@ -16,7 +16,7 @@ LAYERS = [
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking"},
     {"vlm", "annotation"},
     {"lerobot", "record", "models", "fit"},
-    {"train", "labelling", "sim", "report", "checks"},
+    {"train", "labelling", "annotate", "sim", "report", "checks"},
     {"doctor", "model_card"},
     {"demo"},
     {"commands"},

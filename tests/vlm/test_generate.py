@@ -66,8 +66,10 @@ def test_the_words_of_transformers(random_engine, rng, seed, experts, attention,
     images = pictures(rng, SIZE, SIZE, (96, 64), (40, 50))
     said = speaker.reply([asked(speaker, images)], max_tokens=24)
     words, logprobs = by_transformers(speaker, rendered(4), images, 24)
-    assert speaker._keys[-24:] == words
-    assert said.text == speaker.engine.tokenizer.decode(words)
+    made = speaker.tokens["generated"]
+    assert speaker._keys[len(speaker._keys) - made :] == words[:made]
+    assert (made == 24) == (said.finish == "length")
+    assert said.text == speaker.engine.tokenizer.decode(words[:made])
     np.testing.assert_allclose(torch.stack(thought).numpy(), logprobs.numpy(), rtol=0, atol=2e-5)
     assert logprobs.std(0).mean() > 1e-3  # a model that always thinks the same would pass
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
@@ -74,6 +75,11 @@ class SubtaskList:
         if not all(names):
             raise DataError(f"stage names are separated by commas, with a name between any two; got {text!r}")
         return cls(tuple(Subtask(name) for name in names))
+
+    @classmethod
+    def from_dict(cls, held: Mapping[str, Any]) -> SubtaskList:
+        """Back from `dataclasses.asdict`."""
+        return cls(tuple(Subtask(**each) for each in held["subtasks"]), bool(held["covers"]))
 
     @classmethod
     def from_file(cls, path: Path) -> SubtaskList:

@@ -3,6 +3,10 @@
 A stage has the same colour everywhere. matplotlib's Figure is used directly, so no global state and no display.
 """
 
+from milepost.plots.annotation import AnnotationPicture as AnnotationPicture
+from milepost.plots.annotation import HeadTimeline as HeadTimeline
+from milepost.plots.annotation import annotation_figure as annotation_figure
+from milepost.plots.annotation import middle_frame as middle_frame
 from milepost.plots.episode import EpisodePicture as EpisodePicture
 from milepost.plots.episode import HeadPicture as HeadPicture
 from milepost.plots.episode import episode_figure as episode_figure
