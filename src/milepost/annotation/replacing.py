@@ -38,6 +38,14 @@ def is_interrupted(root: Path) -> bool:
     return (root / JOURNAL).is_file()
 
 
+def finish_interrupted(folder: str | Path) -> None:
+    """Finish a replacement that was killed while it was renaming; nothing if there was none."""
+    root = Path(folder).expanduser()
+    if is_interrupted(root):
+        with replacing(require_editable(root)):
+            pass
+
+
 @contextmanager
 def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
     """Gives a function: name of a file relative to `root` -> where to write its new content. All are in place when the block is left

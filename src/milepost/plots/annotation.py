@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from milepost.plots.style import INK, quiet, shortened, stage_style, wrap
 from milepost.types import Segment
@@ -80,7 +81,7 @@ def annotation_figure(picture: AnnotationPicture) -> Figure:
     notes = [f"{name}: {head.note}" for name, head in picture.heads.items() if head.note]
     title = [line for text in (picture.title, *notes) for line in shortened(wrap(text[:1000], WIDTH - 2 * EDGE, TITLE), 4)]
     grids = {name: _grid(picture, head) for name, head in picture.heads.items()}
-    heights = {name: (sum(grids[name].rows), _above(head) + BAR + ROW * len(head.repeats)) for name, head in picture.heads.items()}
+    heights = {name: (sum(grids[name].rows), _above(head) + BAR + _below(head)) for name, head in picture.heads.items()}
     top = EDGE + len(title) * TITLE * LINE
     height = top + sum(0.12 + pictures + 0.05 + timeline + 0.1 for pictures, timeline in heights.values()) + 0.4
     figure = Figure(figsize=(WIDTH, height), dpi=160)
@@ -126,7 +127,7 @@ def _grid(picture: AnnotationPicture, head: HeadTimeline) -> _Grid:
 def _caption(segment: Segment, names: Sequence[str], fps: float, inches: float) -> list[str]:
     number = f"{names.index(segment.name) + 1} " if segment.name in names else ""
     times = f"{segment.start / fps:.2f} to {segment.stop / fps:.2f} s"
-    return [times, *shortened(wrap(f"{number}{segment.name}"[:300], inches, CAPTION), 6)]
+    return [times, *shortened(wrap(f"{number}{segment.name}"[:300], 0.88 * inches, CAPTION), 6)]  # bold is wider
 
 
 def _draw_pictures(ax: Axes, head: HeadTimeline, grid: _Grid) -> None:
@@ -156,9 +157,14 @@ def _above(head: HeadTimeline) -> float:
     return 0.14 if head.repeats else 0.02
 
 
+def _below(head: HeadTimeline) -> float:
+    """Inches under the bar, for repeats."""
+    return ROW * len(head.repeats) + 0.02 * bool(head.repeats)
+
+
 def _draw_timeline(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, inches: float) -> None:
     """y in inches from the bottom: repeats, the bar, brackets."""
-    whole, bar = picture.length / picture.fps, ROW * len(head.repeats)
+    whole, bar = picture.length / picture.fps, _below(head)
     ax.set_xlim(0, whole)
     ax.set_ylim(0, inches)
     ax.add_patch(Rectangle((0, bar), whole, BAR, facecolor="#F4F4F4", edgecolor="#BBBBBB", linewidth=0.4, hatch=None))
@@ -171,7 +177,8 @@ def _draw_timeline(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, inc
         ax.plot([start, start], [bar, bar + BAR], color="#FFFFFF", linewidth=0.8)
         label = str(head.stage_names.index(segment.name) + 1) if segment.name in head.stage_names else "?"
         if lasts * room > 0.1:
-            ax.text(start + lasts / 2, bar + BAR / 2, label, fontsize=7, color=INK, ha="center", va="center_baseline")
+            text = ax.text(start + lasts / 2, bar + BAR / 2, label, fontsize=7, color=INK, ha="center", va="center_baseline")
+            text.set_path_effects([withStroke(linewidth=2.0, foreground="#FFFFFF", alpha=0.75)])  # hatches would eat it
     for at, first, last in head.spreads:
         _draw_bracket(ax, (at / picture.fps, first / picture.fps, last / picture.fps), bar + BAR)
     quiet(ax)
