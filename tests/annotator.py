@@ -60,7 +60,11 @@ def dataset_of(root: Path, lengths: Sequence[int], truth: Truth, *, failed: Sequ
         stage = np.zeros(length, np.int64)
         for segment in truth[number]["sparse"]:
             stage[segment.start : segment.stop] = NAMES["sparse"].index(segment.name)
-        columns = {"truth.stage": stage, "truth.progress": np.linspace(0, 1, length, dtype=np.float32), "next.success": np.zeros(length, bool)}
+        columns = {
+            "truth.stage": stage,
+            "truth.progress": np.linspace(0, 1, length, dtype=np.float32),
+            "next.success": np.zeros(length, bool),
+        }
         frames = {camera: moving(length, seed=number, height=48, width=64) for camera in (TOP, WRIST)}
         facts = {"success": number not in failed}
         state = np.random.default_rng(number).normal(size=(length, 3)).astype(np.float32)

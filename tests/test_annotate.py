@@ -72,7 +72,9 @@ def test_correct_within_the_noise_or_listed_with_its_reason(dataset, tmp_path, w
     assert "400" in unanswered[13]
     failures = {**stores["sparse"].failures(), **stores["dense"].failures()}
     assert set(failures) == {(8, "sparse"), (8, "dense")}
-    assert failures[8, "sparse"].startswith("after 3 answers: no JSON: there is no JSON list of stages in the answer, which begins 'The robot")
+    assert failures[8, "sparse"].startswith(
+        "after 3 answers: no JSON: there is no JSON list of stages in the answer, which begins 'The robot"
+    )
     for head, store in stores.items():
         found = store.annotations()
         assert set(found) == set(range(14)) - {8, 9, 13}

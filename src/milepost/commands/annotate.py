@@ -104,8 +104,9 @@ def _ask(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
         unanswered: dict[int, str] = {}
     else:
         facts, asking = args.model.facts(), args.asking.asking(dataset)
+        kept = read_annotations(folder) if is_store(folder) and not args.restart else {}
+        require_no_conflict(held, kept, lists, wanted=wanted, overwrite=args.overwrite)
         stores = {head: _opened(args, folder / head, provenance(dataset, facts, lists[head], asking)) for head in lists}
-        require_no_conflict(held, _accepted(_answers(stores), wanted), lists, wanted=wanted, overwrite=args.overwrite)
         todo = to_ask(stores, wanted, failed=args.retry_failed)
         unanswered = _asked(args, dataset, todo, lists=lists, stores=stores, asking=asking) if todo else {}
         answers = _answers(stores)
