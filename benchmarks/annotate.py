@@ -2,9 +2,9 @@
 
     PYTHONPATH=src OMP_NUM_THREADS=1 python benchmarks/annotate.py [--episodes 48] [--seconds 15] [--latency 2.0] [--codec libsvtav1]
 
-Makes a dataset of 480 x 640 at 30 fps, as LeRobot encodes it (AV1, every second frame a key frame). The stub is a process of its own, answers
-any question after exactly `latency` seconds, any number of them at once; so N requests at once can give at most 60 N / latency episodes a
-minute. Also: what preparing an episode takes (reading rows, decoding, drawing sheets, encoding JPEG), part by part.
+Makes a dataset of 480 x 640 at 30 fps, by default as LeRobot encodes it (AV1, every second frame a key frame). The stub is a process of its
+own, answers any question after exactly `latency` seconds, any number of them at once; so N requests at once can give at most 60 N / latency
+episodes a minute. Also: what preparing an episode takes (rows, decoding, sheets, JPEG), which bounds the rate whatever the server does.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run(dataset: LeRobotDataset, url: str, workers: int, folder: Path) -> float:
     """Seconds for all episodes, from the first look to the last answer on disk."""
     stores = {"sparse": AnnotationStore(folder, {"made": "by a benchmark"})}
     speaker = RemoteSpeaker(ServerConfig(url, "stub", concurrency=workers))
-    todo = {number: ("sparse",) for number in dataset.episode_indices}
+    todo = dict.fromkeys(dataset.episode_indices, ("sparse",))
     start = time.perf_counter()
     lost = annotate(dataset, speaker, todo, stages={"sparse": STAGES}, stores=stores, asking=Asking((CAMERA,)), workers=workers)
     taken = time.perf_counter() - start
@@ -137,7 +137,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         dataset = make(Path(name) / "cubes", args.episodes, args.seconds, args.codec)
         parts = preparation(dataset, 10)
-        print(f"preparing an episode of {args.seconds:g} s, ms: {sum(parts.values()):.0f} = " + ", ".join(f"{k} {v:.0f}" for k, v in parts.items()))
+        print(
+            f"preparing an episode of {args.seconds:g} s, ms: {sum(parts.values()):.0f} = "
+            + ", ".join(f"{k} {v:.0f}" for k, v in parts.items())
+        )
         print(f"{args.episodes} episodes, every answer after {args.latency:g} s")
         for workers in (1, 4, 16):
             taken = run(dataset, url, workers, Path(name) / f"answers-{workers}")

@@ -13,7 +13,7 @@ LAYERS = [
     {"types"},
     {"windows", "stages", "weights", "metrics", "statistics"},
     {"video", "store", "parquet", "console", "processes", "success"},
-    {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking"},
+    {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking", "sample_weights"},
     {"vlm", "annotation"},
     {"lerobot", "record", "models", "fit"},
     {"train", "labelling", "annotate", "sim", "report", "checks"},
@@ -25,7 +25,7 @@ LAYERS = [
 """Twin of the list in ARCHITECTURE.md. A package counts as one module; its own files may import each other."""
 
 HEAVY = {
-    "torch": {"embed", "vlm", "models", "processes", "fit", "train", "commands"},
+    "torch": {"embed", "vlm", "models", "processes", "fit", "train", "sample_weights", "commands"},
     "safetensors": {"models", "embed", "vlm"},
     "transformers": {"embed", "vlm"},
     "av": {"video"},
@@ -106,6 +106,7 @@ def test_heavy_packages_keep_to_their_addresses() -> None:
         ("import milepost", set(HEAVY)),
         ("import milepost.cli; milepost.cli.main(['--help'])", set(HEAVY)),
         ("import milepost.weights, milepost.stages, milepost.windows, milepost.metrics", set(HEAVY)),
+        ("import milepost.sample_weights", {"torch", "matplotlib", "av", "rich"}),
         ("import milepost.vlm.server", {"torch", "transformers"}),
         ("import milepost.lerobot", {"torch", "matplotlib", "tyro", "metaworld", "mujoco"}),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -221,11 +222,11 @@ def annotate(
     the next run tries them again. workers: episodes asked about at once, from threads of their own; with 1 it is this thread.
     RefusedError (wrong key, no such model) and a server that answers nothing end the run at once; close the speaker then.
     """
-    run = _Run(dataset, speaker, stages, stores, asking)
+    run = _Run(dataset, speaker, stages, stores, asking, workers)
     unanswered: dict[int, str] = {}
     in_a_row = 0
     on_progress(0, len(todo))
-    for done, (number, error) in enumerate(run.results(todo, workers), start=1):
+    for done, (number, error) in enumerate(run.results(todo), start=1):
         on_progress(done, len(todo))
         in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
         if error is not None:
@@ -245,17 +246,19 @@ class _Run:
         stages: Mapping[str, SubtaskList],
         stores: Mapping[str, AnnotationStore],
         asking: Asking,
+        workers: int,
     ) -> None:
         self.dataset, self.speaker, self.stages, self.stores, self.asking = dataset, speaker, stages, stores, asking
+        self.workers = workers
         self.stop = threading.Event()
-        self.lookers = ThreadPoolExecutor(AHEAD, "milepost-look")
+        self.lookers = ThreadPoolExecutor(max(AHEAD, min(workers, os.cpu_count() or 1)), "milepost-look")
 
-    def results(self, todo: Mapping[int, Sequence[str]], workers: int) -> Iterator[tuple[int, DataError | None]]:
+    def results(self, todo: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, DataError | None]]:
         """(episode, why not) as they are done."""
         jobs = iter(todo.items())
-        askers = ThreadPoolExecutor(workers, "milepost-ask") if workers > 1 else None
+        askers = ThreadPoolExecutor(self.workers, "milepost-ask") if self.workers > 1 else None
         try:
-            yield from self._here(jobs) if askers is None else self._beside(jobs, askers, workers)
+            yield from self._here(jobs) if askers is None else self._beside(jobs, askers)
         finally:
             self.stop.set()
             for pool in (self.lookers, askers):
@@ -271,12 +274,10 @@ class _Run:
                 return
             yield waiting.popleft()()
 
-    def _beside(
-        self, jobs: Iterator[tuple[int, Sequence[str]]], askers: ThreadPoolExecutor, workers: int
-    ) -> Iterator[tuple[int, DataError | None]]:
+    def _beside(self, jobs: Iterator[tuple[int, Sequence[str]]], askers: ThreadPoolExecutor) -> Iterator[tuple[int, DataError | None]]:
         pending: set[Future[tuple[int, DataError | None]]] = set()
         while True:
-            while len(pending) < workers + AHEAD and (job := next(jobs, None)) is not None:
+            while len(pending) < self.workers + AHEAD and (job := next(jobs, None)) is not None:
                 pending.add(askers.submit(self._prepared(*job)))
             if not pending:
                 return

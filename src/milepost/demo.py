@@ -27,9 +27,10 @@ from milepost.models import ElapsedModel
 from milepost.models.sarm import AnnotationMode, SARMModel
 from milepost.plots import episode_figure, weights_figure
 from milepost.report import Section, picture, reading, write_report
+from milepost.sample_weights import SampleWeights
 from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
-from milepost.store import ProgressTable, read_progress, write_text, write_weights
+from milepost.store import ProgressTable, read_progress, write_text
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
 from milepost.types import DataError, Episode, RewardModel
 from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
@@ -174,8 +175,8 @@ class Journey:
             config = RabcConfig(chunk_size=self.config.chunk_size)
             kappa = suggested_kappa(weigh(*columns, config=config))
             weighed = weigh(*columns, config=dataclasses.replace(config, kappa=kappa))
-            made = {"progress_file": "sarm_progress.parquet", "rabc": json.dumps(dataclasses.asdict(weighed.config))}
-            write_weights(dataset.root / "weights.parquet", weighed.index, weighed.weight, made)
+            made = {"progress_file": "sarm_progress.parquet"}
+            SampleWeights.of(weighed).save(dataset.root / "weights.parquet", weighed.config, made)
         return weighed
 
     def report(

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -138,6 +139,14 @@ class LeRobotDataset:
     def length(self, episode_index: int) -> int:
         """Frames of the episode with this number, without reading its rows."""
         return self._record(episode_index).length
+
+    def task_of(self, episode_index: int) -> str:
+        """What meta/ says the (first) task of the episode with this number is, without reading its rows; "" if it says nothing."""
+        return next(iter(self._record(episode_index).tasks), "")
+
+    def facts_of(self, episode_index: int) -> Mapping[str, Any]:
+        """`Episode.facts` of the episode with this number, without reading its rows."""
+        return self._record(episode_index).facts
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's pictures as info.json tells it, without reading one."""

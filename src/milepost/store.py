@@ -217,6 +217,18 @@ def write_weights(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndar
         pq.write_table(labelled, temporary)
 
 
+def read_weights(path: Path) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"], dict[str, str]]:
+    """(index, weight, metadata without our prefix) of a weights file. DataError if it is none or a weight is missing, NaN or below 0."""
+    table = read_table(path)
+    if missing := [name for name in ("index", "weight") if name not in table.column_names]:
+        raise DataError(f"{path} is no weights file: missing {', '.join(missing)}; it has {', '.join(table.column_names)}")
+    index, weight = _numpy(table, "index", np.int64), _numpy(table, "weight", np.float32)
+    if not np.all(weight >= 0):
+        raise DataError(f"{path}: {int((~(weight >= 0)).sum())} weights are missing, NaN or below 0; make it again with milepost weigh")
+    metadata = {key.decode().removeprefix(METADATA_PREFIX): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    return index, weight, metadata
+
+
 def is_ours(path: Path) -> bool:
     """Was this parquet file written here? False for a file of another kind."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from milepost.console import Tick, warn
@@ -85,3 +86,26 @@ def require_dataset(path: Path, table: ProgressTable, dataset: LeRobotDataset) -
         warn(f"{path} was made for '{made_for}', this is '{dataset.name}': taken for the same dataset, since one of them is a folder")
     elif not on_hub or made_for != dataset.name:
         raise DataError(f"{path} was made for another dataset ('{made_for}', fingerprint {print_}; this one has {dataset.fingerprint})")
+
+
+def require_rows(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> int:
+    """How many of the dataset's frames have no row in the progress file. DataError if a row is of no such frame: another dataset's file."""
+    numbers = np.array(dataset.episode_indices)
+    ranges = np.array([dataset.row_range(int(number)) for number in numbers])
+    place = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
+    strange = np.flatnonzero(numbers[place] != table.episode_index)
+    if len(strange):
+        raise DataError(
+            f"{path} has episode {table.episode_index[strange[0]]}, which {dataset.name} has not ({numbers[0]} to {numbers[-1]}): it was "
+            "made for another dataset; label this one with milepost label"
+        )
+    start, stop = ranges[place].T
+    wrong = np.flatnonzero((table.index != start + table.frame_index) | (table.index < start) | (table.index >= stop))
+    if len(wrong):
+        row = wrong[0]
+        raise DataError(
+            f"{path}: {len(wrong)} rows do not fit {dataset.name}, first index {table.index[row]} (episode {table.episode_index[row]}, "
+            f"frame {table.frame_index[row]}), where that episode has rows {start[row]} to {stop[row] - 1}: it was made for another "
+            "dataset; label this one with milepost label"
+        )
+    return dataset.total_frames - len(np.unique(table.index))

@@ -1,103 +1,284 @@
-"""Turn progress into RA-BC sample weights, and say what they would do before anything is trained."""
+"""Turn progress into sample weights, and say what they would do before anything is trained: the weight lab."""
 
 from __future__ import annotations
 
 import dataclasses
 import json as json_module
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
-from milepost.commands.options import progress_file
+from milepost.commands.options import progress_file, require_dataset, require_rows
 from milepost.console import say, table, warn
-from milepost.lerobot import open_dataset
-from milepost.plots import png, weights_figure
-from milepost.store import atomic_path, is_ours, read_progress, write_weights
+from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.plots import DroppedSpan, LabPicture, dropped_figure, lab_figure, png, span_frames
+from milepost.sample_weights import SampleWeights
+from milepost.store import METADATA_PREFIX, ProgressTable, atomic_path, is_ours, read_progress
 from milepost.types import DataError
-from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
+from milepost.weights import RabcConfig, Weighed, weigh
+from milepost.weights.lab import (
+    Advice,
+    Findings,
+    Group,
+    Note,
+    Sweep,
+    advise,
+    by_episode,
+    by_name,
+    dropped_spans,
+    findings,
+    flags,
+    recommended,
+    sweep,
+)
+
+SPANS = 6
+"""Dropped spans drawn."""
 
 
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
-    """LeRobot dataset, to find its progress file; a progress file alone is enough."""
+    """LeRobot dataset: finds its progress file, checks that it fits, and tells tasks, qualities and pictures. Not needed otherwise."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
     output_path: Path | None = None
     """Where to write the weights; default: weights.parquet beside the progress file."""
     head_mode: Literal["sparse", "dense"] = "sparse"
-    chunk_size: int = 50
-    """Action chunk of the policy to be trained, in frames: the horizon of the progress delta."""
-    kappa: float = 0.01
-    """Progress over the horizon above which a frame counts fully."""
-    epsilon: float = 1e-6
-    fallback_weight: float = 1.0
-    """Weight of frames whose progress is unknown."""
+    rabc: tyro.conf.OmitArgPrefixes[RabcConfig] = field(default_factory=RabcConfig)
+    """How progress becomes weights. The defaults are LeRobot's rule."""
+    fps: float | None = None
+    """Frames per second, for options in seconds; default: the dataset's."""
     figure: Path | None = None
-    """Also draw the deltas and the weights over an episode's time into this PNG."""
+    """Also draw the lab into this PNG, and pictures of dropped frames into one beside it (FIGURE_dropped.png) if the dataset is given."""
+    camera_key: str | None = None
+    """Camera of those pictures; default: the first."""
+    revision: str | None = None
     overwrite: bool = False
     """Replace an output that something else made; weights of an earlier `weigh` are always replaced."""
     json: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """All that is said and drawn. better: the weights by the recommended options, and what they make of the frames that stand still by
+    today's deltas; None if there is nothing to recommend."""
+
+    weighed: Weighed
+    found: Findings
+    groups: Mapping[str, list[Group]]
+    sweep: Sequence[Sweep]
+    advice: Sequence[Advice]
+    better: tuple[Weighed, Findings] | None
+    notes: Mapping[int, Note]
+
+
 def main(args: Args) -> int:
     if args.progress is None and args.dataset is None:
         raise DataError("give a dataset or --progress FILE")
-    path = args.progress or progress_file(open_dataset(str(args.dataset)), None)
-    config = RabcConfig(args.chunk_size, args.kappa, args.epsilon, args.fallback_weight)
+    dataset = None if args.dataset is None else open_dataset(args.dataset, revision=args.revision)
+    path = args.progress or progress_file(dataset, None) if dataset is not None else Path(args.progress or "")
     progress = read_progress(path)
-    weighed = weigh(progress.index, progress.episode_index, progress.curve(args.head_mode), config=config)
+    missing = 0
+    if dataset is not None:
+        require_dataset(path, progress, dataset)
+        missing = require_rows(path, progress, dataset)
+        if args.camera_key is not None and args.camera_key not in dataset.cameras:
+            raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
     output = args.output_path or path.with_name("weights.parquet")
     if output.exists() and not args.overwrite and not is_ours(output):
         raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")
-    made = {"progress_file": str(path), "head_mode": args.head_mode, "rabc": json_module.dumps(dataclasses.asdict(config))}
-    write_weights(output, weighed.index, weighed.weight, made)
-    if args.figure is not None:
-        with atomic_path(args.figure) as temporary:
-            temporary.write_bytes(png(weights_figure(weighed)))
-    numbers = summary(weighed)
+    lab = examine(progress, args, dataset)
+    made = {"progress_file": str(path), "head_mode": args.head_mode}
+    made |= {key: value for key in ("dataset", "dataset_fingerprint") if (value := progress.metadata.get(f"{METADATA_PREFIX}{key}"))}
+    SampleWeights.of(lab.weighed, head_mode=args.head_mode).save(output, lab.weighed.config, made)
+    drawn = draw(lab, progress, args, dataset)
+    warnings = [each.text for each in lab.advice]
+    if missing:
+        warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
     if args.json:
-        say(json_module.dumps(numbers | {"path": str(output), "warnings": advice(weighed)}))
+        say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, drawn)), "warnings": warnings}))
         return 0
-    table("RA-BC weights", ("what", "value"), [(name.replace("_", " "), f"{value:.4g}") for name, value in numbers.items()])
-    for line in advice(weighed):
+    show(lab)
+    for line in warnings:
         warn(line)
+    if lab.better is not None:
+        say(f"recommended: {flags(lab.better[0].config)}")
     say(f"weights: {output}")
+    for figure in drawn:
+        say(f"figure: {figure}")
+    say(for_lerobot(lab.weighed, path, args.head_mode))
     return 0
 
 
-def summary(weighed: Weighed) -> dict[str, float]:
-    """The numbers LeRobot logs during training, known before it."""
+def examine(progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> Lab:
+    """Weigh, and look at it from all sides. DataError if there is nothing to weigh by, or nothing is left."""
+    value = progress.curve(args.head_mode)
+    known = value[~np.isnan(value)]
+    if not len(known):
+        raise DataError("no frame of the progress file has a progress: there is nothing to weigh by; label the dataset again")
+    if known.min() == known.max():
+        raise DataError(f"progress is {known[0]:g} in every frame: there is nothing to weigh by; look at the curves with milepost plot")
+    notes = {} if dataset is None else notes_of(dataset, np.unique(progress.episode_index).tolist())
+    tasks = sorted({note.task for note in notes.values()})
+    task = None
+    if notes:
+        numbers, where = np.unique(progress.episode_index, return_inverse=True)
+        task = np.array([tasks.index(notes[int(number)].task) for number in numbers])[where]
+    fps = args.fps if args.fps is not None or dataset is None else dataset.fps
+
+    def by(config: RabcConfig) -> Weighed:
+        return weigh(progress.index, progress.episode_index, value, config=config, task=task, fps=fps)
+
+    weighed = by(args.rabc)
+    if not weighed.weight.any():
+        raise DataError("every frame weighs 0: nothing would be learnt; lower kappa, or loosen --max-duration-s and --min-final")
+    groups = {
+        "quality": by_name(weighed, {number: note.quality for number, note in notes.items()}),
+        "task": by_name(weighed, {number: note.task for number, note in notes.items() if note.task}),
+    }
+    found = findings(weighed, value)
+    advice = advise(weighed, found, groups["task"], notes)
+    config = recommended(args.rabc, advice)
+    better = by(config) if config != args.rabc else None
+    return Lab(
+        weighed=weighed,
+        found=found,
+        groups={heading: members for heading, members in groups.items() if len(members) > 1},
+        sweep=sweep(weighed, notes) if args.rabc.rule == "rabc" else [],
+        advice=advice,
+        better=None if better is None else (better, findings(better, value, weighed.delta)),
+        notes=notes,
+    )
+
+
+def notes_of(dataset: LeRobotDataset, numbers: Sequence[int]) -> dict[int, Note]:
+    """Task, kind and success of these episodes; rows are read only where meta/ does not tell success and the rows may."""
+    notes, ask = {}, True
+    for number in numbers:
+        facts = dataset.facts_of(number)
+        success = bool(facts["success"]) if "success" in facts else None
+        if success is None and ask:
+            success = dataset.episode(number).success
+            ask = success is not None
+        notes[number] = Note(dataset.task_of(number), str(facts.get("kind", "")), success)
+    return notes
+
+
+def summary(weighed: Weighed, found: Findings) -> dict[str, float]:
+    """The numbers LeRobot logs during training, known before it, and what it does not log."""
+    one = weighed.one_kappa
     return {
         "frames": float(len(weighed.weight)),
         "delta_mean": weighed.delta_mean,
         "delta_std": weighed.delta_std,
-        "kappa": weighed.config.kappa,
+        "kappa": float(weighed.kappa.mean()) if one is None else one,
         "share_full": weighed.full,
         "share_soft": weighed.soft,
         "share_zero": weighed.zero,
         "share_unknown": weighed.unknown,
-        "mean_weight": float(np.mean(weighed.weight)),
+        "mean_weight": float(np.mean(weighed.weight, dtype=np.float64)),
         "effective_share": weighed.effective,
+        "standing_still_share": found.still_share,
+        "standing_still_weight": found.still_weight,
+        "last_tenth_weight": found.end_weight,
+        "rest_weight": found.rest_weight,
+        "frame_noise": found.noise,
     }
 
 
-def advice(weighed: Weighed) -> list[str]:
-    """What a user should know before training with these weights."""
-    lines = []
-    mean = float(np.mean(weighed.weight))
-    if mean > 0.95:
-        lines.append(
-            f"mean weight is {mean:.2f}: kappa {weighed.config.kappa:g} is so low that this is plain behaviour cloning; "
-            f"try --kappa {suggested_kappa(weighed):g} (the mean delta)"
+def show(lab: Lab) -> None:
+    """The tables."""
+    rows = summary(lab.weighed, lab.found)
+    better = None if lab.better is None else summary(*lab.better)
+    columns = ("what", "value") if better is None else ("what", "now", "recommended")
+    sides = [each for each in (rows, better) if each is not None]
+    cells = [[name.replace("_", " "), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)] for name in rows]
+    table("Sample weights", columns, cells)
+    for heading, members in lab.groups.items():
+        per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in members]
+        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "zero", "full", "of all"), per)
+    if lab.sweep:
+        one = lab.weighed.one_kappa is not None
+        known = not all(np.isnan(row.successes) and np.isnan(row.failures) for row in lab.sweep)
+        ends = ("successes", "failures") if known else ()
+        body = []
+        for row in lab.sweep:
+            now = " (now)" if (row.kappa == lab.weighed.one_kappa if one else row.factor == 1) else ""
+            first = f"{row.kappa:.3g}{now}" if one else f"{row.factor:g} x{now}"
+            numbers = [row.mean_weight, row.full, row.zero, row.effective, *([row.successes, row.failures] if known else [])]
+            body.append([first, *("-" if np.isnan(number) else f"{number:.2f}" for number in numbers)])
+        table("Other kappas", ("kappa", "mean weight", "share full", "share 0", "effective share", *ends), body)
+    each = by_episode(lab.weighed)
+    light = [f"{each.number[i]} ({each.mean[i]:.2f})" for i in np.argsort(each.mean, kind="stable")[:8]]
+    say(f"lightest episodes (mean weight): {', '.join(light)}")
+
+
+def as_json(lab: Lab) -> dict[str, Any]:
+    """Everything in `show`, every episode, and the recommended options."""
+    each = by_episode(lab.weighed)
+    asked = {} if lab.better is None else dataclasses.asdict(lab.better[0].config)
+    columns = zip(each.number.tolist(), each.frames.tolist(), each.mean.tolist(), each.dropped.tolist(), strict=True)
+    return summary(lab.weighed, lab.found) | {
+        "groups": {heading: [dataclasses.asdict(group) for group in members] for heading, members in lab.groups.items()},
+        "sweep": [{key: None if value != value else value for key, value in dataclasses.asdict(row).items()} for row in lab.sweep],
+        "episodes": [dict(zip(("episode", "frames", "mean_weight", "share_dropped"), row, strict=True)) for row in columns],
+        "filtered_episodes": lab.weighed.filtered.tolist(),
+        "recommended": {name: value for name, value in asked.items() if lab.better and lab.better[0].config.changed(name)},
+        "recommended_flags": "" if lab.better is None else flags(lab.better[0].config),
+    }
+
+
+def draw(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> list[Path]:
+    """The figures asked for."""
+    if args.figure is None:
+        return []
+    each = by_episode(lab.weighed)
+    order = each.number[np.argsort(-each.mean, kind="stable")].tolist()
+    title = (
+        f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {flags(args.rabc) or 'the default rule'}"
+    )
+    figures = {args.figure: lab_figure(LabPicture(title, lab.weighed, lab.sweep, lab.groups, order))}
+    spans = dropped_spans(lab.weighed, SPANS, lab.notes)
+    if dataset is not None and dataset.cameras and spans:
+        camera = args.camera_key or dataset.cameras[0]
+        figures[args.figure.with_name(f"{args.figure.stem}_dropped.png")] = dropped_figure(
+            [_picture(dataset, lab, progress, camera, span.episode, (span.start, span.stop), args.head_mode) for span in spans]
         )
-    if mean < 0.1:
-        lines.append(f"mean weight is {mean:.2f}: almost nothing is left to learn from; lower --kappa, or look at the curves")
-    if weighed.delta_mean <= 0:
-        lines.append("the mean delta is not above 0: by this curve the demonstrations make no progress; look at it with milepost plot")
-    if weighed.unknown:
-        lines.append(f"{weighed.unknown:.1%} of the frames have no delta and get weight {weighed.config.fallback_weight:g}")
-    return lines
+    for path, figure in figures.items():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(png(figure))
+    return list(figures)
+
+
+def _picture(
+    dataset: LeRobotDataset, lab: Lab, progress: ProgressTable, camera: str, number: int, rows: tuple[int, int], head: str
+) -> DroppedSpan:
+    episode, note = dataset.episode(number), lab.notes[number]
+    start, stop = rows[0] - episode.row, rows[1] - episode.row
+    weight = np.full(episode.length, np.nan, dtype=np.float32)
+    own = lab.weighed.episode_index == number
+    weight[lab.weighed.index[own] - episode.row] = lab.weighed.weight[own]
+    at = span_frames(start, stop)
+    mean = float(np.nanmean(weight[start:stop]))
+    title = f"episode {number}, {note.quality}: frames {start} to {stop - 1} ({(stop - start) / episode.fps:.1f} s) weigh {mean:.2f}"
+    curve = progress.episode(number, episode.length, head)
+    return DroppedSpan(f"{title} · {note.task}", episode.fps, start, stop, curve, weight, episode.camera(camera)[np.array(at)], at)
+
+
+def for_lerobot(weighed: Weighed, path: Path, head: str) -> str:
+    """How LeRobot's own training gets these weights."""
+    config, one = weighed.config, weighed.one_kappa
+    if not config.is_lerobots or one is None:
+        return "in LeRobot: its own rule makes other weights from the progress file; docs/weights.md shows how its loop takes these"
+    words = {"type": "rabc", "progress_path": str(path), "head_mode": head, "kappa": f"{one:.6g}"}
+    if config.changed("epsilon"):
+        words["epsilon"] = f"{config.epsilon:g}"
+    if config.changed("fallback_weight"):
+        words["extra_params"] = f"'{json_module.dumps({'fallback_weight': config.fallback_weight})}'"
+    options = " ".join(f"--sample_weighting.{key}={value}" for key, value in words.items())
+    return f"in LeRobot, for a policy with chunk_size {config.chunk_size}: lerobot-train ... {options}"

@@ -22,7 +22,7 @@ from milepost.vlm.clip import Appending, Trunk
 from milepost.vlm.conversation import Turn, plain
 from milepost.vlm.language import Piece, positions
 from milepost.vlm.pictures import Resolution, Size
-from milepost.vlm.qwen3vl import Engine
+from milepost.vlm.qwen3vl import LOOK, Engine
 from milepost.vlm.server import Reply
 
 IMAGE = "<|image_pad|>"
@@ -98,7 +98,7 @@ class LocalSpeaker:
             if token in self._stops:
                 break
             words.append(token)
-            logits = self._append([Piece([token], np.full((3, 1), self._after[-1]))], [token], None)
+            logits = self._next(token)
         self.tokens["generated"] += len(words)
         text = self.engine.tokenizer.decode(words, skip_special_tokens=True)
         return Reply(str(text), "length" if len(words) == max_tokens else "stop")
@@ -133,8 +133,9 @@ class LocalSpeaker:
         self._keys, self._after = self._keys[:kept], self._after[:kept]
         self._trunk.ends, self._trunk.nexts = [0, kept], [0, 0]
         self.tokens.update({"reused": kept, "prefilled": len(keys) - kept})
-        todo = [*_behind(parts, kept)]
-        said: list[Float[Tensor, "V"]] = []
+        *todo, last = _behind(parts, kept)  # a template ends in words; of them the very last token is asked, the others are read
+        if len(last.ids) > 1:
+            todo.append(_Part(last.ids[:-1]))
 
         def cost(start: int, stop: int) -> tuple[int, int]:
             tokens = sum(len(part.ids) for part in todo[start:stop])
@@ -148,37 +149,52 @@ class LocalSpeaker:
                 places, at = self._places(part, at)
                 pieces.append(Piece(part.ids, places))
             pictures = [part.picture for part in todo[start:stop] if part.picture]
-            said[:] = [self._append(pieces, [key for part in todo[start:stop] for key in part.keys], self._look(pictures))]
+            self._append(pieces, [key for part in todo[start:stop] for key in part.keys], features=self._look(pictures))
 
         self.engine.budget.steps("trunk", len(todo), cost=cost, run=run)
-        return said[0]
+        return self._next(last.ids[-1])
+
+    def _next(self, token: int) -> Float[Tensor, "V"]:
+        """Put one token of words behind those read so far; returns the log-probabilities of the one after it."""
+        hidden = self._append([Piece([token], np.full((3, 1), self._after[-1] if self._after else 0))], [token], wanted=(0,))
+        return self.engine.networks.log_probabilities(hidden)[0]
 
     def _places(self, part: _Part, start: int) -> tuple[np.ndarray, int]:
         size = part.picture.size if part.picture else (0, 0)
         grid = size[0] // self.engine.pictures.factor, size[1] // self.engine.pictures.factor
         return positions(part.ids, video=self.engine.networks.image, grid=grid, start=start)
 
-    def _append(self, pieces: Sequence[Piece], keys: list[int], features: tuple[Tensor, list[Tensor]] | None) -> Float[Tensor, "V"]:
-        """Put tokens behind those read so far; returns what is said after the last. A pass that fails leaves nothing."""
+    def _append(
+        self,
+        pieces: Sequence[Piece],
+        keys: list[int],
+        *,
+        features: tuple[Tensor, list[Tensor]] | None = None,
+        wanted: Sequence[int] = (),
+    ) -> Float[Tensor, "N E"]:
+        """Put tokens behind those read so far; returns the last hidden states of those wanted. A pass that fails leaves nothing."""
         seen = self._trunk.ends[-1]
         pieces = [Piece(piece.ids, piece.positions, sees=seen) for piece in pieces]
-        hidden = self.engine.networks.forward(pieces, Appending(self._trunk), features=features, seen=seen)
+        hidden = self.engine.networks.forward(pieces, Appending(self._trunk), features=features, seen=seen, wanted=wanted)
         for piece in pieces:
             pictured = piece.ids[0] == self.engine.networks.image
             last = int(piece.positions.max()) + 1
             self._after += [last] * len(piece.ids) if pictured else (piece.positions[0] + 1).tolist()
         self._keys += keys
         self._trunk.ends = [0, len(self._keys)]
-        return self.engine.networks.log_probabilities(hidden[-1:])[0]
+        return hidden
 
     def _look(self, pictures: Sequence[LocalPicture]) -> tuple[Tensor, list[Tensor]] | None:
-        """Features of the pictures' tokens, each picture twice in one group; neighbours of one size in one pass."""
+        """Features of the pictures' tokens, each picture twice in one group; neighbours of one size a few at a time."""
         if not pictures:
             return None
-        found = []
+        found, engine = [], self.engine
         for size, same in groupby(pictures, key=lambda picture: picture.size):
-            rows = [self.engine.pictures.rows(np.stack([picture.image, picture.image]), size) for picture in same]
-            found.append(self.engine.networks.look(torch.cat(rows), groups=len(rows), grid=self.engine.pictures.grid(size)))
+            alike = [*same]
+            for start in range(0, len(alike), LOOK):
+                twice = [np.stack([picture.image, picture.image]) for picture in alike[start : start + LOOK]]
+                rows = torch.cat([engine.pictures.rows(pair, size, device=engine.networks.device) for pair in twice])
+                found.append(engine.networks.look(rows, groups=len(twice), grid=engine.pictures.grid(size)))
         levels = [torch.cat(level) for level in zip(*(deep for _, deep in found), strict=True)]
         return torch.cat([features for features, _ in found]), levels
 

@@ -32,6 +32,8 @@ Asked = list[tuple[list[int], list[int]]]
 """For each instruction the ids of the question, and the id of each answer."""
 CHUNK = {"cpu": 512, "cuda": 4096}
 """Tokens asked at once, at most: they look past each other, and what is masked costs as much as what is not."""
+LOOK = 8
+"""Groups the vision tower sees at once: enough to fill a GPU, and little enough for an allocator to keep."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Engine:
         for place, n in enumerate(lengths):
             size = self._size(clip, n)
             pairs = [*(clip.pair(group) for group in range(n // PAIR)), *filter(None, [clip.odd(n)])]
-            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size)
+            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
             for i, (ids, chosen) in enumerate(asked):
                 before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
                 table[i, place] = self._alone(before + ids, rows, (len(pairs), *self.pictures.grid(size)))[chosen].cpu().numpy()
@@ -271,14 +273,19 @@ class Engine:
             last.append(counts.total() - 1)
         seen = trunk.ends[questions[-1].groups]
         features = self._look(pictures, trunk.size) if pictures else None
-        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen)
-        for said, question in zip(self.networks.log_probabilities(hidden[last]), questions, strict=True):
+        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen, wanted=last)
+        for said, question in zip(self.networks.log_probabilities(hidden), questions, strict=True):
             table[question.cell] = said[asked[question.cell[0]][1]].cpu().numpy()
         self.tokens.update(counts)
 
     def _look(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
-        rows = self.pictures.rows(np.concatenate(pairs), size)
-        return self.networks.look(rows, groups=len(pairs), grid=self.pictures.grid(size))
+        """Features of groups, a few at a time: their pixels are many, their features few."""
+        seen = []
+        for start in range(0, len(pairs), LOOK):
+            some = pairs[start : start + LOOK]
+            rows = self.pictures.rows(np.concatenate(some), size, device=self.networks.device)
+            seen.append(self.networks.look(rows, groups=len(some), grid=self.pictures.grid(size)))
+        return torch.cat([features for features, _ in seen]), [torch.cat(level) for level in zip(*(deep for _, deep in seen), strict=True)]
 
     def _alone(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
         """log p of the next token by the model's own forward."""
@@ -287,7 +294,7 @@ class Engine:
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
             mm_token_type_ids=2 * (tokens == self.networks.video).int(),
-            pixel_values_videos=rows.to(self.networks.device),
+            pixel_values_videos=rows,
             video_grid_thw=torch.tensor([grid], device=self.networks.device),
             logits_to_keep=1,
             use_cache=False,

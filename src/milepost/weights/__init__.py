@@ -1,0 +1,21 @@
+"""Progress -> sample weights: reward-aligned behaviour cloning (RA-BC; SARM paper arXiv 2509.25358, eqs. 6-9). numpy only.
+
+    delta  = phi(min(t + H, end)) - phi(t)                       how much the next H frames get done
+    soft   = clip((delta - (mu - 2 sigma)) / (4 sigma + eps), 0, 1)    mu = max(mean delta, 0), sigma population std, over the dataset
+    weight = 1 if delta > kappa; soft if 0 <= delta <= kappa; 0 if negative; `fallback_weight` if there is no delta
+
+That is the default, LeRobot 0.6's numbers; `RabcConfig` names what else there is. A weight is a column, not an object. No file, no torch.
+"""
+
+from milepost.weights.config import RabcConfig as RabcConfig
+from milepost.weights.deltas import deltas as deltas
+from milepost.weights.deltas import smoothed as smoothed
+from milepost.weights.rules import exponential as exponential
+from milepost.weights.rules import rabc as rabc
+from milepost.weights.rules import statistics as statistics
+from milepost.weights.weighed import Weighed as Weighed
+from milepost.weights.weighed import over_episode as over_episode
+from milepost.weights.weighed import reweigh as reweigh
+from milepost.weights.weighed import suggested_kappa as suggested_kappa
+from milepost.weights.weighed import weigh as weigh
+from milepost.weights.weighed import weighted_mean as weighted_mean
