@@ -1,7 +1,7 @@
 """One episode's annotation: the middle frame of every subtask with its name and times, and a coloured timeline; one head above the other.
 
 Where a model was asked several times, each answer is a thin row under the timeline, and a bracket over each border spans them all. Places
-are computed in inches: long names and many stages make the figure higher, nothing is cut off. A stage has its colour of every figure.
+are computed in inches: long names (up to nine lines) and many stages make the figure higher. A stage has its colour of every figure.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _grid(picture: AnnotationPicture, head: HeadTimeline) -> _Grid:
 def _caption(segment: Segment, names: Sequence[str], fps: float, inches: float) -> list[str]:
     number = f"{names.index(segment.name) + 1} " if segment.name in names else ""
     times = f"{segment.start / fps:.2f} to {segment.stop / fps:.2f} s"
-    return [times, *shortened(wrap(f"{number}{segment.name}"[:300], 0.88 * inches, CAPTION), 6)]  # bold is wider
+    return [times, *shortened(wrap(f"{number}{segment.name}"[:300], 0.88 * inches, CAPTION), 9)]  # bold is wider
 
 
 def _draw_pictures(ax: Axes, head: HeadTimeline, grid: _Grid) -> None:
