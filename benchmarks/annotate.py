@@ -80,8 +80,8 @@ class Stub(BaseHTTPRequestHandler):
 
 def serve(latency_s: float, port: Any) -> None:
     Stub.latency_s = latency_s
+    ThreadingHTTPServer.request_queue_size = 64
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    server.request_queue_size = 64
     port.put(server.server_port)
     server.serve_forever()
 
@@ -94,6 +94,7 @@ def run(dataset: LeRobotDataset, url: str, workers: int, folder: Path) -> float:
     start = time.perf_counter()
     lost = annotate(dataset, speaker, todo, stages={"sparse": STAGES}, stores=stores, asking=Asking((CAMERA,)), workers=workers)
     taken = time.perf_counter() - start
+    print(f"   {speaker.usage}")
     speaker.close()
     assert not lost, lost
     assert len(stores["sparse"].annotations()) == len(dataset), stores["sparse"].failures()

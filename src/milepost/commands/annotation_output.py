@@ -233,6 +233,6 @@ def _timeline(
             places[own.frame].append(theirs.frame)
     note = (
         f"{answer.notes['support']} of {answer.notes['repeats']} repeats have this order of stages; "
-        f"two of them differ on {answer.notes['disagreement']:.0%} of the frames"
+        f"two of them differ on {answer.notes['disagreement']:.0%} of the frames{' (a failed one on all)' if None in repeats else ''}"
     )
     return HeadTimeline(segments, names, frames, [(frame, min(all_), max(all_)) for frame, all_ in places.items()], repeats, note)

@@ -17,6 +17,8 @@ from milepost.lerobot import LeRobotDataset
 
 DOUBTED = 10
 """Episodes to look at first, in the table."""
+REASON = 400
+"""Letters of a reason on the terminal; the store and --json have all of it."""
 
 
 def report(
@@ -96,7 +98,7 @@ def _widest(chosen: Answers, number: int) -> tuple[object, ...]:
 def _say_failures(failed: Mapping[str, Mapping[int, str]], unanswered: Mapping[int, str], facts: Mapping[str, Any]) -> None:
     for head, found in failed.items():
         for number, reason in found.items():
-            warn(f"episode {number}, {head}: no annotation, {reason}")
+            warn(f"episode {number}, {head}: no annotation, {reason[:REASON]}{'...' if len(reason) > REASON else ''}")
     for number, reason in unanswered.items():
         warn(f"episode {number}: not answered, {reason}")
     if any(failed.values()):
