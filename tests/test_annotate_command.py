@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import filter_repo_objects
 
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
-from builders import TOP, WRIST
+from builders import TOP, WRIST, build_dataset
 from chat_server import Fault, chat_server
 from milepost.annotation.replacing import JOURNAL
 from milepost.annotation.sources import read_annotations
@@ -251,6 +251,19 @@ def test_one_stage_asks_nobody_and_trains(dataset) -> None:
     assert [(s.name, s.start, s.stop) for s in read_annotations(dataset)[3]["sparse"]] == [("task", 0, 93)]
     assert json.loads((dataset / "meta/temporal_proportions_sparse.json").read_text()) == {"task": 1.0}
     assert not dataset.with_name("cubes.annotations").exists()
+
+
+@pytest.mark.parametrize(("version", "camera"), [("v2.1", "libx264"), ("v3.0", "png")])
+def test_older_datasets_and_pictures_in_parquet(tmp_path, monkeypatch, version, camera) -> None:
+    monkeypatch.chdir(tmp_path)
+    lengths = (60, 71, 82)
+    truth = truth_of(lengths, seed=3, failed=(1,))
+    root = build_dataset(tmp_path / "old", version=version, lengths=lengths, cameras={TOP: camera}).root
+    with chat_server(model=Words(), script=Annotator(truth, lengths)) as server:
+        run = milepost("annotate", root, *BOTH, *ask(server, "--num-visualizations", 1))
+    assert run.returncode == 0, run.stderr
+    assert read_annotations(root) == truth
+    assert (tmp_path / "subtask_viz" / "episode_000000_subtasks.png").is_file()
 
 
 def test_dense_only(dataset) -> None:
