@@ -14,9 +14,9 @@ LAYERS = [
     {"windows", "stages", "weights", "metrics", "statistics"},
     {"video", "store", "parquet", "console", "processes", "success"},
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking", "sample_weights"},
-    {"vlm"},
+    {"vlm", "annotation"},
     {"lerobot", "record", "models", "fit"},
-    {"train", "labelling", "sim", "report", "checks"},
+    {"train", "labelling", "annotate", "sim", "report", "checks"},
     {"doctor", "model_card"},
     {"demo"},
     {"commands"},
@@ -29,7 +29,7 @@ HEAVY = {
     "safetensors": {"models", "embed", "vlm"},
     "transformers": {"embed", "vlm"},
     "av": {"video"},
-    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor"},
+    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor", "annotation"},
     "matplotlib": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console"},
@@ -39,10 +39,11 @@ HEAVY = {
     "gymnasium": {"sim"},
     "huggingface_hub": {"hub"},
     "httpx2": {"vlm"},
+    "pydantic": {"annotation"},
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Compare a progress file with the truth (or the annotations) of its dataset, beside a clock."""
+"""Compare a progress file with the truth (or the annotations) of its dataset, beside a clock; or two annotations with each other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from milepost.commands.evaluate_annotations import dataset_in, evaluate_annotations
 from milepost.commands.options import parse_episodes, progress_file, require_dataset
 from milepost.console import bars, say, table
 from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
@@ -24,9 +25,14 @@ from milepost.types import DataError, Episode
 
 @dataclass(frozen=True)
 class Args:
-    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
+    """LeRobot dataset; not needed if --annotations or --against is one."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
+    annotations: str | None = None
+    """Compare annotations instead: a dataset, a .csv or .json file, or a store of `milepost annotate`."""
+    against: str | None = None
+    """The reference: another of these, or "truth", the simulator's."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     episodes: str | None = None
     """Episodes to compare, such as the held-out ones; default: all in the file."""
@@ -48,6 +54,13 @@ def _warn_of_training_episodes(progress: ProgressTable, dataset: str, episodes: 
 
 
 def main(args: Args) -> int:
+    if args.annotations is not None or args.against is not None:
+        if args.annotations is None or args.against is None or args.progress is not None:
+            raise ValueError("give --annotations together with --against, and without --progress")
+        opened = open_dataset(args.dataset or dataset_in(args.annotations, args.against), episodes=parse_episodes(args.episodes))
+        return evaluate_annotations(opened, args.annotations, args.against, head=args.head_mode, seed=args.seed, as_json=args.json)
+    if args.dataset is None:
+        raise ValueError("give DATASET, or --annotations and --against")
     dataset = open_dataset(args.dataset, episodes=parse_episodes(args.episodes))
     path = progress_file(dataset, args.progress)
     progress = read_progress(path)

@@ -68,10 +68,10 @@ class Engine:
         self.longest = int(self.networks.config.max_position_embeddings)
         """Tokens a prefix and its question may have: the model's context, or fewer if so set."""
         self.tokens: Counter[str] = Counter()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._script = Script(tokenizer, prompt or Prompt())
         limits = {"trunk": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
-        self._budget = Budget(max_memory, device=self.networks.device, limits=limits)
+        self.budget = Budget(max_memory, device=self.networks.device, limits=limits)
 
     @property
     def precision(self) -> str:
@@ -84,7 +84,7 @@ class Engine:
 
     @prompt.setter
     def prompt(self, prompt: Prompt) -> None:
-        self._script = Script(self._tokenizer, prompt)
+        self._script = Script(self.tokenizer, prompt)
 
     def clip(
         self,
@@ -230,7 +230,7 @@ class Engine:
             self.tokens["trunk"] += ends[-1] - trunk.ends[-1]
             trunk.ends, trunk.nexts = ends, nexts
 
-        self._budget.steps("trunk", len(groups), cost=cost, run=run)
+        self.budget.steps("trunk", len(groups), cost=cost, run=run)
 
     def _ask(self, trunk: Trunk, questions: list[Question], asked: Asked, *, table: Float[np.ndarray, "I P A"]) -> None:
         """Put the answers to questions, which are in order of their prefixes, into `table`."""
@@ -247,7 +247,7 @@ class Engine:
         def run(start: int, stop: int) -> None:
             self._ask_at_once(trunk, questions[start:stop], asked, lead=lead, table=table)
 
-        self._budget.steps("questions", len(questions), cost=cost, run=run)
+        self.budget.steps("questions", len(questions), cost=cost, run=run)
 
     def _ask_at_once(self, trunk: Trunk, questions: list[Question], asked: Asked, *, lead: int, table: Float[np.ndarray, "I P A"]) -> None:
         """One pass: questions of one prefix stand together, behind its branch and the first `lead` tokens, which all begin with."""
