@@ -14,7 +14,7 @@ LAYERS = [
     {"windows", "stages", "weights", "metrics", "statistics"},
     {"video", "store", "parquet", "console", "processes", "success"},
     {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking", "sample_weights"},
-    {"vlm"},
+    {"vlm", "render"},
     {"lerobot", "record", "models", "fit"},
     {"train", "labelling", "sim", "report", "checks"},
     {"doctor", "model_card"},
@@ -42,7 +42,7 @@ HEAVY = {
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "render", "vlm"},
 }
 
 
