@@ -2,8 +2,7 @@
 
 The frame of a row is the one whose presentation time is nearest to the row's own (`from_timestamp` + row time); further off than
 half a frame is an error, never a neighbour's picture. Pixels are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit.
-Also writes, joins (without re-encoding) and probes mp4 files as LeRobot datasets hold them, and writes films to look at (mp4, GIF).
-The only module that imports PyAV.
+Also writes, joins (without re-encoding) and probes mp4 files as LeRobot datasets hold them. Films to look at are `film.py`'s.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
 from milepost.types import DataError, UnreadableError
@@ -35,7 +34,6 @@ _ENCODERS: dict[str, dict[str, str]] = {
         "x265-params": "log-level=error:bframes=0",
     },  # with B frames, one short video in 30 came without stamps
 }
-_FILM = {"preset": "veryfast", "crf": "18"}  # to look at, not to learn from: near lossless, a key frame a second
 _WORTH_A_SEEK = 8  # frames a seek must save: it empties the decoder's pipeline, which costs about as much as a few frames
 _WORTH_THREADS = 32  # frames from which decoding several at once pays for filling and draining the pipeline
 
@@ -90,19 +88,27 @@ class VideoFrames:
             for start in range(0, len(self), size):
                 yield _batch(images, min(size, len(self) - start))
 
+    def decoded(self) -> Generator[av.VideoFrame, None, None]:
+        """Every frame once, in order, as the decoder gives it."""
+        yield from self._decoded(np.arange(len(self)))
+
     def _file(self) -> Path:
         return self.path() if callable(self.path) else self.path
 
     def _images(self, wanted: Int[np.ndarray, "N"]) -> Generator[np.ndarray, None, None]:
         """The (H, W, 3) images of these ascending frame numbers."""
-        path = self._file()
         converter = VideoReformatter()  # one for all frames: building its tables costs more than converting a small frame
+        with closing(self._decoded(wanted)) as frames:
+            for frame in frames:
+                yield converter.reformat(frame, format="rgb24").to_ndarray()
+
+    def _decoded(self, wanted: Int[np.ndarray, "N"]) -> Generator[av.VideoFrame, None, None]:
+        path = self._file()
         with _open(path) as (container, stream):
             if len(wanted) >= _WORTH_THREADS:
                 stream.thread_type = "AUTO"
             for run in self._runs(self.times[wanted], container, stream, path):
-                for frame in self._nearest(_decode_from(container, stream, path, time=float(run[0])), run, path):
-                    yield converter.reformat(frame, format="rgb24").to_ndarray()
+                yield from self._nearest(_decode_from(container, stream, path, time=float(run[0])), run, path)
 
     def _runs(self, times: Float[np.ndarray, "N"], container: Any, stream: Any, path: Path) -> list[np.ndarray]:
         """The times, cut where seeking to the next one saves decoding enough frames in between."""
@@ -178,8 +184,8 @@ def encode_video(
     if first is None:
         raise DataError(f"video {path}: there are no frames to write")
     count = 0
-    with _written(path) as container:
-        stream = _encoder(container, path, first.shape, codec=codec, fps=fps, options=_ENCODERS[codec])
+    with written(path) as container:
+        stream = add_encoder(container, path, first.shape, codec=codec, fps=fps, options=_ENCODERS[codec])
         for image in itertools.chain([first], frames):
             if image.shape != first.shape or image.dtype != np.uint8:
                 raise DataError(f"video {path}: frame {count} is {image.dtype} {image.shape}, expected uint8 {first.shape} like the first")
@@ -187,98 +193,6 @@ def encode_video(
             count += 1
         container.mux(stream.encode())
     return count, count / fps
-
-
-@contextmanager
-def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"]], None]]:
-    """`add(image)` appends a frame to an mp4 that browsers play: H.264, yuv420p, index in front. Atomic: on any error nothing is left.
-
-    size: even (height, width). DataError for an odd one; at the end, for no frame.
-    """
-    options = _FILM | {"g": str(max(1, round(fps)))}
-    with _written(path, options={"movflags": "+faststart"}) as container:
-        stream = _encoder(container, path, (*size, 3), codec="libx264", fps=fps, options=options)
-        stream.codec_context.colorspace = Colorspace.SMPTE170M  # what swscale makes of RGB; untagged, players guess by the size
-        stream.codec_context.color_range = ColorRange.MPEG
-        count = 0
-
-        def add(image: UInt8[np.ndarray, "H W 3"]) -> None:
-            nonlocal count
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            count += 1
-
-        yield add
-        if not count:
-            raise DataError(f"video {path}: there are no frames to write")
-        container.mux(stream.encode())
-
-
-@contextmanager
-def gif_writer(
-    path: Path, samples: UInt8[np.ndarray, "N H W 3"], fps: float | int
-) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"]], None]]:
-    """`add(image)` appends a frame to a GIF that repeats for ever. Its 256 colours are those the samples need. Atomic.
-
-    samples: frames spread over the whole, of the size of all of them. Time in a GIF counts hundredths of a second.
-    """
-    palette = _palette(samples)
-    height, width = samples.shape[1:3]
-    rate = Fraction(fps).limit_denominator(1001)
-    with _written(path, form="gif") as container:
-        stream = container.add_stream("gif", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
-        graph, source = _graph(height, width, time_base=1 / rate)
-        colours = graph.add_buffer(width=palette.width, height=palette.height, format=palette.format.name, time_base=1 / rate)
-        use, sink = graph.add("paletteuse", "dither=bayer:bayer_scale=4:diff_mode=rectangle"), graph.add("buffersink")
-        source.link_to(use, 0, 0)
-        colours.link_to(use, 0, 1)
-        use.link_to(sink)
-        graph.configure()
-        colours.push(palette)
-        colours.push(None)
-        count = itertools.count()
-
-        def add(image: UInt8[np.ndarray, "H W 3"] | None) -> None:
-            source.push(None if image is None else _stamped(image, next(count), time_base=1 / rate))
-            for frame in _pulled(sink):
-                container.mux(stream.encode(frame))
-
-        yield add
-        add(None)
-        container.mux(stream.encode())
-
-
-def _palette(samples: UInt8[np.ndarray, "N H W 3"]) -> av.VideoFrame:
-    """The 256 colours that serve these images best, as paletteuse wants them."""
-    graph, source = _graph(*samples.shape[1:3], time_base=Fraction(1))
-    make, sink = graph.add("palettegen", "reserve_transparent=0"), graph.add("buffersink")
-    source.link_to(make)
-    make.link_to(sink)
-    graph.configure()
-    for i, image in enumerate(samples):
-        source.push(_stamped(image, i, time_base=Fraction(1)))
-    source.push(None)
-    return next(_pulled(sink))
-
-
-def _graph(height: int, width: int, *, time_base: Fraction) -> tuple[Any, Any]:
-    graph = av.filter.Graph()
-    return graph, graph.add_buffer(width=width, height=height, format="rgb24", time_base=time_base)
-
-
-def _stamped(image: UInt8[np.ndarray, "H W 3"], number: int, *, time_base: Fraction) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    frame.pts, frame.time_base = number, time_base
-    return frame
-
-
-def _pulled(sink: Any) -> Iterator[av.VideoFrame]:
-    """What a filter has ready."""
-    while True:
-        try:
-            yield sink.pull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
 
 
 def concat_videos(paths: Sequence[Path], out: Path) -> list[tuple[float, float]]:
@@ -290,7 +204,7 @@ def concat_videos(paths: Sequence[Path], out: Path) -> list[tuple[float, float]]
     if not paths:
         raise DataError(f"video {out}: there are no parts to join")
     spans: list[tuple[float, float]] = []
-    with _open(paths[0]) as (_, template), _written(out) as container:
+    with _open(paths[0]) as (_, template), written(out) as container:
         stream = container.add_stream_from_template(template, opaque=True)
         frames = 0
         delays = [_reorder_delay(paths[0], path, template) for path in paths]
@@ -376,7 +290,7 @@ def _at(time: float | None) -> str:
 
 
 @contextmanager
-def _written(path: Path, form: str = "mp4", options: dict[str, str] | None = None) -> Iterator[Any]:
+def written(path: Path, form: str = "mp4", options: dict[str, str] | None = None) -> Iterator[Any]:
     """A file to write into that appears under its name only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -392,7 +306,8 @@ def _written(path: Path, form: str = "mp4", options: dict[str, str] | None = Non
         temporary.unlink(missing_ok=True)
 
 
-def _encoder(container: Any, path: Path, shape: tuple[int, ...], *, codec: str, fps: float | int, options: dict[str, str]) -> Any:
+def add_encoder(container: Any, path: Path, shape: tuple[int, ...], *, codec: str, fps: float | int, options: dict[str, str]) -> Any:
+    """A video stream in yuv420p. DataError for a shape that is not (even H, even W, 3)."""
     if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
         raise DataError(f"video {path}: frames must be (H, W, 3) with even H and W, got {shape}")
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints twenty lines a video to stderr and knows no other way to be quiet

@@ -5,7 +5,8 @@ Small pictures are made larger by a whole factor, each pixel a square, so that w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,61 +16,58 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from milepost.console import Tick
+from milepost.planes import film_writer, gif_writer, planes, read_i420, to_i420
 from milepost.plots import EpisodePicture, sample_frames
 from milepost.render.panel import Panel
-from milepost.types import DataError, Episode
-from milepost.video import film_writer, gif_writer
+from milepost.types import DataError, Episode, Frames
 
 NARROWEST = 320
 """Pixels of a film's width under which words do not fit; pictures are made larger until they reach it."""
 GIF_WIDTH, GIF_FPS, GIF_SAMPLES = 480, 12.5, 16
 """At most so wide and so many frames a second: a GIF of everything is larger than the mp4 by a factor of ten and more."""
-_CHUNK = 16
+Add = Callable[[np.ndarray], None]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a camera's picture stands, and how large it is drawn."""
+    """Where a camera's picture stands, and how large it is drawn; all even."""
 
     top: int
     left: int
     height: int
     width: int
 
-    def paint(self, image: UInt8[np.ndarray, "H W 3"], canvas: UInt8[np.ndarray, "H2 W2 3"]) -> None:
-        area = canvas[self.top : self.top + self.height, self.left : self.left + self.width]
-        factor, rest = divmod(self.height, image.shape[0])
-        if factor and not rest and self.width == factor * image.shape[1]:
-            wide = image if factor == 1 else image.repeat(factor, axis=1)
-            for row in range(factor):
-                area[row::factor] = wide
-        else:
-            area[:] = np.asarray(Image.fromarray(image).resize((self.width, self.height), Image.Resampling.LANCZOS))
+    def paint(self, picture: UInt8[np.ndarray, "H2 W"], canvas: UInt8[np.ndarray, "H3 W3"]) -> None:
+        for place, (plane, onto) in enumerate(zip(planes(picture), planes(canvas), strict=True)):
+            top, left, height, width = (number // (1 if place == 0 else 2) for number in (self.top, self.left, self.height, self.width))
+            if plane.shape != (height, width):
+                plane = np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
+            onto[top : top + height, left : left + width] = plane
 
 
 class _Layout:
-    """Where everything stands, for pictures of these sizes. `frame(images, number)` is the film's frame."""
+    """Where everything stands, for pictures drawn in these sizes. `frame(pictures, number)` is the film's frame, as planes."""
 
-    def __init__(self, picture: EpisodePicture, cameras: Sequence[str], sizes: Sequence[tuple[int, int]], heights: Sequence[int]) -> None:
-        widths = [round(height / size[0] * size[1]) for size, height in zip(sizes, heights, strict=True)]
+    def __init__(self, picture: EpisodePicture, cameras: Sequence[str], sizes: Sequence[tuple[int, int]]) -> None:
         gap = 4 if len(sizes) > 1 else 0
-        wide = sum(widths) + gap * (len(sizes) - 1)
-        tall, self.width = max(heights), max(wide, NARROWEST) + max(wide, NARROWEST) % 2
-        left, self.places = (self.width - wide) // 2, []
-        for height, width in zip(heights, widths, strict=True):
-            self.places.append(_Place((tall - height) // 2, left, height, width))
+        wide = sum(width for _, width in sizes) + gap * (len(sizes) - 1)
+        self.tall, self.width = max(height for height, _ in sizes), max(wide, NARROWEST)
+        left, self.places = _even((self.width - wide) // 2), []
+        for height, width in sizes:
+            self.places.append(_Place(_even((self.tall - height) // 2), left, height, width))
             left += width + gap
         captions = [(place.left, place.width, name) for place, name in zip(self.places, cameras, strict=True)]
-        self.panel = Panel(picture, self.width, tall, captions if len(cameras) > 1 else ())
-        self.tall, self.height = tall, tall + self.panel.height
-        self._ground = np.full((self.height, self.width, 3), 255, np.uint8)
+        self.panel = Panel(picture, self.width, self.tall, captions if len(cameras) > 1 else ())
+        self.height = self.tall + self.panel.height
+        self._canvas = to_i420(np.full((self.height, self.width, 3), 255, np.uint8))
 
-    def frame(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], number: int) -> UInt8[np.ndarray, "H W 3"]:
+    def frame(self, pictures: Sequence[UInt8[np.ndarray, "_ _"]], number: int) -> UInt8[np.ndarray, "H2 W"]:
         """The same array every time: the next frame is painted over it."""
-        for place, image in zip(self.places, images, strict=True):
-            place.paint(image, self._ground)
-        self.panel.draw(number, self._ground[self.tall :])
-        return self._ground
+        for place, each in zip(self.places, pictures, strict=True):
+            place.paint(each, self._canvas)
+        bright, *colours = planes(self._canvas)
+        self.panel.draw(number, (bright[self.tall :], colours[0][self.tall // 2 :], colours[1][self.tall // 2 :]))
+        return self._canvas
 
 
 def render_film(
@@ -82,56 +80,63 @@ def render_film(
     gif: Path | None = None,
     tick: Tick | None = None,
 ) -> None:
-    """Write the film of an episode as mp4, and as GIF too if `gif` says where. Each frame is read once; files appear when complete.
+    """Write the film of an episode as mp4, and as GIF too if `gif` says where. Each frame is decoded once; files appear when complete.
 
     picture: what is said of the episode, by one head. height: of the pictures in pixels; by default their own, times a whole number if
     they are small. DataError for no or an unknown camera, or pictures that cannot be read.
     """
     if not cameras:
         raise DataError(f"episode {episode.index} has no camera: there is nothing to show")
-    reels = [_each(episode.camera(camera).chunks(_CHUNK)) for camera in cameras]
-    first = [next(reel) for reel in reels]
-    sizes = [(image.shape[0], image.shape[1]) for image in first]
-    layout = _Layout(picture, cameras, sizes, _heights(sizes, height))
+    views = [episode.camera(camera) for camera in cameras]
+    factors = _factors([view[np.array([0])].shape[1:3] for view in views], height)
+    reels = [read_i420(view, factor) for view, factor in zip(views, factors, strict=True)]
+    pictures = [next(reel) for reel in reels]
+    layout = _Layout(picture, cameras, [_drawn(each, height) for each in pictures])
     with ExitStack() as stack:
-        add = [(1, layout, stack.enter_context(film_writer(path, (layout.height, layout.width), episode.fps)))]
+        add: list[tuple[int, _Layout, Add]] = [
+            (1, layout, stack.enter_context(film_writer(path, (layout.height, layout.width), episode.fps)))
+        ]
         if gif is not None:
-            add.append(_gif(stack, gif, episode, (picture, cameras, sizes, layout)))
-        images: Sequence[np.ndarray] = first
+            small = layout if layout.width <= GIF_WIDTH else _Layout(picture, cameras, [_shrunk(layout, place) for place in layout.places])
+            step = max(1, math.ceil(episode.fps / GIF_FPS - 1e-6))
+            samples = _samples(small, views, factors)
+            add.append((step, small, stack.enter_context(gif_writer(gif, samples, episode.fps / step))))
         for number in range(episode.length):
-            images = first if number == 0 else [next(reel) for reel in reels]
+            pictures = pictures if number == 0 else [next(reel) for reel in reels]
             for step, each, write in add:
                 if number % step == 0:
-                    write(each.frame(images, number))
+                    write(each.frame(pictures, number))
             if tick is not None:
                 tick(number + 1, episode.length)
 
 
-def _gif(
-    stack: ExitStack, path: Path, episode: Episode, film: tuple[EpisodePicture, Sequence[str], Sequence[tuple[int, int]], _Layout]
-) -> tuple[int, _Layout, Callable[[np.ndarray], None]]:
-    """Every how many frames, in which layout, and what takes them."""
-    picture, cameras, sizes, layout = film
-    if layout.width > GIF_WIDTH:
-        layout = _Layout(picture, cameras, sizes, [max(1, place.height * GIF_WIDTH // layout.width) for place in layout.places])
-    step = max(1, int(np.ceil(episode.fps / GIF_FPS - 1e-6)))
-    at = sample_frames(episode.length, GIF_SAMPLES)
-    shots = zip(*(episode.camera(camera)[np.array(at)] for camera in cameras), strict=True)
-    samples = np.stack([layout.frame(images, number).copy() for images, number in zip(shots, at, strict=True)])
-    return step, layout, stack.enter_context(gif_writer(path, samples, episode.fps / step))
-
-
-def _each(chunks: Iterator[UInt8[np.ndarray, "N H W 3"]]) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    for chunk in chunks:
-        yield from chunk
-
-
-def _heights(sizes: Sequence[tuple[int, int]], asked: int | None) -> list[int]:
-    """How high each camera is drawn: as asked; else a whole number of times its own, as near the tallest as that allows."""
+def _factors(sizes: Sequence[tuple[int, int]], asked: int | None) -> list[int]:
+    """How many times larger each camera is drawn: as near the tallest as whole numbers allow, and all again until words fit below."""
     if asked is not None:
-        return [asked] * len(sizes)
+        return [1] * len(sizes)
     tallest = max(height for height, _ in sizes)
     level = [tallest // height for height, _ in sizes]
     wide = sum(factor * width for factor, (_, width) in zip(level, sizes, strict=True))
-    factor = -(-NARROWEST // wide) if wide < NARROWEST else 1
-    return [factor * each * height for each, (height, _) in zip(level, sizes, strict=True)]
+    return [factor * max(1, math.ceil(NARROWEST / wide)) for factor in level]
+
+
+def _drawn(picture: UInt8[np.ndarray, "H2 W"], asked: int | None) -> tuple[int, int]:
+    """(height, width) a picture is drawn in: its own, or as high as asked."""
+    height, width = planes(picture)[0].shape
+    return (height, width) if asked is None else (_even(asked + 1), _even(round(asked / height * width) + 1))
+
+
+def _shrunk(layout: _Layout, place: _Place) -> tuple[int, int]:
+    share = GIF_WIDTH / layout.width
+    return max(2, _even(int(place.height * share))), max(2, _even(int(place.width * share)))
+
+
+def _samples(layout: _Layout, views: Sequence[Frames], factors: Sequence[int]) -> UInt8[np.ndarray, "N H2 W"]:
+    """Frames of a film spread over it."""
+    at = sample_frames(len(views[0]), GIF_SAMPLES)
+    larger = [view[np.array(at)].repeat(factor, axis=1).repeat(factor, axis=2) for view, factor in zip(views, factors, strict=True)]
+    return np.stack([layout.frame([to_i420(each) for each in images], at[i]).copy() for i, images in enumerate(zip(*larger, strict=True))])
+
+
+def _even(number: int) -> int:
+    return number - number % 2

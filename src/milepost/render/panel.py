@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from milepost.planes import planes, to_i420
 from milepost.plots import EpisodePicture
 from milepost.plots.episode import stage_runs, stage_track
 from milepost.plots.style import CURVE_STYLES, INK, ramp
@@ -19,13 +20,19 @@ from milepost.render import curves
 from milepost.render.text import Font, fit, fonts, height_of, lines, tile, width_of
 
 NOTHING = "\u2013"
+_CURSOR = (45, 128, 128)
+"""INK as planes."""
 SMALLEST, LARGEST = 12, 26
 """Pixels of the letters."""
 
 
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of a picture as `planes.py` has it: brightness (H, W), two colours (H / 2, W / 2)."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Words:
-    """A box of words that change from frame to frame; each is drawn once."""
+    """One of a few texts; each is drawn once. Grey, so it is brightness alone."""
 
     top: int
     left: int
@@ -34,38 +41,72 @@ class _Words:
     say: Callable[[int], str]
     drawn: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def draw(self, frame: int, out: UInt8[np.ndarray, "H W 3"]) -> None:
+    def draw(self, frame: int, out: Planes) -> None:
         words = self.say(frame)
         if words not in self.drawn:
-            if len(self.drawn) > 256:  # seconds never come twice
-                self.drawn.clear()
-            self.drawn[words] = tile(words, self.font, self.width)
+            self.drawn[words] = _bright(tile(words, self.font, self.width))
         box = self.drawn[words]
-        out[self.top : self.top + len(box), self.left : self.left + self.width] = box
+        out[0][self.top : self.top + len(box), self.left : self.left + self.width] = box
+
+
+@dataclass(frozen=True, eq=False)
+class _Number:
+    """A number that is another on every frame, put together from drawn digits: to set words costs as much as to code a small picture."""
+
+    top: int
+    right: int
+    font: Font
+    say: Callable[[int], str]
+    drawn: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def draw(self, frame: int, out: Planes) -> None:
+        left = self.right
+        for letter in reversed(self.say(frame)):
+            if letter not in self.drawn:
+                self.drawn[letter] = _bright(tile(letter, self.font, round(self.font.getlength(letter))))
+            box = self.drawn[letter]
+            left -= box.shape[1]
+            out[0][self.top : self.top + len(box), left : left + box.shape[1]] = box
 
 
 @dataclass(frozen=True, eq=False)
 class _Square:
-    """A square whose colour changes from frame to frame."""
+    """A square whose colour changes from frame to frame. Place and size are even: colours have half the pixels."""
 
     top: int
     left: int
     size: int
     colours: UInt8[np.ndarray, "T 3"]
 
-    def draw(self, frame: int, out: UInt8[np.ndarray, "H W 3"]) -> None:
-        out[self.top : self.top + self.size, self.left : self.left + self.size] = self.colours[frame]
+    def draw(self, frame: int, out: Planes) -> None:
+        for plane, value, each in zip(out, self.colours[frame], (1, 2, 2), strict=True):
+            top, left, size = self.top // each, self.left // each, self.size // each
+            plane[top : top + size, left : left + size] = value
+
+
+def _square(top: int, left: int, size: int, colours: UInt8[np.ndarray, "T 3"]) -> _Square:
+    blocks = to_i420(colours.repeat(2, axis=0)[None].repeat(2, axis=0))
+    bright, *half = planes(blocks)
+    return _Square(_even(top), _even(left), _even(size), np.stack([bright[0, ::2], *(each[0] for each in half)], axis=1))
+
+
+def _bright(grey: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
+    return np.round(16 + grey[..., 0] * (219 / 255)).astype(np.uint8)
+
+
+def _even(number: int) -> int:
+    return number - number % 2
 
 
 class Panel:
-    """`draw(frame, out)` paints what belongs to a frame into `out` (height, width, 3).
+    """`draw(frame, out)` paints what belongs to a frame into the planes of a picture (height, width), both even.
 
     captions: (left, width, name) of the cameras above, if there are several. tall: how high the pictures are; both sizes set the letters'.
     """
 
     def __init__(self, picture: EpisodePicture, width: int, tall: int, captions: Sequence[tuple[int, int, str]] = ()) -> None:
         (self._head,) = picture.heads.values()
-        self._picture, self._width, self._moving = picture, width, list[_Words | _Square]()
+        self._picture, self._width, self._moving = picture, width, list[_Words | _Number | _Square]()
         self._size = size = int(np.clip(min(width / 46, tall / 22), SMALLEST, LARGEST))
         letters = "".join([picture.title, *self._head.curves, *self._head.stage_names, *(name for *_, name in captions)])
         self._font, self._small = fonts(letters, (size, max(10, round(0.8 * size))))
@@ -80,26 +121,33 @@ class Panel:
         self._now()
         self._over_time()
         self._clock()
-        self._room(self._pad + (self._top + self._pad + tall) % 2)
-        self._still = np.concatenate(self._rows)
+        self._room(self._pad)
+        still = np.concatenate(self._rows)
+        done = still.copy()
+        done[slice(*self._span), self._left :][:, : self._played.shape[1]] = self._played
+        self._still, self._done = planes(to_i420(still)), planes(to_i420(done))
         self.height = self._top
 
-    def draw(self, frame: int, out: UInt8[np.ndarray, "H W 3"]) -> None:
+    def draw(self, frame: int, out: Planes) -> None:
         """Paint this frame's panel."""
-        out[:] = self._still
-        left, (top, stop) = self._left, self._span
-        now = curves.column_of(frame, self._played.shape[1], self._length)
-        out[top:stop, left : left + now] = self._played[:, :now]
-        out[top:stop, left + now : left + now + self._thick] = curves.rgb(INK)
-        for each in self._moving:
-            each.draw(frame, out)
+        left, thick = self._left, self._thick + self._thick % 2
+        now = left + _even(curves.column_of(frame, self._played.shape[1], self._length))
+        for place, (plane, still, done) in enumerate(zip(out, self._still, self._done, strict=True)):
+            each = 1 if place == 0 else 2
+            rows = slice(self._span[0] // each, self._span[1] // each)
+            plane[:] = still
+            plane[rows, left // each : now // each] = done[rows, left // each : now // each]
+            plane[rows, now // each : (now + thick) // each] = _CURSOR[place]
+        for moving in self._moving:
+            moving.draw(frame, out)
 
     @property
     def _length(self) -> int:
         return len(self._picture.seconds)
 
     def _room(self, height: int) -> np.ndarray:
-        """Paper for the next rows of the panel."""
+        """Paper for the next rows of the panel, an even number of them."""
+        height += height % 2
         self._rows.append(np.full((height, self._width, 3), 255, np.uint8))
         self._top += height
         return self._rows[-1]
@@ -110,15 +158,13 @@ class Panel:
         row = self._room(height_of(self._small))
         for left, width, name in captions:
             words = fit(name, self._small, width - self._pad)
-            box = tile(words, self._small, width_of(words, self._small))
-            start = left + (width - box.shape[1]) // 2
-            row[:, start : start + box.shape[1]] = box[:, : self._width - start]
+            _write(row, left + (width - width_of(words, self._small)) // 2, words, self._small)
 
     def _title(self) -> None:
         self._room(self._pad // 2)
         width = self._width - 2 * self._pad
         for line in lines(self._picture.title, self._font, width, 2):
-            self._room(height_of(self._font))[:, self._pad : self._pad + width] = tile(line, self._font, width)
+            _write(self._room(height_of(self._font)), self._pad, line, self._font)
 
     def _values(self) -> None:
         """Every curve's mark, name and value now, in as many lines as they need."""
@@ -129,28 +175,25 @@ class Panel:
         entries = [(name, curve, style["color"]) for (name, curve), style in known]
         if head.truth is not None:
             entries.append(("truth", head.truth, "#111111"))
-        mark, apart = round(1.1 * size), size // 2
+        mark, apart = _even(round(1.1 * size)), size // 2
         for place, (name, curve, colour) in enumerate(entries):
             words = fit(name, self._font, 0.45 * self._width)
             wide = mark + apart + width_of(words, self._font) + apart + box
             if at + wide > self._width - self._pad:
                 row, at = self._room(high), self._pad
-            top = self._top - high + (high - mark) // 2
+            top = self._top - len(row) + (high - mark) // 2
             if place == 0:
-                self._frame(row, (high - mark) // 2, at, mark, colour)
+                row[(high - mark) // 2 :][:mark, at : at + mark] = curves.rgb(colour)
                 colours = np.where(np.isnan(curve)[:, None], 255, ramp(curve)).astype(np.uint8)
-                self._moving.append(_Square(top + self._thick, at + self._thick, mark - 2 * self._thick, colours))
+                self._moving.append(_square(top + self._thick, at + self._thick, mark - 2 * self._thick, colours))
             else:
                 drawn = np.ones(mark, bool) if name != "truth" else np.arange(mark) % (mark // 2) < mark // 3
                 row[high // 2 - self._thick // 2 :][: self._thick, at : at + mark][:, drawn] = curves.rgb(colour)
             at += mark + apart
-            row[:, at : at + width_of(words, self._font)] = tile(words, self._font, width_of(words, self._font), colour)
-            at += width_of(words, self._font) + apart
-            self._moving.append(_Words(self._top - high, at, box, self._font, _value(curve)))
-            at += box + 2 * apart
-
-    def _frame(self, row: np.ndarray, top: int, left: int, size: int, colour: str) -> None:
-        row[top : top + size, left : left + size] = curves.rgb(colour)
+            at = _write(row, at, words, self._font, colour) + apart
+            at += box
+            self._moving.append(_Number(self._top - len(row), at, self._font, _value(curve)))
+            at += 2 * apart
 
     def _now(self) -> None:
         """The stage now, and the weight at the right."""
@@ -158,19 +201,19 @@ class Panel:
         if weight is None and not known:
             return
         high, size = height_of(self._font), self._size
-        self._room(high)
-        mark, apart = round(0.9 * size), size // 2
-        top, right = self._top - high, self._width - self._pad
+        row = self._room(high)
+        mark, apart = _even(round(0.9 * size)), size // 2
+        top, right = self._top - len(row), self._width - self._pad
         if weight is not None:
-            wide = width_of("weight 0.00", self._font)
-            right -= wide
-            self._moving.append(_Words(top, right, wide, self._font, _value(weight, "weight ")))
+            self._moving.append(_Number(top, right, self._font, _value(weight)))
+            right -= width_of("weight 0.00", self._font)
+            _write(row, right, "weight", self._font)
             right -= mark + apart
-            self._moving.append(_Square(top + (high - mark) // 2, right, mark, _weight_colours(weight)))
+            self._moving.append(_square(top + (high - mark) // 2, right, mark, _weight_colours(weight)))
         if known:
             left = self._pad + mark + apart
             names, wide = self._stage_names(right - apart - left), right - apart - left
-            self._moving.append(_Square(top + (high - mark) // 2, self._pad, mark, curves.stage_colours(self._stage)))
+            self._moving.append(_square(top + (high - mark) // 2, self._pad, mark, curves.stage_colours(self._stage)))
             self._moving.append(_Words(top, left, wide, self._font, lambda frame: names[self._stage[frame]]))
 
     def _stage_names(self, width: int) -> list[str]:
@@ -181,7 +224,7 @@ class Panel:
     def _over_time(self) -> None:
         """Curves, stages and weights over the episode: what is played, and what is not yet."""
         size, gap = self._size, max(2, self._pad // 3)
-        self._left = self._pad + width_of("0.5", self._small) + self._pad // 2
+        self._left = _even(self._pad + width_of("0.5", self._small) + self._pad // 2 + 1)
         width, high = self._width - self._left - self._pad, 6 * size
         self._room(self._pad)
         above = self._top
@@ -215,20 +258,25 @@ class Panel:
 
     def _clock(self) -> None:
         """Time at the left, the frame's number at the right."""
-        total = f" of {(self._length - 1) / self._picture.fps:.2f} s"
-        high = height_of(self._small)
-        self._room(high)
-        most = width_of(f"frame {self._length - 1}", self._small) + 2
-        long = width_of(f"{(self._length - 1) / self._picture.fps:.2f}{total}", self._small) + self._pad
-        left, right = self._left, self._width - self._pad - most
-        self._moving.append(
-            _Words(self._top - high, left, long, self._small, lambda frame: f"{frame / self._picture.fps:.2f}{total}"),
-        )
-        self._moving.append(_Words(self._top - high, right, most, self._small, lambda frame: f"frame {frame}"))
+        last, high, apart = (self._length - 1) / self._picture.fps, height_of(self._small), self._pad // 2
+        row = self._room(high)
+        at = self._left + width_of(f"{last:.2f}", self._small)
+        self._moving.append(_Number(self._top - len(row), at, self._small, lambda frame: f"{frame / self._picture.fps:.2f}"))
+        _write(row, at + apart, f"of {last:.2f} s", self._small)
+        right = self._width - self._pad
+        self._moving.append(_Number(self._top - len(row), right, self._small, str))
+        _write(row, right - width_of(f"frame {self._length - 1}", self._small) - 2, "frame", self._small)
 
 
-def _value(curve: Float[np.ndarray, "T"], before: str = "") -> Callable[[int], str]:
-    return lambda frame: f"{before}{NOTHING if np.isnan(curve[frame]) else f'{curve[frame]:.2f}'}"
+def _write(row: UInt8[np.ndarray, "H W 3"], left: int, words: str, font: Font, colour: str = INK) -> int:
+    """Words on a row of their height; returns where they end."""
+    box = tile(words, font, width_of(words, font), colour)
+    row[: len(box), left : left + box.shape[1]] = box[:, : max(0, row.shape[1] - left)]
+    return left + box.shape[1]
+
+
+def _value(curve: Float[np.ndarray, "T"]) -> Callable[[int], str]:
+    return lambda frame: NOTHING if np.isnan(curve[frame]) else f"{curve[frame]:.2f}"
 
 
 def _weight_colours(weight: Float[np.ndarray, "T"]) -> UInt8[np.ndarray, "T 3"]:
@@ -236,5 +284,7 @@ def _weight_colours(weight: Float[np.ndarray, "T"]) -> UInt8[np.ndarray, "T 3"]:
 
 
 def _stacked(parts: Sequence[np.ndarray], gap: int) -> UInt8[np.ndarray, "H W 3"]:
+    """One below the other, with paper between, and below if that makes the height even."""
     paper = np.full((gap, parts[0].shape[1], 3), 255, np.uint8)
-    return np.concatenate([part for each in parts for part in (paper, each)][1:])
+    whole = np.concatenate([part for each in parts for part in (paper, each)][1:])
+    return np.pad(whole, ((0, len(whole) % 2), (0, 0), (0, 0)), constant_values=255)
