@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,9 +58,14 @@ def wrap_by(text: str, fits: Callable[[str], bool]) -> list[str]:
             lines.append(word)
         while len(lines[-1]) > 1 and not fits(lines[-1]):
             long = lines.pop()
-            cut = max([n for n in range(1, len(long)) if fits(long[:n])], default=1)
+            cut = max(1, longest(long, fits))
             lines += [long[:cut], long[cut:]]
     return lines
+
+
+def longest(text: str, fits: Callable[[str], bool]) -> int:
+    """How many letters from the beginning fit; -1 if not even none do."""
+    return bisect.bisect_left(range(len(text) + 1), True, key=lambda n: not fits(text[:n])) - 1
 
 
 def quiet(ax: Axes) -> None:

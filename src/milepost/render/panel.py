@@ -177,7 +177,7 @@ class Panel:
             entries.append(("truth", head.truth, "#111111"))
         mark, apart = _even(round(1.1 * size)), size // 2
         for place, (name, curve, colour) in enumerate(entries):
-            words = fit(name, self._font, 0.45 * self._width)
+            words = fit(name, self._font, int(0.45 * self._width))
             wide = mark + apart + width_of(words, self._font) + apart + box
             if at + wide > self._width - self._pad:
                 row, at = self._room(high), self._pad

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from milepost.plots.style import INK, font_file, shortened, wrap_by
+from milepost.plots.style import INK, font_file, longest, shortened, wrap_by
 
 PAPER = "#FFFFFF"
 Font = ImageFont.FreeTypeFont
@@ -33,16 +33,16 @@ def height_of(font: Font) -> int:
     return round(1.35 * font.size)
 
 
-def fit(text: str, font: Font, width: float) -> str:
+def fit(text: str, font: Font, width: int) -> str:
     """The text if it is no wider than this, else its beginning and an ellipsis; "" if there is no room even for that."""
     text = plain(text)
     if width_of(text, font) <= width:
         return text
-    room = max((n for n in range(len(text)) if width_of(f"{text[:n]}\u2026", font) <= width), default=-1)
+    room = longest(text, lambda beginning: width_of(f"{beginning}\u2026", font) <= width)
     return f"{text[:room].rstrip()}\u2026" if room >= 0 else ""
 
 
-def lines(text: str, font: Font, width: float, most: int) -> list[str]:
+def lines(text: str, font: Font, width: int, most: int) -> list[str]:
     """At most that many lines no wider than this, the last one shortened if there is more."""
     wrapped = wrap_by(text[:1000], lambda line: width_of(line, font) <= width)
     return [fit(line, font, width) for line in shortened(wrapped, most)]
