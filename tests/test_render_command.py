@@ -212,8 +212,8 @@ def test_evaluate_tells_what_happens_in_the_curves(tmp_path: Path, capsys: pytes
     assert main(["evaluate", str(root)]) == 0
     words = " ".join(capsys.readouterr().out.split())
     assert "episodes with such events" in words
-    assert "success 2 - 1 (50 %) 1 (50 %) - - -" in words
-    assert "failure 1 1 (100 %) - - - 1 (100 %) -" in words
+    assert "success 2 - 50 % 50 % - - -" in words
+    assert "failure 1 100 % - - - 100 % -" in words
 
 
 def test_the_files_read_are_as_they_were(nails: Path, tmp_path: Path) -> None:

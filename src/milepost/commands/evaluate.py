@@ -92,7 +92,7 @@ def main(args: Args) -> int:
 
 
 def _event_table(scores: Sequence[EpisodeScore], events: Mapping[int, Sequence[Event]]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """(columns, rows): one row a kind of episode; in how many of its episodes each event occurs."""
+    """(columns, rows): one row a kind of episode; in how many of its episodes each event occurs at all."""
     groups: dict[str, list[int]] = {}
     for score in scores:
         success = {True: "success", False: "failure", None: "success unknown"}[score.success]
@@ -100,7 +100,7 @@ def _event_table(scores: Sequence[EpisodeScore], events: Mapping[int, Sequence[E
     rows = []
     for name, numbers in sorted(groups.items(), key=lambda group: (not group[0].startswith("success"), group[0])):
         counts = [sum(any(event.kind == kind for event in events[number]) for number in numbers) for kind in KINDS]
-        rows.append((name, len(numbers), *(f"{count} ({100 * count / len(numbers):.0f} %)" if count else "-" for count in counts)))
+        rows.append((name, len(numbers), *(f"{100 * count / len(numbers):.0f} %" if count else "-" for count in counts)))
     return ("", "episodes", *(kind.replace("_", " ") for kind in KINDS)), rows
 
 
