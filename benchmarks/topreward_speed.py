@@ -12,6 +12,7 @@ the network. Exits 1 if a log-probability differs by more than 1e-4.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -150,14 +151,15 @@ def compare(model: str, python: str, counts: list[int], rounds: int) -> list[dic
 def growth(rows: list[dict[str, Any]]) -> None:
     """How seconds grow with frames: a line, how far it is off, and what a square term would be."""
     x = np.array([row["frames"] for row in rows], np.float64)
-    for name in ("ours", "lerobot"):
-        y = np.array([row[name]["seconds"] for row in rows])
+    for name, clock in itertools.product(("ours", "lerobot"), ("seconds", "processor")):
+        y = np.array([row[name][clock] for row in rows])
         slope, start = np.polyfit(x, y, 1)
         left = slope * x + start - y
         off = ", ".join(f"{each:+.3f}" for each in left)
-        print(f"\n{name}: {1000 * slope:.2f} ms a frame {1000 * start:+.0f} ms, R^2 {1 - left.var() / y.var():.4f}, off by {off} s")
         bent, power = np.polyfit(x, y, 2), np.polyfit(np.log(x), np.log(y), 1)[0]
-        print(f"frames to the power {power:.2f}; with a square {1000 * bent[1]:.2f} ms a frame {1e6 * bent[0]:+.1f} us a frame squared")
+        print(f"\n{name}, {clock}: {1000 * slope:.2f} ms a frame {1000 * start:+.0f} ms, R^2 {1 - left.var() / y.var():.4f}")
+        print(f"off by {off} s; with a square term {1000 * bent[1]:.2f} ms a frame {1e6 * bent[0]:+.1f} us a frame squared")
+        print(f"frames to the power {power:.2f}")
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ VERBS = {
     "demo": "the whole journey on simulated demonstrations: simulate, train, label, weigh, report",
     "info": "what is in a dataset, and what is wrong with it",
     "simulate": "make a LeRobot dataset of simulated demonstrations whose true progress is known",
+    "annotate": "let a vision-language model divide episodes into named stages, check it, correct it",
     "train": "train a reward model on a dataset",
     "label": "write a model's progress for every frame of a dataset",
     "weigh": "turn progress into RA-BC sample weights, and say what they would do",

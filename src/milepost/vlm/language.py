@@ -78,6 +78,7 @@ class Networks:
         self.tower = whole.model.visual
         self.config = whole.config.text_config
         self.video: int = whole.config.video_token_id
+        self.image: int = whole.config.image_token_id
         self.layers = len(self.text.layers)
 
     @property
@@ -114,7 +115,7 @@ class Networks:
         ids = torch.tensor([i for piece in pieces for i in piece.ids], device=self.device)[None]
         places = torch.from_numpy(np.concatenate([piece.positions for piece in pieces], axis=1)).to(self.device)[:, None]
         hidden = self.text.embed_tokens(ids)
-        pictured = (ids == self.video)[0]
+        pictured = ((ids == self.video) | (ids == self.image))[0]
         if features is not None:
             hidden[0, pictured] = features[0].to(hidden.dtype)
         text = isinstance(cache, Appending) and not seen and not self.eager  # plain causal attention, which needs no mask
