@@ -29,7 +29,7 @@ HEAVY = {
     "safetensors": {"models", "embed", "vlm"},
     "transformers": {"embed", "vlm"},
     "av": {"planes", "video"},
-    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor"},
+    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor", "annotation"},
     "matplotlib": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console"},
@@ -43,7 +43,7 @@ HEAVY = {
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording", "render", "vlm"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
 }
 
 

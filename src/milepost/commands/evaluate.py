@@ -91,7 +91,7 @@ def main(args: Args) -> int:
     if args.json:
         found = {name: summary.to_dict() for name, summary in summaries.items()}
         found |= {"success": {name: asdict(line) for name, line in lines.items()}}
-        found |= {"events": {number: [asdict(event) for event in its] for number, its in happened.items()}}
+        found |= {"events": {str(number): [asdict(event) for event in its] for number, its in happened.items()}}
         say(json_module.dumps(_without_nan(found), allow_nan=False))
         return 0
     _warn_of_training_episodes(progress, dataset.name, {score.episode for score in next(iter(scores.values()))})
