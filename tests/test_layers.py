@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
-    {"windows", "stages", "weights", "metrics", "statistics"},
+    {"windows", "stages", "weights", "metrics", "events", "statistics"},
     {"video", "store", "parquet", "console", "processes", "success"},
-    {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking", "sample_weights"},
-    {"vlm", "annotation"},
+    {"hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights"},
+    {"vlm", "annotation", "render"},
     {"lerobot", "record", "models", "fit"},
     {"train", "labelling", "annotate", "sim", "report", "checks"},
     {"doctor", "model_card"},
@@ -28,7 +28,7 @@ HEAVY = {
     "torch": {"embed", "vlm", "models", "processes", "fit", "train", "sample_weights", "commands"},
     "safetensors": {"models", "embed", "vlm"},
     "transformers": {"embed", "vlm"},
-    "av": {"video"},
+    "av": {"planes", "video"},
     "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor", "annotation"},
     "matplotlib": {"plots", "report"},
     "jinja2": {"report"},
@@ -43,7 +43,7 @@ HEAVY = {
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
 }
 
 

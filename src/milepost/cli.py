@@ -20,6 +20,7 @@ VERBS = {
     "weigh": "turn progress into RA-BC sample weights, and say what they would do",
     "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
     "plot": "draw progress curves over the stages, with sample frames",
+    "render": "make films of episodes with the progress curve drawn in",
 }
 
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"

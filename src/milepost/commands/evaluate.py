@@ -15,6 +15,7 @@ from milepost.commands.evaluate_annotations import dataset_in, evaluate_annotati
 from milepost.commands.options import parse_episodes, progress_file, require_dataset
 from milepost.console import bars, say, table
 from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
+from milepost.events import KINDS, Event, find_events
 from milepost.lerobot import open_dataset
 from milepost.metrics import final
 from milepost.models import ElapsedModel
@@ -69,6 +70,7 @@ def main(args: Args) -> int:
     scores: dict[str, list[EpisodeScore]] = {path.stem.removesuffix("_progress"): [], "elapsed": []}
     sources, labelled, clock = set(), set(progress.episode_index.tolist()), ElapsedModel()
     ends: list[tuple[bool, dict[str, float]]] = []
+    happened: dict[int, list[Event]] = {}
     with bars() as bar:
         tick = bar("compare")
         for i in range(len(dataset)):
@@ -76,6 +78,7 @@ def main(args: Args) -> int:
             if episode.index in labelled:
                 sources.add(truth_of(episode, stages, args.head_mode).source)
                 curve = progress.progress(episode.index, episode.length, args.head_mode)
+                happened[episode.index] = find_events(curve.value, episode.fps)
                 for rows, one in zip(scores.values(), (curve, clock.predict(episode)), strict=True):
                     rows.append(score_episode(one, episode, stages, args.head_mode))
                 if episode.success is not None:
@@ -88,6 +91,7 @@ def main(args: Args) -> int:
     if args.json:
         found = {name: summary.to_dict() for name, summary in summaries.items()}
         found |= {"success": {name: asdict(line) for name, line in lines.items()}}
+        found |= {"events": {str(number): [asdict(event) for event in its] for number, its in happened.items()}}
         say(json_module.dumps(_without_nan(found), allow_nan=False))
         return 0
     _warn_of_training_episodes(progress, dataset.name, {score.episode for score in next(iter(scores.values()))})
@@ -95,9 +99,23 @@ def main(args: Args) -> int:
     table(f"{count} episodes against: {', '.join(sorted(sources))} (95 % intervals)", *summary_table(summaries))
     if next(iter(summaries.values())).failures:
         table("where failures end (final progress)", *failure_table(summaries))
+    table("episodes with such events", *_event_table(next(iter(scores.values())), happened))
     if lines:
         _show(lines)
     return 0
+
+
+def _event_table(scores: Sequence[EpisodeScore], events: Mapping[int, Sequence[Event]]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """(columns, rows): one row a kind of episode; in how many of its episodes each event occurs at all."""
+    groups: dict[str, list[int]] = {}
+    for score in scores:
+        success = {True: "success", False: "failure", None: "success unknown"}[score.success]
+        groups.setdefault(f"{success}, {score.kind}" if score.kind else success, []).append(score.episode)
+    rows = []
+    for name, numbers in sorted(groups.items(), key=lambda group: (not group[0].startswith("success"), group[0])):
+        counts = [sum(any(event.kind == kind for event in events[number]) for number in numbers) for kind in KINDS]
+        rows.append((name, len(numbers), *(f"{100 * count / len(numbers):.0f} %" if count else "-" for count in counts)))
+    return ("", "episodes", *(kind.replace("_", " ") for kind in KINDS)), rows
 
 
 def _without_nan(value: Any) -> Any:
