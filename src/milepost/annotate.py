@@ -39,6 +39,8 @@ FINAL = (401, 403, 404)
 """What a server says to every request alike: the run ends."""
 UNANSWERED = 5
 """Episodes in a row, at least, after which a server that gives no answer is given up."""
+AT_FIRST = 3
+"""As many, where it has not given any."""
 WARM = 0.7
 """Temperature of a repeat that has the same frames to look at, since the dataset has no others."""
 
@@ -99,7 +101,7 @@ def provenance(dataset: LeRobotDataset, model: Mapping[str, str], subtasks: Subt
     words = [question("task", subtasks, shown_frames(300, 30.0), look=asking.look, success=done) for done in (None, False)]
     said = "".join(each.before + each.after for each in words) + reask([Fault("gap", "")])
     return {
-        "dataset_fingerprint": dataset.fingerprint,
+        "dataset_footage": dataset.footage_fingerprint,
         **model,
         "stages": json.dumps(asdict(subtasks), ensure_ascii=False),
         "asking": json.dumps(asdict(asking)),
@@ -224,14 +226,15 @@ def annotate(
     """
     run = _Run(dataset, speaker, stages, stores, asking, workers)
     unanswered: dict[int, str] = {}
-    in_a_row = 0
+    in_a_row, answered = 0, False
     on_progress(0, len(todo))
     for done, (number, error) in enumerate(run.results(todo), start=1):
         on_progress(done, len(todo))
         in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
         if error is not None:
             unanswered[number] = str(error)
-        if in_a_row >= max(UNANSWERED, 2 * workers):
+        answered = answered or error is None
+        if in_a_row >= (max(UNANSWERED, 2 * workers) if answered else AT_FIRST):
             raise DataError(f"{in_a_row} episodes in a row got no answer, the last one: {error}. What was answered is kept") from error
     return dict(sorted(unanswered.items()))
 

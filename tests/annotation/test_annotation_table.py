@@ -56,7 +56,7 @@ def test_the_file_letter_by_letter(tmp_path, suffix, text):
 def test_a_boundary_in_seconds_in_frames_or_in_both(tmp_path):
     rows = ("0,sparse,reach,,1.02,0,", "0,sparse,move,1.0166,,,60", "0,sparse,finish,2.0,3.0,60,90")
     expected = (Segment("reach", 0, 31), Segment("move", 31, 60), Segment("finish", 60, 90))
-    with pytest.raises(DataError, match=r"line 3: 'move' starts at frame 30, before 'reach' \(line 2\) ends at 31"):
+    with pytest.raises(DataError, match=r"line 3: episode 0: 'move' starts at frame 30, before 'reach' \(line 2\) ends at 31"):
         read_file(edited(tmp_path / "a.csv", *rows), fps=FPS)
     path = edited(tmp_path / "a.csv", rows[0], rows[1].replace("1.0166", "1.0167"), rows[2])
     assert read_file(path, fps=FPS) == {0: {"sparse": expected}}

@@ -69,23 +69,27 @@ def read_file(
     """
     path = _known(Path(path))
     found: dict[tuple[int, str], list[tuple[int, Segment]]] = {}
+    faults: list[str] = []
     for line, row in _rows(path):
         try:
             number, head, segment = _segment(row, fps)
             _check(number, head, segment, lengths=lengths, names=names)
         except DataError as error:
-            raise DataError(f"{path}, line {line}: {error}") from error
+            faults.append(f"{path}, line {line}: {error}")
+            continue
         found.setdefault((number, head), []).append((line, segment))
     out: dict[int, dict[str, tuple[Segment, ...]]] = {}
     for (number, head), pairs in sorted(found.items(), key=lambda item: (item[0][0], HEADS.index(item[0][1]))):
         pairs.sort(key=lambda pair: (pair[1].start, pair[1].stop))
         for (line, before), (next_line, after) in pairwise(pairs):
             if after.start < before.stop:
-                raise DataError(
-                    f"{path}, line {next_line}: '{after.name}' starts at frame {after.start}, before '{before.name}' (line {line}) ends "
-                    f"at {before.stop}; {head} stages of an episode may not overlap"
+                faults.append(
+                    f"{path}, line {next_line}: episode {number}: '{after.name}' starts at frame {after.start}, before '{before.name}' "
+                    f"(line {line}) ends at {before.stop}; {head} stages of an episode may not overlap"
                 )
         out.setdefault(number, {})[head] = tuple(segment for _, segment in pairs)
+    if faults:
+        raise DataError("\n".join(faults))
     return out
 
 

@@ -106,7 +106,9 @@ def _ask(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
         facts, asking = args.model.facts(), args.asking.asking(dataset)
         kept = read_annotations(folder) if is_store(folder) and not args.restart else {}
         require_no_conflict(held, kept, lists, wanted=wanted, overwrite=args.overwrite)
-        stores = {head: _opened(args, folder / head, provenance(dataset, facts, lists[head], asking)) for head in lists}
+        there_first = sorted(lists, key=lambda head: not (folder / head).is_dir())  # refused by one, nothing is made for the other
+        opened = {head: _opened(args, folder / head, provenance(dataset, facts, lists[head], asking)) for head in there_first}
+        stores = {head: opened[head] for head in lists}
         todo = to_ask(stores, wanted, failed=args.retry_failed)
         unanswered = _asked(args, dataset, todo, lists=lists, stores=stores, asking=asking) if todo else {}
         answers = _answers(stores)
