@@ -1,9 +1,12 @@
 """RA-BC weights of a long progress file: seconds per million frames, against one pass of numpy over the same columns and a Python loop.
 
     python benchmarks/weights.py [--frames 10000000]
+    python benchmarks/weights.py --noise DATASET
 
 The floor is what any method must do: read three columns and write one (here: a difference, a standard deviation, a clip). The loop is
-the rule written frame by frame with dictionaries, timed on a hundredth of the frames.
+the rule written frame by frame with dictionaries, timed on a hundredth of the frames. `--noise`: what noise in the true progress of a
+simulated dataset costs, and what smoothing gives back. Good frames go at half of the usual pace or more, bad ones do not advance; contrast
+is the mean weight of the good less that of the bad.
 """
 
 from __future__ import annotations
@@ -12,8 +15,12 @@ import argparse
 import time
 
 import numpy as np
+import torch
 
-from milepost.weights import RabcConfig, weigh
+from milepost.lerobot import open_dataset
+from milepost.sample_weights import SampleWeights, WeightedSampler
+from milepost.weights import RabcConfig, deltas, weigh, weighted_mean
+from milepost.weights.rules import usual_pace
 
 
 def floor(value: np.ndarray) -> np.ndarray:
@@ -41,10 +48,72 @@ def seconds(work: object) -> float:
     return min(times)
 
 
+OPTIONS = {
+    "end rescale": {"end": "rescale"},
+    "ramp linear": {"ramp": "linear"},
+    "statistics task (8 tasks)": {"statistics": "task"},
+    "kappa-duration-s": {"kappa_duration_s": 20.0},
+    "kappa-quantile": {"kappa_quantile": 0.5},
+    "kappa-keep": {"kappa_keep": 0.5},
+    "kappa-pace": {"kappa_pace": 0.5},
+    "smooth 11": {"smooth": 11},
+    "rule awr": {"rule": "awr"},
+    "max-duration-s, min-final": {"max_duration_s": 9.0, "min_final": 0.2},
+    "rescale, linear, pace, task, smooth 11": {"end": "rescale", "ramp": "linear", "kappa_pace": 0.5, "statistics": "task", "smooth": 11},
+}
+
+
+def lookups(count: int) -> None:
+    """What a training step pays."""
+    weights = SampleWeights(np.arange(count), np.random.default_rng(0).random(count, dtype=np.float32))
+    print("\n| a training step, batch of 256 | us |\n|---|---|")
+    index, loss = torch.randint(0, count, (256,)), torch.rand(256)
+    for name, work in {
+        "weights[index]": lambda: weights[index],
+        "weights[index] and weighted_mean": lambda: weighted_mean(loss, weights[index]),
+        "mean, for comparison": lambda: loss.mean(),
+        "LeRobot's interface, with the numbers to log": lambda: weights.compute_batch_weights({"index": index}),
+    }.items():
+        print(f"| {name} | {seconds(lambda w=work: [w() for _ in range(1000)]) * 1000:.0f} |")
+    drawn = seconds(lambda: list(WeightedSampler(weights.weight, 100_000)))
+    print(f"| a frame drawn by weight (of {count:,}) | {drawn * 10:.2f} |")
+
+
+def noise(path: str) -> None:
+    dataset = open_dataset(path)
+    episodes = list(dataset)
+    index = np.concatenate([np.arange(e.row, e.row + e.length) for e in episodes])
+    number = np.repeat([e.index for e in episodes], [e.length for e in episodes])
+    task = np.repeat([dataset.tasks.index(e.task) for e in episodes], [e.length for e in episodes])
+    truth = np.concatenate([e.columns["truth.progress"].reshape(-1) for e in episodes]).astype(np.float32)
+    delta, pace = deltas(index, number, truth, 10, "rescale"), np.zeros(len(truth))
+    for each in np.unique(task):
+        pace[task == each] = usual_pace(delta[task == each], truth[task == each])
+    good, bad = delta >= 0.5 * pace, delta <= 0.05 * pace
+    rng = np.random.default_rng(0)
+    levels = (0.0, 0.03, 0.1, 0.2)
+    curves = [(truth + rng.normal(0, level, len(truth))).astype(np.float32) for level in levels]
+    print(f"{len(truth)} frames, {good.mean():.0%} good, {bad.mean():.0%} bad; a chunk of 10 frames\n")
+    print(f"| | {' | '.join(f'noise {level:g}' for level in levels)} |\n|---|{'---|' * len(levels)}")
+    paced = {"end": "rescale", "ramp": "linear", "kappa_pace": 0.5, "statistics": "task"}
+    for name, options in {"LeRobot's rule, kappa 0.06": {"kappa": 0.06}, "rescale, linear, pace, task": paced}.items():
+        for window in (0, 5, 9, 11, 15, 21):
+            cells = []
+            for curve in curves:
+                weight = weigh(index, number, curve, config=RabcConfig(10, smooth=window, **options), task=task).weight
+                cells.append(f"{weight[good].mean():.2f} - {weight[bad].mean():.2f} = {weight[good].mean() - weight[bad].mean():.2f}")
+            print(f"| {name}{f', smooth {window}' if window else ''} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=10_000_000)
-    count = parser.parse_args().frames
+    parser.add_argument("--noise", metavar="DATASET")
+    arguments = parser.parse_args()
+    if arguments.noise:
+        noise(arguments.noise)
+        return
+    count = arguments.frames
     index = np.arange(count)
     episode = index // 300
     value = np.random.default_rng(0).random(count, dtype=np.float32)
@@ -58,9 +127,14 @@ def main() -> None:
         ("floor: the arithmetic alone", seconds(lambda: floor(value))),
         ("frame by frame, with dictionaries", seconds(lambda: loop(index[few], episode[few], value[few], 50)) * 100),
     ]
+    task = episode % 8
+    for name, options in OPTIONS.items():
+        config = RabcConfig(**options)
+        rows.append((name, seconds(lambda c=config: weigh(index, episode, value, config=c, task=task, fps=30.0))))
     print(f"| {count:,} frames | s | s per million | ratio |\n|---|---|---|---|")
     for name, took in rows:
         print(f"| {name} | {took:.2f} | {took / count * 1e6:.3f} | {took / ours:.2f} |")
+    lookups(count)
 
 
 if __name__ == "__main__":

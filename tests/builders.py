@@ -73,6 +73,7 @@ def build_dataset(
     fps: int = 20,
     state: int = 3,
     per_file: int = 2,
+    size: tuple[int, int] = (64, 80),
 ) -> Built:
     """A v3.0 or v2.1 dataset. cameras: key -> "libx264", "libx265", "libsvtav1", "png" (in parquet) or "file" (named by parquet).
 
@@ -80,15 +81,16 @@ def build_dataset(
     """
     cameras = {TOP: "libx264"} if cameras is None else cameras
     images: dict[tuple[str, int], np.ndarray] = {}
+    height, width = size
     spans: dict[tuple[str, int], dict[str, Any]] = {}
     for order, (camera, codec) in enumerate(cameras.items()):
         if codec in ("png", "file"):
-            images |= {(camera, e): np.stack([*moving(n, seed=10 * order + e)]) for e, n in enumerate(lengths)}
+            images |= {(camera, e): np.stack([*moving(n, seed=10 * order + e, height=height, width=width)]) for e, n in enumerate(lengths)}
         else:
             group = 1 if version == "v2.1" or order else per_file
-            _videos(root, camera, version=version, codec=codec, lengths=lengths, fps=fps, group=group, found=(images, spans))
+            _videos(root, camera, version=version, codec=codec, lengths=lengths, fps=fps, group=group, size=size, found=(images, spans))
     tables = _rows(root, cameras, images, lengths=lengths, fps=fps, state=state)
-    _write_info(root, version, cameras, lengths=lengths, fps=fps, state=state)
+    _write_info(root, version, cameras, lengths=lengths, fps=fps, state=state, size=size)
     if version == "v2.1":
         _write_v21(root, tables, lengths)
     else:
@@ -118,14 +120,23 @@ def edit_info(root: Path, **changes: Any) -> None:
 
 
 def _videos(
-    root: Path, camera: str, *, version: str, codec: str, lengths: Sequence[int], fps: int, group: int, found: tuple[dict, dict]
+    root: Path,
+    camera: str,
+    *,
+    version: str,
+    codec: str,
+    lengths: Sequence[int],
+    fps: int,
+    group: int,
+    size: tuple[int, int],
+    found: tuple[dict, dict],
 ) -> None:
     images, spans = found
     for file in range(0, len(lengths), group):
         parts = []
         for e in range(file, min(file + group, len(lengths))):
             parts.append(root / f"part-{e}.mp4")
-            encode_video(parts[-1], moving(lengths[e], seed=e), fps, codec=codec)
+            encode_video(parts[-1], moving(lengths[e], seed=e, height=size[0], width=size[1]), fps, codec=codec)
             images[camera, e] = plain_decode(parts[-1])
         place = {"chunk_index": 0, "file_index": file // group}
         name = VIDEO_V21.format(episode_chunk=0, video_key=camera, episode_index=file)
@@ -172,10 +183,12 @@ def _cells(root: Path, camera: str, episode: int, images: np.ndarray, kind: str)
     return pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 
-def _write_info(root: Path, version: str, cameras: Mapping[str, str], *, lengths: Sequence[int], fps: int, state: int) -> None:
+def _write_info(
+    root: Path, version: str, cameras: Mapping[str, str], *, lengths: Sequence[int], fps: int, state: int, size: tuple[int, int]
+) -> None:
     visual = {key: "image" if kind in ("png", "file") else "video" for key, kind in cameras.items()}
     names = ["height", "width", "channels"]
-    features: dict[str, Any] = {key: {"dtype": dtype, "shape": [64, 80, 3], "names": names} for key, dtype in visual.items()}
+    features: dict[str, Any] = {key: {"dtype": dtype, "shape": [*size, 3], "names": names} for key, dtype in visual.items()}
     if state:
         features["observation.state"] = {"dtype": "float32", "shape": [state], "names": None}
     features |= {"action": {"dtype": "float32", "shape": [2]}, "next.success": {"dtype": "bool", "shape": [1]}}

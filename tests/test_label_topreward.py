@@ -19,7 +19,7 @@ from milepost.commands.topreward_options import size_in_bytes
 from milepost.labelling import label
 from milepost.lerobot import open_dataset
 from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
-from milepost.store import read_progress
+from milepost.store import ProgressStore, read_progress
 from milepost.types import Episode, Progress, UnreadableError
 from models.test_contract import VLM, tiny_topreward, tiny_vlm
 from qwen_server import QwenModel
@@ -126,13 +126,14 @@ def test_success_is_counted_where_a_threshold_is_given(dataset: Path, output: Pa
 
 def test_a_server_is_asked_the_same(dataset: Path, output: Path) -> None:  # noqa: F811
     """A real Qwen3-VL behind HTTP: true log-probabilities where it lists them, a bound where it does not; faults cost nothing but time."""
-    model = QwenModel(tiny_vlm().networks.model, tiny_vlm()._tokenizer, tiny_vlm().pictures)
+    model = QwenModel(tiny_vlm().networks.model, tiny_vlm().tokenizer, tiny_vlm().pictures)
     given = ("label", dataset, "--model", "topreward", "--vlm-name", "tiny", "--num-prefixes", 3, "--episodes", "0,4")
     faults = {5: Fault(status=429, headers={"Retry-After": "0"}), 6: Fault(status=500)}
     with chat_server(model=model, max_logprobs=20, script=lambda number, body: faults.get(number)) as server:
         run = milepost(*given, "--base-url", server.url, "--output-path", output, "--price-per-million", 1.0, 2.0)
     assert "2 retries" in run.stderr
     assert "cost" in run.stderr
+    assert "did not list the answer" in run.stderr
     table = read_progress(output)
     raw, bound = table.raws["logprob"], table.raws.get("logprob_bound")
     asked = ~np.isnan(raw) if bound is None else ~np.isnan(bound)
@@ -160,6 +161,9 @@ def test_a_server_is_asked_the_same(dataset: Path, output: Path) -> None:  # noq
         (("--vlm-name", "/nowhere/vlm"), "no such folder"),
         (("--vlm-name", "Qwen/Qwen3-VL-8B-Instruct"), "hf download Qwen/Qwen3-VL-8B-Instruct"),
         (("--base-url", "localhost:8000"), "http or https"),
+        (("--concurrency", 3), "means nothing without --base-url"),
+        (("--max-memory", "1GB", "--base-url", "http://127.0.0.1:9/v1"), "means nothing with --base-url"),
+        (("--device", "banana"), "banana"),
         (("--protocol", "lerobot", "--base-url", "http://127.0.0.1:9/v1"), "protocol='milepost'"),
     ],
 )
@@ -214,3 +218,37 @@ def test_the_next_pictures_are_read_meanwhile(tmp_path: Path) -> None:
     assert unread == [2]
     assert {int(n): float(table.curve()[table.episode_index == n][0]) for n in (0, 1, 3)} == {0: 0.0, 1: 0.25, 3: 0.75}
     assert np.isnan(table.curve()[table.episode_index == 2]).all()
+
+
+def test_a_finished_file_is_not_made_again_and_an_unfinished_run_not_thrown_away(dataset: Path, output: Path) -> None:  # noqa: F811
+    given = ("label", dataset, *TOPREWARD, "--output-path", output)
+    assert milepost(*given).returncode == 0
+    before = output.stat().st_mtime_ns
+    run = milepost(*given)
+    assert run.returncode == 0
+    assert "nothing to do" in run.stderr
+    assert output.stat().st_mtime_ns == before
+    store = ProgressStore(output, {**read_provenance(output), "settings": said_text(output, {"num_prefixes": 4})})
+    store.add(Progress(0, np.zeros(148, np.float32)), 0)
+    output.unlink()
+    assert_refused(milepost(*given), "--num-prefixes", "unfinished", "--overwrite")
+    assert store.has(0)
+    assert milepost(*given, "--overwrite").returncode == 0
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    return {key.removeprefix("milepost."): value for key, value in read_progress(path).metadata.items() if key.startswith("milepost.")}
+
+
+def said_text(path: Path, changes: dict) -> str:
+    return json.dumps(said(path, "settings") | changes, sort_keys=True)
+
+
+def test_an_episode_too_long_is_left_unknown_and_the_others_labelled(dataset: Path, output: Path) -> None:  # noqa: F811
+    run = milepost("label", dataset, *TOPREWARD, "--max-input-length", 190, "--output-path", output)
+    assert run.returncode == 1
+    assert "max_input_length allows 190" in run.stderr
+    table = read_progress(output)
+    unknown = {int(number) for number in table.episode_index[np.isnan(table.curve())]}
+    assert unknown
+    assert unknown < set(range(6))

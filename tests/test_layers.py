@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
-    {"windows", "stages", "weights", "metrics", "statistics"},
+    {"windows", "stages", "weights", "metrics", "events", "statistics"},
     {"video", "store", "parquet", "console", "processes", "success"},
-    {"hub", "metadata", "recording", "embed", "plots", "evaluate", "tracking", "sample_weights"},
-    {"vlm"},
+    {"hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights"},
+    {"vlm", "annotation", "render"},
     {"lerobot", "record", "models", "fit", "policy"},
-    {"train", "labelling", "sim", "report", "checks"},
+    {"train", "labelling", "annotate", "sim", "report", "checks"},
     {"doctor", "model_card", "compare"},
     {"demo"},
     {"commands"},
@@ -28,8 +28,8 @@ HEAVY = {
     "torch": {"embed", "vlm", "models", "processes", "fit", "policy", "train", "sample_weights", "commands"},
     "safetensors": {"models", "embed", "vlm", "policy"},
     "transformers": {"embed", "vlm"},
-    "av": {"video"},
-    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor"},
+    "av": {"planes", "video"},
+    "pyarrow": {"store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor", "annotation"},
     "matplotlib": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console"},
@@ -39,10 +39,11 @@ HEAVY = {
     "gymnasium": {"sim"},
     "huggingface_hub": {"hub"},
     "httpx2": {"vlm"},
+    "pydantic": {"annotation"},
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm"},
+    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
 }
 
 

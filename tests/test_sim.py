@@ -19,6 +19,7 @@ from milepost.types import DataError, Segment
 
 pytest.importorskip("metaworld", reason="simulation needs the extra 'sim'")
 
+from milepost.annotation.sources import read_annotations, read_truth
 from milepost.sim import (
     CAMERAS,
     FAILURES,
@@ -333,6 +334,12 @@ def test_a_dataset_is_whole(dataset: Path) -> None:
     shares = json.loads((dataset / "meta/temporal_proportions_sparse.json").read_text())
     assert tuple(shares.values()) == pytest.approx(proportions(annotated, tuple(shares)).shares)
     assert not dataset.with_name("one.partial").exists()
+
+
+def test_the_truth_of_every_frame_gives_the_same_segments(dataset: Path) -> None:
+    truth = read_truth(dataset)
+    assert len(truth) == 4
+    assert truth == read_annotations(dataset) == read_truth(dataset, STAGES)
 
 
 def test_an_interrupted_dataset_goes_on_and_comes_out_the_same(dataset: Path, tmp_path: Path) -> None:

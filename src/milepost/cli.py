@@ -14,12 +14,14 @@ VERBS = {
     "demo": "the whole journey on simulated demonstrations: simulate, train, label, weigh, report",
     "info": "what is in a dataset, and what is wrong with it",
     "simulate": "make a LeRobot dataset of simulated demonstrations whose true progress is known",
+    "annotate": "let a vision-language model divide episodes into named stages, check it, correct it",
     "train": "train a reward model on a dataset",
     "label": "write a model's progress for every frame of a dataset",
     "weigh": "turn progress into RA-BC sample weights, and say what they would do",
     "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
     "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
     "plot": "draw progress curves over the stages, with sample frames",
+    "render": "make films of episodes with the progress curve drawn in",
 }
 
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"

@@ -1,12 +1,14 @@
 """Where the files of a dataset or model are: a local folder, or a Hub repository of which only the files asked for are downloaded.
 
-Nothing is ever written here but the Hub's own cache, and nothing uploaded but a model whose repository was named. The only module that
-imports huggingface_hub, and only when it is needed.
+Nothing is ever written here but the Hub's own cache, and nothing uploaded but a model or annotations whose repository was named. The only
+module that imports huggingface_hub, and only when it is needed.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,6 +90,36 @@ def upload_model(folder: Path, repo: str, *, private: bool) -> str:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"the model could not be uploaded to '{repo}': {reason}") from error
     return str(address)
+
+
+def require_same_dataset(root: Path, repo: str) -> None:
+    """DataError unless the Hub dataset `owner/name` is there and is this folder's: as many episodes and frames, at one rate."""
+    require_repository(repo)
+    ours, theirs = (
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (root / "meta/info.json", Path(_fetch("hf_hub_download", repo, None, filename="meta/info.json")))
+    )
+    facts = ("codebase_version", "total_episodes", "total_frames", "fps")
+    if other := [name for name in facts if ours.get(name) != theirs.get(name)]:
+        said = ", ".join(f"{name} {theirs.get(name)} there, {ours.get(name)} here" for name in other)
+        raise DataError(f"the Hub dataset '{repo}' is another one ({said}); annotations go only into a copy of the same dataset")
+
+
+def upload_dataset_files(root: Path, repo: str, patterns: Sequence[str]) -> str:
+    """Upload the files of a dataset folder that match to the Hub dataset `owner/name`, in one commit; returns its address.
+
+    The repository must hold the same dataset already, see `require_same_dataset`: what is not uploaded here stays. DataError if refused.
+    """
+    require_same_dataset(root, repo)
+    import huggingface_hub
+
+    settings: dict[str, Any] = {"repo_type": "dataset", "commit_message": "Subtask annotations"}
+    try:
+        huggingface_hub.upload_folder(repo_id=repo, folder_path=root, allow_patterns=list(patterns), **settings)
+    except _failures() as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"the annotations could not be uploaded to '{repo}': {reason}") from error
+    return f"https://huggingface.co/datasets/{repo}"
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -95,9 +95,22 @@ class LeRobotDataset:
         about = {"fps": meta.fps, "features": meta.features, "episodes": records, "files": self._files.commit or self._contents()}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _contents(self) -> list[tuple[str, int, str]]:
+    @cached_property
+    def footage_fingerprint(self) -> str:
+        """As `fingerprint`, but not over the tables of frames, which annotating may add a column to. Pictures kept in them do not count."""
+        records = [(record.index, record.length, list(record.tasks)) for record in self._meta.episodes.values()]
+        about = {
+            "fps": self.fps,
+            "cameras": list(self._meta.cameras),
+            "episodes": records,
+            "files": self._files.commit or self._contents(False),
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _contents(self, tables: bool = True) -> list[tuple[str, int, str]]:
         records = self._meta.episodes.values()
-        names = {record.data for record in records} | {span.path for record in records for span in record.videos.values()}
+        names = {span.path for record in records for span in record.videos.values()}
+        names |= {record.data for record in records} if tables else set()
         paths = {name: self._files.path(name) for name in sorted(names)}
         return [(name, *_sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
 

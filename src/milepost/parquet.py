@@ -6,6 +6,7 @@ A reader holds the row groups of one episode at most, so going through a dataset
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,22 @@ def guarded(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"parquet file {path} is damaged or truncated ({error}); copy or download it again") from error
+
+
+def numbered_words(kind: str, words: Sequence[str]) -> pa.Table:
+    """LeRobot's tables of words (`task` in meta/tasks.parquet): `{kind}_index` and `{kind}`, with the notes that make pandas take the
+    words for the index."""
+    described = [{"name": f"{kind}_index", "pandas_type": "int64", "numpy_type": "int64"}]
+    described.append({"name": kind, "pandas_type": "unicode", "numpy_type": "object"})
+    pandas = {
+        "index_columns": [kind],
+        "column_indexes": [{"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": None}],
+        "columns": [{**column, "field_name": column["name"], "metadata": None} for column in described],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.3.3",
+    }
+    table = pa.table({f"{kind}_index": pa.array(range(len(words)), pa.int64()), kind: pa.array(words, pa.string())})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
 class RowReader:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Shaped, UInt8
 
+from milepost.parquet import numbered_words
 from milepost.recording import DEFAULTS, HEADS, Recording
 from milepost.statistics import ImageCounter, Stats, column_stats, merge
 from milepost.types import DataError, Segment
@@ -405,15 +406,5 @@ def _fact_columns(episodes: Sequence[_Encoded]) -> dict[str, pa.Array]:
 
 
 def _write_tasks(part: Path, tasks: Sequence[str]) -> None:
-    """`meta/tasks.parquet` with the metadata that makes pandas take the task strings for the index."""
-    described = [{"name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}]
-    described.append({"name": "task", "pandas_type": "unicode", "numpy_type": "object"})
-    pandas = {
-        "index_columns": ["task"],
-        "column_indexes": [{"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": None}],
-        "columns": [{**column, "field_name": column["name"], "metadata": None} for column in described],
-        "creator": {"library": "pyarrow", "version": pa.__version__},
-        "pandas_version": "2.3.3",
-    }
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
-    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), part / "meta/tasks.parquet", compression="snappy")
+    """`meta/tasks.parquet`."""
+    pq.write_table(numbered_words("task", tasks), part / "meta/tasks.parquet", compression="snappy")

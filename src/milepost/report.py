@@ -54,8 +54,9 @@ def picture(
     camera: str | None = None,
     *,
     weight: np.ndarray | None = None,
+    sampled: bool = True,
 ) -> EpisodePicture:
-    """Everything an episode's figure shows; reads the sample frames. `readings`: head -> model's name -> what it says."""
+    """Everything an episode's figure shows; reads the sample frames, if wanted. `readings`: head -> model's name -> what it says."""
     at = _sampled(episode, [one for models in readings.values() for one in models.values()])
     camera = camera or next(iter(episode.cameras), None)
     success = {True: "success", False: "failure", None: ""}[episode.success]
@@ -65,7 +66,7 @@ def picture(
         fps=episode.fps,
         heads={head: _head(episode, models, stages.get(head), head) for head, models in readings.items()},
         weight=weight,
-        frames=episode.camera(camera)[np.array(at)] if camera else None,
+        frames=episode.camera(camera)[np.array(at)] if camera and sampled else None,
         frames_at=at,
     )
 

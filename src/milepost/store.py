@@ -165,6 +165,13 @@ def progress_table(progress: Progress, row: int) -> pa.Table:
     return pa.table(columns)
 
 
+def unfinished(path: Path) -> dict[str, str]:
+    """The provenance of an unfinished run that has done at least an episode of the progress file at `path`; empty if there is none."""
+    folder = path.with_name(f"{path.name}.partial")
+    mark = folder / "provenance.json"
+    return dict(json.loads(mark.read_text())) if mark.is_file() and any(folder.glob("episode-*.parquet")) else {}
+
+
 class ProgressStore:
     """A progress file in the making: each episode lands on disk as it is done, `finish` joins them. Interrupted work is found again.
 

@@ -21,7 +21,7 @@ class DataError(ValueError):
 
 
 class UnreadableError(DataError):
-    """Pictures of one episode cannot be read: a file is missing, damaged or too short. Other episodes may be fine."""
+    """One episode cannot be used: its pictures are missing, damaged or too short, or it is too long for the model. Others may be fine."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 The frame of a row is the one whose presentation time is nearest to the row's own (`from_timestamp` + row time); further off than
 half a frame is an error, never a neighbour's picture. Pixels are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit.
-Also writes, joins (without re-encoding) and probes mp4 files as LeRobot datasets hold them. The only module that imports PyAV.
+Also writes, joins (without re-encoding) and probes mp4 files as LeRobot datasets hold them. Films to look at are `film.py`'s.
 """
 
 from __future__ import annotations
@@ -88,19 +88,27 @@ class VideoFrames:
             for start in range(0, len(self), size):
                 yield _batch(images, min(size, len(self) - start))
 
+    def decoded(self) -> Generator[av.VideoFrame, None, None]:
+        """Every frame once, in order, as the decoder gives it."""
+        yield from self._decoded(np.arange(len(self)))
+
     def _file(self) -> Path:
         return self.path() if callable(self.path) else self.path
 
     def _images(self, wanted: Int[np.ndarray, "N"]) -> Generator[np.ndarray, None, None]:
         """The (H, W, 3) images of these ascending frame numbers."""
-        path = self._file()
         converter = VideoReformatter()  # one for all frames: building its tables costs more than converting a small frame
+        with closing(self._decoded(wanted)) as frames:
+            for frame in frames:
+                yield converter.reformat(frame, format="rgb24").to_ndarray()
+
+    def _decoded(self, wanted: Int[np.ndarray, "N"]) -> Generator[av.VideoFrame, None, None]:
+        path = self._file()
         with _open(path) as (container, stream):
             if len(wanted) >= _WORTH_THREADS:
                 stream.thread_type = "AUTO"
             for run in self._runs(self.times[wanted], container, stream, path):
-                for frame in self._nearest(_decode_from(container, stream, path, time=float(run[0])), run, path):
-                    yield converter.reformat(frame, format="rgb24").to_ndarray()
+                yield from self._nearest(_decode_from(container, stream, path, time=float(run[0])), run, path)
 
     def _runs(self, times: Float[np.ndarray, "N"], container: Any, stream: Any, path: Path) -> list[np.ndarray]:
         """The times, cut where seeking to the next one saves decoding enough frames in between."""
@@ -176,8 +184,8 @@ def encode_video(
     if first is None:
         raise DataError(f"video {path}: there are no frames to write")
     count = 0
-    with _written(path) as container:
-        stream = _encoder(container, path, first.shape, codec=codec, fps=fps)
+    with written(path) as container:
+        stream = add_encoder(container, path, first.shape, codec=codec, fps=fps, options=_ENCODERS[codec])
         for image in itertools.chain([first], frames):
             if image.shape != first.shape or image.dtype != np.uint8:
                 raise DataError(f"video {path}: frame {count} is {image.dtype} {image.shape}, expected uint8 {first.shape} like the first")
@@ -196,7 +204,7 @@ def concat_videos(paths: Sequence[Path], out: Path) -> list[tuple[float, float]]
     if not paths:
         raise DataError(f"video {out}: there are no parts to join")
     spans: list[tuple[float, float]] = []
-    with _open(paths[0]) as (_, template), _written(out) as container:
+    with _open(paths[0]) as (_, template), written(out) as container:
         stream = container.add_stream_from_template(template, opaque=True)
         frames = 0
         delays = [_reorder_delay(paths[0], path, template) for path in paths]
@@ -282,12 +290,12 @@ def _at(time: float | None) -> str:
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[Any]:
-    """An mp4 to write into that appears under its name only when complete."""
+def written(path: Path, form: str = "mp4", options: dict[str, str] | None = None) -> Iterator[Any]:
+    """A file to write into that appears under its name only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with av.open(str(temporary), "w", format="mp4") as container:
+        with av.open(str(temporary), "w", format=form, options=options or {}) as container:
             yield container
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -298,11 +306,12 @@ def _written(path: Path) -> Iterator[Any]:
         temporary.unlink(missing_ok=True)
 
 
-def _encoder(container: Any, path: Path, shape: tuple[int, ...], *, codec: str, fps: float | int) -> Any:
+def add_encoder(container: Any, path: Path, shape: tuple[int, ...], *, codec: str, fps: float | int, options: dict[str, str]) -> Any:
+    """A video stream in yuv420p. DataError for a shape that is not (even H, even W, 3)."""
     if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
         raise DataError(f"video {path}: frames must be (H, W, 3) with even H and W, got {shape}")
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints twenty lines a video to stderr and knows no other way to be quiet
-    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=dict(_ENCODERS[codec]))
+    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=dict(options))
     stream.height, stream.width = shape[:2]
     stream.pix_fmt = "yuv420p"
     return stream

@@ -260,7 +260,7 @@ def test_lerobots_config_is_read_and_written(tmp_path) -> None:
     assert {name: value for name, value in written.items() if name != "tags"} == {
         name: value for name, value in LEROBOTS.items() if name != "tags"
     } | {"attn_implementation": None}
-    with pytest.raises(DataError, match="LeRobot knows protocol='lerobot' alone"):
+    with pytest.raises(DataError, match="LeRobot knows no protocol='milepost'"):
         TOPRewardModel(TOPRewardConfig()).save_pretrained(tmp_path, format="lerobot")
 
 
@@ -345,7 +345,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path) -> None:
     with pytest.raises(DataError, match="preprocessor"):
         tiny_topreward().compute_reward({"observation.images.top": CLIPS["wide"][None]})
     short = TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), max_input_length=60))
-    with pytest.raises(DataError, match=r"episode 3: .* the model reads 60"):
+    with pytest.raises(DataError, match=r"episode 3: .* max_input_length allows 60"):
         short.predict(episode)
     with pytest.raises(DataError, match="hf download"):
         _ = TOPRewardModel(TOPRewardConfig(vlm_name=str(tmp_path))).engine
@@ -360,7 +360,7 @@ def test_streams_that_are_refused() -> None:
         model.step(CLIPS["wide"][0])
     with pytest.raises(DataError, match="needs the task"):
         model.reset("")
-    with pytest.raises(DataError, match="needs rule='milepost'"):
+    with pytest.raises(DataError, match="protocol='milepost'"):
         tiny_topreward(protocol="lerobot").reset("push")
     model.reset("push")
     first = model.step(CLIPS["wide"][0])
@@ -370,6 +370,30 @@ def test_streams_that_are_refused() -> None:
         model.step(CLIPS["square"][0])
     assert first.fresh
     assert model.step(np.moveaxis(CLIPS["wide"][1], -1, 0)).fresh  # channels first, and after two refusals still the second frame
+
+
+def test_what_a_stranger_tried() -> None:
+    """A forgotten list, two frames for one, marks in the prompt, a device that is not there, a reward through the postprocessor."""
+    clip = CLIPS["wide"]
+    model = tiny_topreward()
+    whole = model.compute_reward({FRAMES: [clip], TASK: ["a"]})
+    np.testing.assert_array_equal(model.compute_reward({FRAMES: clip, TASK: ["a"]}), whole)
+    half = torch.from_numpy(clip / np.float32(255)).to(torch.bfloat16)
+    assert model.compute_reward({FRAMES: [half], TASK: ["a"]}).isfinite().all()
+    with pytest.raises(DataError, match="one size"):
+        model.compute_reward({FRAMES: [[np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]], TASK: ["a"]})
+    model.reset("push")
+    with pytest.raises(DataError, match="one frame"):
+        model.step(clip[1:3])
+    with pytest.raises(DataError, match="is a mark"):
+        tiny_topreward(prompt_prefix="see <|video_pad|> ").predict(moving(10))
+    if not torch.cuda.is_available():
+        with pytest.raises(DataError, match="no GPU"):
+            _ = TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), device="cuda")).engine
+    _, after = milepost.make_reward_pre_post_processors(model.config)
+    assert after(whole).item() == whole.item()
+    with pytest.raises(DataError, match="protocol"):
+        TOPRewardConfig.from_dict(LEROBOTS | {"protocol": "foo"})
 
 
 def test_one_frame_is_doubled_and_says_nothing_of_progress() -> None:

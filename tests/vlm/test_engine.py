@@ -138,7 +138,7 @@ def test_any_prefixes_in_any_order(engine, clips):
 def test_how_much_is_done_at_once_changes_nothing(limits, engine, tiny, clips):
     engine.prompt = Prompt()
     expected = engine.score(engine.clip(clips["square"], fps=2.0), instructions=TASKS)
-    tiny._budget.limits.update(limits)
+    tiny.budget.limits.update(limits)
     assert apart(tiny.score(tiny.clip(clips["square"], fps=2.0), instructions=TASKS), expected) <= EXACT
 
 
@@ -147,7 +147,7 @@ def test_little_memory_means_small_steps(tiny, clips, monkeypatch):
     rows = []
     forward = tiny.networks.forward
     monkeypatch.setattr(tiny.networks, "forward", lambda pieces, *a, **k: rows.append(len(pieces)) or forward(pieces, *a, **k))
-    tiny._budget._max_memory = 1
+    tiny.budget._max_memory = 1
     assert apart(tiny.score(tiny.clip(clips["square"], fps=2.0), instructions=TASKS), expected) <= EXACT
     assert max(rows) <= 3  # a branch, what all questions begin with, a question
     assert len(rows) == 6 + 12 * 2

@@ -52,7 +52,7 @@ def test_an_empty_instruction_is_refused(instruction, tokenizer):
 
 @pytest.mark.parametrize("mark", ["<|video_pad|>", "<|im_end|>"])
 def test_an_instruction_cannot_smuggle_marks(mark, tokenizer):
-    with pytest.raises(DataError, match="reads as a mark"):
+    with pytest.raises(DataError, match="is a mark"):
         Script(tokenizer, Prompt()).question(f"open {mark} the drawer", ["True"])
 
 

@@ -40,7 +40,7 @@ def local(folder) -> Engine:
 
 @pytest.fixture
 def model(local) -> Callable[..., QwenModel]:
-    return lambda **settings: QwenModel(local.networks.model, local._tokenizer, local.pictures, **settings)
+    return lambda **settings: QwenModel(local.networks.model, local.tokenizer, local.pictures, **settings)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_jpeg_is_what_the_model_sees_then(whole, local, frames):
 @pytest.mark.parametrize("chat", [False, True])
 def test_what_is_not_listed_has_a_bound_that_holds(chat, listed_most, model, local, frames):
     words = sorted({name.strip() for name in model().names if name[:1] == " " and name.strip().isalpha()})
-    words = [word for word in words if len(local._tokenizer.encode(("" if chat else " ") + word)) == 1]
+    words = [word for word in words if len(local.tokenizer.encode(("" if chat else " ") + word)) == 1]
     prompt = Prompt(chat_template=chat)
     with chat_server(model=model(), max_logprobs=listed_most) as server, remote(server, prompt=prompt, top_logprobs=100) as engine:
         said = engine.ask(engine.clip(frames, times_s=TIMES_S), instructions=TASKS, answers=words, prefixes=PREFIXES)

@@ -23,7 +23,7 @@ from milepost.metrics import final
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.models.topreward import TOPRewardModel
-from milepost.store import METADATA_PREFIX, ProgressTable, read_progress
+from milepost.store import METADATA_PREFIX, ProgressTable, read_progress, unfinished
 from milepost.types import DataError, RewardModel
 from milepost.vlm import Engine, RemoteEngine
 
@@ -70,21 +70,36 @@ def _heads(model: SARMModel, mode: str) -> list[str]:
     return ["sparse", "dense"]
 
 
-def _require_same(path: Path, wanted: Mapping[str, str]) -> None:
-    """DataError if what is there was made by another model, or with other options; the dataset may have changed if it was incomplete."""
+def _finished(path: Path, wanted: Mapping[str, str]) -> ProgressTable | None:
+    """The file that is there, if it was made by the same model with the same options and lacks nothing. DataError if it was made otherwise;
+    the dataset may have changed if it was incomplete."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     there = read_progress(path)
+    other = _differences({key.removeprefix(METADATA_PREFIX): value for key, value in there.metadata.items()}, wanted)
+    unknown = unknown_frames(there)
+    if other and not (other == ["dataset"] and unknown):
+        raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
+    return None if other or unknown else there
+
+
+def _require_same_run(path: Path, wanted: Mapping[str, str]) -> None:
+    """DataError if an unfinished run is there that had another model or other options: what it has done would be thrown away."""
+    begun = unfinished(path)
+    if begun and (other := _differences(begun, wanted)):
+        raise DataError(
+            f"{path} was begun with another {', '.join(other)}, and is unfinished; use --overwrite to begin anew, or another --output-path"
+        )
+
+
+def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """What two provenances differ in, as a user calls it."""
     named = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
-    other = [words for key, words in named.items() if there.metadata.get(f"{METADATA_PREFIX}{key}") != wanted[key]]
-    before, now = (json_module.loads(each or "{}") for each in (there.metadata.get(f"{METADATA_PREFIX}settings"), wanted["settings"]))
+    other = [words for key, words in named.items() if there.get(key) != wanted[key]]
+    before, now = (json_module.loads(each or "{}") for each in (there.get("settings"), wanted["settings"]))
     flags = {*Args.__dataclass_fields__, *TOPRewardOptions.__dataclass_fields__}
     changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
-    other += [f"--{name.replace('_', '-')}" if name in flags else name for name in changed]
-    if other == ["dataset"] and unknown_frames(there):
-        return
-    if other:
-        raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
+    return other + [f"--{name.replace('_', '-')}" if name in flags else name for name in changed]
 
 
 def _over_all(tick: Tick, total: int) -> Tick:
@@ -160,8 +175,13 @@ def main(args: Args) -> int:
         model.config = dataclasses.replace(model.config, success_threshold=-math.inf)
     path = args.output_path or dataset.root / f"{kind}_progress.parquet"
     settings = {"episodes": args.episodes, **made}
-    if path.exists() and not args.overwrite:
-        _require_same(path, provenance(model, dataset, args.model, **options, **settings))
+    made_by = provenance(model, dataset, args.model, **options, **settings)
+    if not args.overwrite:
+        done = _finished(path, made_by) if path.exists() else None
+        if done is not None:
+            warn("labelled already, by this model with these options: nothing to do")
+            return _report(args, path, done, _successes(threshold, done))
+        _require_same_run(path, made_by)
     unread: list[str] = []
     with _closed_after(model), bars() as bar:
         tick = bar("label")
@@ -182,9 +202,14 @@ def _successes(threshold: float, labelled: ProgressTable) -> dict[int, bool] | N
     """Episode -> are its last scores above the threshold; None if there is none. An episode without scores is not in it."""
     if not math.isfinite(threshold):
         return None
+    return {number: end > threshold for number, end in _ends(labelled).items()}
+
+
+def _ends(labelled: ProgressTable) -> dict[int, float]:
+    """Episode -> the mean of its last three scores, where it has any."""
     raw, numbers = labelled.raws["logprob"], np.unique(labelled.episode_index)
     ends = {int(number): final(raw[labelled.episode_index == number]) for number in numbers}
-    return {number: end > threshold for number, end in ends.items() if not math.isnan(end)}
+    return {number: end for number, end in ends.items() if not math.isnan(end)}
 
 
 def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[int, bool] | None) -> int:
@@ -198,10 +223,21 @@ def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[
         say(json_module.dumps(numbers))
     else:
         mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
-        table("progress", ("episodes", "frames", "unknown", "mean"), [(episodes, len(curve), sum(unknown.values()), mean)])
+        columns, row = ["episodes", "frames", "unknown", "mean"], [episodes, len(curve), sum(unknown.values()), mean]
+        if "logprob" in labelled.raws:
+            ends = _ends(labelled)
+            columns, row = [*columns, "mean final log P"], [*row, f"{np.mean(list(ends.values())):.3f}" if ends else "-"]
+        table("progress", columns, [row])
         if successes is not None:
             say(f"above the success threshold: {sum(successes.values())} of {len(successes)} episodes")
         say(f"progress: {path}")
+    if "logprob_bound" in labelled.raws:
+        asked = ~np.isnan(labelled.raws["logprob_bound"])
+        missing = int(np.isnan(labelled.raws["logprob"][asked]).sum())
+        warn(
+            f"to {missing} of the questions the server did not list the answer among its likeliest tokens: their score is NaN, and "
+            "raw_logprob_bound says what it is at most"
+        )
     if unknown:
         warn(f"{sum(unknown.values())} frames have no progress, in episodes {', '.join(map(str, list(unknown)[:10]))}")
     return 1 if unknown else 0

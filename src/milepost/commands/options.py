@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +75,16 @@ def settle_model(model: RewardModel, state_stats: str | None, dataset: LeRobotDa
 
 
 def require_dataset(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> None:
-    """DataError if the progress file was made for another dataset.
+    """DataError if the progress file was made for another dataset."""
+    require_made_for(path, {key.removeprefix(METADATA_PREFIX): value for key, value in table.metadata.items()}, dataset)
+
+
+def require_made_for(path: Path, made: Mapping[str, str], dataset: LeRobotDataset) -> None:
+    """DataError if what a file says of its making (`dataset`, `dataset_fingerprint`) is of another dataset.
 
     By fingerprint between two folders; a Hub dataset's is its commit, which changes with its annotations.
     """
-    made_for, print_ = (table.metadata.get(f"{METADATA_PREFIX}{key}", "") for key in ("dataset", "dataset_fingerprint"))
+    made_for, print_ = made.get("dataset", ""), made.get("dataset_fingerprint", "")
     if not print_ or print_ == dataset.fingerprint:
         return
     on_hub = "/" in made_for

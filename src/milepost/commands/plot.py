@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,18 +10,16 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import feature_cache, parse_episodes, progress_file, require_dataset, resolve_device, settle_model
+from milepost.commands.options import feature_cache, parse_episodes, progress_file, resolve_device, settle_model
+from milepost.commands.readings import Read, by_files, require_heads
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.plots import episode_figure, png
-from milepost.report import Reading, picture, reading
-from milepost.store import atomic_path, read_progress, require_writable
+from milepost.report import Reading, picture
+from milepost.store import atomic_path, require_writable
 from milepost.types import DataError, Episode
-
-Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
-"""Episode -> head -> model's name -> what it says."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def main(args: Args) -> int:
     if args.model is not None:
         read, numbers = _by_model(args.model, args, dataset, heads), list(dataset.episode_indices)
     else:
-        read, numbers = _by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
+        read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
     numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
     require_writable(args.output_dir)
     unknown = 0
@@ -93,7 +91,7 @@ def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[st
         raise ValueError(f"--encoder, --stride and --no-cache mean nothing to a model of type {kind}")
     model = load_model(path, resolve_device(args.device), **({"encoder": args.encoder} if kind == "sarm" else {}))
     stages = dict(model.config.heads) if isinstance(model, SARMModel) else {}
-    _require_heads(path, list(stages) or ["sparse"], heads)
+    require_heads(path, list(stages) or ["sparse"], heads)
     settle_model(model, args.state_stats, dataset)
     if isinstance(model, SARMModel):
         model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache)
@@ -105,34 +103,3 @@ def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[st
         return {head: {name: Reading(one, stages[head].names if head in stages else ())} for head in heads if (one := of[head]) is not None}
 
     return read
-
-
-def _by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
-    """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
-    tables = {_name(path, paths): read_progress(path) for path in paths}
-    for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
-        _require_heads(str(path), list(table.curves), heads)
-        require_dataset(path, table, dataset)
-    labelled = [set(table.episode_index.tolist()) for table in tables.values()]
-    if not set.union(*labelled) & set(dataset.episode_indices):
-        raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
-    everywhere = set.intersection(*labelled) or set.union(*labelled)
-    numbers = [number for number in dataset.episode_indices if number in everywhere]
-
-    def read(episode: Episode) -> Mapping[str, Mapping[str, Reading]]:
-        stages = dataset.stages
-        return {head: {name: reading(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
-
-    return read, numbers
-
-
-def _name(path: Path, paths: Sequence[Path]) -> str:
-    """What the file is called in the legend: as short as tells it from the others."""
-    stems = [other.stem for other in dict.fromkeys(paths)]
-    return path.stem.removesuffix("_progress") if stems.count(path.stem) == 1 else str(path)
-
-
-def _require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> None:
-    for head in heads:
-        if head not in known:
-            raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")

@@ -14,6 +14,9 @@ from milepost.models import TOPRewardModel, load_model
 from milepost.models.topreward.sampling import anchors
 from milepost.types import DataError
 
+SERVER = ("api_key_env", "concurrency", "price_per_million")
+HERE = ("quantization", "attn_implementation", "max_memory", "max_input_length", "vlm_revision")
+"""Options for a model on a server, and for one here."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -26,6 +29,7 @@ class TOPRewardOptions:
     vlm_name: str | None = None
     """Qwen3-VL: a folder or owner/name; with --base-url, the name the server has for its model. Default: Qwen/Qwen3-VL-8B-Instruct."""
     vlm_revision: str | None = None
+    """Commit, tag or branch of a Hub model."""
     protocol: Literal["milepost", "lerobot"] | None = None
     """milepost (default): --fps frames a second with their true times, one size. lerobot: every frame, stamped as if taken at --fps."""
     image_key: str | None = None
@@ -39,8 +43,11 @@ class TOPRewardOptions:
     add_chat_template: bool = False
     """Close the user's turn and let the assistant answer: far worse in the paper, but some servers can do nothing else."""
     attn_implementation: Literal["sdpa", "eager"] | None = None
+    """How attention is computed. Default: sdpa."""
     quantization: Literal["8bit", "4bit"] | None = None
     """Load the VLM in fewer bits (pip install 'milepost[quantization]')."""
+    max_input_length: int | None = None
+    """Tokens of an episode and its question, at most; longer episodes are left unknown. Default: 32768."""
     max_memory: str | None = None
     """What one pass may take beside weights and the clip's keys and values, such as 6GB; default: half of what is free."""
     base_url: str | None = None
@@ -62,6 +69,10 @@ class TOPRewardOptions:
         """Field of TOPRewardConfig -> value, of what was given. ValueError if --max-memory is no size."""
         fields = self.changed()
         fields.pop("num_prefixes", None)
+        alone = SERVER if "base_url" not in fields else HERE
+        if strangers := [name for name in alone if name in fields]:
+            where = "with" if "base_url" in fields else "without"
+            raise ValueError(f"--{strangers[0].replace('_', '-')} means nothing {where} --base-url")
         if "task" in fields:
             fields["default_task"] = fields.pop("task")
         if "max_memory" in fields:

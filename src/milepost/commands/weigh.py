@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,7 +49,7 @@ class Args:
     output_path: Path | None = None
     """Where to write the weights; default: weights.parquet beside the progress file."""
     head_mode: Literal["sparse", "dense"] = "sparse"
-    rabc: tyro.conf.OmitArgPrefixes[RabcConfig] = RabcConfig()  # noqa: RUF009
+    rabc: tyro.conf.OmitArgPrefixes[RabcConfig] = field(default_factory=RabcConfig)
     """How progress becomes weights. The defaults are LeRobot's rule."""
     fps: float | None = None
     """Frames per second, for options in seconds; default: the dataset's."""
@@ -196,11 +196,12 @@ def show(lab: Lab) -> None:
     rows = summary(lab.weighed, lab.found)
     better = None if lab.better is None else summary(*lab.better)
     columns = ("what", "value") if better is None else ("what", "now", "recommended")
-    cells = [[name.replace("_", " "), *(f"{each[name]:.4g}" for each in (rows, better) if each is not None)] for name in rows]
+    sides = [each for each in (rows, better) if each is not None]
+    cells = [[name.replace("_", " "), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)] for name in rows]
     table("Sample weights", columns, cells)
     for heading, members in lab.groups.items():
         per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in members]
-        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "weigh 0", "weigh 1", "of all weight"), per)
+        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "zero", "full", "of all"), per)
     if lab.sweep:
         one = lab.weighed.one_kappa is not None
         known = not all(np.isnan(row.successes) and np.isnan(row.failures) for row in lab.sweep)

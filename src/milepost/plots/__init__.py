@@ -3,6 +3,10 @@
 A stage has the same colour everywhere. matplotlib's Figure is used directly, so no global state and no display.
 """
 
+from milepost.plots.annotation import AnnotationPicture as AnnotationPicture
+from milepost.plots.annotation import HeadTimeline as HeadTimeline
+from milepost.plots.annotation import annotation_figure as annotation_figure
+from milepost.plots.annotation import middle_frame as middle_frame
 from milepost.plots.dropped import DroppedSpan as DroppedSpan
 from milepost.plots.dropped import dropped_figure as dropped_figure
 from milepost.plots.dropped import span_frames as span_frames

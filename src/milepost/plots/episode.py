@@ -146,13 +146,20 @@ def caption(picture: EpisodePicture, frame: int) -> list[str]:
     return lines
 
 
-def _stage_at(head: HeadPicture, frame: int) -> tuple[int, str]:
-    """The likeliest stage by the first curve's model; of a model without stages the true one; -1 if neither is known."""
-    first = next(iter(head.curves))
+def stage_track(head: HeadPicture) -> tuple[Int[np.ndarray, "T"], str]:
+    """The likeliest stage of every frame by the first curve's model; of a model without stages the true one; -1 where it is unknown.
+    And which of the two it is: "predicted" or "true"."""
+    first, curve = next(iter(head.curves.items()))
     if first in head.probabilities:
-        probability = head.probabilities[first][frame]
-        return (-1 if np.isnan(probability).any() else int(probability.argmax())), "predicted"
-    return (-1 if head.true_stage is None else int(head.true_stage[frame])), "true"
+        probability = head.probabilities[first]
+        known = ~np.isnan(probability).any(axis=1)
+        return np.where(known, np.where(known[:, None], probability, 0).argmax(axis=1), -1), "predicted"
+    return (np.full(len(curve), -1) if head.true_stage is None else head.true_stage.astype(np.int64)), "true"
+
+
+def _stage_at(head: HeadPicture, frame: int) -> tuple[int, str]:
+    stage, known = stage_track(head)
+    return int(stage[frame]), known
 
 
 def _frame_strip(picture: EpisodePicture, width: float) -> _Strip:
@@ -218,7 +225,7 @@ def _numbered(names: Sequence[str]) -> list[str]:
 def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix: str) -> None:
     legend: list[Artist] = []
     if head.true_stage is not None:
-        for stage, start, stop in _runs(head.true_stage):
+        for stage, start, stop in stage_runs(head.true_stage):
             left, right = picture.edges[start], picture.edges[stop]
             ax.axvspan(left, right, **stage_style(stage, alpha=0.25))
             if stop - start > 0.03 * len(head.true_stage):
@@ -265,7 +272,7 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
     if head.true_stage is not None:
-        for stage, start, stop in _runs(head.true_stage):
+        for stage, start, stop in stage_runs(head.true_stage):
             ax.add_patch(Rectangle((edges[start], 1 + 0.07 * inch), edges[stop] - edges[start], 0.13 * inch, **stage_style(stage)))
             if start:
                 ax.axvline(edges[start], **TRUTH_STYLE)
@@ -286,7 +293,7 @@ def _draw_scores(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> None:
     _label(ax, "log P (nats)")
 
 
-def _runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:
+def stage_runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:
     """(stage, start, stop) of every run of a known stage."""
     cuts = [0, *(np.flatnonzero(np.diff(stage)) + 1).tolist(), len(stage)]
     return [(int(stage[start]), start, stop) for start, stop in pairwise(cuts) if stage[start] >= 0]
@@ -300,7 +307,7 @@ def _alone(curve: Float[np.ndarray, "T"]) -> list[int]:
 
 def _thick(probability: Float[np.ndarray, "T"]) -> list[int]:
     """Frames where an area has room for its number: amid each run of a likely stage; of one never likely, about where it is most so."""
-    runs = [(start, stop) for _, start, stop in _runs(np.where(probability > 0.6, 0, -1)) if stop - start > 0.03 * len(probability)]
+    runs = [(start, stop) for _, start, stop in stage_runs(np.where(probability > 0.6, 0, -1)) if stop - start > 0.03 * len(probability)]
     if runs:
         return [(start + stop - 1) // 2 for start, stop in runs]
     most = np.nanmax(probability, initial=0.0)

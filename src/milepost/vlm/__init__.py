@@ -1,7 +1,8 @@
-"""Vision-language models asked one question about many prefixes of a clip: log-probabilities of an answer, the clip read once.
+"""Vision-language models: log-probabilities of an answer after many prefixes of a clip that is read once, and answers in words.
 
-`load_engine` opens a Qwen3-VL; its `clip`, `score`, `separate` and `stream` are the whole of it. `RemoteEngine` has the first two for one
-that runs elsewhere; `server.py` under it needs no torch: the names here are imported when first used. No model of progress lives here.
+`load_engine` opens a Qwen3-VL; its `clip`, `score`, `separate` and `stream` are the numbers. `RemoteEngine` has the first two for one
+that runs elsewhere; `LocalSpeaker` and `RemoteSpeaker` answer in words. `server.py` under the remote ones needs no torch: the names here
+are imported when first used. No model of progress lives here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.vlm.clip import Clip as Clip
+    from milepost.vlm.conversation import RemoteSpeaker as RemoteSpeaker
+    from milepost.vlm.conversation import Speaker as Speaker
+    from milepost.vlm.conversation import Turn as Turn
+    from milepost.vlm.generate import LocalSpeaker as LocalSpeaker
     from milepost.vlm.loading import load_engine as load_engine
     from milepost.vlm.pictures import Pictures as Pictures
     from milepost.vlm.pictures import Resolution as Resolution
@@ -27,16 +32,20 @@ if TYPE_CHECKING:
 _WHERE = {
     "Clip": "clip",
     "Engine": "qwen3vl",
+    "LocalSpeaker": "generate",
     "Pictures": "pictures",
     "Prompt": "prompt",
     "RemoteEngine": "remote",
     "RemoteScores": "remote",
+    "RemoteSpeaker": "conversation",
     "Resolution": "pictures",
     "Script": "prompt",
     "Server": "server",
     "ServerConfig": "transport",
     "ServerError": "transport",
+    "Speaker": "conversation",
     "Stream": "stream",
+    "Turn": "conversation",
     "load_engine": "loading",
 }
 

@@ -78,6 +78,17 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A cache in transformers' sense: everything there is to look at is in it already."""
+
+    keys: Tensor
+    values: Tensor
+
+    def update(self, *_: object) -> tuple[Tensor, Tensor]:
+        return self.keys, self.values
+
+
+@dataclass(frozen=True)
 class Clip:
     """frames (T, H, W, 3) uint8 and times_s (T,) seconds, in order. DataError if they are not."""
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from milepost.vlm.clip import Appending, Beside
+from milepost.vlm.clip import Appending, Beside, Ready
 from milepost.vlm.pictures import Size
 
 
@@ -59,12 +59,12 @@ def mask(pieces: Sequence[Piece], seen: int, *, dtype: torch.dtype, device: torc
 
     family, member, sees = (spread([getattr(p, name) for p in pieces]) for name in ("family", "member", "sees"))
     own = (family[:, None] == family) & ((member[:, None] == member) | (member == 0))
-    total = len(family)
+    total, least = len(family), min(piece.sees for piece in pieces)
     width = -(-(seen + total) // 8) * 8  # the GPU's kernel reads rows in eights; a view of wider rows spares it a copy
-    room = torch.full((total, width), torch.finfo(dtype).min, dtype=dtype, device=device)
-    allowed = room[:, : seen + total]
-    allowed[:, :seen].masked_fill_(torch.arange(seen, device=device) < sees[:, None], 0)
-    allowed[:, seen:].masked_fill_(own.tril_(), 0)
+    allowed = torch.zeros((total, width), dtype=dtype, device=device)[:, : seen + total]
+    lowest = torch.finfo(dtype).min
+    allowed[:, least:seen].masked_fill_(torch.arange(least, seen, device=device) >= sees[:, None], lowest)
+    allowed[:, seen:].masked_fill_(~own.tril_(), lowest)
     return allowed[None, None]
 
 
@@ -78,6 +78,7 @@ class Networks:
         self.tower = whole.model.visual
         self.config = whole.config.text_config
         self.video: int = whole.config.video_token_id
+        self.image: int = whole.config.image_token_id
         self.layers = len(self.text.layers)
 
     @property
@@ -95,26 +96,43 @@ class Networks:
     def look(self, rows: Float[Tensor, "N D"], *, groups: int, grid: Size) -> tuple[Tensor, list[Tensor]]:
         """Features of all groups' tokens, and those of each DeepStack level."""
         where = torch.tensor([[groups, *grid]], device=self.device)
-        seen = self.tower(rows.to(self.device, self.tower.dtype), grid_thw=where)
+        seen = self.tower(rows.to(self.tower.dtype), grid_thw=where)
         return seen.pooler_output, seen.deepstack_features
 
     def forward(
-        self, pieces: Sequence[Piece], cache: Appending | Beside, *, features: tuple[Tensor, list[Tensor]] | None, seen: int
-    ) -> Float[Tensor, "Q E"]:
-        """Last hidden states of a row of pieces. features: of their placeholders, in order. seen: tokens of the trunk in the cache."""
+        self,
+        pieces: Sequence[Piece],
+        cache: Appending | Beside,
+        *,
+        features: tuple[Tensor, list[Tensor]] | None,
+        seen: int,
+        wanted: Sequence[int] = (),
+    ) -> Float[Tensor, "N E"]:
+        """Last hidden states of the `wanted` tokens of a row of pieces, words all of them. features: of the placeholders, in order.
+
+        seen: tokens of the trunk in the cache. In the last layer the other tokens leave their keys and values, which cost little.
+        """
         ids = torch.tensor([i for piece in pieces for i in piece.ids], device=self.device)[None]
         places = torch.from_numpy(np.concatenate([piece.positions for piece in pieces], axis=1)).to(self.device)[:, None]
         hidden = self.text.embed_tokens(ids)
-        pictured = (ids == self.video)[0]
+        pictured = ((ids == self.video) | (ids == self.image))[0]
         if features is not None:
             hidden[0, pictured] = features[0].to(hidden.dtype)
         text = isinstance(cache, Appending) and not seen and not self.eager  # plain causal attention, which needs no mask
         allowed = None if text else mask(pieces, seen, dtype=hidden.dtype, device=self.device)
         turns = self.text.rotary_emb(hidden, places)
-        for number, layer in enumerate(self.text.layers):
+        *layers, last = self.text.layers
+        for number, layer in enumerate(layers):
             hidden = layer(hidden, attention_mask=allowed, position_embeddings=turns, past_key_values=cache)
             if features is not None and number < len(features[1]):
                 hidden[0, pictured] += features[1][number].to(hidden.dtype)
+        there = Ready(*cache.update(*_keys_and_values(last, hidden, turns), len(layers)))
+        if not wanted:
+            return hidden[0, :0]
+        assert allowed is not None  # only a trunk goes without, and of a trunk nothing is wanted
+        rows = torch.tensor(wanted, device=self.device)
+        turns = turns[0][:, rows], turns[1][:, rows]
+        hidden = last(hidden[:, rows], attention_mask=allowed[:, :, rows], position_embeddings=turns, past_key_values=there)
         return self.text.norm(hidden)[0]
 
     def log_probabilities(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N V"]:
@@ -135,3 +153,13 @@ class Networks:
             patches * (size * (8 * tower.hidden_size + 2 * tower.intermediate_size) + 24 * tower.patch_size**2),
             12 * text.vocab_size,
         )
+
+
+def _keys_and_values(layer: Any, hidden: Float[Tensor, "1 Q E"], turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """What a decoder layer makes of its input for later tokens to look at, (1, heads, Q, D) each."""
+    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+    shape = (*hidden.shape[:2], -1, attention.head_dim)
+    keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
+    first, second = keys.chunk(2, dim=-1)
+    keys = keys * turns[0][:, None] + torch.cat([-second, first], dim=-1) * turns[1][:, None]
+    return keys, attention.v_proj(normed).view(shape).transpose(1, 2)

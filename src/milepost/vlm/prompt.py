@@ -85,8 +85,8 @@ class Script:
     def _after(self, instruction: str) -> str:
         """The text between the last group and the answer."""
         words = self.prompt.words(instruction)
-        if found := [token for token in self._special if token in words]:
-            raise DataError(f"the instruction holds {found[0]}, which this model reads as a mark and not as words; take it out")
+        if found := [token for token in self._special if token in self.prompt.prefix + words]:
+            raise DataError(f"the prompt or the instruction holds {found[0]}, which is a mark to this model and no words; take it out")
         if self.prompt.chat_template:
             return self._rendered(self.prompt.prefix + words.rstrip())[1]
         text = self._rendered(self.prompt.prefix)[1] + words

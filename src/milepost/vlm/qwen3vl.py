@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from milepost.types import DataError
+from milepost.types import UnreadableError
 from milepost.vlm.budget import Budget
 from milepost.vlm.clip import Appending, Beside, Clip, Trunk, clip_of
 from milepost.vlm.language import Networks, Piece, positions
@@ -32,6 +32,8 @@ Asked = list[tuple[list[int], list[int]]]
 """For each instruction the ids of the question, and the id of each answer."""
 CHUNK = {"cpu": 512, "cuda": 4096}
 """Tokens asked at once, at most: they look past each other, and what is masked costs as much as what is not."""
+LOOK = 8
+"""Groups the vision tower sees at once: enough to fill a GPU, and little enough for an allocator to keep."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,10 @@ class Engine:
         self.longest = int(self.networks.config.max_position_embeddings)
         """Tokens a prefix and its question may have: the model's context, or fewer if so set."""
         self.tokens: Counter[str] = Counter()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._script = Script(tokenizer, prompt or Prompt())
         limits = {"trunk": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
-        self._budget = Budget(max_memory, device=self.networks.device, limits=limits)
+        self.budget = Budget(max_memory, device=self.networks.device, limits=limits)
 
     @property
     def precision(self) -> str:
@@ -82,7 +84,7 @@ class Engine:
 
     @prompt.setter
     def prompt(self, prompt: Prompt) -> None:
-        self._script = Script(self._tokenizer, prompt)
+        self._script = Script(self.tokenizer, prompt)
 
     def clip(
         self,
@@ -138,7 +140,7 @@ class Engine:
         for place, n in enumerate(lengths):
             size = self._size(clip, n)
             pairs = [*(clip.pair(group) for group in range(n // PAIR)), *filter(None, [clip.odd(n)])]
-            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size)
+            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
             for i, (ids, chosen) in enumerate(asked):
                 before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
                 table[i, place] = self._alone(before + ids, rows, (len(pairs), *self.pictures.grid(size)))[chosen].cpu().numpy()
@@ -189,14 +191,15 @@ class Engine:
         return self._script.stamp(group, time_s=time_s, tokens=self.pictures.tokens(size))
 
     def _require_context(self, trunk: Trunk, *, groups: int, question: int) -> None:
-        """DataError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
+        """UnreadableError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
         each = len(self._stamp(1, 9999.9, trunk.size))
         needed = len(self._stamp(0, 0.0, trunk.size)) + each * (groups - 1) + question
-        most = min(self.longest, self.networks.config.max_position_embeddings)
-        if needed > most:
-            raise DataError(
-                f"{groups} groups of frames at {trunk.size[0]} x {trunk.size[1]} and the question are about {needed} tokens, the model "
-                f"reads {most}; use fewer frames or a smaller resolution"
+        context = int(self.networks.config.max_position_embeddings)
+        if needed > min(self.longest, context):
+            limit = f"the model reads {context}" if context <= self.longest else f"max_input_length allows {self.longest}"
+            raise UnreadableError(
+                f"{groups} groups of frames at {trunk.size[0]} x {trunk.size[1]} and a question of {question} tokens are about {needed} "
+                f"tokens, {limit}; use fewer frames (fps), smaller ones, or allow more"
             )
 
     def _piece(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[Piece, int]:
@@ -227,7 +230,7 @@ class Engine:
             self.tokens["trunk"] += ends[-1] - trunk.ends[-1]
             trunk.ends, trunk.nexts = ends, nexts
 
-        self._budget.steps("trunk", len(groups), cost=cost, run=run)
+        self.budget.steps("trunk", len(groups), cost=cost, run=run)
 
     def _ask(self, trunk: Trunk, questions: list[Question], asked: Asked, *, table: Float[np.ndarray, "I P A"]) -> None:
         """Put the answers to questions, which are in order of their prefixes, into `table`."""
@@ -244,7 +247,7 @@ class Engine:
         def run(start: int, stop: int) -> None:
             self._ask_at_once(trunk, questions[start:stop], asked, lead=lead, table=table)
 
-        self._budget.steps("questions", len(questions), cost=cost, run=run)
+        self.budget.steps("questions", len(questions), cost=cost, run=run)
 
     def _ask_at_once(self, trunk: Trunk, questions: list[Question], asked: Asked, *, lead: int, table: Float[np.ndarray, "I P A"]) -> None:
         """One pass: questions of one prefix stand together, behind its branch and the first `lead` tokens, which all begin with."""
@@ -271,14 +274,19 @@ class Engine:
             last.append(counts.total() - 1)
         seen = trunk.ends[questions[-1].groups]
         features = self._look(pictures, trunk.size) if pictures else None
-        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen)
-        for said, question in zip(self.networks.log_probabilities(hidden[last]), questions, strict=True):
+        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen, wanted=last)
+        for said, question in zip(self.networks.log_probabilities(hidden), questions, strict=True):
             table[question.cell] = said[asked[question.cell[0]][1]].cpu().numpy()
         self.tokens.update(counts)
 
     def _look(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
-        rows = self.pictures.rows(np.concatenate(pairs), size)
-        return self.networks.look(rows, groups=len(pairs), grid=self.pictures.grid(size))
+        """Features of groups, a few at a time: their pixels are many, their features few."""
+        seen = []
+        for start in range(0, len(pairs), LOOK):
+            some = pairs[start : start + LOOK]
+            rows = self.pictures.rows(np.concatenate(some), size, device=self.networks.device)
+            seen.append(self.networks.look(rows, groups=len(some), grid=self.pictures.grid(size)))
+        return torch.cat([features for features, _ in seen]), [torch.cat(level) for level in zip(*(deep for _, deep in seen), strict=True)]
 
     def _alone(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
         """log p of the next token by the model's own forward."""
@@ -287,7 +295,7 @@ class Engine:
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
             mm_token_type_ids=2 * (tokens == self.networks.video).int(),
-            pixel_values_videos=rows.to(self.networks.device),
+            pixel_values_videos=rows,
             video_grid_thw=torch.tensor([grid], device=self.networks.device),
             logits_to_keep=1,
             use_cache=False,

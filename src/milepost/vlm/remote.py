@@ -11,7 +11,6 @@ video, so the numbers are those of a clip that shows each frame twice; and every
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -22,6 +21,7 @@ from jaxtyping import Float, UInt8
 from milepost.embed.preprocess import Preprocessing
 from milepost.types import DataError
 from milepost.vlm.clip import Clip, clip_of
+from milepost.vlm.conversation import MARK
 from milepost.vlm.frame_parts import Part, frame_parts, text_part
 from milepost.vlm.pictures import PAIR, Pictures, Resolution
 from milepost.vlm.prompt import Prompt, require_lists
@@ -30,8 +30,6 @@ from milepost.vlm.transport import ServerConfig, Usage
 
 STAMP = "<{time_s:.1f} seconds>"
 """Qwen3-VL's own words for when a frame was taken."""
-MARK = re.compile(r"<\|[^|<>]*\|>")
-"""What a tokenizer on the other side may read as the end of a turn, or a picture, and not as words."""
 SIZES = Pictures()
 """Frames are sent in the sizes a local Qwen3-VL would see; what the server's own processor makes of their sizes is its affair."""
 

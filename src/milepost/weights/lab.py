@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milepost.weights.config import RabcConfig
-from milepost.weights.deltas import sort_rows
+from milepost.weights.deltas import deltas, smoothed, sort_rows
 from milepost.weights.rules import PHASES
 from milepost.weights.weighed import Weighed, effective_share, places, reweigh, suggested_kappa
 
@@ -86,17 +86,21 @@ class Span:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is looked for in the rows. Weights of frames that stand still and their share; mean weight of the last tenth and the rest;
-    the lowest mean weight of a phase in which frames do advance; frame noise of progress; usual delta of a frame that advances."""
+    """What is looked for in the rows."""
 
     still_share: float
     still_weight: float
+    """Frames that stand still: how many, and what they weigh on average."""
     end_weight: float
     rest_weight: float
+    end_rescaled: float
+    """Mean weight of the last tenth of episodes, of the rest, and of the last tenth had its horizon been rescaled."""
     slow_phase_weight: float
     slow_phase: float
+    """The lowest mean weight of frames that do advance, by progress, and at which progress."""
     noise: float
     pace: float
+    """Frame noise of progress, and the usual delta of a frame that advances."""
 
 
 @dataclass(frozen=True)
@@ -223,11 +227,23 @@ def findings(weighed: Weighed, value: Float[np.ndarray, "N"], delta: Float[np.nd
         still_weight=_mean(weight[still]),
         end_weight=_mean(weight[late & known]),
         rest_weight=_mean(weight[~late & known]),
+        end_rescaled=_mean(_rescaled(weighed, value)[late & known]),
         slow_phase_weight=float(mean[slowest]) if np.isfinite(mean[slowest]) else float("nan"),
         slow_phase=low + (slowest + 0.5) * width,
         noise=frame_noise(weighed.index, weighed.episode_index, value),
         pace=pace,
     )
+
+
+def _rescaled(weighed: Weighed, value: np.ndarray) -> Float[np.ndarray, "N"]:
+    """The weights, had the horizon been rescaled at the end and nothing else been changed."""
+    config = weighed.config
+    if config.end == "rescale" or config.rule != "rabc":
+        return weighed.weight
+    if config.smooth:
+        value = smoothed(weighed.index, weighed.episode_index, value, config.smooth)
+    delta = deltas(weighed.index, weighed.episode_index, value, config.chunk_size, "rescale")
+    return reweigh(dataclasses.replace(weighed, delta=delta), weighed.kappa).weight
 
 
 def advise(weighed: Weighed, found: Findings, tasks: Sequence[Group], notes: Mapping[int, Note]) -> list[Advice]:
@@ -288,11 +304,11 @@ def _of_the_rule(weighed: Weighed, found: Findings, tasks: Sequence[Group], mean
         said.append(
             Advice(f"progress jitters by {found.noise:.3f} a frame, a chunk's usual progress is {found.pace:.3f}", {"smooth": smooth})
         )
-    if config.end == "truncate" and found.end_weight < 0.7 * found.rest_weight:
+    if config.end == "truncate" and found.end_weight < 0.7 * found.rest_weight and found.end_rescaled > found.end_weight + 0.05:
         said.append(
             Advice(
-                f"the last tenth of an episode weighs {found.end_weight:.2f}, the rest {found.rest_weight:.2f}: ends are down-weighted "
-                "because the horizon is cut there",
+                f"the last tenth of an episode weighs {found.end_weight:.2f}, the rest {found.rest_weight:.2f}: ends are down-weighted, "
+                f"also because the horizon is cut there; rescaled, the last tenth would weigh {found.end_rescaled:.2f}",
                 {"end": "rescale"},
             )
         )

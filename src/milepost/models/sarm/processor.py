@@ -89,8 +89,10 @@ def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: Callable
     return out
 
 
-def to_cpu(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch with its tensors on the CPU."""
+def to_cpu(batch: Any) -> Any:
+    """A reward, or a batch with its tensors, on the CPU."""
+    if isinstance(batch, Tensor):
+        return batch.cpu()
     return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 

@@ -99,6 +99,8 @@ class TOPRewardConfig:
                 raise ValueError(f"{name} should be at least 1, got {value}")
         if not 0 < self.fps < math.inf:
             raise ValueError(f"fps should be above 0 and finite, got {self.fps}")
+        if self.price_per_million is not None and not all(0 <= price < math.inf for price in self.price_per_million):
+            raise ValueError(f"price_per_million should be two prices of 0 or more, got {self.price_per_million}")
         if math.isnan(self.success_threshold):
             raise ValueError("success_threshold should be a log-probability, or -inf for none, got nan")
         if self.contrast_answer == self.answer:
@@ -149,7 +151,8 @@ class TOPRewardConfig:
     def to_lerobot(self) -> dict[str, Any]:
         """config.json as LeRobot 0.6.1 reads it. DataError if it would compute something else from it."""
         if self.protocol != "lerobot" or self.quantization or self.vlm_revision:
-            raise DataError("LeRobot knows protocol='lerobot' alone, without quantization and without a revision: its numbers would differ")
+            wrong = "protocol='milepost'" if self.protocol != "lerobot" else "quantization" if self.quantization else "vlm_revision"
+            raise DataError(f"LeRobot knows no {wrong}, its numbers would be others; make a config with protocol='lerobot' for it")
         if self.answer != "True" and self.add_chat_template:
             raise DataError(f"with its chat template LeRobot always scores 'True', this config '{self.answer}'")
         shape = {"type": "VISUAL", "shape": [3, 224, 224]}
@@ -163,14 +166,14 @@ class TOPRewardConfig:
         theirs = "normalization_mapping" in values or "input_features" in values
         ignored = {"type", *((*THEIRS, "input_features", "output_features") if theirs else ())}
         plain = {name: value for name, value in values.items() if name not in ignored}
-        unknown = sorted(set(plain) - {field.name for field in dataclasses.fields(cls)})
+        unknown = sorted(set(plain) - {field.name for field in dataclasses.fields(cls)} | (set(plain) & set(OWN[:-1]) if theirs else set()))
         if unknown:
             raise DataError(f"unknown fields in the TOPReward config: {', '.join(unknown)}")
         if plain.get("success_threshold", 0) is None:
             plain["success_threshold"] = -math.inf
         if theirs:
             plain["protocol"] = "lerobot"
-            if plain.get("attn_implementation") not in ATTENTION:  # a matter of speed there, of nothing here
+            if str(plain.get("attn_implementation")).startswith("flash_attention"):  # a matter of speed there, of nothing here
                 plain["attn_implementation"] = None
         try:
             return cls(**plain)

@@ -26,7 +26,7 @@ from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
 from milepost.store import write_text
-from milepost.types import DataError, Episode, Progress
+from milepost.types import DataError, Episode, Progress, UnreadableError
 from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
 from milepost.windows import interpolate, spread
 
@@ -109,7 +109,7 @@ class TOPRewardModel:
         """
         task = episode.task.strip() or self.config.default_task
         if not task:
-            raise DataError(f"episode {episode.index} has no task; give a default_task")
+            raise DataError(f"episode {episode.index} has no task; give one for such episodes: default_task, or --task")
         return self.predict_tasks(episode, [task], num_prefixes=num_prefixes, seen=seen)[0]
 
     def predict_tasks(
@@ -121,7 +121,8 @@ class TOPRewardModel:
         try:
             return self._curves(images, places, tasks, (episode.index, episode.length), num_prefixes)
         except DataError as error:
-            raise DataError(f"episode {episode.index}: {error}") from error
+            kind = UnreadableError if isinstance(error, UnreadableError) else DataError
+            raise kind(f"episode {episode.index}: {error}") from error
 
     def _curves(
         self,
@@ -163,6 +164,8 @@ class TOPRewardModel:
 
         DataError under protocol "lerobot" (earlier frames would change size), and on a server (every step would send the clip again).
         """
+        if self.config.protocol == "lerobot":
+            raise DataError("under protocol='lerobot' earlier frames change size as a clip grows; online it has to be protocol='milepost'")
         words = task.strip() or self.config.default_task
         if not words:
             raise DataError("reset needs the task in words, or a default_task")
@@ -171,10 +174,13 @@ class TOPRewardModel:
         stream = self.engine.stream(instructions=[words], answers=self.config.answers, resolution=self.config.resolution)
         self._attempt = _Attempt(stream, fps or self.config.fps)
 
-    def step(self, frame: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]], *, last: bool = False) -> Reward:
+    def step(
+        self, frame: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]], state: object = None, *, last: bool = False
+    ) -> Reward:
         """The next frame of the attempt, (H, W, 3) or (3, H, W), or camera name -> image. The numbers are those of `predict`.
 
         Frames between two that `config.fps` asks for cost nothing. last: look at this one in any case, as `predict` does at the end.
+        state: not looked at; other models take one.
         DataError before the first `reset`, or if the frame does not fit; it is then as if it had not been.
         """
         if self._attempt is None:
@@ -183,6 +189,8 @@ class TOPRewardModel:
             if self.config.image_key not in frame:
                 raise DataError(f"the model looks at camera '{self.config.image_key}', got: {', '.join(frame) or 'none'}")
             frame = frame[self.config.image_key]
+        if np.ndim(frame) != 3:
+            raise DataError(f"a step takes one frame, (H, W, 3) or (3, H, W), this is {np.shape(frame)}")
         return self._attempt.step(clip_of(frame)[0], self.config, last=last)
 
     # What a reward model of the other kind would do

@@ -23,13 +23,13 @@ def encode_batch(batch: Mapping[str, Any], config: TOPRewardConfig) -> dict[str,
     """The batch with `observation.topreward.frames`, a list of B clips (T, H, W, 3) uint8, and `.task`, B sentences, added where missing.
 
     Reads the camera (B, T, C, H, W), (B, T, H, W, C), (B, C, H, W) or a list of clips, uint8 or float in [0, 1]; and `config.task_key`, B
-    sentences or one. Four dimensions and a single sentence are one clip, (T, C, H, W). DataError if something is missing or does not fit.
+    sentences or one. Four dimensions and a single sentence are one clip of T frames. DataError if something is missing or does not fit.
     """
     out = dict(batch)
     if FRAMES not in out:
         if config.image_key not in batch:
             raise DataError(f"no camera '{config.image_key}' in the batch: {', '.join(batch)}")
-        out[FRAMES] = clips_of(batch[config.image_key], alone=isinstance(batch.get(config.task_key, config.default_task), str))
+        out[FRAMES] = clips_of(batch[config.image_key], alone=_one(batch.get(config.task_key, config.default_task)))
     if TASK not in out:
         out[TASK] = tasks_of(batch.get(config.task_key, config.default_task), len(out[FRAMES]), config)
     return out
@@ -40,8 +40,13 @@ def clips_and_tasks(batch: Mapping[str, Any], config: TOPRewardConfig) -> list[t
     for key in (FRAMES, TASK):
         if key not in batch:
             raise DataError(f"the batch has no '{key}': let the preprocessor of make_reward_pre_post_processors see it first")
-    clips = clips_of(batch[FRAMES], alone=isinstance(batch[TASK], str))
+    clips = clips_of(batch[FRAMES], alone=_one(batch[TASK]))
     return list(zip(clips, tasks_of(batch[TASK], len(clips), config), strict=True))
+
+
+def _one(task: Any) -> bool:
+    """Is this the instruction of a single clip?"""
+    return isinstance(task, str) or (isinstance(task, Sequence) and len(task) == 1)
 
 
 def clips_of(frames: Any, *, alone: bool) -> list[UInt8[np.ndarray, "T H W 3"]]:
@@ -82,7 +87,7 @@ def tasks_of(task: Any, count: int, config: TOPRewardConfig) -> list[str]:
     if task is None or isinstance(task, str):
         task = [task or config.default_task or ""] * count
     if not isinstance(task, Sequence) or not all(isinstance(each, str) for each in task):
-        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {type(task).__name__}")
+        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {task!r}")
     tasks = list(task) * count if len(task) == 1 else list(task)
     if len(tasks) != count:
         raise DataError(f"a batch of {count} clips needs {count} instructions, got {len(tasks)}")
@@ -96,4 +101,10 @@ def tasks_of(task: Any, count: int, config: TOPRewardConfig) -> list[str]:
 
 
 def _numpy(frames: Any) -> Shaped[np.ndarray, "..."]:
-    return frames.detach().cpu().numpy() if isinstance(frames, Tensor) else np.asarray(frames)
+    if isinstance(frames, Tensor):
+        frames = frames.detach().cpu()
+        return (frames.float() if frames.is_floating_point() else frames).numpy()
+    try:
+        return np.asarray(frames)
+    except ValueError as error:  # a list whose members differ in size
+        raise DataError("the frames of a clip should have one size; these differ") from error

@@ -36,8 +36,8 @@ def anchors(count: int, num_prefixes: int | None) -> Int[np.ndarray, "P"]:
     >>> anchors(9, 3)
     array([1, 5, 9])
     """
-    if num_prefixes is not None and num_prefixes < 2:
-        raise ValueError(f"num_prefixes should be at least 2, the first frame and the whole clip, or None for all; got {num_prefixes}")
+    if num_prefixes is not None and (num_prefixes != int(num_prefixes) or num_prefixes < 2):
+        raise ValueError(f"num_prefixes is at least 2, the first frame and the whole clip, or None for all; got {num_prefixes}")
     if num_prefixes is None or num_prefixes >= count:
         return np.arange(1, count + 1)
     return np.unique(np.linspace(1, count, num_prefixes).round().astype(int))

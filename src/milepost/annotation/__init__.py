@@ -1,0 +1,4 @@
+"""Which stage each frame of an episode shows: asked of a vision-language model, checked, compared, kept, and written into datasets.
+
+The questions are words and pictures, the answers text: who answers them is not known here.
+"""

@@ -1,0 +1,137 @@
+"""Several files of one dataset replaced as one: all new ones are written beside the old, then a journal, then they are renamed.
+
+Killed before the journal stands, the old files are as they were and the next call clears the leftovers; killed after it, the next call
+finishes the renaming before it does anything else. Refuses a dataset in the Hub's cache, files that are links, and a second writer.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from milepost.types import DataError
+
+JOURNAL = "meta/.milepost-replacing.json"
+_SUFFIX = ".milepost-new"
+
+
+def require_editable(folder: str | Path) -> Path:
+    """The dataset's folder, if it is the user's own. DataError for a Hub dataset: its cache is shared and never edited."""
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
+    if _in_cache(root.resolve()):
+        raise DataError(f"{root} is in the Hub's cache, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
+    if not (root / "meta").is_dir():
+        raise DataError(f"{root} is not a LeRobot dataset: it has no meta/ folder")
+    return root
+
+
+def is_interrupted(root: Path) -> bool:
+    """Was a replacement killed while it was renaming? Some files are new then, some old, until the next one finishes it."""
+    return (root / JOURNAL).is_file()
+
+
+def finish_interrupted(folder: str | Path) -> None:
+    """Finish a replacement that was killed while it was renaming; nothing if there was none."""
+    root = Path(folder).expanduser()
+    if is_interrupted(root):
+        with replacing(require_editable(root)):
+            pass
+
+
+@contextmanager
+def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
+    """Gives a function: name of a file relative to `root` -> where to write its new content. All are in place when the block is left
+    without an error, none if it is left with one. First an interrupted replacement is finished.
+
+    DataError if a file is a link, or another process is replacing files of this dataset.
+    """
+    names: list[str] = []
+
+    def new(name: str) -> Path:
+        _require_own(root / name)
+        names.append(name)
+        return _beside(root / name)
+
+    with _alone(root):
+        _finish(root)
+        try:
+            yield new
+            for name in names:
+                _settle(root / name)
+            if names:
+                _beside(root / JOURNAL).write_text(json.dumps({"files": names}), encoding="utf-8")
+                _settle(root / JOURNAL)
+                _beside(root / JOURNAL).replace(root / JOURNAL)
+        finally:
+            if not is_interrupted(root):
+                for name in (*names, JOURNAL):
+                    _beside(root / name).unlink(missing_ok=True)
+        _finish(root)
+
+
+def _finish(root: Path) -> None:
+    """Rename what the journal lists; without a journal, clear what a killed process left."""
+    journal = root / JOURNAL
+    if journal.is_file():
+        for name in json.loads(journal.read_text(encoding="utf-8"))["files"]:
+            if _beside(root / name).is_file():
+                _beside(root / name).replace(root / name)
+        journal.unlink()
+    for part in ("meta", "data"):
+        for left in (root / part).rglob(f".*{_SUFFIX}"):
+            left.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A name that no reader takes for a parquet file, on the same disk."""
+    return path.with_name(f".{path.name}{_SUFFIX}")
+
+
+def _settle(path: Path) -> None:
+    """On disk for good, with the old file's permissions."""
+    with _beside(path).open("rb+") as file:
+        os.fsync(file.fileno())
+    if path.exists():
+        shutil.copymode(path, _beside(path))
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    handle = os.open(root / "meta", os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"another process is writing annotations into {root}; wait until it is done") from None
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):  # a network disk without locks on folders
+                raise
+        yield
+    finally:
+        os.close(handle)
+
+
+def _require_own(path: Path) -> None:
+    if path.is_symlink() or _in_cache(path.resolve()):
+        raise DataError(f"{path} is a link{f' to {path.readlink()}' if path.is_symlink() else ''}; {_advice('OWNER/NAME')}")
+
+
+def _in_cache(path: Path) -> bool:
+    """The Hub's layout: datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/..."""
+    after = zip(path.parts, path.parts[1:], strict=False)
+    return any(part.startswith("datasets--") and following in ("snapshots", "blobs") for part, following in after)
+
+
+def _advice(repo: str) -> str:
+    return (
+        "A Hub dataset is not edited in the cache: make a copy of your own first (`cp -rL FOLDER COPY`, or `hf download "
+        f"{repo} --repo-type dataset --local-dir COPY`) and use that, or name the repository to publish with --output-repo-id"
+    )

@@ -1,0 +1,248 @@
+"""A model's answer in words -> what it claims, in seconds. Reads JSON in prose or code fences; refuses what is cut off or no JSON.
+
+Times: seconds (12.5, "12.5 s"), clocks ("01:05", "01:05.5", "01:02:03"), "1 min 5 s", frame numbers ("frame 31", `start_frame`: as shown,
+from 1). The last complete answer in the text counts: models draft before they decide. Whether the claims make sense is `checks.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
+
+from milepost.annotation.faults import Fault, quoted
+from milepost.annotation.names import SubtaskList
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the model says: this stage lasts from start_s to stop_s. Nothing is checked but that both are finite."""
+
+    name: str
+    start_s: float
+    stop_s: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """claims in the order of the answer, and why it could not be read. whole_seconds: no time in it was given more finely."""
+
+    claims: tuple[Claim, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    whole_seconds: bool = False
+
+
+def json_schema(subtasks: SubtaskList) -> dict[str, Any]:
+    """The answer's form for servers that can be held to one: the closed list of names, times as numbers. Strict mode's subset."""
+    item = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "enum": list(subtasks.names)}, "start": {"type": "number"}, "end": {"type": "number"}},
+        "required": ["name", "start", "end"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"subtasks": {"type": "array", "items": item}},
+        "required": ["subtasks"],
+        "additionalProperties": False,
+    }
+
+
+def read(text: str, *, times_s: Float[np.ndarray, "N"] | None = None, finish: str = "") -> Reading:
+    """times_s: of the frames shown, in order, for answers in frame numbers. finish: why the server stopped; "length" means cut off."""
+    items, cut = _answer(re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL))
+    if items is None:
+        if cut or finish == "length":
+            return Reading(faults=(Fault("cut off", "the answer was cut off before its JSON ended; leave out all other text"),))
+        return Reading(faults=(Fault("no JSON", f"there is no JSON list of stages in the answer, which begins {quoted(text)}"),))
+    return _claims(items, times_s)
+
+
+def _claims(items: Sequence[Any], times_s: Float[np.ndarray, "N"] | None) -> Reading:
+    claims, faults, whole = [], [], []
+    for number, item in enumerate(items, start=1):
+        try:
+            entry = _Item.model_validate(item)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "entry"
+            faults.append(Fault("wrong shape", f"entry {number} of the list should have name, start and end; {where}: {first['msg']}"))
+            continue
+        if entry.never:
+            continue
+        sides = {"start": entry.start, "end": entry.stop}
+        read_times = {side: seconds(value, times_s) for side, value in sides.items()}
+        for side, time in read_times.items():
+            if time is None:
+                reason = f"the {side} of {quoted(entry.name)} is {quoted(sides[side])}, {_expected(times_s)}"
+                faults.append(Fault("unreadable time", reason))
+        start, stop = read_times["start"], read_times["end"]
+        if start is not None and stop is not None:
+            claims.append(Claim(entry.name, start, stop))
+            whole += [_is_whole(value) for value in sides.values()]
+    return Reading(tuple(claims), tuple(faults), bool(whole) and all(whole))
+
+
+def _expected(times_s: Float[np.ndarray, "N"] | None) -> str:
+    frames = "" if times_s is None else f", or one of the frames 1 to {len(times_s)}"
+    return f"which is no time; expected seconds as in 12.5, a clock as in 01:05.5{frames}"
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and not re.search(r"[.,#]|frame", value, re.IGNORECASE))
+
+
+_NUMBER = r"(\d{1,7}(?:[.,]\d{1,12})?)"
+_SECONDS = re.compile(rf"(-?){_NUMBER}\s*(?:s|secs?|seconds?)?", re.IGNORECASE)
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,4}):([0-5]?\d(?:[.,]\d{1,12})?)")
+_MINUTES = re.compile(rf"(\d{{1,4}})\s*(?:m|mins?|minutes?)\s*(?:{_NUMBER}\s*(?:s|secs?|seconds?))?", re.IGNORECASE)
+_FRAME = re.compile(rf"(?:frame|#)\s*#?(\d{{1,7}})(?:\W+{_NUMBER}\s*(?:s|secs?|seconds?)\W*)?", re.IGNORECASE)
+
+
+def seconds(value: float | int | str | None, times_s: Float[np.ndarray, "N"] | None = None) -> float | None:
+    """A time in any accepted notation as seconds, None if it is none.
+
+    >>> seconds("01:05.5"), seconds("1:02:03"), seconds("12.5 s"), seconds("frame 2", np.array([0.0, 0.5]))
+    (65.5, 3723.0, 12.5, 0.5)
+    """
+    if value is None or isinstance(value, bool):
+        return None
+    if not isinstance(value, str):
+        return float(value) if abs(value) < 1e7 and math.isfinite(value) else None
+    text = value.strip().strip("<>[]()'\"").strip()
+    if plain := _SECONDS.fullmatch(text):
+        return _decimal(plain[1] + plain[2])
+    if clock := _CLOCK.fullmatch(text):
+        hours, minutes, rest = clock.groups()
+        if hours is None or int(minutes) < 60:
+            return 3600.0 * int(hours or 0) + 60 * int(minutes) + _decimal(rest)
+    if clock := _MINUTES.fullmatch(text):
+        return 60.0 * int(clock[1]) + _decimal(clock[2] or "0")
+    if frame := _FRAME.fullmatch(text):
+        if frame[2]:
+            return _decimal(frame[2])
+        if times_s is not None and 1 <= int(frame[1]) <= len(times_s):
+            return float(times_s[int(frame[1]) - 1])
+    return None
+
+
+def _decimal(text: str) -> float:
+    return float(text.replace(",", "."))
+
+
+Time = StrictInt | StrictFloat | StrictStr | None
+
+
+def _frame(value: object) -> object:
+    return f"frame {value}" if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _time(*names: str, nested: str | int) -> Any:
+    paths = [AliasPath(around, nested) for around in ("timestamps", "timestamp", "time", "times")]
+    return Field(None, validation_alias=AliasChoices(*names, *paths))
+
+
+class _Item(BaseModel):
+    """One entry, flat or nested as LeRobot's. Strict types: true is no time. Null for both times: it did not happen."""
+
+    name: StrictStr = Field(min_length=1, validation_alias=AliasChoices("name", "subtask", "stage", "label"))
+    start: Time = _time("start", "start_s", "start_time", "start_sec", "start_seconds", "start_frame", nested="start")
+    stop: Time = _time("end", "stop", "end_s", "end_time", "end_sec", "end_seconds", "end_frame", "stop_frame", nested="end")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _frames(cls, item: Any) -> Any:
+        if not isinstance(item, dict):
+            return item
+        return {key: _frame(value) if str(key).endswith("_frame") else value for key, value in item.items()}
+
+    @property
+    def never(self) -> bool:
+        return self.start is None and self.stop is None and {"start", "stop"} <= self.model_fields_set
+
+
+def _answer(text: str) -> tuple[list[Any] | None, bool]:
+    """(the entries of the last complete answer, or None; whether the text ends inside a bracket that the answer does not close)."""
+    values, open_at = _values(text)
+    lists = [(stop, items) for value, stop in values if (items := _entries(value)) is not None]
+    if lists:
+        stop, items = lists[-1]
+        return (None, True) if open_at is not None and open_at >= stop else (items, False)
+    if open_at is not None:
+        return None, True
+    single = [value for value, _ in values if _is_entry(value)]
+    return single or None, False
+
+
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and bool({"name", "subtask", "stage", "label"} & set(value))
+
+
+def _entries(value: Any) -> list[Any] | None:
+    """The list of stages in a JSON value: itself, or under `subtasks` or another key, at most two objects deep. None if it has none."""
+    if isinstance(value, list):
+        return value if any(_is_entry(each) for each in value) else None
+    if not isinstance(value, dict):
+        return None
+    if isinstance(listed := value.get("subtasks"), list):
+        return listed
+    if _is_entry(value):
+        return None
+    inner = [each for each in value.values() if isinstance(each, list | dict)]
+    inner += [deep for each in inner if isinstance(each, dict) for deep in each.values() if isinstance(deep, list)]
+    found = [each for each in inner if isinstance(each, list) and any(_is_entry(one) for one in each)]
+    return found[0] if found else None
+
+
+def _values(text: str) -> tuple[list[tuple[Any, int]], int | None]:
+    """Every outermost JSON object or list with where it stops, and where the first bracket after them stands that is never closed."""
+    closings = _closings(text)
+    values: list[tuple[Any, int]] = []
+    at, open_at = 0, None
+    for bracket in re.finditer(r"[\[{]", text):
+        start = bracket.start()
+        if start < at:
+            continue
+        try:
+            value, stop = _decoded(text, start)
+            if value is None and (closing := closings.get(start)) is not None:
+                value, stop = _decoded(_mended(text[start:closing]), 0)[0], closing
+        except RecursionError:  # a thousand brackets deep: not an answer, and every one of them would be tried
+            return values, start if start not in closings else None
+        if value is not None:
+            at = stop
+            values.append((value, stop))
+        elif start not in closings and (open_at is None or open_at < at):
+            open_at = start
+    return values, open_at
+
+
+def _decoded(text: str, start: int) -> tuple[Any, int]:
+    try:
+        return json.JSONDecoder().raw_decode(text, start)
+    except ValueError:
+        return None, start
+
+
+def _mended(text: str) -> str:
+    """Two slips that models make: a comma after the last entry, and a clock without quotes."""
+    text = re.sub(r":\s*(\d{1,3}:\d{2}(?::\d{2})?(?:\.\d+)?)(?=\s*[,}])", r': "\1"', text)
+    return re.sub(r",(\s*[\]}])", r"\1", text)
+
+
+def _closings(text: str) -> dict[int, int]:
+    """Where each bracket's value ends, for the brackets that are closed; brackets inside strings do not count."""
+    found, opened = {}, []
+    for token in re.finditer(r'"(?:[^"\\\n]|\\.)*"|[\[\]{}]', text):
+        if token[0] in "[{":
+            opened.append(token.start())
+        elif token[0] in "]}" and opened:
+            found[opened.pop()] = token.end()
+    return found

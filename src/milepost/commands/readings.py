@@ -1,0 +1,46 @@
+"""Progress files, one or several, read episode by episode: what is drawn by the verbs that draw. A file of another dataset is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from milepost.commands.options import require_dataset
+from milepost.lerobot import LeRobotDataset
+from milepost.report import Reading, reading
+from milepost.store import read_progress
+from milepost.types import DataError, Episode
+
+Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
+"""Episode -> head -> model's name -> what it says."""
+
+
+def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
+    """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
+    tables = {_name(path, paths): read_progress(path) for path in paths}
+    for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
+        require_heads(str(path), list(table.curves), heads)
+        require_dataset(path, table, dataset)
+    labelled = [set(table.episode_index.tolist()) for table in tables.values()]
+    if not set.union(*labelled) & set(dataset.episode_indices):
+        raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
+    everywhere = set.intersection(*labelled) or set.union(*labelled)
+    numbers = [number for number in dataset.episode_indices if number in everywhere]
+
+    def read(episode: Episode) -> Mapping[str, Mapping[str, Reading]]:
+        stages = dataset.stages
+        return {head: {name: reading(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
+
+    return read, numbers
+
+
+def _name(path: Path, paths: Sequence[Path]) -> str:
+    """What the file is called in the legend: as short as tells it from the others."""
+    stems = [other.stem for other in dict.fromkeys(paths)]
+    return path.stem.removesuffix("_progress") if stems.count(path.stem) == 1 else str(path)
+
+
+def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> None:
+    for head in heads:
+        if head not in known:
+            raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")

@@ -1,0 +1,155 @@
+"""Pictures as films hold them, from any camera to mp4 (H.264) or GIF: yuv420p planes, so that nothing is converted to RGB and back.
+
+A picture of (H, W), both even, is one (3 H / 2, W) uint8 array: H rows of brightness, then the two half-size colour planes (I420, BT.601,
+16 to 235). White is 235, 128, 128; whatever is grey is brightness alone. Nothing here is read to learn from: that is `video.py`'s RGB.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from jaxtyping import UInt8
+
+from milepost.types import DataError, Frames
+from milepost.video import VideoFrames, add_encoder, written
+
+_SETTINGS = {"preset": "veryfast", "crf": "18"}
+"""To look at, not to learn from: near lossless, a key frame a second."""
+_BT601 = (2, 5, 6)
+"""FFmpeg's numbers of colour spaces that are BT.601: unspecified (how swscale takes it), BT.470BG, SMPTE 170M."""
+_CHUNK = 16
+
+
+def to_i420(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2"]:
+    """The planes of an RGB image; an odd side is made even by its last line, twice."""
+    even = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24").to_ndarray(format="yuv420p")
+
+
+def planes(i420: UInt8[np.ndarray, "H2 W"]) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H4 W4"], UInt8[np.ndarray, "H4 W4"]]:
+    """Brightness and the two colours, as views into the array."""
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    colours = i420[height:].reshape(2, height // 2, width // 2)
+    return i420[:height], colours[0], colours[1]
+
+
+def read_i420(frames: Frames, factor: int = 1) -> Iterator[UInt8[np.ndarray, "H2 W2"]]:
+    """Every picture of a camera once, in order, each pixel as a square of `factor` x `factor`."""
+    if not isinstance(frames, VideoFrames):
+        for chunk in frames.chunks(_CHUNK):
+            for image in chunk:
+                yield to_i420(image.repeat(factor, axis=0).repeat(factor, axis=1))
+        return
+    with closing(frames.decoded()) as decoded:
+        for frame in decoded:
+            plain = frame.format.name == "yuv420p" and frame.color_range != ColorRange.JPEG and frame.colorspace in _BT601
+            if plain and frame.width % 2 == frame.height % 2 == 0:
+                yield _larger(frame.to_ndarray(), factor)
+            else:
+                yield _larger(to_i420(frame.to_ndarray(format="rgb24")), factor)
+
+
+def _larger(i420: UInt8[np.ndarray, "H2 W"], factor: int) -> UInt8[np.ndarray, "H3 W3"]:
+    if factor == 1:
+        return i420
+    return np.concatenate([plane.repeat(factor, axis=1).repeat(factor, axis=0).ravel() for plane in planes(i420)]).reshape(
+        factor * i420.shape[0], factor * i420.shape[1]
+    )
+
+
+@contextmanager
+def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[UInt8[np.ndarray, "H2 W"]], None]]:
+    """`add(i420)` appends a picture to an mp4 that browsers play: H.264, yuv420p, index in front. Atomic: on any error nothing is left.
+
+    size: (height, width). DataError if one is odd; at the end, for no picture.
+    """
+    settings = _SETTINGS | {"g": str(max(1, round(fps)))}
+    with written(path, options={"movflags": "+faststart"}) as container:
+        stream = add_encoder(container, path, (*size, 3), codec="libx264", fps=fps, options=settings)
+        stream.codec_context.colorspace = Colorspace.ITU601  # untagged, players guess by the size
+        stream.codec_context.color_range = ColorRange.MPEG
+        count = itertools.count()
+
+        def add(i420: UInt8[np.ndarray, "H2 W"]) -> None:
+            container.mux(stream.encode(_frame(i420, next(count), 1 / stream.average_rate)))
+
+        yield add
+        if not next(count):
+            raise DataError(f"film {path}: there are no frames to write")
+        container.mux(stream.encode())
+
+
+@contextmanager
+def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | int) -> Iterator[Callable[[UInt8[np.ndarray, "H2 W"]], None]]:
+    """`add(i420)` appends a picture to a GIF that repeats for ever. Its 256 colours are those the samples need. Atomic.
+
+    samples: pictures spread over the whole, of the size of all of them. Time in a GIF counts hundredths of a second.
+    """
+    tick = 1 / Fraction(fps).limit_denominator(1001)
+    palette = _palette(samples)
+    height, width = planes(samples[0])[0].shape
+    with written(path, form="gif") as container:
+        stream = container.add_stream("gif", rate=1 / tick)
+        stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
+        graph, source = _graph(height, width, tick)
+        colours = graph.add_buffer(width=palette.width, height=palette.height, format=palette.format.name, time_base=tick)
+        use, sink = graph.add("paletteuse", "dither=bayer:bayer_scale=4:diff_mode=rectangle"), graph.add("buffersink")
+        source.link_to(use, 0, 0)
+        colours.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+        colours.push(palette)
+        colours.push(None)
+        count = itertools.count()
+
+        def add(i420: UInt8[np.ndarray, "H2 W"] | None) -> None:
+            source.push(None if i420 is None else _frame(i420, next(count), tick))
+            for frame in _pulled(sink):
+                container.mux(stream.encode(frame))
+
+        yield add
+        add(None)
+        container.mux(stream.encode())
+
+
+def _palette(samples: UInt8[np.ndarray, "N H2 W"]) -> av.VideoFrame:
+    """The 256 colours that serve these pictures best, as paletteuse wants them."""
+    height, width = planes(samples[0])[0].shape
+    graph, source = _graph(height, width, Fraction(1))
+    make, sink = graph.add("palettegen", "reserve_transparent=0"), graph.add("buffersink")
+    source.link_to(make)
+    make.link_to(sink)
+    graph.configure()
+    for number, sample in enumerate(samples):
+        source.push(_frame(sample, number, Fraction(1)))
+    source.push(None)
+    return next(_pulled(sink))
+
+
+def _graph(height: int, width: int, tick: Fraction) -> tuple[Any, Any]:
+    graph = av.filter.Graph()
+    return graph, graph.add_buffer(width=width, height=height, format="yuv420p", time_base=tick)
+
+
+def _frame(i420: UInt8[np.ndarray, "H2 W"], number: int, tick: Fraction) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(i420, format="yuv420p")
+    frame.pts, frame.time_base = number, tick
+    frame.colorspace, frame.color_range = Colorspace.ITU601, ColorRange.MPEG
+    return frame
+
+
+def _pulled(sink: Any) -> Iterator[av.VideoFrame]:
+    """What a filter has ready."""
+    while True:
+        try:
+            yield sink.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return

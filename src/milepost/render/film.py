@@ -1,0 +1,142 @@
+"""An episode as a film: its cameras side by side, untouched but for their size, and the panel under them.
+
+Small pictures are made larger by a whole factor, each pixel a square, so that words are legible and pixels stay the source's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from milepost.console import Tick
+from milepost.planes import film_writer, gif_writer, planes, read_i420, to_i420
+from milepost.plots import EpisodePicture, sample_frames
+from milepost.render.panel import Panel
+from milepost.types import DataError, Episode, Frames
+
+NARROWEST = 320
+"""Pixels of a film's width under which words do not fit; pictures are made larger until they reach it."""
+GIF_WIDTH, GIF_FPS, GIF_SAMPLES = 480, 12.5, 16
+"""At most so wide and so many frames a second: a GIF of everything is larger than the mp4 by a factor of ten and more."""
+Add = Callable[[np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a camera's picture stands, and how large it is drawn; all even."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def paint(self, picture: UInt8[np.ndarray, "H2 W"], canvas: UInt8[np.ndarray, "H3 W3"]) -> None:
+        for place, (plane, onto) in enumerate(zip(planes(picture), planes(canvas), strict=True)):
+            top, left, height, width = (number // (1 if place == 0 else 2) for number in (self.top, self.left, self.height, self.width))
+            if plane.shape != (height, width):
+                plane = np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
+            onto[top : top + height, left : left + width] = plane
+
+
+class _Layout:
+    """Where everything stands, for pictures drawn in these sizes. `frame(pictures, number)` is the film's frame, as planes."""
+
+    def __init__(self, picture: EpisodePicture, cameras: Sequence[str], sizes: Sequence[tuple[int, int]]) -> None:
+        gap = 4 if len(sizes) > 1 else 0
+        wide = sum(width for _, width in sizes) + gap * (len(sizes) - 1)
+        self.tall, self.width = max(height for height, _ in sizes), max(wide, NARROWEST)
+        left, self.places = _even((self.width - wide) // 2), []
+        for height, width in sizes:
+            self.places.append(_Place(_even((self.tall - height) // 2), left, height, width))
+            left += width + gap
+        captions = [(place.left, place.width, name) for place, name in zip(self.places, cameras, strict=True)]
+        self.panel = Panel(picture, self.width, self.tall, captions if len(cameras) > 1 else ())
+        self.height = self.tall + self.panel.height
+        self._canvas = to_i420(np.full((self.height, self.width, 3), 255, np.uint8))
+
+    def frame(self, pictures: Sequence[UInt8[np.ndarray, "_ _"]], number: int) -> UInt8[np.ndarray, "H2 W"]:
+        """The same array every time: the next frame is painted over it."""
+        for place, each in zip(self.places, pictures, strict=True):
+            place.paint(each, self._canvas)
+        bright, *colours = planes(self._canvas)
+        self.panel.draw(number, (bright[self.tall :], colours[0][self.tall // 2 :], colours[1][self.tall // 2 :]))
+        return self._canvas
+
+
+def render_film(
+    episode: Episode,
+    picture: EpisodePicture,
+    cameras: Sequence[str],
+    path: Path,
+    *,
+    height: int | None = None,
+    gif: Path | None = None,
+    tick: Tick | None = None,
+) -> None:
+    """Write the film of an episode as mp4, and as GIF too if `gif` says where. Each frame is decoded once; files appear when complete.
+
+    picture: what is said of the episode, by one head. height: of the pictures in pixels; by default their own, times a whole number if
+    they are small. DataError for no or an unknown camera, or pictures that cannot be read.
+    """
+    if not cameras:
+        raise DataError(f"episode {episode.index} has no camera: there is nothing to show")
+    views = [episode.camera(camera) for camera in cameras]
+    factors = _factors([view[np.array([0])].shape[1:3] for view in views], height)
+    reels = [read_i420(view, factor) for view, factor in zip(views, factors, strict=True)]
+    pictures = [next(reel) for reel in reels]
+    layout = _Layout(picture, cameras, [_drawn(each, height) for each in pictures])
+    with ExitStack() as stack:
+        add: list[tuple[int, _Layout, Add]] = [
+            (1, layout, stack.enter_context(film_writer(path, (layout.height, layout.width), episode.fps)))
+        ]
+        if gif is not None:
+            small = layout if layout.width <= GIF_WIDTH else _Layout(picture, cameras, [_shrunk(layout, place) for place in layout.places])
+            step = max(1, math.ceil(episode.fps / GIF_FPS - 1e-6))
+            samples = _samples(small, views, factors)
+            add.append((step, small, stack.enter_context(gif_writer(gif, samples, episode.fps / step))))
+        for number in range(episode.length):
+            pictures = pictures if number == 0 else [next(reel) for reel in reels]
+            for step, each, write in add:
+                if number % step == 0:
+                    write(each.frame(pictures, number))
+            if tick is not None:
+                tick(number + 1, episode.length)
+
+
+def _factors(sizes: Sequence[tuple[int, int]], asked: int | None) -> list[int]:
+    """How many times larger each camera is drawn: as near the tallest as whole numbers allow, and all again until words fit below."""
+    if asked is not None:
+        return [1] * len(sizes)
+    tallest = max(height for height, _ in sizes)
+    level = [tallest // height for height, _ in sizes]
+    wide = sum(factor * width for factor, (_, width) in zip(level, sizes, strict=True))
+    return [factor * max(1, math.ceil(NARROWEST / wide)) for factor in level]
+
+
+def _drawn(picture: UInt8[np.ndarray, "H2 W"], asked: int | None) -> tuple[int, int]:
+    """(height, width) a picture is drawn in: its own, or as high as asked."""
+    height, width = planes(picture)[0].shape
+    return (height, width) if asked is None else (_even(asked + 1), _even(round(asked / height * width) + 1))
+
+
+def _shrunk(layout: _Layout, place: _Place) -> tuple[int, int]:
+    share = GIF_WIDTH / layout.width
+    return max(2, _even(int(place.height * share))), max(2, _even(int(place.width * share)))
+
+
+def _samples(layout: _Layout, views: Sequence[Frames], factors: Sequence[int]) -> UInt8[np.ndarray, "N H2 W"]:
+    """Frames of a film spread over it."""
+    at = sample_frames(len(views[0]), GIF_SAMPLES)
+    larger = [view[np.array(at)].repeat(factor, axis=1).repeat(factor, axis=2) for view, factor in zip(views, factors, strict=True)]
+    return np.stack([layout.frame([to_i420(each) for each in images], at[i]).copy() for i, images in enumerate(zip(*larger, strict=True))])
+
+
+def _even(number: int) -> int:
+    return number - number % 2
