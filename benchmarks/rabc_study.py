@@ -1,7 +1,7 @@
 """The study of docs/rabc_study.md: does RA-BC help on mixed-quality demonstrations in simulation, and is it the weights that do it?
 
     python benchmarks/rabc_study.py FOLDER [--pause-while FILE]      run what is not in FOLDER/runs.jsonl yet; stop it and start it at will
-    python benchmarks/rabc_study.py FOLDER --report [--figures DIR]  print the tables, draw the figures
+    python benchmarks/rabc_study.py FOLDER --report [--page docs/rabc_study.md] [--figures docs/figures]
 
 Every finished policy is one line. The most telling cells come first, seed by seed. The study's seeds are 0 to 4; settings were chosen on
 seed 100, which is not in it.
@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 
 from milepost.compare import ARMS, CompareConfig, rates, read_lines, recovered, run
-from milepost.compare.experiment import Pools, mixture
+from milepost.compare.experiment import Pools, jobs, mixture
 from milepost.compare.table import cells, points
 from milepost.evaluate import Estimate
 from milepost.plots import png
@@ -28,6 +28,7 @@ from milepost.plots import png
 TASKS = ("pick-place-v3", "shelf-place-v3", "peg-insert-side-v3", "assembly-v3")
 SEEDS = (0, 1, 2, 3, 4)
 SHARES = (0.0, 0.3, 0.6, 0.8, 1.0)
+MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 CLEAN = ("uniform", "rabc-true", "rabc-sarm", "success+short")
 CORE = (*CLEAN, "permuted")
 LOOK = {
@@ -107,6 +108,8 @@ def by_seed(lines: Sequence[Mapping[str, Any]], share: float) -> str:
     for task in TASKS:
         own = [line for line in lines if line["task"] == task and line["share"] == share]
         for arm in CLEAN:
+            if not any(line["arm"] == arm for line in own):
+                continue
             rate = {line["seed"]: f"{100 * np.mean(line['success']):.0f}" for line in own if line["arm"] == arm}
             rows.append((task, arm, *(rate.get(seed, "") for seed in SEEDS)))
     return markdown(("task", "arm", *(f"seed {seed}" for seed in SEEDS)), rows)
@@ -134,24 +137,44 @@ def curves(folder: Path) -> str:
     return markdown(("task", "seeds", "error of progress", *(kinds if rows else ())), rows)
 
 
-def report(folder: Path, figures: Path | None) -> None:
-    """Everything docs/rabc_study.md has."""
-    key = next(phases()).key()
-    lines = [line for line in read_lines(folder / "runs.jsonl") if line["key"] == key]
-    print(f"{len(lines)} policies, {np.mean([line['train_s'] + line['trial_s'] for line in lines]):.1f} s each\n")
+def report(folder: Path) -> str:
+    """Every table of docs/rabc_study.md."""
+    lines = finished(folder)
+    parts = [f"{len(lines)} of {wanted()} policies, {np.mean([line['train_s'] + line['trial_s'] for line in lines]):.0f} s each.\n"]
+    parts += ["SARM's weights against the strong baseline, and against themselves permuted:\n", against(lines, "success+short")]
+    parts += [against(lines, "permuted")]
     for share in SHARES:
         if any(line["share"] == share for line in lines):
             part = recovered(lines, share)
-            print(f"### {share:.0%} bad\n\n{overall(lines, share)}")
-            print(f"of the oracle's gain, %: {points(part) if part else '-'}\n\n{by_task(lines, share)}")
-            print(by_seed(lines, share))
-    for base in ("success+short", "permuted"):
-        print(against(lines, base))
-    print(curves(folder))
-    if figures is not None:
-        figures.mkdir(parents=True, exist_ok=True)
-        for name, figure in (("rabc_gains", gains(lines)), ("rabc_shares", shares(lines)), ("rabc_curves", examples(folder))):
-            (figures / f"{name}.png").write_bytes(png(figure))
+            parts += [f"### {share:.0%} bad\n", overall(lines, share)]
+            if part is not None and part.low > -10 and share > 0:
+                parts.append(f"`rabc-sarm` has {points(part)} % of what `rabc-true` gains.\n")
+            parts += ["By task, success in %:\n", by_task(lines, share), "By seed, success in %:\n", by_seed(lines, share)]
+    parts += ["### Curves and weights\n", "At 80 % bad, mean weight by kind of demonstration, true progress / SARM's:\n", curves(folder)]
+    return "\n".join(parts)
+
+
+def finished(folder: Path) -> list[dict[str, Any]]:
+    """The lines of this study; those of other settings in the same file are not."""
+    key = next(phases()).key()
+    return [line for line in read_lines(folder / "runs.jsonl") if line["key"] == key]
+
+
+def wanted() -> int:
+    return len({job for config in phases() for job in jobs(config)})
+
+
+def write_page(page: Path, tables: str) -> None:
+    """Put the tables between the page's two marks."""
+    before, rest = page.read_text().split(MARKS[0])
+    page.write_text(f"{before}{MARKS[0]}\n\n{tables}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def draw(folder: Path, figures: Path) -> None:
+    lines = finished(folder)
+    figures.mkdir(parents=True, exist_ok=True)
+    for name, figure in (("rabc_gains", gains(lines)), ("rabc_shares", shares(lines)), ("rabc_curves", examples(folder))):
+        (figures / f"{name}.png").write_bytes(png(figure))
 
 
 # Figures
@@ -239,10 +262,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pause-while", type=Path)
     parser.add_argument("--report", action="store_true")
-    parser.add_argument("--figures", type=Path)
+    parser.add_argument("--page", type=Path, help="write the tables between the marks of this page instead of printing them")
+    parser.add_argument("--figures", type=Path, help="draw the figures into this folder")
     args = parser.parse_args()
     if args.report:
-        report(args.folder, args.figures)
+        tables = report(args.folder)
+        write_page(args.page, tables) if args.page else print(tables)
+        if args.figures:
+            draw(args.folder, args.figures)
         return
     torch.set_num_threads(1)
     for config in phases():
