@@ -181,13 +181,13 @@ def draw(folder: Path, figures: Path) -> None:
 
 
 def gains(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """Points gained over uniform by arm, at 80 and 100 % bad, each task a faint mark, the mean with its interval."""
+    """Points gained over uniform by arm, at 80 and 100 % bad, each task a faint mark, the mean with its interval; arms run on all tasks."""
     figure = Figure(figsize=(9, 3.0), dpi=90, layout="constrained")
     for ax, share in zip(figure.subplots(1, 2, sharey=True), (0.8, 1.0), strict=True):
         arms = [arm for arm in ARMS if arm != "uniform"]
         found = rates(lines, share, arms)
         for place, arm in enumerate(arms):
-            if arm in found:
+            if arm in found and len(cells(lines, share, ["uniform", arm])) == len(TASKS):
                 _bar(ax, place, found[arm][1], arm)
                 for task in TASKS:
                     own = rates([line for line in lines if line["task"] == task], share, [arm])

@@ -96,7 +96,9 @@ WRONG = {
     "line 2: neither end_s nor stop_frame is given": "0,sparse,reach,,,0,",
     "line 2: unknown sparse stage 'wipe'; the stages are: reach, move": "0,sparse,wipe,,,0,5",
     "line 2: 8 cells, the header names 7; quote commas": "0,sparse,reach, then move,,,0,5",
-    "line 4: episode 0: 'move' starts at frame 4, before 'reach' .line 2. ends at 5": "0,sparse,reach,,,0,5\n0,dense,wipe,,,0,5\n0,sparse,move,,,4,9",
+    "line 4: episode 0: 'move' starts at frame 4, before 'reach' .line 2. ends at 5": (
+        "0,sparse,reach,,,0,5\n0,dense,wipe,,,0,5\n0,sparse,move,,,4,9"
+    ),
     "line 2: not CSV": '0,sparse,"reach"x,,,0,5',
 }
 
