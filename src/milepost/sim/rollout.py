@@ -86,7 +86,7 @@ class Rollout:
     """An attempt that was kept, one row a stored frame (20 a second).
 
     scene: its start state, an integer no other attempt shares. success: did it end successful. rejected: tries thrown away before
-    it. action: the command given in that frame, hand motion (1 = 1 cm) and gripper effort, each in [-1, 1]. joints, bodies, sites:
+    it. action: the mean command until the next frame, hand motion (1 = 1 cm each 1/80 s) and gripper effort, each in [-1, 1]. joints, bodies, sites:
     what a picture needs of the simulator. stored: False for one that is only there to rank others.
     """
 
@@ -194,19 +194,24 @@ def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) ->
 def _frames(
     place: World, task: Task, view: View, script: Script, rng: np.random.Generator
 ) -> Iterator[tuple[View, Float[np.ndarray, "4"], Float[np.ndarray, "Q"], list[bool]]]:
-    """Stored frame by stored frame: the view, the command given in it, the joints, and whether the task was done in it and since
-    the frame before."""
+    """Stored frame by stored frame: the view, the mean of the commands given until the next one, the joints, and whether the task was done
+    in it and since the frame before. A mean command held for the whole frame moves the hand as the four did; the first of them may not."""
     command, done = next(script), []
     while True:
+        done.append(_done(task, view))
+        seen, joints, told, sent, done = view, place.data.qpos.copy(), done, [], []
         for step in range(EVERY):
-            shaky = np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1)
-            done.append(bool(task.done(trace_of([view]))[0]))
-            if step == 0:
-                yield view, shaky, place.data.qpos.copy(), done
-                done = []
-            place.step(shaky)
+            if step:
+                done.append(_done(task, view))
+            sent.append(np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1))
+            place.step(sent[-1])
             view = place.view()
             command = script.send(view)
+        yield seen, np.mean(sent, axis=0), joints, told
+
+
+def _done(task: Task, view: View) -> bool:
+    return bool(task.done(trace_of([view]))[0])
 
 
 def _done_for(task: Task, views: Sequence[View], frames: int) -> bool:
