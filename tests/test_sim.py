@@ -38,11 +38,11 @@ from milepost.sim import (
     roll_out,
     tell,
 )
-from milepost.sim.rollout import keeps_promise
+from milepost.sim.rollout import keeps_promise, trace_of
 from milepost.sim.stagewise import debounced, finish, runs, stages_of
 from milepost.sim.tasks import HOME
 from milepost.sim.truth import Ranking
-from milepost.sim.world import world
+from milepost.sim.world import EVERY, world
 
 Told = list[tuple[Rollout, Truth]]
 
@@ -181,6 +181,25 @@ def test_same_seed_same_attempts_for_any_number_of_workers() -> None:
         np.testing.assert_array_equal(a.action, b.action)
     other = roll_out(replace(config, seed=4))
     assert {rollout.scene for rollout in other}.isdisjoint(rollout.scene for rollout in one)
+
+
+def test_replayed_actions_do_what_the_attempt_did(told: Told) -> None:
+    """A frame's action, held until the next frame, is what a policy learns: it has to lead where the demonstration went."""
+    rollouts = [rollout for rollout, _ in told if rollout.success]
+    off, done = {}, []
+    for rollout in rollouts:
+        place = world(rollout.task)
+        place.reset(rollout.scene)
+        path, finished = [], []
+        for action in rollout.action:
+            path.append(place.view().hand)
+            for _ in range(EVERY):
+                place.step(action)
+            finished.append(bool(TASKS[rollout.task].done(trace_of([place.view()]))[0]))
+        done.append(any(finished))
+        off.setdefault(rollout.kind, []).append(np.linalg.norm(np.array(path) - rollout.trace.hand, axis=1).mean())
+    assert np.mean(done) > 0.9
+    assert max(np.mean(errors) for errors in off.values()) < 0.01
 
 
 # --- truth -----------------------------------------------------------------------------------------------------------------------
