@@ -86,8 +86,8 @@ class Rollout:
     """An attempt that was kept, one row a stored frame (20 a second).
 
     scene: its start state, an integer no other attempt shares. success: did it end successful. rejected: tries thrown away before
-    it. action: the mean command until the next frame, hand motion (1 = 1 cm each 1/80 s) and gripper effort, each in [-1, 1]. joints, bodies, sites:
-    what a picture needs of the simulator. stored: False for one that is only there to rank others.
+    it. action: the mean command until the next frame, hand motion (1 = 1 cm in 1/80 s) and gripper effort, each in [-1, 1]. joints,
+    bodies, sites: what a picture needs of the simulator. stored: False for one that is only there to rank others.
     """
 
     task: str

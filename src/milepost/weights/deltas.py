@@ -23,7 +23,7 @@ _BLOCK = 1 << 19
 class Rows:
     """A progress file's rows in the order of their index. start, stop (E,): each episode's rows are [start, stop).
 
-    first, last (N,): the row of the first and last frame of each row's episode.
+    first (N,): the row of the first frame of each row's episode.
     """
 
     index: Int[np.ndarray, "N"]
@@ -43,10 +43,6 @@ class Rows:
     @property
     def first(self) -> Int[np.ndarray, "N"]:
         return np.repeat(self.start, self.lengths)
-
-    @property
-    def last(self) -> Int[np.ndarray, "N"]:
-        return np.repeat(self.stop - 1, self.lengths)
 
     @property
     def frames(self) -> Int[np.ndarray, "E"]:
@@ -100,27 +96,34 @@ def row_deltas(rows: Rows, value: np.ndarray, horizon: int, end: str) -> Float[n
     """`deltas` of sorted rows."""
     if not len(value):
         return np.empty(0)
-    last = rows.last
     if rows.whole:
-        ahead = np.minimum(np.arange(horizon, len(value) + horizon), last)
-        delta = value[ahead] - value
+        delta = np.empty(len(value))
+        np.subtract(value[horizon:], value[:-horizon], out=delta[:-horizon])
     else:
-        ahead = np.minimum(rows.index + horizon, rows.index[last])
-        delta = _at(rows, value, ahead) - value
-    return delta if end == "truncate" else _rescaled(rows, value, delta, horizon)
-
-
-def _rescaled(rows: Rows, value: np.ndarray, delta: np.ndarray, horizon: int) -> np.ndarray:
-    """The rows within a horizon of their episode's end, made good."""
-    end_index = np.repeat(rows.index[rows.stop - 1], rows.lengths)
-    near = np.flatnonzero(end_index - rows.index < horizon)
-    final, here = end_index[near], rows.index[near]
-    begin = np.maximum(np.minimum(here, final - -(-horizon // LEAST)), rows.index[rows.first[near]])
-    span = final - begin
-    done = value[rows.last[near]] - _at(rows, value, begin)
-    done[np.isnan(value[near]) | (span == 0)] = np.nan
-    delta[near] = done * (horizon / np.maximum(span, 1))
+        delta = _at(rows, value, np.minimum(rows.index + horizon, rows.index[-1])) - value
+    near, episode = _tails(rows, horizon)
+    delta[near] = value[rows.stop[episode] - 1] - value[near] if end == "truncate" else _rescaled(rows, value, near, episode, horizon)
     return delta
+
+
+def _tails(rows: Rows, horizon: int) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "M"]]:
+    """The rows whose horizon reaches or passes the end of their episode, and the place of each one's episode in `start`."""
+    if rows.whole:
+        count = np.minimum(rows.lengths, horizon)
+    else:
+        count = rows.stop - np.maximum(np.searchsorted(rows.index, rows.index[rows.stop - 1] - horizon, side="right"), rows.start)
+    near = np.arange(count.sum()) + np.repeat(rows.stop - np.cumsum(count), count)
+    return near, np.repeat(np.arange(len(count)), count)
+
+
+def _rescaled(rows: Rows, value: np.ndarray, near: np.ndarray, episode: np.ndarray, horizon: int) -> np.ndarray:
+    """Deltas of the rows within a horizon of their episode's end, made good."""
+    final, here = rows.index[rows.stop[episode] - 1], rows.index[near]
+    begin = np.maximum(np.minimum(here, final - -(-horizon // LEAST)), rows.index[rows.start[episode]])
+    span = final - begin
+    done = value[rows.stop[episode] - 1] - _at(rows, value, begin)
+    done[np.isnan(value[near]) | (span == 0)] = np.nan
+    return done * (horizon / np.maximum(span, 1))
 
 
 def _at(rows: Rows, value: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -158,23 +161,41 @@ def row_smoothed(rows: Rows, value: np.ndarray, window: int) -> Float[np.ndarray
 
 
 def _lines(rows: Rows, value: np.ndarray, radius: int) -> np.ndarray:
-    """A line at every row, from running sums. Frame numbers are counted from the episode's start, so their sums are exact integers."""
-    first, last, here = rows.first, rows.last, np.arange(len(value))
-    if rows.whole:
-        low, high = np.maximum(here - radius, first), np.minimum(here + radius, last) + 1
-    else:
-        low = np.maximum(np.searchsorted(rows.index, rows.index - radius), first)
-        high = np.minimum(np.searchsorted(rows.index, rows.index + radius, side="right") - 1, last) + 1
-    known = ~np.isnan(value)
-    x, y = rows.index - rows.index[first], np.where(known, value, 0.0)
+    """A line at every row. In the middle of a whole window it is the window's mean, which running sums give; the rest are fitted."""
+    uneven = _uneven(rows, value, radius)
+    out = np.array(value, dtype=np.float64)
+    if len(uneven) < len(value):
+        running = np.concatenate([[0.0], np.cumsum(np.nan_to_num(value))])
+        out[radius : len(value) - radius] = (running[2 * radius + 1 :] - running[: -2 * radius - 1]) / (2 * radius + 1)
+    out[uneven] = _fitted(rows, value, uneven, radius)
+    return out
 
-    def sums(each: np.ndarray) -> np.ndarray:
-        running = np.concatenate([[0], np.cumsum(each)])
-        return running[high] - running[low]
 
-    n = np.maximum(sums(known.astype(np.int64)), 1)
-    sum_x, sum_y = sums(x * known), sums(y)
-    across = n * sums(x * x * known) - sum_x * sum_x
-    along = n * sums(x * y) - sum_x * sum_y
-    line = (sum_y + along / np.maximum(across, 1) * (n * x - sum_x)) / n
-    return np.where(known, line, np.nan)
+def _uneven(rows: Rows, value: np.ndarray, radius: int) -> Int[np.ndarray, "M"]:
+    """The rows whose window is cut by a border of their episode or has a gap in it."""
+    if not rows.whole:
+        return np.arange(len(value))
+    marked = np.zeros(len(value), dtype=bool)
+    unknown = np.flatnonzero(np.isnan(value))
+    for step in range(radius + 1):
+        marked[np.minimum(rows.start + step, rows.stop - 1)] = marked[np.maximum(rows.stop - 1 - step, rows.start)] = True
+        marked[np.minimum(unknown + step, len(value) - 1)] = marked[np.maximum(unknown - step, 0)] = True
+    return np.flatnonzero(marked)
+
+
+def _fitted(rows: Rows, value: np.ndarray, here: np.ndarray, radius: int) -> np.ndarray:
+    """The line through the known values around each of these rows, read at it; x counts frames from there."""
+    episode = np.searchsorted(rows.start, here, side="right") - 1
+    first, last = rows.start[episode], rows.stop[episode] - 1
+    n, sum_x, sum_xx, sum_y, sum_xy = (np.zeros(len(here)) for _ in range(5))
+    for step in range(-radius, radius + 1):
+        place = np.clip(here + step, first, last)
+        x, y = (rows.index[place] - rows.index[here]).astype(np.float64), value[place]
+        used = (place == here + step) & (np.abs(x) <= radius) & ~np.isnan(y)
+        x, y = np.where(used, x, 0.0), np.where(used, y, 0.0)
+        for total, each in ((n, used), (sum_x, x), (sum_xx, x * x), (sum_y, y), (sum_xy, x * y)):
+            total += each
+    across = n * sum_xx - sum_x * sum_x
+    level = sum_y / np.maximum(n, 1)
+    line = np.divide(sum_xx * sum_y - sum_x * sum_xy, across, out=level, where=across > 0)
+    return np.where(np.isnan(value[here]), np.nan, line)
