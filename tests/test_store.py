@@ -113,7 +113,7 @@ def test_a_wrong_head_names_the_right_ones(tmp_path: Path) -> None:
     store = ProgressStore(tmp_path / "p.parquet", {})
     store.add(progress(0, 2), row=0)
     table = store.finish()
-    with pytest.raises(DataError, match="it has: sparse"):
+    with pytest.raises(DataError, match="it has: progress_sparse"):
         table.curve("dense")
 
 

@@ -166,7 +166,7 @@ def test_missing_rows_are_counted(dataset: Path) -> None:
 
 
 def test_repeated_rows_wrong_heads_and_cameras_are_refused(dataset: Path) -> None:
-    assert_refused(milepost("weigh", dataset, "--head-mode", "dense"), "progress_dense", "it has: sparse")
+    assert_refused(milepost("weigh", dataset, "--head-mode", "dense"), "progress_dense", "it has: progress_sparse")
     assert_refused(milepost("weigh", dataset, "--camera-key", "left"), "no camera 'left'", "observation.images.top")
     edit_progress(dataset, index=lambda index: np.where(index == 5, 4, index), frame_index=lambda f: np.where(np.arange(744) == 5, 4, f))
     assert_refused(milepost("weigh", dataset), "index appears twice", "first 4")

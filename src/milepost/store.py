@@ -80,9 +80,11 @@ class ProgressTable:
     raws: Mapping[str, Float[np.ndarray, "N"]] = field(default_factory=dict)
 
     def curve(self, head: str = "sparse") -> Float[np.ndarray, "N"]:
-        """The curve of that head; DataError names the heads there are."""
+        """The curve of that head; DataError names the columns there are."""
         if head not in self.curves:
-            raise DataError(f"no column 'progress_{head}' in the progress file; it has: {', '.join(self.curves)}")
+            raise DataError(
+                f"no column 'progress_{head}' in the progress file; it has: {', '.join(f'progress_{name}' for name in self.curves)}"
+            )
         return self.curves[head]
 
     def episode(self, number: int, length: int, head: str = "sparse") -> Float[np.ndarray, "T"]:

@@ -20,7 +20,7 @@ import numpy as np
 from milepost.compare.arms import ARMS, Mix, needs_sarm, rabc_config
 from milepost.compare.demonstrations import Pool, PoolConfig, draw, scenes
 from milepost.policy import Demonstrations, PolicyConfig, fit_policy
-from milepost.sim import TASKS, success_of
+from milepost.sim import RECIPE, TASKS, success_of
 from milepost.types import DataError
 from milepost.weights import RabcConfig
 
@@ -59,7 +59,7 @@ class CompareConfig:
     def key(self) -> str:
         """Changes when a line made before would no longer be the same."""
         deciding = {name: dataclasses.asdict(getattr(self, name)) for name in ("pool", "policy", "rabc")}
-        text = json.dumps([deciding, self.trials, self.execute], sort_keys=True)
+        text = json.dumps([RECIPE, deciding, self.trials, self.execute], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -117,7 +117,7 @@ class Pools:
 
     def __init__(self, folder: Path, config: PoolConfig) -> None:
         self.folder, self.config = folder, config
-        self.mark = hashlib.sha256(json.dumps(dataclasses.asdict(config)).encode()).hexdigest()[:8]
+        self.mark = hashlib.sha256(json.dumps([RECIPE, dataclasses.asdict(config)]).encode()).hexdigest()[:8]
         self._last: Pool | None = None
 
     def get(self, task: str, seed: int) -> Pool:

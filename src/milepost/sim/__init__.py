@@ -8,7 +8,7 @@ Needs the extra `sim` and, for pictures, OpenGL through EGL. Importing this load
 
 from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, SUCCESSES
 from milepost.sim.closed_loop import observations, succeeds, success_of
-from milepost.sim.dataset import describe, make_dataset
+from milepost.sim.dataset import RECIPE, describe, make_dataset
 from milepost.sim.rollout import NoAttemptError, Rollout, SimConfig, roll_out
 from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
 from milepost.sim.tasks import STAGES, TASKS, Trace
@@ -21,6 +21,7 @@ __all__ = [
     "FPS",
     "INSTEAD",
     "KINDS",
+    "RECIPE",
     "STAGES",
     "SUCCESSES",
     "TASKS",
