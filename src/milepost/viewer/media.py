@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
@@ -125,8 +124,13 @@ class StoppedError(Exception):
     """The server ends; the film was given up and nothing is left of it."""
 
 
-Open = Callable[[], tuple[Frames, float]]
-"""Finds an episode's pictures and their frames per second."""
+def pictures(dataset: LeRobotDataset, number: int, camera: str) -> tuple[Frames, float]:
+    """An episode's pictures and their frames per second. DataError if they are not in the dataset's folder."""
+    span = dataset.meta.episodes[number].videos.get(camera)
+    if span is not None and not stays(dataset, span.path):
+        raise DataError(f"{span.path} is not in the dataset's folder")
+    episode = dataset.episode(number)
+    return episode.camera(camera), episode.fps
 
 
 class Films:
@@ -136,7 +140,7 @@ class Films:
         self.folder = folder or films_folder()
         self._pool = ThreadPoolExecutor(workers or max(1, (os.cpu_count() or 2) - 1), "films")
         self._making: dict[Path, tuple[Future[Path], int]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # cancelling calls back
         self._stopped = False
         _clear(self.folder)
 
@@ -144,30 +148,31 @@ class Films:
         key = hashlib.sha256(f"{SETTINGS}/{camera}".encode()).hexdigest()[:16]
         return self.folder / fingerprint / f"{key}-{number:06d}.mp4"
 
-    def ask(self, path: Path, pictures: Open) -> Future[Path]:
+    def ask(self, dataset: LeRobotDataset, fingerprint: str, number: int, camera: str) -> Future[Path]:
         """The film, made in a thread if it is not there. The future's error is the reader's: DataError, or StoppedError at the end."""
+        path = self.path(fingerprint, number, camera)
         with self._lock:
             future, waiting = self._making.get(path, (None, 0))
-            if future is None or future.cancelled():
+            if future is None:
                 if path.is_file():
                     done: Future[Path] = Future()
                     done.set_result(path)
                     return done
-                future, waiting = self._pool.submit(self._make, path, pictures), 0
+                future = self._pool.submit(self._make, path, dataset, number, camera)
             self._making[path] = future, waiting + 1
         if not waiting:
-            future.add_done_callback(lambda done: self._forget(path, done))
+            future.add_done_callback(lambda _: self._forget(path))
         return future
 
-    def leave(self, path: Path) -> None:
+    def leave(self, fingerprint: str, number: int, camera: str) -> None:
         """One that asked waits no longer. A film that nobody waits for is not begun; one that is begun is finished, for the next time."""
+        path = self.path(fingerprint, number, camera)
         with self._lock:
-            future, waiting = self._making.get(path, (None, 0))
-            if future is None:
-                return
-            self._making[path] = future, waiting - 1
-        if waiting == 1:
-            future.cancel()
+            if path in self._making:
+                future, waiting = self._making[path]
+                self._making[path] = future, waiting - 1
+                if waiting == 1:
+                    future.cancel()
 
     def stop(self) -> None:
         """Give up what is being made, at its next picture. Safe in a signal handler."""
@@ -178,15 +183,14 @@ class Films:
         self.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _forget(self, path: Path, done: Future[Path]) -> None:
+    def _forget(self, path: Path) -> None:
         with self._lock:
-            if self._making.get(path, (None, 0))[0] is done:
-                del self._making[path]
+            self._making.pop(path, None)
 
-    def _make(self, path: Path, pictures: Open) -> Path:
+    def _make(self, path: Path, dataset: LeRobotDataset, number: int, camera: str) -> Path:
         if self._stopped:
             raise StoppedError
-        frames, fps = pictures()
+        frames, fps = pictures(dataset, number, camera)
         with closing(read_i420(frames)) as read:
             first = next(read)
             with film_writer(path, planes(first)[0].shape, fps) as add:

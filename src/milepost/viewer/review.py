@@ -108,6 +108,7 @@ class Review:
             "cameras": list(dataset.cameras),
             "tasks": self._tasks(dataset),
             "heads": self._heads(dataset),
+            "palette": _colours(len(STAGE_COLOURS)),
             "models": [
                 {"name": name, "path": str(model.path), "heads": list(model.table.curves), "made": _made(model.table.metadata)}
                 for name, model in self.models.items()

@@ -23,10 +23,10 @@ from starlette.routing import Route
 
 from milepost.annotation.export import ChangedError
 from milepost.annotation.replacing import BusyError
-from milepost.types import DataError, Frames
+from milepost.types import DataError
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
-from milepost.viewer.media import Films, StoppedError, cameras, source_file, stays
+from milepost.viewer.media import Films, StoppedError, cameras, source_file
 from milepost.viewer.review import Review
 from milepost.viewer.saving import FaultyError
 
@@ -164,21 +164,15 @@ class _Served:
 
     async def film(self, request: Request) -> Response:
         number, camera = self._asked(request)
-        path = self.films.path(self.review.fingerprint, number, camera)
-        made = asyncio.wrap_future(self.films.ask(path, lambda: self._pictures(number, camera)))
+        dataset, fingerprint = await run_in_threadpool(lambda: self.review.dataset), self.review.fingerprint
+        made = asyncio.wrap_future(self.films.ask(dataset, fingerprint, number, camera))
         while not (await asyncio.wait([made], timeout=GONE_S))[0]:
             if await request.is_disconnected():
-                self.films.leave(path)
+                self.films.leave(fingerprint, number, camera)
                 return Response(status_code=499)
+        if made.cancelled():
+            raise StoppedError
         return await run_in_threadpool(_film, request, made.result())
-
-    def _pictures(self, number: int, camera: str) -> tuple[Frames, float]:
-        dataset = self.review.dataset
-        span = dataset.meta.episodes[number].videos.get(camera)
-        if span is not None and not stays(dataset, span.path):
-            raise DataError(f"{span.path} is not in the dataset's folder")
-        episode = dataset.episode(number)
-        return episode.camera(camera), episode.fps
 
     def _asked(self, request: Request) -> tuple[int, str]:
         number, camera = request.path_params["number"], request.path_params["camera"]
