@@ -1,0 +1,365 @@
+"""What the page knows: a dataset, curves of several models, weights, annotations and marks, as plain objects for JSON.
+
+The list of episodes in columns (`episodes`, `events`), one episode in full (`episode`), and the two things a person changes here: the
+annotation of an episode (`save`) and its mark. What others write into the dataset meanwhile is seen by the next request. Refuses
+episodes, cameras and heads that there are not; draws nothing and serves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from milepost.annotation.export import ChangedError
+from milepost.events import KINDS, find_events
+from milepost.lerobot import LeRobotDataset
+from milepost.metadata import HEADS
+from milepost.plots.style import STAGE_COLOURS
+from milepost.report import Reading, picture, reading
+from milepost.stages import Stages
+from milepost.store import METADATA_PREFIX, ProgressTable
+from milepost.types import DataError, Episode, Segment
+from milepost.viewer.held import Held, segments_of, stage_names, store_folder, why_not_editable
+from milepost.viewer.marks import Mark, Marks
+from milepost.viewer.plain import counted, plain, rounded
+from milepost.viewer.saving import Edit, FaultyError, judged, parse_segments, version_of, write
+from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, curves_of, listed
+
+MADE = ("model", "model_path", "model_commit", "created", "code", "stride", "heads", "encoder", "precision")
+"""Of a progress file's provenance, what the page shows; other keys have long values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A progress file: where it is and what is in it."""
+
+    path: Path
+    table: ProgressTable
+
+
+class Review:
+    """One dataset under review. Threads may ask at once; changes are made one at a time."""
+
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        models: Mapping[str, Model],
+        *,
+        marks: Marks,
+        numbers: Sequence[int] | None = None,
+        weights: tuple[Path, np.ndarray] | None = None,
+        problems: Sequence[str] = (),
+    ) -> None:
+        """numbers: the episodes shown, all if None. weights: the file and its numbers by row of the dataset (R,), NaN where it has none.
+        A model whose rows are not the dataset's is left out and named in `problems`."""
+        self.marks, self.problems = marks, list(problems)
+        self.fingerprint = dataset.fingerprint
+        self._held, self._saving = Held(dataset, self._compare), threading.Lock()
+        self.rows = Rows.of(dataset, tuple(dataset.meta.episodes) if numbers is None else numbers)
+        self._shown = frozenset(self.rows.numbers)
+        self.models: dict[str, Model] = {}
+        self._curves: dict[str, dict[str, np.ndarray]] = {}
+        self._named: dict[str, dict[str, Sequence[str]]] = {}
+        for name, model in models.items():
+            try:
+                self._curves[name] = curves_of(model.table, dataset, self.rows.count)
+                self._named[name] = {head: _model_stages(model.table, head) for head in model.table.curves}
+                self.models[name] = model
+            except DataError as error:
+                self._curves.pop(name, None)
+                self.problems.append(f"{model.path}: {error}")
+        self.weights = weights
+        self._ends, self._kept = listed(self.rows, self._curves, weights[1] if weights is not None else None)
+        self.counting, self._found = Counting(), Counted()
+        self.counting.submit(lambda: count_all(self._found, self.counting, dataset, self.rows, self._curves))
+        self._compare(dataset)
+
+    def stop(self) -> None:
+        """Give up what is being counted, soon. Safe in a signal handler."""
+        self.counting.closing = True
+
+    def close(self) -> None:
+        self.counting.close()
+
+    @property
+    def dataset(self) -> LeRobotDataset:
+        """As it is on disk now. DataError if it became another one."""
+        return self._held.now()
+
+    # The dataset
+
+    def about(self) -> dict[str, Any]:
+        """`GET /api/dataset`."""
+        dataset = self.dataset
+        why = why_not_editable(dataset)
+        return {
+            "name": dataset.name,
+            "fingerprint": self.fingerprint,
+            "version": dataset.version,
+            "fps": dataset.fps,
+            "frames": int(self.rows.length.sum()),
+            "cameras": list(dataset.cameras),
+            "tasks": self._tasks(dataset),
+            "heads": self._heads(dataset),
+            "palette": _colours(len(STAGE_COLOURS)),
+            "models": [
+                {"name": name, "path": str(model.path), "heads": list(model.table.curves), "made": _made(model.table.metadata)}
+                for name, model in self.models.items()
+            ],
+            "weights": {"path": str(self.weights[0])} if self.weights is not None else None,
+            "truth": "truth.progress" in dataset.meta.features,
+            "editable": not why,
+            "why_not_editable": why,
+            "problems": [*self.problems, *self._found.problems],
+            "marks_file": str(self.marks.path),
+            "event_kinds": list(KINDS),
+        }
+
+    def _heads(self, dataset: LeRobotDataset) -> dict[str, dict[str, Any]]:
+        """Head -> its stages' names and colours, and who named them. The dataset's come first, `own` of them."""
+        own, found = stage_names(dataset), {}
+        for head in HEADS:
+            said = [names[head] for names in self._named.values() if head in names]
+            if head == "sparse" or head in own or said:
+                names = list(dict.fromkeys([*own.get(head, ()), *(name for each in said for name in each)]))
+                truth = head == "sparse" and "truth.stage" in dataset.meta.features
+                source = "annotations" if head in own else "model" if names else "truth" if truth else "none"
+                found[head] = {"names": names, "colours": _colours(len(names)), "source": source, "own": len(own.get(head, ()))}
+        return found
+
+    def _tasks(self, dataset: LeRobotDataset) -> list[str]:
+        records = dataset.meta.episodes
+        return list(dict.fromkeys([*dataset.tasks, *(next(iter(records[n].tasks), "") for n in self.rows.numbers)]))
+
+    # The list
+
+    def key(self) -> tuple[Any, ...]:
+        """Changes whenever `episodes` would."""
+        return self.dataset, self.marks.all(), self.marks.revision, self.counting.revision
+
+    def episodes(self) -> dict[str, Any]:
+        """`GET /api/episodes`: one entry an episode in every column. Events and disagreement are null until they are counted."""
+        dataset, numbers = self.dataset, self.rows.numbers
+        tasks = {task: place for place, task in enumerate(self._tasks(dataset))}
+        records, marks, later = dataset.meta.episodes, self.marks.all(), self._later(dataset)
+        models = {
+            model: {head: {**columns, "events": later["models"].get(model, {}).get(head, {}).get("events")} for head, columns in by.items()}
+            for model, by in self._ends.items()
+        }
+        return {
+            "index": list(numbers),
+            "task": [tasks[next(iter(records[n].tasks), "")] for n in numbers],
+            "length": self.rows.length.tolist(),
+            "kind": [None if (kind := records[n].facts.get("kind")) is None else str(kind) for n in numbers],
+            "annotated": {h: [int(bool(s)) for s in segments_of(dataset, h, numbers).values()] for h in self._heads(dataset)},
+            "mark": [marks[n].kind if n in marks else None for n in numbers],
+            "note": {str(n): mark.note for n, mark in marks.items() if mark.note},
+            "weight_kept": self._kept,
+            **later,
+            "models": models,
+        }
+
+    def events(self, wait_s: float | int = 0) -> dict[str, Any]:
+        """`GET /api/events`: the columns that are counted behind, waited for so long; `ready` says whether this is all."""
+        self.counting.wait(wait_s)
+        return self._later(self.dataset)
+
+    def _later(self, dataset: LeRobotDataset) -> dict[str, Any]:
+        ready, found = self.counting.wait(0), self._found
+        told = {number: dataset.meta.episodes[number].facts.get("success") for number in self.rows.numbers}
+        return {
+            "ready": ready,
+            "success": [found.success.get(n) if success is None else bool(success) for n, success in told.items()],
+            "disagreement": None if found.disagreement is None else rounded(np.array(found.disagreement)),
+            "disagreement_of": found.disagreement_of,
+            "models": {m: {h: {"events": found.events.get(m, {}).get(h)} for h in heads} for m, heads in self._curves.items()},
+        }
+
+    def _compare(self, dataset: LeRobotDataset) -> None:
+        """Count the disagreement, again if it depends on what was annotated."""
+
+        def count() -> None:
+            truth, found = self._found.truth, self._found
+            stages = dataset.stages.get("sparse")
+            if truth is None and len(self._curves) == 1 and stages is not None:
+                success = dict(zip(self.rows.numbers, self._later(dataset)["success"], strict=True))
+                truth = annotated_progress(segments_of(dataset, "sparse", self.rows.numbers), stages, self.rows, success.get)
+            pair = compared(self._curves, truth)
+            if pair is not None:
+                found.disagreement_of, found.disagreement = pair[0], pair[1](self.rows)
+
+        if len(self._curves) < 2 or self._found.disagreement is None:
+            self.counting.submit(count)
+
+    # One episode
+
+    def read(self, number: int) -> Episode:
+        """The episode with this number. KeyError for one that is not shown, DataError as `LeRobotDataset.episode`."""
+        self.require(number)
+        return self.dataset.episode(number)
+
+    def require(self, number: Any) -> int:
+        """The number of an episode that is shown; KeyError for anything else."""
+        if type(number) is not int or number not in self._shown:
+            raise KeyError(number)
+        return number
+
+    def episode(self, number: int) -> dict[str, Any]:
+        """`GET /api/episodes/{n}` but for the addresses of its films. KeyError for an episode that is not shown."""
+        episode, dataset, mark = self.read(number), self.dataset, self.marks.get(number)
+        return {
+            "index": number,
+            "task": episode.task,
+            "fps": episode.fps,
+            "length": episode.length,
+            "success": episode.success,
+            "facts": plain(episode.facts),
+            "mark": mark.kind,
+            "note": mark.note,
+            "row": episode.row,
+            "heads": {head: self._head(episode, dataset, head, about) for head, about in self._heads(dataset).items()},
+            "weight": rounded(self._weight(episode)) if self.weights is not None else None,
+            "events": {
+                name: {head: [plain(vars(event)) for event in find_events(curve, episode.fps)] for head, curve in by.items()}
+                for name, by in self.curves(episode).items()
+            },
+        }
+
+    def curves(self, episode: Episode) -> dict[str, dict[str, Float[np.ndarray, "T"]]]:
+        """Model -> head -> its curve of this episode."""
+        span = slice(episode.row, episode.row + episode.length)
+        return {name: {head: curve[span] for head, curve in heads.items()} for name, heads in self._curves.items()}
+
+    def readings(self, episode: Episode, stages: Mapping[str, Stages], head: str) -> dict[str, Reading]:
+        """Model -> what it says of this episode by this head, for the models that have it."""
+        tables = {name: model.table for name, model in self.models.items() if head in model.table.curves}
+        return {name: reading(table, episode, stages.get(head), head) for name, table in tables.items()}
+
+    def _weight(self, episode: Episode) -> np.ndarray:
+        assert self.weights is not None
+        return self.weights[1][episode.row : episode.row + episode.length]
+
+    def _head(self, episode: Episode, dataset: LeRobotDataset, head: str, about: Mapping[str, Any]) -> dict[str, Any]:
+        stages, segments = dataset.stages, episode.segments.get(head, ())
+        seen = picture(episode, {head: self.readings(episode, stages, head)}, stages, sampled=False).heads[head]
+        names = list(dict.fromkeys([*about["names"], *seen.stage_names]))
+        place = np.array([names.index(name) for name in seen.stage_names] or [0])
+        out: dict[str, Any] = {
+            "names": names,
+            "colours": _colours(len(names)),
+            "curves": {name: rounded(curve) for name, curve in seen.curves.items()},
+            "probabilities": {name: counted(_likeliest(each, place)) for name, each in seen.probabilities.items()},
+            "truth_source": seen.truth_source,
+            "segments": _as_objects(segments),
+            "version": version_of(segments),
+        }
+        if seen.truth is not None:
+            out["truth"] = rounded(seen.truth)
+        if seen.true_stage is not None:
+            out["true_stage"] = counted(np.where(seen.true_stage < 0, -1, place[np.clip(seen.true_stage, 0, len(place) - 1)]))
+        return out
+
+    # What a person changes
+
+    def save(self, number: int, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`PUT /api/episodes/{n}/segments`. KeyError for an unknown episode, FaultyError for what does not pass the checks, ChangedError
+        if the annotation on disk is another than the page began with, PermissionError for a dataset that is not edited."""
+        with self._saving:
+            episode, dataset = self.read(number), self.dataset
+            if why := why_not_editable(dataset):
+                raise PermissionError(why)
+            head, names = body.get("head"), body.get("names")
+            if head not in HEADS:
+                raise FaultyError([f"the head should be {' or '.join(HEADS)}, got {head!r}"])
+            if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+                raise FaultyError(["names should be a list of all stage names in their order"])
+            before = episode.segments.get(head, ())
+            if body.get("version") != version_of(before):
+                raise ChangedError(f"the {head} annotation of episode {number} was changed meanwhile")
+            edit = Edit(
+                number,
+                head,
+                parse_segments(body.get("segments")),
+                before,
+                known=stage_names(dataset).get(head, ()),
+                names=tuple(names) if names else None,
+                length=episode.length,
+                fps=episode.fps,
+                success=episode.success,
+            )
+            segments, names, repairs = judged(edit, store_folder(dataset))
+            if segments != before or (segments and names != edit.known):
+                write(dataset.root, edit, segments, names)
+        return {**self.held(number, head), "heads": self._heads(self.dataset), "repairs": repairs}
+
+    def held(self, number: int, head: str) -> dict[str, Any]:
+        """The annotation as it is on disk now, and its version."""
+        segments = self.dataset.meta.episodes[number].segments.get(head, ())
+        return {"segments": _as_objects(segments), "version": version_of(segments)}
+
+    def mark(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`PUT /api/marks`. KeyError for an unknown episode, DataError for another kind of mark."""
+        number = self.require(body.get("episode"))
+        kind, note = body.get("mark"), body.get("note", "")
+        if not isinstance(kind, str | None) or not isinstance(note, str):
+            raise DataError("a mark has a word and a note, both text")
+        mark = Mark(kind, note)
+        self.marks.set(number, mark)
+        return {"episode": number, "mark": mark.kind, "note": mark.note}
+
+    def marked(self) -> list[dict[str, Any]]:
+        """One row a mark, for the downloads."""
+        listed, place = self.episodes(), {number: i for i, number in enumerate(self.rows.numbers)}
+        tasks = self._tasks(self.dataset)
+        finals = next((columns["final"] for heads in listed["models"].values() for columns in heads.values()), None)
+        return [
+            {
+                "episode": number,
+                "mark": mark.kind,
+                "note": mark.note,
+                "task": tasks[listed["task"][place[number]]],
+                "length": listed["length"][place[number]],
+                "final_progress": finals[place[number]] if finals is not None else None,
+                "success": listed["success"][place[number]],
+            }
+            for number, mark in self.marks.all().items()
+            if number in place
+        ]
+
+
+def _made(metadata: Mapping[str, str]) -> dict[str, str]:
+    told = {key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items()}
+    return {key: told[key] for key in MADE if key in told}
+
+
+def _model_stages(table: ProgressTable, head: str) -> Sequence[str]:
+    """What the model that made the file calls its stages, if it says so and has more than one. DataError for damaged metadata."""
+    try:
+        config = json.loads(table.metadata.get(f"{METADATA_PREFIX}config") or "{}")
+    except ValueError as error:
+        raise DataError(f"its metadata are damaged ({error}); label again") from error
+    names = config.get(f"{head}_subtask_names") if isinstance(config, dict) else None
+    if not isinstance(names, list) or head not in table.stages:
+        return ()
+    return tuple(map(str, names)) if len(names) == table.stages[head].shape[1] > 1 else ()
+
+
+def _colours(count: int) -> list[str]:
+    return [STAGE_COLOURS[k % len(STAGE_COLOURS)].lower() for k in range(count)]
+
+
+def _likeliest(probability: Float[np.ndarray, "T K"], place: np.ndarray) -> np.ndarray:
+    """The likeliest stage of each frame by its number on the page, -1 where unknown."""
+    known = ~np.isnan(probability).any(axis=1)
+    return np.where(known, place[np.nan_to_num(probability).argmax(axis=1)], -1)
+
+
+def _as_objects(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    return [{"name": each.name, "start": each.start, "stop": each.stop} for each in segments]
