@@ -14,8 +14,7 @@ from jaxtyping import Float, UInt8
 from milepost.planes import planes, to_i420
 from milepost.plots import EpisodePicture
 from milepost.plots.episode import stage_runs, stage_track
-from milepost.plots.style import CURVE_STYLES, INK, ramp
-from milepost.plots.weights import FULL, PART, ZERO
+from milepost.plots.style import CURVE_STYLES, FULL, INK, PART, ZERO, ink_on, ramp
 from milepost.render import curves
 from milepost.render.text import Font, fit, fonts, height_of, lines, tile, width_of
 
@@ -252,8 +251,8 @@ class Panel:
             if right - left > wide + 4:
                 ink = 255 - tile(number, self._small, wide)
                 at = (left + right - wide) // 2
-                for each in band:
-                    each[:, at : at + wide] = curves.blend(each[:, at : at + wide], curves.rgb(INK), ink / (255 - curves.rgb(INK)))
+                for each, colour in zip(band, (INK, ink_on(stage)), strict=True):
+                    each[:, at : at + wide] = curves.blend(each[:, at : at + wide], curves.rgb(colour), ink / (255 - curves.rgb(INK)))
         return band
 
     def _clock(self) -> None:
