@@ -22,6 +22,7 @@ VERBS = {
     "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
     "plot": "draw progress curves over the stages, with sample frames",
     "render": "make films of episodes with the progress curve drawn in",
+    "copy": "copy a dataset with progress and weight as columns, which LeRobot and the Hub's viewer read",
 }
 
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
