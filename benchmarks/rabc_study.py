@@ -24,6 +24,7 @@ from milepost.compare.experiment import Pools, jobs, mixture
 from milepost.compare.table import cells, points
 from milepost.evaluate import Estimate
 from milepost.plots import png
+from milepost.plots.style import CURVE_STYLES, FAINT, FULL, INK, TRUTH_STYLE, quiet
 
 TASKS = ("pick-place-v3", "shelf-place-v3", "peg-insert-side-v3", "assembly-v3")
 SEEDS = (5, 6, 7, 8, 9)
@@ -182,7 +183,7 @@ def draw(folder: Path, figures: Path) -> None:
 
 def gains(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Points gained over uniform by arm, at 80 and 100 % bad, each task a faint mark, the mean with its interval; arms run on all tasks."""
-    figure = Figure(figsize=(9, 3.0), dpi=90, layout="constrained")
+    figure = Figure(figsize=(9, 3.0), dpi=110, layout="constrained")
     for ax, share in zip(figure.subplots(1, 2, sharey=True), (0.8, 1.0), strict=True):
         arms = [arm for arm in ARMS if arm != "uniform"]
         found = rates(lines, share, arms)
@@ -193,12 +194,13 @@ def gains(lines: Sequence[Mapping[str, Any]]) -> Figure:
                     own = rates([line for line in lines if line["task"] == task], share, [arm])
                     if arm in own:
                         ax.plot(100 * own[arm][1].value, place + 0.22, "|", color="#888888", markersize=6)
-        ax.axvline(0, color="#222222", linewidth=0.8)
+        quiet(ax)
+        ax.axvline(0, color=INK, linewidth=0.8)
         ax.set_yticks(range(len(arms)), arms, fontsize=8)
         ax.set_title(f"{share:.0%} of the demonstrations are bad", fontsize=9)
         ax.set_xlabel("points of success gained over uniform behaviour cloning", fontsize=8)
-        ax.tick_params(axis="x", labelsize=7)
-        ax.grid(axis="x", color="#DDDDDD", linewidth=0.5)
+        ax.grid(axis="x", color=FAINT, linewidth=0.5)
+        ax.grid(visible=False, axis="y")
         ax.invert_yaxis() if share == 0.8 else None
     return figure
 
@@ -211,7 +213,7 @@ def _bar(ax: Any, place: int, gap: Estimate, arm: str) -> None:
 
 def shares(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Success over the share of bad demonstrations: each task, and their mean."""
-    figure = Figure(figsize=(11, 2.9), dpi=90, layout="constrained")
+    figure = Figure(figsize=(11, 2.9), dpi=110, layout="constrained")
     for ax, task in zip(figure.subplots(1, len(TASKS) + 1, sharey=True), (*TASKS, None), strict=True):
         own = [line for line in lines if task in (None, line["task"])]
         for arm in CLEAN:
@@ -222,9 +224,8 @@ def shares(lines: Sequence[Mapping[str, Any]]) -> Figure:
                 ax.plot([100 * share for share, _ in at], [rate for _, rate in at], f"-{mark}", color=colour, markersize=4, label=arm)
         ax.set_title(task or "mean of the tasks", fontsize=9)
         ax.set_xlabel("bad demonstrations, %", fontsize=8)
-        ax.tick_params(labelsize=7)
+        quiet(ax)
         ax.set(xlim=(-4, 104), ylim=(-3, 103))
-        ax.grid(color="#DDDDDD", linewidth=0.5)
     figure.axes[0].set_ylabel("success, %", fontsize=8)
     figure.legend(*figure.axes[-1].get_legend_handles_labels(), fontsize=7.5, loc="outside lower center", ncols=4, frameon=False)
     return figure
@@ -238,16 +239,16 @@ def examples(folder: Path) -> Figure:
     kinds = [pool.kind[e] for e in pool.mix(config.pool.episodes, 0.8)]
     weight = ARMS["rabc-sarm"](mix, config.rabc, np.random.default_rng(0))
     names = ["expert", *(kind for kind in dict.fromkeys(kinds) if kind != "expert")]
-    figure = Figure(figsize=(12, 2.5), dpi=90, layout="constrained")
+    figure = Figure(figsize=(12, 2.5), dpi=110, layout="constrained")
     for ax, kind in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
         rows = mix.episode == kinds.index(kind)
         time_s = np.arange(rows.sum()) / 20
-        ax.fill_between(time_s, weight[rows], step="mid", color="#009E73", alpha=0.2, linewidth=0, label="weight by SARM's curve")
-        ax.plot(time_s, mix.progress["true"][rows], color="#0B3C5D", linewidth=1.2, linestyle="--", label="true progress")
-        ax.plot(time_s, mix.progress["sarm"][rows], color="#009E73", linewidth=1.4, label="SARM's progress")
+        ax.fill_between(time_s, weight[rows], step="mid", color=FULL, alpha=0.6, linewidth=0, label="weight by SARM's curve")
+        ax.plot(time_s, mix.progress["true"][rows], label="true progress", **TRUTH_STYLE)
+        ax.plot(time_s, mix.progress["sarm"][rows], linewidth=1.6, label="SARM's progress", **CURVE_STYLES[0])
         ax.set_title(kind.replace("_", " "), fontsize=9)
-        ax.set_xlabel("s", fontsize=8)
-        ax.tick_params(labelsize=7)
+        ax.set_xlabel("time (s)", fontsize=8)
+        quiet(ax)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7.5, loc="outside lower center", ncols=3, frameon=False)
     return figure
 

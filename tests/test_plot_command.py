@@ -18,6 +18,7 @@ from milepost.cli import main
 from milepost.lerobot import open_dataset
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
+from milepost.plots import Format, style
 from test_plots import areas, axes, captions, images, legend, line
 
 DATA = Path(__file__).parent / "data"
@@ -76,13 +77,13 @@ def progress(nails: Path, dual: Path, tmp_path_factory: pytest.TempPathFactory) 
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures, as they go to disk."""
     figures: list[Figure] = []
-    real = command.png
+    real = command.drawn
 
-    def keep(figure: Figure) -> bytes:
+    def keep(figure: Figure, form: Format) -> bytes:
         figures.append(figure)
-        return real(figure)
+        return real(figure, form)
 
-    monkeypatch.setattr(command, "png", keep)
+    monkeypatch.setattr(command, "drawn", keep)
     return figures
 
 
@@ -170,6 +171,33 @@ def test_one_frame_and_no_camera(tmp_path: Path, drawn: list[Figure], capsys: py
     assert not images(drawn[1])
 
 
+@pytest.mark.parametrize(("form", "head"), [("svg", b"<?xml"), ("pdf", b"%PDF-")])
+def test_for_print(form: str, head: bytes, tmp_path: Path, drawn: list[Figure]) -> None:
+    build_dataset(tmp_path / "one", lengths=(5,), cameras={TOP: "png"})
+    assert plot(tmp_path / "one", "--model", "elapsed", "--format", form, "--width", 3.4, "--output-dir", tmp_path / "out") == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"episode_000000_progress.{form}"]
+    assert (tmp_path / "out" / f"episode_000000_progress.{form}").read_bytes().startswith(head)
+    assert drawn[0].get_figwidth() == 3.4
+    assert plot(tmp_path / "one", "--model", "elapsed", "--width", 2, "--output-dir", tmp_path / "out") == 2
+
+
+def test_letters_without_a_font_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, drawn: list[Figure]
+) -> None:
+    build_dataset(tmp_path / "one", lengths=(5,), cameras={})
+    assert plot(tmp_path / "one", "--model", "elapsed", "--output-dir", tmp_path / "out") == 0
+    assert "no font" not in capsys.readouterr().err
+    monkeypatch.setattr("milepost.plots.style._charmap", lambda file: frozenset("abc"))
+    style._font_with.cache_clear()
+    try:
+        assert plot(tmp_path / "one", "--model", "elapsed", "--output-dir", tmp_path / "out") == 0
+    finally:
+        style._font_with.cache_clear()
+    said = capsys.readouterr().err
+    assert said.count("no font here has the letters") == 1
+    assert "boxes stand for them" in said
+
+
 def test_every_task_is_named(tmp_path: Path, drawn: list[Figure]) -> None:
     build_dataset(tmp_path / "two", lengths=(5, 5), cameras={TOP: "png"})
     assert plot(tmp_path / "two", "--model", "elapsed", "--output-dir", tmp_path / "out") == 0
@@ -251,14 +279,14 @@ def test_rows_of_another_dataset(tmp_path: Path, capsys: pytest.CaptureFixture) 
 
 def test_a_full_disk_leaves_what_was_there(nails: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "episode_000005_progress.png").write_text("mine")
-    real = command.png
+    real = command.drawn
 
-    def fill(figure: Figure) -> bytes:
+    def fill(figure: Figure, form: Format) -> bytes:
         if (tmp_path / "episode_000004_progress.png").exists():
             raise OSError(28, "No space left on device")
-        return real(figure)
+        return real(figure, form)
 
-    monkeypatch.setattr(command, "png", fill)
+    monkeypatch.setattr(command, "drawn", fill)
     assert plot(nails, "--model", "elapsed", "--episodes", "4-5", "--output-dir", tmp_path) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["episode_000004_progress.png", "episode_000005_progress.png"]
     assert (tmp_path / "episode_000005_progress.png").read_text() == "mine"

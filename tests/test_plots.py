@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle, StepPatch
@@ -327,3 +329,69 @@ def test_areas_are_numbered_where_they_are_thick() -> None:
     even = Reading(Progress(3, np.full(40, 0.5, np.float32), stage=np.full((40, 3), 1 / 3, np.float32)), SPARSE.names)
     numbers = axes(episode_figure(picture(episode(40), {"sparse": {"m": even}}, {})), "stage probability").texts
     assert [text.get_text() for text in numbers] == ["1", "2", "3"]
+
+
+def strided(length: int = 60, stride: int = 10) -> EpisodePicture:
+    """Looked at every `stride` frames, four true stages, one of them short."""
+    said = progress(length, 3)
+    assert said.stage is not None
+    stage = np.full_like(said.stage, np.nan)
+    stage[::stride] = said.stage[::stride]
+    e = episode(length, heads={"sparse": SPARSE})
+    return picture(e, {"sparse": {"m": Reading(Progress(3, said.value, stage=stage), SPARSE.names)}}, {"sparse": SPARSE})
+
+
+def test_what_lies_between_frames_looked_at_is_pale() -> None:
+    figure = episode_figure(strided())
+    veils = figure.findobj(lambda artist: artist.get_gid() == "interpolated")
+    spans = [(veil.get_x(), veil.get_x() + veil.get_width()) for veil in veils]
+    assert spans == [(pytest.approx(at / FPS + 0.05), pytest.approx((at + 10) / FPS - 0.05)) for at in range(0, 50, 10)]
+    assert "interpolated" in figure.texts[0].get_text()
+    plain = episode_figure(picture(episode(60), {"sparse": {"m": Reading(progress(60, 3), SPARSE.names)}}, {}))
+    assert not plain.findobj(lambda artist: artist.get_gid() == "interpolated")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 200), st.integers(2, 12), st.sampled_from([3.0, 3.4, 5.0, 7.0, 9.0]), st.integers(0, 5))
+def test_stage_numbers_touch_no_line(length: int, count: int, width: float, seed: int) -> None:
+    """Numbers of the probabilities and of the bands stand between the borders of the true stages, whatever the width."""
+    rng = np.random.default_rng(seed)
+    names = tuple(f"stage {k}" for k in range(count))
+    true = np.sort(rng.integers(0, count, length))
+    stage = rng.dirichlet(np.full(count, 0.1), length).astype(np.float32)
+    curve = np.linspace(0, 1, length).astype(np.float32)
+    head = HeadPicture({"m": curve}, truth=curve, true_stage=true, stage_names=names, probabilities={"m": stage})
+    figure = episode_figure(EpisodePicture("episode 0", FPS, {"sparse": head}), width)
+    figure.draw_without_rendering()
+    borders = [(start - 0.5) / FPS for start in np.flatnonzero(np.diff(true)) + 1]
+    for label in ("progress", "stage probability"):
+        ax = axes(figure, label)
+        x = [ax.transData.transform((border, 0))[0] for border in borders]
+        numbers = [text for text in ax.texts if text.get_text().isdigit()]
+        for text in numbers:
+            box = text.get_window_extent()
+            assert not any(box.x0 < at < box.x1 for at in x), (label, text.get_text())
+
+
+@pytest.mark.parametrize("width", [3.0, 3.4, 5.9, 7.0])
+def test_a_column_of_a_page(width: float) -> None:
+    """All letters inside and apart, of the size they always have; fewer frames, each at least 0.9 inches wide; marks over those drawn."""
+    e = episode(40, heads={"sparse": SPARSE})
+    said = {"a model": Reading(progress(40, 3), SPARSE.names), "a clock": Reading(Progress(3, np.linspace(0, 1, 40, dtype=np.float32)))}
+    figure = episode_figure(picture(e, {"sparse": said}, {"sparse": SPARSE}, weight=np.linspace(0, 1, 40)), width)
+    assert figure.get_figwidth() == width
+    assert_nothing_cut_off(figure)
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()) >= 7
+    drawn = images(figure)
+    assert list(drawn) == list(captions(figure))
+    assert {0, 39} <= set(drawn)
+    assert len(drawn) == int((width - 0.24 + 0.08) / 0.98)
+    marks = [line.get_xdata()[0] for line in axes(figure, "progress").lines if line.get_marker() == "v"]
+    assert marks == [pytest.approx(at / FPS) for at in drawn]
+    entries = [text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
+    assert entries == ["truth (annotation)", "a model", "a clock", "1 reach", "2 carry", "3 place"]
+
+
+def test_too_narrow_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 3 inches"):
+        episode_figure(strided(), 2.0)

@@ -87,7 +87,7 @@ def test_disagreement_is_marked() -> None:
     assert (3.1, 3.3) in spans
     assert " failed" in words(figure)
     assert any("2 of 3 agree" in line for line in words(figure))
-    assert len([patch for patch in timeline.patches if isinstance(patch, Rectangle) and patch.get_height() == pytest.approx(0.05)]) == 6
+    assert len([patch for patch in timeline.patches if isinstance(patch, Rectangle) and patch.get_height() == pytest.approx(0.08)]) == 6
     inside(figure)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.plots import DroppedSpan, LabPicture, dropped_figure, lab_figure, png, span_frames
+from milepost.plots import DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, png, span_frames
 from milepost.sample_weights import SampleWeights
 from milepost.store import read_progress
 from milepost.weights import RabcConfig, Weighed, weigh
@@ -186,6 +186,7 @@ def test_wrong_options_are_refused_before_any_work(tmp_path: Path, dataset: Path
     assert run.returncode == 2
     assert "kappa must be at least 0" in run.stderr + run.stdout
     assert_refused(milepost("weigh"), "--progress FILE")
+    assert_refused(milepost("weigh", dataset, "--figure", tmp_path / "lab.bmp"), "ending in .png, .svg, .pdf")
     alone = ("weigh", "--progress", dataset / "sarm_progress.parquet")
     assert_refused(milepost(*alone, "--kappa-duration-s", 5), "fps")
     assert milepost(*alone, "--kappa-duration-s", 5, "--fps", 20).returncode == 0
@@ -291,6 +292,7 @@ def test_figures_hold_any_weights(rng: np.random.Generator) -> None:
     pictures = rng.integers(0, 255, (2, 20, 30, 3)).astype(np.uint8)
     span = DroppedSpan("a $title$", 10.0, 3, 5, np.linspace(0, 1, 9, dtype=np.float32), np.full(9, np.nan, np.float32), pictures, [3, 4])
     assert png(dropped_figure([span] * 2)).startswith(b"\x89PNG")
+    assert drawn(dropped_figure([span] * 2), "pdf").startswith(b"%PDF")
     assert span_frames(3, 5) == [3, 4]
     with pytest.raises(ValueError, match="no span"):
         dropped_figure([])

@@ -23,6 +23,7 @@ VERBS = {
     "plot": "draw progress curves over the stages, with sample frames",
     "view": "look at episodes in the browser: curves beside films, stages corrected, episodes marked",
     "render": "make films of episodes with the progress curve drawn in",
+    "copy": "copy a dataset with progress and weight as columns, which LeRobot and the Hub's viewer read",
 }
 
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"

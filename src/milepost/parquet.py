@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,41 @@ def numbered_words(kind: str, words: Sequence[str]) -> pa.Table:
     }
     table = pa.table({f"{kind}_index": pa.array(range(len(words)), pa.int64()), kind: pa.array(words, pa.string())})
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def put_columns(old: Path, new: Path, columns: Mapping[str, tuple[pa.DataType, Callable[[pa.Table], np.ndarray]]]) -> None:
+    """A data file with these columns, at their place if they are there and at the end if not; of a table of rows each makes its values.
+
+    One row group at a time: pictures inside rows would not fit in memory. Everything else stays; where Hugging Face `datasets` keeps its
+    list of columns in the file's notes, the new ones are in it.
+    """
+    with open_parquet(old) as file:
+        target = file.schema_arrow
+        for name, (kind, _) in columns.items():
+            field, place = pa.field(name, kind), target.get_field_index(name)
+            target = target.append(field) if place < 0 else target.set(place, field)
+        if target.metadata is not None:
+            target = target.with_metadata(_noted(target.metadata, {name: str(kind) for name, (kind, _) in columns.items()}))
+        groups = file.metadata.num_row_groups
+        codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
+        with pq.ParquetWriter(new, target, compression=codec) as writer:
+            for group in range(groups):
+                table = guarded(old, partial(file.read_row_group, group))
+                made = {name: pa.array(make(table), kind) for name, (kind, make) in columns.items()}
+                arrays = [made[name] if name in made else table[name] for name in target.names]
+                writer.write_table(pa.table(arrays, schema=target), row_group_size=max(1, table.num_rows))
+
+
+def _noted(metadata: Mapping[bytes, bytes], kinds: Mapping[str, str]) -> dict[bytes, bytes]:
+    notes = dict(metadata)
+    if b"huggingface" in notes:
+        told = json.loads(notes[b"huggingface"])
+        if "features" in told.get("info", {}):
+            told["info"]["features"] |= {
+                name: {"dtype": {"float": "float32"}.get(kind, kind), "_type": "Value"} for name, kind in kinds.items()
+            }
+            notes[b"huggingface"] = json.dumps(told).encode()
+    return notes
 
 
 class RowReader:

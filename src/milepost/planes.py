@@ -2,6 +2,7 @@
 
 A picture of (H, W), both even, is one (3 H / 2, W) uint8 array: H rows of brightness, then the two half-size colour planes (I420, BT.601,
 16 to 235). White is 235, 128, 128; whatever is grey is brightness alone. Nothing here is read to learn from: that is `video.py`'s RGB.
+Planes of a frame of the decoder's or the encoder's are views into it, so a picture is copied once, from one to the other.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from milepost.types import DataError, Frames
@@ -26,12 +27,17 @@ _SETTINGS = {"preset": "veryfast", "crf": "18"}
 _BT601 = (2, 5, 6)
 """FFmpeg's numbers of colour spaces that are BT.601: unspecified (how swscale takes it), BT.470BG, SMPTE 170M."""
 _CHUNK = 16
+Frame: TypeAlias = av.VideoFrame
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of a picture: brightness (H, W) and two colours (H / 2, W / 2), uint8."""
 
 
-def to_i420(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2"]:
-    """The planes of an RGB image; an odd side is made even by its last line, twice."""
-    even = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24").to_ndarray(format="yuv420p")
+def to_i420(image: UInt8[np.ndarray, "H W 3"], converter: VideoReformatter | None = None) -> UInt8[np.ndarray, "H2 W2"]:
+    """The planes of an RGB image; an odd side is made even by its last line, twice. One converter for many images of a size is faster."""
+    if image.shape[0] % 2 or image.shape[1] % 2:
+        image = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
+    frame = Frame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return (converter or VideoReformatter()).reformat(frame, format="yuv420p").to_ndarray()
 
 
 def planes(i420: UInt8[np.ndarray, "H2 W"]) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H4 W4"], UInt8[np.ndarray, "H4 W4"]]:
@@ -41,33 +47,49 @@ def planes(i420: UInt8[np.ndarray, "H2 W"]) -> tuple[UInt8[np.ndarray, "H W"], U
     return i420[:height], colours[0], colours[1]
 
 
-def read_i420(frames: Frames, factor: int = 1) -> Generator[UInt8[np.ndarray, "H2 W2"], None, None]:
-    """Every picture of a camera once, in order, each pixel as a square of `factor` x `factor`."""
+def views(frame: Frame) -> Planes:
+    """Brightness and the two colours of a yuv420p frame, as views into it."""
+    rows = [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width] for plane in frame.planes]
+    return rows[0], rows[1], rows[2]
+
+
+def blank(height: int, width: int) -> Frame:
+    """A white frame to paint on, by its `views`, and to give to a film's `add`, again and again."""
+    frame = Frame(width, height, "yuv420p")
+    for plane, white in zip(views(frame), (235, 128, 128), strict=True):
+        plane[:] = white
+    return frame
+
+
+def read_planes(frames: Frames, factor: int = 1) -> Generator[Planes, None, None]:
+    """Every picture of a camera once, in order; not to be written to.
+
+    Pictures that must be converted come with each pixel a square of `factor` x `factor`, so that they keep all their colours; planes of the
+    decoder's own come as they are.
+    """
+    converter = VideoReformatter()
     if not isinstance(frames, VideoFrames):
         for chunk in frames.chunks(_CHUNK):
             for image in chunk:
-                yield to_i420(image.repeat(factor, axis=0).repeat(factor, axis=1))
+                yield planes(to_i420(_larger(image, factor), converter))
         return
+    coloured = VideoReformatter()
     with closing(frames.decoded()) as decoded:
         for frame in decoded:
             plain = frame.format.name == "yuv420p" and frame.color_range != ColorRange.JPEG and frame.colorspace in _BT601
             if plain and frame.width % 2 == frame.height % 2 == 0:
-                yield _larger(frame.to_ndarray(), factor)
+                yield views(frame)
             else:
-                yield _larger(to_i420(frame.to_ndarray(format="rgb24")), factor)
+                yield planes(to_i420(_larger(coloured.reformat(frame, format="rgb24").to_ndarray(), factor), converter))
 
 
-def _larger(i420: UInt8[np.ndarray, "H2 W"], factor: int) -> UInt8[np.ndarray, "H3 W3"]:
-    if factor == 1:
-        return i420
-    return np.concatenate([plane.repeat(factor, axis=1).repeat(factor, axis=0).ravel() for plane in planes(i420)]).reshape(
-        factor * i420.shape[0], factor * i420.shape[1]
-    )
+def _larger(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray, "H2 W2 3"]:
+    return image if factor == 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 @contextmanager
-def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[UInt8[np.ndarray, "H2 W"]], None]]:
-    """`add(i420)` appends a picture to an mp4 that browsers play: H.264, yuv420p, index in front. Atomic: on any error nothing is left.
+def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[Frame], None]]:
+    """`add(frame)` appends a picture to an mp4 that browsers play: H.264, yuv420p, index in front. Atomic: on any error nothing is left.
 
     size: (height, width). DataError if one is odd; at the end, for no picture.
     """
@@ -78,8 +100,8 @@ def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator
         stream.codec_context.color_range = ColorRange.MPEG
         count = itertools.count()
 
-        def add(i420: UInt8[np.ndarray, "H2 W"]) -> None:
-            container.mux(stream.encode(_frame(i420, next(count), 1 / stream.average_rate)))
+        def add(frame: Frame) -> None:  # x264 copies a picture before it returns, so the frame can be painted over
+            container.mux(stream.encode(_stamped(frame, next(count), 1 / stream.average_rate)))
 
         yield add
         if not next(count):
@@ -88,8 +110,8 @@ def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator
 
 
 @contextmanager
-def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | int) -> Iterator[Callable[[UInt8[np.ndarray, "H2 W"]], None]]:
-    """`add(i420)` appends a picture to a GIF that repeats for ever. Its 256 colours are those the samples need. Atomic.
+def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | int) -> Iterator[Callable[[Frame], None]]:
+    """`add(frame)` appends a picture to a GIF that repeats for ever. Its 256 colours are those the samples need. Atomic.
 
     samples: pictures spread over the whole, of the size of all of them. Time in a GIF counts hundredths of a second.
     """
@@ -110,8 +132,8 @@ def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | in
         colours.push(None)
         count = itertools.count()
 
-        def add(i420: UInt8[np.ndarray, "H2 W"] | None) -> None:
-            source.push(None if i420 is None else _frame(i420, next(count), tick))
+        def add(frame: Frame | None) -> None:  # the filter keeps what it is given, so that is a copy
+            source.push(None if frame is None else _frame(frame.to_ndarray(), next(count), tick))
             for frame in _pulled(sink):
                 container.mux(stream.encode(frame))
 
@@ -120,7 +142,7 @@ def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | in
         container.mux(stream.encode())
 
 
-def _palette(samples: UInt8[np.ndarray, "N H2 W"]) -> av.VideoFrame:
+def _palette(samples: UInt8[np.ndarray, "N H2 W"]) -> Frame:
     """The 256 colours that serve these pictures best, as paletteuse wants them."""
     height, width = planes(samples[0])[0].shape
     graph, source = _graph(height, width, Fraction(1))
@@ -139,14 +161,17 @@ def _graph(height: int, width: int, tick: Fraction) -> tuple[Any, Any]:
     return graph, graph.add_buffer(width=width, height=height, format="yuv420p", time_base=tick)
 
 
-def _frame(i420: UInt8[np.ndarray, "H2 W"], number: int, tick: Fraction) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(i420, format="yuv420p")
+def _frame(i420: UInt8[np.ndarray, "H2 W"], number: int, tick: Fraction) -> Frame:
+    return _stamped(Frame.from_ndarray(i420, format="yuv420p"), number, tick)
+
+
+def _stamped(frame: Frame, number: int, tick: Fraction) -> Frame:
     frame.pts, frame.time_base = number, tick
     frame.colorspace, frame.color_range = Colorspace.ITU601, ColorRange.MPEG
     return frame
 
 
-def _pulled(sink: Any) -> Iterator[av.VideoFrame]:
+def _pulled(sink: Any) -> Iterator[Frame]:
     """What a filter has ready."""
     while True:
         try:

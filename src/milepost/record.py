@@ -39,7 +39,7 @@ _SEGMENT_FIELDS = ("names", "start_times", "end_times", "start_frames", "end_fra
 
 
 @contextmanager
-def _complete_folder(folder: Path) -> Iterator[Path]:
+def complete_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, renamed to it on success, removed on any error. DataError if `folder` exists."""
     if folder.exists() or folder.is_symlink():
         raise DataError(f"{folder} exists already and is not overwritten; remove it or choose another name")
@@ -64,7 +64,7 @@ def encode_episode(folder: Path, recording: Recording, *, fps: int, codec: str =
     """
     if fps < 1:
         raise DataError(f"fps must be a whole number of at least 1, got {fps}")
-    with _complete_folder(Path(folder)) as part:
+    with complete_folder(Path(folder)) as part:
         features: dict[str, Any] = {}
         stats: dict[str, Stats] = {}
         for camera, images in recording.frames.items():
@@ -222,7 +222,7 @@ def assemble(
     cameras = [name for name, feature in episodes[0].features.items() if feature["dtype"] == "video"]
     defaults = {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in DEFAULTS.items()}
     features = {**episodes[0].features, **defaults}
-    with _complete_folder(Path(root)) as part:
+    with complete_folder(Path(root)) as part:
         (part / "meta").mkdir()
         stats = _place(episodes, tasks, list(features))
         columns: dict[str, list[Any]] = {

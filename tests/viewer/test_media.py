@@ -112,8 +112,8 @@ def test_a_film_is_the_episode_frame_by_frame(tmp_path: Path, codec: str, versio
 def test_a_film_is_made_once_for_all_that_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_dataset(tmp_path / "set", lengths=(40, 40))
     dataset, made = open_dataset(tmp_path / "set"), []
-    real = media.read_i420
-    monkeypatch.setattr(media, "read_i420", lambda frames: made.append(frames) or real(frames))
+    real = media.read_planes
+    monkeypatch.setattr(media, "read_planes", lambda frames: made.append(frames) or real(frames))
     films = Films(tmp_path / "films", workers=3)
     futures = []
     threads = [threading.Thread(target=lambda: futures.append(films.ask(dataset, "print", 0, TOP))) for _ in range(20)]

@@ -341,12 +341,12 @@ def test_ctrl_c_while_a_film_is_made_and_a_page_waits(root: Path, tmp_path: Path
 import sys, time
 import milepost.viewer.media as media
 from milepost.cli import main
-real = media.read_i420
+real = media.read_planes
 def slow(frames):
     while True:
         time.sleep(0.01)
         yield from real(frames)
-media.read_i420 = slow
+media.read_planes = slow
 sys.exit(main(["view", {str(root)!r}, "--port", "0"]))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MILEPOST_CACHE": str(tmp_path / "cache")}

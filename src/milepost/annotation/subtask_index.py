@@ -21,7 +21,7 @@ from milepost.annotation.columns import Annotations
 from milepost.annotation.replacing import replacing, require_editable
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata
-from milepost.parquet import guarded, numbered_words, open_parquet, read_parquet, to_numpy
+from milepost.parquet import numbered_words, open_parquet, put_columns, read_parquet, to_numpy
 from milepost.stages import check
 from milepost.types import DataError, Segment
 
@@ -56,7 +56,7 @@ def write_subtask_index(folder: str | Path, annotations: Annotations, head: str 
         frames = {number: index_of(segments, words, meta.episodes[number].length) for number, segments in given.items()}
         files = []
         for name in sorted({record.data for record in meta.episodes.values()}):
-            _rewrite(root / name, new(name), frames)
+            put_columns(root / name, new(name), {COLUMN: (pa.int64(), partial(_column, frames=frames))})
             files.append(name)
         info = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))
         info["features"][COLUMN] = {"dtype": "int64", "shape": [1], "names": None}
@@ -134,26 +134,8 @@ def _check(given: Mapping[int, Sequence[Segment]], meta: Metadata) -> None:
         check(segments, [segment.name for segment in segments], meta.episodes[number].length)
 
 
-def _rewrite(old: Path, path: Path, frames: Mapping[int, Int[np.ndarray, "T"]]) -> None:
-    """The data file with the column, one row group at a time: pictures inside rows would not fit in memory."""
-    with open_parquet(old) as file:
-        schema = file.schema_arrow
-        known = COLUMN in schema.names
-        target = schema if known else schema.append(pa.field(COLUMN, pa.int64()))
-        target = target.set(target.get_field_index(COLUMN), pa.field(COLUMN, pa.int64()))
-        if schema.metadata is not None:
-            target = target.with_metadata(_noted(schema.metadata))
-        groups = file.metadata.num_row_groups
-        codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
-        with pq.ParquetWriter(path, target, compression=codec) as writer:
-            for group in range(groups):
-                table = guarded(old, partial(file.read_row_group, group))
-                column = pa.array(_column(table, frames, known=known), pa.int64())
-                arrays = [column if name == COLUMN else table[name] for name in target.names]
-                writer.write_table(pa.table(arrays, schema=target), row_group_size=max(1, table.num_rows))
-
-
-def _column(table: pa.Table, frames: Mapping[int, Int[np.ndarray, "T"]], *, known: bool) -> Int[np.ndarray, "N"]:
+def _column(table: pa.Table, frames: Mapping[int, Int[np.ndarray, "T"]]) -> Int[np.ndarray, "N"]:
+    known = COLUMN in table.column_names
     episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
     held = table[COLUMN].fill_null(-1).cast(pa.int64()).to_numpy() if known else np.full(len(episode), -1, np.int64)
     out = held.copy()
@@ -162,14 +144,3 @@ def _column(table: pa.Table, frames: Mapping[int, Int[np.ndarray, "T"]], *, know
             rows = episode == number
             out[rows] = frames[int(number)][frame[rows]]
     return out
-
-
-def _noted(metadata: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The file's notes; where Hugging Face `datasets` keeps its list of columns there, the new one is in it."""
-    notes = dict(metadata)
-    if b"huggingface" in notes:
-        told = json.loads(notes[b"huggingface"])
-        if "features" in told.get("info", {}):
-            told["info"]["features"][COLUMN] = {"dtype": "int64", "_type": "Value"}
-            notes[b"huggingface"] = json.dumps(told).encode()
-    return notes

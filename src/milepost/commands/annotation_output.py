@@ -21,11 +21,12 @@ from milepost.annotation.replacing import require_editable
 from milepost.annotation.store import Answer
 from milepost.annotation.subtask_index import write_subtask_index
 from milepost.annotation.table import read_file
+from milepost.commands.readings import warn_of_boxes
 from milepost.console import Tick
 from milepost.hub import require_same_dataset, upload_dataset_files
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS, read_metadata
-from milepost.plots import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png
+from milepost.plots import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png, words_of
 from milepost.store import atomic_path, require_writable
 from milepost.types import DataError, Episode, Segment
 
@@ -185,6 +186,7 @@ def draw(
     require_writable(folder)
     doubted = disagreements(answers)
     order = ranked({n: doubted.get(n, float("nan")) for n in found})[:most]
+    words = set[str]()
     for done, number in enumerate(order, start=1):
         episode = dataset.episode(number)
         heads = {head: found[number][head] for head in HEADS if found[number].get(head)}
@@ -196,7 +198,9 @@ def draw(
         figure = annotation_figure(AnnotationPicture(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines))
         with atomic_path(folder / f"episode_{number:06d}_subtasks.png") as temporary:
             temporary.write_bytes(png(figure))
+        words |= set(words_of(figure))
         tick(done, len(order))
+    warn_of_boxes(words)
 
 
 def disagreements(answers: Answers) -> dict[int, float]:

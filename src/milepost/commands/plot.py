@@ -1,4 +1,4 @@
-"""Draw what a model says of each episode, one PNG an episode: sample frames, progress over the stages, stage probabilities."""
+"""Draw what a model says of each episode, one figure an episode: sample frames, progress over the stages, stage probabilities."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file
 from milepost.commands.options import feature_cache, resolve_device, settle_model
-from milepost.commands.readings import Read, by_files, require_heads
+from milepost.commands.readings import Read, by_files, require_heads, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
-from milepost.plots import episode_figure, png
+from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Reading, picture
 from milepost.store import atomic_path, require_writable
 from milepost.types import DataError, Episode
@@ -43,6 +43,10 @@ class Args:
     episodes: str | None = None
     """Episodes to draw, such as 0-9,12; default: the first --num-visualizations that there is progress for."""
     num_visualizations: int = 5
+    format: Format = "png"
+    """pdf and svg are for print."""
+    width: float = 9.0
+    """Inches, 3 or more; letters keep their size. 7 for a page of text, 3.4 for a column."""
     output_dir: Path = Path("progress_plots")
     state_stats: str | None = None
     """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
@@ -57,6 +61,8 @@ def main(args: Args) -> int:
         raise ValueError(f"--num-visualizations must be at least 1, got {args.num_visualizations}")
     if args.stride < 1 or (args.stride > 1 and args.model is None):
         raise ValueError(f"--stride must be at least 1, and is for --model; got {args.stride}")
+    if args.width < NARROWEST:
+        raise ValueError(f"--width must be at least {NARROWEST:g} inches, got {args.width:g}")
     chosen = parse_episodes(args.episodes)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=chosen)
     if args.camera_key is not None and args.camera_key not in dataset.cameras:
@@ -68,18 +74,20 @@ def main(args: Args) -> int:
         read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
     numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
     require_writable(args.output_dir)
-    unknown = 0
+    unknown, words = 0, set[str]()
     with bars() as bar:
         tick = bar("plot")
         for done, number in enumerate(numbers):
             episode = dataset.episode(number)
             readings = read(episode)
             unknown += sum(int(np.isnan(one.progress.value).sum()) for models in readings.values() for one in models.values())
-            figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key))
-            with atomic_path(args.output_dir / f"episode_{number:06d}_progress.png") as temporary:
-                temporary.write_bytes(png(figure))
+            figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
+            words |= set(words_of(figure))
+            with atomic_path(args.output_dir / f"episode_{number:06d}_progress.{args.format}") as temporary:
+                temporary.write_bytes(drawn(figure, args.format))
             tick(done + 1, len(numbers))
     say(f"plots: {args.output_dir}")
+    warn_of_boxes(words)
     if unknown:
         warn(f"frames without progress in what was drawn: {unknown}; the titles say where")
     return 1 if unknown else 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from milepost.commands.belonging import require_dataset
+from milepost.console import warn
 from milepost.lerobot import LeRobotDataset
+from milepost.plots import boxes
 from milepost.report import Reading, reading
 from milepost.store import read_progress
 from milepost.types import DataError, Episode
@@ -44,3 +46,10 @@ def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> No
     for head in heads:
         if head not in known:
             raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")
+
+
+def warn_of_boxes(texts: Iterable[str]) -> None:
+    """Say which letters of what was drawn no font here has."""
+    if lost := boxes(texts):
+        some = lost if len(lost) <= 20 else f"{lost[:20]} and {len(lost) - 20} more"
+        warn(f"no font here has the letters {some}: boxes stand for them; install one that has them, such as Noto Sans CJK")

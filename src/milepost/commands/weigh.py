@@ -13,9 +13,10 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import progress_file, require_dataset, require_rows
+from milepost.commands.readings import warn_of_boxes
 from milepost.console import say, table, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.plots import DroppedSpan, LabPicture, dropped_figure, lab_figure, png, span_frames
+from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
 from milepost.sample_weights import SampleWeights
 from milepost.store import METADATA_PREFIX, ProgressTable, atomic_path, is_ours, read_progress
 from milepost.types import DataError
@@ -54,7 +55,8 @@ class Args:
     fps: float | None = None
     """Frames per second, for options in seconds; default: the dataset's."""
     figure: Path | None = None
-    """Also draw the lab into this PNG, and pictures of dropped frames into one beside it (FIGURE_dropped.png) if the dataset is given."""
+    """Also draw the lab into this PNG, SVG or PDF, and pictures of dropped frames into one beside it (FIGURE_dropped.png) if the
+    dataset is given."""
     camera_key: str | None = None
     """Camera of those pictures; default: the first."""
     revision: str | None = None
@@ -78,6 +80,8 @@ class Lab:
 
 
 def main(args: Args) -> int:
+    if args.figure is not None and args.figure.suffix.lower().removeprefix(".") not in FORMATS:
+        raise ValueError(f"--figure is a file ending in .{', .'.join(FORMATS)}; got {args.figure}")
     if args.progress is None and args.dataset is None:
         raise DataError("give a dataset or --progress FILE")
     dataset = None if args.dataset is None else open_dataset(args.dataset, revision=args.revision)
@@ -246,12 +250,13 @@ def draw(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset 
     spans = dropped_spans(lab.weighed, SPANS, lab.notes)
     if dataset is not None and dataset.cameras and spans:
         camera = args.camera_key or dataset.cameras[0]
-        figures[args.figure.with_name(f"{args.figure.stem}_dropped.png")] = dropped_figure(
+        figures[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = dropped_figure(
             [_picture(dataset, lab, progress, camera, span.episode, (span.start, span.stop), args.head_mode) for span in spans]
         )
     for path, figure in figures.items():
         with atomic_path(path) as temporary:
-            temporary.write_bytes(png(figure))
+            temporary.write_bytes(drawn(figure, path.suffix.lower().removeprefix(".")))  # type: ignore[arg-type]
+    warn_of_boxes({text for figure in figures.values() for text in words_of(figure)})
     return list(figures)
 
 

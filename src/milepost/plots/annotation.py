@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from milepost.plots.style import INK, quiet, shortened, stage_style, wrap
+from milepost.plots.style import INK, ZERO, quiet, shortened, stage_style, wrap
 from milepost.types import Segment
 
 WIDTH, EDGE, GAP = 9.0, 0.12, 0.1
@@ -28,9 +28,9 @@ FEWEST, MOST = 4, 8
 """Pictures in a row."""
 HIGHEST = 1.5
 """Inches a picture is at most high: portrait frames are narrower instead."""
-BAR, ROW = 0.26, 0.07
+BAR, ROW = 0.26, 0.1
 """Inches: the timeline, one repeat under it."""
-TITLE, CAPTION = 9.0, 6.5
+TITLE, CAPTION = 9.0, 7.0
 LINE = 1.3 / 72
 """Inches a line takes for each point of its font size."""
 
@@ -140,7 +140,7 @@ def _draw_pictures(ax: Axes, head: HeadTimeline, grid: _Grid) -> None:
         if head.frames is not None:
             image = ax.imshow(head.frames[place], extent=(left, left + wide, top + high, top), aspect="auto")
             image.set_gid(f"frame {middle_frame(segment)}")
-        ax.add_patch(Rectangle((left, top + high + 0.02), grid.cell, 0.05, **_style(segment.name, head.stage_names)))
+        ax.add_patch(Rectangle((left, top + high + 0.02), wide or grid.cell, 0.05, **_style(segment.name, head.stage_names)))
         for row, line in enumerate(lines):
             down = top + high + 0.19 + row * CAPTION * LINE
             text = ax.text(left, down, line, fontsize=CAPTION, color=INK, weight="bold" if row else "normal", parse_math=False)
@@ -176,7 +176,7 @@ def _draw_timeline(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, inc
         ax.add_patch(Rectangle((start, bar), lasts, BAR, **_style(segment.name, head.stage_names)))
         ax.plot([start, start], [bar, bar + BAR], color="#FFFFFF", linewidth=0.8)
         label = str(head.stage_names.index(segment.name) + 1) if segment.name in head.stage_names else "?"
-        if lasts * room > 0.1:
+        if lasts * room > 0.07 * len(label) + 0.05:  # inches: between its borders, on neither
             text = ax.text(start + lasts / 2, bar + BAR / 2, label, fontsize=7, color=INK, ha="center", va="center_baseline")
             text.set_path_effects([withStroke(linewidth=2.0, foreground="#FFFFFF", alpha=0.75)])  # hatches would eat it
     for at, first, last in head.spreads:
@@ -188,7 +188,7 @@ def _draw_timeline(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, inc
 
 def _draw_row(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, annotation: Sequence[Segment] | None, low: float) -> None:
     if annotation is None:
-        ax.text(0, low + ROW / 2, " failed", fontsize=4.5, color="#7A0403", va="center")
+        ax.text(0, low + ROW / 2, " failed", fontsize=6.5, color=ZERO, va="center")
     for segment in annotation or ():
         where = (segment.start / picture.fps, low + 0.01)
         ax.add_patch(Rectangle(where, (segment.stop - segment.start) / picture.fps, ROW - 0.02, **_style(segment.name, head.stage_names)))

@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from milepost.plots.style import INK, quiet, shortened, wrap
-from milepost.plots.weights import FULL, ZERO
+from milepost.plots.style import CURVE_STYLES, INK, ZERO, quiet, shortened, wrap
 
 PICTURES = 6
-_EDGE, _CURVE, _TITLE, _TEXT = 0.12, 2.4, 8.5, 6.5
+_EDGE, _CURVE, _TITLE, _TEXT = 0.12, 2.4, 9.0, 7.0
 """Inches of margin, inches of a curve, font sizes."""
 
 
@@ -45,7 +44,7 @@ def dropped_figure(spans: Sequence[DroppedSpan], width: float = 10.0) -> Figure:
     each = (width - _CURVE - 0.75 - 2 * _EDGE) / PICTURES
     heights = [max(0.9, each * span.pictures.shape[1] / span.pictures.shape[2]) for span in spans]
     title, caption, gap = 0.24, 0.16, 0.2
-    height = sum(heights) + len(spans) * (title + caption + gap) + 0.25
+    height = sum(heights) + len(spans) * (title + caption + gap) + 0.4
     figure = Figure(figsize=(width, height), dpi=130)
     FigureCanvasAgg(figure)
     top = 0.05
@@ -64,15 +63,18 @@ def dropped_figure(spans: Sequence[DroppedSpan], width: float = 10.0) -> Figure:
         left = width - _CURVE - _EDGE
         _draw_curve(figure.add_axes((left / width, 1 - (top + tall) / height, _CURVE / width, tall / height)), span)
         top += tall + caption + gap
+    figure.axes[-1].set_xlabel("time (s)", fontsize=8, color=INK)
+    said = "pictures: time and progress; shaded: the frames shown; dotted: weight"
+    figure.text(_EDGE / width, 0.08 / height, said, fontsize=_TEXT, color=INK, va="bottom")
     return figure
 
 
 def _draw_curve(ax: Axes, span: DroppedSpan) -> None:
     seconds = np.arange(len(span.progress)) / span.fps
     ax.axvspan((span.start - 0.5) / span.fps, (span.stop - 0.5) / span.fps, color=ZERO, alpha=0.18, linewidth=0)
-    ax.plot(seconds, span.progress, color=INK, linewidth=1.3)
-    ax.fill_between(seconds, 0, 0.08 * np.nan_to_num(span.weight), step="mid", color=FULL, linewidth=0)
+    ax.plot(seconds, span.progress, linewidth=1.5, **CURVE_STYLES[0])
+    ax.plot(seconds, span.weight, color=ZERO, linewidth=1.0, linestyle="dotted", drawstyle="steps-mid")
     ax.set_ylim(0, 1.02)
     ax.set_xlim(-0.5 / span.fps, max(seconds[-1], 1e-3) + 0.5 / span.fps)
+    ax.set_ylabel("progress", fontsize=8, color=INK)
     quiet(ax)
-    ax.tick_params(labelsize=6)

@@ -2,12 +2,13 @@
 predicted stage probabilities; weights as a strip at the end. Time in seconds throughout; frame t is [t - 1/2, t + 1/2) / fps.
 
 Places are computed in inches, not left to a layout engine: a figure with long names grows, nothing in it is cut off or laid over.
+Letters have one size whatever the width: at the width of a page or of a column it is for print as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, pairwise
 from typing import Any
@@ -17,20 +18,23 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle, StepPatch
 
-from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, quiet, shortened, stage_style, wrap
+from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, WEIGHTS, ink_on, quiet, shortened, stage_style, wrap
 
 FRAMES = 8
+NARROWEST_FRAME, FRAME_GAP = 0.9, 0.08
+"""Inches: where there is no room for all sample frames in this width, some are left out."""
 LEFT, RIGHT, EDGE = 0.62, 1.95, 0.12
 """Inches: of the axes' labels, of the legends, of the figure's margin."""
+NARROW, NARROWEST = 6.0, 3.0
+"""Inches of a figure's width: below the first legends stand under the curves; below the second nothing is drawn."""
 LEGEND_TEXT = RIGHT - EDGE - 0.4
 """Inches of a legend's text; the rest is its line or patch."""
-TITLE, CAPTION, LEGEND = 9.0, 6.5, 7.0
+TITLE, CAPTION, LEGEND = 9.0, 7.0, 7.0
 """Font sizes in points."""
-NUMBER: dict[str, Any] = {"fontsize": 6.5, "color": INK, "ha": "center", "va": "center"}
+NUMBER: dict[str, Any] = {"fontsize": 7.0, "ha": "center", "va": "center"}
 """A stage's number where it is drawn: in grey, or in a colour that comes twice, it says which stage this is."""
 LINE = 1.3 / 72
 """Inches a line takes for each point of its font size."""
@@ -76,14 +80,20 @@ class EpisodePicture:
         """Where every frame begins, and the last one ends: (T + 1,)."""
         return (np.arange(len(self.seconds) + 1) - 0.5) / self.fps
 
+    @property
+    def whole(self) -> float:
+        """Seconds from the first edge to the last."""
+        return float(len(self.seconds) / self.fps)
+
 
 @dataclass(frozen=True)
 class _Strip:
-    """One row of the figure: inches of space above, inches high, and who draws it."""
+    """One row of the figure: inches of space above, inches high, and who draws it; whether along time."""
 
     above: float
     height: float
     draw: Callable[[Axes], None]
+    time: bool = True
 
 
 def sample_frames(length: int, count: int = FRAMES) -> list[int]:
@@ -92,31 +102,43 @@ def sample_frames(length: int, count: int = FRAMES) -> list[int]:
 
 
 def episode_figure(picture: EpisodePicture, width: float = 9.0) -> Figure:
-    """Frames on top; for every head the progress and below it the stage probabilities; the weights as a strip at the bottom."""
+    """Frames on top; for every head the progress and below it the stage probabilities; the weights as a strip at the bottom.
+
+    width: inches, at least 3 (a journal's column). ValueError if it is less.
+    """
+    if width < NARROWEST:
+        raise ValueError(f"a figure must be at least {NARROWEST:g} inches wide, got {width:g}")
+    picture = _thinned(picture, width)
     title = [line for text in _title(picture) for line in shortened(wrap(text[:1000], width - 2 * EDGE, TITLE), 5)]
     strips = [] if picture.frames is None else [_frame_strip(picture, width)]
     for name, head in picture.heads.items():
-        strips += _head_strips(picture, name, head)
+        strips += _head_strips(picture, name, head, width)
     if picture.weight is not None:
-        strips.append(_Strip(0.12, 0.16, partial(_draw_weight, picture=picture)))
+        strips.append(_Strip(0.12, 0.16, partial(_draw_weight, picture=picture, wide=width >= NARROW)))
     top = EDGE + len(title) * TITLE * LINE
     height = top + sum(strip.above + strip.height for strip in strips) + 0.45
     figure = Figure(figsize=(width, height), dpi=160)
     FigureCanvasAgg(figure)
     figure.text(EDGE / width, 1 - EDGE / height, "\n".join(title), fontsize=TITLE, color=INK, va="top", linespacing=1.1, parse_math=False)
-    for place, strip in enumerate(strips):
-        whole = place == 0 and picture.frames is not None
-        left, right = (EDGE, EDGE) if whole else (LEFT, RIGHT)
+    last = [strip for strip in strips if strip.time][-1]
+    for strip in strips:
+        left, right = (LEFT, _right(width)) if strip.time else (EDGE, EDGE)
         top += strip.above + strip.height
         ax = figure.add_axes((left / width, 1 - top / height, (width - left - right) / width, strip.height / height))
         strip.draw(ax)
-        if not whole:
+        if strip.time:
             ax.set_xlim(picture.edges[0], picture.edges[-1])
-            ax.tick_params(labelbottom=strip is strips[-1])
+            ax.tick_params(labelbottom=strip is last)
             if len(picture.seconds) == 1:
                 ax.set_xticks([0.0])
-    figure.axes[-1].set_xlabel("time (s)", fontsize=8, color=INK)
+        if strip is last:
+            ax.set_xlabel("time (s)", fontsize=8, color=INK)
     return figure
+
+
+def _right(width: float) -> float:
+    """Inches right of the axes."""
+    return RIGHT if width >= NARROW else EDGE
 
 
 def _title(picture: EpisodePicture) -> list[str]:
@@ -127,6 +149,8 @@ def _title(picture: EpisodePicture) -> list[str]:
             if missing := int(np.isnan(curve).sum()):
                 which = f"{who} ({name})" if len(picture.heads) > 1 else who
                 notes.append(f"{which}: {missing} of {len(curve)} frames have no progress")
+    if any(head.computed for head in picture.heads.values()):
+        notes.append("dots: frames a model looked at; between them its curve is interpolated, and stages are pale")
     return [picture.title, *(["; ".join(notes)] if notes else [])]
 
 
@@ -162,25 +186,37 @@ def _stage_at(head: HeadPicture, frame: int) -> tuple[int, str]:
     return int(stage[frame]), known
 
 
+def _room(width: float) -> int:
+    """Sample frames for which there is room side by side."""
+    return min(FRAMES, int((width - 2 * EDGE + FRAME_GAP) / (NARROWEST_FRAME + FRAME_GAP)))
+
+
+def _thinned(picture: EpisodePicture, width: float) -> EpisodePicture:
+    """With no more sample frames than there is room for, spread over those there are."""
+    if picture.frames is None or len(picture.frames) <= _room(width):
+        return picture
+    kept = sample_frames(len(picture.frames), _room(width))
+    return replace(picture, frames=picture.frames[kept], frames_at=[picture.frames_at[i] for i in kept])
+
+
 def _frame_strip(picture: EpisodePicture, width: float) -> _Strip:
     assert picture.frames is not None
-    gap = 0.08
-    each = (width - 2 * EDGE + gap) / FRAMES - gap
+    each = (width - 2 * EDGE + FRAME_GAP) / _room(width) - FRAME_GAP
     high = each * picture.frames.shape[1] / picture.frames.shape[2]
     captions = [
         [part for line in caption(picture, at) for part in shortened(wrap(line[:200], each, CAPTION), 6)] for at in picture.frames_at
     ]
     height = high + 0.1 + max(map(len, captions)) * CAPTION * LINE
-    return _Strip(0.06, height, partial(_draw_frames, picture=picture, captions=captions, size=(each, high, gap)))
+    return _Strip(0.06, height, partial(_draw_frames, picture=picture, captions=captions, size=(each, high)), time=False)
 
 
-def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[str]], size: tuple[float, float, float]) -> None:
+def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[str]], size: tuple[float, float]) -> None:
     """Each frame an image of its own in inches, its colours as they are, a bar of its stage's colour and its caption under it."""
     assert picture.frames is not None
-    each, high, gap = size
+    each, high = size
     head = next(iter(picture.heads.values()))
     for place, (at, frame, lines) in enumerate(zip(picture.frames_at, picture.frames, captions, strict=True)):
-        left = place * (each + gap)
+        left = place * (each + FRAME_GAP)
         image = ax.imshow(frame, extent=(left, left + each, high, 0), aspect="auto")
         image.set_gid(f"frame {at}")
         stage = _stage_at(head, at)[0]
@@ -198,8 +234,9 @@ def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[
 # A head: its curves, its stages
 
 
-def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[_Strip]:
-    """The progress, and one strip of probabilities for each model that has them; together high enough for the legend beside them."""
+def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture, width: float) -> list[_Strip]:
+    """The progress, and one strip of probabilities for each model that has them; together high enough for the legend beside them,
+    or below it."""
     prefix = f"{name} " if len(picture.heads) > 1 else ""
     entries = [_entry(entry) for entry in ("truth", *head.curves, *_numbered(head.stage_names))]
     legend = sum(len(lines) * LEGEND * LINE + 0.035 for lines in entries) + 0.1
@@ -211,7 +248,9 @@ def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture) -> list[
         strips.append(_Strip(0.12, 0.8, partial(_draw_scores, picture=picture, head=head)))
     beside = sum(strip.above + strip.height for strip in strips)
     draw = partial(_draw_progress, picture=picture, head=head, prefix=prefix)
-    return [_Strip(0.22, max(1.7, legend - beside), draw), *strips]
+    if width >= NARROW:
+        return [_Strip(0.22, max(1.7, legend - beside), partial(draw, named=True)), *strips]
+    return [_Strip(0.1, legend, partial(_draw_legend, picture=picture, head=head), time=False), _Strip(0.1, 1.7, draw), *strips]
 
 
 def _entry(name: str) -> list[str]:
@@ -222,27 +261,43 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return [f"{k + 1} {name}" for k, name in enumerate(names)]
 
 
-def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix: str) -> None:
-    legend: list[Artist] = []
+def _draw_legend(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> None:
+    """The legend alone, of curves that are drawn elsewhere."""
+    _legend(ax, [*_draw_curves(ax, picture, head), *_stage_patches(head)], left=0.0)
+    for drawn in (*ax.lines,):
+        drawn.set_visible(False)
+    ax.set_axis_off()
+
+
+def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix: str, named: bool = False) -> None:
     if head.true_stage is not None:
         for stage, start, stop in stage_runs(head.true_stage):
             left, right = picture.edges[start], picture.edges[stop]
             ax.axvspan(left, right, **stage_style(stage, alpha=0.25))
-            if stop - start > 0.03 * len(head.true_stage):
-                ax.text((left + right) / 2, -0.055, str(stage + 1), **NUMBER)
-    if head.truth is not None:
-        source = f" ({head.truth_source})" if head.truth_source else ""
-        legend += _line(ax, picture, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
-    for style, (name, curve) in zip(cycle(CURVE_STYLES), head.curves.items(), strict=False):
-        legend += _line(ax, picture, curve, "\n".join(_entry(name)), head.computed, linewidth=1.9, **style)
+            if (right - left) / picture.whole * _inches(ax)[0] > 2 * _clear(stage):
+                ax.text((left + right) / 2, -0.05, str(stage + 1), color=INK, **NUMBER)
+    legend = _draw_curves(ax, picture, head)
     for at in picture.frames_at if picture.frames is not None else ():
         ax.plot(at / picture.fps, 1.06, marker="v", markersize=3.5, color=INK, clip_on=False)
     ax.set_ylim(-0.1, 1.06)
     ax.set_yticks(np.linspace(0, 1, 6))
     _label(ax, f"{prefix}progress")
-    patches = [Patch(label="\n".join(_entry(name)), **stage_style(k)) for k, name in enumerate(_numbered(head.stage_names))]
-    if legend := [*legend, *patches]:
-        _legend(ax, legend)
+    if named:
+        _legend(ax, [*legend, *_stage_patches(head)], left=1.01)
+
+
+def _draw_curves(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> list[Artist]:
+    legend: list[Artist] = []
+    if head.truth is not None:
+        source = f" ({head.truth_source})" if head.truth_source else ""
+        legend += _line(ax, picture, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
+    for style, (name, curve) in zip(cycle(CURVE_STYLES), head.curves.items(), strict=False):
+        legend += _line(ax, picture, curve, "\n".join(_entry(name)), head.computed, linewidth=1.9, **style)
+    return legend
+
+
+def _stage_patches(head: HeadPicture) -> list[Artist]:
+    return [Patch(label="\n".join(_entry(name)), **stage_style(k)) for k, name in enumerate(_numbered(head.stage_names))]
 
 
 def _line(
@@ -265,9 +320,11 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
         line: dict[str, Any] = {"baseline": None, "fill": False, "edgecolor": "#FFFFFF", "linewidth": seam * (stage > 0)}
         ax.add_artist(StepPatch(above, edges, snap=False, **fill))  # ax.stairs takes seconds on a long episode, to find its limits
         ax.add_artist(StepPatch(below, edges, **line))
-        for frame in _thick(probability[:, stage]):
-            ax.text(frame / picture.fps, (below[frame] + above[frame]) / 2, str(stage + 1), **NUMBER)
+        for frame in _thick(probability[:, stage], _places(ax, picture, head, stage)):
+            ink = INK if head.computed else ink_on(stage)
+            ax.text(frame / picture.fps, (below[frame] + above[frame]) / 2, str(stage + 1), color=ink, zorder=3, **NUMBER)
         below = above
+    _pale(ax, picture, head.computed)
     inch = 1 / (_inches(ax)[1] - 0.2)  # what an inch is on the y axis, with 0.2 inches above 1 for the truth
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
@@ -275,7 +332,7 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
         for stage, start, stop in stage_runs(head.true_stage):
             ax.add_patch(Rectangle((edges[start], 1 + 0.07 * inch), edges[stop] - edges[start], 0.13 * inch, **stage_style(stage)))
             if start:
-                ax.axvline(edges[start], **TRUTH_STYLE)
+                ax.axvline(edges[start], zorder=2.5, **TRUTH_STYLE)
         ax.set_ylim(0, 1 + 0.2 * inch)
         ax.set_yticks([0, 0.5, 1, 1 + 0.135 * inch], ["0.0", "0.5", "1.0", "truth"])
     _label(ax, f"{prefix}stages" if prefix else "stage probability")
@@ -305,13 +362,40 @@ def _alone(curve: Float[np.ndarray, "T"]) -> list[int]:
     return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist()
 
 
-def _thick(probability: Float[np.ndarray, "T"]) -> list[int]:
-    """Frames where an area has room for its number: amid each run of a likely stage; of one never likely, about where it is most so."""
+def _pale(ax: Axes, picture: EpisodePicture, computed: Sequence[int]) -> None:
+    """A veil over what lies between the frames a model looked at."""
+    half = max(0.5 / picture.fps, 0.0125 * picture.whole / _inches(ax)[0])
+    for before, after in pairwise(computed):
+        left, right = before / picture.fps + half, after / picture.fps - half
+        if after - before > 1 and right > left:
+            veil = Rectangle((left, 0), right - left, 1, facecolor="#FFFFFF", alpha=0.55, linewidth=0, zorder=2.2)
+            veil.set_gid("interpolated")
+            ax.add_patch(veil)
+
+
+def _clear(stage: int) -> float:
+    """Inches between the middle of a stage's number and anything else."""
+    return 0.03 + 0.035 * len(str(stage + 1))
+
+
+def _places(ax: Axes, picture: EpisodePicture, head: HeadPicture, stage: int) -> Bool[np.ndarray, "T"]:
+    """The frames on which a stage's number touches neither a border of the true stages nor the edge of the axes."""
+    cuts = [] if head.true_stage is None else [start for _, start, _ in stage_runs(head.true_stage)]
+    lines = np.array([0, *cuts, len(picture.seconds)]) - 0.5
+    away = np.abs(np.arange(len(picture.seconds))[:, None] - lines).min(axis=1)
+    return away / len(picture.seconds) * _inches(ax)[0] > _clear(stage)
+
+
+def _thick(probability: Float[np.ndarray, "T"], free: Bool[np.ndarray, "T"]) -> list[int]:
+    """Free frames where an area has room for its number: amid each run of a likely stage; of one never likely, about where it is most
+    so."""
     runs = [(start, stop) for _, start, stop in stage_runs(np.where(probability > 0.6, 0, -1)) if stop - start > 0.03 * len(probability)]
-    if runs:
-        return [(start + stop - 1) // 2 for start, stop in runs]
-    most = np.nanmax(probability, initial=0.0)
-    near = np.flatnonzero(probability >= 0.95 * most)
+    amid = [(start + np.flatnonzero(free[start:stop]), (start + stop - 1) // 2) for start, stop in runs]
+    if found := [int(some[np.abs(some - middle).argmin()]) for some, middle in amid if len(some)]:
+        return found
+    there = np.where(free, np.nan_to_num(probability), 0.0)
+    most = there.max()
+    near = np.flatnonzero(there >= 0.95 * most)
     return [int(near[len(near) // 2])] if most > 0.15 else []
 
 
@@ -328,18 +412,24 @@ def _label(ax: Axes, label: str) -> None:
     quiet(ax)
 
 
-def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
-    legend = ax.legend(handles=handles, fontsize=LEGEND, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0,
+def _legend(ax: Axes, handles: Sequence[Artist], left: float) -> None:
+    legend = ax.legend(handles=handles, fontsize=LEGEND, frameon=False, loc="upper left", bbox_to_anchor=(left, 1.0), borderaxespad=0,
                        borderpad=0.3, labelspacing=0.35, handlelength=2.4)  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
-def _draw_weight(ax: Axes, picture: EpisodePicture) -> None:
+def _draw_weight(ax: Axes, picture: EpisodePicture, wide: bool) -> None:
     assert picture.weight is not None
     extent = (picture.edges[0], picture.edges[-1], 0.0, 1.0)
-    ramp = ListedColormap(["#7A0403", "#C75B39", "#E8B084", "#A9C9A4", "#2E7D5B"])
-    ax.imshow(picture.weight[None], aspect="auto", extent=extent, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(picture.weight[None], aspect="auto", extent=extent, cmap=WEIGHTS, vmin=0, vmax=1, interpolation="nearest")
     ax.set_yticks([])
-    ax.set_ylabel("weight", fontsize=7, color=INK, rotation=0, ha="right", va="center")
+    ax.set_ylabel("weight", fontsize=8, color=INK, rotation=0, ha="right", va="center")
+    if wide:  # what the colours mean, in the legends' column
+        inch = 1 / _inches(ax)[0]
+        scale = ax.inset_axes((1 + 0.2 * inch, 0, 0.5 * inch, 1))
+        scale.imshow(np.linspace(0, 1, 64)[None], aspect="auto", cmap=WEIGHTS, extent=(0, 1, 0, 1))
+        scale.set_axis_off()
+        for at, number in ((-0.12, "0"), (1.12, "1")):
+            scale.text(at, 0.45, number, color=INK, **NUMBER)
     quiet(ax)

@@ -1,33 +1,46 @@
-"""What all figures share: colours, hatches, quiet axes, lines of text that fit, PNG bytes."""
+"""What all figures share: colours, hatches, quiet axes, fonts that have the letters, lines of text that fit, files.
+
+Colours stay apart without red or green (protanopia, deuteranopia), and neighbours in grey too: tests/test_plots_style.py computes it.
+"""
 
 from __future__ import annotations
 
 import bisect
 import io
-from collections.abc import Callable, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import font_manager
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
-STAGE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")
+STAGE_COLOURS = ("#56B4E9", "#F0E442", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#CC79A7")
+"""Okabe and Ito's, its black a grey, in an order in which stages that follow each other are also apart in grey."""
 HATCHES = (None, "////", "....", "xxxx")
 """Of the first eight stages, the next eight, and so on: colours repeat, colour and hatch together do not for 32 stages."""
 CURVE_STYLES: tuple[dict[str, Any], ...] = tuple(
-    {"color": colour, "linestyle": line}
-    for line in ("solid", "dashdot", "dotted")
-    for colour in ("#0B3C5D", "#B3446C", "#5B5B5B", "#D55E00")
+    {"color": ("#0B3C5D", "#8C510A", "#008B8B", "#B8860B")[i % 4], "linestyle": ("solid", "dashdot", "dotted")[i % 3]} for i in range(12)
 )
+"""Of the models, in the order drawn: neighbours differ in colour and in line, twelve in both together."""
 TRUTH_STYLE: dict[str, Any] = {"color": "#111111", "linestyle": (0, (4, 2)), "linewidth": 1.3}
 PROGRESS_COLOURS = ("#440154", "#3B528B", "#21918C", "#5EC962", "#FDE725")
 """Of progress 0 to 1 (viridis): dark to light, in grey and to the colour-blind as well."""
+ZERO, PART, FULL = "#7A0403", "#DD8A4E", "#A8DDBB"
+"""Of weights 0, between and 1: the darker, the less is left of a frame."""
+WEIGHTS = LinearSegmentedColormap.from_list("weights", (ZERO, PART, FULL))
 INK, FAINT = "#222222", "#DDDDDD"
+FORMATS = ("png", "svg", "pdf")
+Format = Literal["png", "svg", "pdf"]
+_HOUSE = "DejaVu Sans"
 
 
 def stage_style(stage: int, *, alpha: float = 1.0) -> dict[str, Any]:
@@ -36,9 +49,15 @@ def stage_style(stage: int, *, alpha: float = 1.0) -> dict[str, Any]:
     return {"facecolor": colour, "hatch": hatch, "edgecolor": "#FFFFFF", "linewidth": 0, "alpha": alpha}
 
 
+def ink_on(stage: int) -> str:
+    """The colour of words on a stage's: dark, or white on a dark one."""
+    red, green, blue = (int(STAGE_COLOURS[stage % len(STAGE_COLOURS)][i : i + 2], 16) for i in (1, 3, 5))
+    return INK if 0.3 * red + 0.59 * green + 0.11 * blue > 100 else "#FFFFFF"
+
+
 def wrap(text: str, inches: float, size: float) -> list[str]:
     """`text` in lines no wider than this at a font size in points. Nothing is cut off."""
-    font = FontProperties(size=size)
+    font = FontProperties(size=size, family=list(families(text)))
 
     def fits(line: str) -> bool:
         width = text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
@@ -81,9 +100,30 @@ def quiet(ax: Axes) -> None:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes, the same bytes for the same figure."""
+    return drawn(figure, "png")
+
+
+def drawn(figure: Figure, form: Format) -> bytes:
+    """The figure as a file's bytes, the same for the same figure; each text in fonts that have its letters. PDF and SVG are for print."""
+    nameless = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    for text in figure.findobj(Text):
+        if (found := families(text.get_text())) != (_HOUSE,):
+            text.set_fontfamily(list(found))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with rc_context({"svg.hashsalt": "milepost", "pdf.fonttype": 42}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `boxes` says it in one line
+        figure.savefig(buffer, format=form, metadata=nameless[form])
     return buffer.getvalue()
+
+
+def boxes(texts: Iterable[str]) -> str:
+    """Letters of these texts that no font here has: they are drawn as boxes."""
+    return "".join(sorted({letter for text in texts for letter in _letters(text) if _font_with(letter) is None}))
+
+
+def words_of(figure: Figure) -> list[str]:
+    """All texts of a figure."""
+    return [text.get_text() for text in figure.findobj(Text)]
 
 
 def shortened(lines: list[str], most: int) -> list[str]:
@@ -99,15 +139,30 @@ def ramp(value: Float[np.ndarray, "N"], colours: Sequence[str] = PROGRESS_COLOUR
 
 
 def font_file(text: str = "") -> str:
-    """A font with all letters of `text`: matplotlib's own DejaVu Sans, else one of the system's, else DejaVu (which draws boxes)."""
-    own = font_manager.findfont("DejaVu Sans")
-    letters = {letter for letter in text if letter.isprintable() and not letter.isspace()}
-    installed = [] if _has(own, letters) else [entry.fname for entry in font_manager.fontManager.ttflist if entry.style == "normal"]
-    return next((file for file in installed if _has(file, letters)), own)
+    """A font with all letters of `text`: matplotlib's own DejaVu Sans, else one of the system's, else that with the most of them."""
+    letters = _letters(text)
+    files = [font_manager.findfont(_HOUSE), *(dict.fromkeys(entry.fname for letter in sorted(letters) if (entry := _font_with(letter))))]
+    return max(files, key=lambda file: len(letters & _charmap(file)))
 
 
-def _has(file: str, letters: set[str]) -> bool:
-    if not letters or "LastResort" in file:  # a font of boxes, one for every letter there is
-        return not letters
-    known = FT2Font(file).get_charmap()
-    return all(ord(letter) in known for letter in letters)
+def families(text: str) -> tuple[str, ...]:
+    """Names of the fonts for `text`, the house's first: the system's for letters that it has not, none for those that none has."""
+    found = dict.fromkeys(entry.name for letter in sorted(_letters(text)) if (entry := _font_with(letter)))
+    return tuple(dict.fromkeys((_HOUSE, *found)))
+
+
+def _letters(text: str) -> set[str]:
+    return {letter for letter in text if letter.isprintable() and not letter.isspace()}
+
+
+@cache
+def _font_with(letter: str) -> font_manager.FontEntry | None:
+    """The house's font if it has this letter, else the first upright one of the system that has."""
+    entries = [entry for entry in font_manager.fontManager.ttflist if entry.style == "normal" and "LastResort" not in entry.fname]
+    entries.sort(key=lambda entry: (entry.name != _HOUSE, str(entry.weight) not in ("400", "normal", "regular"), entry.fname))
+    return next((entry for entry in entries if letter in _charmap(entry.fname)), None)
+
+
+@cache
+def _charmap(file: str) -> frozenset[str]:
+    return frozenset(map(chr, FT2Font(file).get_charmap()))

@@ -10,24 +10,20 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from milepost.plots.style import INK, quiet, shortened, wrap
+from milepost.plots.style import CURVE_STYLES, FULL, INK, PART, WEIGHTS, ZERO, quiet, shortened, wrap
 from milepost.weights import Weighed, over_episode
 from milepost.weights.lab import Group, Sweep
 from milepost.weights.weighed import places
 
-ZERO, PART, FULL = "#7A0403", "#E8B084", "#2E7D5B"
-MAP = LinearSegmentedColormap.from_list("weights", (ZERO, PART, FULL))
-"""Darker at both ends than in the middle, and red is not green's grey: readable without colour by the labels beside it."""
 _ROWS, _COLUMNS = 200, 60
 _TEXT, _TITLE = 8.0, 9.0
 _BELOW: dict[str, Any] = {
-    "fontsize": 6.5, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 3, "frameon": False, "handlelength": 1.6,
+    "fontsize": 7, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 3, "frameon": False, "handlelength": 1.6,
     "columnspacing": 1.0,
 }  # fmt: skip
-"""A legend under its axes."""
+"""A legend under its axes: over none of the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +39,7 @@ class LabPicture:
 
 def weights_figure(weighed: Weighed, width: float = 9.0) -> Figure:
     """Left: how deltas fall against kappa. Right: weights over an episode's time, which shows whether ends are starved."""
-    figure = Figure(figsize=(width, 2.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, 3.0), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _draw_deltas(left, weighed)
@@ -93,7 +89,7 @@ def _draw_deltas(ax: Axes, weighed: Weighed) -> None:
         ax.hist(shown, bins=edges.tolist(), stacked=True, color=[ZERO, PART, FULL], label=names)
         if kappa is not None and weighed.config.rule == "rabc" and kappa <= edges[-1]:
             ax.axvline(kappa, color=INK, linewidth=1, linestyle=":", label=f"kappa {kappa:.3g}")
-        ax.legend(fontsize=7, frameon=False)
+        ax.legend(**_BELOW | {"ncols": 2})
     _labels(ax, f"delta: progress over the next {weighed.config.chunk_size} frames", "frames")
     _heading(ax, "Deltas")
 
@@ -113,7 +109,7 @@ def _draw_time(ax: Axes, weighed: Weighed, bins: int = 20) -> None:
     ax.set_xlim(0, 1)
     ax.set_ylim(0, max(1.0, float(np.nanmax(over_episode(weighed, bins), initial=0.0)) * 1.05))
     ax.legend(**_BELOW)
-    _labels(ax, "share of the episode gone by", "")
+    _labels(ax, "share of the episode gone by", "share of frames")
     _heading(ax, "Over an episode's time")
 
 
@@ -127,8 +123,8 @@ def _draw_sweep(ax: Axes, sweep: Sequence[Sweep], weighed: Weighed) -> None:
     x = [row.factor if one is None else row.kappa for row in sweep]
     lines = {
         "mean weight": ([row.mean_weight for row in sweep], INK, "solid"),
-        "effective share": ([row.effective for row in sweep], "#0072B2", "dashdot"),
-        "successes": ([row.successes for row in sweep], FULL, "dashed"),
+        "effective share": ([row.effective for row in sweep], CURVE_STYLES[1]["color"], "dashdot"),
+        "successes": ([row.successes for row in sweep], CURVE_STYLES[2]["color"], "dashed"),
         "failures": ([row.failures for row in sweep], ZERO, "dotted"),
     }
     for name, (y, colour, style) in lines.items():
@@ -137,7 +133,8 @@ def _draw_sweep(ax: Axes, sweep: Sequence[Sweep], weighed: Weighed) -> None:
     ax.axvline(1.0 if one is None else one, color=INK, linewidth=1, linestyle=":", label="now")
     ax.set_ylim(0, 1.05)
     ax.legend(**_BELOW)
-    _labels(ax, "kappa, times what it is now" if one is None else "kappa", "")
+    per = f"kappa: progress over {weighed.config.chunk_size} frames"
+    _labels(ax, "kappa, times what it is now" if one is None else per, "weight, share of frames")
 
 
 def _draw_episodes(ax: Axes, weighed: Weighed, order: Sequence[int]) -> None:
@@ -145,10 +142,13 @@ def _draw_episodes(ax: Axes, weighed: Weighed, order: Sequence[int]) -> None:
     if len(order) > _ROWS:
         order = [order[i] for i in np.linspace(0, len(order) - 1, _ROWS).round().astype(int)]
     cells = _cells(weighed, order)
-    image = ax.imshow(cells, aspect="auto", cmap=MAP, vmin=0, vmax=max(1.0, float(np.nanmax(cells, initial=0.0))), interpolation="nearest")
+    image = ax.imshow(
+        cells, aspect="auto", cmap=WEIGHTS, vmin=0, vmax=max(1.0, float(np.nanmax(cells, initial=0.0))), interpolation="nearest"
+    )
     image.set_extent((0, 1, len(order), 0))
     bar = ax.figure.colorbar(image, ax=ax, pad=0.01, fraction=0.04)
     bar.ax.tick_params(labelsize=7, colors=INK, length=2)
+    bar.set_label("mean weight", fontsize=_TEXT, color=INK)
     _labels(ax, "share of the episode gone by", "episodes, heaviest on top")
     ax.grid(visible=False)
     _heading(ax, "Weight of every episode" if len(order) < _ROWS else f"Weight of {len(order)} episodes, spread over all")
@@ -179,16 +179,16 @@ def _draw_groups(ax: Axes, groups: Mapping[str, Sequence[Group]]) -> None:
         ax.text(0, place, f"by {heading}", fontsize=_TEXT, color=INK, va="center", weight="bold")
         for group in members:
             place += 1
-            ax.barh(place, group.mean_weight, height=0.72, color=MAP(min(group.mean_weight, 1.0)))
+            ax.barh(place, group.mean_weight, height=0.72, color=WEIGHTS(min(group.mean_weight, 1.0)))
             note = f" {group.mean_weight:.2f}  ({group.episodes} ep., {group.share:.0%} of all weight)"
-            ax.text(group.mean_weight, place, note, fontsize=6.5, color=INK, va="center")
+            ax.text(group.mean_weight, place, note, fontsize=7, color=INK, va="center")
             ticks.append(place)
             names.append(shortened(wrap(group.name, 1.6, 7.0), 1)[0])
         place += 1.4
     ax.set_yticks(ticks, names, parse_math=False)
     ax.set_ylim(place - 0.6, -0.8)
     highest = max(1.0, *(group.mean_weight for members in groups.values() for group in members))
-    ax.set_xlim(0, highest * 1.45)
+    ax.set_xlim(0, highest * 1.6)
     _labels(ax, "mean weight", "")
     ax.set_xticks([tick for tick in ax.get_xticks() if tick <= highest])
     ax.grid(visible=False)

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from milepost.console import Tick
-from milepost.planes import film_writer, gif_writer, planes, read_i420, to_i420
+from milepost.planes import Frame, Planes, blank, film_writer, gif_writer, planes, read_planes, to_i420, views
 from milepost.plots import EpisodePicture, sample_frames
 from milepost.render.panel import Panel
 from milepost.types import DataError, Episode, Frames
@@ -25,48 +25,54 @@ NARROWEST = 320
 """Pixels of a film's width under which words do not fit; pictures are made larger until they reach it."""
 GIF_WIDTH, GIF_FPS, GIF_SAMPLES = 480, 12.5, 16
 """At most so wide and so many frames a second: a GIF of everything is larger than the mp4 by a factor of ten and more."""
-Add = Callable[[np.ndarray], None]
+Add = Callable[[Frame], None]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a camera's picture stands, and how large it is drawn; all even."""
+    """Where a camera's picture stands, and how large it is drawn, all even. full: its height with each pixel a whole square."""
 
     top: int
     left: int
     height: int
     width: int
+    full: int
 
-    def paint(self, picture: UInt8[np.ndarray, "H2 W"], canvas: UInt8[np.ndarray, "H3 W3"]) -> None:
-        for place, (plane, onto) in enumerate(zip(planes(picture), planes(canvas), strict=True)):
+    def paint(self, picture: Planes, canvas: Planes) -> None:
+        factor = self.full // len(picture[0])
+        for place, (plane, onto) in enumerate(zip(picture, canvas, strict=True)):
             top, left, height, width = (number // (1 if place == 0 else 2) for number in (self.top, self.left, self.height, self.width))
-            if plane.shape != (height, width):
-                plane = np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
-            onto[top : top + height, left : left + width] = plane
+            wide, high = plane.repeat(factor, axis=1) if factor > 1 else plane, factor
+            if (high * wide.shape[0], wide.shape[1]) != (height, width):
+                larger = Image.fromarray(np.ascontiguousarray(wide.repeat(high, axis=0)))
+                wide, high = np.asarray(larger.resize((width, height), Image.Resampling.LANCZOS)), 1
+            for row in range(high):
+                onto[top + row : top + height : high, left : left + width] = wide
 
 
 class _Layout:
-    """Where everything stands, for pictures drawn in these sizes. `frame(pictures, number)` is the film's frame, as planes."""
+    """Where everything stands, for pictures drawn in these sizes. `frame(pictures, number)` is the film's frame."""
 
-    def __init__(self, picture: EpisodePicture, cameras: Sequence[str], sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, picture: EpisodePicture, cameras: Sequence[str], sizes: Sequence[tuple[int, int]], full: Sequence[int]) -> None:
         gap = 4 if len(sizes) > 1 else 0
         wide = sum(width for _, width in sizes) + gap * (len(sizes) - 1)
         self.tall, self.width = max(height for height, _ in sizes), max(wide, NARROWEST)
         left, self.places = _even((self.width - wide) // 2), []
-        for height, width in sizes:
-            self.places.append(_Place(_even((self.tall - height) // 2), left, height, width))
+        for (height, width), whole in zip(sizes, full, strict=True):
+            self.places.append(_Place(_even((self.tall - height) // 2), left, height, width, whole))
             left += width + gap
         captions = [(place.left, place.width, name) for place, name in zip(self.places, cameras, strict=True)]
         self.panel = Panel(picture, self.width, self.tall, captions if len(cameras) > 1 else ())
         self.height = self.tall + self.panel.height
-        self._canvas = to_i420(np.full((self.height, self.width, 3), 255, np.uint8))
+        self._canvas = blank(self.height, self.width)
+        bright, *colours = self._planes = views(self._canvas)
+        self._below = bright[self.tall :], colours[0][self.tall // 2 :], colours[1][self.tall // 2 :]
 
-    def frame(self, pictures: Sequence[UInt8[np.ndarray, "_ _"]], number: int) -> UInt8[np.ndarray, "H2 W"]:
-        """The same array every time: the next frame is painted over it."""
+    def frame(self, pictures: Sequence[Planes], number: int) -> Frame:
+        """The same frame every time: the next is painted over it."""
         for place, each in zip(self.places, pictures, strict=True):
-            place.paint(each, self._canvas)
-        bright, *colours = planes(self._canvas)
-        self.panel.draw(number, (bright[self.tall :], colours[0][self.tall // 2 :], colours[1][self.tall // 2 :]))
+            place.paint(each, self._planes)
+        self.panel.draw(number, self._below)
         return self._canvas
 
 
@@ -87,22 +93,28 @@ def render_film(
     """
     if not cameras:
         raise DataError(f"episode {episode.index} has no camera: there is nothing to show")
-    views = [episode.camera(camera) for camera in cameras]
-    factors = _factors([view[np.array([0])].shape[1:3] for view in views], height)
-    reels = [read_i420(view, factor) for view, factor in zip(views, factors, strict=True)]
-    pictures = [next(reel) for reel in reels]
-    layout = _Layout(picture, cameras, [_drawn(each, height) for each in pictures])
+    shown = [episode.camera(camera) for camera in cameras]
+    sizes = [each[np.array([0])].shape[1:3] for each in shown]
+    factors = _factors(sizes, height)
+    whole = [(_even(factor * high + 1), _even(factor * wide + 1)) for factor, (high, wide) in zip(factors, sizes, strict=True)]
+    full = [high for high, _ in whole]
+    reels = [read_planes(each, factor) for each, factor in zip(shown, factors, strict=True)]
+    layout = _Layout(picture, cameras, [_drawn(size, height) for size in whole], full)
     with ExitStack() as stack:
         add: list[tuple[int, _Layout, Add]] = [
             (1, layout, stack.enter_context(film_writer(path, (layout.height, layout.width), episode.fps)))
         ]
         if gif is not None:
-            small = layout if layout.width <= GIF_WIDTH else _Layout(picture, cameras, [_shrunk(layout, place) for place in layout.places])
+            small = (
+                layout
+                if layout.width <= GIF_WIDTH
+                else _Layout(picture, cameras, [_shrunk(layout, place) for place in layout.places], full)
+            )
             step = max(1, math.ceil(episode.fps / GIF_FPS - 1e-6))
-            samples = _samples(small, views, factors)
+            samples = _samples(small, shown, factors)
             add.append((step, small, stack.enter_context(gif_writer(gif, samples, episode.fps / step))))
         for number in range(episode.length):
-            pictures = pictures if number == 0 else [next(reel) for reel in reels]
+            pictures = [next(reel) for reel in reels]
             for step, each, write in add:
                 if number % step == 0:
                     write(each.frame(pictures, number))
@@ -120,10 +132,10 @@ def _factors(sizes: Sequence[tuple[int, int]], asked: int | None) -> list[int]:
     return [factor * max(1, math.ceil(NARROWEST / wide)) for factor in level]
 
 
-def _drawn(picture: UInt8[np.ndarray, "H2 W"], asked: int | None) -> tuple[int, int]:
+def _drawn(size: tuple[int, int], asked: int | None) -> tuple[int, int]:
     """(height, width) a picture is drawn in: its own, or as high as asked."""
-    height, width = planes(picture)[0].shape
-    return (height, width) if asked is None else (_even(asked + 1), _even(round(asked / height * width) + 1))
+    height, width = size
+    return size if asked is None else (_even(asked + 1), _even(round(asked / height * width) + 1))
 
 
 def _shrunk(layout: _Layout, place: _Place) -> tuple[int, int]:
@@ -131,11 +143,12 @@ def _shrunk(layout: _Layout, place: _Place) -> tuple[int, int]:
     return max(2, _even(int(place.height * share))), max(2, _even(int(place.width * share)))
 
 
-def _samples(layout: _Layout, views: Sequence[Frames], factors: Sequence[int]) -> UInt8[np.ndarray, "N H2 W"]:
+def _samples(layout: _Layout, shown: Sequence[Frames], factors: Sequence[int]) -> UInt8[np.ndarray, "N H2 W"]:
     """Frames of a film spread over it."""
-    at = sample_frames(len(views[0]), GIF_SAMPLES)
-    larger = [view[np.array(at)].repeat(factor, axis=1).repeat(factor, axis=2) for view, factor in zip(views, factors, strict=True)]
-    return np.stack([layout.frame([to_i420(each) for each in images], at[i]).copy() for i, images in enumerate(zip(*larger, strict=True))])
+    at = sample_frames(len(shown[0]), GIF_SAMPLES)
+    larger = (each[np.array(at)].repeat(factor, axis=1).repeat(factor, axis=2) for each, factor in zip(shown, factors, strict=True))
+    read = zip(*larger, strict=True)
+    return np.stack([layout.frame([planes(to_i420(image)) for image in images], at[i]).to_ndarray() for i, images in enumerate(read)])
 
 
 def _even(number: int) -> int:

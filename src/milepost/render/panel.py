@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.planes import planes, to_i420
+from milepost.planes import Planes, planes, to_i420
 from milepost.plots import EpisodePicture
 from milepost.plots.episode import stage_runs, stage_track
-from milepost.plots.style import CURVE_STYLES, INK, ramp
-from milepost.plots.weights import FULL, PART, ZERO
+from milepost.plots.style import CURVE_STYLES, FULL, INK, PART, ZERO, ink_on, ramp
 from milepost.render import curves
 from milepost.render.text import Font, fit, fonts, height_of, lines, tile, width_of
 
@@ -24,10 +23,6 @@ _CURSOR = (45, 128, 128)
 """INK as planes."""
 SMALLEST, LARGEST = 12, 26
 """Pixels of the letters."""
-
-
-Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of a picture as `planes.py` has it: brightness (H, W), two colours (H / 2, W / 2)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +55,13 @@ class _Number:
     drawn: dict[str, np.ndarray] = field(default_factory=dict)
 
     def draw(self, frame: int, out: Planes) -> None:
-        left = self.right
-        for letter in reversed(self.say(frame)):
-            if letter not in self.drawn:
+        said = self.say(frame)
+        if said not in self.drawn:
+            for letter in set(said) - self.drawn.keys():
                 self.drawn[letter] = _bright(tile(letter, self.font, round(self.font.getlength(letter))))
-            box = self.drawn[letter]
-            left -= box.shape[1]
-            out[0][self.top : self.top + len(box), left : left + box.shape[1]] = box
+            self.drawn[said] = np.concatenate([self.drawn[letter] for letter in said], axis=1)
+        box = self.drawn[said]
+        out[0][self.top : self.top + len(box), self.right - box.shape[1] : self.right] = box
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +101,7 @@ class Panel:
 
     def __init__(self, picture: EpisodePicture, width: int, tall: int, captions: Sequence[tuple[int, int, str]] = ()) -> None:
         (self._head,) = picture.heads.values()
+        self._length = len(picture.seconds)
         self._picture, self._width, self._moving = picture, width, list[_Words | _Number | _Square]()
         self._size = size = int(np.clip(min(width / 46, tall / 22), SMALLEST, LARGEST))
         letters = "".join([picture.title, *self._head.curves, *self._head.stage_names, *(name for *_, name in captions)])
@@ -125,7 +121,8 @@ class Panel:
         still = np.concatenate(self._rows)
         done = still.copy()
         done[slice(*self._span), self._left :][:, : self._played.shape[1]] = self._played
-        self._still, self._done = planes(to_i420(still)), planes(to_i420(done))
+        both = planes(to_i420(np.concatenate([still, done])))
+        self._still, self._done = (tuple(np.split(plane, 2)[i] for plane in both) for i in (0, 1))
         self.height = self._top
 
     def draw(self, frame: int, out: Planes) -> None:
@@ -140,10 +137,6 @@ class Panel:
             plane[rows, now // each : (now + thick) // each] = _CURSOR[place]
         for moving in self._moving:
             moving.draw(frame, out)
-
-    @property
-    def _length(self) -> int:
-        return len(self._picture.seconds)
 
     def _room(self, height: int) -> np.ndarray:
         """Paper for the next rows of the panel, an even number of them."""
@@ -252,8 +245,8 @@ class Panel:
             if right - left > wide + 4:
                 ink = 255 - tile(number, self._small, wide)
                 at = (left + right - wide) // 2
-                for each in band:
-                    each[:, at : at + wide] = curves.blend(each[:, at : at + wide], curves.rgb(INK), ink / (255 - curves.rgb(INK)))
+                for each, colour in zip(band, (INK, ink_on(stage)), strict=True):
+                    each[:, at : at + wide] = curves.blend(each[:, at : at + wide], curves.rgb(colour), ink / (255 - curves.rgb(INK)))
         return band
 
     def _clock(self) -> None:

@@ -6,6 +6,7 @@ Files are found by episode number and camera key. Refuses a file outside the dat
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.lerobot import LeRobotDataset
-from milepost.planes import film_writer, planes, read_i420
+from milepost.planes import blank, film_writer, read_planes, views
 from milepost.types import DataError, Frames
 from milepost.video import VideoInfo, probe
 
@@ -191,14 +192,16 @@ class Films:
         if self._stopped:
             raise StoppedError
         frames, fps = pictures(dataset, number, camera)
-        with closing(read_i420(frames)) as read:
+        with closing(read_planes(frames)) as read:
             first = next(read)
-            with film_writer(path, planes(first)[0].shape, fps) as add:
-                add(first)
-                for each in read:
+            frame = blank(*first[0].shape)
+            with film_writer(path, first[0].shape, fps) as add:
+                for picture in itertools.chain([first], read):
                     if self._stopped:
                         raise StoppedError
-                    add(each)
+                    for plane, seen in zip(views(frame), picture, strict=True):
+                        plane[:] = seen
+                    add(frame)
         return path
 
 
