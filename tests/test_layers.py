@@ -17,7 +17,7 @@ LAYERS = [
     {"vlm", "annotation", "render"},
     {"lerobot", "record", "models", "fit", "policy"},
     {"train", "labelling", "annotate", "sim", "report", "checks"},
-    {"doctor", "model_card", "compare"},
+    {"doctor", "model_card", "compare", "viewer"},
     {"demo"},
     {"commands"},
     {"cli"},
@@ -43,6 +43,8 @@ HEAVY = {
     "wandb": {"tracking"},
     "tensorboard": {"tracking"},
     "trackio": {"tracking"},
+    "starlette": {"viewer"},
+    "uvicorn": {"viewer"},
     "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
 }
 

@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
     "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
     "plot": "draw progress curves over the stages, with sample frames",
+    "view": "look at episodes in the browser: curves beside films, stages corrected, episodes marked",
     "render": "make films of episodes with the progress curve drawn in",
 }
 

@@ -55,6 +55,16 @@ class LeRobotDataset:
         return self._files.repo is None
 
     @property
+    def files(self) -> Files:
+        """Where its files are, and how they are downloaded."""
+        return self._files
+
+    @property
+    def meta(self) -> Metadata:
+        """What meta/ said when it was opened, of all episodes, in use or not."""
+        return self._meta
+
+    @property
     def version(self) -> str:
         """LeRobot's codebase version, "v3.0" or "v2.1"."""
         return self._meta.version

@@ -7,7 +7,7 @@ A picture of (H, W), both even, is one (3 H / 2, W) uint8 array: H rows of brigh
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -41,7 +41,7 @@ def planes(i420: UInt8[np.ndarray, "H2 W"]) -> tuple[UInt8[np.ndarray, "H W"], U
     return i420[:height], colours[0], colours[1]
 
 
-def read_i420(frames: Frames, factor: int = 1) -> Iterator[UInt8[np.ndarray, "H2 W2"]]:
+def read_i420(frames: Frames, factor: int = 1) -> Generator[UInt8[np.ndarray, "H2 W2"], None, None]:
     """Every picture of a camera once, in order, each pixel as a square of `factor` x `factor`."""
     if not isinstance(frames, VideoFrames):
         for chunk in frames.chunks(_CHUNK):

@@ -40,7 +40,8 @@ _WORTH_THREADS = 32  # frames from which decoding several at once pays for filli
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What an mp4 holds. codec: as LeRobot writes it ("av1", "h264", "hevc"). duration: seconds."""
+    """What an mp4 holds. codec: as LeRobot writes it ("av1", "h264", "hevc"). duration: seconds. tag, settings: the four letters and the
+    bytes (avcC, av1C, hvcC) by which a player is told how to decode it."""
 
     codec: str
     pix_fmt: str
@@ -49,6 +50,8 @@ class VideoInfo:
     fps: float
     frames: int
     duration: float
+    tag: str = ""
+    settings: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +169,8 @@ def probe(path: Path) -> VideoInfo:
         fps = float(stream.average_rate or 0)
         duration = float(stream.duration * stream.time_base) if stream.duration else frames / fps if fps else 0.0
         context = stream.codec_context
-        return VideoInfo(context.codec.canonical_name, context.pix_fmt, context.width, context.height, fps, frames, duration)
+        told = {"tag": context.codec_tag, "settings": bytes(context.extradata or b"")}
+        return VideoInfo(context.codec.canonical_name, context.pix_fmt, context.width, context.height, fps, frames, duration, **told)
 
 
 def encode_video(

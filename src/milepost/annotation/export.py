@@ -43,15 +43,25 @@ class Written:
     stages: Mapping[str, Stages]
 
 
+class ChangedError(DataError):
+    """An annotation is not what the caller took it for: somebody wrote it meanwhile."""
+
+
 def write_annotations(
-    folder: str | Path, annotations: Annotations, *, names: Mapping[str, Sequence[str]] | None = None, rule: Rule = "finished"
+    folder: str | Path,
+    annotations: Annotations,
+    *,
+    names: Mapping[str, Sequence[str]] | None = None,
+    rule: Rule = "finished",
+    expected: Annotations | None = None,
 ) -> Written:
     """Write these annotations into the dataset in this folder, all of them or none; an empty tuple removes an episode's.
 
     names: head -> all its stages in order; without it the order of the dataset's own proportions file, else that in which they appear.
     rule: "finished" is eq. 1 over the attempts that reached their end (all, if none did), as `milepost train` counts; "lerobot" counts
-    for each stage the episodes that show it and scales the sum to 1. Written dense alone, a dataset without any sparse annotation gets
-    the sparse proportions {"task": 1.0}. The same call twice changes nothing the second time.
+    for each stage the episodes that show it and scales the sum to 1. expected: what episodes must have now, by head: else
+    ChangedError, and nothing is written; nobody can write between this look and the writing. Written dense alone, a dataset without any
+    sparse annotation gets the sparse proportions {"task": 1.0}. The same call twice changes nothing the second time.
     DataError if the dataset is not a local one of one's own (see `replacing`), or an annotation does not fit it: nothing is written then.
     """
     root = require_editable(folder)
@@ -59,6 +69,7 @@ def write_annotations(
     with replacing(root) as new:
         meta = read_metadata(root)
         _check_known(annotations, meta)
+        _check_expected(expected or {}, meta)
         merged = {head: dict(_merged(head, annotations, meta)) for head in heads}
         orders = {head: _order(root, head, merged[head].values(), (names or {}).get(head, ())) for head in heads}
         for head in heads:
@@ -89,6 +100,13 @@ def _check_known(annotations: Annotations, meta: Metadata) -> None:
             )
         if unknown := set(heads) - set(HEADS):
             raise DataError(f"episode {number}: annotations are for {' or '.join(HEADS)}, got '{', '.join(sorted(unknown))}'")
+
+
+def _check_expected(expected: Annotations, meta: Metadata) -> None:
+    for number, heads in expected.items():
+        for head, segments in heads.items():
+            if number not in meta.episodes or meta.episodes[number].segments.get(head, ()) != tuple(segments):
+                raise ChangedError(f"the {head} annotation of episode {number} was changed meanwhile; look at it again before writing")
 
 
 def _merged(head: str, annotations: Annotations, meta: Metadata) -> Iterator[tuple[int, tuple[Segment, ...]]]:

@@ -21,6 +21,10 @@ JOURNAL = "meta/.milepost-replacing.json"
 _SUFFIX = ".milepost-new"
 
 
+class BusyError(DataError):
+    """Another process is replacing files of this dataset. It will be done soon."""
+
+
 def require_editable(folder: str | Path) -> Path:
     """The dataset's folder, if it is the user's own. DataError for a Hub dataset: its cache is shared and never edited."""
     root = Path(folder).expanduser()
@@ -51,7 +55,7 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
     """Gives a function: name of a file relative to `root` -> where to write its new content. All are in place when the block is left
     without an error, none if it is left with one. First an interrupted replacement is finished.
 
-    DataError if a file is a link, or another process is replacing files of this dataset.
+    DataError if a file is a link; BusyError if another process is replacing files of this dataset.
     """
     names: list[str] = []
 
@@ -110,7 +114,7 @@ def _alone(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"another process is writing annotations into {root}; wait until it is done") from None
+            raise BusyError(f"another process is writing annotations into {root}; wait until it is done") from None
         except OSError as error:
             if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):  # a network disk without locks on folders
                 raise

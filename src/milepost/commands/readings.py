@@ -17,7 +17,7 @@ Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
 
 def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
     """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
-    tables = {_name(path, paths): read_progress(path) for path in paths}
+    tables = {name_of(path, paths): read_progress(path) for path in paths}
     for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
         require_heads(str(path), list(table.curves), heads)
         require_dataset(path, table, dataset)
@@ -34,7 +34,7 @@ def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str
     return read, numbers
 
 
-def _name(path: Path, paths: Sequence[Path]) -> str:
+def name_of(path: Path, paths: Sequence[Path]) -> str:
     """What the file is called in the legend: as short as tells it from the others."""
     stems = [other.stem for other in dict.fromkeys(paths)]
     return path.stem.removesuffix("_progress") if stems.count(path.stem) == 1 else str(path)

@@ -1,0 +1,105 @@
+"""Look at a dataset in the browser: every episode's curves beside its films; correct its stages, mark episodes. A page on this machine."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from milepost.commands.options import parse_episodes, require_dataset, require_made_for
+from milepost.commands.readings import name_of
+from milepost.console import say, warn
+from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.store import read_progress, read_weights
+from milepost.types import DataError
+from milepost.viewer.marks import Marks, marks_file
+from milepost.viewer.review import Model, Review
+from milepost.viewer.serving import bound, server
+from milepost.viewer.summaries import Rows, placed
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """LeRobot dataset: a folder or a Hub id. Only what is changed on the page is written into it."""
+    progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
+    """Progress file or files; default: every *_progress.parquet beside the dataset."""
+    weights: Path | None = None
+    """Weights file of `milepost weigh`."""
+    episodes: str | None = None
+    """Episodes to show, such as 0-9,12; default: all."""
+    host: str = "127.0.0.1"
+    """Address to be bound to. Any but this machine's own opens the page to others, who need the token that is printed."""
+    port: int = 8000
+    """The next free one is taken if it is not; 0: any."""
+    open: bool = False
+    """Open the page in a browser."""
+    review_file: Path | None = None
+    """Where marks and notes are kept; default: DATASET.review.json beside the dataset, or here for a Hub dataset."""
+    revision: str | None = None
+    """Of a Hub dataset."""
+
+
+def main(args: Args) -> int:
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must be 0 to 65535, got {args.port}")
+    review = open_review(args)
+    socket, door = bound(args.host, args.port)
+    for problem in review.problems:
+        warn(problem)
+    if args.port and door.port != args.port:
+        warn(f"port {args.port} is taken")
+    say(f"{review.dataset.name}: {len(review.rows.numbers)} episodes, {door.url}   (Ctrl-C ends it)")
+    if args.open:
+        webbrowser.open(door.url)
+    try:
+        server(review, door).run(sockets=[socket])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        review.close()
+        socket.close()
+    say("milepost view: ended")
+    return 0
+
+
+def open_review(args: Args) -> Review:
+    """The dataset with everything that was asked for. DataError for a dataset, weights or marks that do not fit; a progress file that
+    does not is a problem that the page shows."""
+    chosen = parse_episodes(args.episodes)
+    open_dataset(args.dataset, revision=args.revision, episodes=chosen)
+    dataset = open_dataset(args.dataset, revision=args.revision)
+    models, problems = read_models(args.progress or beside(dataset), dataset)
+    weights = (args.weights, _weights(args.weights, dataset)) if args.weights is not None else None
+    marks = Marks(args.review_file or marks_file(dataset), dataset)
+    return Review(dataset, models, marks=marks, numbers=chosen, weights=weights, problems=problems)
+
+
+def beside(dataset: LeRobotDataset) -> list[Path]:
+    """The progress files in the dataset's folder; the clock's, which is there to compare with, last."""
+    return sorted(dataset.root.glob("*_progress.parquet"), key=lambda path: (path.name == "elapsed_progress.parquet", path.name))
+
+
+def read_models(paths: Sequence[Path], dataset: LeRobotDataset) -> tuple[dict[str, Model], list[str]]:
+    """The progress files that can be read, by the names they go by, and what is wrong with the others."""
+    models, problems = {}, []
+    for path in dict.fromkeys(paths):
+        try:
+            table = read_progress(path)
+            require_dataset(path, table, dataset)
+            models[name_of(path, paths)] = Model(path, table)
+        except DataError as error:
+            problems.append(str(error))
+    return models, problems
+
+
+def _weights(path: Path, dataset: LeRobotDataset) -> np.ndarray:
+    """(R,) by row of the dataset."""
+    index, weight, made = read_weights(path)
+    require_made_for(path, made, dataset)
+    return placed(index, weight, Rows.of(dataset, tuple(dataset.meta.episodes)).count)

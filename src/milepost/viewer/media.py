@@ -1,0 +1,154 @@
+"""An episode's pictures as a browser plays them: the dataset's own mp4 where it can, else the episode alone in H.264, made once and kept.
+
+Files are found by episode number and camera key. Refuses a file outside the dataset, whatever the dataset's own metadata say of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from milepost.embed import cache_folder
+from milepost.lerobot import LeRobotDataset
+from milepost.planes import film_writer, planes, read_i420
+from milepost.types import DataError, Frames
+from milepost.video import VideoInfo, probe
+
+GUESSED = {"av1": "av01.0.08M.08", "h264": "avc1.640028", "hevc": "hvc1.1.6.L120.B0"}
+"""For a file that is still on the Hub: what its codec usually is."""
+FILM = "avc1.640028"
+"""What `film_writer` makes: High profile."""
+SETTINGS = "1"
+"""Of the films; another number makes them anew."""
+
+
+def codec_string(tag: str, settings: bytes) -> str | None:
+    """A codec as RFC 6381 writes it, from the mp4's four letters and decoder settings (avcC, av1C, hvcC); None for others.
+
+    >>> codec_string("avc1", bytes.fromhex("01640028ffe1"))
+    'avc1.640028'
+    """
+    if tag in ("avc1", "avc3") and len(settings) >= 4 and settings[0] == 1:
+        return f"{tag}.{settings[1:4].hex()}"
+    if tag == "av01" and len(settings) >= 3 and settings[0] == 0x81:
+        depth = 8 if not settings[2] & 0x40 else 12 if settings[2] & 0x20 else 10
+        return f"av01.{settings[1] >> 5}.{settings[1] & 31:02d}{'H' if settings[2] & 0x80 else 'M'}.{depth:02d}"
+    if tag in ("hvc1", "hev1") and len(settings) >= 13 and settings[0] == 1:
+        space, tier = ("", "A", "B", "C")[settings[1] >> 6], "H" if settings[1] & 0x20 else "L"
+        compatible = int(f"{int.from_bytes(settings[2:6], 'big'):032b}"[::-1], 2)
+        limits = [f"{byte:x}" for byte in settings[6:12].rstrip(b"\0")]
+        return ".".join([f"{tag}.{space}{settings[1] & 31}", f"{compatible:X}", f"{tier}{settings[12]}", *limits])
+    return None
+
+
+def mime(codec: str) -> str:
+    return f'video/mp4; codecs="{codec}"'
+
+
+def inside(dataset: LeRobotDataset, relative: str) -> bool:
+    """Does this name stay in the dataset's folder? Links are followed, in the Hub's cache as far as the repository's files."""
+    if not Path(os.path.normpath(dataset.root / relative)).is_relative_to(dataset.root):
+        return False
+    root = dataset.root.resolve()
+    home = root if dataset.is_local else root.parent.parent  # datasets--OWNER--NAME/snapshots/COMMIT, whose files link to .../blobs
+    return (dataset.root / relative).resolve().is_relative_to(home)
+
+
+def source_file(dataset: LeRobotDataset, number: int, camera: str) -> Path | None:
+    """The dataset's own mp4, downloaded if it is on the Hub; None for pictures in parquet and for a file outside the dataset."""
+    span = dataset.meta.episodes[number].videos.get(camera)
+    if span is None or not inside(dataset, span.path):
+        return None
+    path = dataset.files.path(span.path)
+    return path if path.is_file() and _type(path, path.stat().st_mtime_ns) is not None else None
+
+
+def source_type(dataset: LeRobotDataset, number: int, camera: str) -> str | None:
+    """Its MIME type with the codec, None where it cannot be told. Nothing is downloaded for this."""
+    span = dataset.meta.episodes[number].videos.get(camera)
+    if span is None or not inside(dataset, span.path):
+        return None
+    path = dataset.root / span.path
+    if path.is_file():
+        return _type(path, path.stat().st_mtime_ns)
+    feature = dataset.meta.features[camera]
+    told = (feature.get("info") or feature.get("video_info") or {}).get("video.codec")
+    return mime(GUESSED[told]) if not dataset.is_local and told in GUESSED else None
+
+
+@lru_cache(maxsize=4096)
+def _type(path: Path, stamp: int) -> str | None:
+    """stamp: when the file was written, so that another file of this name is looked at again."""
+    try:
+        found: VideoInfo = probe(path)
+    except DataError:
+        return None
+    codec = codec_string(found.tag, found.settings)
+    return mime(codec) if codec is not None else None
+
+
+def cameras(dataset: LeRobotDataset, number: int) -> dict[str, Any]:
+    """`cameras` of `GET /api/episodes/{n}`."""
+    found = {}
+    for camera in dataset.cameras:
+        height, width = dataset.image_size(camera)
+        kind, span = source_type(dataset, number, camera), dataset.meta.episodes[number].videos.get(camera)
+        source = {"url": f"/media/source/{number}/{camera}", "type": kind, "start_s": round(span.start_s, 6)} if span and kind else None
+        film = {"url": f"/media/h264/{number}/{camera}", "type": mime(FILM)}
+        found[camera] = {"width": width, "height": height, "source": source, "h264": film}
+    return found
+
+
+class StoppedError(Exception):
+    """The server ends; the film was given up and nothing is left of it."""
+
+
+class Films:
+    """Episodes in H.264, one file an episode and camera, in `<cache>/films/<fingerprint>/`. Two requests for one make it once."""
+
+    def __init__(self, folder: Path | None = None, workers: int | None = None) -> None:
+        told = os.environ.get("MILEPOST_CACHE")
+        self.folder = folder or (Path(told).expanduser() if told else cache_folder().parent) / "films"
+        self._pool = ThreadPoolExecutor(workers or max(1, (os.cpu_count() or 2) - 1), "films")
+        self._making: dict[Path, Future[Path]] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def path(self, fingerprint: str, number: int, camera: str) -> Path:
+        key = hashlib.sha256(f"{SETTINGS}/{camera}".encode()).hexdigest()[:16]
+        return self.folder / fingerprint / f"{key}-{number:06d}.mp4"
+
+    def make(self, fingerprint: str, number: int, camera: str, frames: Frames, fps: float) -> Future[Path]:
+        """The film's file, made in a thread if it is not there. Its error, if there is one, is the reader's: DataError."""
+        path = self.path(fingerprint, number, camera)
+        with self._lock:
+            if path not in self._making:
+                if path.is_file():
+                    done: Future[Path] = Future()
+                    done.set_result(path)
+                    return done
+                made = self._making[path] = self._pool.submit(self._make, path, frames, fps)
+                made.add_done_callback(lambda _: self._making.pop(path, None))
+            return self._making[path]
+
+    def close(self) -> None:
+        """Give up what is being made, and wait for it to be cleared away."""
+        self._stopped.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _make(self, path: Path, frames: Frames, fps: float) -> Path:
+        with closing(read_i420(frames)) as pictures:
+            first = next(pictures)
+            with film_writer(path, planes(first)[0].shape, fps) as add:
+                add(first)
+                for each in pictures:
+                    if self._stopped.is_set():
+                        raise StoppedError
+                    add(each)
+        return path
