@@ -76,10 +76,10 @@ export function weightPlot(values) {
   return { track: h("div", {}, picture), layout, most };
 }
 
-/** A name and a colour for each stage: {name, colour, hatched}. Colours repeat after eight; then hatches tell them apart. */
-export function stageFill(element, colour, hatched) {
+/** A stage's colour on an element. Colours repeat after eight: then hatches tell them apart. full: its text is on the plain colour. */
+export function stageFill(element, colour, hatched, full = true) {
   element.classList.toggle("hatched", hatched);
-  return styled(element, { "--stage": colour, color: inkOn(colour) });
+  return styled(element, { "--stage": colour, color: full ? inkOn(colour) : "" });
 }
 
 /** A band of runs of one stage each; a run too narrow for its name shows none, but says it on hover. */
@@ -89,7 +89,7 @@ export function bandPlot(values, palette, fps) {
   const cells = found.map((run) => {
     const { name, colour, hatched } = palette(run.value);
     const text = `${name}, ${seconds(run.start / fps)} to ${seconds(run.stop / fps)}`;
-    return stageFill(h("div", { class: "run", title: text }, h("span", {}, name)), colour, hatched);
+    return stageFill(h("div", { class: "run", title: text }, h("span", {}, name)), colour, hatched, false);
   });
   replace(track, cells);
   const layout = (scale) => cells.forEach((cell, k) => span(cell, found[k], scale));

@@ -10,7 +10,7 @@ import { stageMenu } from "milepost/stagemenu";
 const MODIFIER = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl+";
 
 export class Editor {
-  /** stages: {names, of(name)} of the head; saved(answer): called when it is on disk. */
+  /** stages: the head's palette of names and colours; saved(answer): called when it is on disk. */
   constructor({ draft, player, stages, saved }) {
     Object.assign(this, { draft, player, stages, saved });
     this.band = null;
@@ -91,7 +91,7 @@ export class Editor {
     const { draft, stages } = this;
     if (!draft.dirty || draft.conflict) return;
     const fresh = [...new Set(draft.segments.map((one) => one.name))].filter((name) => !stages.known.includes(name));
-    const answer = await draft.save(fresh.length ? stages.names : undefined);
+    const answer = await draft.save(fresh.length ? stages.inOrder : undefined);
     if (!answer) return;
     const repairs = answer.repairs || [];
     const words = repairs.map((one) => one.message || String(one)).join("; ");

@@ -17,18 +17,19 @@ import { Videos } from "milepost/videos";
 
 const RATES = [0.25, 0.5, 1, 1.5, 2, 4];
 
-/** Stage names of a head with their colours; names the draft brings along come after the stage they follow. */
+/** Should the server not say. */
+const PALETTE = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999"];
+
+/** Stage names of a head with their colours. The dataset's come first, then those only models use, then those the draft brings along. */
 class StagePalette {
-  constructor(dataset, head, draft) {
-    Object.assign(this, { dataset, draft, head });
+  constructor(data, dataset, draft) {
+    Object.assign(this, { draft, listed: data.names || [], colours: data.colours || [], palette: dataset.palette || PALETTE });
+    this.known = this.listed.slice(0, data.own ?? this.listed.length);
     this.of = this.of.bind(this);
   }
 
-  get known() {
-    return this.dataset.heads[this.head]?.names || [];
-  }
-
-  get names() {
+  /** The dataset's stages with the draft's: a new one comes after the stage that it follows. */
+  get inOrder() {
     const names = [...this.known];
     this.draft.segments.forEach((one, k, all) => {
       if (!names.includes(one.name)) names.splice(k > 0 ? names.indexOf(all[k - 1].name) + 1 : 0, 0, one.name);
@@ -36,16 +37,18 @@ class StagePalette {
     return names;
   }
 
+  /** What a menu offers: models' stages too. */
+  get names() {
+    return [...new Set([...this.inOrder, ...this.listed])];
+  }
+
   /** By name, or by number in the head's list. */
   of(stage) {
-    const { known } = this;
-    const name = typeof stage === "number" ? known[stage] ?? `stage ${stage + 1}` : stage;
-    const place = known.indexOf(name);
-    const fresh = this.names.filter((one) => !known.includes(one));
-    const k = place >= 0 ? place : known.length + Math.max(0, fresh.indexOf(name));
-    const { palette } = this.dataset;
-    const colour = place >= 0 ? this.dataset.heads[this.head].colours[place] : palette[k % palette.length];
-    return { name, colour, hatched: k >= palette.length };
+    const place = typeof stage === "number" ? stage : this.listed.indexOf(stage);
+    const name = typeof stage === "number" ? this.listed[stage] ?? `stage ${stage + 1}` : stage;
+    const fresh = place >= 0 ? [] : this.inOrder.filter((one) => !this.listed.includes(one));
+    const k = place >= 0 ? place : this.listed.length + Math.max(0, fresh.indexOf(name));
+    return { name, colour: this.colours[k] || this.palette[k % this.palette.length], hatched: k >= this.palette.length };
   }
 }
 
@@ -128,7 +131,7 @@ export class EpisodeView {
     this.models = Object.keys(this.data.curves || {});
     this.model = this.models.includes(app.model) ? app.model : this.models[0];
     this.draft = draftOf(episode.index, head, this.data);
-    this.stages = new StagePalette(app.dataset, head, this.draft);
+    this.stages = new StagePalette({ ...app.dataset.heads[head], ...this.data }, app.dataset, this.draft);
     this.timeline = new Timeline(player);
     this.editor = app.dataset.editable ? new Editor({ draft: this.draft, player, stages: this.stages, saved: (answer) => this.saved(answer) }) : null;
     this.fillTimeline();
@@ -212,7 +215,7 @@ export class EpisodeView {
     this.events = new EventList({
       player, models: this.models, model: this.model, eventsOf: (model) => this.eventsOf(model), onmodel: (model) => this.chooseModel(model),
     });
-    replace(this.side, this.readout.element, this.models.length > 0 && this.events.element, this.marks.element, factsCard(episode, ["kind", "success"]));
+    replace(this.side, this.readout.element, this.marks.element, this.models.length > 0 && this.events.element, factsCard(episode, ["kind", "success"]));
   }
 
   chooseModel(model) {

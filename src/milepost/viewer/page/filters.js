@@ -17,8 +17,16 @@ export class Filters {
     this.more = h("div", { class: "ranges", popover: "auto", id: "ranges" }, h("p", {}, "Ranges"), this.ranges());
     this.rangeButton = h("button", { type: "button", class: "pick", popovertarget: "ranges", onclick: () => this.placeRanges() }, "Ranges");
     this.clear = h("button", { type: "button", class: "plain", onclick: () => this.reset() }, "Clear");
+    this.selects = h("span", { class: "selects" }, this.choices());
     this.element = h("div", { class: "filters", role: "search" },
-      h("label", { class: "searchbox" }, icon("search"), this.search), this.choices(), this.rangeButton, this.more, this.clear);
+      h("label", { class: "searchbox" }, icon("search"), this.search), this.selects, this.rangeButton, this.more, this.clear);
+    this.mark();
+  }
+
+  /** There is more to choose by. */
+  take(table) {
+    this.table = table;
+    if (!this.selects.contains(document.activeElement)) replace(this.selects, this.choices());
     this.mark();
   }
 

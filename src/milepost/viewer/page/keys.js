@@ -46,7 +46,7 @@ function words(key) {
 export function showKeys() {
   document.querySelector("dialog.keys")?.remove();
   const groups = [...new Set(bindings.map((one) => one.group))];
-  const dialog = h("dialog", { class: "keys", "aria-label": "Keys" },
+  const dialog = h("dialog", { class: "keys", "aria-label": "Keys", tabindex: "-1" },
     h("header", {}, h("h2", {}, "Keys"), h("button", { type: "button", class: "sign", "aria-label": "Close", onclick: () => dialog.close() }, icon("remove"))),
     h("div", { class: "groups" }, groups.map((group) => h("section", {}, h("h3", {}, group), h("dl", {}, bindings.filter((one) => one.group === group).map(
       (one) => [h("dt", {}, one.keys.slice(0, 2).map((key) => h("kbd", {}, words(key)))), h("dd", {}, one.label)]))))));
@@ -54,4 +54,5 @@ export function showKeys() {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   document.body.append(dialog);
   dialog.showModal();
+  dialog.focus();
 }

@@ -19,7 +19,7 @@ function columnsOf(table, dataset, draw) {
   const countCell = (value) => h("span", { class: value ? "" : "zero" }, value === null ? "–" : value || "0");
   const other = (k) => otherKinds(table).reduce((sum, kind) => sum + (table.events[kind][k] || 0), 0);
   return [
-    { name: "index", label: "Episode", width: "78px", cell: (k) => h("a", { href: `#/episode/${table.index[k]}`, tabindex: "-1" }, String(table.index[k])) },
+    { name: "index", label: "Episode", width: "82px", words: true, cell: (k) => h("a", { href: `#/episode/${table.index[k]}`, tabindex: "-1" }, String(table.index[k])) },
     { name: "task", label: "Task", width: "minmax(120px, 2fr)", words: true, cell: (k) => h("span", { title: table.task[k] }, table.task[k]) },
     has(table.kind) && { name: "kind", label: "Kind", width: "minmax(84px, 0.7fr)", words: true, cell: (k) => table.kind[k] && title(table.kind[k]) },
     has(table.success) && { name: "success", label: "Outcome", width: "84px", words: true, cell: (k) => outcome(table.success[k]) },
@@ -43,6 +43,7 @@ export class ListView {
     this.table = tableOf(app.columns, app.dataset, this.state);
     this.rows = new Rows(ROW_PX, (place) => this.row(place));
     this.head = h("div", { class: "head", role: "row" });
+    this.rows.onwidth = (scrollbar) => { this.head.style.marginRight = `${scrollbar}px`; };
     this.said = h("span", { class: "shown", role: "status" });
     this.filters = new Filters({ dataset: app.dataset, table: this.table, state: this.state, onchange: (state) => this.change(state) });
     this.filters.element.append(this.said);
@@ -103,6 +104,13 @@ export class ListView {
     if (rebuilt) this.table = tableOf(this.app.columns, this.app.dataset, state);
     this.app.model = this.table.model;
     this.app.head = this.table.head ?? this.app.head;
+    this.build();
+  }
+
+  /** More columns are there. */
+  counted() {
+    this.table = tableOf(this.app.columns, this.app.dataset, this.state);
+    this.filters.take(this.table);
     this.build();
   }
 

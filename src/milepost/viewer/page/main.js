@@ -8,7 +8,7 @@ import { plural } from "milepost/format";
 import { useKeys } from "milepost/keys";
 import { ListView } from "milepost/list";
 import { chosen, readState, tableOf } from "milepost/listing";
-import { dataset, episodes, exported, Refused } from "milepost/source";
+import { dataset, episodes, events, exported, Refused } from "milepost/source";
 
 export class App {
   constructor(data, columns) {
@@ -25,6 +25,20 @@ export class App {
     const fresh = await episodes();
     fresh.note ||= {};
     this.columns = fresh;
+    this.gather();
+  }
+
+  /** Events and disagreement come when they are counted; the list is shown before. */
+  async gather() {
+    while (this.columns.ready === false) {
+      const found = await events();
+      Object.assign(this.columns, { ready: found.ready, success: found.success, disagreement: found.disagreement });
+      for (const [model, heads] of Object.entries(found.models)) {
+        for (const [head, { events: counted }] of Object.entries(heads)) this.columns.models[model][head].events = counted;
+      }
+      this.places = null;
+      this.view?.counted?.();
+    }
   }
 
   rememberList(query) {
@@ -122,6 +136,7 @@ async function begin() {
     const [data, columns] = await Promise.all([dataset(), episodes()]);
     const app = new App(data, columns);
     await app.route();
+    await app.gather();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     replace(document.getElementById("app"), h("div", { class: "fatal", role: "alert" }, icon("warning"), h("p", {}, error.message)));

@@ -42,7 +42,7 @@ export class MarkCard {
       type: "button", class: `choice ${mark}`, title: `${label}  (${key})`, onclick: () => this.press(mark),
     }, label));
     this.note = h("textarea", {
-      rows: "2", placeholder: "Note", "aria-label": "Note", maxlength: "2000", readonly: exported,
+      rows: "1", placeholder: "Note", "aria-label": "Note", maxlength: "2000", readonly: exported,
       onchange: () => this.keep(this.now), onkeydown: (event) => this.noteKey(event),
     });
     this.element = h("section", { class: "card review", "aria-label": "Review" },

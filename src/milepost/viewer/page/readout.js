@@ -28,8 +28,8 @@ export class Readout {
     const stage = h("span", { class: "stage" });
     const sample = h("i", { class: `sample ${row.className}` });
     const name = row.kind === "curve"
-      ? h("button", { type: "button", class: "name", "aria-pressed": "true", title: "Show or hide this curve", onclick: () => this.hide(k) }, sample, row.name)
-      : h("span", { class: "name" }, sample, row.name);
+      ? h("button", { type: "button", class: "name", "aria-pressed": "true", title: "Show or hide this curve", onclick: () => this.hide(k) }, sample, h("span", {}, row.name))
+      : h("span", { class: "name" }, sample, h("span", {}, row.name));
     return { element: h("div", { class: "line" }, name, value, stage), value, stage, name };
   }
 
@@ -52,9 +52,9 @@ export class Readout {
     const stage = row.stages ? row.stages[frame] : null;
     if (line.shown === stage) return;
     line.shown = stage;
-    const known = stage !== null && stage !== undefined && stage >= 0;
+    const known = stage !== null && stage !== undefined && stage !== -1;
     const { name, colour, hatched } = known ? this.palette(stage) : {};
-    replace(line.stage, known && stageFill(h("i", { class: "swatch" }), colour, hatched), known && h("span", {}, name));
+    replace(line.stage, known && stageFill(h("i", { class: "swatch" }), colour, hatched), known && h("span", { title: name }, name));
   }
 
   /** The annotation is edited: its stages by frame are new. */

@@ -35,6 +35,7 @@ export class Rows {
       this.live.delete(at);
     }
     for (let at = first; at < last; at += 1) if (!this.live.has(at)) this.put(at);
+    this.onwidth?.(this.element.offsetWidth - this.element.clientWidth);
   }
 
   put(at) {

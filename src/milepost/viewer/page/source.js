@@ -52,6 +52,9 @@ export const dataset = async () => (embedded ? embedded.dataset : ask("/api/data
 /** The columns of the list. */
 export const episodes = async () => (embedded ? embedded.episodes : ask("/api/episodes"));
 
+/** The columns that are counted behind the list; answered when there are more of them. */
+export const events = () => ask("/api/events");
+
 /** @returns {Promise<Episode>} */
 export async function episode(index) {
   if (!embedded) return ask(`/api/episodes/${index}`);

@@ -158,6 +158,7 @@ export class Timeline {
     const step = STEPS_S.find((one) => one >= least) || STEPS_S.at(-1);
     const marks = [];
     for (let s = Math.ceil(from / fps / step - 1e-9) * step; s * fps < to; s += step) {
+      if (this.scale.percent(s * fps) > 97) break;
       const text = step < 1 ? clock(s).replace(/0$/, "") : clock(s).replace(/\.\d+$/, "");
       marks.push(h("span", { class: "tick", style: { left: `${this.scale.percent(s * fps)}%` } }, text));
     }
