@@ -21,7 +21,7 @@ from milepost.annotation.table import to_file
 from milepost.commands.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
 from milepost.commands.annotation_output import Target, corrected, draw, require_no_conflict, write_out
 from milepost.commands.annotation_report import report
-from milepost.commands.options import parse_episodes
+from milepost.commands.belonging import parse_episodes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import HEADS

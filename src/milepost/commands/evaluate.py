@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from milepost.commands.belonging import parse_episodes, progress_file, require_dataset
 from milepost.commands.evaluate_annotations import dataset_in, evaluate_annotations
-from milepost.commands.options import parse_episodes, progress_file, require_dataset
 from milepost.console import bars, say, table
 from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
 from milepost.events import KINDS, Event, find_events

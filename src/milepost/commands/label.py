@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import feature_cache, parse_episodes, resolve_device, settle_model
+from milepost.commands.belonging import parse_episodes
+from milepost.commands.options import feature_cache, resolve_device, settle_model
 from milepost.commands.topreward_options import TOPRewardOptions, open_topreward
 from milepost.console import Tick, bars, say, table, warn
 from milepost.labelling import label, provenance, unknown_frames

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import feature_cache, parse_episodes, progress_file, resolve_device, settle_model
+from milepost.commands.belonging import parse_episodes, progress_file
+from milepost.commands.options import feature_cache, resolve_device, settle_model
 from milepost.commands.readings import Read, by_files, require_heads
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset

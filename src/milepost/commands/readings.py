@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from milepost.commands.options import require_dataset
+from milepost.commands.belonging import require_dataset
 from milepost.lerobot import LeRobotDataset
 from milepost.report import Reading, reading
 from milepost.store import read_progress

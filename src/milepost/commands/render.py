@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import parse_episodes, progress_file, require_made_for
+from milepost.commands.belonging import parse_episodes, progress_file, require_made_for
 from milepost.commands.readings import by_files
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from milepost.commands.options import feature_cache, parse_episodes, resolve_device
+from milepost.commands.belonging import parse_episodes
+from milepost.commands.options import feature_cache, resolve_device
 from milepost.console import Tick, bars, say, table, warn
 from milepost.embed import load_encoder
 from milepost.evaluate import summary_table

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from milepost.commands.options import parse_episodes, require_dataset, require_made_for
+from milepost.commands.belonging import parse_episodes, require_dataset, require_made_for
 from milepost.commands.readings import name_of
 from milepost.console import say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.options import progress_file, require_dataset, require_rows
+from milepost.commands.belonging import progress_file, require_dataset, require_rows
 from milepost.console import say, table, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.plots import DroppedSpan, LabPicture, dropped_figure, lab_figure, png, span_frames

@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from milepost.embed import cache_folder
 from milepost.lerobot import LeRobotDataset
 from milepost.planes import film_writer, planes, read_i420
 from milepost.types import DataError, Frames
@@ -105,6 +104,11 @@ def cameras(dataset: LeRobotDataset, number: int) -> dict[str, Any]:
     return found
 
 
+def films_folder() -> Path:
+    """Where films are kept unless told otherwise: $MILEPOST_CACHE, else ~/.cache/milepost, and in it `films`."""
+    return Path(os.environ.get("MILEPOST_CACHE") or Path.home() / ".cache" / "milepost").expanduser() / "films"
+
+
 class StoppedError(Exception):
     """The server ends; the film was given up and nothing is left of it."""
 
@@ -113,8 +117,7 @@ class Films:
     """Episodes in H.264, one file an episode and camera, in `<cache>/films/<fingerprint>/`. Two requests for one make it once."""
 
     def __init__(self, folder: Path | None = None, workers: int | None = None) -> None:
-        told = os.environ.get("MILEPOST_CACHE")
-        self.folder = folder or (Path(told).expanduser() if told else cache_folder().parent) / "films"
+        self.folder = folder or films_folder()
         self._pool = ThreadPoolExecutor(workers or max(1, (os.cpu_count() or 2) - 1), "films")
         self._making: dict[Path, Future[Path]] = {}
         self._lock = threading.Lock()
