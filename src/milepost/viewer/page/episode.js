@@ -87,7 +87,7 @@ export class EpisodeView {
     return h("header", { class: "top" },
       h("a", { class: "sign", href: app.listAddress(), "aria-label": "All episodes", title: "All episodes  (Esc)" }, icon("back")),
       h("h1", {}, `Episode ${episode.index}`), kind && h("span", { class: "badge" }, title(kind)), outcome(episode.success),
-      h("p", { class: "task", title: task }, task), app.chip(),
+      h("p", { class: "task", title: task }, task), app.chip(episode.index),
       h("nav", { "aria-label": "Episodes" },
         signButton("previous", "Previous episode", "P", () => this.go(-1), { disabled: at === 0 }),
         h("span", { class: "soft" }, at < 0 ? "not in the list" : `${at + 1} of ${order.length}`),

@@ -7,6 +7,7 @@ import { clock, count, number, plural, title } from "milepost/format";
 import { showKeys } from "milepost/keys";
 import { chosen, eventCount, filtered, otherKinds, readState, sparkValues, tableOf, writeState } from "milepost/listing";
 import { fillMarkCell, pressed, setMark } from "milepost/marks";
+import { tabs } from "milepost/report";
 import { Rows } from "milepost/rows";
 import { exported, marks, Refused } from "milepost/source";
 
@@ -56,7 +57,7 @@ export class ListView {
     const { dataset, columns } = this.app;
     const models = dataset.models.map((model) => model.name).join(", ");
     return h("header", { class: "top" },
-      h("h1", {}, dataset.name),
+      h("h1", {}, dataset.name), tabs("Episodes"),
       h("p", { class: "soft" }, `${plural(columns.index.length, "episode")} · ${plural(dataset.frames, "frame")} · ${dataset.fps} fps`),
       models && h("p", { class: "soft models", title: models }, models), this.app.chip(),
       h("nav", {}, !exported && this.exportMenu()), signButton("keys", "Keys", "?", showKeys));

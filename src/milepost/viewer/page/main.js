@@ -8,6 +8,7 @@ import { plural } from "milepost/format";
 import { useKeys } from "milepost/keys";
 import { ListView } from "milepost/list";
 import { chosen, readState, tableOf } from "milepost/listing";
+import { hasReport, ReportView } from "milepost/report";
 import { dataset, episodes, events, exported, Refused } from "milepost/source";
 
 export class App {
@@ -73,14 +74,14 @@ export class App {
   }
 
   /** Says that there are changes in other episodes that are not on disk, and leads there. */
-  chip() {
+  chip(here = null) {
     const chip = h("a", { class: "unsaved", hidden: true });
     const update = () => {
       if (!chip.isConnected && chip.shown) {
         changes.removeEventListener("change", update);
         return;
       }
-      const open = unsaved();
+      const open = unsaved().filter((draft) => draft.index !== here);
       chip.hidden = !open.length;
       if (!open.length) return;
       chip.shown = true;
@@ -99,6 +100,7 @@ export class App {
     const before = this.view;
     try {
       if (found) await this.openEpisode(turn, Number(found[1]), Number(new URLSearchParams(query).get("frame")) || 0);
+      else if (hasReport && (path === "/report" || path === "")) this.show(new ReportView(this));
       else this.openList(query, before);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
