@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from milepost.annotation.replacing import is_interrupted
 from milepost.commands.belonging import parse_episodes, require_dataset, require_made_for
 from milepost.commands.readings import name_of
 from milepost.console import bars, say, warn
@@ -99,13 +100,13 @@ def export(args: Args, path: Path) -> int:
 def open_review(args: Args) -> Review:
     """The dataset with everything that was asked for. DataError for a dataset, weights or marks that do not fit; a progress file that
     does not is a problem that the page shows."""
-    chosen = parse_episodes(args.episodes)
-    open_dataset(args.dataset, revision=args.revision, episodes=chosen)
-    dataset = open_dataset(args.dataset, revision=args.revision)
+    dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     models, problems = read_models(args.progress or beside(dataset), dataset)
     weights = (args.weights, _weights(args.weights, dataset)) if args.weights is not None else None
     marks = Marks(args.review_file or marks_file(dataset), dataset)
-    return Review(dataset, models, marks=marks, numbers=chosen, weights=weights, problems=problems)
+    if is_interrupted(dataset.root):
+        problems.append("writing annotations into this dataset was interrupted: some are old; the next save finishes it first")
+    return Review(dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weights, problems=problems)
 
 
 def beside(dataset: LeRobotDataset) -> list[Path]:

@@ -50,13 +50,16 @@ def mime(codec: str) -> str:
     return f'video/mp4; codecs="{codec}"'
 
 
+def stays(dataset: LeRobotDataset, relative: str) -> bool:
+    """Is this name one inside the dataset's folder? Metadata are somebody else's words: a camera may be called `../..`."""
+    return Path(os.path.normpath(dataset.root / relative)).is_relative_to(os.path.normpath(dataset.root))
+
+
 def inside(dataset: LeRobotDataset, relative: str) -> bool:
-    """Does this name stay in the dataset's folder? Links are followed, in the Hub's cache as far as the repository's files."""
-    if not Path(os.path.normpath(dataset.root / relative)).is_relative_to(dataset.root):
-        return False
+    """Is the file too, links followed? In the Hub's cache it is a link to the repository's other files, which will do."""
     root = dataset.root.resolve()
     home = root if dataset.is_local else root.parent.parent  # datasets--OWNER--NAME/snapshots/COMMIT, whose files link to .../blobs
-    return (dataset.root / relative).resolve().is_relative_to(home)
+    return stays(dataset, relative) and (dataset.root / relative).resolve().is_relative_to(home)
 
 
 def source_file(dataset: LeRobotDataset, number: int, camera: str) -> Path | None:
@@ -96,12 +99,20 @@ def cameras(dataset: LeRobotDataset, number: int) -> dict[str, Any]:
     """`cameras` of `GET /api/episodes/{n}`."""
     found = {}
     for camera in dataset.cameras:
-        height, width = dataset.image_size(camera)
+        height, width = _size(dataset, camera)
         kind, span = source_type(dataset, number, camera), dataset.meta.episodes[number].videos.get(camera)
         source = {"url": f"/media/source/{number}/{camera}", "type": kind, "start_s": round(span.start_s, 6)} if span and kind else None
         film = {"url": f"/media/h264/{number}/{camera}", "type": mime(FILM)}
         found[camera] = {"width": width, "height": height, "source": source, "h264": film}
     return found
+
+
+def _size(dataset: LeRobotDataset, camera: str) -> tuple[int | None, int | None]:
+    """(height, width) as info.json tells them; unknown where it does not."""
+    try:
+        return dataset.image_size(camera)
+    except DataError:
+        return None, None
 
 
 def films_folder() -> Path:
@@ -113,45 +124,87 @@ class StoppedError(Exception):
     """The server ends; the film was given up and nothing is left of it."""
 
 
+def pictures(dataset: LeRobotDataset, number: int, camera: str) -> tuple[Frames, float]:
+    """An episode's pictures and their frames per second. DataError if they are not in the dataset's folder."""
+    span = dataset.meta.episodes[number].videos.get(camera)
+    if span is not None and not stays(dataset, span.path):
+        raise DataError(f"{span.path} is not in the dataset's folder")
+    episode = dataset.episode(number)
+    return episode.camera(camera), episode.fps
+
+
 class Films:
-    """Episodes in H.264, one file an episode and camera, in `<cache>/films/<fingerprint>/`. Two requests for one make it once."""
+    """Episodes in H.264, one file an episode and camera, in `<cache>/films/<fingerprint>/`. However many ask for one, it is made once."""
 
     def __init__(self, folder: Path | None = None, workers: int | None = None) -> None:
         self.folder = folder or films_folder()
         self._pool = ThreadPoolExecutor(workers or max(1, (os.cpu_count() or 2) - 1), "films")
-        self._making: dict[Path, Future[Path]] = {}
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._making: dict[Path, tuple[Future[Path], int]] = {}
+        self._lock = threading.RLock()  # cancelling calls back
+        self._stopped = False
+        _clear(self.folder)
 
     def path(self, fingerprint: str, number: int, camera: str) -> Path:
         key = hashlib.sha256(f"{SETTINGS}/{camera}".encode()).hexdigest()[:16]
         return self.folder / fingerprint / f"{key}-{number:06d}.mp4"
 
-    def make(self, fingerprint: str, number: int, camera: str, frames: Frames, fps: float) -> Future[Path]:
-        """The film's file, made in a thread if it is not there. Its error, if there is one, is the reader's: DataError."""
+    def ask(self, dataset: LeRobotDataset, fingerprint: str, number: int, camera: str) -> Future[Path]:
+        """The film, made in a thread if it is not there. The future's error is the reader's: DataError, or StoppedError at the end."""
         path = self.path(fingerprint, number, camera)
         with self._lock:
-            if path not in self._making:
+            future, waiting = self._making.get(path, (None, 0))
+            if future is None:
                 if path.is_file():
                     done: Future[Path] = Future()
                     done.set_result(path)
                     return done
-                made = self._making[path] = self._pool.submit(self._make, path, frames, fps)
-                made.add_done_callback(lambda _: self._making.pop(path, None))
-            return self._making[path]
+                future = self._pool.submit(self._make, path, dataset, number, camera)
+            self._making[path] = future, waiting + 1
+        if not waiting:
+            future.add_done_callback(lambda _: self._forget(path))
+        return future
+
+    def leave(self, fingerprint: str, number: int, camera: str) -> None:
+        """One that asked waits no longer. A film that nobody waits for is not begun; one that is begun is finished, for the next time."""
+        path = self.path(fingerprint, number, camera)
+        with self._lock:
+            if path in self._making:
+                future, waiting = self._making[path]
+                self._making[path] = future, waiting - 1
+                if waiting == 1:
+                    future.cancel()
+
+    def stop(self) -> None:
+        """Give up what is being made, at its next picture. Safe in a signal handler."""
+        self._stopped = True
 
     def close(self) -> None:
-        """Give up what is being made, and wait for it to be cleared away."""
-        self._stopped.set()
+        """As `stop`, and wait until it is cleared away."""
+        self.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, path: Path, frames: Frames, fps: float) -> Path:
-        with closing(read_i420(frames)) as pictures:
-            first = next(pictures)
+    def _forget(self, path: Path) -> None:
+        with self._lock:
+            self._making.pop(path, None)
+
+    def _make(self, path: Path, dataset: LeRobotDataset, number: int, camera: str) -> Path:
+        if self._stopped:
+            raise StoppedError
+        frames, fps = pictures(dataset, number, camera)
+        with closing(read_i420(frames)) as read:
+            first = next(read)
             with film_writer(path, planes(first)[0].shape, fps) as add:
                 add(first)
-                for each in pictures:
-                    if self._stopped.is_set():
+                for each in read:
+                    if self._stopped:
                         raise StoppedError
                     add(each)
         return path
+
+
+def _clear(folder: Path) -> None:
+    """What killed processes left half made: files of `video.written`, which have the process in their names."""
+    for path in folder.glob("*/.*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and not Path("/proc", process).exists():
+            path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.annotation.export import ChangedError
-from milepost.annotation.replacing import require_editable
 from milepost.events import KINDS, find_events
-from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS
 from milepost.plots.style import STAGE_COLOURS
 from milepost.report import Reading, picture, reading
-from milepost.stages import Stages, names_in_order
+from milepost.stages import Stages
 from milepost.store import METADATA_PREFIX, ProgressTable
 from milepost.types import DataError, Episode, Segment
+from milepost.viewer.held import Held, segments_of, stage_names, store_folder, why_not_editable
 from milepost.viewer.marks import Mark, Marks
 from milepost.viewer.plain import counted, plain, rounded
 from milepost.viewer.saving import Edit, FaultyError, judged, parse_segments, version_of, write
@@ -60,66 +60,45 @@ class Review:
         """numbers: the episodes shown, all if None. weights: the file and its numbers by row of the dataset (R,), NaN where it has none.
         A model whose rows are not the dataset's is left out and named in `problems`."""
         self.marks, self.problems = marks, list(problems)
-        self._dataset, self.fingerprint = dataset, dataset.fingerprint
-        self._on_disk = _signature(dataset)
-        self._lock, self._saving = threading.RLock(), threading.Lock()
+        self.fingerprint = dataset.fingerprint
+        self._held, self._saving = Held(dataset, self._compare), threading.Lock()
         self.rows = Rows.of(dataset, tuple(dataset.meta.episodes) if numbers is None else numbers)
+        self._shown = frozenset(self.rows.numbers)
         self.models: dict[str, Model] = {}
         self._curves: dict[str, dict[str, np.ndarray]] = {}
+        self._named: dict[str, dict[str, Sequence[str]]] = {}
         for name, model in models.items():
             try:
                 self._curves[name] = curves_of(model.table, dataset, self.rows.count)
+                self._named[name] = {head: _model_stages(model.table, head) for head in model.table.curves}
                 self.models[name] = model
             except DataError as error:
+                self._curves.pop(name, None)
                 self.problems.append(f"{model.path}: {error}")
         self.weights = weights
         self._ends, self._kept = listed(self.rows, self._curves, weights[1] if weights is not None else None)
         self.counting, self._found = Counting(), Counted()
         self.counting.submit(lambda: count_all(self._found, self.counting, dataset, self.rows, self._curves))
-        self._compare()
+        self._compare(dataset)
+
+    def stop(self) -> None:
+        """Give up what is being counted, soon. Safe in a signal handler."""
+        self.counting.closing = True
 
     def close(self) -> None:
         self.counting.close()
 
-    # What is on disk now
-
     @property
     def dataset(self) -> LeRobotDataset:
-        """As its meta/ is now: read again if somebody wrote it. DataError if it became another dataset."""
-        with self._lock:
-            if (now := _signature(self._dataset)) != self._on_disk:
-                fresh = open_dataset(self._dataset.root)
-                if _shape(fresh) != _shape(self._dataset):
-                    raise DataError(f"{self._dataset.root} became another dataset while it was looked at; start milepost view again")
-                self._dataset, self._on_disk = fresh, now
-                self._compare()
-            return self._dataset
-
-    def stages(self) -> dict[str, tuple[str, ...]]:
-        """Head -> its stages in order, those of the dataset; a head without a list by what its annotations name."""
-        dataset = self.dataset
-        told = {head: stages.names for head, stages in dataset.stages.items()}
-        for head in HEADS:
-            if head not in told and (held := [s for s in self._segments(dataset, head).values() if s]):
-                told[head] = names_in_order(held)
-        return told
-
-    def _segments(self, dataset: LeRobotDataset, head: str) -> dict[int, tuple[Segment, ...]]:
-        """Every episode's annotation; an unreadable one is none here, and an error where it is looked at."""
-        found = {}
-        for number in self.rows.numbers:
-            try:
-                found[number] = dataset.meta.episodes[number].segments.get(head, ())
-            except DataError:
-                found[number] = ()
-        return found
+        """As it is on disk now. DataError if it became another one."""
+        return self._held.now()
 
     # The dataset
 
     def about(self) -> dict[str, Any]:
         """`GET /api/dataset`."""
         dataset = self.dataset
-        why = self._why_not_editable(dataset)
+        why = why_not_editable(dataset)
         return {
             "name": dataset.name,
             "fingerprint": self.fingerprint,
@@ -127,8 +106,9 @@ class Review:
             "fps": dataset.fps,
             "frames": int(self.rows.length.sum()),
             "cameras": list(dataset.cameras),
-            "tasks": self._tasks(),
-            "heads": self.heads(),
+            "tasks": self._tasks(dataset),
+            "heads": self._heads(dataset),
+            "palette": _colours(len(STAGE_COLOURS)),
             "models": [
                 {"name": name, "path": str(model.path), "heads": list(model.table.curves), "made": _made(model.table.metadata)}
                 for name, model in self.models.items()
@@ -142,35 +122,21 @@ class Review:
             "event_kinds": list(KINDS),
         }
 
-    def heads(self) -> dict[str, dict[str, Any]]:
-        """Head -> its stages' names and colours, and who named them. The dataset's come first, so they keep their colours."""
-        own = self.stages()
-        curves = {head for model in self.models.values() for head in model.table.curves}
-        found = {}
+    def _heads(self, dataset: LeRobotDataset) -> dict[str, dict[str, Any]]:
+        """Head -> its stages' names and colours, and who named them. The dataset's come first, `own` of them."""
+        own, found = stage_names(dataset), {}
         for head in HEADS:
-            named = list(dict.fromkeys(name for model in self.models.values() for name in _model_stages(model.table, head)))
-            if head != "sparse" and head not in own and head not in curves:
-                continue
-            names = list(dict.fromkeys([*own.get(head, ()), *named]))
-            source = "annotations" if head in own else "model" if named else "truth" if self._truth_of(head) else "none"
-            found[head] = {"names": names, "colours": _colours(len(names)), "source": source, "own": len(own.get(head, ()))}
+            said = [names[head] for names in self._named.values() if head in names]
+            if head == "sparse" or head in own or said:
+                names = list(dict.fromkeys([*own.get(head, ()), *(name for each in said for name in each)]))
+                truth = head == "sparse" and "truth.stage" in dataset.meta.features
+                source = "annotations" if head in own else "model" if names else "truth" if truth else "none"
+                found[head] = {"names": names, "colours": _colours(len(names)), "source": source, "own": len(own.get(head, ()))}
         return found
 
-    def _truth_of(self, head: str) -> bool:
-        return head == "sparse" and "truth.stage" in self._dataset.meta.features
-
-    def _tasks(self) -> list[str]:
-        records = self._dataset.meta.episodes
-        return list(dict.fromkeys([*self._dataset.tasks, *(next(iter(records[n].tasks), "") for n in self.rows.numbers)]))
-
-    def _why_not_editable(self, dataset: LeRobotDataset) -> str:
-        if not dataset.is_local:
-            return "a Hub dataset is read from a shared cache and never edited there; download a copy of your own to annotate it"
-        try:
-            require_editable(dataset.root)
-        except DataError as error:
-            return str(error)
-        return ""
+    def _tasks(self, dataset: LeRobotDataset) -> list[str]:
+        records = dataset.meta.episodes
+        return list(dict.fromkeys([*dataset.tasks, *(next(iter(records[n].tasks), "") for n in self.rows.numbers)]))
 
     # The list
 
@@ -180,10 +146,9 @@ class Review:
 
     def episodes(self) -> dict[str, Any]:
         """`GET /api/episodes`: one entry an episode in every column. Events and disagreement are null until they are counted."""
-        dataset, numbers, tasks = self.dataset, self.rows.numbers, {task: i for i, task in enumerate(self._tasks())}
-        records, marks = dataset.meta.episodes, self.marks.all()
-        heads = [head for head in HEADS if head in self.heads()]
-        later = self._later()
+        dataset, numbers = self.dataset, self.rows.numbers
+        tasks = {task: place for place, task in enumerate(self._tasks(dataset))}
+        records, marks, later = dataset.meta.episodes, self.marks.all(), self._later(dataset)
         models = {
             model: {head: {**columns, "events": later["models"].get(model, {}).get(head, {}).get("events")} for head, columns in by.items()}
             for model, by in self._ends.items()
@@ -193,7 +158,7 @@ class Review:
             "task": [tasks[next(iter(records[n].tasks), "")] for n in numbers],
             "length": self.rows.length.tolist(),
             "kind": [None if (kind := records[n].facts.get("kind")) is None else str(kind) for n in numbers],
-            "annotated": {head: [int(bool(s)) for s in self._segments(dataset, head).values()] for head in heads},
+            "annotated": {h: [int(bool(s)) for s in segments_of(dataset, h, numbers).values()] for h in self._heads(dataset)},
             "mark": [marks[n].kind if n in marks else None for n in numbers],
             "note": {str(n): mark.note for n, mark in marks.items() if mark.note},
             "weight_kept": self._kept,
@@ -204,11 +169,11 @@ class Review:
     def events(self, wait_s: float = 0.0) -> dict[str, Any]:
         """`GET /api/events`: the columns that are counted behind, waited for so long; `ready` says whether this is all."""
         self.counting.wait(wait_s)
-        return self._later()
+        return self._later(self.dataset)
 
-    def _later(self) -> dict[str, Any]:
+    def _later(self, dataset: LeRobotDataset) -> dict[str, Any]:
         ready, found = self.counting.wait(0), self._found
-        told = {number: self._dataset.meta.episodes[number].facts.get("success") for number in self.rows.numbers}
+        told = {number: dataset.meta.episodes[number].facts.get("success") for number in self.rows.numbers}
         return {
             "ready": ready,
             "success": [found.success.get(n) if success is None else bool(success) for n, success in told.items()],
@@ -217,16 +182,15 @@ class Review:
             "models": {m: {h: {"events": found.events.get(m, {}).get(h)} for h in heads} for m, heads in self._curves.items()},
         }
 
-    def _compare(self) -> None:
+    def _compare(self, dataset: LeRobotDataset) -> None:
         """Count the disagreement, again if it depends on what was annotated."""
-        dataset = self._dataset
 
         def count() -> None:
             truth, found = self._found.truth, self._found
             stages = dataset.stages.get("sparse")
             if truth is None and len(self._curves) == 1 and stages is not None:
-                success = dict(zip(self.rows.numbers, self._later()["success"], strict=True))
-                truth = annotated_progress(self._segments(dataset, "sparse"), stages, self.rows, success.get)
+                success = dict(zip(self.rows.numbers, self._later(dataset)["success"], strict=True))
+                truth = annotated_progress(segments_of(dataset, "sparse", self.rows.numbers), stages, self.rows, success.get)
             pair = compared(self._curves, truth)
             if pair is not None:
                 found.disagreement_of, found.disagreement = pair[0], pair[1](self.rows)
@@ -237,14 +201,19 @@ class Review:
     # One episode
 
     def read(self, number: int) -> Episode:
-        """The episode with this number, if it is among those shown. DataError as `LeRobotDataset.episode`."""
-        if number not in self.rows.numbers:
-            raise KeyError(number)
+        """The episode with this number. KeyError for one that is not shown, DataError as `LeRobotDataset.episode`."""
+        self.require(number)
         return self.dataset.episode(number)
+
+    def require(self, number: Any) -> int:
+        """The number of an episode that is shown; KeyError for anything else."""
+        if type(number) is not int or number not in self._shown:
+            raise KeyError(number)
+        return number
 
     def episode(self, number: int) -> dict[str, Any]:
         """`GET /api/episodes/{n}` but for the addresses of its films. KeyError for an episode that is not shown."""
-        episode, dataset, mark = self.read(number), self._dataset, self.marks.get(number)
+        episode, dataset, mark = self.read(number), self.dataset, self.marks.get(number)
         return {
             "index": number,
             "task": episode.task,
@@ -255,7 +224,7 @@ class Review:
             "mark": mark.kind,
             "note": mark.note,
             "row": episode.row,
-            "heads": {head: self._head(episode, dataset, head, about) for head, about in self.heads().items()},
+            "heads": {head: self._head(episode, dataset, head, about) for head, about in self._heads(dataset).items()},
             "weight": rounded(self._weight(episode)) if self.weights is not None else None,
             "events": {
                 name: {head: [plain(vars(event)) for event in find_events(curve, episode.fps)] for head, curve in by.items()}
@@ -303,8 +272,8 @@ class Review:
         """`PUT /api/episodes/{n}/segments`. KeyError for an unknown episode, FaultyError for what does not pass the checks, ChangedError
         if the annotation on disk is another than the page began with, PermissionError for a dataset that is not edited."""
         with self._saving:
-            episode, dataset = self.read(number), self._dataset
-            if why := self._why_not_editable(dataset):
+            episode, dataset = self.read(number), self.dataset
+            if why := why_not_editable(dataset):
                 raise PermissionError(why)
             head, names = body.get("head"), body.get("names")
             if head not in HEADS:
@@ -319,16 +288,16 @@ class Review:
                 head,
                 parse_segments(body.get("segments")),
                 before,
-                known=self.stages().get(head, ()),
+                known=stage_names(dataset).get(head, ()),
                 names=tuple(names) if names else None,
                 length=episode.length,
                 fps=episode.fps,
                 success=episode.success,
             )
-            segments, repairs = judged(edit, _store_folder(dataset))
-            if segments != before or edit.names not in (None, edit.known):
-                write(dataset.root, edit, segments)
-        return {**self.held(number, head), "heads": self.heads(), "repairs": repairs}
+            segments, names, repairs = judged(edit, store_folder(dataset))
+            if segments != before or (segments and names != edit.known):
+                write(dataset.root, edit, segments, names)
+        return {**self.held(number, head), "heads": self._heads(self.dataset), "repairs": repairs}
 
     def held(self, number: int, head: str) -> dict[str, Any]:
         """The annotation as it is on disk now, and its version."""
@@ -337,9 +306,7 @@ class Review:
 
     def mark(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """`PUT /api/marks`. KeyError for an unknown episode, DataError for another kind of mark."""
-        number = body.get("episode")
-        if number not in self.rows.numbers or isinstance(number, bool):
-            raise KeyError(number)
+        number = self.require(body.get("episode"))
         mark = Mark(body.get("mark"), body.get("note") or "")
         self.marks.set(number, mark)
         return {"episode": number, "mark": mark.kind, "note": mark.note}
@@ -347,7 +314,7 @@ class Review:
     def marked(self) -> list[dict[str, Any]]:
         """One row a mark, for the downloads."""
         listed, place = self.episodes(), {number: i for i, number in enumerate(self.rows.numbers)}
-        tasks = self._tasks()
+        tasks = self._tasks(self.dataset)
         finals = next((columns["final"] for heads in listed["models"].values() for columns in heads.values()), None)
         return [
             {
@@ -364,40 +331,21 @@ class Review:
         ]
 
 
-def _signature(dataset: LeRobotDataset) -> tuple[Any, ...]:
-    """What changes when somebody writes into meta/. A Hub dataset's commit does not change."""
-    return tuple(_stamps(dataset.root / "meta")) if dataset.is_local else ()
-
-
-def _stamps(meta: Path) -> Iterator[tuple[str, int, int, int]]:
-    for path in (*sorted(meta.glob("episodes/*/*.parquet")), *sorted(meta.glob("*.json*"))):
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # renamed over at this moment
-            continue
-        yield path.name, found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _shape(dataset: LeRobotDataset) -> list[tuple[int, int, int]]:
-    return [(record.index, record.row, record.length) for record in dataset.meta.episodes.values()]
-
-
-def _store_folder(dataset: LeRobotDataset) -> Path:
-    """Where `milepost annotate` keeps its answers, unless it was told otherwise."""
-    root = dataset.root.resolve()
-    return root.with_name(f"{root.name}.annotations")
-
-
 def _made(metadata: Mapping[str, str]) -> dict[str, str]:
     told = {key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items()}
     return {key: told[key] for key in MADE if key in told}
 
 
 def _model_stages(table: ProgressTable, head: str) -> Sequence[str]:
-    """What the model that made the file calls its stages, if it says so and has more than one."""
-    config = json.loads(table.metadata.get(f"{METADATA_PREFIX}config") or "{}")
-    names = config.get(f"{head}_subtask_names") or ()
-    return names if head in table.stages and len(names) == table.stages[head].shape[1] > 1 else ()
+    """What the model that made the file calls its stages, if it says so and has more than one. DataError for damaged metadata."""
+    try:
+        config = json.loads(table.metadata.get(f"{METADATA_PREFIX}config") or "{}")
+    except ValueError as error:
+        raise DataError(f"its metadata are damaged ({error}); label again") from error
+    names = config.get(f"{head}_subtask_names") if isinstance(config, dict) else None
+    if not isinstance(names, list) or head not in table.stages:
+        return ()
+    return tuple(map(str, names)) if len(names) == table.stages[head].shape[1] > 1 else ()
 
 
 def _colours(count: int) -> list[str]:

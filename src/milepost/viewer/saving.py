@@ -74,35 +74,40 @@ def parse_segments(told: Any) -> tuple[Segment, ...]:
     return tuple(found)
 
 
-def judged(edit: Edit, store: Path) -> tuple[tuple[Segment, ...], list[str]]:
-    """The segments to write and what was repaired in them, in words. store: where `annotate` keeps what it asked with.
+def judged(edit: Edit, store: Path) -> tuple[tuple[Segment, ...], tuple[str, ...], list[str]]:
+    """The segments to write, the head's stages, and what was repaired, in words. store: where `annotate` keeps what it asked with.
 
     Where a model was asked with a list of stages, the checks that its answers had to pass; names beyond that list are optional stages.
     FaultyError lists what is wrong.
     """
-    names = edit.names or edit.known or tuple(dict.fromkeys(each.name for each in edit.segments))
+    asked = _asked(store / edit.head)
+    names = edit.names or edit.known or (asked.names if asked is not None else ()) or _named(edit.segments)
     if not edit.segments:
-        return (), []
+        return (), names, []
     try:
-        plain = SubtaskList(tuple(Subtask(name) for name in names))
+        listed = SubtaskList(tuple(Subtask(name, optional=True) for name in names))
     except DataError as error:
         raise FaultyError([str(error)]) from error
-    told = read_provenance(store / edit.head)
-    if told is not None and (asked := _asked(told)) is not None:
-        entries = {each.name: each for each in asked}
-        subtasks = SubtaskList(tuple(entries.get(name, Subtask(name, optional=True)) for name in plain.names), asked.covers)
-        checked = check_segments(edit.segments, subtasks, edit.length, edit.fps, success=edit.success)
-        if checked.segments is None:
-            raise FaultyError([fault.message for fault in checked.faults])
-        return checked.segments, [repair.message for repair in checked.repairs]
-    if faults := _plain_faults(edit, plain.names):
-        raise FaultyError(faults)
-    return edit.segments, []
+    if asked is None:
+        if faults := _plain_faults(edit, names):
+            raise FaultyError(faults)
+        return edit.segments, names, []
+    entries = {each.name: each for each in asked}
+    subtasks = SubtaskList(tuple(entries.get(each.name, each) for each in listed), asked.covers)
+    checked = check_segments(edit.segments, subtasks, edit.length, edit.fps, success=edit.success)
+    if checked.segments is None:
+        raise FaultyError([fault.message for fault in checked.faults])
+    return checked.segments, names, [repair.message for repair in checked.repairs]
 
 
-def _asked(told: Mapping[str, str]) -> SubtaskList | None:
-    """The list of stages in a store's provenance; None in a store of other making."""
-    return SubtaskList.from_dict(json.loads(told["stages"])) if "stages" in told else None
+def _named(segments: Sequence[Segment]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each.name for each in segments))
+
+
+def _asked(store: Path) -> SubtaskList | None:
+    """The list of stages that `annotate` asked with; None where it did not ask."""
+    told = read_provenance(store)
+    return SubtaskList.from_dict(json.loads(told["stages"])) if told is not None and "stages" in told else None
 
 
 def _plain_faults(edit: Edit, names: Sequence[str]) -> list[str]:
@@ -118,16 +123,16 @@ def _plain_faults(edit: Edit, names: Sequence[str]) -> list[str]:
     return faults
 
 
-def write(root: Path, edit: Edit, segments: tuple[Segment, ...]) -> None:
+def write(root: Path, edit: Edit, segments: tuple[Segment, ...], names: tuple[str, ...]) -> None:
     """Into the dataset, if it has there what the page began with (ChangedError else). DataError if it cannot be written at all.
 
     Another process that is writing is waited for, a few seconds: BusyError then.
     """
-    names = {edit.head: edit.names or edit.known} if edit.names or edit.known else None
+    told = {edit.head: names} if names else None
     until = time.monotonic() + BUSY_S
     while True:
         try:
-            write_annotations(root, {edit.number: {edit.head: segments}}, names=names, expected={edit.number: {edit.head: edit.before}})
+            write_annotations(root, {edit.number: {edit.head: segments}}, names=told, expected={edit.number: {edit.head: edit.before}})
             return
         except BusyError:
             if time.monotonic() > until:

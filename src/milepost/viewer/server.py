@@ -33,6 +33,8 @@ from milepost.viewer.saving import FaultyError
 PAGE = Path(__file__).parent / "page"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".png": "image/png"}
 PLACEHOLDER = "<!doctype html><title>milepost view</title><p>The page is not installed."
+GONE_S = 0.5
+"""How often is looked whether somebody still waits for a film."""
 WAIT_S = 20.0
 """How long `GET /api/events` waits for what is being counted."""
 
@@ -98,7 +100,7 @@ class _Served:
         """The list as bytes, made again only after a change."""
         key, held = self.review.key(), self._list
         if held is None or held[0] != key:
-            body = json.dumps(self.review.episodes(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            body = json.dumps(self.review.episodes(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
             self._list = held = (key, body, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
         return held[1:]
 
@@ -125,6 +127,8 @@ class _Served:
             return _json({"error": str(error), "faults": list(error.faults)}, 422)
         except (ChangedError, BusyError) as error:
             return _json({"error": str(error), **self.review.held(number, body["head"])}, 409)
+        except DataError as error:
+            return _json({"error": str(error), "faults": [str(error)]}, 422)
 
     async def mark(self, request: Request) -> Response:
         body = await _object(request)
@@ -150,23 +154,32 @@ class _Served:
 
     async def source(self, request: Request) -> Response:
         number, camera = self._asked(request)
-        path = await run_in_threadpool(source_file, self.review.dataset, number, camera)
+        return await run_in_threadpool(self._source, request, number, camera)
+
+    def _source(self, request: Request, number: int, camera: str) -> Response:
+        path = source_file(self.review.dataset, number, camera)
         if path is None:
             raise HTTPException(404, f"episode {number} has no mp4 of camera '{camera}' that a browser could know")
         return _film(request, path)
 
     async def film(self, request: Request) -> Response:
         number, camera = self._asked(request)
-        return _film(request, await asyncio.shield(asyncio.wrap_future(await run_in_threadpool(self._made, number, camera))))
-
-    def _made(self, number: int, camera: str) -> Any:
-        episode = self.review.read(number)
-        return self.films.make(self.review.fingerprint, number, camera, episode.cameras[camera], episode.fps)
+        dataset, fingerprint = await run_in_threadpool(lambda: self.review.dataset), self.review.fingerprint
+        made = asyncio.wrap_future(self.films.ask(dataset, fingerprint, number, camera))
+        while not (await asyncio.wait([made], timeout=GONE_S))[0]:
+            if await request.is_disconnected():
+                self.films.leave(fingerprint, number, camera)
+                return Response(status_code=499)
+        if made.cancelled():
+            raise StoppedError
+        return await run_in_threadpool(_film, request, made.result())
 
     def _asked(self, request: Request) -> tuple[int, str]:
         number, camera = request.path_params["number"], request.path_params["camera"]
-        if number not in self.review.rows.numbers or camera not in self.review.dataset.cameras:
-            raise HTTPException(404, f"there is no episode {number}, or no camera '{camera}'")
+        with _known(number):
+            self.review.require(number)
+        if camera not in self.review.dataset.cameras:
+            raise HTTPException(404, f"there is no camera '{camera}'")
         return number, camera
 
 
@@ -195,7 +208,7 @@ def _film(request: Request, path: Path) -> Response:
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
     return Response(body, status, headers={"cache-control": "no-store", **(headers or {})}, media_type="application/json")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
+from types import FrameType
 
 import uvicorn
 
@@ -37,10 +38,29 @@ def bound(host: str, port: int) -> tuple[socket.socket, Door]:
     raise DataError(f"ports {port} to {port + TRIES - 1} of {host} are taken; choose another with --port, or 0 for any")
 
 
-def server(review: Review, door: Door, films: Films | None = None) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Lets go of what it makes and counts as soon as it is asked to end, so that no request is waited for."""
+
+    def __init__(self, config: uvicorn.Config, review: Review, films: Films) -> None:
+        super().__init__(config)
+        self._review, self._films = review, films
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._films.stop()
+        self._review.stop()
+        super().handle_exit(sig, frame)
+
+
+def server(review: Review, door: Door, films: Films | None = None) -> Server:
     """Ready to run on the socket of this door."""
-    app = Guard(create_app(review, films), door)
+    films = films or Films()
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none", timeout_graceful_shutdown=3
+        Guard(create_app(review, films), door),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=3,
     )
-    return uvicorn.Server(config)
+    return Server(config, review, films)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -63,10 +64,11 @@ def placed(index: Int[np.ndarray, "N"], values: Float[np.ndarray, "N"], count: i
 
 def curves_of(table: ProgressTable, dataset: LeRobotDataset, count: int) -> dict[str, np.ndarray]:
     """Head -> its curve by row. DataError unless every row is the frame of the episode that it says it is."""
-    numbers = np.array(list(dataset.meta.episodes))
-    first = np.array([record.row for record in dataset.meta.episodes.values()])
+    records = dataset.meta.episodes.values()
+    numbers, first, length = (np.array([getattr(each, name) for each in records]) for name in ("index", "row", "length"))
     place = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
-    wrong = np.flatnonzero((numbers[place] != table.episode_index) | (table.index != first[place] + table.frame_index))
+    strange = (numbers[place] != table.episode_index) | (table.index != first[place] + table.frame_index)
+    wrong = np.flatnonzero(strange | (table.frame_index < 0) | (table.frame_index >= length[place]))
     if len(wrong):
         row = wrong[0]
         raise DataError(
@@ -82,7 +84,7 @@ def curves_of(table: ProgressTable, dataset: LeRobotDataset, count: int) -> dict
 
 def sparks(curve: Float[np.ndarray, "R"], rows: Rows) -> list[str]:
     """Every episode's curve at 32 frames spread evenly, first and last among them: base64 of 32 bytes, 0 to 254, 255 where unknown."""
-    at = np.rint(np.arange(SPARK) * ((rows.length[:, None] - 1) / (SPARK - 1))).astype(np.int64)
+    at = np.rint(np.arange(SPARK) * (np.maximum(rows.length[:, None] - 1, 0) / (SPARK - 1))).astype(np.int64)
     value = curve[rows.start[:, None] + at]
     levels: UInt8[np.ndarray, "E P"] = np.where(np.isnan(value), UNKNOWN, np.rint(np.nan_to_num(value) * 254)).astype(np.uint8)
     return [base64.b64encode(line.tobytes()).decode() for line in levels]
@@ -128,16 +130,22 @@ class Counting:
         self._pool = ThreadPoolExecutor(1, "counting")
 
     def submit(self, job: Callable[[], None]) -> None:
+        if self.closing:
+            return
         with self._changed:
             self._pending += 1
         self._pool.submit(self._run, job).add_done_callback(_raise)
 
     def wait(self, timeout_s: float) -> bool:
         """Until everything is counted, at most so long; is it?"""
+        until = time.monotonic() + timeout_s
         with self._changed:
-            return self._changed.wait_for(lambda: not self._pending, timeout_s)
+            while self._pending and not self.closing and (left := until - time.monotonic()) > 0:
+                self._changed.wait(min(left, 0.2))  # `closing` is set by a signal, which must take no lock
+            return not self._pending
 
     def close(self) -> None:
+        """Give up what is being counted."""
         self.closing = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
