@@ -25,7 +25,6 @@ from milepost.viewer.review import Model, Review
 from milepost.viewer.serving import bound, server
 from milepost.viewer.summaries import Rows, placed
 
-
 EXPORTED = 20
 """Episodes in an exported file where none are named."""
 

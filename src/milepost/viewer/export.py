@@ -68,10 +68,8 @@ def export_html(
 
 
 def _films(review: Review, number: int, films: Films) -> dict[str, Future[Path]]:
-    episode = review.read(number)
-    return {
-        camera: films.make(review.fingerprint, number, camera, frames, episode.fps) for camera, frames in episode.cameras.items()
-    }
+    dataset = review.dataset
+    return {camera: films.ask(dataset, review.fingerprint, number, camera) for camera in dataset.cameras}
 
 
 def _embed(file: TextIO, film: Future[Path], address: str, kind: str, problems: list[str]) -> dict[str, str] | None:
