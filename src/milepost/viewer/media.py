@@ -41,7 +41,7 @@ def codec_string(tag: str, settings: bytes) -> str | None:
     if tag in ("hvc1", "hev1") and len(settings) >= 13 and settings[0] == 1:
         space, tier = ("", "A", "B", "C")[settings[1] >> 6], "H" if settings[1] & 0x20 else "L"
         compatible = int(f"{int.from_bytes(settings[2:6], 'big'):032b}"[::-1], 2)
-        limits = [f"{byte:x}" for byte in settings[6:12].rstrip(b"\0")]
+        limits = [f"{byte:X}" for byte in settings[6:12].rstrip(b"\0")]
         return ".".join([f"{tag}.{space}{settings[1] & 31}", f"{compatible:X}", f"{tier}{settings[12]}", *limits])
     return None
 

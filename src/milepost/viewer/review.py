@@ -166,7 +166,7 @@ class Review:
             "models": models,
         }
 
-    def events(self, wait_s: float = 0.0) -> dict[str, Any]:
+    def events(self, wait_s: float | int = 0) -> dict[str, Any]:
         """`GET /api/events`: the columns that are counted behind, waited for so long; `ready` says whether this is all."""
         self.counting.wait(wait_s)
         return self._later(self.dataset)

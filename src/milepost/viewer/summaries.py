@@ -136,7 +136,7 @@ class Counting:
             self._pending += 1
         self._pool.submit(self._run, job).add_done_callback(_raise)
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float | int) -> bool:
         """Until everything is counted, at most so long; is it?"""
         until = time.monotonic() + timeout_s
         with self._changed:
