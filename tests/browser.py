@@ -1,4 +1,4 @@
-"""A real Chromium for the page's tests, and the page's server in a thread. Every page is watched: errors and requests that leave are kept."""
+"""A real Chromium for the page's tests, and its server in a thread. Every page is watched: errors and requests that leave are kept."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ class Watched:
         """Wait until the playhead and all pictures are at this frame; TimeoutError if they never are."""
         self.page.wait_for_function(
             f"""(frame) => Number(document.querySelector('.readout input').value) === frame
-                && [...document.querySelectorAll('video')].every((v) => v.readyState >= 2 && !v.seeking && ({numbered.READ})(v).frame === frame)""",
+                && [...document.querySelectorAll('video')].every((video) =>
+                  video.readyState >= 2 && !video.seeking && ({numbered.READ})(video).frame === frame)""",
             arg=frame,
             timeout=8000,
         )

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(CHROME is None, reason=WHY_NOT)
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
 Opener = Callable[..., Watched]
+Server = Callable[[Path], str]
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +47,20 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Opener]:
+def serve() -> Iterator[Server]:
+    """serve(root) -> the address of `milepost view` on this dataset, until the pages are closed."""
+    with ExitStack() as stack:
+        yield lambda root: stack.enter_context(serving(root))
+
+
+@pytest.fixture
+def opened(browser: Any, serve: Server) -> Iterator[Opener]:
     """opened(address, view, **context) -> a watched page there; what went wrong on it fails the test at its end."""
     watched, contexts = [], []
 
     def open_page(home: str, where: str = "", **options: Any) -> Watched:
         contexts.append(browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True, **options))
+        contexts[-1].set_default_timeout(8000)
         watched.append(Watched(contexts[-1].new_page(), home))
         watched[-1].open(where)
         return watched[-1]
@@ -63,10 +73,9 @@ def opened(browser: Any) -> Iterator[Opener]:
 
 
 @pytest.fixture
-def page(root: Path, opened: Opener) -> Iterator[Watched]:
+def page(root: Path, serve: Server, opened: Opener) -> Watched:
     """Episode 1: it begins in the middle of its file."""
-    with serving(root) as home:
-        yield opened(home, "#/episode/1")
+    return opened(serve(root), "#/episode/1")
 
 
 def on_disk(root: Path, number: int = 1) -> list[list[Any]]:
@@ -81,28 +90,28 @@ def expect(page: Watched, where: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["libsvtav1", "libx264", "copy"])
-def test_the_picture_is_the_frame(kind: str, tmp_path: Path, opened: Opener) -> None:
+def test_the_picture_is_the_frame(kind: str, tmp_path: Path, serve: Server, opened: Opener) -> None:
     """Paused at frame i, every camera shows frame i, and so do the number, the values and the stage; from AV1, H.264 and our copy."""
     root = write_numbered(tmp_path / "cubes", codec="libx264" if kind == "copy" else kind)
     curve = read_progress(root / "fallen_progress.parquet").episode(1, LENGTHS[1])
-    with serving(root) as home:
-        one = opened(home)
-        if kind == "copy":
-            one.page.add_init_script("HTMLMediaElement.prototype.canPlayType = () => ''")
-            one.page.reload()
-        one.open("#/episode/1")
-        one.settle(0)
-        sources = one.page.eval_on_selector_all("video", "videos => videos.map((video) => video.src)")
-        assert all(("h264" if kind == "copy" else "source") in url for url in sources)
-        for frame in (7, 8, 44, 43, 15, 22, 0, 29, 30):
-            one.go(frame)
-            one.settle(frame)
-            one.page.wait_for_timeout(60)
-            assert one.pictures() == [{"frame": frame, "episode": 1, "camera": camera} for camera in range(len(CAMERAS))]
-            value = one.page.locator(".line", has_text="fallen").locator(".value").inner_text()
-            assert float(value) == pytest.approx(curve[frame], abs=0.00501)
-            stage = one.page.locator(".line", has_text="annotation").locator(".stage").inner_text()
-            assert stage == ("reach", "lift", "place")[frame // 15]
+    home = serve(root)
+    one = opened(home)
+    if kind == "copy":
+        one.page.add_init_script("HTMLMediaElement.prototype.canPlayType = () => ''")
+        one.page.reload()
+    one.open("#/episode/1")
+    one.settle(0)
+    sources = one.page.eval_on_selector_all("video", "videos => videos.map((video) => video.src)")
+    assert all(("h264" if kind == "copy" else "source") in url for url in sources)
+    for frame in (7, 8, 44, 43, 15, 22, 0, 29, 30):
+        one.go(frame)
+        one.settle(frame)
+        one.page.wait_for_timeout(60)
+        assert one.pictures() == [{"frame": frame, "episode": 1, "camera": camera} for camera in range(len(CAMERAS))]
+        value = one.page.locator(".line", has_text="fallen").locator(".value").inner_text()
+        assert float(value) == pytest.approx(curve[frame], abs=0.00501)
+        stage = one.page.locator(".line", has_text="annotation").locator(".stage").inner_text()
+        assert stage == ("reach", "lift", "place")[frame // 15]
 
 
 SAMPLE = """([seconds]) => new Promise((done) => {
@@ -329,118 +338,118 @@ def test_unsaved_changes_are_not_lost(page: Watched) -> None:
 # The list
 
 
-def test_sorts_filters_and_leads_on(root: Path, opened: Opener) -> None:
-    with serving(root) as home:
-        one = opened(home)
-        assert one.shown() == [0, 1, 2]
-        one.page.click("[role=columnheader] >> text=Final")
-        assert one.shown() == [1, 0, 2]
-        one.page.click("[role=columnheader] >> text=Final")
-        assert one.shown() == [0, 2, 1]
-        one.page.fill("input[type=search]", "cube")
-        assert one.shown() == [0, 2]
-        one.page.click("text=Ranges")
-        one.page.fill("[data-range=length_min]", "61")
-        assert one.shown() == [2]
-        one.page.keyboard.press("Escape")
-        one.page.click("text=Clear")
-        one.page.select_option("select[aria-label=Outcome]", "no")
-        assert one.shown() == [1]
-        one.page.select_option("select[aria-label=Outcome]", "")
-        one.page.select_option("select[aria-label=Event]", "regression")
-        assert one.shown() == [2, 1]
-        one.page.click(".row >> nth=0")
-        expect(one, "nav .soft").to_have_text("1 of 2")
-        one.page.keyboard.press("n")
-        expect(one, "h1").to_have_text("Episode 1")
-        one.page.keyboard.press("Escape")
-        expect(one, ".row.selected").to_have_attribute("data-episode", "1")
-        assert one.shown() == [2, 1]
-        one.page.reload()
-        one.page.wait_for_selector(".row")
-        assert one.shown() == [2, 1]
+def test_sorts_filters_and_leads_on(root: Path, serve: Server, opened: Opener) -> None:
+    home = serve(root)
+    one = opened(home)
+    assert one.shown() == [0, 1, 2]
+    one.page.click("[role=columnheader] >> text=Final")
+    assert one.shown() == [1, 0, 2]
+    one.page.click("[role=columnheader] >> text=Final")
+    assert one.shown() == [0, 2, 1]
+    one.page.fill("input[type=search]", "cube")
+    assert one.shown() == [0, 2]
+    one.page.click("text=Ranges")
+    one.page.fill("[data-range=length_min]", "61")
+    assert one.shown() == [2]
+    one.page.keyboard.press("Escape")
+    one.page.click("text=Clear")
+    one.page.select_option("select[aria-label=Outcome]", "no")
+    assert one.shown() == [1]
+    one.page.select_option("select[aria-label=Outcome]", "")
+    one.page.select_option("select[aria-label=Event]", "regression")
+    assert one.shown() == [2, 1]
+    one.page.click(".row >> nth=0")
+    expect(one, "nav .soft").to_have_text("1 of 2")
+    one.page.keyboard.press("n")
+    expect(one, "h1").to_have_text("Episode 1")
+    one.page.keyboard.press("Escape")
+    expect(one, ".row.selected").to_have_attribute("data-episode", "1")
+    assert one.shown() == [2, 1]
+    one.page.reload()
+    one.page.wait_for_selector(".row")
+    assert one.shown() == [2, 1]
 
 
-def test_marks_and_their_export(root: Path, opened: Opener) -> None:
-    with serving(root) as home:
-        one = opened(home)
-        for key in ("ArrowDown", "ArrowDown", "d", "Enter"):
-            one.page.keyboard.press(key)
-        expect(one, ".choice.drop").to_have_attribute("aria-pressed", "true")
-        one.page.keyboard.press("n")
-        expect(one, "h1").to_have_text("Episode 2")
-        one.page.keyboard.press("c")
-        one.page.keyboard.type("kept; s d k")
-        with one.page.expect_response("**/api/marks"):
-            one.page.keyboard.press("Enter")
-        with one.page.expect_response("**/api/marks"):
-            one.page.keyboard.press("k")
-        held = json.loads((root.parent / "cubes.review.json").read_text())["marks"]
-        assert [(m["episode"], m["mark"], m["note"]) for m in held] == [(1, "drop", ""), (2, "keep", "kept; s d k")]
-        one.page.keyboard.press("Escape")
-        one.page.select_option("select[aria-label=Mark]", "drop")
-        assert one.shown() == [1]
-        one.page.click("text=Export marks")
-        expect(one, ".menu pre").to_contain_text("lerobot-edit-dataset")
-        with one.page.expect_download() as download:
-            one.page.click(".menu >> text=JSON")
-        assert {m["episode"] for m in json.loads(Path(download.value.path()).read_text())["marks"]} == {1, 2}
-        with one.page.expect_download() as download:
-            one.page.click(".menu >> text=CSV")
-        assert len(Path(download.value.path()).read_text().splitlines()) == 3
+def test_marks_and_their_export(root: Path, serve: Server, opened: Opener) -> None:
+    home = serve(root)
+    one = opened(home)
+    for key in ("ArrowDown", "ArrowDown", "d", "Enter"):
+        one.page.keyboard.press(key)
+    expect(one, ".choice.drop").to_have_attribute("aria-pressed", "true")
+    one.page.keyboard.press("n")
+    expect(one, "h1").to_have_text("Episode 2")
+    one.page.keyboard.press("c")
+    one.page.keyboard.type("kept; s d k")
+    with one.page.expect_response("**/api/marks"):
+        one.page.keyboard.press("Enter")
+    with one.page.expect_response("**/api/marks"):
+        one.page.keyboard.press("k")
+    held = json.loads((root.parent / "cubes.review.json").read_text())["marks"]
+    assert [(m["episode"], m["mark"], m["note"]) for m in held] == [(1, "drop", ""), (2, "keep", "kept; s d k")]
+    one.page.keyboard.press("Escape")
+    one.page.select_option("select[aria-label=Mark]", "drop")
+    assert one.shown() == [1]
+    one.page.click("text=Export marks")
+    expect(one, ".menu pre").to_contain_text("lerobot-edit-dataset")
+    with one.page.expect_download() as download:
+        one.page.click(".menu >> text=JSON")
+    assert {m["episode"] for m in json.loads(Path(download.value.path()).read_text())["marks"]} == {1, 2}
+    with one.page.expect_download() as download:
+        one.page.click(".menu >> text=CSV")
+    assert len(Path(download.value.path()).read_text().splitlines()) == 3
 
 
-def test_a_corrupt_progress_file_is_said(root: Path, opened: Opener) -> None:
+def test_a_corrupt_progress_file_is_said(root: Path, serve: Server, opened: Opener) -> None:
     (root / "broken_progress.parquet").write_bytes(b"PAR1 this is no parquet")
-    with serving(root) as home:
-        one = opened(home)
-        assert "broken_progress.parquet" in one.page.inner_text(".banner")
-        assert one.shown() == [0, 1, 2]
-        one.page.click(".row >> nth=1")
-        one.settle(0)
-        assert "broken_progress.parquet" in one.page.inner_text(".banner")
-        one.page.click(".banner button")
-        expect(one, ".banner").to_have_count(0)
+    home = serve(root)
+    one = opened(home)
+    assert "broken_progress.parquet" in one.page.inner_text(".banner")
+    assert one.shown() == [0, 1, 2]
+    one.page.click(".row >> nth=1")
+    one.settle(0)
+    assert "broken_progress.parquet" in one.page.inner_text(".banner")
+    one.page.click(".banner button")
+    expect(one, ".banner").to_have_count(0)
 
 
-def test_without_curves(root: Path, opened: Opener) -> None:
+def test_without_curves(root: Path, serve: Server, opened: Opener) -> None:
     for path in root.glob("*_progress.parquet"):
         path.unlink()
-    with serving(root) as home:
-        one = opened(home, "#/episode/2")
-        one.settle(0)
-        one.page.keyboard.press("a")
-        one.page.keyboard.press("2")
-        assert one.segments() == [["lift", 0, 80]]
+    home = serve(root)
+    one = opened(home, "#/episode/2")
+    one.settle(0)
+    one.page.keyboard.press("a")
+    one.page.keyboard.press("2")
+    assert one.segments() == [["lift", 0, 80]]
 
 
-def test_five_thousand_episodes(root: Path, opened: Opener) -> None:
+def test_five_thousand_episodes(root: Path, serve: Server, opened: Opener) -> None:
     """Only rows in view exist; any order comes at once."""
-    with serving(root) as home:
-        one = opened(home)
-        one.page.route("**/api/episodes", lambda route: route.fulfill(json=many(route.fetch().json(), 5000)))
-        one.page.reload()
-        one.page.wait_for_selector(".row")
-        assert one.page.locator(".row").count() < 60
-        press = "() => { const t = performance.now(); document.querySelectorAll('.head button')[5].click(); return performance.now() - t; }"
-        assert one.page.evaluate(press) < 400
-        one.page.keyboard.press("End")
-        one.page.wait_for_function("[...document.querySelectorAll('.row')].some((row) => row.ariaRowIndex === '5001')")
-        assert one.page.locator(".row").count() < 60
-        took = one.page.evaluate(
-            """() => new Promise((done) => {
-                 const rows = document.querySelector('.rows'), times = [];
-                 let last = performance.now();
-                 const next = (now) => {
-                   times.push(now - last); last = now; rows.scrollTop -= 2100;
-                   if (times.length < 40) requestAnimationFrame(next); else done(times);
-                 };
-                 requestAnimationFrame(next);
-               })"""
-        )
-        assert sorted(took)[len(took) // 2] < 50, took
-        one.page.fill("input[type=search]", "4999")
-        assert one.shown() == [4999]
+    home = serve(root)
+    one = opened(home)
+    one.page.route("**/api/episodes", lambda route: route.fulfill(json=many(route.fetch().json(), 5000)))
+    one.page.reload()
+    one.page.wait_for_selector(".row")
+    assert one.page.locator(".row").count() < 60
+    press = "() => { const t = performance.now(); document.querySelectorAll('.head button')[5].click(); return performance.now() - t; }"
+    assert one.page.evaluate(press) < 400
+    one.page.keyboard.press("End")
+    one.page.wait_for_function("[...document.querySelectorAll('.row')].some((row) => row.ariaRowIndex === '5001')")
+    assert one.page.locator(".row").count() < 60
+    took = one.page.evaluate(
+        """() => new Promise((done) => {
+             const rows = document.querySelector('.rows'), times = [];
+             let last = performance.now();
+             const next = (now) => {
+               times.push(now - last); last = now; rows.scrollTop -= 2100;
+               if (times.length < 40) requestAnimationFrame(next); else done(times);
+             };
+             requestAnimationFrame(next);
+           })"""
+    )
+    assert sorted(took)[len(took) // 2] < 50, took
+    one.page.fill("input[type=search]", "4999")
+    assert one.shown() == [4999]
 
 
 def many(told: dict[str, Any], count: int) -> dict[str, Any]:
@@ -454,31 +463,29 @@ def many(told: dict[str, Any], count: int) -> dict[str, Any]:
     return {**repeat(told), "index": list(range(count))}
 
 
-def test_light_and_dark(root: Path, opened: Opener) -> None:
-    with serving(root) as home:
-        colours = []
-        for scheme in ("light", "dark"):
-            one = opened(home, "#/episode/1", color_scheme=scheme)
-            one.settle(0)
-            colours.append(one.page.evaluate("['body', '.side', '.curve'].map((s) => getComputedStyle(document.querySelector(s)).color)"))
-            sizes = (
-                "[...document.querySelectorAll('body *')].filter((e) => e.innerText).map((e) => parseFloat(getComputedStyle(e).fontSize))"
-            )
-            assert min(one.page.evaluate(sizes)) >= 11
-        assert all(light != dark for light, dark in zip(*colours, strict=True))
+def test_light_and_dark(root: Path, serve: Server, opened: Opener) -> None:
+    home = serve(root)
+    colours = []
+    for scheme in ("light", "dark"):
+        one = opened(home, "#/episode/1", color_scheme=scheme)
+        one.settle(0)
+        colours.append(one.page.evaluate("['body', '.side', '.curve'].map((s) => getComputedStyle(document.querySelector(s)).color)"))
+        sizes = "[...document.querySelectorAll('body *')].filter((e) => e.innerText).map((e) => parseFloat(getComputedStyle(e).fontSize))"
+        assert min(one.page.evaluate(sizes)) >= 11
+    assert all(light != dark for light, dark in zip(*colours, strict=True))
 
 
 # One file
 
 
-def test_the_exported_file_opens_alone(root: Path, opened: Opener, capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(root) as home:
-        served = opened(home, "#/episode/1")
-        served.settle(0)
-        values = served.page.inner_text(".values")
-        served.page.keyboard.press("Escape")
-        served.page.wait_for_selector(".row")
-        listed = [served.column(number) for number in range(10)]
+def test_the_exported_file_opens_alone(root: Path, serve: Server, opened: Opener, capsys: pytest.CaptureFixture[str]) -> None:
+    home = serve(root)
+    served = opened(home, "#/episode/1")
+    served.settle(0)
+    values = served.page.inner_text(".values")
+    served.page.keyboard.press("Escape")
+    served.page.wait_for_selector(".row")
+    listed = [served.column(number) for number in range(10)]
     path = root.parent / "out" / "review.html"
     assert main(["view", str(root), "--export-html", str(path), "--episodes", "0-2"]) == 0
     assert "3 episodes" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The page in one file, to send or to keep: chosen episodes with their films, curves and events, read-only. Opens without a server or network.
+"""The page in one file, to send or to keep: chosen episodes with films, curves and events, read-only. Opens without server or network.
 
 The same modules and styles as the server's page, as data: URLs in its import map; what the API would answer as JSON; films as base64.
 Its own policy forbids every request. Paths of this machine stay out.
