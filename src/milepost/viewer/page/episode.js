@@ -253,7 +253,9 @@ export class EpisodeView {
     clearTimeout(this.resting);
     if (this.player.playing) return;
     this.resting = setTimeout(() => {
-      if (!this.closed) history.replaceState(null, "", `#/episode/${this.episode.index}?frame=${this.player.frame}`);
+      const here = `#/episode/${this.episode.index}`;
+      const still = location.hash.split("?")[0] === here; // else another episode is on its way
+      if (!this.closed && still) history.replaceState(null, "", `${here}?frame=${this.player.frame}`);
     }, 200);
   }
 

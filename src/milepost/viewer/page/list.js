@@ -99,7 +99,7 @@ export class ListView {
   /** Another filter or order: into the address, and shown. */
   change(state) {
     const rebuilt = state.model !== this.state.model || state.head !== this.state.head;
-    this.state = state;
+    this.state = this.filters.state = state;
     this.app.rememberList(writeState(state));
     history.replaceState(null, "", this.app.listAddress());
     if (rebuilt) this.table = tableOf(this.app.columns, this.app.dataset, state);
@@ -142,7 +142,7 @@ export class ListView {
     const row = h("div", { role: "row", class: "row", onclick: (event) => { if (!event.target.closest("a, button")) this.open(place); } });
     row.append(...this.columns.map((column) => {
       const cell = h("div", { role: "cell", class: column.words ? "words" : "" }, column.mark ? null : column.cell(place));
-      if (column.mark) fillMarkCell(cell, this.table.mark[place], (mark) => this.mark(place, mark));
+      if (column.mark) fillMarkCell(row, cell, this.table.mark[place], (mark) => this.mark(place, mark));
       return cell;
     }));
     row.dataset.episode = index;

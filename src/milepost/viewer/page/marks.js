@@ -85,15 +85,16 @@ export class MarkCard {
   }
 }
 
-/** The same three as small buttons in a row of the list. */
-export function quickMarks(now, onpress) {
+/** The same three as small buttons. */
+function quickMarks(now, onpress) {
   return h("span", { class: "quick" }, MARKS.map(([mark, label, key]) => h("button", {
     type: "button", class: `choice ${mark}`, tabindex: "-1", title: `${label}  (${key})`, "aria-label": label, "aria-pressed": String(now === mark),
     onclick: (event) => { event.stopPropagation(); onpress(mark); },
   }, key)));
 }
 
-/** Put a badge and, where marks can be made, the buttons into a cell. */
-export function fillMarkCell(cell, now, onpress) {
-  replace(cell, markBadge(now), !exported && quickMarks(now, onpress));
+/** Put a badge into a cell of a row; the buttons come with the pointer, since most rows never need them. */
+export function fillMarkCell(row, cell, now, onpress) {
+  replace(cell, markBadge(now));
+  if (!exported) row.addEventListener("pointerenter", () => cell.append(quickMarks(now, onpress)), { once: true });
 }

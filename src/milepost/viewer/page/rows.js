@@ -2,7 +2,7 @@
 
 import { h, replace, styled } from "milepost/dom";
 
-const BEYOND = 8;
+const BEYOND = 5;
 
 export class Rows {
   /** make(place) -> element. @param {number} height of a row in pixels */
