@@ -88,7 +88,7 @@ class Watched:
     def settle(self, frame: int) -> None:
         """Wait until the playhead and all pictures are at this frame; TimeoutError if they never are."""
         self.page.wait_for_function(
-            f"""(frame) => Number(document.querySelector('.readout input').value) === frame
+            f"""(frame) => Number(document.querySelector('.readout input')?.value) === frame
                 && [...document.querySelectorAll('video')].every((video) =>
                   video.readyState >= 2 && !video.seeking && ({numbered.READ})(video).frame === frame)""",
             arg=frame,

@@ -15,9 +15,12 @@ import pytest
 from browser import CHROME, WHY_NOT, Watched, serving
 from milepost.annotation.export import write_annotations
 from milepost.cli import main
+from milepost.commands.view import Args, open_review
 from milepost.lerobot import open_dataset
 from milepost.store import read_progress
 from milepost.types import Segment
+from milepost.viewer.export import export_html
+from milepost.viewer.media import Films
 from numbered import CAMERAS, FPS, LENGTHS, READ, write_numbered
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason=WHY_NOT)
@@ -334,6 +337,24 @@ def test_unsaved_changes_are_not_lost(page: Watched) -> None:
     assert page.segments() == changed
 
 
+def test_two_heads(root: Path, serve: Server, opened: Opener) -> None:
+    """Each head has its own annotation, its own undo and its own save."""
+    dense = tuple(Segment(*one) for one in (("grasp", 0, 20), ("pull", 20, 45)))
+    write_annotations(root, {1: {"dense": dense}}, names={"dense": ("grasp", "pull")})
+    page = opened(serve(root), "#/episode/1")
+    page.drag(1, 10, 45)
+    page.page.keyboard.press("h")
+    assert page.segments() == [["grasp", 0, 20], ["pull", 20, 45]]
+    page.drag(1, 30, 45)
+    page.page.keyboard.press("Control+s")
+    expect(page, "#notices").to_contain_text("saved")
+    page.page.click("text=Sparse")
+    assert page.segments()[0] == ["reach", 0, 10]
+    expect(page, ".save").to_have_text("Save")
+    assert [s.stop for s in open_dataset(root).episode(1).segments["dense"]] == [30, 45]
+    assert on_disk(root)[0] == ["reach", 0, 15]
+
+
 # The list
 
 
@@ -501,3 +522,22 @@ def test_the_exported_file_opens_alone(root: Path, serve: Server, opened: Opener
     one.page.keyboard.press(" ")
     one.settle(one.frame())
     assert [picture["episode"] for picture in one.pictures()] == [1, 1]
+
+
+def test_a_report_comes_first(root: Path, tmp_path: Path, opened: Opener) -> None:
+    review, films = open_review(Args(dataset=str(root))), Films(tmp_path / "films")
+    fragment = '<h1>Findings</h1><table><tr><td>error</td><td>0.05</td></tr></table><p>See <a href="#/episode/2?frame=7">episode 2</a>.</p>'
+    try:
+        assert export_html(review, tmp_path / "report.html", episodes=[2], films=films, report=fragment) == []
+    finally:
+        review.close()
+        films.close()
+    one = opened((tmp_path / "report.html").as_uri(), offline=True)
+    expect(one, ".report h1").to_have_text("Findings")
+    one.page.click("text=episode 2")
+    one.settle(7)
+    one.page.keyboard.press("Escape")
+    expect(one, ".tab[aria-current]").to_have_text("Episodes")
+    assert one.shown() == [2]
+    one.page.click("text=Report")
+    expect(one, ".report td").to_have_count(2)

@@ -22,7 +22,7 @@ function columnsOf(table, dataset, draw) {
   return [
     { name: "index", label: "Episode", width: "82px", words: true, cell: (k) => h("a", { href: `#/episode/${table.index[k]}`, tabindex: "-1" }, String(table.index[k])) },
     { name: "task", label: "Task", width: "minmax(120px, 2fr)", words: true, cell: (k) => h("span", { title: table.task[k] }, table.task[k]) },
-    has(table.kind) && { name: "kind", label: "Kind", width: "minmax(84px, 0.7fr)", words: true, cell: (k) => table.kind[k] && title(table.kind[k]) },
+    has(table.kind) && { name: "kind", label: "Kind", width: "minmax(100px, 0.7fr)", words: true, cell: (k) => table.kind[k] && title(table.kind[k]) },
     has(table.success) && { name: "success", label: "Outcome", width: "84px", words: true, cell: (k) => outcome(table.success[k]) },
     { name: "length", label: "Length", width: "74px", cell: (k) => h("span", { title: plural(table.length[k], "frame") }, clock(table.length[k] / dataset.fps)) },
     table.spark.length > 0 && { name: "highest", label: "Curve", width: "136px", words: true, cell: (k) => draw(k) },
@@ -102,6 +102,7 @@ export class ListView {
     this.state = this.filters.state = state;
     this.app.rememberList(writeState(state));
     history.replaceState(null, "", this.app.listAddress());
+    this.rows.element.scrollTop = 0;
     if (rebuilt) this.table = tableOf(this.app.columns, this.app.dataset, state);
     this.app.model = this.table.model;
     this.app.head = this.table.head ?? this.app.head;
