@@ -20,7 +20,10 @@ export class Band {
 
   /** Elements are made anew only when their number or names change: a handle must outlive its drag. */
   update() {
-    const shape = JSON.stringify([this.draft.segments.map((one) => one.name), borders(this.draft.segments).map((one) => [one.left, one.right])]);
+    const shape = JSON.stringify([
+      this.draft.segments.map((one) => one.name),
+      borders(this.draft.segments).map((one) => [one.left, one.right]),
+    ]);
     if (shape !== this.shape && !this.draft.held) this.render();
     else this.place(this.timeline.scale);
     this.shape = this.draft.held ? this.shape : shape;
@@ -43,7 +46,9 @@ export class Band {
     cell.addEventListener("focus", () => this.visit(k));
     if (this.editable) {
       cell.addEventListener("dblclick", () => this.onmenu(cell));
-      cell.addEventListener("keydown", (event) => { if (event.key === "Enter") this.onmenu(cell); });
+      cell.addEventListener("keydown", (event) => {
+        if (event.key === "Enter") this.onmenu(cell);
+      });
     }
     return stageFill(cell, colour, hatched);
   }
@@ -58,8 +63,12 @@ export class Band {
   handle(border, k) {
     const names = [border.left, border.right].map((place) => (place < 0 ? "no stage" : this.draft.segments[place].name));
     return h("div", {
-      class: "handle", role: "slider", tabindex: "0", "aria-label": `Border between ${names[0]} and ${names[1]}`,
-      onpointerdown: (event) => this.drag(event, k), onkeydown: (event) => this.nudge(event, k),
+      class: "handle",
+      role: "slider",
+      tabindex: "0",
+      "aria-label": `Border between ${names[0]} and ${names[1]}`,
+      onpointerdown: (event) => this.drag(event, k),
+      onkeydown: (event) => this.nudge(event, k),
     });
   }
 
@@ -114,7 +123,9 @@ export class Band {
     this.draft.hold();
     this.look(k);
     const move = (moved) => this.put(k, this.timeline.placeAt(moved.clientX) - offset);
-    const escape = (pressed) => { if (pressed.key === "Escape") this.endDrag(stop, () => this.draft.release()); };
+    const escape = (pressed) => {
+      if (pressed.key === "Escape") this.endDrag(stop, () => this.draft.release());
+    };
     const end = () => this.endDrag(stop, () => this.draft.drop());
     const stop = () => {
       handle.classList.remove("dragged");

@@ -106,11 +106,17 @@ export function span(element, { start, stop }, scale) {
 export function eventPlot(events, onpick) {
   const lanes = lanesOf(events);
   const track = h("div", { style: { "--lanes": String(Math.max(1, ...lanes.map((lane) => lane + 1))) } });
-  const bars = events.map((event, k) => h("button", {
-    type: "button", class: `happening ${event.kind}`, tabindex: "-1", style: { "--lane": String(lanes[k]) },
-    title: `${title(event.kind)} ${eventSize(event)}`, "aria-label": `${title(event.kind)} at frame ${event.start}`,
-    onclick: () => onpick(event),
-  }));
+  const bars = events.map((event, k) =>
+    h("button", {
+      type: "button",
+      class: `happening ${event.kind}`,
+      tabindex: "-1",
+      style: { "--lane": String(lanes[k]) },
+      title: `${title(event.kind)} ${eventSize(event)}`,
+      "aria-label": `${title(event.kind)} at frame ${event.start}`,
+      onclick: () => onpick(event),
+    }),
+  );
   replace(track, bars);
   const layout = (scale) => bars.forEach((bar, k) => span(bar, events[k], scale));
   return { track, layout };

@@ -74,8 +74,12 @@ export function icon(name) {
     "svg",
     { class: "icon", viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" },
     svg("path", {
-      d: PATHS[name], fill: solid ? "currentColor" : "none", stroke: solid ? "none" : "currentColor",
-      "stroke-width": 1.5, "stroke-linecap": "round", "stroke-linejoin": "round",
+      d: PATHS[name],
+      fill: solid ? "currentColor" : "none",
+      stroke: solid ? "none" : "currentColor",
+      "stroke-width": 1.5,
+      "stroke-linecap": "round",
+      "stroke-linejoin": "round",
     }),
   );
 }

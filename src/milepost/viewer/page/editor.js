@@ -25,8 +25,14 @@ export class Editor {
     };
     this.save = h("button", { type: "button", class: "save", title: `Save  (${MODIFIER}S)`, onclick: () => this.store() }, "Save");
     const { split: cut, rename: name, add: plus, remove: cross, undo, redo } = this.buttons;
-    this.tools = h("div", { class: "edit", role: "toolbar", "aria-label": "Annotation" },
-      this.now, h("span", { class: "group" }, cut, name, plus, cross), h("span", { class: "group" }, undo, redo), this.save);
+    this.tools = h(
+      "div",
+      { class: "edit", role: "toolbar", "aria-label": "Annotation" },
+      this.now,
+      h("span", { class: "group" }, cut, name, plus, cross),
+      h("span", { class: "group" }, undo, redo),
+      this.save,
+    );
     this.trouble = h("div", { class: "trouble", "aria-live": "assertive" });
     this.onchange = () => this.update();
     draft.addEventListener("change", this.onchange);
@@ -95,7 +101,11 @@ export class Editor {
     if (!answer) return;
     const repairs = answer.repairs || [];
     const words = repairs.map((one) => one.message || String(one)).join("; ");
-    notice(repairs.length ? `Saved, with ${plural(repairs.length, "repair")}: ${words}` : `Episode ${draft.index} saved`, "good", repairs.length ? 10 : 3);
+    notice(
+      repairs.length ? `Saved, with ${plural(repairs.length, "repair")}: ${words}` : `Episode ${draft.index} saved`,
+      "good",
+      repairs.length ? 10 : 3,
+    );
     this.saved(answer);
   }
 
@@ -107,7 +117,16 @@ export class Editor {
   }
 
   faults(faults) {
-    return h("div", { class: "faults", role: "alert" }, h("b", {}, "Not saved."), h("ul", {}, faults.map((fault) => h("li", {}, fault))));
+    return h(
+      "div",
+      { class: "faults", role: "alert" },
+      h("b", {}, "Not saved."),
+      h(
+        "ul",
+        {},
+        faults.map((fault) => h("li", {}, fault)),
+      ),
+    );
   }
 
   conflict({ segments }) {
@@ -118,12 +137,28 @@ export class Editor {
     const { track, layout } = bandPlot(values, (k) => this.stages.of(names[k]), fps);
     track.classList.add("track", "theirs");
     layout({ percent: (place) => (100 * place) / length });
-    return h("div", { class: "conflict", role: "alert" },
+    return h(
+      "div",
+      { class: "conflict", role: "alert" },
       h("p", {}, h("b", {}, "The annotation changed on disk since this page read it. "), "Nothing was written. On disk now:"),
       segments.length ? track : h("p", { class: "soft" }, "no annotation"),
-      h("div", { class: "choices" },
+      h(
+        "div",
+        { class: "choices" },
         h("button", { type: "button", onclick: () => this.draft.takeTheirs() }, "Take what is on disk"),
-        h("button", { type: "button", onclick: () => { this.draft.keepMine(); this.store(); } }, "Keep mine and save over it")));
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: () => {
+              this.draft.keepMine();
+              this.store();
+            },
+          },
+          "Keep mine and save over it",
+        ),
+      ),
+    );
   }
 
   close() {

@@ -7,8 +7,9 @@ import { h, icon, replace, signButton } from "milepost/dom";
 import { draftOf } from "milepost/draft";
 import { Editor } from "milepost/editor";
 import { clock, number, title } from "milepost/format";
-import { showKeys } from "milepost/keys";
-import { MarkCard } from "milepost/marks";
+import { group, showKeys } from "milepost/keys";
+import { MarkCard, outcome } from "milepost/marks";
+import { StagePalette } from "milepost/palette";
 import { Player } from "milepost/player";
 import { EventList, factsCard, Readout } from "milepost/readout";
 import { episode as fetchEpisode } from "milepost/source";
@@ -16,41 +17,6 @@ import { Timeline } from "milepost/timeline";
 import { Videos } from "milepost/videos";
 
 const RATES = [0.25, 0.5, 1, 1.5, 2, 4];
-
-/** Should the server not say. */
-const PALETTE = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999"];
-
-/** Stage names of a head with their colours. The dataset's come first, then those only models use, then those the draft brings along. */
-class StagePalette {
-  constructor(data, dataset, draft) {
-    Object.assign(this, { draft, listed: data.names || [], colours: data.colours || [], palette: dataset.palette || PALETTE });
-    this.known = this.listed.slice(0, data.own ?? this.listed.length);
-    this.of = this.of.bind(this);
-  }
-
-  /** The dataset's stages with the draft's: a new one comes after the stage that it follows. */
-  get inOrder() {
-    const names = [...this.known];
-    this.draft.segments.forEach((one, k, all) => {
-      if (!names.includes(one.name)) names.splice(k > 0 ? names.indexOf(all[k - 1].name) + 1 : 0, 0, one.name);
-    });
-    return names;
-  }
-
-  /** What a menu offers: models' stages too. */
-  get names() {
-    return [...new Set([...this.inOrder, ...this.listed])];
-  }
-
-  /** By name, or by number in the head's list. */
-  of(stage) {
-    const place = typeof stage === "number" ? stage : this.listed.indexOf(stage);
-    const name = typeof stage === "number" ? this.listed[stage] ?? `stage ${stage + 1}` : stage;
-    const fresh = place >= 0 ? [] : this.inOrder.filter((one) => !this.listed.includes(one));
-    const k = place >= 0 ? place : this.listed.length + Math.max(0, fresh.indexOf(name));
-    return { name, colour: this.colours[k] || this.palette[k % this.palette.length], hatched: k >= this.palette.length };
-  }
-}
 
 export class EpisodeView {
   /** Asks for the episode's data first. @param {import("milepost/main").App} app */
@@ -84,28 +50,46 @@ export class EpisodeView {
     const at = order.indexOf(this.place);
     const task = typeof episode.task === "number" ? app.dataset.tasks[episode.task] : episode.task;
     const kind = episode.facts?.kind ?? app.columns.kind?.[this.place];
-    return h("header", { class: "top" },
+    return h(
+      "header",
+      { class: "top" },
       h("a", { class: "sign", href: app.listAddress(), "aria-label": "All episodes", title: "All episodes  (Esc)" }, icon("back")),
-      h("h1", {}, `Episode ${episode.index}`), kind && h("span", { class: "badge" }, title(kind)), outcome(episode.success),
-      h("p", { class: "task", title: task }, task), app.chip(episode.index),
-      h("nav", { "aria-label": "Episodes" },
+      h("h1", {}, `Episode ${episode.index}`),
+      kind && h("span", { class: "badge" }, title(kind)),
+      outcome(episode.success),
+      h("p", { class: "task", title: task }, task),
+      app.chip(episode.index),
+      h(
+        "nav",
+        { "aria-label": "Episodes" },
         signButton("previous", "Previous episode", "P", () => this.go(-1), { disabled: at === 0 }),
         h("span", { class: "soft" }, at < 0 ? "not in the list" : `${at + 1} of ${order.length}`),
-        signButton("next", "Next episode", "N", () => this.go(1), { disabled: at === order.length - 1 })),
-      signButton("keys", "Keys", "?", showKeys));
+        signButton("next", "Next episode", "N", () => this.go(1), { disabled: at === order.length - 1 }),
+      ),
+      signButton("keys", "Keys", "?", showKeys),
+    );
   }
 
   makeTransport() {
     const { player } = this;
     this.playButton = signButton("play", "Play", "Space", () => player.toggle(), { class: "sign play" });
     this.time = h("span", { class: "clock" });
-    this.rate = h("select", { "aria-label": "Speed", title: "Speed  (< >)", onchange: (event) => player.setRate(Number(event.target.value)) },
-      RATES.map((rate) => h("option", { value: String(rate), selected: rate === 1 }, `${rate}×`)));
+    this.rate = h(
+      "select",
+      { "aria-label": "Speed", title: "Speed  (< >)", onchange: (event) => player.setRate(Number(event.target.value)) },
+      RATES.map((rate) => h("option", { value: String(rate), selected: rate === 1 }, `${rate}×`)),
+    );
     player.addEventListener("frame", () => this.showTime());
     this.showTime();
-    return h("div", { class: "transport", role: "group", "aria-label": "Playback" },
-      signButton("previous", "Frame back", "←", () => player.step(-1)), this.playButton,
-      signButton("next", "Frame forward", "→", () => player.step(1)), this.time, this.rate);
+    return h(
+      "div",
+      { class: "transport", role: "group", "aria-label": "Playback" },
+      signButton("previous", "Frame back", "←", () => player.step(-1)),
+      this.playButton,
+      signButton("next", "Frame forward", "→", () => player.step(1)),
+      this.time,
+      this.rate,
+    );
   }
 
   showTime() {
@@ -133,28 +117,68 @@ export class EpisodeView {
     this.draft = draftOf(episode.index, head, this.data);
     this.stages = new StagePalette({ ...app.dataset.heads[head], ...this.data }, app.dataset, this.draft);
     this.timeline = new Timeline(player);
-    this.editor = app.dataset.editable ? new Editor({ draft: this.draft, player, stages: this.stages, saved: (answer) => this.saved(answer) }) : null;
+    this.editor = app.dataset.editable
+      ? new Editor({ draft: this.draft, player, stages: this.stages, saved: (answer) => this.saved(answer) })
+      : null;
     this.fillTimeline();
     this.fillSide();
     const why = !app.dataset.editable && app.dataset.why_not_editable;
-    replace(this.lower, this.editor?.trouble, h("div", { class: "bar" }, this.transport, this.headPicker(), this.zooms(),
-      this.editor ? this.editor.tools : why && h("p", { class: "soft why" }, why)), this.timeline.element);
+    replace(
+      this.lower,
+      this.editor?.trouble,
+      h(
+        "div",
+        { class: "bar" },
+        this.transport,
+        this.headPicker(),
+        this.zooms(),
+        this.editor ? this.editor.tools : why && h("p", { class: "soft why" }, why),
+      ),
+      this.timeline.element,
+    );
     this.timeline.layout();
   }
 
   headPicker() {
     if (this.heads.length < 2) return null;
-    return h("div", { class: "choices heads", role: "group", "aria-label": "Head" }, this.heads.map((head) => h("button", {
-      type: "button", "aria-pressed": String(head === this.head), onclick: () => this.showHead(head),
-    }, title(head))));
+    return h(
+      "div",
+      { class: "choices heads", role: "group", "aria-label": "Head" },
+      this.heads.map((head) =>
+        h(
+          "button",
+          {
+            type: "button",
+            "aria-pressed": String(head === this.head),
+            onclick: () => this.showHead(head),
+          },
+          title(head),
+        ),
+      ),
+    );
+  }
+
+  get otherHead() {
+    return this.heads[(this.heads.indexOf(this.head) + 1) % this.heads.length];
   }
 
   zooms() {
     const { timeline } = this;
-    return h("div", { class: "group zooms", role: "group", "aria-label": "Zoom" },
-      h("button", { type: "button", class: "sign", "aria-label": "Zoom out", title: "Zoom out  (−)", onclick: () => timeline.zoom(2) }, "−"),
+    return h(
+      "div",
+      { class: "group zooms", role: "group", "aria-label": "Zoom" },
+      h(
+        "button",
+        { type: "button", class: "sign", "aria-label": "Zoom out", title: "Zoom out  (−)", onclick: () => timeline.zoom(2) },
+        "−",
+      ),
       h("button", { type: "button", class: "sign fit", title: "Show all  (0)", onclick: () => timeline.zoom(0) }, "Fit"),
-      h("button", { type: "button", class: "sign", "aria-label": "Zoom in", title: "Zoom in  (+)", onclick: () => timeline.zoom(0.5) }, "+"));
+      h(
+        "button",
+        { type: "button", class: "sign", "aria-label": "Zoom in", title: "Zoom in  (+)", onclick: () => timeline.zoom(0.5) },
+        "+",
+      ),
+    );
   }
 
   fillTimeline() {
@@ -171,7 +195,14 @@ export class EpisodeView {
       player.addEventListener("frame", this.onframe);
       timeline.layers.push(this.onframe);
     }
-    this.band = new Band({ draft: this.draft, player, timeline, palette: this.stages.of, editable: this.editor !== null, onmenu: (cell) => this.editor?.rename(cell) });
+    this.band = new Band({
+      draft: this.draft,
+      player,
+      timeline,
+      palette: this.stages.of,
+      editable: this.editor !== null,
+      onmenu: (cell) => this.editor?.rename(cell),
+    });
     if (this.editor) this.editor.band = this.band;
     timeline.row("Annotation", this.band.track, this.band.layout, "annotated");
     for (const name of this.models) if (data.probabilities?.[name]) this.stageRow(name, data.probabilities[name]);
@@ -204,18 +235,40 @@ export class EpisodeView {
   fillSide() {
     const { data, player, episode } = this;
     const rows = this.lines.map((line) => ({
-      name: line.name, className: line.className, kind: "curve", values: line.values,
+      name: line.name,
+      className: line.className,
+      kind: "curve",
+      values: line.values,
       stages: line.name === "truth" ? data.true_stage : data.probabilities?.[line.name],
     }));
     rows.push({ name: "annotation", className: "band", stages: this.annotated() });
     if (episode.weight) rows.push({ name: "weight", className: "area", values: episode.weight });
-    this.readout = new Readout({ player, rows, palette: this.stages.of, onhide: (row, off) => this.curves.hide(this.lines.findIndex((line) => line.name === row.name), off) });
+    this.readout = new Readout({
+      player,
+      rows,
+      palette: this.stages.of,
+      onhide: (row, off) =>
+        this.curves.hide(
+          this.lines.findIndex((line) => line.name === row.name),
+          off,
+        ),
+    });
     this.onchange = () => this.readout.change("annotation", this.annotated());
     this.draft.addEventListener("change", this.onchange);
     this.events = new EventList({
-      player, models: this.models, model: this.model, eventsOf: (model) => this.eventsOf(model), onmodel: (model) => this.chooseModel(model),
+      player,
+      models: this.models,
+      model: this.model,
+      eventsOf: (model) => this.eventsOf(model),
+      onmodel: (model) => this.chooseModel(model),
     });
-    replace(this.side, this.readout.element, this.marks.element, this.models.length > 0 && this.events.element, factsCard(episode, ["kind", "success"]));
+    replace(
+      this.side,
+      this.readout.element,
+      this.marks.element,
+      this.models.length > 0 && this.events.element,
+      factsCard(episode, ["kind", "success"]),
+    );
   }
 
   chooseModel(model) {
@@ -260,7 +313,10 @@ export class EpisodeView {
   }
 
   borderJump(direction) {
-    const at = this.draft.segments.flatMap((one) => [one.start, one.stop]).filter((frame) => frame < this.episode.length).sort((a, b) => a - b);
+    const at = this.draft.segments
+      .flatMap((one) => [one.start, one.stop])
+      .filter((frame) => frame < this.episode.length)
+      .sort((a, b) => a - b);
     const found = direction > 0 ? at.find((frame) => frame > this.player.frame) : at.filter((frame) => frame < this.player.frame).at(-1);
     if (found !== undefined) this.player.seek(found);
   }
@@ -271,36 +327,59 @@ export class EpisodeView {
   }
 
   keys() {
+    return [...this.timeKeys(), ...(this.editor ? this.editKeys() : []), ...this.reviewKeys()];
+  }
+
+  timeKeys() {
     const { player } = this;
     const second = Math.round(player.fps);
-    const go = (keys, label, run) => ({ keys, label, run, group: "Time" });
-    const edit = (keys, label, run) => ({ keys, label, run, group: "Annotation" });
-    const other = (keys, label, run, always) => ({ keys, label, run, always, group: "Review" });
-    return [
-      go([" "], "Play or pause", () => player.toggle()),
-      go(["ArrowLeft", ","], "Frame back", () => player.step(-1)), go(["ArrowRight", "."], "Frame forward", () => player.step(1)),
-      go(["Shift+ArrowLeft"], "Second back", () => player.step(-second)), go(["Shift+ArrowRight"], "Second forward", () => player.step(second)),
-      go(["Home"], "First frame", () => player.seek(0)), go(["End"], "Last frame", () => player.seek(player.length - 1)),
-      go(["e"], "Next event", () => this.events.jump(1)), go(["Shift+e"], "Event before", () => this.events.jump(-1)),
-      go(["b"], "Next border", () => this.borderJump(1)), go(["Shift+b"], "Border before", () => this.borderJump(-1)),
-      go(["<"], "Slower", () => this.faster(-1)), go([">"], "Faster", () => this.faster(1)),
-      go(["+", "="], "Zoom in (Ctrl wheel)", () => this.timeline.zoom(0.5)), go(["-"], "Zoom out", () => this.timeline.zoom(2)),
-      go(["0"], "Show all", () => this.timeline.zoom(0)),
-      ...(this.editor ? [
-        edit(["s"], "Split at the playhead", () => this.editor.split()), edit(["r"], "Rename the stage", () => this.editor.rename()),
-        edit(["a"], "Add a stage in a gap", () => this.editor.add()), edit(["Delete", "Backspace"], "Remove, the neighbour grows", () => this.editor.remove()),
-        edit(["Shift+Delete"], "Remove, leave a gap", () => this.editor.remove(true)),
-        edit(["Mod+z"], "Undo", () => this.draft.undo()), edit(["Mod+Shift+z", "Mod+y"], "Redo", () => this.draft.redo()),
-        { ...edit(["Mod+s"], "Save", () => this.editor.store()), always: true },
-      ] : []),
-      ...(this.heads.length > 1 ? [edit(["h"], "Other head", () => this.showHead(this.heads[(this.heads.indexOf(this.head) + 1) % this.heads.length]))] : []),
-      ...(this.app.canMark ? [
-        other(["k"], "Keep", () => this.marks.press("keep")), other(["d"], "Drop", () => this.marks.press("drop")),
-        other(["u"], "Unsure", () => this.marks.press("unsure")), other(["c"], "Write a note", () => this.marks.note.focus()),
-      ] : []),
-      other(["n", "]"], "Next episode", () => this.go(1)), other(["p", "["], "Previous episode", () => this.go(-1)),
-      other(["Escape"], "All episodes", () => { location.hash = this.app.listAddress(); }),
+    return group("Time", [
+      [[" "], "Play or pause", () => player.toggle()],
+      [["ArrowLeft", ","], "Frame back", () => player.step(-1)],
+      [["ArrowRight", "."], "Frame forward", () => player.step(1)],
+      [["Shift+ArrowLeft"], "Second back", () => player.step(-second)],
+      [["Shift+ArrowRight"], "Second forward", () => player.step(second)],
+      [["Home"], "First frame", () => player.seek(0)],
+      [["End"], "Last frame", () => player.seek(player.length - 1)],
+      [["e"], "Next event", () => this.events.jump(1)],
+      [["Shift+e"], "Event before", () => this.events.jump(-1)],
+      [["b"], "Next border", () => this.borderJump(1)],
+      [["Shift+b"], "Border before", () => this.borderJump(-1)],
+      [["<"], "Slower", () => this.faster(-1)],
+      [[">"], "Faster", () => this.faster(1)],
+      [["+", "="], "Zoom in (Ctrl wheel)", () => this.timeline.zoom(0.5)],
+      [["-"], "Zoom out", () => this.timeline.zoom(2)],
+      [["0"], "Show all", () => this.timeline.zoom(0)],
+    ]);
+  }
+
+  editKeys() {
+    return group("Annotation", [
+      [["s"], "Split at the playhead", () => this.editor.split()],
+      [["r"], "Rename the stage", () => this.editor.rename()],
+      [["a"], "Add a stage in a gap", () => this.editor.add()],
+      [["Delete", "Backspace"], "Remove, the neighbour grows", () => this.editor.remove()],
+      [["Shift+Delete"], "Remove, leave a gap", () => this.editor.remove(true)],
+      [["Mod+z"], "Undo", () => this.draft.undo()],
+      [["Mod+Shift+z", "Mod+y"], "Redo", () => this.draft.redo()],
+      [["Mod+s"], "Save", () => this.editor.store(), true],
+    ]);
+  }
+
+  reviewKeys() {
+    const marking = [
+      [["k"], "Keep", () => this.marks.press("keep")],
+      [["d"], "Drop", () => this.marks.press("drop")],
+      [["u"], "Unsure", () => this.marks.press("unsure")],
+      [["c"], "Write a note", () => this.marks.note.focus()],
     ];
+    return group("Review", [
+      ...(this.app.canMark ? marking : []),
+      ...(this.heads.length > 1 ? [[["h"], "Other head", () => this.showHead(this.otherHead)]] : []),
+      [["n", "]"], "Next episode", () => this.go(1)],
+      [["p", "["], "Previous episode", () => this.go(-1)],
+      [["Escape"], "All episodes", () => (location.hash = this.app.listAddress())],
+    ]);
   }
 
   closeHead() {
@@ -318,10 +397,4 @@ export class EpisodeView {
     this.player.close();
     this.videos.close();
   }
-}
-
-/** Success or failure, in words and colour; nothing where nobody knows. */
-export function outcome(success) {
-  if (success === null || success === undefined) return null;
-  return h("span", { class: `badge ${success ? "success" : "failure"}` }, success ? "Success" : "Failure");
 }

@@ -6,11 +6,26 @@ import { h, icon } from "milepost/dom";
 
 /** @type {Binding[]} */
 let bindings = [];
-const SHOWN = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space", Delete: "Del", Escape: "Esc", "Mod+s": "Ctrl S", "Mod+z": "Ctrl Z" };
+const SHOWN = {
+  ArrowLeft: "←",
+  ArrowRight: "→",
+  ArrowUp: "↑",
+  ArrowDown: "↓",
+  " ": "Space",
+  Delete: "Del",
+  Escape: "Esc",
+  "Mod+s": "Ctrl S",
+  "Mod+z": "Ctrl Z",
+};
 
 /** The keys of the view that is open now, in place of those before. @param {Binding[]} list */
 export function useKeys(list) {
   bindings = list;
+}
+
+/** Bindings of one group from [keys, label, run, always] each. @returns {Binding[]} */
+export function group(name, list) {
+  return list.map(([keys, label, run, always = false]) => ({ keys, label, run, always, group: name }));
 }
 
 function nameOf(event) {
@@ -21,7 +36,8 @@ function nameOf(event) {
 }
 
 const typing = (target) => target instanceof Element && target.closest("input:not([type=checkbox]), textarea, select") !== null;
-const pressing = (target, key) => (key === " " || key === "Enter") && target instanceof Element && target.closest("button, a, summary, [role=button]") !== null;
+const pressing = (target, key) =>
+  (key === " " || key === "Enter") && target instanceof Element && target.closest("button, a, summary, [role=button]") !== null;
 
 document.addEventListener("keydown", (event) => {
   if (event.altKey || event.isComposing) return;
@@ -39,19 +55,57 @@ document.addEventListener("keydown", (event) => {
 
 function words(key) {
   if (SHOWN[key]) return SHOWN[key];
-  return key.replace("Mod+", "Ctrl ").replace("Shift+", "Shift ").split(" ").map((part) => SHOWN[part] || (part.length === 1 ? part.toUpperCase() : part)).join(" ");
+  return key
+    .replace("Mod+", "Ctrl ")
+    .replace("Shift+", "Shift ")
+    .split(" ")
+    .map((part) => SHOWN[part] || (part.length === 1 ? part.toUpperCase() : part))
+    .join(" ");
 }
 
 /** The list of keys, by group. */
 export function showKeys() {
   document.querySelector("dialog.keys")?.remove();
   const groups = [...new Set(bindings.map((one) => one.group))];
-  const dialog = h("dialog", { class: "keys", "aria-label": "Keys", tabindex: "-1" },
-    h("header", {}, h("h2", {}, "Keys"), h("button", { type: "button", class: "sign", "aria-label": "Close", onclick: () => dialog.close() }, icon("remove"))),
-    h("div", { class: "groups" }, groups.map((group) => h("section", {}, h("h3", {}, group), h("dl", {}, bindings.filter((one) => one.group === group).map(
-      (one) => [h("dt", {}, one.keys.slice(0, 2).map((key) => h("kbd", {}, words(key)))), h("dd", {}, one.label)]))))));
+  const dialog = h(
+    "dialog",
+    { class: "keys", "aria-label": "Keys", tabindex: "-1" },
+    h(
+      "header",
+      {},
+      h("h2", {}, "Keys"),
+      h("button", { type: "button", class: "sign", "aria-label": "Close", onclick: () => dialog.close() }, icon("remove")),
+    ),
+    h(
+      "div",
+      { class: "groups" },
+      groups.map((group) =>
+        h(
+          "section",
+          {},
+          h("h3", {}, group),
+          h(
+            "dl",
+            {},
+            bindings
+              .filter((one) => one.group === group)
+              .map((one) => [
+                h(
+                  "dt",
+                  {},
+                  one.keys.slice(0, 2).map((key) => h("kbd", {}, words(key))),
+                ),
+                h("dd", {}, one.label),
+              ]),
+          ),
+        ),
+      ),
+    ),
+  );
   dialog.addEventListener("close", () => dialog.remove());
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
   document.body.append(dialog);
   dialog.showModal();
   dialog.focus();

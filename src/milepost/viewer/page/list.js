@@ -1,40 +1,17 @@
 // The list of episodes: columns that can be sorted, filters, marks by key, and the export of the marks. Rows exist only in view.
 
-import { h, icon, notice, replace, signButton, svg } from "milepost/dom";
-import { outcome } from "milepost/episode";
+import { columnsOf } from "milepost/columns";
+import { h, icon, notice, replace, signButton } from "milepost/dom";
 import { Filters } from "milepost/filters";
-import { clock, count, number, plural, title } from "milepost/format";
-import { showKeys } from "milepost/keys";
-import { chosen, eventCount, filtered, otherKinds, readState, sparkValues, tableOf, writeState } from "milepost/listing";
+import { count, plural } from "milepost/format";
+import { group, showKeys } from "milepost/keys";
+import { chosen, filtered, readState, tableOf, writeState } from "milepost/listing";
 import { fillMarkCell, pressed, setMark } from "milepost/marks";
 import { tabs } from "milepost/report";
 import { Rows } from "milepost/rows";
 import { exported, marks, Refused } from "milepost/source";
 
 const ROW_PX = 34;
-const has = (values) => values.some((value) => value !== null && value !== undefined);
-
-/** Columns that have something to show: {name, label, width, cell(place)}; a name is what the address sorts by. */
-function columnsOf(table, dataset, draw) {
-  const events = Object.keys(table.events).length > 0;
-  const countCell = (value) => h("span", { class: value ? "" : "zero" }, value === null ? "–" : value || "0");
-  const other = (k) => otherKinds(table).reduce((sum, kind) => sum + (table.events[kind][k] || 0), 0);
-  return [
-    { name: "index", label: "Episode", width: "82px", words: true, cell: (k) => h("a", { href: `#/episode/${table.index[k]}`, tabindex: "-1" }, String(table.index[k])) },
-    { name: "task", label: "Task", width: "minmax(120px, 2fr)", words: true, cell: (k) => h("span", { title: table.task[k] }, table.task[k]) },
-    has(table.kind) && { name: "kind", label: "Kind", width: "minmax(100px, 0.7fr)", words: true, cell: (k) => table.kind[k] && title(table.kind[k]) },
-    has(table.success) && { name: "success", label: "Outcome", width: "84px", words: true, cell: (k) => outcome(table.success[k]) },
-    { name: "length", label: "Length", width: "74px", cell: (k) => h("span", { title: plural(table.length[k], "frame") }, clock(table.length[k] / dataset.fps)) },
-    table.spark.length > 0 && { name: "highest", label: "Curve", width: "136px", words: true, cell: (k) => draw(k) },
-    table.final.length > 0 && { name: "final", label: "Final", width: "66px", cell: (k) => number(table.final[k]) },
-    events && { name: "stall", label: "Stalls", width: "62px", cell: (k) => countCell(eventCount(table, k, "stall")) },
-    events && { name: "regression", label: "Falls", hint: "Regressions", width: "58px", cell: (k) => countCell(eventCount(table, k, "regression")) },
-    events && { name: "other", label: "Other", hint: "Retries, jumps, never finished, idle tails", width: "62px", cell: (k) => countCell(other(k)) },
-    has(table.weight) && { name: "weight", label: "Weight", hint: "Mean RA-BC weight of the episode", width: "70px", cell: (k) => number(table.weight[k]) },
-    has(table.disagreement) && { name: "disagreement", label: "Differ", hint: "Mean absolute difference of two curves", width: "68px", cell: (k) => number(table.disagreement[k]) },
-    { name: "mark", label: "Mark", width: "96px", words: true, mark: true },
-  ].filter(Boolean);
-}
 
 export class ListView {
   /** @param {import("milepost/main").App} app */
@@ -44,11 +21,18 @@ export class ListView {
     this.table = tableOf(app.columns, app.dataset, this.state);
     this.rows = new Rows(ROW_PX, (place) => this.row(place));
     this.head = h("div", { class: "head", role: "row" });
-    this.rows.onwidth = (scrollbar) => { this.head.style.marginRight = `${scrollbar}px`; };
+    this.rows.onwidth = (scrollbar) => {
+      this.head.style.marginRight = `${scrollbar}px`;
+    };
     this.said = h("span", { class: "shown", role: "status" });
     this.filters = new Filters({ dataset: app.dataset, table: this.table, state: this.state, onchange: (state) => this.change(state) });
     this.filters.element.append(this.said);
-    this.grid = h("div", { class: "grid", role: "table", "aria-label": "Episodes" }, h("div", { role: "rowgroup" }, this.head), this.rows.element);
+    this.grid = h(
+      "div",
+      { class: "grid", role: "table", "aria-label": "Episodes" },
+      h("div", { role: "rowgroup" }, this.head),
+      this.rows.element,
+    );
     this.element = h("main", { class: "list" }, this.top(), app.banner(), this.filters.element, this.grid);
     this.build();
   }
@@ -56,17 +40,25 @@ export class ListView {
   top() {
     const { dataset, columns } = this.app;
     const models = dataset.models.map((model) => model.name).join(", ");
-    return h("header", { class: "top" },
-      h("h1", {}, dataset.name), tabs("Episodes"),
+    return h(
+      "header",
+      { class: "top" },
+      h("h1", {}, dataset.name),
+      tabs("Episodes"),
       h("p", { class: "soft" }, `${plural(columns.index.length, "episode")} · ${plural(dataset.frames, "frame")} · ${dataset.fps} fps`),
-      models && h("p", { class: "soft models", title: models }, models), this.app.chip(),
-      h("nav", {}, !exported && this.exportMenu()), signButton("keys", "Keys", "?", showKeys));
+      models && h("p", { class: "soft models", title: models }, models),
+      this.app.chip(),
+      h("nav", {}, !exported && this.exportMenu()),
+      signButton("keys", "Keys", "?", showKeys),
+    );
   }
 
   exportMenu() {
     const menu = h("div", { class: "menu", popover: "auto", id: "export" });
     const button = h("button", { type: "button", class: "pick", popovertarget: "export" }, icon("download"), "Export marks");
-    menu.addEventListener("beforetoggle", (event) => { if (event.newState === "open") this.fillExport(menu, button); });
+    menu.addEventListener("beforetoggle", (event) => {
+      if (event.newState === "open") this.fillExport(menu, button);
+    });
     return [button, menu];
   }
 
@@ -77,10 +69,19 @@ export class ListView {
     menu.style.top = `${button.getBoundingClientRect().bottom + 6}px`;
     const command = h("pre", { class: "soft" }, "…");
     const copy = h("button", { type: "button", disabled: true, onclick: () => this.copy(command.textContent) }, "Copy the command");
-    replace(menu,
+    replace(
+      menu,
       h("p", {}, `${many("keep")} keep · ${many("drop")} drop · ${many("unsure")} unsure`),
-      h("p", { class: "choices" }, h("a", { class: "button", href: "/api/marks.json", download: "marks.json" }, "JSON"), h("a", { class: "button", href: "/api/marks.csv", download: "marks.csv" }, "CSV")),
-      h("p", { class: "soft" }, "To delete the dropped episodes with LeRobot:"), command, copy);
+      h(
+        "p",
+        { class: "choices" },
+        h("a", { class: "button", href: "/api/marks.json", download: "marks.json" }, "JSON"),
+        h("a", { class: "button", href: "/api/marks.csv", download: "marks.csv" }, "CSV"),
+      ),
+      h("p", { class: "soft" }, "To delete the dropped episodes with LeRobot:"),
+      command,
+      copy,
+    );
     try {
       const answer = await marks();
       command.textContent = answer.lerobot_delete_command || "No episode is marked to drop.";
@@ -118,9 +119,12 @@ export class ListView {
 
   build() {
     const { dataset } = this.app;
-    this.columns = columnsOf(this.table, dataset, (k) => this.spark(k));
+    this.columns = columnsOf(this.table, dataset);
     this.grid.style.setProperty("--columns", this.columns.map((column) => column.width).join(" "));
-    replace(this.head, this.columns.map((column) => this.headCell(column)));
+    replace(
+      this.head,
+      this.columns.map((column) => this.headCell(column)),
+    );
     const places = chosen(this.table, this.state);
     this.app.setOrder(places);
     this.grid.setAttribute("aria-rowcount", String(places.length + 1));
@@ -134,40 +138,36 @@ export class ListView {
     const { sort } = this.state;
     const now = sort.replace(/^-/, "") === name ? (sort.startsWith("-") ? "descending" : "ascending") : "none";
     const next = now === "ascending" ? `-${name}` : name;
-    return h("div", { role: "columnheader", "aria-sort": now, class: words ? "words" : "" },
-      h("button", { type: "button", title: hint || label, onclick: () => this.change({ ...this.state, sort: next }) }, label, h("i", { "aria-hidden": "true" })));
+    return h(
+      "div",
+      { role: "columnheader", "aria-sort": now, class: words ? "words" : "" },
+      h(
+        "button",
+        { type: "button", title: hint || label, onclick: () => this.change({ ...this.state, sort: next }) },
+        label,
+        h("i", { "aria-hidden": "true" }),
+      ),
+    );
   }
 
   row(place) {
     const index = this.table.index[place];
-    const row = h("div", { role: "row", class: "row", onclick: (event) => { if (!event.target.closest("a, button")) this.open(place); } });
-    row.append(...this.columns.map((column) => {
-      const cell = h("div", { role: "cell", class: column.words ? "words" : "" }, column.mark ? null : column.cell(place));
-      if (column.mark) fillMarkCell(row, cell, this.table.mark[place], (mark) => this.mark(place, mark));
-      return cell;
-    }));
+    const row = h("div", {
+      role: "row",
+      class: "row",
+      onclick: (event) => {
+        if (!event.target.closest("a, button")) this.open(place);
+      },
+    });
+    row.append(
+      ...this.columns.map((column) => {
+        const cell = h("div", { role: "cell", class: column.words ? "words" : "" }, column.mark ? null : column.cell(place));
+        if (column.mark) fillMarkCell(row, cell, this.table.mark[place], (mark) => this.mark(place, mark));
+        return cell;
+      }),
+    );
     row.dataset.episode = index;
     return row;
-  }
-
-  spark(place) {
-    const values = sparkValues(this.table.spark[place]);
-    const step = 120 / Math.max(1, values.length - 1);
-    let [line, area, begun] = ["", "", null];
-    values.forEach((value, k) => {
-      if (value === null) {
-        if (begun !== null) area += `L${(k - 1) * step} 20Z`;
-        begun = null;
-        return;
-      }
-      const point = `${(k * step).toFixed(1)} ${(19 - 18 * value).toFixed(1)}`;
-      line += begun === null ? `M${point}` : `L${point}`;
-      area += begun === null ? `M${(k * step).toFixed(1)} 20L${point}` : `L${point}`;
-      begun = k;
-    });
-    if (begun !== null) area += "L120 20Z";
-    return svg("svg", { class: "spark", viewBox: "0 0 120 20", width: 120, height: 20, "aria-hidden": "true" },
-      svg("path", { class: "fill", d: area }), svg("path", { class: "line", d: line }));
   }
 
   open(place) {
@@ -190,18 +190,25 @@ export class ListView {
 
   keys() {
     const { rows } = this;
-    const move = (keys, label, by) => ({ keys, label, group: "List", run: () => rows.select(rows.selected + by()) });
-    const marking = (key, mark, label) => ({
-      keys: [key], label, group: "Review", run: () => { if (rows.selected >= 0) this.mark(rows.places[rows.selected], mark); },
-    });
-    return [
-      move(["ArrowDown", "j"], "Next row", () => 1), move(["ArrowUp"], "Row before", () => -1),
-      move(["PageDown"], "Page down", () => rows.page), move(["PageUp"], "Page up", () => -rows.page),
-      move(["Home"], "First row", () => -Infinity), move(["End"], "Last row", () => Infinity),
-      { keys: ["Enter"], label: "Open the episode", group: "List", run: () => { if (rows.selected >= 0) this.open(rows.places[rows.selected]); } },
-      { keys: ["/"], label: "Search", group: "List", run: () => this.filters.search.focus() },
-      ...(this.app.canMark ? [marking("k", "keep", "Keep"), marking("d", "drop", "Drop"), marking("u", "unsure", "Unsure")] : []),
-    ];
+    const marking = (mark) => {
+      if (rows.selected >= 0) this.mark(rows.places[rows.selected], mark);
+    };
+    const list = group("List", [
+      [["ArrowDown", "j"], "Next row", () => rows.move(1)],
+      [["ArrowUp"], "Row before", () => rows.move(-1)],
+      [["PageDown"], "Page down", () => rows.move(rows.page)],
+      [["PageUp"], "Page up", () => rows.move(-rows.page)],
+      [["Home"], "First row", () => rows.move(-Infinity)],
+      [["End"], "Last row", () => rows.move(Infinity)],
+      [["Enter"], "Open the episode", () => rows.selected >= 0 && this.open(rows.places[rows.selected])],
+      [["/"], "Search", () => this.filters.search.focus()],
+    ]);
+    const review = group("Review", [
+      [["k"], "Keep", () => marking("keep")],
+      [["d"], "Drop", () => marking("drop")],
+      [["u"], "Unsure", () => marking("unsure")],
+    ]);
+    return this.app.canMark ? [...list, ...review] : list;
   }
 
   close() {

@@ -17,7 +17,9 @@ export function readState(query) {
 
 /** The address of a state; what is not chosen is not in it. */
 export function writeState(state) {
-  const kept = Object.entries(state).filter(([key, value]) => value !== "" && value !== undefined && !(key === "sort" && value === "index"));
+  const kept = Object.entries(state).filter(
+    ([key, value]) => value !== "" && value !== undefined && !(key === "sort" && value === "index"),
+  );
   return new URLSearchParams(kept).toString();
 }
 
@@ -31,17 +33,29 @@ export function tableOf(columns, dataset, state) {
   const head = pick(heads, state.head);
   const curve = model && head ? columns.models[model][head] : null;
   return {
-    size: columns.index.length, model, head, heads,
-    index: columns.index, length: columns.length, success: columns.success,
-    kind: columns.kind || [], task: columns.task.map((number) => dataset.tasks[number] ?? ""),
-    final: curve?.final || [], highest: curve?.highest || [], spark: curve?.spark || [], events: curve?.events || {},
-    weight: columns.weight_kept || [], disagreement: columns.disagreement || [],
-    annotated: annotatedOf(columns, head), mark: columns.mark, note: columns.note || {},
+    size: columns.index.length,
+    model,
+    head,
+    heads,
+    index: columns.index,
+    length: columns.length,
+    success: columns.success,
+    kind: columns.kind || [],
+    task: columns.task.map((number) => dataset.tasks[number] ?? ""),
+    final: curve?.final || [],
+    highest: curve?.highest || [],
+    spark: curve?.spark || [],
+    events: curve?.events || {},
+    weight: columns.weight_kept || [],
+    disagreement: columns.disagreement || [],
+    annotated: annotatedOf(columns, head),
+    mark: columns.mark,
+    note: columns.note || {},
   };
 }
 
 function pick(names, wanted) {
-  return names.includes(wanted) ? wanted : names[0] ?? null;
+  return names.includes(wanted) ? wanted : (names[0] ?? null);
 }
 
 function annotatedOf(columns, head) {
@@ -117,12 +131,4 @@ function compare(a, b, down) {
   if (!known(a) || !known(b)) return Number(!known(a)) - Number(!known(b));
   const order = typeof a === "string" ? a.localeCompare(b) : a - b;
   return down ? -order : order;
-}
-
-/** Base64 of bytes (255 unknown, 0..254 progress) -> numbers in [0, 1] or null. */
-export function sparkValues(text) {
-  return Array.from(atob(text || ""), (letter) => {
-    const byte = letter.charCodeAt(0);
-    return byte === 255 ? null : byte / 254;
-  });
 }

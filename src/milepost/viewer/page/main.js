@@ -17,8 +17,12 @@ export class App {
     this.columns.note ||= {};
     this.canMark = !exported;
     window.addEventListener("hashchange", () => this.route());
-    window.addEventListener("beforeunload", (event) => { if (unsaved().length) event.preventDefault(); });
-    document.addEventListener("click", (event) => { if (event.detail) event.target.closest?.("button")?.blur(); });
+    window.addEventListener("beforeunload", (event) => {
+      if (unsaved().length) event.preventDefault();
+    });
+    document.addEventListener("click", (event) => {
+      if (event.detail) event.target.closest?.("button")?.blur();
+    });
   }
 
   /** Read the columns again: an annotation was saved. */
@@ -68,8 +72,31 @@ export class App {
   banner() {
     const problems = this.dataset.problems || [];
     if (!problems.length || this.dismissed) return null;
-    const box = h("div", { class: "banner", role: "alert" }, icon("warning"), h("ul", {}, problems.map((text) => h("li", {}, text))));
-    box.append(h("button", { type: "button", class: "sign", "aria-label": "Dismiss", onclick: () => { this.dismissed = true; box.remove(); } }, icon("remove")));
+    const box = h(
+      "div",
+      { class: "banner", role: "alert" },
+      icon("warning"),
+      h(
+        "ul",
+        {},
+        problems.map((text) => h("li", {}, text)),
+      ),
+    );
+    box.append(
+      h(
+        "button",
+        {
+          type: "button",
+          class: "sign",
+          "aria-label": "Dismiss",
+          onclick: () => {
+            this.dismissed = true;
+            box.remove();
+          },
+        },
+        icon("remove"),
+      ),
+    );
     return box;
   }
 
@@ -129,7 +156,6 @@ export class App {
     document.title = view.title;
     useKeys(view.keys());
     replace(document.getElementById("app"), view.element);
-    view.shown?.();
   }
 }
 

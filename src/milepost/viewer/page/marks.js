@@ -3,10 +3,20 @@
 import { h, notice, replace } from "milepost/dom";
 import { exported, Refused, saveMark } from "milepost/source";
 
-export const MARKS = [["keep", "Keep", "K"], ["drop", "Drop", "D"], ["unsure", "Unsure", "U"]];
+export const MARKS = [
+  ["keep", "Keep", "K"],
+  ["drop", "Drop", "D"],
+  ["unsure", "Unsure", "U"],
+];
 
 /** A mark as a word with a colour; nothing for none. */
 export const markBadge = (mark) => (mark ? h("span", { class: `mark ${mark}` }, MARKS.find(([name]) => name === mark)?.[1] || mark) : null);
+
+/** Success or failure, in words and colour; nothing where nobody knows. */
+export function outcome(success) {
+  if (success === null || success === undefined) return null;
+  return h("span", { class: `badge ${success ? "success" : "failure"}` }, success ? "Success" : "Failure");
+}
 
 /** Mark an episode of the list (the same mark again takes it off) and tell the server. Answers whether it is kept. */
 export async function setMark(listing, place, { mark, note }) {
@@ -38,15 +48,33 @@ export const pressed = (now, mark) => (now === mark ? null : mark);
 export class MarkCard {
   constructor(listing, place) {
     Object.assign(this, { listing, place });
-    this.buttons = MARKS.map(([mark, label, key]) => h("button", {
-      type: "button", class: `choice ${mark}`, title: `${label}  (${key})`, onclick: () => this.press(mark),
-    }, label));
+    this.buttons = MARKS.map(([mark, label, key]) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: `choice ${mark}`,
+          title: `${label}  (${key})`,
+          onclick: () => this.press(mark),
+        },
+        label,
+      ),
+    );
     this.note = h("textarea", {
-      rows: "1", placeholder: "Note", "aria-label": "Note", maxlength: "2000", readonly: exported,
-      onchange: () => this.keep(this.now), onkeydown: (event) => this.noteKey(event),
+      rows: "1",
+      placeholder: "Note",
+      "aria-label": "Note",
+      maxlength: "2000",
+      readonly: exported,
+      onchange: () => this.keep(this.now),
+      onkeydown: (event) => this.noteKey(event),
     });
-    this.element = h("section", { class: "card review", "aria-label": "Review" },
-      h("div", { class: "choices", role: "group", "aria-label": "Mark" }, this.buttons), this.note);
+    this.element = h(
+      "section",
+      { class: "card review", "aria-label": "Review" },
+      h("div", { class: "choices", role: "group", "aria-label": "Mark" }, this.buttons),
+      this.note,
+    );
     if (exported) this.readOnly();
     this.update();
   }
@@ -56,7 +84,9 @@ export class MarkCard {
   }
 
   readOnly() {
-    this.buttons.forEach((button) => { button.disabled = true; });
+    this.buttons.forEach((button) => {
+      button.disabled = true;
+    });
     this.element.hidden = !this.now && !this.listing.note[this.listing.index[this.place]];
   }
 
@@ -87,10 +117,28 @@ export class MarkCard {
 
 /** The same three as small buttons. */
 function quickMarks(now, onpress) {
-  return h("span", { class: "quick" }, MARKS.map(([mark, label, key]) => h("button", {
-    type: "button", class: `choice ${mark}`, tabindex: "-1", title: `${label}  (${key})`, "aria-label": label, "aria-pressed": String(now === mark),
-    onclick: (event) => { event.stopPropagation(); onpress(mark); },
-  }, key)));
+  return h(
+    "span",
+    { class: "quick" },
+    MARKS.map(([mark, label, key]) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: `choice ${mark}`,
+          tabindex: "-1",
+          title: `${label}  (${key})`,
+          "aria-label": label,
+          "aria-pressed": String(now === mark),
+          onclick: (event) => {
+            event.stopPropagation();
+            onpress(mark);
+          },
+        },
+        key,
+      ),
+    ),
+  );
 }
 
 /** Put a badge into a cell of a row; the buttons come with the pointer, since most rows never need them. */

@@ -10,14 +10,24 @@ export class Readout {
   constructor({ player, rows, palette, onhide }) {
     Object.assign(this, { player, rows, palette, onhide, off: new Set() });
     this.frame = h("input", {
-      type: "number", min: "0", max: String(player.length - 1), "aria-label": "Frame",
+      type: "number",
+      min: "0",
+      max: String(player.length - 1),
+      "aria-label": "Frame",
       onchange: (event) => player.seek(Number(event.target.value) || 0),
     });
     this.time = h("span", { class: "time" });
     this.lines = rows.map((row, k) => this.line(row, k));
-    this.element = h("section", { class: "card readout", "aria-label": "At this frame" },
+    this.element = h(
+      "section",
+      { class: "card readout", "aria-label": "At this frame" },
       h("header", {}, h("h2", {}, "Frame"), this.frame, h("span", { class: "soft" }, `of ${player.length}`), this.time),
-      h("div", { class: "values" }, this.lines.map((line) => line.element)));
+      h(
+        "div",
+        { class: "values" },
+        this.lines.map((line) => line.element),
+      ),
+    );
     this.onframe = () => this.update();
     player.addEventListener("frame", this.onframe);
     this.update();
@@ -27,9 +37,15 @@ export class Readout {
     const value = h("span", { class: "value" });
     const stage = h("span", { class: "stage" });
     const sample = h("i", { class: `sample ${row.className}` });
-    const name = row.kind === "curve"
-      ? h("button", { type: "button", class: "name", "aria-pressed": "true", title: "Show or hide this curve", onclick: () => this.hide(k) }, sample, h("span", {}, row.name))
-      : h("span", { class: "name" }, sample, h("span", {}, row.name));
+    const name =
+      row.kind === "curve"
+        ? h(
+            "button",
+            { type: "button", class: "name", "aria-pressed": "true", title: "Show or hide this curve", onclick: () => this.hide(k) },
+            sample,
+            h("span", {}, row.name),
+          )
+        : h("span", { class: "name" }, sample, h("span", {}, row.name));
     return { element: h("div", { class: "line" }, name, value, stage), value, stage, name };
   }
 
@@ -75,9 +91,19 @@ export class EventList {
     Object.assign(this, { player, eventsOf });
     this.list = h("ol", {});
     this.count = h("span", { class: "soft" });
-    const picker = models.length > 1 && h("select", { "aria-label": "Events of", onchange: (event) => onmodel(event.target.value) },
-      models.map((name) => h("option", { value: name, selected: name === model }, name)));
-    this.element = h("section", { class: "card happenings", "aria-label": "Events" }, h("header", {}, h("h2", {}, "Events"), this.count, picker), this.list);
+    const picker =
+      models.length > 1 &&
+      h(
+        "select",
+        { "aria-label": "Events of", onchange: (event) => onmodel(event.target.value) },
+        models.map((name) => h("option", { value: name, selected: name === model }, name)),
+      );
+    this.element = h(
+      "section",
+      { class: "card happenings", "aria-label": "Events" },
+      h("header", {}, h("h2", {}, "Events"), this.count, picker),
+      this.list,
+    );
     this.onframe = () => this.mark();
     player.addEventListener("frame", this.onframe);
     this.show(model);
@@ -87,10 +113,20 @@ export class EventList {
     const { player } = this;
     this.events = this.eventsOf(model);
     this.count.textContent = this.events.length ? String(this.events.length) : "none";
-    this.items = this.events.map((event) => h("button", { type: "button", onclick: () => player.seek(event.start) },
-      h("i", { class: `sign ${event.kind}` }), h("span", {}, title(event.kind)), h("span", { class: "soft size" }, eventSize(event)),
-      h("span", { class: "soft when" }, seconds(event.start / player.fps))));
-    replace(this.list, this.items.map((item) => h("li", {}, item)));
+    this.items = this.events.map((event) =>
+      h(
+        "button",
+        { type: "button", onclick: () => player.seek(event.start) },
+        h("i", { class: `sign ${event.kind}` }),
+        h("span", {}, title(event.kind)),
+        h("span", { class: "soft size" }, eventSize(event)),
+        h("span", { class: "soft when" }, seconds(event.start / player.fps)),
+      ),
+    );
+    replace(
+      this.list,
+      this.items.map((item) => h("li", {}, item)),
+    );
     this.mark();
   }
 
@@ -116,6 +152,14 @@ export function factsCard(episode, names) {
   const facts = Object.entries(episode.facts || {}).filter(([key]) => !names.includes(key));
   if (!facts.length) return null;
   const words = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
-  return h("details", { class: "card facts" }, h("summary", {}, "Facts", icon("next")),
-    h("dl", {}, facts.map(([key, value]) => [h("dt", {}, title(key)), h("dd", {}, words(value))])));
+  return h(
+    "details",
+    { class: "card facts" },
+    h("summary", {}, "Facts", icon("next")),
+    h(
+      "dl",
+      {},
+      facts.map(([key, value]) => [h("dt", {}, title(key)), h("dd", {}, words(value))]),
+    ),
+  );
 }

@@ -20,12 +20,25 @@ export class ReportView {
   constructor(app) {
     this.title = app.dataset.name;
     this.article = h("article", { class: "report" }, held.content.cloneNode(true));
-    this.element = h("main", { class: "reading" }, h("header", { class: "top" }, h("h1", {}, app.dataset.name), tabs("Report"),
-      h("nav", {}), signButton("keys", "Keys", "?", showKeys)), this.article);
+    this.element = h(
+      "main",
+      { class: "reading" },
+      h("header", { class: "top" }, h("h1", {}, app.dataset.name), tabs("Report"), h("nav", {}), signButton("keys", "Keys", "?", showKeys)),
+      this.article,
+    );
   }
 
   keys() {
-    return [{ keys: ["Enter"], label: "Episodes", group: "Report", run: () => { location.hash = "#/"; } }];
+    return [
+      {
+        keys: ["Enter"],
+        label: "Episodes",
+        group: "Report",
+        run: () => {
+          location.hash = "#/";
+        },
+      },
+    ];
   }
 
   close() {}

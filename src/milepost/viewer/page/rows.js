@@ -63,6 +63,10 @@ export class Rows {
     this.reveal(center);
   }
 
+  move(by) {
+    this.select(this.selected + by);
+  }
+
   reveal(center) {
     const { scrollTop, clientHeight } = this.element;
     const top = this.selected * this.height;

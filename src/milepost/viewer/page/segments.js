@@ -33,8 +33,8 @@ export function borders(segments) {
 /** How far a border may go: [lowest, highest] frame that leaves every segment a frame. */
 export function reach(segments, border, length) {
   const before = border.left >= 0 ? segments[border.left].start + 1 : border.right > 0 ? segments[border.right - 1].stop : 0;
-  const after = border.right >= 0 ? segments[border.right].stop - 1
-    : border.left + 1 < segments.length ? segments[border.left + 1].start : length;
+  const after =
+    border.right >= 0 ? segments[border.right].stop - 1 : border.left + 1 < segments.length ? segments[border.left + 1].start : length;
   return [before, after];
 }
 
@@ -79,7 +79,8 @@ function merged(segments) {
 export function remove(segments, place, gap = false) {
   const left = copy(segments);
   const [gone] = left.splice(place, 1);
-  const before = left[place - 1], after = left[place];
+  const before = left[place - 1],
+    after = left[place];
   if (!gap && before && before.stop === gone.start) before.stop = gone.stop;
   else if (!gap && after && after.start === gone.stop) after.start = gone.start;
   return merged(left);

@@ -5,8 +5,8 @@
  * @typedef {{name: string, start: number, stop: number}} Segment  frames [start, stop)
  * @typedef {{kind: string, start: number, stop: number, size: number|null}} Happening
  * @typedef {{names: string[], colours: string[], source: string}} Stages
- * @typedef {{name: string, version: string, fps: number, frames: number, cameras: string[], tasks: string[],
- *   heads: Object<string, Stages>, models: {name: string, heads: string[]}[], weights: object|null, truth: boolean, editable: boolean,
+ * @typedef {{name: string, version: string, fps: number, frames: number, cameras: string[], tasks: string[], truth: boolean,
+ *   heads: Object<string, Stages>, models: {name: string, heads: string[]}[], weights: object|null, editable: boolean,
  *   why_not_editable: string, problems: string[], marks_file: string, event_kinds: string[], palette: string[], fingerprint: string}} Dataset
  * @typedef {{curves: Object<string, (number|null)[]>, probabilities?: Object<string, (number|null)[]>, truth?: (number|null)[],
  *   true_stage?: (number|null)[], truth_source?: string, segments: Segment[], version: string}} Head

@@ -9,8 +9,15 @@ export function stageMenu(anchor, { heading, names, palette, chosen, onpick }) {
   document.querySelector(".stagemenu")?.remove();
   const before = document.activeElement;
   const input = h("input", {
-    type: "text", placeholder: "Filter, or a new stage", "aria-label": heading, autocomplete: "off", spellcheck: "false", role: "combobox",
-    "aria-expanded": "true", "aria-controls": "stagemenu-list", maxlength: "120",
+    type: "text",
+    placeholder: "Filter, or a new stage",
+    "aria-label": heading,
+    autocomplete: "off",
+    spellcheck: "false",
+    role: "combobox",
+    "aria-expanded": "true",
+    "aria-controls": "stagemenu-list",
+    maxlength: "120",
   });
   const list = h("div", { id: "stagemenu-list", role: "listbox", "aria-label": "Stages" });
   const menu = h("div", { class: "stagemenu", popover: "auto" }, h("p", {}, heading), input, list);
@@ -27,15 +34,26 @@ export function stageMenu(anchor, { heading, names, palette, chosen, onpick }) {
     if (wanted && !names.includes(wanted)) state.options.push({ name: wanted, fresh: true });
     state.at = Math.min(state.at, Math.max(0, state.options.length - 1));
     const none = h("p", { class: "empty" }, "No stage yet: type a name.");
-    replace(list, state.options.map((option, k) => optionOf(option, k, state, { palette, pick, digit: !wanted })), !state.options.length && none);
+    replace(
+      list,
+      state.options.map((option, k) => optionOf(option, k, state, { palette, pick, digit: !wanted })),
+      !state.options.length && none,
+    );
   };
-  input.addEventListener("input", () => { state.at = 0; render(); });
+  input.addEventListener("input", () => {
+    state.at = 0;
+    render();
+  });
   menu.addEventListener("keydown", (event) => {
     event.stopPropagation();
     const digit = !input.value && /^[1-9]$/.test(event.key) ? Number(event.key) - 1 : -1;
-    if (digit >= 0 && digit < names.length) { event.preventDefault(); pick(names[digit]); }
-    else if (event.key === "Enter" && state.options[state.at]) { event.preventDefault(); pick(state.options[state.at].name); }
-    else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    if (digit >= 0 && digit < names.length) {
+      event.preventDefault();
+      pick(names[digit]);
+    } else if (event.key === "Enter" && state.options[state.at]) {
+      event.preventDefault();
+      pick(state.options[state.at].name);
+    } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       const many = state.options.length || 1;
       state.at = (state.at + (event.key === "ArrowDown" ? 1 : many - 1)) % many;

@@ -51,9 +51,18 @@ export class Timeline {
     this.scale = new Scale(player.length);
     this.layers = [];
     this.ruler = h("div", { class: "ruler track" });
-    this.playhead = h("div", {
-      class: "playhead", role: "slider", tabindex: "0", "aria-label": "Frame", "aria-valuemin": "0", "aria-valuemax": String(player.length - 1),
-    }, h("span", { class: "knob" }));
+    this.playhead = h(
+      "div",
+      {
+        class: "playhead",
+        role: "slider",
+        tabindex: "0",
+        "aria-label": "Frame",
+        "aria-valuemin": "0",
+        "aria-valuemax": String(player.length - 1),
+      },
+      h("span", { class: "knob" }),
+    );
     this.ghost = h("div", { class: "ghost", hidden: true }, h("span", {}));
     this.overlay = h("div", { class: "overlay" }, this.ghost, this.playhead);
     this.thumb = h("span", {});
@@ -83,7 +92,9 @@ export class Timeline {
     player.addEventListener("frame", () => this.onframe());
     element.addEventListener("pointerdown", (event) => this.grab(event));
     element.addEventListener("pointermove", (event) => this.hover(event));
-    element.addEventListener("pointerleave", () => { this.ghost.hidden = true; });
+    element.addEventListener("pointerleave", () => {
+      this.ghost.hidden = true;
+    });
     element.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.observer = new ResizeObserver(() => this.layout());
     this.observer.observe(element);

@@ -34,16 +34,26 @@ export class Videos {
   render() {
     for (const [key, tile] of this.tiles) if (!this.shown.has(key)) this.drop(key, tile);
     for (const key of this.shown) if (!this.tiles.has(key)) this.tiles.set(key, this.tile(key));
-    replace(this.stage, this.keys.filter((key) => this.shown.has(key)).map((key) => this.tiles.get(key).element));
+    replace(
+      this.stage,
+      this.keys.filter((key) => this.shown.has(key)).map((key) => this.tiles.get(key).element),
+    );
     if (!this.keys.length) replace(this.stage, h("p", { class: "empty" }, "This dataset has no camera."));
     const rows = this.shown.size > 3 ? 2 : 1;
     styled(this.stage, { "--rows": String(rows), "--columns": String(Math.ceil(this.shown.size / rows)) });
-    replace(this.picker, this.keys.map((key) => this.chip(key)));
+    replace(
+      this.picker,
+      this.keys.map((key) => this.chip(key)),
+    );
   }
 
   chip(key) {
     const on = this.shown.has(key);
-    return h("button", { type: "button", class: "chip", "aria-pressed": String(on), title: key, onclick: () => this.toggle(key) }, cameraName(key));
+    return h(
+      "button",
+      { type: "button", class: "chip", "aria-pressed": String(on), title: key, onclick: () => this.toggle(key) },
+      cameraName(key),
+    );
   }
 
   toggle(key) {
@@ -55,7 +65,13 @@ export class Videos {
 
   tile(key) {
     const { width, height } = this.episode.cameras[key];
-    const video = h("video", { muted: true, playsinline: true, preload: "auto", "aria-label": `Camera ${cameraName(key)}`, tabindex: "-1" });
+    const video = h("video", {
+      muted: true,
+      playsinline: true,
+      preload: "auto",
+      "aria-label": `Camera ${cameraName(key)}`,
+      tabindex: "-1",
+    });
     video.disablePictureInPicture = true;
     if (Math.max(width || 0, height || 0) && Math.max(width, height) < 200) video.classList.add("small");
     const said = h("p", { class: "said" });
@@ -74,8 +90,14 @@ export class Videos {
       return;
     }
     const slow = setTimeout(() => replace(tile.said, stream.made ? "Making an H.264 copy…" : "Loading…"), 250);
-    const loaded = () => { clearTimeout(slow); replace(tile.said); };
-    const broken = () => { clearTimeout(slow); this.tryNext(tile, others, true); };
+    const loaded = () => {
+      clearTimeout(slow);
+      replace(tile.said);
+    };
+    const broken = () => {
+      clearTimeout(slow);
+      this.tryNext(tile, others, true);
+    };
     tile.video.addEventListener("loadeddata", loaded, { once: true });
     tile.video.addEventListener("error", broken, { once: true });
     tile.video.src = playable(stream.url);
