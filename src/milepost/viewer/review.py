@@ -307,7 +307,10 @@ class Review:
     def mark(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """`PUT /api/marks`. KeyError for an unknown episode, DataError for another kind of mark."""
         number = self.require(body.get("episode"))
-        mark = Mark(body.get("mark"), body.get("note") or "")
+        kind, note = body.get("mark"), body.get("note", "")
+        if not isinstance(kind, str | None) or not isinstance(note, str):
+            raise DataError("a mark has a word and a note, both text")
+        mark = Mark(kind, note)
         self.marks.set(number, mark)
         return {"episode": number, "mark": mark.kind, "note": mark.note}
 

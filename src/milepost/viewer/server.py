@@ -166,6 +166,7 @@ class _Served:
         number, camera = self._asked(request)
         dataset, fingerprint = await run_in_threadpool(lambda: self.review.dataset), self.review.fingerprint
         made = asyncio.wrap_future(self.films.ask(dataset, fingerprint, number, camera))
+        made.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, even if nobody waits any more
         while not (await asyncio.wait([made], timeout=GONE_S))[0]:
             if await request.is_disconnected():
                 self.films.leave(fingerprint, number, camera)
