@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -462,7 +463,7 @@ def test_five_thousand_episodes(root: Path, serve: Server, opened: Opener) -> No
     home, took = serve(root), {}
     for count in (200, 5000):
         one = opened(home)
-        one.page.route("**/api/episodes", lambda route, count=count: route.fulfill(json=many(route.fetch().json(), count)))
+        one.page.route("**/api/episodes", partial(multiplied, count))
         one.page.reload()
         one.page.wait_for_selector(".row")
         assert one.page.locator(".row").count() < 60
@@ -475,6 +476,10 @@ def test_five_thousand_episodes(root: Path, serve: Server, opened: Opener) -> No
     assert one.shown()[:3] == [1, 4, 7]
     one.page.fill("input[type=search]", "4999")
     assert one.shown() == [4999]
+
+
+def multiplied(count: int, route: Any) -> None:
+    route.fulfill(json=many(route.fetch().json(), count))
 
 
 def many(told: dict[str, Any], count: int) -> dict[str, Any]:

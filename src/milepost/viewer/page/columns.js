@@ -32,7 +32,7 @@ export function columnsOf(table, dataset) {
     has(table.kind) && {
       name: "kind",
       label: "Kind",
-      width: "minmax(100px, 0.7fr)",
+      width: "minmax(118px, 0.7fr)",
       words: true,
       cell: (k) => table.kind[k] && title(table.kind[k]),
     },

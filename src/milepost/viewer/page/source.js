@@ -7,7 +7,7 @@
  * @typedef {{names: string[], colours: string[], source: string}} Stages
  * @typedef {{name: string, version: string, fps: number, frames: number, cameras: string[], tasks: string[], truth: boolean,
  *   heads: Object<string, Stages>, models: {name: string, heads: string[]}[], weights: object|null, editable: boolean,
- *   why_not_editable: string, problems: string[], marks_file: string, event_kinds: string[], palette: string[], fingerprint: string}} Dataset
+ *   why_not_editable: string, problems: string[], marks_file: string, event_kinds: string[], palette: string[]}} Dataset
  * @typedef {{curves: Object<string, (number|null)[]>, probabilities?: Object<string, (number|null)[]>, truth?: (number|null)[],
  *   true_stage?: (number|null)[], truth_source?: string, segments: Segment[], version: string}} Head
  * @typedef {{index: number, task: string|number, fps: number, length: number, success: boolean|null, facts: object, mark: string|null,
