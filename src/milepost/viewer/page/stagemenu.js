@@ -23,8 +23,13 @@ export function stageMenu(anchor, { heading, names, palette, chosen, onpick }) {
   const menu = h("div", { class: "stagemenu", popover: "auto" }, h("p", {}, heading), input, list);
   const state = { at: Math.max(0, names.indexOf(chosen)), options: [] };
 
+  const close = () => {
+    if (!menu.isConnected) return;
+    menu.remove(); // at once: a hidden menu would keep the focus, and the next key, until the browser paints
+    if (before?.isConnected && before !== document.body) before.focus({ preventScroll: true });
+  };
   const pick = (name) => {
-    menu.hidePopover();
+    close();
     onpick(name);
   };
   const render = () => {
@@ -46,6 +51,7 @@ export function stageMenu(anchor, { heading, names, palette, chosen, onpick }) {
   });
   menu.addEventListener("keydown", (event) => {
     event.stopPropagation();
+    if (event.key === "Escape") close();
     const digit = !input.value && /^[1-9]$/.test(event.key) ? Number(event.key) - 1 : -1;
     if (digit >= 0 && digit < names.length) {
       event.preventDefault();
@@ -61,9 +67,7 @@ export function stageMenu(anchor, { heading, names, palette, chosen, onpick }) {
     }
   });
   menu.addEventListener("toggle", (event) => {
-    if (event.newState !== "closed") return;
-    menu.remove();
-    if (before?.isConnected && before !== document.body) before.focus({ preventScroll: true });
+    if (event.newState === "closed") close();
   });
   document.body.append(menu);
   menu.showPopover();
