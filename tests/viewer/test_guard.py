@@ -98,7 +98,7 @@ def test_bodies_are_bounded_however_they_come() -> None:
     assert client().put("/", headers=JSON, content=b"x" * (LARGEST + 1)).status_code == 413
     assert client().put("/", headers=JSON, content=chunks(100)).json() == {"bytes": LARGEST}
     assert client().put("/", headers=JSON, content=chunks(101)).status_code == 413
-    for length in ("-1", "1e3", "9" * 30, "1000001"):
+    for length in ("-1", "1e3", "9" * 30, "9" * 5000, "1000001"):
         assert client().put("/", headers={**JSON, "content-length": length}, content=b"x").status_code == 413
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,10 +17,15 @@ import pytest
 
 import milepost.viewer.media as media
 from builders import TOP, WRIST, build_dataset, edit_info, moving, set_column
+from milepost.hub import Files
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.metadata import read_metadata
 from milepost.types import DataError, Frames
 from milepost.video import encode_video, probe
+from milepost.viewer.marks import Marks, marks_file
 from milepost.viewer.media import Films, StoppedError, cameras, codec_string, source_file, source_type
+from milepost.viewer.review import Review
+from reviewed import annotated_dataset
 
 EPISODES = "meta/episodes/chunk-000/file-001.parquet"
 
@@ -230,3 +236,28 @@ def test_a_link_out_of_the_dataset_is_no_source(tmp_path: Path) -> None:
     mp4.unlink()
     mp4.write_text("root:x:0:0\n")
     assert source_file(dataset, 0, TOP) is None
+
+
+class NotYet(Files):
+    """A Hub dataset of which meta/ alone was downloaded."""
+
+    def path(self, relative: str) -> Path:
+        raise AssertionError(f"{relative} would be downloaded")
+
+
+def test_of_a_hub_dataset_nothing_is_downloaded_before_it_is_looked_at(tmp_path: Path) -> None:
+    root = annotated_dataset(tmp_path / "towels", cameras={TOP: "libx264", WRIST: "libx264"})
+    features = dict(open_dataset(root).meta.features)
+    features[TOP] = {**features[TOP], "info": {"video.codec": "av1"}}
+    edit_info(root, features=features)
+    shutil.rmtree(root / "videos")
+    meta = read_metadata(root)
+    dataset = LeRobotDataset(NotYet(root, "me/towels", "me/towels", "abc"), meta, episodes=list(meta.episodes), cameras=meta.cameras)
+    review = Review(dataset, {}, marks=Marks(tmp_path / "marks.json", dataset))
+    assert review.events(20)["success"] == [None] * 4  # only the rows would tell
+    assert review.episodes()["annotated"]["sparse"] == [1, 1, 1, 1]
+    assert not review.about()["editable"]
+    found = cameras(dataset, 1)
+    assert found[TOP]["source"]["type"] == 'video/mp4; codecs="av01.0.08M.08"'  # what info.json says, not what is there
+    assert found[WRIST]["source"] is None
+    assert marks_file(dataset) == Path("me--towels.review.json")

@@ -134,7 +134,7 @@ class Guard:
             if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
                 return 415, "the body has to be application/json", {}
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > LARGEST:
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > LARGEST:
             return 413, f"a body has at most {LARGEST} bytes", {}
         return None
 
