@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import numbered
 from milepost.commands.view import Args, open_review
+from milepost.lerobot import open_dataset
 from milepost.viewer.media import Films
 from milepost.viewer.serving import bound, server
 
@@ -129,3 +132,19 @@ class Watched:
 
     def shown(self) -> list[int]:
         return [int(text) for text in self.column(0)]
+
+
+Opener = Callable[..., Watched]
+"""(address, view, **context) -> a watched page."""
+Server = Callable[[Path], str]
+"""(dataset) -> the address of its page."""
+
+
+def on_disk(root: Path, number: int = 1) -> list[list[Any]]:
+    """[name, start, stop] of an episode's sparse annotation as the dataset has it."""
+    return [[s.name, s.start, s.stop] for s in open_dataset(root).episode(number).segments.get("sparse", ())]
+
+
+def expect(page: Watched, where: str) -> Any:
+    """Playwright's expectation of what a selector finds."""
+    return pytest.importorskip("playwright.sync_api").expect(page.page.locator(where))

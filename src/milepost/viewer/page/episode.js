@@ -184,6 +184,7 @@ export class EpisodeView {
   fillTimeline() {
     const { timeline, data, player, episode } = this;
     this.eventRow = timeline.row("Events", h("div", {}), (scale) => this.eventLayout?.(scale), "events");
+    for (const part of Object.values(this.eventRow)) part.hidden = !this.models.length;
     this.showEvents();
     this.lines = this.models.map((name, k) => ({ name, values: data.curves[name], className: `model-${k % 12}` }));
     if (data.truth) this.lines.push({ name: "truth", values: data.truth, className: "truth" });
