@@ -14,14 +14,19 @@ import tyro
 from milepost.annotation.replacing import is_interrupted
 from milepost.commands.belonging import parse_episodes, require_dataset, require_made_for
 from milepost.commands.readings import name_of
-from milepost.console import say, warn
+from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.store import read_progress, read_weights
+from milepost.store import read_progress, read_weights, require_writable
 from milepost.types import DataError
+from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
+from milepost.viewer.media import Films
 from milepost.viewer.review import Model, Review
 from milepost.viewer.serving import bound, server
 from milepost.viewer.summaries import Rows, placed
+
+EXPORTED = 20
+"""Episodes in an exported file where none are named."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,15 @@ class Args:
     """Where marks and notes are kept; default: DATASET.review.json beside the dataset, or here for a Hub dataset."""
     revision: str | None = None
     """Of a Hub dataset."""
+    export_html: Path | None = None
+    """Write the page with these episodes, their films included, into this one file, and serve nothing; without --episodes the first 20."""
 
 
 def main(args: Args) -> int:
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port must be 0 to 65535, got {args.port}")
+    if args.export_html is not None:
+        return export(args, args.export_html)
     review = open_review(args)
     socket, door = bound(args.host, args.port)
     for problem in review.problems:
@@ -67,6 +76,24 @@ def main(args: Args) -> int:
         socket.close()
     say("milepost view: ended")
     return 0
+
+
+def export(args: Args, path: Path) -> int:
+    """Exit code 1 if something could not be put into the file."""
+    require_writable(path.parent)
+    review, films = open_review(args), Films()
+    try:
+        numbers = review.rows.numbers[: None if args.episodes else EXPORTED]
+        with bars() as bar:
+            problems = export_html(review, path, episodes=numbers, films=films, tick=bar("episodes"))
+    finally:
+        review.close()
+        films.close()
+    for problem in (*review.problems, *problems):
+        warn(problem)
+    left = len(review.rows.numbers) - len(numbers)
+    say(f"{path}: {len(numbers)} episodes, {path.stat().st_size / 1e6:.1f} MB" + (f"; {left} more with --episodes" if left else ""))
+    return 1 if problems else 0
 
 
 def open_review(args: Args) -> Review:

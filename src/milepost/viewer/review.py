@@ -172,7 +172,7 @@ class Review:
         return self._later(self.dataset)
 
     def _later(self, dataset: LeRobotDataset) -> dict[str, Any]:
-        ready, found = self.counting.wait(0), self._found
+        ready, found = self.counting.wait(0.0), self._found
         told = {number: dataset.meta.episodes[number].facts.get("success") for number in self.rows.numbers}
         return {
             "ready": ready,
