@@ -1,5 +1,6 @@
 """The whole journey, small: every file it promises, nothing done twice, an interruption gone on from, a report that needs no network."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -81,13 +82,25 @@ def test_held_out_scenes_were_never_trained_on(folder: Path) -> None:
         assert not {scenes[i] for i in split["train_episodes"]} & {scenes[i] for i in split["held_out"]}
 
 
-def test_the_report_opens_offline(folder: Path) -> None:
+def test_the_report_opens_offline_and_plays_an_episode_of_each_kind(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
-    assert "url(" not in page
-    assert page.count("data:image/png;base64,") >= 10
+    assert "connect-src" not in page
+    assert "default-src 'none'" in page
     for words in ("Held-out demonstrations", "Where failures end", "Wrong instruction", "Sample weights", "pull the drawer open"):
         assert words in page
+    held = json.loads((folder / "models" / "sarm" / "evaluation.json").read_text())["held_out"]
+    embedded = json.loads(re.search(r'id="embedded">(.*?)</script>', page, re.DOTALL)[1])
+    dataset = open_dataset(folder / "dataset")
+    shown = {number: dataset.episode(number) for number in embedded["episodes"]["index"]}
+    assert set(shown) <= set(held)
+    assert {(e.task, e.facts["kind"]) for e in shown.values()} == {(e.task, e.facts["kind"]) for e in map(dataset.episode, held)}
+    assert {model["name"] for model in embedded["dataset"]["models"]} == {"sarm", "sarm_single_stage", "elapsed"}
+    for number in shown:
+        assert f'href="#/episode/{number}"' in page
+        for camera in dataset.cameras:
+            film = re.search(rf'id="embedded:{number}/{re.escape(camera)}">([^<]*)</script>', page)[1]
+            assert base64.b64decode(film)[4:8] == b"ftyp"
 
 
 def test_other_settings_are_not_mixed_in(folder: Path) -> None:

@@ -25,14 +25,19 @@ from milepost.metrics import final
 from milepost.model_card import save_card
 from milepost.models import ElapsedModel
 from milepost.models.sarm import AnnotationMode, SARMModel
-from milepost.plots import episode_figure, weights_figure
-from milepost.report import Section, picture, reading, write_report
+from milepost.plots import weights_figure
+from milepost.report import Section, report_fragment
 from milepost.sample_weights import SampleWeights
 from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
 from milepost.store import ProgressTable, read_progress, write_text
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
 from milepost.types import DataError, Episode, RewardModel
+from milepost.viewer.export import export_html
+from milepost.viewer.marks import Marks, marks_file
+from milepost.viewer.media import Films
+from milepost.viewer.review import Model, Review
+from milepost.viewer.summaries import placed
 from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
 
 Tick = Callable[[int, int], None]
@@ -62,6 +67,8 @@ class DemoResult:
     weighed: Weighed
     seconds: Mapping[str, float]
     report: Path
+    problems: tuple[str, ...] = ()
+    """What could not be put into the report."""
 
 
 def spread(successes: int, failures: int) -> dict[str, int]:
@@ -182,7 +189,7 @@ class Journey:
     def report(
         self, dataset: LeRobotDataset, models: Mapping[str, SARMModel], tables: Mapping[str, ProgressTable], weighed: Weighed
     ) -> DemoResult:
-        """`report.html`: tables and curves of held-out episodes."""
+        """`report.html`: tables, and held-out episodes to be played."""
         with self.timed("report"):
             held = set(self.held_out())
             episodes = [episode for episode in (dataset[i] for i in range(len(dataset))) if episode.index in held]
@@ -191,10 +198,29 @@ class Journey:
             wrong = self.wrong_instruction(models["sarm"], episodes)
             path = self.folder / "report.html"
             result = DemoResult(summaries, wrong, weighed, self.seconds, path)
-            sections = [*tables_of(result), *curves_of(episodes, tables, weighed, stages)]
-            write_report(path, title="How far along is the task?", lead=lead_of(result), facts=self.facts(dataset, held), sections=sections)
+            chosen = one_of_each_kind(episodes)
+            sections = [*tables_of(result), *links_of(chosen)]
+            words = report_fragment(
+                title="How far along is the task?", lead=lead_of(result), facts=self.facts(dataset, held), sections=sections
+            )
+            problems = self.write_page(path, dataset, tables, weighed, [episode.index for episode in chosen], words)
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
-        return result
+        return dataclasses.replace(result, problems=tuple(problems))
+
+    def write_page(
+        self, path: Path, dataset: LeRobotDataset, tables: Mapping[str, ProgressTable], weighed: Weighed, episodes: list[int], words: str
+    ) -> list[str]:
+        """The report, with these episodes as `milepost view` shows them. Answers what could not be put into it."""
+        models = {name: Model(dataset.root / f"{name}_progress.parquet", table) for name, table in tables.items()}
+        weights = dataset.root / "weights.parquet", placed(weighed.index, weighed.weight, dataset.total_frames)
+        review = Review(dataset, models, marks=Marks(marks_file(dataset), dataset), weights=weights)
+        films = Films(self.folder / "cache" / "films", self.workers)
+        try:
+            tick = self.on_stage("report: films")
+            return export_html(review, path, episodes=episodes, films=films, report=words, title="milepost demo", tick=tick)
+        finally:
+            films.close()
+            review.close()
 
     def summary(self, table: ProgressTable, episodes: Sequence[Episode], stages: Stages) -> Summary:
         """One model's curves on the held-out episodes."""
@@ -284,19 +310,22 @@ def weight_numbers(weighed: Weighed) -> dict[str, float]:
     }
 
 
-def curves_of(episodes: Sequence[Episode], tables: Mapping[str, ProgressTable], weighed: Weighed, stages: Stages) -> list[Section]:
-    """One held-out episode of every kind of every task: frames, stages, curves, weights."""
-    chosen = {name: tables[name] for name in ("sarm", "sarm_single_stage")}
+def one_of_each_kind(episodes: Sequence[Episode]) -> list[Episode]:
+    """The first of every kind of every task, task by task."""
+    first: dict[tuple[str, str], Episode] = {}
+    for episode in episodes:
+        first.setdefault((episode.task, str(episode.facts.get("kind", ""))), episode)
+    return sorted(first.values(), key=lambda episode: (episode.task, not episode.success, str(episode.facts.get("kind", ""))))
+
+
+def links_of(episodes: Sequence[Episode]) -> list[Section]:
+    """Where to see them."""
     sections = []
     for task in dict.fromkeys(episode.task for episode in episodes):
-        first: dict[str, Episode] = {}
-        for episode in episodes:
-            if episode.task == task:
-                first.setdefault(str(episode.facts.get("kind", "")), episode)
-        figures = []
-        for episode in first.values():
-            rows = np.searchsorted(weighed.index, np.arange(episode.row, episode.row + episode.length))
-            said = {name: reading(table, episode, stages) for name, table in chosen.items()}
-            figures.append(episode_figure(picture(episode, {"sparse": said}, {"sparse": stages}, weight=weighed.weight[rows])))
-        sections.append(Section(task, "One held-out episode of each kind.", figures=figures))
+        links = [
+            (f"#/episode/{episode.index}", f"{str(episode.facts.get('kind', 'episode')).replace('_', ' ')} (episode {episode.index})")
+            for episode in episodes
+            if episode.task == task
+        ]
+        sections.append(Section(f"See it: {task}", "One held-out episode of each kind, its film beside the curves.", links=links))
     return sections

@@ -1,4 +1,4 @@
-"""One HTML file that tells what a dataset's curves are worth: tables, weights, curves beside frames. Opens offline; holds everything."""
+"""What is said of an episode by several models, ready to be drawn; and tables, words and figures as a fragment of a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from milepost.evaluate import truth_of
 from milepost.plots import EpisodePicture, HeadPicture, png, sample_frames
 from milepost.stages import WHOLE, Stages
-from milepost.store import METADATA_PREFIX, ProgressTable, write_text
+from milepost.store import METADATA_PREFIX, ProgressTable
 from milepost.types import DataError, Episode, Progress
 
 
@@ -129,28 +128,30 @@ def _numbered(count: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A heading, some words, a table and figures; any of them may be empty."""
+    """A heading, some words, a table, figures, and links into the page it will stand in (address, text); any of them may be empty."""
 
     title: str
     words: str = ""
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[object]] = ()
     figures: Sequence[Figure] = field(default=())
+    links: Sequence[tuple[str, str]] = ()
 
 
-def write_report(path: Path, *, title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> None:
-    """A self-contained page: style, tables and images inside; nothing is fetched when it is opened."""
+def report_fragment(*, title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+    """HTML to be put into a page, its images inside; all words are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("milepost", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    pages = [
+    parts = [
         {
             "title": section.title,
             "words": section.words,
             "columns": section.columns,
             "rows": [[str(cell) for cell in row] for row in section.rows],
             "images": [base64.b64encode(png(figure)).decode() for figure in section.figures],
+            "links": section.links,
         }
         for section in sections
     ]
-    write_text(path, environment.get_template("report.html").render(title=title, lead=lead, facts=facts, sections=pages))
+    return environment.get_template("report.html").render(title=title, lead=lead, facts=facts, sections=parts)

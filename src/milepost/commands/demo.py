@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from milepost.console import bars, say, table
+from milepost.console import bars, say, table, warn
 from milepost.demo import DemoConfig, DemoResult, Journey, weight_numbers
 from milepost.evaluate import failure_table, summary_table
 from milepost.sim import require_renderer
@@ -58,4 +58,6 @@ def show(result: DemoResult) -> None:
     kappa = f"RA-BC weights, horizon {result.weighed.config.chunk_size} frames, kappa {result.weighed.config.kappa:g} (the mean delta)"
     table(kappa, ("what", "value"), [(name, f"{value:.3f}") for name, value in weight_numbers(result.weighed).items()])
     say(f"{sum(result.seconds.values()):.0f} s: " + ", ".join(f"{step} {s:.0f}" for step, s in result.seconds.items()))
+    for problem in result.problems:
+        warn(problem)
     say(f"report: {result.report.resolve()}")
