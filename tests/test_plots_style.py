@@ -4,6 +4,8 @@ Colour blindness: Machado, Oliveira and Fernandes (2009), severity 1.0, on linea
 Sharma, Wu and Dalal (2005).
 """
 
+import re
+from importlib.resources import files
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -153,3 +155,9 @@ def test_a_font_that_has_the_letters_is_taken(monkeypatch: pytest.MonkeyPatch) -
     assert wrap(f"grasp {letter}", 3.0, 9.0) == [f"grasp {letter}"]
     assert words_of(text_figure(letter)) == [letter]
     assert TRUTH_STYLE["color"] != INK
+
+
+def test_the_page_draws_models_in_the_colours_of_the_figures() -> None:
+    css = (files("milepost") / "viewer" / "page" / "base.css").read_text()
+    light = re.findall(r"--m(\d): (#[0-9a-f]{6})", css)[:4]
+    assert light == [(str(i), CURVE_STYLES[i]["color"].lower()) for i in range(4)]

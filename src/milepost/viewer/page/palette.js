@@ -1,13 +1,10 @@
 // Which stages a head has, in which order, in which colours: the dataset's first, then those only models use, then those the draft
 // brings along. A stage has one colour wherever it is drawn.
 
-/** Should the server not say. */
-const PALETTE = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999"];
-
 /** Stage names of a head with their colours. The dataset's come first, then those only models use, then those the draft brings along. */
 export class StagePalette {
   constructor(data, dataset, draft) {
-    Object.assign(this, { draft, listed: data.names || [], colours: data.colours || [], palette: dataset.palette || PALETTE });
+    Object.assign(this, { draft, listed: data.names || [], colours: data.colours || [], palette: dataset.palette });
     this.known = this.listed.slice(0, data.own ?? this.listed.length);
     this.of = this.of.bind(this);
   }
