@@ -80,9 +80,9 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         SampleWeights.load(tmp_path / "none.parquet")
     with pytest.raises(DataError, match=r"missing weight; it has index, episode_index"):
         SampleWeights.load(DATA / "progress.parquet")
-    for weight in ([1.0, float("nan")], [1.0, -1.0], [1.0, None]):
+    for weight in ([1.0, float("nan")], [1.0, -1.0], [1.0, None], [1.0, float("inf")]):
         pq.write_table(pa.table({"index": [0, 1], "weight": pa.array(weight, pa.float32())}), tmp_path / "w.parquet")
-        with pytest.raises(DataError, match="1 weights are missing, NaN or below 0"):
+        with pytest.raises(DataError, match="1 weights are missing, NaN, infinite or below 0"):
             SampleWeights.load(tmp_path / "w.parquet")
     for index in ([0, 0], [-1, 0]):
         with pytest.raises(DataError, match="every index once"):
@@ -195,6 +195,7 @@ def test_uniform_is_the_same_interface(weights: SampleWeights) -> None:
         assert stats == {"mean_weight": 1, "num_zero_weight": 0, "num_full_weight": 3}
     assert uniform.get_stats() == {"type": "uniform"}
     assert uniform[np.array([1, 2])].tolist() == [1, 1]
+    assert sorted(set(uniform.sampler(3, 200))) == [0, 1, 2]
     assert set(uniform.metrics(np.ones(2))) == {k for k in weights.metrics(np.ones(2)) if "sample_weight_" in k} | {"sample_weighting/type"}
     with pytest.raises(DataError, match="tell its size"):
         uniform.compute_batch_weights({"task": ["a"]})

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from milepost.lerobot import open_dataset
 from milepost.plots import DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, png, span_frames
 from milepost.sample_weights import SampleWeights
-from milepost.store import read_progress
+from milepost.store import read_progress, read_weights
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (
     Note,
@@ -167,7 +168,8 @@ def test_missing_rows_are_counted(dataset: Path) -> None:
 
 def test_repeated_rows_wrong_heads_and_cameras_are_refused(dataset: Path) -> None:
     assert_refused(milepost("weigh", dataset, "--head-mode", "dense"), "progress_dense", "it has: progress_sparse")
-    assert_refused(milepost("weigh", dataset, "--camera-key", "left"), "no camera 'left'", "observation.images.top")
+    figure = ("--figure", dataset.parent / "lab.png")
+    assert_refused(milepost("weigh", dataset, "--camera-key", "left", *figure), "no camera 'left'", "observation.images.top")
     edit_progress(dataset, index=lambda index: np.where(index == 5, 4, index), frame_index=lambda f: np.where(np.arange(744) == 5, 4, f))
     assert_refused(milepost("weigh", dataset), "index appears twice", "first 4")
 
@@ -190,7 +192,34 @@ def test_wrong_options_are_refused_before_any_work(tmp_path: Path, dataset: Path
     alone = ("weigh", "--progress", dataset / "sarm_progress.parquet")
     assert_refused(milepost(*alone, "--kappa-duration-s", 5), "fps")
     assert milepost(*alone, "--kappa-duration-s", 5, "--fps", 20).returncode == 0
+    assert_refused(milepost(*alone, "--kappa-duration-s", 5, "--fps", -3), "frames per second must be above 0")
+    assert_refused(milepost(*alone, "--fps", 20), "--fps does nothing")
+    assert_refused(milepost("weigh", dataset, "--camera-key", "observation.images.top"), "does nothing without --figure")
     assert_refused(milepost(*alone, "--statistics", "task"), "give the dataset")
+
+
+def test_a_progress_file_is_never_written_over(dataset: Path) -> None:
+    mine, other = dataset / "sarm_progress.parquet", dataset / "elapsed_progress.parquet"
+    assert milepost("label", dataset, "--model", "elapsed").returncode == 0
+    before = mine.read_bytes(), other.read_bytes()
+    alone = ("weigh", dataset, "--progress", mine)
+    assert_refused(milepost(*alone, "--output-path", mine, "--overwrite"), "is the progress file itself")
+    assert_refused(milepost(*alone, "--output-path", other), "was not written by milepost weigh")
+    assert (mine.read_bytes(), other.read_bytes()) == before
+
+
+def test_infinite_and_other_numbers_are_refused(dataset: Path) -> None:
+    edit_progress(dataset, progress_sparse=lambda value: np.where(np.arange(744) == 7, np.inf, value).astype(np.float32))
+    assert_refused(milepost("weigh", dataset), "progress is infinite in 1 rows")
+    edit_progress(dataset, progress_sparse=lambda value: value.astype(str))
+    assert_refused(milepost("weigh", dataset), "'progress_sparse' should hold numbers")
+    edit_progress(dataset, index=lambda index: index + 0.5)
+    assert_refused(milepost("weigh", dataset), "'index' should hold whole numbers")
+
+
+def test_weights_know_their_dataset(dataset: Path) -> None:
+    assert milepost("weigh", dataset, "--chunk-size", 20).returncode == 0
+    assert read_weights(dataset / "weights.parquet")[2]["dataset_fingerprint"] == open_dataset(dataset).fingerprint
 
 
 def test_a_chunk_longer_than_every_episode_is_said(dataset: Path) -> None:

@@ -193,6 +193,10 @@ class UniformWeights:
         weight = self[first if first.ndim == 1 else first.reshape(len(first), -1)[:, 0]]
         return _moved(weight, self.device), batch_stats(weight)
 
+    def sampler(self, index: Any, num_samples: int | None = None, *, seed: int = 0, rank: int = 0) -> WeightedSampler:
+        """As SampleWeights.sampler: every position alike, with replacement."""
+        return WeightedSampler(self[np.arange(index) if isinstance(index, int) else index], num_samples, seed=seed, rank=rank)
+
     def get_stats(self) -> dict[str, Any]:
         return {"type": "uniform"}
 

@@ -144,7 +144,10 @@ def read_progress(path: Path) -> ProgressTable:
 
 def _numpy(table: pa.Table, name: str, dtype: type) -> np.ndarray:
     column = table.column(name)
-    if column.null_count and np.issubdtype(dtype, np.integer):
+    whole = np.issubdtype(dtype, np.integer)
+    if not (pa.types.is_integer(column.type) or (pa.types.is_floating(column.type) and not whole)):
+        raise DataError(f"column '{name}' should hold {'whole ' if whole else ''}numbers, it is {column.type}")
+    if column.null_count and whole:
         raise DataError(f"column '{name}' has {column.null_count} missing values")
     return column.to_numpy(zero_copy_only=False).astype(dtype)
 
@@ -227,20 +230,22 @@ def write_weights(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndar
 
 
 def read_weights(path: Path) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"], dict[str, str]]:
-    """(index, weight, metadata without our prefix) of a weights file. DataError if it is none or a weight is missing, NaN or below 0."""
+    """(index, weight, metadata without our prefix) of a weights file. DataError if it is none or a weight is no number from 0 on."""
     table = read_table(path)
     if missing := [name for name in ("index", "weight") if name not in table.column_names]:
         raise DataError(f"{path} is no weights file: missing {', '.join(missing)}; it has {', '.join(table.column_names)}")
     index, weight = _numpy(table, "index", np.int64), _numpy(table, "weight", np.float32)
-    if not np.all(weight >= 0):
-        raise DataError(f"{path}: {int((~(weight >= 0)).sum())} weights are missing, NaN or below 0; make it again with milepost weigh")
+    fine = np.isfinite(weight) & (weight >= 0)
+    if not fine.all():
+        raise DataError(f"{path}: {int((~fine).sum())} weights are missing, NaN, infinite or below 0; make it again with milepost weigh")
     metadata = {key.decode().removeprefix(METADATA_PREFIX): value.decode() for key, value in (table.schema.metadata or {}).items()}
     return index, weight, metadata
 
 
-def is_ours(path: Path) -> bool:
-    """Was this parquet file written here? False for a file of another kind."""
+def is_weights_file(path: Path) -> bool:
+    """Was this file written by `write_weights`? False for a file of another kind, a progress file of ours included."""
     try:
-        return any(key.startswith(METADATA_PREFIX.encode()) for key in pq.read_schema(path).metadata or {})
+        schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError):
         return False
+    return schema.names == ["index", "weight"] and any(key.startswith(METADATA_PREFIX.encode()) for key in schema.metadata or {})

@@ -18,7 +18,7 @@ from milepost.console import say, table, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
 from milepost.sample_weights import SampleWeights
-from milepost.store import METADATA_PREFIX, ProgressTable, atomic_path, is_ours, read_progress
+from milepost.store import METADATA_PREFIX, ProgressTable, atomic_path, is_weights_file, read_progress, require_writable
 from milepost.types import DataError
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (
@@ -80,10 +80,7 @@ class Lab:
 
 
 def main(args: Args) -> int:
-    if args.figure is not None and args.figure.suffix.lower().removeprefix(".") not in FORMATS:
-        raise ValueError(f"--figure is a file ending in .{', .'.join(FORMATS)}; got {args.figure}")
-    if args.progress is None and args.dataset is None:
-        raise DataError("give a dataset or --progress FILE")
+    _require_sense(args)
     dataset = None if args.dataset is None else open_dataset(args.dataset, revision=args.revision)
     path = args.progress or progress_file(dataset, None) if dataset is not None else Path(args.progress or "")
     progress = read_progress(path)
@@ -94,11 +91,15 @@ def main(args: Args) -> int:
         if args.camera_key is not None and args.camera_key not in dataset.cameras:
             raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
     output = args.output_path or path.with_name("weights.parquet")
-    if output.exists() and not args.overwrite and not is_ours(output):
+    if output.resolve() == path.resolve():
+        raise DataError(f"{output} is the progress file itself; choose another --output-path")
+    if output.exists() and not args.overwrite and not is_weights_file(output):
         raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")
     lab = examine(progress, args, dataset)
     made = {"progress_file": str(path), "head_mode": args.head_mode}
     made |= {key: value for key in ("dataset", "dataset_fingerprint") if (value := progress.metadata.get(f"{METADATA_PREFIX}{key}"))}
+    if dataset is not None:
+        made |= {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
     SampleWeights.of(lab.weighed, head_mode=args.head_mode).save(output, lab.weighed.config, made)
     drawn = draw(lab, progress, args, dataset)
     warnings = [each.text for each in lab.advice]
@@ -117,6 +118,19 @@ def main(args: Args) -> int:
         say(f"figure: {figure}")
     say(for_lerobot(lab.weighed, path, args.head_mode))
     return 0
+
+
+def _require_sense(args: Args) -> None:
+    if args.figure is not None and args.figure.suffix.lower().removeprefix(".") not in FORMATS:
+        raise ValueError(f"--figure is a file ending in .{', .'.join(FORMATS)}; got {args.figure}")
+    if args.progress is None and args.dataset is None:
+        raise DataError("give a dataset or --progress FILE")
+    if args.fps is not None and not args.rabc.needs_fps:
+        raise ValueError("--fps does nothing without an option in seconds (--kappa-duration-s, --max-duration-s)")
+    if args.camera_key is not None and args.figure is None:
+        raise ValueError("--camera-key does nothing without --figure")
+    if args.figure is not None:
+        require_writable(args.figure.parent)
 
 
 def examine(progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> Lab:

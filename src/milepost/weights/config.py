@@ -83,7 +83,7 @@ class RabcConfig:
         return self.kappa_duration_s is not None or self.max_duration_s is not None
 
     def _kind(self) -> str:
-        return f"rule {self.rule}" if self.rule != "rabc" else f"ramp {self.ramp} and a fixed kappa"
+        return f"rule {self.rule}" if self.rule != "rabc" else f"rule rabc, ramp {self.ramp} and this kappa"
 
     def _idle(self) -> list[str]:
         """Options that can change nothing beside the others."""
@@ -93,7 +93,7 @@ class RabcConfig:
         if self.rule == "awr":
             return ["kappa", *_KAPPAS, "ramp", *([] if self.awr_centre else ["statistics"])]
         made = any(getattr(self, name) is not None for name in _FROM_DELTAS)
-        return [*_AWRS, *(["statistics"] if self.ramp != "soft" and not made else [])]
+        return [*_AWRS, *(["statistics"] if self.ramp != "soft" and not made else []), *(["epsilon"] if self.ramp != "soft" else [])]
 
 
 _DEFAULTS = {f.name: f.default for f in fields(RabcConfig)}

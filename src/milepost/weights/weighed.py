@@ -100,6 +100,12 @@ def weigh(
         raise DataError("statistics='task' needs to know each row's task; give the dataset")
     if config.needs_fps and fps is None:
         raise DataError("durations in seconds need the frames per second; give the dataset, or fps")
+    if fps is not None and not 0 < fps < np.inf:
+        raise DataError(f"frames per second must be above 0, got {fps}")
+    if len({len(index), len(episode_index), len(value)}) > 1:
+        raise DataError(f"one index, episode and progress a row, got {len(index)}, {len(episode_index)} and {len(value)}")
+    if infinite := int(np.isinf(value).sum()):
+        raise DataError(f"progress is infinite in {infinite} rows; what is unknown is NaN")
     rows, order = sort_rows(index, episode_index)
     value, number = np.asarray(value, dtype=np.float64), None if config.statistics == "dataset" else np.asarray(task)
     if order is not None:
