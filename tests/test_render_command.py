@@ -119,7 +119,7 @@ def test_refused(nails: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     dataset = open_dataset(nails)
     assert "no camera 'left'; this dataset has: " + TOP in refused(capsys, nails, "--camera-key", "left", "--output-dir", out)
     assert "no episode 99" in refused(capsys, nails, "--episode", 99, "--output-dir", out)
-    assert "numbers and ranges" in refused(capsys, nails, "--episode", "x", "--output-dir", out)
+    assert "numbers and rising ranges" in refused(capsys, nails, "--episode", "x", "--output-dir", out)
     assert "--height must be" in refused(capsys, nails, "--height", 3, "--output-dir", out)
     assert "at least 1" in refused(capsys, nails, "--num-visualizations", 0, "--output-dir", out)
     five = [tmp_path / f"{number}.parquet" for number in range(5)]

@@ -26,6 +26,9 @@ VERBS = {
     "copy": "copy a dataset with progress and weight as columns, which LeRobot and the Hub's viewer read",
 }
 
+RESUMED = {"demo", "simulate", "annotate", "train", "label", "compare"}
+"""Verbs that find what an interrupted run of theirs has done."""
+
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
 
 
@@ -61,7 +64,8 @@ def run(verb: str, arguments: list[str]) -> int:
         args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=arguments)
         return int(command.main(args) or 0)
     except KeyboardInterrupt:
-        print(f"\nmilepost {verb}: interrupted; the same command goes on from here", file=sys.stderr)
+        then = "the same command goes on from here" if verb in RESUMED else "what was finished is whole, nothing is half-written"
+        print(f"\nmilepost {verb}: interrupted; {then}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -130,25 +130,27 @@ def read_progress(path: Path) -> ProgressTable:
     if missing or not curves:
         raise DataError(f"{path} is no progress file: missing {', '.join(missing) or 'progress_*'}; it has {', '.join(table.column_names)}")
     stages = {head: [name for name in table.column_names if name.startswith(f"stage_{head}_")] for head in curves}
+    if len(table) == 0:
+        raise DataError(f"{path} has no rows: nothing is labelled in it")
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"}
     return ProgressTable(
-        index=_numpy(table, "index", np.int64),
-        episode_index=_numpy(table, "episode_index", np.int64),
-        frame_index=_numpy(table, "frame_index", np.int64),
-        curves={head: _numpy(table, name, np.float32) for head, name in curves.items()},
-        stages={h: np.stack([_numpy(table, name, np.float32) for name in names], axis=1) for h, names in stages.items() if names},
+        index=_numpy(path, table, "index", np.int64),
+        episode_index=_numpy(path, table, "episode_index", np.int64),
+        frame_index=_numpy(path, table, "frame_index", np.int64),
+        curves={head: _numpy(path, table, name, np.float32) for head, name in curves.items()},
+        stages={h: np.stack([_numpy(path, table, name, np.float32) for name in names], axis=1) for h, names in stages.items() if names},
         metadata=metadata,
-        raws={name.removeprefix("raw_"): _numpy(table, name, np.float32) for name in table.column_names if name.startswith("raw_")},
+        raws={name.removeprefix("raw_"): _numpy(path, table, name, np.float32) for name in table.column_names if name.startswith("raw_")},
     )
 
 
-def _numpy(table: pa.Table, name: str, dtype: type) -> np.ndarray:
+def _numpy(path: Path, table: pa.Table, name: str, dtype: type) -> np.ndarray:
     column = table.column(name)
     whole = np.issubdtype(dtype, np.integer)
     if not (pa.types.is_integer(column.type) or (pa.types.is_floating(column.type) and not whole)):
-        raise DataError(f"column '{name}' should hold {'whole ' if whole else ''}numbers, it is {column.type}")
+        raise DataError(f"{path}: column '{name}' should hold {'whole ' if whole else ''}numbers, it is {column.type}")
     if column.null_count and whole:
-        raise DataError(f"column '{name}' has {column.null_count} missing values")
+        raise DataError(f"{path}: column '{name}' has {column.null_count} missing values")
     return column.to_numpy(zero_copy_only=False).astype(dtype)
 
 
@@ -234,7 +236,7 @@ def read_weights(path: Path) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N
     table = read_table(path)
     if missing := [name for name in ("index", "weight") if name not in table.column_names]:
         raise DataError(f"{path} is no weights file: missing {', '.join(missing)}; it has {', '.join(table.column_names)}")
-    index, weight = _numpy(table, "index", np.int64), _numpy(table, "weight", np.float32)
+    index, weight = _numpy(path, table, "index", np.int64), _numpy(path, table, "weight", np.float32)
     fine = np.isfinite(weight) & (weight >= 0)
     if not fine.all():
         raise DataError(f"{path}: {int((~fine).sum())} weights are missing, NaN, infinite or below 0; make it again with milepost weigh")

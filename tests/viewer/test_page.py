@@ -98,6 +98,19 @@ def test_keys_step_and_jump(page: Watched) -> None:
     page.settle(here)
 
 
+def test_a_typed_frame_is_one_there_is_and_gives_the_keys_back(page: Watched) -> None:
+    page.settle(0)
+    field = page.page.locator(".readout input")
+    for typed, frame in (("99999", 44), ("12", 12)):
+        field.fill(typed)
+        field.press("Enter")
+        page.settle(frame)
+        page.page.wait_for_function("() => document.activeElement === document.body")
+        assert field.input_value() == str(frame)
+    page.page.keyboard.press("ArrowRight")
+    page.settle(13)
+
+
 def test_scrubbing_with_the_mouse(page: Watched) -> None:
     page.settle(0)
     box = page.page.locator(".progress.track").bounding_box()

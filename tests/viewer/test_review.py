@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -149,12 +150,16 @@ def test_damaged_and_foreign_files_are_said_and_left_out(root: Path, tmp_path: P
     shutil.copy(root / "sarm_progress.parquet", root / "config_progress.parquet")
     table = pq.read_table(root / "config_progress.parquet")
     pq.write_table(table.replace_schema_metadata({"milepost.config": "{"}), root / "config_progress.parquet")
+    fine = pq.read_table(root / "sarm_progress.parquet")
+    words = fine.set_column(fine.column_names.index("progress_sparse"), "progress_sparse", pa.array(["x"] * len(fine)))
+    for name, table in (("words", words), ("empty", fine.slice(0, 0)), ("twice", pa.concat_tables([fine, fine]))):
+        pq.write_table(table, root / f"{name}_progress.parquet")
     review = review_of(root)
     assert list(review.models) == ["sarm"]
     said = "\n".join(review.about()["problems"])
-    for word in ("torn_progress", "'other'", "rows_progress", "high_progress", "config_progress"):
+    for word in ("torn_progress", "'other'", "rows_progress", "high_progress", "config_progress", "words_", "empty_", "twice_"):
         assert word in said
-    assert len(review.about()["problems"]) == 5
+    assert len(review.about()["problems"]) == 8
     assert whole(review)["models"]["sarm"]["sparse"]["final"][0] == pytest.approx(1, abs=0.05)
 
 

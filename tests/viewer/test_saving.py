@@ -90,7 +90,7 @@ def test_the_last_annotation_is_removed_and_the_first_is_made(tmp_path: Path) ->
     root = build_dataset(tmp_path / "bare", lengths=(20, 20)).root
     with page_of(review_of(root)) as page:
         told = put(page, 0, objects(("grasp", 0, 8), ("lift", 8, 20)), version_of(())).json()
-        assert told["heads"]["sparse"] == {"names": ["grasp", "lift"], "colours": ["#56b4e9", "#e69f00"], "source": "annotations", "own": 2}
+        assert told["heads"]["sparse"] == {"names": ["grasp", "lift"], "colours": ["#56b4e9", "#f0e442"], "source": "annotations", "own": 2}
         gone = put(page, 0, [], told["version"]).json()
         assert gone["segments"] == []
         assert gone["heads"]["sparse"]["names"] == ["grasp", "lift"]

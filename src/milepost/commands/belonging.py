@@ -20,8 +20,8 @@ def parse_episodes(text: str | None) -> list[int] | None:
     numbers: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise ValueError(f"--episodes takes numbers and ranges such as 0-9,12; got '{text}'")
+        if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+            raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12; got '{text}'")
         numbers += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(numbers))
 

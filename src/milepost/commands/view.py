@@ -6,6 +6,7 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import Annotated
 
 import numpy as np
@@ -65,6 +66,8 @@ def main(args: Args) -> int:
     if args.port and door.port != args.port:
         warn(f"port {args.port} is taken")
     say(f"{review.dataset.name}: {len(review.rows.numbers)} episodes, {door.url}   (Ctrl-C ends it)")
+    if door.host in ("0.0.0.0", "::"):
+        say(f"from other machines: http://{gethostname()}:{door.port}/?token={door.token}")
     if args.open:
         webbrowser.open(door.url)
     try:

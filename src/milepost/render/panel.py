@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from milepost.planes import Planes, planes, to_i420
-from milepost.plots import EpisodePicture
+from milepost.plots import EpisodePicture, HeadPicture
 from milepost.plots.episode import stage_runs, stage_track
 from milepost.plots.style import CURVE_STYLES, FULL, INK, PART, ZERO, ink_on, ramp
 from milepost.render import curves
@@ -167,7 +167,7 @@ class Panel:
         known = [*zip(head.curves.items(), CURVE_STYLES, strict=False)]
         entries = [(name, curve, style["color"]) for (name, curve), style in known]
         if head.truth is not None:
-            entries.append(("truth", head.truth, "#111111"))
+            entries.append((_truth_name(head), head.truth, "#111111"))
         mark, apart = _even(round(1.1 * size)), size // 2
         for place, (name, curve, colour) in enumerate(entries):
             words = fit(name, self._font, int(0.45 * self._width))
@@ -180,7 +180,7 @@ class Panel:
                 colours = np.where(np.isnan(curve)[:, None], 255, ramp(curve)).astype(np.uint8)
                 self._moving.append(_square(top + self._thick, at + self._thick, mark - 2 * self._thick, colours))
             else:
-                drawn = np.ones(mark, bool) if name != "truth" else np.arange(mark) % (mark // 2) < mark // 3
+                drawn = np.ones(mark, bool) if place < len(head.curves) else np.arange(mark) % (mark // 2) < mark // 3
                 row[high // 2 - self._thick // 2 :][: self._thick, at : at + mark][:, drawn] = curves.rgb(colour)
             at += mark + apart
             at = _write(row, at, words, self._font, colour) + apart
@@ -211,7 +211,7 @@ class Panel:
 
     def _stage_names(self, width: int) -> list[str]:
         """Of every stage, and at the end what is said where none is known."""
-        note = " (truth)" if self._source == "true" else ""
+        note = f" ({_truth_name(self._head)})" if self._source == "true" else ""
         return [fit(f"{k + 1} {name}{note}", self._font, width) for k, name in enumerate(self._head.stage_names)] + ["stage unknown"]
 
     def _over_time(self) -> None:
@@ -281,3 +281,8 @@ def _stacked(parts: Sequence[np.ndarray], gap: int) -> UInt8[np.ndarray, "H W 3"
     paper = np.full((gap, parts[0].shape[1], 3), 255, np.uint8)
     whole = np.concatenate([part for each in parts for part in (paper, each)][1:])
     return np.pad(whole, ((0, len(whole) % 2), (0, 0), (0, 0)), constant_values=255)
+
+
+def _truth_name(head: HeadPicture) -> str:
+    """What the dashed curve is: an annotation is no truth of its own."""
+    return "as annotated" if head.truth_source == "annotation" else "truth"

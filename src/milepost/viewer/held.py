@@ -29,6 +29,8 @@ class Held:
     def now(self) -> LeRobotDataset:
         """DataError if it became another one, or cannot be read at this moment."""
         with self._lock:
+            if self._dataset.is_local and not self._dataset.root.is_dir():
+                raise DataError(f"the dataset's folder is gone: {self._dataset.root}")
             if (stamps := _stamps(self._dataset)) != self._stamps:
                 fresh = open_dataset(self._dataset.root)
                 if _shape(fresh) != _shape(self._dataset):

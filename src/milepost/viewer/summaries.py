@@ -75,6 +75,8 @@ def curves_of(table: ProgressTable, dataset: LeRobotDataset, count: int) -> dict
             f"{len(wrong)} rows do not fit the dataset, first index {table.index[row]} (episode {table.episode_index[row]}, frame "
             f"{table.frame_index[row]}): made for another dataset"
         )
+    if twice := len(table.index) - len(np.unique(table.index)):
+        raise DataError(f"{twice} rows stand in it twice")
     found = {head: placed(table.index, curve, count) for head, curve in table.curves.items()}
     for head, curve in found.items():
         if outside := int(((curve < 0) | (curve > 1)).sum()):

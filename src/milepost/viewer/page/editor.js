@@ -101,10 +101,11 @@ export class Editor {
     if (!answer) return;
     const repairs = answer.repairs || [];
     const words = repairs.map((one) => one.message || String(one)).join("; ");
+    const news = fresh.length ? `; the dataset has ${plural(fresh.length, "stage")} more: ${fresh.join(", ")}` : "";
     notice(
-      repairs.length ? `Saved, with ${plural(repairs.length, "repair")}: ${words}` : `Episode ${draft.index} saved`,
+      repairs.length ? `Saved, with ${plural(repairs.length, "repair")}: ${words}${news}` : `Episode ${draft.index} saved${news}`,
       "good",
-      repairs.length ? 10 : 3,
+      repairs.length || news ? 10 : 3,
     );
     this.saved(answer);
   }

@@ -18,6 +18,9 @@ import { Videos } from "milepost/videos";
 
 const RATES = [0.25, 0.5, 1, 1.5, 2, 4];
 
+/** What is drawn dashed: the simulator's truth, or what the annotation comes to, which is no evidence for itself. */
+const truthName = (data) => (data.truth_source === "annotation" ? "as annotated" : "truth");
+
 export class EpisodeView {
   /** Asks for the episode's data first. @param {import("milepost/main").App} app */
   static async open(app, index, frame) {
@@ -187,7 +190,7 @@ export class EpisodeView {
     for (const part of Object.values(this.eventRow)) part.hidden = !this.models.length;
     this.showEvents();
     this.lines = this.models.map((name, k) => ({ name, values: data.curves[name], className: `model-${k % 12}` }));
-    if (data.truth) this.lines.push({ name: "truth", values: data.truth, className: "truth" });
+    if (data.truth) this.lines.push({ name: truthName(data), values: data.truth, className: "truth" });
     if (this.lines.length) {
       this.curves = curvePlot(this.lines, episode.length);
       const scaleWords = [1, 0.5, 0].map((y) => h("span", { class: "y" }, number(y, 1)));
@@ -207,7 +210,7 @@ export class EpisodeView {
     if (this.editor) this.editor.band = this.band;
     timeline.row("Annotation", this.band.track, this.band.layout, "annotated");
     for (const name of this.models) if (data.probabilities?.[name]) this.stageRow(name, data.probabilities[name]);
-    if (data.true_stage && data.truth_source !== "annotations") this.stageRow("truth", data.true_stage);
+    if (data.true_stage && data.truth_source !== "annotation") this.stageRow("truth", data.true_stage);
     if (episode.weight) {
       const weights = weightPlot(episode.weight);
       timeline.row("Weight", weights.track, weights.layout, "weight");
@@ -240,7 +243,7 @@ export class EpisodeView {
       className: line.className,
       kind: "curve",
       values: line.values,
-      stages: line.name === "truth" ? data.true_stage : data.probabilities?.[line.name],
+      stages: line.className === "truth" ? data.true_stage : data.probabilities?.[line.name],
     }));
     rows.push({ name: "annotation", className: "band", stages: this.annotated() });
     if (episode.weight) rows.push({ name: "weight", className: "area", values: episode.weight });

@@ -14,7 +14,12 @@ export class Readout {
       min: "0",
       max: String(player.length - 1),
       "aria-label": "Frame",
-      onchange: (event) => player.seek(Number(event.target.value) || 0),
+      onchange: (event) => {
+        player.seek(Number(event.target.value) || 0);
+        this.frame.value = player.frame;
+      },
+      onkeydown: (event) => event.key === "Enter" && setTimeout(() => this.frame.blur()),
+      onblur: () => this.update(),
     });
     this.time = h("span", { class: "time" });
     this.lines = rows.map((row, k) => this.line(row, k));
