@@ -1,6 +1,7 @@
 """What review would otherwise have to repeat: sizes of files, functions and signatures; no catch-all except; every file says what it is."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -51,3 +52,9 @@ def test_no_machine_paths() -> None:
     places = ("/" + "work/", "/" + "root/", "/" + "home/")
     text = [p for pattern in ("src/**/*.py", "docs/**/*.md", "*.md", "benchmarks/*.py") for p in ROOT.glob(pattern)]
     assert not [path.name for path in text if any(place in path.read_text() for place in places)]
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest collects neither of two modules of one name."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
