@@ -142,8 +142,8 @@ def report(folder: Path) -> str:
     """Every table of docs/rabc_study.md."""
     lines = finished(folder)
     parts = [f"{len(lines)} of {wanted()} policies, {np.mean([line['train_s'] + line['trial_s'] for line in lines]):.0f} s each.\n"]
-    parts += ["SARM's weights against the strong baseline, and against themselves permuted:\n", against(lines, "success+short")]
-    parts += [against(lines, "permuted")]
+    parts += ["SARM's weights against the filters, against LeRobot's rule on the same curves, and against themselves permuted:\n"]
+    parts += [against(lines, base) for base in ("success+short", "success", "rabc-sarm-lerobot", "permuted")]
     for share in SHARES:
         if any(line["share"] == share for line in lines):
             part = recovered(lines, share)
