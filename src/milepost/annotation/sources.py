@@ -6,6 +6,7 @@ Refuses a dataset whose replacement was interrupted: half of its files would be 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from milepost.annotation.table import SUFFIXES, read_file
 from milepost.hub import Files, find_files
 from milepost.metadata import HEADS, Metadata, read_metadata, read_proportions
 from milepost.types import DataError
+
+PATIENCE_S = 3.0
+"""A writer that lives is done with its renames by then."""
 
 
 def read_annotations(source: str | Path, *, fps: float | None = None, lengths: Mapping[int, int] | None = None) -> Annotations:
@@ -74,7 +78,9 @@ def _joined(parts: Sequence[Annotations]) -> Annotations:
 
 
 def _open(folder_or_repo: str | Path) -> tuple[Files, Metadata]:
-    files = find_files(folder_or_repo)
-    if is_interrupted(files.root):
-        raise DataError(f"writing annotations into {files.root} was interrupted; repeat that command, it finishes first what it began")
+    files, until = find_files(folder_or_repo), time.monotonic() + PATIENCE_S
+    while is_interrupted(files.root):
+        if time.monotonic() > until:
+            raise DataError(f"writing annotations into {files.root} was interrupted; repeat that command, it finishes first what it began")
+        time.sleep(0.02)  # somebody may be renaming at this very moment
     return files, read_metadata(files.root)
