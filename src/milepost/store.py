@@ -8,11 +8,8 @@ Nothing here overwrites a file of another kind, and no file is ever half-written
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,49 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from milepost.outputs import atomic_path, require_writable, write_text
 from milepost.types import DataError, Progress
 
 PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
 METADATA_PREFIX = "milepost."
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; on success it is flushed to disk and renamed over `path`, on any error it is removed.
-
-    Raises OSError (disk full, read-only folder) with `path` untouched.
-    """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, all of it or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def require_writable(folder: Path) -> None:
-    """OSError now, before hours of work, if nothing can be written in this folder (made if missing)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b"milepost")
 
 
 @dataclass(frozen=True, eq=False)
