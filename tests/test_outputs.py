@@ -148,3 +148,12 @@ def test_long_names_have_room_for_the_mark(tmp_path: Path) -> None:
     with output_lock(path):
         write_text(path, "x")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_lock_inside_the_same_lock_is_fine(tmp_path: Path) -> None:
+    with output_lock(tmp_path / "out"):
+        with output_lock(tmp_path / "out"):
+            pass
+        with ThreadPoolExecutor(1) as pool, pytest.raises(BusyError):
+            pool.submit(lambda: output_lock(tmp_path / "out").__enter__()).result()
+    assert not list(tmp_path.iterdir())

@@ -117,14 +117,14 @@ def remove_partial(folder: Path, mark: str) -> None:
 def output_lock(path: Path) -> Iterator[None]:
     """Holds the output `path` (a file or a folder) for this process until the block is left; leftovers of killed writers of it are removed.
 
-    BusyError, at once, if another process or thread holds it. The system frees the lock of a process that ends, however it ends.
-    A disk without locks is used without one.
+    A block inside a block of the same output and thread is fine. BusyError, at once, if another process or thread holds it. The system
+    frees the lock of a process that ends, however it ends. A disk without locks is used without one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path = path.parent.resolve() / path.name
     place = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
-    lock = filelock.FileLock(str(place), timeout=0, thread_local=False)
+    lock = filelock.FileLock(str(place), timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -134,12 +134,15 @@ def output_lock(path: Path) -> Iterator[None]:
             raise
         yield
         return
+    outermost = lock.lock_counter == 1
     try:
-        _sign(place)
-        _clear_of(path)
+        if outermost:
+            _sign(place)
+            _clear_of(path)
         yield
     finally:
-        place.unlink(missing_ok=True)  # before the release: whoever opened it meanwhile finds it gone and makes a new one
+        if outermost:
+            place.unlink(missing_ok=True)  # before the release: whoever opened it meanwhile finds it gone and makes a new one
         lock.release()
 
 
