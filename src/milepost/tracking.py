@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from milepost.console import warn
-from milepost.store import write_text
+from milepost.outputs import write_text
 from milepost.types import DataError
 
 LOG = "log.jsonl"
