@@ -204,7 +204,7 @@ def _check(args: Args) -> None:
         raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} say two things; give one")
     if args.push_to_hub is not None:
         require_repository(args.push_to_hub)
-    require_trackers(args.log_to)
+    require_trackers(Tracking(args.log_to, args.project, args.run_name))
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and launched() == 1:
         warn(
             "accelerate launch --cpu started one process only; for several: accelerate launch --multi_gpu --num_processes N, without --cpu"
