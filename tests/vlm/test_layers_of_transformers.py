@@ -40,17 +40,17 @@ class Renamed(nn.Module):
 
 
 class Old(Renamed):
-    def forward(self, hidden_states, position_embeddings, attention_mask=None, past_key_values: "Cache | None" = None, **kwargs):  # noqa: F821
+    def forward(self, hidden_states, position_embeddings, attention_mask=None, past_key_values: "Cache | None" = None, **kwargs):
         return self.answer(past_key_values, hidden_states)
 
 
 class New(Renamed):
-    def forward(self, hidden_states, position_embeddings, attention_mask=None, cache: "Cache | None" = None, **kwargs):  # noqa: F821
+    def forward(self, hidden_states, position_embeddings, attention_mask=None, cache: "Cache | None" = None, **kwargs):
         return self.answer(cache, hidden_states)
 
 
 class Next(Renamed):
-    def forward(self, hidden_states, position_embeddings, attention_mask=None, memory: "Cache | None" = None, **kwargs):  # noqa: F821
+    def forward(self, hidden_states, position_embeddings, attention_mask=None, memory: "Cache | None" = None, **kwargs):
         return self.answer(memory, hidden_states)
 
 

@@ -132,7 +132,5 @@ def test_fp8_weights_on_a_cpu(copy, folder, clips, precision):
         assert "pip install triton" in str(refusal)
         return
     assert coarse.precision == ("float32" if precision == "auto" else precision)
-    said = [
-        each.score(each.clip(clips["wide"], fps=2.0), instructions=["slide the window open"]) for each in (coarse, load_engine(folder))
-    ]
+    said = [each.score(each.clip(clips["wide"], fps=2.0), instructions=["slide the window open"]) for each in (coarse, load_engine(folder))]
     assert 0 < abs(said[0] - said[1]).max() < 0.3

@@ -12,6 +12,9 @@ from milepost.lerobot import LeRobotDataset
 from milepost.store import METADATA_PREFIX, ProgressTable
 from milepost.types import DataError
 
+LEROBOTS = "sarm_progress.parquet"
+"""The progress file that LeRobot's own weighting looks for beside a dataset."""
+
 
 def parse_episodes(text: str | None) -> list[int] | None:
     """ "0-9,12" -> episode numbers in that order, None for all. ValueError shows the right form."""
@@ -27,10 +30,13 @@ def parse_episodes(text: str | None) -> list[int] | None:
 
 
 def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:
-    """The progress file asked for, or the only one beside the dataset; DataError says how to make one."""
+    """The progress file asked for, or the only one beside the dataset, or of several SARM's; DataError says how to make one."""
     if given is not None:
         return given
     found = sorted(dataset.root.glob("*_progress.parquet"))
+    if len(found) > 1 and (usual := dataset.root / LEROBOTS) in found:
+        warn(f"of {len(found)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another")
+        return usual
     if len(found) != 1:
         what = f"several: {', '.join(f.name for f in found)}; choose with --progress" if found else "none; make one with milepost label"
         raise DataError(f"progress files beside {dataset.root}: {what}")

@@ -158,7 +158,7 @@ def main(args: Args) -> int:
                 trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed,
                 on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
             )  # fmt: skip
-        save_card(args.output_dir, trained, dataset.name, summaries)
+        save_card(args.output_dir, trained, dataset.name, summaries, fingerprint=dataset.fingerprint)
         if args.for_lerobot:
             trained.model.save_pretrained(args.output_dir / "lerobot", format="lerobot")
         _report(args, trained, summaries, unreadable, _doubts(episodes, trained))

@@ -40,9 +40,7 @@ class _Handed:
 
     keeper: Keeper
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         return self.keeper.extend(layer_idx, key_states, value_states)
 
 
@@ -109,7 +107,10 @@ def changes(model: Any) -> list[str]:
     found += _lacking(text.rotary_emb.forward, ("x", "position_ids"), type(text.rotary_emb).__name__)
     found += _lacking(tower.forward, ("hidden_states", "grid_thw"), type(tower).__name__)
     found += _lacking(model.forward, _FORWARD, type(model).__name__)
-    parts = {kind: (layer, ("input_layernorm", "self_attn")), "its attention": (layer.self_attn, ("head_dim", "k_proj", "k_norm", "v_proj"))}
+    parts = {
+        kind: (layer, ("input_layernorm", "self_attn")),
+        "its attention": (layer.self_attn, ("head_dim", "k_proj", "k_norm", "v_proj")),
+    }
     parts |= {type(text).__name__: (text, ("embed_tokens", "norm")), type(model).__name__: (model, ("lm_head",))}
     found += [f"{name} has no {part}" for name, (owner, wanted) in parts.items() for part in wanted if not hasattr(owner, part)]
     update = tuple(inspect.signature(importlib.import_module("transformers").Cache.update).parameters)[1:4]

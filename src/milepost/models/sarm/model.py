@@ -379,7 +379,6 @@ class SARMModel(nn.Module):
         return self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])["sparse_progress"].item()
 
     # On disk
-
     def use_state_stats(self, stats: StateStats) -> None:
         """Normalise robot states with these from now on; they and their source become part of the config."""
         self.config = with_state_stats(self.config, stats)
