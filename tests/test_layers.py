@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
-    {"windows", "stages", "weights", "metrics", "events", "statistics", "files", "outputs"},
+    {"windows", "stages", "weights", "metrics", "events", "statistics", "files", "outputs", "scheduling", "versions"},
     {"video", "store", "parquet", "console", "processes", "success"},
     {"checkpoints", "hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights"},
     {"vlm", "annotation", "render"},

@@ -21,6 +21,8 @@ from milepost.types import DataError
 
 CACHE = ("cache", "past_key_values")
 """What a decoder layer has called the cache it is given, newest first."""
+TESTED = ">=5.4,<5.25"
+"""Releases of transformers whose insides are known."""
 _UPDATE = ("key_states", "value_states", "layer_idx")
 _FORWARD = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_videos", "video_grid_thw")
 
@@ -120,7 +122,7 @@ def require_known(model: Any) -> None:
     if found := changes(model):
         version = importlib.import_module("transformers").__version__
         raise DataError(
-            f"transformers {version} has changed inside since it was tested ({'; '.join(found)}): pip install 'transformers>=5.4,<5.25'"
+            f"transformers {version} has changed inside since it was tested ({'; '.join(found)}): pip install 'transformers{TESTED}'"
         )
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from milepost.types import DataError
+from milepost.versions import require
 
 if TYPE_CHECKING:
     import httpx2
@@ -165,6 +166,7 @@ class Transport:
     """An HTTP client with its pool of connections, used from one event loop."""
 
     def __init__(self, config: ServerConfig) -> None:
+        require("httpx2")
         import httpx2
 
         key = _key(config)
