@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
-    {"windows", "stages", "weights", "metrics", "events", "statistics", "files", "outputs"},
-    {"video", "store", "parquet", "console", "processes", "success"},
-    {"hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights"},
-    {"vlm", "annotation", "render"},
+    {"windows", "stages", "weights", "metrics", "events", "statistics", "files", "outputs", "checks", "features", "colours", "placement"},
+    {"video", "store", "parquet", "console", "processes", "success", "records"},
+    {"hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights", "cells"},
+    {"vlm", "annotation", "render", "rows"},
     {"lerobot", "record", "models", "fit", "policy"},
-    {"train", "labelling", "copying", "annotate", "sim", "report", "checks"},
+    {"train", "labelling", "copying", "annotate", "sim", "report"},
     {"doctor", "model_card", "compare", "viewer"},
     {"demo"},
     {"commands"},
@@ -28,8 +28,8 @@ HEAVY = {
     "torch": {"embed", "vlm", "models", "processes", "fit", "policy", "train", "sample_weights", "commands"},
     "safetensors": {"models", "embed", "vlm", "policy"},
     "transformers": {"embed", "vlm"},
-    "av": {"planes", "video"},
-    "pyarrow": {"copying", "store", "parquet", "lerobot", "metadata", "record", "recording", "checks", "doctor", "annotation"},
+    "av": {"planes", "video", "colours"},
+    "pyarrow": {"copying", "store", "parquet", "lerobot", "metadata", "cells", "rows", "record", "recording", "checks", "doctor", "annotation"},
     "matplotlib": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console"},
@@ -45,7 +45,7 @@ HEAVY = {
     "trackio": {"tracking"},
     "starlette": {"viewer"},
     "uvicorn": {"viewer"},
-    "PIL": {"lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
+    "PIL": {"cells", "lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
 }
 
 

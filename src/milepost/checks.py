@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 JITTER_S = 1e-3
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Finding:
     """One thing to know of a dataset. error: it cannot be used as it is; warning: look at it; note: good to know."""
 
     code: str
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     message: str
     episode: int | None = None
 
