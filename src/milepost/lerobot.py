@@ -319,7 +319,8 @@ class LeRobotDataset:
                 offsets(times, Placed(0, record.length), self.fps)
             except UnreadableError as error:
                 raise UnreadableError(f"episode {record.index}, camera '{camera}': the video {error}") from error
-        placing = partial(_stamps, parts, record.index, self.fps, self._places().strays, f"video {self._files.root / span.path}", self._say)
+        strays = (self._places().strays, self._hints.rows_without_film(camera, max(part.episode for part in parts)))
+        placing = partial(_stamps, parts, record.index, self.fps, strays, f"video {self._files.root / span.path}", self._say)
         return VideoFrames(partial(self._files.path, span.path), times, self.fps, placing)
 
 
@@ -354,7 +355,7 @@ class LostFrames:
 
 
 def _stamps(
-    parts: tuple[Part, ...], episode: int, fps: float, strays: int, who: str, say: Voice, film: FilmIndex, times: Float[np.ndarray, "T"]
+    parts: tuple[Part, ...], episode: int, fps: float, strays: tuple[int, ...], who: str, say: Voice, film: FilmIndex, times: Float[np.ndarray, "T"]
 ) -> Float[np.ndarray, "T"]:
     """Returns where in the film an episode's pictures are, in its own seconds. UnreadableError if there is no telling."""
     placed = place(parts, len(film.stamps), fps, film.fps, float(film.stamps[0]), strays)[episode]

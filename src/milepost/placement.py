@@ -48,11 +48,11 @@ class Placed:
 
 @lru_cache(maxsize=128)
 def place(
-    parts: tuple[Part, ...], pictures: int, fps: float, film_fps: float, start_s: float = 0.0, strays: int = 0
+    parts: tuple[Part, ...], pictures: int, fps: float, film_fps: float, start_s: float = 0.0, strays: tuple[int, ...] = ()
 ) -> Mapping[int, Placed]:
     """Returns where each episode's pictures are among the film's, counted from 0 in the order they are shown.
 
-    fps: of the rows. film_fps: of the film. start_s: the stamp of its first picture. strays: rows that follow and that meta/ does not list.
+    fps: of the rows. film_fps: of the film. start_s: the stamp of its first picture. strays: how many rows may follow that meta/ places nowhere.
     """
     step = round(film_fps / fps) if fps > 0 and abs(film_fps / fps - round(film_fps / fps)) < 0.01 else 1
     step = max(1, step)
@@ -95,7 +95,7 @@ def _counted(parts: Sequence[Part], counts: Sequence[int], held: int, rates: tup
     return best
 
 
-def _timed(parts: Sequence[Part], held: int, fps: float, strays: int) -> dict[int, Placed] | None:
+def _timed(parts: Sequence[Part], held: int, fps: float, strays: tuple[int, ...]) -> dict[int, Placed] | None:
     """Returns all parts by meta/'s times, if those put each on the grid, apart from the others, up to the film's last picture."""
     if any(part.start_s is None for part in parts):
         return None
@@ -105,7 +105,7 @@ def _timed(parts: Sequence[Part], held: int, fps: float, strays: int) -> dict[in
         if abs(first - round(first)) > TENTH or round(first) < end:
             return None
         end = round(first) + part.length
-    if held not in (end, end + strays):
+    if held != end and held - end not in strays:
         return None
     return {part.episode: Placed(round(first), part.length) for first, part in zip(firsts, parts, strict=True)}
 
@@ -137,8 +137,8 @@ def miscounted(held: int, rows: int) -> str:
             "download the file again"
         )
     return (
-        f"holds {held} pictures for {rows} rows, and which pictures belong to no row cannot be known; cut the film to its rows, or convert the "
-        "recording again"
+        f"holds {held} pictures for {rows} rows, and which of them belong to no row cannot be known, so none is read; cut the film to its "
+        "rows, or convert the recording again"
     )
 
 

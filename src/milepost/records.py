@@ -131,6 +131,10 @@ class Metadata:
                 parts.setdefault(path, []).append(Part(record.index, None, None, record.length))
         return {path: tuple(found) for path, found in parts.items()}
 
+    def rows_without_film(self, camera: str, after: int) -> int:
+        """Rows of the episodes behind episode `after` that this camera has no mp4 for: what a film's last pictures may be of."""
+        return sum(r.length for r in self.episodes.values() if r.index > after and camera in r.lost and camera not in r.adrift)
+
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) as info.json has it, whichever way round its shape is written."""
         size = image_size(self.features[camera])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from milepost.checks import counted
 from milepost.hub import Files
 from milepost.metadata import EpisodeRecord, Metadata
 from milepost.parquet import MOST_ROWS, RowSummary, read_parquet, summarise, to_numpy
@@ -137,7 +138,7 @@ def _settled(meta: Metadata, parts: Mapping[int, Sequence[Part]], unread: Mappin
         record, part = moved[0]
         there = f"in {record.data}" if record.data else "nowhere"
         warnings.append(
-            f"meta/ places the rows of {len(moved)} episodes wrongly, first of episode {record.index}: {there} by meta/, they are in "
+            f"meta/ places the rows of {counted(len(moved), 'episode')} wrongly, first of episode {record.index}: {there} by meta/, they are in "
             f"{part.data} and read from there"
         )
     firsts = {number: part.first for number, part in chosen.items() if part is not None}
@@ -153,14 +154,20 @@ def _settled(meta: Metadata, parts: Mapping[int, Sequence[Part]], unread: Mappin
             "'index' in the data does not count the dataset's rows (it is missing, restarts or repeats): rows are counted by position, "
             "episode after episode; renumber it before LeRobot looks weights up by it"
         )
-    elif wrong := [number for number, row in firsts.items() if row is not None and row != meta.episodes[number].row or not meta.rows_fit]:
+    elif wrong := [number for number, row in firsts.items() if row is not None and row != _said_row(meta.episodes[number])]:
         warnings.append(
-            f"meta/ and the data do not agree where {len(wrong)} episodes begin among the rows, first episode {wrong[0]}; the data's own "
-            "'index' runs on without fault and is taken"
+            f"'index' in the data and meta/ do not agree on the dataset rows of {counted(len(wrong), 'episode')}, first episode {wrong[0]}; "
+            "'index' counts without fault, and is taken"
         )
     known = set(meta.episodes)
     strays = sum(part.count for number, places in parts.items() if number not in known for part in places)
     return Settled(episodes, tuple(warnings), not sound, strays, dict(unread))
+
+
+def _said_row(record: EpisodeRecord) -> int:
+    """Returns the row that meta/ says itself, else the one counted from lengths."""
+    said = record.entry.get("dataset_from_index")
+    return int(said) if isinstance(said, int | float) and said == said // 1 else record.row
 
 
 def _chosen(record: EpisodeRecord, parts: Sequence[Part]) -> Part | None:
