@@ -334,7 +334,7 @@ class Voice:
     def __call__(self, kind: str, message: str) -> None:
         if kind not in self._kinds:
             self._kinds.add(kind)
-            warnings.warn(f"{self.name}: {message}", DataWarning, stacklevel=4)
+            warnings.warn(f"{self.name}: {message}", DataWarning, stacklevel=2)
 
 
 @dataclass(frozen=True)
