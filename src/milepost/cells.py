@@ -1,7 +1,7 @@
 """Pictures kept in a dataset's rows, or named by them, as `types.Frames`: PNG or JPEG bytes, the names of files, or lists of numbers.
 
 A picture's EXIF orientation is applied, as Hugging Face `datasets` does and so LeRobot. One with more than 8 bits a channel (distances) is
-refused as a colour picture and never clipped; asked for as depth, its whole range becomes grey. Sizes are looked at before anything is decoded.
+refused as a colour picture and never clipped; asked for as depth, its whole range becomes grey. Sizes are looked at before decoding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,18 @@ MOST_PIXELS = 50_000_000
 MOST_BYTES = 512 * 1024**2
 _DEEP = ("I", "F")
 """First letters of Pillow's modes with more than 8 bits a channel."""
-_DAMAGED = (OSError, SyntaxError, ValueError, struct.error, zlib.error, EOFError, IndexError, KeyError, OverflowError, PIL.Image.DecompressionBombError)
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    PIL.Image.DecompressionBombError,
+)
 """What Pillow raises for broken files: SyntaxError for a broken PNG, plain Python errors for broken headers and EXIF."""
 
 
@@ -117,7 +128,9 @@ def to_rgb(image: PIL.Image.Image, *, depth: bool = False) -> UInt8[np.ndarray, 
         if not image.mode.startswith(_DEEP):
             return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
         if not depth:
-            raise DataError(f"has more than 8 bits a channel (mode {image.mode}): distances, not colours; name the camera as depth to see it")
+            raise DataError(
+                f"has more than 8 bits a channel (mode {image.mode}): distances, not colours; name the camera as depth to see it"
+            )
         values = np.asarray(PIL.ImageOps.exif_transpose(image))
         if not values.size or values.min() < 0 or values.max() > 65535 or values.dtype.kind == "f":
             raise DataError("has distances outside 0 to 65535, which no grey is for")
@@ -165,7 +178,11 @@ def _numbers(cell: pa.Scalar) -> UInt8[np.ndarray, "H W 3"]:
     sides, values = [], cell.values
     sides.append(len(values))
     while _is_list(values.type):
-        lengths = np.unique(values.value_lengths().to_numpy(zero_copy_only=False)) if hasattr(values, "value_lengths") else np.array([values.type.list_size])
+        lengths = (
+            np.unique(values.value_lengths().to_numpy(zero_copy_only=False))
+            if hasattr(values, "value_lengths")
+            else np.array([values.type.list_size])
+        )
         if len(lengths) != 1 or not np.isfinite(lengths[0]):
             raise DataError("is a list whose lines differ in length")
         sides.append(int(lengths[0]))

@@ -32,7 +32,7 @@ def counted(number: int, what: str) -> str:
 
 
 def gathered(findings: Iterable[tuple[str, Severity, str, str]]) -> list[Finding]:
-    """Returns one Finding for each (code, severity, what): it names the first place and says how many there are. Tuples end with a place."""
+    """Returns one Finding for each (code, severity, what): with the first place and how many there are. Tuples end with a place."""
     places: dict[tuple[str, Severity, str], list[str]] = {}
     for code, severity, what, place in findings:
         places.setdefault((code, severity, what), []).append(place)

@@ -24,7 +24,11 @@ def check_columns(schema: pa.Schema, features: Mapping[str, Mapping[str, Any]], 
         yield "columns", "error", f"lacks the columns {_names(missing)}, which info.json lists"
     if missing := sorted(set(ROWS) - there - promised):
         derived = set(missing) <= {"frame_index", "index"}
-        yield "columns", must if derived else "error", f"lacks the columns {_names(missing)}" + ("; rows are counted by their order" if derived else "")
+        yield (
+            "columns",
+            must if derived else "error",
+            f"lacks the columns {_names(missing)}" + ("; rows are counted by their order" if derived else ""),
+        )
     if extra := sorted(there - promised):
         yield "columns", must, f"has columns that info.json does not list: {_names(extra)}"
     for name in sorted(there & promised):
@@ -80,7 +84,13 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _holds_pictures(kind: pa.DataType) -> bool:
     text = _kind(kind) == "text"
-    return text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is_list(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+    return (
+        text
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or _is_list(kind)
+        or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+    )
 
 
 def _names(names: list[str]) -> str:

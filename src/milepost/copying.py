@@ -26,8 +26,8 @@ from milepost.files import read_json_object, read_text
 from milepost.hub import Files
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import EpisodeRecord, Metadata
+from milepost.outputs import atomic_folder
 from milepost.parquet import put_columns, read_parquet, to_numpy
-from milepost.record import complete_folder
 from milepost.rows import data_files
 from milepost.statistics import KEYS, Stats, column_stats, merge
 from milepost.types import DataError
@@ -65,7 +65,7 @@ def copy_with_columns(
     where.parent.mkdir(parents=True, exist_ok=True)
     tables = {record.data for record in meta.episodes.values() if record.data}
     left_out = sorted(set(data_files(files)) - tables)
-    with complete_folder(where) as part:
+    with atomic_folder(where) as part:
         for name in _names(files, meta):
             new = part / name
             if name in left_out or name.startswith("meta/episodes/"):

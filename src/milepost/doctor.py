@@ -86,7 +86,8 @@ class Report:
 def examine(folder_or_repo: str | Path, *, quick: bool = False, deep: bool = False, revision: str | None = None) -> Report:
     """Look through a dataset: meta/, every data file once, every video's index, each episode's first, middle and last picture.
 
-    quick: decode no picture. deep: decode all of them. Of a Hub dataset, the data files are downloaded; of its videos only those already in the cache are looked at.
+    quick: decode no picture. deep: decode all of them. Of a Hub dataset, the data files are downloaded; of its videos only those already
+    in the cache are looked at.
     DataError only if this is no LeRobot dataset: no such folder or repository, or no meta/info.json.
     """
     files = find_files(folder_or_repo, revision)

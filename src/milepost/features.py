@@ -40,7 +40,11 @@ def image_size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
 def codec(feature: Mapping[str, Any]) -> str | None:
     """Returns the codec of a camera's films, as FFmpeg calls it."""
     written = next((note["video.codec"] for note in notes(feature) if isinstance(note.get("video.codec"), str)), None)
-    return None if written is None else {"mp4v": "mpeg4", "avc1": "h264", "av01": "av1", "hvc1": "hevc", "hev1": "hevc", "h265": "hevc"}.get(written, written)
+    return (
+        None
+        if written is None
+        else {"mp4v": "mpeg4", "avc1": "h264", "av01": "av1", "hvc1": "hevc", "hev1": "hevc", "h265": "hevc"}.get(written, written)
+    )
 
 
 def is_depth(feature: Mapping[str, Any]) -> bool:

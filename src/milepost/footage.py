@@ -20,7 +20,7 @@ from milepost.parquet import RowReader
 from milepost.placement import TENTH, Part, Placed, miscounted, place
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, Frames
-from milepost.video import VideoFrames, VideoInfo, film_index, probe
+from milepost.video import FilmIndex, VideoFrames, VideoInfo, film_index, probe
 
 Look = Literal["none", "some", "all"]
 """Which pictures are decoded: none; the first, a middle and the last of each episode; all."""
@@ -88,7 +88,7 @@ class Footage:
                 at = placed[part.episode]
                 stamps = film.stamps[((at.first + np.arange(min(part.length, at.count))) * at.step)[: len(film.stamps)]]
                 if len(stamps):
-                    self._decode(camera, part.episode, VideoFrames(path, stamps, self.meta.fps, lambda _, times: times), name)
+                    self._decode(camera, part.episode, VideoFrames(path, stamps, self.meta.fps, _as_given), name)
 
     def _compare(self, name: str, found: VideoInfo, feature: Mapping[str, Any]) -> None:
         size = image_size(feature)
@@ -110,7 +110,9 @@ class Footage:
         faults = {each.fault for each in placed.values() if each.fault}
         if len(faults) == 1 and all(each.fault for each in placed.values()) and ("holds " in (fault := faults.pop())):
             short = "shorter" in fault
-            self._say("video-short" if short else "video-more", "error" if short else "warning", f"{camera}: {name} {fault} ({rows} rows in all)")
+            self._say(
+                "video-short" if short else "video-more", "error" if short else "warning", f"{camera}: {name} {fault} ({rows} rows in all)"
+            )
             return
         stop = -1.0
         for part in sorted(parts, key=lambda part: part.start_s or 0.0):
@@ -118,7 +120,11 @@ class Footage:
             if fault and start is not None:
                 overlaps = start < stop - TENTH / self.meta.fps
                 self._say("video-overlap" if overlaps else "video-span", "error", f"{camera}: {name}: {fault}", part.episode)
-            elif start is not None and part.stop_s is not None and abs(part.stop_s - start - part.length / self.meta.fps) > 0.5 / self.meta.fps:
+            elif (
+                start is not None
+                and part.stop_s is not None
+                and abs(part.stop_s - start - part.length / self.meta.fps) > 0.5 / self.meta.fps
+            ):
                 said = f"[{start:.3f}, {part.stop_s:.3f}) s is not the time of {part.length} frames at {self.meta.fps:g} fps"
                 self._say("video-span", "error", f"{camera}: {said}", part.episode)
             stop = max(stop, (start or 0.0) + part.length / self.meta.fps)
@@ -179,10 +185,17 @@ class Footage:
 
     def _size(self, camera: str, seen: tuple[int, ...], size: tuple[int, int], name: str) -> None:
         if self.meta.features[camera].get("dtype") == "image":
-            self._gather("picture-size", "error", f"has pictures of {seen[0]} x {seen[1]} (H x W), info.json says {size[0]} x {size[1]}", name)
+            self._gather(
+                "picture-size", "error", f"has pictures of {seen[0]} x {seen[1]} (H x W), info.json says {size[0]} x {size[1]}", name
+            )
         elif seen == size[::-1]:
-            words = f"is turned by its track: pictures come as {seen[0]} x {seen[1]} (H x W), as LeRobot's default reader gives them; info.json says "
+            words = f"is turned by its track: pictures come as {seen[0]} x {seen[1]} (H x W), as LeRobot turns them; info.json says "
             self._gather("video-turned", "warning", f"{words}{size[0]} x {size[1]}", name)
+
+
+def _as_given(film: FilmIndex, times: np.ndarray) -> np.ndarray:
+    """The stamps of a film's own pictures, which need no placing."""
+    return times
 
 
 def _is_off(part: Part, fps: float) -> bool:

@@ -40,9 +40,17 @@ class Files:
         path = self.root / require_inside(relative, source=f"{self.root}")
         if self.repo is not None and not path.exists():
             path = Path(_fetch("hf_hub_download", self.repo, self.commit, filename=relative))
-        if path.is_symlink() and not path.resolve().is_relative_to(self._home):
+        if not self.holds(relative):
             raise DataError(f"{path} is a link to a file outside the dataset, which is not read; put the file itself there")
         return path
+
+    def holds(self, relative: str) -> bool:
+        """Returns whether this name is one of a file inside the dataset, whether it is here yet or not. Downloads nothing."""
+        try:
+            path = self.root / require_inside(relative, source="")
+        except DataError:
+            return False
+        return not path.is_symlink() or path.resolve().is_relative_to(self._home)
 
     @property
     def _home(self) -> Path:
@@ -51,7 +59,7 @@ class Files:
         return root.parent.parent if root.parent.name == "snapshots" and root.parent.parent.name.startswith("datasets--") else root
 
     def listed(self, tree: str) -> list[str]:
-        """Returns the names of the files under a folder of the dataset, relative to it, hidden ones left out; links of folders are followed."""
+        """Returns the names of the files under a folder of the dataset, relative to it, but hidden ones; links of folders are followed."""
         found, seen = [], set()
         for folder, folders, names in os.walk(self.root / tree, followlinks=True):
             real = os.path.realpath(folder)
@@ -61,7 +69,9 @@ class Files:
             seen.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             relative = Path(folder).relative_to(self.root)
-            found += [(relative / name).as_posix() for name in sorted(names) if not name.startswith(".") and (Path(folder) / name).is_file()]
+            found += [
+                (relative / name).as_posix() for name in sorted(names) if not name.startswith(".") and (Path(folder) / name).is_file()
+            ]
         return found
 
 

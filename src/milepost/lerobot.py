@@ -1,7 +1,7 @@
 """A LeRobot dataset (v3.0 or v2.1; mp4 or pictures in parquet; a folder or a Hub repository) as a `types.Dataset`.
 
 Opening reads meta/ only; an episode reads its own rows; pictures are read when their frame numbers are asked for. Writes nothing.
-What meta/ says wrongly of places is found in the data instead, with a DataWarning. Rows that do not fit together (frame numbers, time stamps,
+What meta/ says wrongly of places is found in the data instead, with a DataWarning. Rows that do not fit together (numbers, time stamps,
 counts) are refused, never repaired: UnreadableError, for that episode alone.
 """
 
@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 
 from milepost.cells import ImageFrames, is_deep
 from milepost.features import may_be_depth
+from milepost.frames import Voice, even_start, film_frames
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata, read_proportions
 from milepost.parquet import RaggedError, RowReader, to_numpy
-from milepost.placement import Part, Placed, offsets, place
 from milepost.rows import Settled, settle
 from milepost.stages import Stages
-from milepost.types import DataError, DataWarning, Episode, Frames, Segment, UnreadableError
-from milepost.video import FilmIndex, VideoFrames
+from milepost.types import DataError, Episode, Frames, Segment, UnreadableError
 
 STATE = "observation.state"
 _BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
@@ -234,7 +232,9 @@ class LeRobotDataset:
         if record.fault:
             raise UnreadableError(record.fault)
         if not record.data and self._searched:
-            raise UnreadableError(f"episode {record.index}: meta/ does not say where its rows are, and no data file has {record.length} rows of it")
+            raise UnreadableError(
+                f"episode {record.index}: meta/ does not say where its rows are, and no data file has {record.length} rows of it"
+            )
         try:
             if not record.data:
                 raise UnreadableError("meta/ does not say where its rows are")
@@ -310,65 +310,15 @@ class LeRobotDataset:
         if feature.get("dtype") == "image":
             path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
             return ImageFrames(self._pictures[camera], path, self._files.path, record.index, camera, record.length, depth)
-        if camera in record.lost:
-            return LostFrames(record.length, record.lost[camera])
-        span = record.videos[camera]
-        parts = self._hints.films[span.path]
-        if len(parts) > 1 and (span.stop_s is None or round((span.stop_s - span.start_s) * self.fps) == record.length):
-            try:
-                offsets(times, Placed(0, record.length), self.fps)
-            except UnreadableError as error:
-                raise UnreadableError(f"episode {record.index}, camera '{camera}': the video {error}") from error
-        strays = (self._places().strays, self._hints.rows_without_film(camera, max(part.episode for part in parts)))
-        placing = partial(_stamps, parts, record.index, self.fps, strays, f"video {self._files.root / span.path}", self._say)
-        return VideoFrames(partial(self._files.path, span.path), times, self.fps, placing)
+        return film_frames(camera, record, times, self._hints, self._files, strays=self._places().strays, say=self._say)
 
+    def film_start(self, episode_index: int, camera: str) -> float | None:
+        """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
 
-class Voice:
-    """Says each kind of oddness of a dataset once: the warning names the first episode, and `milepost info` all of them."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._kinds: set[str] = set()
-
-    def __call__(self, kind: str, message: str) -> None:
-        if kind not in self._kinds:
-            self._kinds.add(kind)
-            warnings.warn(f"{self.name}: {message}", DataWarning, stacklevel=2)
-
-
-@dataclass(frozen=True)
-class LostFrames:
-    """The pictures of a camera that meta/ has no place for in this episode, as `types.Frames`: to ask for one is an UnreadableError."""
-
-    length: int
-    reason: str
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        raise UnreadableError(self.reason)
-
-    def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
-        raise UnreadableError(self.reason)
-
-
-def _stamps(
-    parts: tuple[Part, ...], episode: int, fps: float, strays: tuple[int, ...], who: str, say: Voice, film: FilmIndex, times: Float[np.ndarray, "T"]
-) -> Float[np.ndarray, "T"]:
-    """Returns where in the film an episode's pictures are, in its own seconds. UnreadableError if there is no telling."""
-    placed = place(parts, len(film.stamps), fps, film.fps, float(film.stamps[0]), strays)[episode]
-    if placed.fault:
-        raise UnreadableError(f"{who} {placed.fault}")
-    try:
-        inside, oddness = offsets(times, placed, fps)
-    except UnreadableError as error:
-        raise UnreadableError(f"{who} {error}") from error
-    for kind, note in (("late start", placed.note), ("clock", oddness)):
-        if note:
-            say(kind, f"{who} (episode {episode}): {note}")
-    return film.stamps[(placed.first + inside) * placed.step]
+        None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
+        """
+        record = self._places().episodes[episode_index]
+        return even_start(camera, record, self._hints, self._files, strays=self._places().strays)
 
 
 def open_dataset(

@@ -113,8 +113,8 @@ class _Scan:
         if layout is None:
             self._stop(
                 "version",
-                f"a LeRobot dataset of version {shown(written).strip(QUOTE) if written is not None else None}; {' and '.join(SUPPORTED)} are "
-                "read here, convert it with LeRobot first",
+                f"a LeRobot dataset of version {shown(written).strip(QUOTE) if written is not None else None}; "
+                f"{' and '.join(SUPPORTED)} are read here, convert it with LeRobot first",
             )
             return written if isinstance(written, str) else "unknown"
         if written != layout:
@@ -136,7 +136,9 @@ class _Scan:
         """Returns where data and films are, by LeRobot's defaults where info.json does not say."""
         if self.info and not isinstance(self.info.get("features"), dict):
             self._stop("info", f"meta/info.json: 'features' should be an object, it is {shown(self.info.get('features'))}")
-        for name in sorted({name for name in (self.info.get("features") or ()) if isinstance(self.info["features"], dict)} - self.features.keys()):
+        for name in sorted(
+            {name for name in (self.info.get("features") or ()) if isinstance(self.info["features"], dict)} - self.features.keys()
+        ):
             self._stop("info", f"meta/info.json: the feature {shown(name)} must be an object with a dtype and a shape")
         chosen = []
         for name, usual in zip(("data_path", "video_path"), TEMPLATES.get(self.version, TEMPLATES["v3.0"]), strict=True):
@@ -227,7 +229,12 @@ class _Scan:
             length = stop - first
         if length is None:
             missing = entry.get("length") is None
-            return 0, f"{who} lacks the field 'length'" if missing else f"{who}: 'length' should be a number of frames, it is {shown(entry['length'])}"
+            return (
+                0,
+                f"{who} lacks the field 'length'"
+                if missing
+                else f"{who}: 'length' should be a number of frames, it is {shown(entry['length'])}",
+            )
         try:
             plausible("length", length, source=who)
         except DataError as error:
@@ -261,7 +268,8 @@ class _Scan:
         start, stop = (entry.get(f"videos/{camera}/{name}") for name in ("from_timestamp", "to_timestamp"))
         if not _is_time(start):
             raise DataError(f"{who}: 'videos/{camera}/from_timestamp' should be a number of seconds, it is {shown(start)}")
-        return VideoSpan(path, float(start), float(stop) if _is_time(stop) and stop > start else None)
+        from_s, to_s = float(start or 0.0), float(stop or 0.0) if _is_time(stop) else 0.0
+        return VideoSpan(path, from_s, to_s if to_s > from_s else None)
 
     def _by_number(self, records: Iterable[EpisodeRecord]) -> dict[int, EpisodeRecord]:
         found: dict[int, EpisodeRecord] = {}

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from milepost.files import require_plain_file, shown
 from milepost.types import DataError
 
-
 MOST_ROWS = 20_000_000
 """Rows read at once. Equal rows take no room in a file, and all of theirs in memory; a day at 100 frames a second has half as many."""
 
@@ -122,7 +121,11 @@ def summarise(path: Path) -> RowSummary:
         names = file.schema_arrow.names
         spans = {name: _spans(file, name) for name in ("episode_index", "index") if name in names}
         return RowSummary(
-            file.metadata.num_rows, _whole(spans.get("episode_index")), _whole(spans.get("index")), "episode_index" in names, "index" in names
+            file.metadata.num_rows,
+            _whole(spans.get("episode_index")),
+            _whole(spans.get("index")),
+            "episode_index" in names,
+            "index" in names,
         )
 
 
@@ -232,7 +235,10 @@ def _spans(file: pq.ParquetFile, column: str) -> list[tuple[float | int, float |
     meta = file.metadata
     paths = [meta.schema.column(i).path for i in range(meta.num_columns)]
     leaves = [i for i, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
-    told = [meta.row_group(group).column(leaves[0]).statistics if len(leaves) == 1 else None for group in range(meta.num_row_groups)]
-    sure = [each is not None and each.has_min_max and each.null_count in (0, None) for each in told]
-    numbers = [isinstance(each.min, int | float) and isinstance(each.max, int | float) if fine else False for each, fine in zip(told, sure, strict=True)]
-    return [(each.min, each.max) if fine else None for each, fine in zip(told, numbers, strict=True)]
+    found: list[tuple[float | int, float | int] | None] = []
+    for group in range(meta.num_row_groups):
+        about = meta.row_group(group).column(leaves[0]).statistics if len(leaves) == 1 else None
+        known = about is not None and about.has_min_max and about.null_count in (0, None)
+        low, high = (about.min, about.max) if about is not None and known else (None, None)
+        found.append((low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None)
+    return found

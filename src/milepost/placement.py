@@ -52,7 +52,8 @@ def place(
 ) -> Mapping[int, Placed]:
     """Returns where each episode's pictures are among the film's, counted from 0 in the order they are shown.
 
-    fps: of the rows. film_fps: of the film. start_s: the stamp of its first picture. strays: how many rows may follow that meta/ places nowhere.
+    fps: of the rows. film_fps: of the film. start_s: the stamp of its first picture.
+    strays: how many rows may follow that meta/ places nowhere.
     """
     step = round(film_fps / fps) if fps > 0 and abs(film_fps / fps - round(film_fps / fps)) < 0.01 else 1
     step = max(1, step)
@@ -124,8 +125,8 @@ def _misplaced(part: Part, fitting: Mapping[int, Placed], held: int, fps: float,
 def _off(start_s: float, fps: float, reason: str) -> str:
     nearest = max(0, round(start_s * fps))
     return (
-        f"frame 0 of the episode is wanted at {start_s:.4f} s, the nearest picture is at {nearest / fps:.4f} s: meta/'s times are wrong ({reason}); "
-        "correct from_timestamp, or convert the recording again"
+        f"frame 0 of the episode is wanted at {start_s:.4f} s, the nearest picture is at {nearest / fps:.4f} s: meta/'s times are wrong "
+        f"({reason}); correct from_timestamp, or convert the recording again"
     )
 
 
@@ -133,8 +134,8 @@ def miscounted(held: int, rows: int) -> str:
     """Returns why a film that has not as many pictures as rows is not read."""
     if held < rows:
         return (
-            f"is shorter than its rows: it holds {held} pictures for {rows} rows, and which pictures are missing cannot be known; record or "
-            "download the file again"
+            f"is shorter than its rows: it holds {held} pictures for {rows} rows, and which pictures are missing cannot be known; record "
+            "or download the file again"
         )
     return (
         f"holds {held} pictures for {rows} rows, and which of them belong to no row cannot be known, so none is read; cut the film to its "
@@ -163,7 +164,7 @@ def offsets(times: Float[np.ndarray, "T"], placed: Placed, fps: float) -> tuple[
     if np.array_equal(nearest, np.arange(count)) and placed.count == count:
         return nearest, ""
     on_grid = bool((np.abs(at - nearest) <= TENTH).all()) and bool((np.diff(nearest) > 0).all())
-    if on_grid and 0 <= nearest[0] and nearest[-1] == placed.count - 1:
+    if on_grid and nearest[0] >= 0 and nearest[-1] == placed.count - 1:
         return nearest, ""
     if placed.count == count and (placed.alone or not on_grid):
         return np.arange(count), "the rows' time stamps are not frame / fps; there is one picture a row, and position decides which"

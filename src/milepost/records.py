@@ -31,7 +31,8 @@ class VideoSpan:
 class EpisodeRecord:
     """One row of meta/episodes. row: dataset row of frame 0. data: its parquet file, relative, "" if meta/ does not say.
 
-    videos: camera -> where. lost: camera -> why meta/ has no place for it; adrift: its mp4, where that at least is known. fault: why the episode cannot be read at all, "" if it can.
+    videos: camera -> where. lost: camera -> why meta/ has no place for it; adrift: its mp4, where that at least is known.
+    fault: why the episode cannot be read at all, "" if it can.
     """
 
     index: int
@@ -139,5 +140,7 @@ class Metadata:
         """(height, width) as info.json has it, whichever way round its shape is written."""
         size = image_size(self.features[camera])
         if size is None:
-            raise DataError(f"meta/info.json: the shape of camera '{camera}' must have three numbers, got {shown(self.features[camera].get('shape'))}")
+            raise DataError(
+                f"meta/info.json: the shape of camera '{camera}' must have three numbers, got {shown(self.features[camera].get('shape'))}"
+            )
         return size

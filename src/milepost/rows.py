@@ -7,6 +7,7 @@ share a number; where it does not, rows are counted by position, episode after e
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Settled:
-    """Where the rows are. episodes: records with the right file and row. warnings: what meta/ says wrongly. by_position: is `index` of no use?
+    """Where the rows are. episodes: records with the right file and row. warnings: what meta/ says wrongly. by_position: is `index` no use?
 
     strays: rows that no episode of meta/ has. unread: data file -> why it cannot be read.
     """
@@ -89,14 +90,18 @@ def _fits(summary: RowSummary, records: Sequence[EpisodeRecord]) -> bool:
     first, last = min(record.row for record in records), max(record.row + record.length for record in records) - 1
     numbers = min(record.index for record in records), max(record.index for record in records)
     count = sum(record.length for record in records)
-    return summary.count == count and summary.episodes in (None, numbers) and (summary.index in (None, (first, last)) or last - first + 1 != count)
+    return (
+        summary.count == count
+        and summary.episodes in (None, numbers)
+        and (summary.index in (None, (first, last)) or last - first + 1 != count)
+    )
 
 
 def _parts(files: Files, name: str, summary: RowSummary, hinted: Sequence[EpisodeRecord]) -> list[tuple[int, Part]]:
     """Returns the episodes in one file. One without `episode_index` is the episode that meta/ names it for."""
     if not summary.has_episodes:
-        owner = hinted[0].index if len(hinted) == 1 else None
-        return [] if owner is None else [(owner, Part(name, summary.count, _run(summary)))]
+        only = hinted[0].index if len(hinted) == 1 else None
+        return [] if only is None else [(only, Part(name, summary.count, _run(summary)))]
     if summary.episodes is not None and summary.episodes[0] == summary.episodes[1]:
         return [(summary.episodes[0], Part(name, summary.count, _run(summary)))]
     if summary.count > MOST_ROWS:
@@ -138,8 +143,8 @@ def _settled(meta: Metadata, parts: Mapping[int, Sequence[Part]], unread: Mappin
         record, part = moved[0]
         there = f"in {record.data}" if record.data else "nowhere"
         warnings.append(
-            f"meta/ places the rows of {counted(len(moved), 'episode')} wrongly, first of episode {record.index}: {there} by meta/, they are in "
-            f"{part.data} and read from there"
+            f"meta/ misplaces the rows of {counted(len(moved), 'episode')}, first of episode {record.index}: {there} by meta/, they are "
+            f"in {part.data} and read from there"
         )
     firsts = {number: part.first for number, part in chosen.items() if part is not None}
     sound = _shared_by_none(firsts, meta)
@@ -156,8 +161,8 @@ def _settled(meta: Metadata, parts: Mapping[int, Sequence[Part]], unread: Mappin
         )
     elif wrong := [number for number, row in firsts.items() if row is not None and row != _said_row(meta.episodes[number])]:
         warnings.append(
-            f"'index' in the data and meta/ do not agree on the dataset rows of {counted(len(wrong), 'episode')}, first episode {wrong[0]}; "
-            "'index' counts without fault, and is taken"
+            f"'index' in the data and meta/ do not agree on the dataset rows of {counted(len(wrong), 'episode')}, first episode "
+            f"{wrong[0]}; 'index' counts without fault, and is taken"
         )
     known = set(meta.episodes)
     strays = sum(part.count for number, places in parts.items() if number not in known for part in places)
@@ -184,7 +189,7 @@ def _shared_by_none(firsts: Mapping[int, int | None], meta: Metadata) -> bool:
     if not firsts or any(first is None for first in firsts.values()):
         return False
     rows = sorted((first, meta.episodes[number].length) for number, first in firsts.items() if first is not None)
-    apart = all(first + length <= following for (first, length), (following, _) in zip(rows, rows[1:], strict=False))
+    apart = all(first + length <= following for (first, length), (following, _) in itertools.pairwise(rows))
     return apart and rows[0][0] >= 0 and rows[-1][0] <= 100 * sum(length for _, length in rows) + 10**6
 
 

@@ -140,9 +140,7 @@ class VideoFrames:
                 cuts.append(i)
         return np.split(times, cuts)
 
-    def _nearest(
-        self, frames: Iterator[av.VideoFrame], times: Float[np.ndarray, "N"], path: Path, half: float
-    ) -> Iterator[av.VideoFrame]:
+    def _nearest(self, frames: Iterator[av.VideoFrame], times: Float[np.ndarray, "N"], path: Path, half: float) -> Iterator[av.VideoFrame]:
         """The decoded frame nearest to each time. A frame within a tenth of a frame is taken without looking at the next."""
         tenth = min(0.1 / self.fps, half / 4)
         before: av.VideoFrame | None = None
@@ -170,7 +168,10 @@ class VideoFrames:
         )
 
     def _short(self, path: Path, wanted_s: float) -> UnreadableError:
-        last, times = None, self._stamps(path)[0]  # decoded from the episode's first frame: the run that failed may have begun behind the end
+        last, times = (
+            None,
+            self._stamps(path)[0],
+        )  # decoded from the episode's first frame: the run that failed may have begun behind the end
         with _open(path) as (container, stream):
             for frame in _decode_from(container, stream, path, time=float(times[0])):
                 last = frame.time
@@ -211,7 +212,11 @@ def _film_index(path: Path, version: tuple[int, int] | None) -> FilmIndex:
         stamps = _even_stamps(stream)
         if stamps is None:
             stamps = _packet_stamps(container, stream, path)
-        rate = float(stream.average_rate or 0) or (len(stamps) - 1) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else float(stream.average_rate or 0)
+        rate = (
+            float(stream.average_rate or 0) or (len(stamps) - 1) / (stamps[-1] - stamps[0])
+            if len(stamps) > 1
+            else float(stream.average_rate or 0)
+        )
         if len(stamps) > 1 and not np.all(np.diff(stamps) > 0):
             raise UnreadableError(f"video {path} has two pictures at one time; record it again, or rewrite it with ffmpeg")
         return FilmIndex(stamps, rate)

@@ -58,9 +58,15 @@ def main(args: Args) -> int:
         known[record.row : record.row + record.length] = True
     unknown = {name: int(np.isnan(column[known]).sum()) for name, column in columns.items()}
     if columns:
-        table("Columns", ("column", "frames", "unknown", "mean"), [(n, int(known.sum()), unknown[n], f"{np.nanmean(c):.3f}") for n, c in columns.items()])
+        table(
+            "Columns",
+            ("column", "frames", "unknown", "mean"),
+            [(n, int(known.sum()), unknown[n], f"{np.nanmean(c):.3f}") for n, c in columns.items()],
+        )
     if stamps is not None:
-        say(f"time stamps: {stamps[0]} of {int(known.sum())} written anew as frame / {dataset.fps:g} fps, the worst was {stamps[1]:.3f} s off")
+        say(
+            f"time stamps: {stamps[0]} of {int(known.sum())} written anew as frame / {dataset.fps:g} fps, the worst was {stamps[1]:.3f} s off"
+        )
     say(f"copy: {args.output_dir}")
     if left_out:
         warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
