@@ -212,9 +212,7 @@ def test_the_next_pictures_are_read_meanwhile(tmp_path: Path) -> None:
             return Progress(episode.index, np.full(episode.length, seen / 4, np.float32))
 
     unread: list[int] = []
-    table = label(
-        Slow(), ListDataset(dot_episodes(4)), tmp_path / "p.parquet", on_unreadable=lambda episode, error: unread.append(episode.index)
-    )
+    table = label(Slow(), ListDataset(dot_episodes(4)), tmp_path / "p.parquet", on_unreadable=lambda number, error: unread.append(number))
     assert unread == [2]
     assert {int(n): float(table.curve()[table.episode_index == n][0]) for n in (0, 1, 3)} == {0: 0.0, 1: 0.25, 3: 0.75}
     assert np.isnan(table.curve()[table.episode_index == 2]).all()

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
-    {"windows", "stages", "weights", "metrics", "events", "statistics"},
+    {"windows", "stages", "weights", "metrics", "events", "statistics", "files", "outputs"},
     {"video", "store", "parquet", "console", "processes", "success"},
     {"hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights"},
     {"vlm", "annotation", "render"},

@@ -11,7 +11,8 @@ import pytest
 from fakes import ConstantModel, ListDataset, dot_episodes
 from milepost.labelling import label, provenance, unknown_frames
 from milepost.models import ElapsedModel
-from milepost.store import ProgressStore, atomic_path, read_progress, write_weights
+from milepost.outputs import atomic_path
+from milepost.store import ProgressStore, read_progress, write_weights
 from milepost.types import DataError, Progress
 
 

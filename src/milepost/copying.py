@@ -23,8 +23,8 @@ from jaxtyping import Float
 from milepost.annotation.replacing import is_interrupted
 from milepost.hub import Files, find_files
 from milepost.metadata import Metadata, read_metadata
+from milepost.outputs import atomic_folder
 from milepost.parquet import put_columns, read_parquet
-from milepost.record import complete_folder
 from milepost.statistics import KEYS, Stats, column_stats, merge
 from milepost.types import DataError
 
@@ -45,7 +45,7 @@ def copy_with_columns(
     where = Path(folder).expanduser()
     where.parent.mkdir(parents=True, exist_ok=True)
     tables = {record.data for record in meta.episodes.values()}
-    with complete_folder(where) as part:
+    with atomic_folder(where) as part:
         for name in _names(files, meta):
             new = part / name
             new.parent.mkdir(parents=True, exist_ok=True)

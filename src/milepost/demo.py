@@ -25,12 +25,13 @@ from milepost.metrics import final
 from milepost.model_card import save_card
 from milepost.models import ElapsedModel
 from milepost.models.sarm import AnnotationMode, SARMModel
+from milepost.outputs import write_text
 from milepost.plots import weights_figure
 from milepost.report import Section, report_fragment
 from milepost.sample_weights import SampleWeights
 from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
-from milepost.store import ProgressTable, read_progress, write_text
+from milepost.store import ProgressTable, read_progress
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
 from milepost.types import DataError, Episode, RewardModel
 from milepost.viewer.export import export_html

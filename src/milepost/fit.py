@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from milepost.outputs import atomic_path
 from milepost.processes import Peers, current
-from milepost.store import atomic_path
 from milepost.tracking import Line, Log, Tracking
 from milepost.types import DataError
 

@@ -6,19 +6,20 @@ import hashlib
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 from warnings import warn
 
 import numpy as np
 
 from milepost.hub import find_model, revision_of
-from milepost.store import ProgressStore, ProgressTable
+from milepost.outputs import output_lock
+from milepost.store import ProgressStore, ProgressTable, read_progress
 from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError
 
 AHEAD = 2
@@ -69,63 +70,122 @@ def label(
     path: Path,
     *,
     model_path: str = "",
-    positions: Sequence[int] | None = None,
+    anew: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-    on_unreadable: Callable[[Episode, UnreadableError], None] = lambda episode, error: warn(str(error), stacklevel=3),
+    on_unreadable: Callable[[int, UnreadableError], None] = lambda number, error: warn(left_unknown(number, error), stacklevel=3),
     options: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> ProgressTable:
-    """Label a dataset (or the episodes at these positions) into the progress file at `path`.
+    """Labels the episodes of a dataset into the progress file at `path` and returns it.
 
-    options: what else `model.predict` takes. settings: what else to write down. Episodes that an interrupted run with the same model,
-    data, options and settings has done are not done again. An episode whose pictures cannot be read is told to `on_unreadable` and gets
-    NaN. Raises the last UnreadableError if none could be read, and OSError (disk full, read-only) with everything labelled so far kept
-    for the next run.
+    options: what else `model.predict` takes. settings: what else to write down. Episodes that a finished or interrupted run with the same
+    model, data, options and settings has labelled are kept, whichever episodes it was asked for, unless all shall be made `anew`. An
+    episode that cannot be labelled gets NaN, and `on_unreadable` hears why; one whose rows cannot be read gets no rows. Raises the last
+    UnreadableError if there is nothing to write, BusyError if another process writes the file, and OSError (disk full, read-only) with
+    everything labelled so far kept.
     """
-    store = ProgressStore(path, provenance(model, dataset, model_path, **options, **settings))
-    wanted = range(len(dataset)) if positions is None else positions
-    unread: list[Episode] = []
-    for done, (episode, said) in enumerate(_predictions(model, (dataset[position] for position in wanted), store, options)):
-        on_progress(done, len(wanted))
-        if said is None:
-            continue
+    path = Path(path)
+    with output_lock(path):
+        store = ProgressStore(path, provenance(model, dataset, model_path, **options, **settings), anew=anew)
+        if path.is_file() and not anew:
+            store.adopt(read_progress(path))
         try:
-            store.add(said(), episode.row)
+            unread = _fill(store, model, dataset, options, on_progress, on_unreadable)
+        finally:
+            store.close()
+        for episode in unread:  # only now: the next run should try them again
+            store.add(Progress(episode.index, np.full(episode.length, np.nan, dtype=np.float32)), episode.row)
+        return store.finish()
+
+
+def _fill(
+    store: ProgressStore,
+    model: RewardModel,
+    dataset: Dataset,
+    options: Mapping[str, Any],
+    on_progress: Callable[[int, int], None],
+    on_unreadable: Callable[[int, UnreadableError], None],
+) -> list[Episode]:
+    """Labels what the store lacks. Returns the episodes that could not be labelled but whose rows could be read."""
+    unread: list[Episode] = []
+    failures = 0
+    for done, (position, episode, curve) in enumerate(_predictions(model, dataset, store, options)):
+        on_progress(done, len(dataset))
+        try:
+            if curve is not None:
+                store.add(curve(), 0 if episode is None else episode.row)
         except UnreadableError as error:
-            unread.append(episode)
-            if len(unread) == len(wanted):
+            failures += 1
+            unread += [] if episode is None else [episode]
+            if failures == len(dataset) and not store.holds_any:
                 raise
-            on_unreadable(episode, error)
-    on_progress(len(wanted), len(wanted))
-    for episode in unread:  # only now: the next run should try them again
-        store.add(Progress(episode.index, np.full(episode.length, np.nan, dtype=np.float32)), episode.row)
-    return store.finish()
+            on_unreadable(number_at(dataset, position) if episode is None else episode.index, error)
+    on_progress(len(dataset), len(dataset))
+    return unread
+
+
+def left_unknown(number: int, error: UnreadableError) -> str:
+    """Returns the line that says which episode has no curve, and why."""
+    return f"episode {number} is left unknown: {error}"
+
+
+def number_at(dataset: Dataset, position: int) -> int:
+    """Returns the number in the dataset of the episode at this position, without reading it where the dataset can say so."""
+    return int(getattr(dataset, "episode_indices", range(len(dataset)))[position])
+
+
+Curve = Callable[[], Progress]
 
 
 def _predictions(
-    model: RewardModel, episodes: Iterable[Episode], store: ProgressStore, options: Mapping[str, Any]
-) -> Iterator[tuple[Episode, Callable[[], Progress] | None]]:
-    """Each episode, and how to get its curve; None if it is labelled already. Pictures of the next `AHEAD` are read in the background."""
+    model: RewardModel, dataset: Dataset, store: ProgressStore, options: Mapping[str, Any]
+) -> Iterator[tuple[int, Episode | None, Curve | None]]:
+    """Each position, its episode (None if its rows cannot be read) and how to get its curve (None if it is labelled already).
+
+    Pictures of the next `AHEAD` episodes are read in the background.
+    """
     predict: Callable[..., Progress] = model.predict
+    todo = ((position, _read(dataset, position, store)) for position in range(len(dataset)))
     if not isinstance(model, LooksFirst):
-        for episode in episodes:
-            yield episode, None if store.has(episode.index) else partial(predict, episode, **options)
+        for position, episode in todo:
+            yield position, *_curve(episode, predict, options)
         return
-    pool, waiting = ThreadPoolExecutor(AHEAD), deque[tuple[Episode, Future[Any] | None]]()
+    pool, waiting = ThreadPoolExecutor(AHEAD), deque[tuple[int, Episode | UnreadableError | None, Future[Any] | None]]()
     try:
-        source = iter(episodes)
         while True:
-            for episode in itertools.islice(source, 1 + AHEAD - len(waiting)):
-                waiting.append((episode, None if store.has(episode.index) else pool.submit(model.look, episode)))
+            for position, episode in itertools.islice(todo, 1 + AHEAD - len(waiting)):
+                waiting.append((position, episode, pool.submit(model.look, episode) if isinstance(episode, Episode) else None))
             if not waiting:
                 return
-            episode, seen = waiting.popleft()
-            yield episode, None if seen is None else partial(_after_looking, predict, episode, seen, options)
+            position, episode, seen = waiting.popleft()
+            yield position, *_curve(episode, predict if seen is None else partial(_after_looking, predict, seen), options)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _after_looking(predict: Callable[..., Progress], episode: Episode, seen: Future[Any], options: Mapping[str, Any]) -> Progress:
+def _read(dataset: Dataset, position: int, store: ProgressStore) -> Episode | UnreadableError | None:
+    """The episode, the error if its rows cannot be read, None if it is labelled already: then nothing of it is read."""
+    if store.has(number_at(dataset, position)):
+        return None
+    try:
+        return dataset[position]
+    except UnreadableError as error:
+        return error
+
+
+def _curve(
+    episode: Episode | UnreadableError | None, predict: Callable[..., Progress], options: Mapping[str, Any]
+) -> tuple[Episode | None, Curve | None]:
+    if isinstance(episode, UnreadableError):
+        return None, partial(_raise, episode)
+    return episode, None if episode is None else partial(predict, episode, **options)
+
+
+def _raise(error: UnreadableError) -> NoReturn:
+    raise error
+
+
+def _after_looking(predict: Callable[..., Progress], seen: Future[Any], episode: Episode, **options: Any) -> Progress:
     return predict(episode, seen=seen.result(), **options)
 
 

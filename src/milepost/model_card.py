@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from milepost.evaluate import Summary, summary_table
-from milepost.store import write_text
+from milepost.outputs import write_text
 from milepost.train import Trained
 
 TEMPLATE = """---

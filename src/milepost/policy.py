@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from milepost.store import atomic_path, write_text
+from milepost.outputs import atomic_path, write_text
 from milepost.types import DataError
 from milepost.weights import weighted_mean
 

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Shaped, UInt8
 
+from milepost.outputs import atomic_folder
 from milepost.parquet import numbered_words
 from milepost.recording import DEFAULTS, HEADS, Recording
 from milepost.statistics import ImageCounter, Stats, column_stats, merge
@@ -38,24 +35,6 @@ MEGABYTE = 1024**2
 _SEGMENT_FIELDS = ("names", "start_times", "end_times", "start_frames", "end_frames")
 
 
-@contextmanager
-def complete_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, renamed to it on success, removed on any error. DataError if `folder` exists."""
-    if folder.exists() or folder.is_symlink():
-        raise DataError(f"{folder} exists already and is not overwritten; remove it or choose another name")
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def encode_episode(folder: Path, recording: Recording, *, fps: int, codec: str = "libsvtav1") -> None:
     """Write one episode as a folder: `<camera>.mp4`, `rows.parquet`, `episode.json`. It is there complete, or not at all.
 
@@ -64,7 +43,7 @@ def encode_episode(folder: Path, recording: Recording, *, fps: int, codec: str =
     """
     if fps < 1:
         raise DataError(f"fps must be a whole number of at least 1, got {fps}")
-    with complete_folder(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part:
         features: dict[str, Any] = {}
         stats: dict[str, Stats] = {}
         for camera, images in recording.frames.items():
@@ -222,7 +201,7 @@ def assemble(
     cameras = [name for name, feature in episodes[0].features.items() if feature["dtype"] == "video"]
     defaults = {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in DEFAULTS.items()}
     features = {**episodes[0].features, **defaults}
-    with complete_folder(Path(root)) as part:
+    with atomic_folder(Path(root)) as part:
         (part / "meta").mkdir()
         stats = _place(episodes, tasks, list(features))
         columns: dict[str, list[Any]] = {

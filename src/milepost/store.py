@@ -8,11 +8,10 @@ Nothing here overwrites a file of another kind, and no file is ever half-written
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,49 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from milepost.files import read_json_object, require_plain_file
+from milepost.outputs import atomic_path, remove_partial, require_writable, write_text
 from milepost.types import DataError, Progress
 
 PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
 METADATA_PREFIX = "milepost."
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; on success it is flushed to disk and renamed over `path`, on any error it is removed.
-
-    Raises OSError (disk full, read-only folder) with `path` untouched.
-    """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, all of it or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def require_writable(folder: Path) -> None:
-    """OSError now, before hours of work, if nothing can be written in this folder (made if missing)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b"milepost")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +74,13 @@ class ProgressTable:
         return Progress(number, value, raw, stage, raws=named)
 
 
-def read_table(path: Path) -> pa.Table:
-    """A parquet file; DataError if it is missing or unreadable."""
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Returns a parquet file's columns, all if None. DataError if it is missing, no plain file or unreadable."""
+    if not path.exists():
+        raise DataError(f"no such file: {path}")
+    require_plain_file(path)
     try:
-        return pq.read_table(path)
-    except FileNotFoundError:
-        raise DataError(f"no such file: {path}") from None
+        return pq.ParquetFile(path.absolute()).read(columns=columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:
         raise DataError(f"cannot read {path} as parquet: {str(error).splitlines()[0]}") from error
 
@@ -173,54 +136,121 @@ def progress_table(progress: Progress, row: int) -> pa.Table:
 
 
 def unfinished(path: Path) -> dict[str, str]:
-    """The provenance of an unfinished run that has done at least an episode of the progress file at `path`; empty if there is none."""
-    folder = path.with_name(f"{path.name}.partial")
-    mark = folder / "provenance.json"
-    return dict(json.loads(mark.read_text())) if mark.is_file() and any(folder.glob("episode-*.parquet")) else {}
+    """Returns the provenance of an unfinished run of the progress file at `path` that has labelled an episode; empty if there is none."""
+    folder = _partial(path)
+    if not (folder / _MARK).is_file() or not any(folder.glob("*.parquet")):
+        return {}
+    return {str(key): str(value) for key, value in read_json_object(folder / _MARK, what="provenance").items()}
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+_MARK = "provenance.json"
+_KEEP_S, _KEEP_FRAMES = 2.0, 1_000_000
+"""Seconds of work, and frames, that are at most lost by a kill: a part of their own for each short episode cost more than labelling it."""
 
 
 class ProgressStore:
-    """A progress file in the making: each episode lands on disk as it is done, `finish` joins them. Interrupted work is found again.
+    """A progress file in the making: what is labelled lands on disk within seconds, `finish` joins it. Interrupted work is found again.
 
     The unfinished parts live beside the file in `<file>.partial/`, marked with `provenance`; parts made by another model,
-    dataset or setting are thrown away, never mixed in.
+    dataset or setting are removed, never mixed in. A folder of that name without our mark is refused. The caller holds the file's
+    `output_lock`: a store has one writer.
     """
 
-    def __init__(self, path: Path, provenance: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, provenance: Mapping[str, str], *, anew: bool = False) -> None:
         self.path = Path(path)
         self.provenance = dict(provenance)
-        self.folder = self.path.with_name(f"{self.path.name}.partial")
-        mark = self.folder / "provenance.json"
-        if self.folder.exists() and (not mark.is_file() or json.loads(mark.read_text()) != self.provenance):
-            shutil.rmtree(self.folder)
+        self.folder = _partial(self.path)
+        mark = self.folder / _MARK
+        if self.folder.is_dir() and any(self.folder.iterdir()) and (anew or self._is_foreign(mark)):
+            remove_partial(self.folder, _MARK)
         require_writable(self.folder)
         if not mark.is_file():
             write_text(mark, json.dumps(self.provenance))
+        self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
+        self._waiting: list[pa.Table] = []
+        self._kept_at = time.monotonic()
 
-    def _part(self, episode: int) -> Path:
-        return self.folder / f"episode-{episode:06d}.parquet"
+    def _is_foreign(self, mark: Path) -> bool:
+        return not mark.is_file() or read_json_object(mark, what="provenance") != self.provenance
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet"))
 
     def has(self, episode: int) -> bool:
-        """Is this episode already labelled by the same model and settings?"""
-        return self._part(episode).is_file()
+        """Returns whether this episode is already labelled by the same model and settings."""
+        return episode in self._done
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether any episode is labelled."""
+        return bool(self._done)
+
+    def adopt(self, there: ProgressTable) -> None:
+        """Takes over what a finished file of the same model and settings knows: its episodes without unknown frames, not labelled here yet.
+
+        A file made otherwise is left alone.
+        """
+        made = {key.removeprefix(METADATA_PREFIX): value for key, value in there.metadata.items() if key.startswith(METADATA_PREFIX)}
+        if made != self.provenance:
+            return
+        table = read_table(self.path)
+        bad = np.logical_or.reduce([np.isnan(curve) for curve in there.curves.values()])
+        keep = ~np.isin(there.episode_index, [*np.unique(there.episode_index[bad]), *self._done])
+        if keep.any():
+            self._add(table.filter(pa.array(keep)).replace_schema_metadata(None), set(there.episode_index[keep].tolist()))
 
     def add(self, progress: Progress, row: int) -> None:
-        """Keep one episode's progress, for good."""
-        with atomic_path(self._part(progress.episode)) as temporary:
-            pq.write_table(progress_table(progress, row), temporary)
+        """Adds one episode's progress; it is on disk within `_KEEP_S` seconds of work, and when `keep` is called."""
+        self._add(progress_table(progress, row), {progress.episode})
+        if time.monotonic() - self._kept_at > _KEEP_S or sum(len(table) for table in self._waiting) > _KEEP_FRAMES:
+            self.keep()
+
+    def _add(self, rows: pa.Table, episodes: set[int]) -> None:
+        self._waiting.append(rows)
+        self._done |= episodes
+
+    def keep(self) -> None:
+        """Writes what was added since the last time to disk, as one part."""
+        self._kept_at = time.monotonic()
+        if not self._waiting:
+            return
+        table = _joined(self._waiting)
+        first = int(table["episode_index"][0].as_py())
+        with atomic_path(self.folder / f"episodes-{first:06d}-{secrets.token_hex(4)}.parquet") as temporary:
+            pq.write_table(table, temporary)
+        self._waiting = []
 
     def finish(self) -> ProgressTable:
-        """Join the parts, sorted by index, into the progress file, and remove them."""
-        parts = [read_table(part) for part in sorted(self.folder.glob("episode-*.parquet"))]
+        """Joins the parts, sorted by index, into the progress file, and removes them."""
+        parts = [*map(read_table, self._parts()), *self._waiting]
         if not parts:
+            shutil.rmtree(self.folder)
             raise DataError("no episode was labelled: there is nothing to write")
-        table = pa.concat_tables(parts, promote_options="default").sort_by("index")
+        table = _joined(parts).sort_by("index")
         metadata = {f"{METADATA_PREFIX}{key}": value for key, value in self.provenance.items()}
         metadata["reward_model_path"] = self.provenance.get("model_path", "")
         with atomic_path(self.path) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary)
         shutil.rmtree(self.folder)
         return read_progress(self.path)
+
+    def close(self) -> None:
+        """Keeps what was added; a folder in which nothing was ever kept is removed."""
+        if self.folder.is_dir():
+            self.keep()
+            if not self._parts():
+                shutil.rmtree(self.folder)
+
+
+def _joined(parts: Sequence[pa.Table]) -> pa.Table:
+    """One table with the columns of all parts in the order of a progress file; a column that a part lacks is null there."""
+    table = pa.concat_tables(parts, promote_options="default")
+    order = {name: place for place, name in enumerate(("index", "episode_index", "frame_index", "progress_sparse", "progress_dense"))}
+    return table.select(sorted(table.column_names, key=lambda name: order.get(name, len(order))))
 
 
 def write_weights(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndarray, "N"], metadata: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from milepost.store import write_text
+from milepost.outputs import write_text
 from milepost.types import DataError
 
 LOG = "log.jsonl"

@@ -20,9 +20,9 @@ from milepost.fit import Fitted, TrainConfig, fit, run_key
 from milepost.models import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.sarm.prepare import LeftOut, check_labels, choose, training_set, validation_set, with_encoder, with_statistics
+from milepost.outputs import require_writable
 from milepost.processes import current
 from milepost.stages import Stages
-from milepost.store import require_writable
 from milepost.types import DataError, Episode
 
 Tick = Callable[[int, int], None]

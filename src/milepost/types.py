@@ -98,7 +98,7 @@ class Episode:
     def __post_init__(self) -> None:
         who = f"episode {self.index}"
         if self.length < 1:
-            raise DataError(f"{who}: an episode has at least one frame, got {self.length}")
+            raise UnreadableError(f"{who}: an episode has at least one frame, got {self.length}")
         if self.fps <= 0:
             raise DataError(f"{who}: fps must be above 0, got {self.fps}")
         if self.state.ndim != 2 or len(self.state) != self.length:
@@ -106,20 +106,20 @@ class Episode:
         bad = ~np.isfinite(self.state)
         if bad.any():
             frame, channel = np.argwhere(bad)[0]
-            raise DataError(
+            raise UnreadableError(
                 f"{who}: the robot state has {int(bad.any(axis=1).sum())} frames that are NaN or infinite, first at frame "
-                f"{frame}, channel {channel}; repair the recording or leave the episode out with --episodes"
+                f"{frame}, channel {channel}; repair the recording, or leave the episode out with --episodes"
             )
         for name, frames in self.cameras.items():
             if len(frames) != self.length:
-                raise DataError(f"{who}: camera '{name}' has {len(frames)} frames, the episode has {self.length}")
+                raise UnreadableError(f"{who}: camera '{name}' has {len(frames)} frames, the episode has {self.length}")
         for name, column in self.columns.items():
             if len(column) != self.length:
-                raise DataError(f"{who}: column '{name}' has {len(column)} rows, the episode has {self.length}")
+                raise UnreadableError(f"{who}: column '{name}' has {len(column)} rows, the episode has {self.length}")
         for head, segments in self.segments.items():
             for segment in segments:
                 if segment.stop > self.length:
-                    raise DataError(
+                    raise UnreadableError(
                         f"{who}: {head} segment '{segment.name}' [{segment.start}, {segment.stop}) ends after the episode's "
                         f"{self.length} frames"
                     )

@@ -22,6 +22,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
+from milepost.outputs import temporary_name
 from milepost.types import DataError, UnreadableError
 
 # LeRobot's encoder settings for datasets: key frames so close that any frame costs at most two to reach.
@@ -297,7 +298,7 @@ def _at(time: float | None) -> str:
 def written(path: Path, form: str = "mp4", options: dict[str, str] | None = None) -> Iterator[Any]:
     """A file to write into that appears under its name only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         with av.open(str(temporary), "w", format=form, options=options or {}) as container:
             yield container

@@ -16,7 +16,7 @@ from typing import Any
 
 from milepost.annotation.columns import Annotations
 from milepost.metadata import HEADS
-from milepost.store import require_writable, write_text
+from milepost.outputs import require_writable, write_text
 from milepost.types import DataError, Segment
 
 _MARK = "provenance.json"

@@ -18,7 +18,7 @@ from typing import Any
 
 from milepost.annotation.columns import Annotations
 from milepost.metadata import HEADS
-from milepost.store import write_text
+from milepost.outputs import write_text
 from milepost.types import DataError, Segment
 
 COLUMNS = ("episode", "head", "name", "start_s", "end_s", "start_frame", "stop_frame")

@@ -26,8 +26,8 @@ from milepost.console import Tick
 from milepost.hub import require_same_dataset, upload_dataset_files
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS, read_metadata
+from milepost.outputs import atomic_path, require_writable
 from milepost.plots import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png, words_of
-from milepost.store import atomic_path, require_writable
 from milepost.types import DataError, Episode, Segment
 
 META = ("meta/episodes/**", "meta/episodes.jsonl", "meta/temporal_proportions_*.json")

@@ -18,12 +18,13 @@ from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import feature_cache, resolve_device, settle_model
 from milepost.commands.topreward_options import TOPRewardOptions, open_topreward
 from milepost.console import Tick, bars, say, table, warn
-from milepost.labelling import label, provenance, unknown_frames
+from milepost.labelling import label, left_unknown, provenance, unknown_frames
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.models.topreward import TOPRewardModel
+from milepost.outputs import output_lock
 from milepost.store import METADATA_PREFIX, ProgressTable, read_progress, unfinished
 from milepost.types import DataError, RewardModel
 from milepost.vlm import Engine, RemoteEngine
@@ -177,12 +178,25 @@ def main(args: Args) -> int:
     path = args.output_path or dataset.root / f"{kind}_progress.parquet"
     settings = {"episodes": args.episodes, **made}
     made_by = provenance(model, dataset, args.model, **options, **settings)
-    if not args.overwrite:
-        done = _finished(path, made_by) if path.exists() else None
+    with output_lock(path):
+        done = None if args.overwrite else _labelled_already(path, made_by)
         if done is not None:
             warn("labelled already, by this model with these options: nothing to do")
-            return _report(args, path, done, _successes(threshold, done))
+        labelled = done or _label(args, model, dataset, path, options, settings)
+    return _report(args, path, labelled, _successes(threshold, labelled))
+
+
+def _labelled_already(path: Path, made_by: Mapping[str, str]) -> ProgressTable | None:
+    """The finished file, None if there is work to do. DataError if a file or an unfinished run is there that would be lost."""
+    done = _finished(path, made_by) if path.exists() else None
+    if done is None:
         _require_same_run(path, made_by)
+    return done
+
+
+def _label(
+    args: Args, model: RewardModel, dataset: LeRobotDataset, path: Path, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> ProgressTable:
     unread: list[str] = []
     with _closed_after(model), bars() as bar:
         tick = bar("label")
@@ -190,13 +204,12 @@ def main(args: Args) -> int:
             total = dataset.total_frames * len(model.config.cameras)
             model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache, tick=_over_all(bar("encode frames"), total))
         labelled = label(
-            model, dataset, path, model_path=args.model, on_progress=tick,
-            on_unreadable=lambda episode, error: unread.append(f"episode {episode.index} is left unknown: {error}"),
-            options=options, **settings,
+            model, dataset, path, model_path=args.model, anew=args.overwrite, on_progress=tick,
+            on_unreadable=lambda number, error: unread.append(left_unknown(number, error)), options=options, **settings,
         )  # fmt: skip
     for line in unread:
         warn(line)
-    return _report(args, path, labelled, _successes(threshold, labelled))
+    return labelled
 
 
 def _successes(threshold: float, labelled: ProgressTable) -> dict[int, bool] | None:

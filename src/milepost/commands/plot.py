@@ -17,9 +17,9 @@ from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
+from milepost.outputs import atomic_path, require_writable
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Reading, picture
-from milepost.store import atomic_path, require_writable
 from milepost.types import DataError, Episode
 
 

@@ -14,9 +14,10 @@ from milepost.commands.belonging import parse_episodes, progress_file, require_m
 from milepost.commands.readings import by_files, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.outputs import require_writable
 from milepost.render import render_film
 from milepost.report import picture
-from milepost.store import read_weights, require_writable
+from milepost.store import read_weights
 from milepost.types import DataError, Episode
 
 MOST = 4

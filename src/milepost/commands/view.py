@@ -17,7 +17,8 @@ from milepost.commands.belonging import parse_episodes, require_dataset, require
 from milepost.commands.readings import name_of
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.store import read_progress, read_weights, require_writable
+from milepost.outputs import require_writable
+from milepost.store import read_progress, read_weights
 from milepost.types import DataError
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file

@@ -16,9 +16,10 @@ from milepost.commands.belonging import progress_file, require_dataset, require_
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import say, table, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.outputs import atomic_path, require_writable
 from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
 from milepost.sample_weights import SampleWeights
-from milepost.store import METADATA_PREFIX, ProgressTable, atomic_path, is_weights_file, read_progress, require_writable
+from milepost.store import METADATA_PREFIX, ProgressTable, is_weights_file, read_progress
 from milepost.types import DataError
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 
 from milepost.embed.pixels import SIDE, reduce_images
 from milepost.models.sarm import SARMModel
+from milepost.outputs import atomic_path
 from milepost.policy import Demonstrations
 from milepost.sim import CAMERAS, FPS, TASKS, Rollout, SimConfig, Truth, observations, roll_out, tell
 from milepost.sim.scene import close_painters, painter
-from milepost.store import atomic_path
 from milepost.train import PRESETS, train_sarm
 from milepost.types import ArrayFrames, Episode
 

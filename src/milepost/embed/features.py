@@ -26,7 +26,7 @@ from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
 from milepost.embed.encoder import Encoder
-from milepost.store import atomic_path, require_writable, write_text
+from milepost.outputs import atomic_path, require_writable, write_text
 from milepost.types import DataError, Episode, Frames, UnreadableError
 
 Item = TypeVar("Item")

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TextIO
 
-from milepost.store import atomic_path
+from milepost.outputs import atomic_path
 from milepost.types import DataError
 from milepost.viewer.media import Films, cameras
 from milepost.viewer.review import Review

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.lerobot import LeRobotDataset
-from milepost.store import write_text
+from milepost.outputs import write_text
 from milepost.types import DataError
 
 KINDS = ("keep", "drop", "unsure")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.lerobot import LeRobotDataset
+from milepost.outputs import clear_leftovers
 from milepost.planes import blank, film_writer, read_planes, views
 from milepost.types import DataError, Frames
 from milepost.video import VideoInfo, probe
@@ -206,8 +207,6 @@ class Films:
 
 
 def _clear(folder: Path) -> None:
-    """What killed processes left half made: files of `video.written`, which have the process in their names."""
-    for path in folder.glob("*/.*.tmp"):
-        process = path.name.split(".")[-2]
-        if process.isdigit() and not Path("/proc", process).exists():
-            path.unlink(missing_ok=True)
+    """Removes what killed processes left half made."""
+    for each in folder.glob("*/"):
+        clear_leftovers(each)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from milepost.models.sarm import lerobot_format
 from milepost.models.sarm.config import SARMConfig
-from milepost.store import atomic_path, write_text
+from milepost.outputs import atomic_path, write_text
 from milepost.types import DataError
 
 NORMALIZER = "_normalizer_processor.safetensors"

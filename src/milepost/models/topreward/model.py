@@ -25,7 +25,7 @@ from milepost.hub import find_model, upload_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
-from milepost.store import write_text
+from milepost.outputs import write_text
 from milepost.types import DataError, Episode, Progress, UnreadableError
 from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
 from milepost.windows import interpolate, spread
