@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from milepost.files import parse_json
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -100,11 +102,8 @@ async def read_body(response: httpx2.Response, *, most: int = MOST, whole: bool 
 
 
 def parse(content: bytes) -> Any:
-    """The JSON of a body. ValueError if it is none, or nested deeper than any answer is."""
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    """The JSON of a body. ValueError if it is none, nested deeper than any answer is, or has numbers of thousands of digits."""
+    return parse_json(content, source="the reply")
 
 
 def problem_of(status: int, content: bytes) -> Problem:

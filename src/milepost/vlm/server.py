@@ -111,6 +111,12 @@ class Server:
         """Requests, retries, tokens, seconds and cost so far."""
         return self._transport.usage
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What this server was found to be like, a line each: where it answers, what it does not take."""
+        lines = (self._transport.moved, f"asked {self.dialect}, as it refused more" if str(self.dialect) else "")
+        return tuple(line for line in lines if line)
+
     def next_token(
         self,
         prompts: Sequence[Prompt],

@@ -30,6 +30,8 @@ from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedE
 if TYPE_CHECKING:
     import httpx2
 
+FINAL = (401, 402, 403, 404, 405)
+"""What a server says to every request alike: no key, no money, no such model, no such place."""
 TIMEOUTS = 2
 """Tries that may run out of time: a server that is merely busy says so."""
 BODY_S = 30.0
@@ -202,6 +204,8 @@ class Transport:
         self.config = config
         self.url = config.url
         """Where requests go, as far as is known."""
+        self.moved = ""
+        """Why they do not go to the address given, empty if they do."""
         self._http = httpx2.AsyncClient(
             headers={"Accept-Encoding": "gzip", **({"Authorization": f"Bearer {key}"} if key else {})},
             limits=httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
@@ -249,9 +253,9 @@ class Transport:
             if error.elsewhere:
                 first.args = (f"{first}. {versioned} was tried too",)
                 raise first from first.__cause__
-            self.url = versioned  # it is there that the server knows what was asked
+            error.args = (f"{error}; it was asked since {first}",)
             raise
-        self.url = versioned
+        self.url, self.moved = versioned, f"asked at {versioned}, since {first}"
         return reply
 
     async def _patiently(self, url: str, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
