@@ -55,23 +55,23 @@ class Trunk:
 
 
 class Appending:
-    """A cache in transformers' sense: new tokens become part of the trunk."""
+    """A keeper of keys and values (`layers.Keeper`): new tokens become part of the trunk."""
 
     def __init__(self, trunk: Trunk) -> None:
         self.trunk = trunk
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
-        return self.trunk.write(layer_idx, keys, values)
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self.trunk.write(layer, keys, values)
 
 
 class Beside:
-    """A cache in transformers' sense: new tokens look at the first `seen` of the trunk and at each other, and leave no trace."""
+    """A keeper: new tokens look at the first `seen` of the trunk and at each other, and leave no trace."""
 
     def __init__(self, trunk: Trunk, seen: int) -> None:
         self.trunk, self.tokens = trunk, seen
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
-        shared = self.trunk.seen(layer_idx, self.tokens)
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        shared = self.trunk.seen(layer, self.tokens)
         if shared is None or not self.tokens:
             return keys, values
         return torch.cat([shared[0], keys], dim=2), torch.cat([shared[1], values], dim=2)
@@ -79,12 +79,12 @@ class Beside:
 
 @dataclass(frozen=True)
 class Ready:
-    """A cache in transformers' sense: everything there is to look at is in it already."""
+    """A keeper: everything there is to look at is in it already."""
 
     keys: Tensor
     values: Tensor
 
-    def update(self, *_: object) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         return self.keys, self.values
 
 

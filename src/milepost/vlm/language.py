@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from milepost.vlm.clip import Appending, Beside, Ready
+from milepost.vlm.layers import keys_and_values, own_logits, require_known, rotations, seen_by, through
 from milepost.vlm.pictures import Size
 
 
@@ -73,6 +74,7 @@ class Networks:
 
     def __init__(self, model: nn.Module) -> None:
         whole: Any = model
+        require_known(whole)
         self.model = whole
         self.text = whole.model.language_model
         self.tower = whole.model.visual
@@ -96,8 +98,7 @@ class Networks:
     def look(self, rows: Float[Tensor, "N D"], *, groups: int, grid: Size) -> tuple[Tensor, list[Tensor]]:
         """Features of all groups' tokens, and those of each DeepStack level."""
         where = torch.tensor([[groups, *grid]], device=self.device)
-        seen = self.tower(rows.to(self.tower.dtype), grid_thw=where)
-        return seen.pooler_output, seen.deepstack_features
+        return seen_by(self.tower, rows, where)
 
     def forward(
         self,
@@ -120,20 +121,25 @@ class Networks:
             hidden[0, pictured] = features[0].to(hidden.dtype)
         text = isinstance(cache, Appending) and not seen and not self.eager  # plain causal attention, which needs no mask
         allowed = None if text else mask(pieces, seen, dtype=hidden.dtype, device=self.device)
-        turns = self.text.rotary_emb(hidden, places)
+        turns = rotations(self.text, hidden, places)
         *layers, last = self.text.layers
         for number, layer in enumerate(layers):
-            hidden = layer(hidden, attention_mask=allowed, position_embeddings=turns, past_key_values=cache)
+            hidden = through(layer, hidden, mask=allowed, turns=turns, keeper=cache)
             if features is not None and number < len(features[1]):
                 hidden[0, pictured] += features[1][number].to(hidden.dtype)
-        there = Ready(*cache.update(*_keys_and_values(last, hidden, turns), len(layers)))
+        there = Ready(*cache.extend(len(layers), *keys_and_values(last, hidden, turns)))
         if not wanted:
             return hidden[0, :0]
         assert allowed is not None  # only a trunk goes without, and of a trunk nothing is wanted
         rows = torch.tensor(wanted, device=self.device)
         turns = turns[0][:, rows], turns[1][:, rows]
-        hidden = last(hidden[:, rows], attention_mask=allowed[:, :, rows], position_embeddings=turns, past_key_values=there)
+        hidden = through(last, hidden[:, rows], mask=allowed[:, :, rows], turns=turns, keeper=there)
         return self.text.norm(hidden)[0]
+
+    def own(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
+        """Log-probabilities of the token after `ids` by the model's own forward, in float32. grid: (groups, high, wide) of its video."""
+        tokens, where = torch.tensor([ids], device=self.device), torch.tensor([grid], device=self.device)
+        return own_logits(self.model, tokens, video=self.video, rows=rows, grid=where).float().log_softmax(-1)
 
     def log_probabilities(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N V"]:
         """Of the next token, in float32."""
@@ -153,13 +159,3 @@ class Networks:
             patches * (size * (8 * tower.hidden_size + 2 * tower.intermediate_size) + 24 * tower.patch_size**2),
             12 * text.vocab_size,
         )
-
-
-def _keys_and_values(layer: Any, hidden: Float[Tensor, "1 Q E"], turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """What a decoder layer makes of its input for later tokens to look at, (1, heads, Q, D) each."""
-    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-    shape = (*hidden.shape[:2], -1, attention.head_dim)
-    keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
-    first, second = keys.chunk(2, dim=-1)
-    keys = keys * turns[0][:, None] + torch.cat([-second, first], dim=-1) * turns[1][:, None]
-    return keys, attention.v_proj(normed).view(shape).transpose(1, 2)

@@ -143,7 +143,9 @@ class Engine:
             rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
             for i, (ids, chosen) in enumerate(asked):
                 before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
-                table[i, place] = self._alone(before + ids, rows, (len(pairs), *self.pictures.grid(size)))[chosen].cpu().numpy()
+                logprobs = self.networks.own(before + ids, rows, (len(pairs), *self.pictures.grid(size)))
+                self.tokens["separate"] += len(before + ids)
+                table[i, place] = logprobs[chosen].cpu().numpy()
         return table
 
     def stream(
@@ -287,21 +289,6 @@ class Engine:
             rows = self.pictures.rows(np.concatenate(some), size, device=self.networks.device)
             seen.append(self.networks.look(rows, groups=len(some), grid=self.pictures.grid(size)))
         return torch.cat([features for features, _ in seen]), [torch.cat(level) for level in zip(*(deep for _, deep in seen), strict=True)]
-
-    def _alone(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
-        """log p of the next token by the model's own forward."""
-        tokens = torch.tensor([ids], device=self.networks.device)
-        output = self.networks.model(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            mm_token_type_ids=2 * (tokens == self.networks.video).int(),
-            pixel_values_videos=rows,
-            video_grid_thw=torch.tensor([grid], device=self.networks.device),
-            logits_to_keep=1,
-            use_cache=False,
-        )
-        self.tokens["separate"] += len(ids)
-        return output.logits[0, -1].float().log_softmax(-1)
 
 
 def common(texts: Sequence[Sequence[int]]) -> int:

@@ -1,0 +1,129 @@
+"""All of transformers' Qwen3-VL that is driven by hand: the decoder layers with caches of ours, rotations, the vision tower, the own forward.
+
+Keywords are chosen by reading the installed signatures: 5.24 renamed a layer's `past_key_values` to `cache`, and hands a cache more than
+before. A name that no release known here has is refused when a model is opened, in one line: a layer's **kwargs would swallow it silently.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from milepost.types import DataError
+
+CACHE = ("cache", "past_key_values")
+"""What a decoder layer has called the cache it is given, newest first."""
+_UPDATE = ("key_states", "value_states", "layer_idx")
+_FORWARD = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_videos", "video_grid_thw")
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """Where the keys and values of new tokens go, and what those tokens may look at instead of themselves alone."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class _Handed:
+    """A keeper in the shape of transformers' `Cache`, as far as a decoder layer calls one; what else it is handed does not matter here."""
+
+    keeper: Keeper
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        return self.keeper.extend(layer_idx, key_states, value_states)
+
+
+def through(
+    layer: nn.Module, hidden: Float[Tensor, "1 Q E"], *, mask: Tensor | None, turns: tuple[Tensor, Tensor], keeper: Keeper
+) -> Float[Tensor, "1 Q E"]:
+    """Returns what a decoder layer makes of its input. mask: what may be looked at, None for all that came before; turns: `rotations`."""
+    name = cache_keyword(type(layer))
+    out = layer(hidden, attention_mask=mask, position_embeddings=turns, **{str(name): _Handed(keeper)})
+    return out if isinstance(out, Tensor) else out[0]  # a tuple before transformers 5
+
+
+@cache
+def cache_keyword(layer: type[nn.Module]) -> str | None:
+    """Returns how a kind of decoder layer calls its cache: by a name known here, else the one annotated as a `Cache`; None if there is none."""
+    names = inspect.signature(layer.forward).parameters
+    by_type = [name for name, each in names.items() if "Cache" in str(each.annotation)]
+    return next((name for name in (*CACHE, *by_type) if name in names), None)
+
+
+def rotations(text: Any, hidden: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns cosines and sines (1, L, D) of positions (3, 1, L), by which queries and keys are turned."""
+    return text.rotary_emb(hidden, places)
+
+
+def keys_and_values(layer: Any, hidden: Float[Tensor, "1 Q E"], turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns what a decoder layer makes of its input for later tokens to look at, (1, heads, Q, D) each, without running it."""
+    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+    shape = (*hidden.shape[:2], -1, attention.head_dim)
+    keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
+    first, second = keys.chunk(2, dim=-1)
+    keys = keys * turns[0][:, None] + torch.cat([-second, first], dim=-1) * turns[1][:, None]
+    return keys, attention.v_proj(normed).view(shape).transpose(1, 2)
+
+
+def seen_by(tower: Any, rows: Float[Tensor, "N D"], grid: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Returns the vision tower's features of all tokens, and those of each DeepStack level. grid: (groups, high, wide) of each picture."""
+    seen = tower(rows.to(tower.dtype), grid_thw=grid)
+    return seen.pooler_output, seen.deepstack_features
+
+
+def own_logits(model: Any, tokens: Tensor, *, video: int, rows: Tensor, grid: Tensor) -> Float[Tensor, "V"]:
+    """Returns what the model's own forward, with its own positions, says of the token after `tokens` (1, L), which has one video."""
+    words: dict[str, Any] = {
+        "input_ids": tokens,
+        "attention_mask": torch.ones_like(tokens),
+        "mm_token_type_ids": 2 * (tokens == video).int(),
+        "pixel_values_videos": rows,
+        "video_grid_thw": grid,
+        "logits_to_keep": 1,
+        "use_cache": False,
+    }
+    return model(**words).logits[0, -1]
+
+
+def changes(model: Any) -> list[str]:
+    """Returns what the installed transformers has changed in what is driven here, a few words each; none if all is as known."""
+    text, tower = model.model.language_model, model.model.visual
+    layer = text.layers[0]
+    kind = type(layer).__name__
+    found = _lacking(layer.forward, ("hidden_states", "attention_mask", "position_embeddings"), kind)
+    if cache_keyword(type(layer)) is None:
+        found.append(f"{kind}.forward takes no cache ({' or '.join(CACHE)})")
+    found += _lacking(text.rotary_emb.forward, ("x", "position_ids"), type(text.rotary_emb).__name__)
+    found += _lacking(tower.forward, ("hidden_states", "grid_thw"), type(tower).__name__)
+    found += _lacking(model.forward, _FORWARD, type(model).__name__)
+    parts = {kind: (layer, ("input_layernorm", "self_attn")), "its attention": (layer.self_attn, ("head_dim", "k_proj", "k_norm", "v_proj"))}
+    parts |= {type(text).__name__: (text, ("embed_tokens", "norm")), type(model).__name__: (model, ("lm_head",))}
+    found += [f"{name} has no {part}" for name, (owner, wanted) in parts.items() for part in wanted if not hasattr(owner, part)]
+    update = tuple(inspect.signature(importlib.import_module("transformers").Cache.update).parameters)[1:4]
+    return found + ([f"Cache.update takes {', '.join(update)} in place of {', '.join(_UPDATE)}"] if update != _UPDATE else [])
+
+
+def require_known(model: Any) -> None:
+    """Raises DataError if the installed transformers has changed what is driven here."""
+    if found := changes(model):
+        version = importlib.import_module("transformers").__version__
+        raise DataError(
+            f"transformers {version} has changed inside since it was tested ({'; '.join(found)}): pip install 'transformers>=5.4,<5.25'"
+        )
+
+
+def _lacking(function: Callable[..., Any], names: tuple[str, ...], owner: str) -> list[str]:
+    """Returns, in words, which of the names are no parameters of the function."""
+    there = inspect.signature(function).parameters
+    return [f"{owner}.forward takes no {name}" for name in names if name not in there]
