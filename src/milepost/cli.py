@@ -5,10 +5,13 @@ Exit codes: 0 done; 1 done, but something is wrong with the data; 2 refused, not
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import logging
 import os
 import sys
+import warnings
 
 VERBS = {
     "demo": "the whole journey on simulated demonstrations: simulate, train, label, weigh, report",
@@ -40,8 +43,26 @@ def help_text() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one verb; returns the exit code. Without `argv` this is the process of a user, who sees no warnings of other packages."""
+    if argv is None:
+        quiet_others()
+    try:
+        try:
+            return start(sys.argv[1:] if argv is None else argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # else a closed pipe, or a full disk, is noticed only as the interpreter ends, with a traceback
+    except BrokenPipeError:
+        _drop_output()
+        return 141
+    except OSError as error:
+        _drop_output()
+        print(f"milepost: {explain(error)}", file=sys.stderr)
+        return 2
+
+
+def start(argv: list[str]) -> int:
+    """Show the front page or the version, or run the verb."""
     # torch's threads otherwise spin while they wait: ten times slower as soon as another process wants the cores (docs/LOG.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -56,6 +77,32 @@ def main(argv: list[str] | None = None) -> int:
     return run(argv[0], argv[1:])
 
 
+OTHERS = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""How packages that do not warn through Python's `warnings` are asked to speak of errors alone."""
+
+
+def quiet_others() -> None:
+    """Silence the warnings of other packages, which a user of ours can do nothing about; ours are shown as one line.
+
+    MILEPOST_DEBUG, or `python -W`, shows them all.
+    """
+    if os.environ.get("MILEPOST_DEBUG") or sys.warnoptions:
+        return
+    for name, level in OTHERS.items():
+        os.environ.setdefault(name, level)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", category=UserWarning, module=r"milepost(\.|$)")
+    warnings.formatwarning = lambda message, *_, **__: f"milepost: {message}\n"
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: whoever read it is gone."""
+    with contextlib.suppress(OSError):  # a test's stream has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(verb: str, arguments: list[str]) -> int:
     """Import the verb, parse its arguments, run it, and turn what a user can mend into one line."""
     try:
@@ -68,8 +115,7 @@ def run(verb: str, arguments: list[str]) -> int:
         print(f"\nmilepost {verb}: interrupted; {then}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        raise
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("MILEPOST_DEBUG"):
             raise

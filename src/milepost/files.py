@@ -52,6 +52,7 @@ RANGES: Mapping[str, Range] = {
     "side": Range(1, 2**15, whole=True, unit="pixels"),
     "layers": Range(1, 512, whole=True),
     "size": Range(1, 2**17, whole=True),
+    "window": Range(1, 4096, whole=True, unit="frames"),
     "share": Range(0, 1),
 }
 """By what the number says. A number outside is a damaged or hostile file, not an unusual robot."""

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from milepost.outputs import atomic_path
+from milepost.checkpoints import CHECKPOINT, finish_run, read_checkpoint, read_mark, readable_checkpoint, save_checkpoint, write_mark
 from milepost.processes import Peers, current
 from milepost.tracking import Line, Log, Tracking
 from milepost.types import DataError
 
-CHECKPOINT, LAST = "checkpoint.pt", "last"
+LAST = "last"
 READ_EVERY = {"cpu": 1}
 """Steps between two looks at the numbers, by kind of device; each look makes a GPU wait."""
 READ_EVERY_ELSEWHERE = 10
@@ -83,6 +83,8 @@ class TrainConfig:
     overwrite: bool = False
     """Start over where the folder holds an unfinished run with other settings or data, which is refused otherwise."""
     tracking: Tracking = field(default_factory=Tracking)
+    more_follows: bool = False
+    """More than the steps belongs to this run (a card, an upload): until the caller's `finish_run`, the same call returns what was done."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
@@ -108,7 +110,7 @@ class TrainConfig:
 
     def deciding(self) -> dict[str, Any]:
         """What the result depends on: not how often a checkpoint is written, what it replaces, or who is told."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("checkpoint_s", "overwrite", "tracking")}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("checkpoint_s", "overwrite", "tracking", "more_follows")}
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,13 @@ def fit(
 
     `evaluate()` gives "validation_loss" and whatever else is worth a line; the model with the lowest is then saved in `folder` and the last
     one in `folder/last`. Without it the last one is saved in `folder`. `model` ends as the last one.
-    `key` says what is being trained on what; a checkpoint with another key is refused, or not continued with `overwrite`.
+    `key` says what is being trained on what; an unfinished run with another key is refused, or not continued with `overwrite`. With
+    `config.more_follows`, a run that has done all its steps is not repeated until `finish_run`: what came after may have been interrupted.
     DataError if a number is not finite: it says at which step, and what was kept.
     """
+    if (done := _done_before(folder, config, key)) is not None:
+        on_progress(config.steps, config.steps)
+        return done
     run = Run(model, config, folder, key, evaluate)
     run.begin()
     read_every = READ_EVERY.get(run.device.type, READ_EVERY_ELSEWHERE)
@@ -221,8 +227,9 @@ class Run:
 
     def begin(self) -> None:
         """Go on from the checkpoint, if there is one of this run; all processes from the same."""
-        path = self.folder / CHECKPOINT
-        resumed = path.is_file() and self.restore()
+        resumed = (self.folder / CHECKPOINT).exists() and self.restore()
+        if self.peers.first and not resumed:
+            write_mark(self.folder, self.key)
         (first,) = self.peers.from_first([float(self.step)], self.device)
         if first != self.step:
             raise DataError(f"process {self.peers.rank} does not see the checkpoint in {self.folder}: all must share the output folder")
@@ -232,19 +239,15 @@ class Run:
 
     def restore(self) -> bool:
         """From the checkpoint; False if it is of another run that may be overwritten, DataError if it may not."""
-        saved = torch.load(self.folder / CHECKPOINT, weights_only=True, map_location="cpu")
-        if saved["key"] != self.key:
-            if not self.config.overwrite:
-                raise DataError(
-                    f"{self.folder} holds an unfinished run with other settings or data (step {saved['step']}): run that command again, "
-                    "use --overwrite to start over, or another --output-dir"
-                )
+        saved = read_checkpoint(self.folder, self.key, overwrite=self.config.overwrite)
+        if saved is None:
             return False
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
-        self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
-        self.stale, self.scores = saved["stale"], saved["scores"]
+        with readable_checkpoint(self.folder / CHECKPOINT):
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.scaler.load_state_dict(saved["scaler"])
+            self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
+            self.stale, self.scores = saved["stale"], saved["scores"]
         return True
 
     def save(self) -> None:
@@ -255,8 +258,7 @@ class Run:
         state: dict[str, Any] = {"key": self.key, "step": self.step, "model": self.model.state_dict()}
         state |= {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         state |= {"best": self.best, "best_step": self.best_step, "stale": self.stale, "scores": self.scores}
-        with atomic_path(self.folder / CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        save_checkpoint(self.folder / CHECKPOINT, state)
         self.saved_step = self.step
 
     def open_log(self) -> Any:
@@ -361,9 +363,22 @@ class Run:
             self.model.save_pretrained(self.folder / LAST if judged else self.folder)
             if not judged:
                 remove_last(self.folder)
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         name = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
-        return Fitted(self.config, self.step, self.best_step if judged else self.step, self.scores, name, self.peers.world)
+        done = Fitted(self.config, self.step, self.best_step if judged else self.step, self.scores, name, self.peers.world)
+        if self.peers.first:
+            write_mark(self.folder, self.key, {k: v for k, v in vars(done).items() if k != "config"})
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+            if not self.config.more_follows:
+                finish_run(self.folder)
+        return done
+
+
+def _done_before(folder: Path, config: TrainConfig, key: str) -> Fitted | None:
+    """How a run of this key that has done all its steps went, as the first process finds it; None if there is none."""
+    peers = current()
+    done = read_mark(folder, key, overwrite=config.overwrite)
+    (there,) = peers.from_first([float(done is not None)], torch.device(config.device))
+    return Fitted(config, **done) if there and done is not None else None
 
 
 def remove_last(folder: Path) -> None:

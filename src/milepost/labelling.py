@@ -20,7 +20,7 @@ import numpy as np
 from milepost.hub import find_model, revision_of
 from milepost.outputs import output_lock
 from milepost.store import ProgressStore, ProgressTable, read_progress
-from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError
+from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError, number_at
 
 AHEAD = 2
 """Episodes whose pictures are read while a model thinks about another's."""
@@ -31,6 +31,13 @@ class Saved(Protocol):
     """A config that knows what of it belongs into config.json."""
 
     def to_dict(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class KnowsRows(Protocol):
+    """A dataset that can tell an episode's rows [start, stop) without reading it."""
+
+    def row_range(self, episode_index: int) -> tuple[int, int]: ...
 
 
 @runtime_checkable
@@ -80,7 +87,7 @@ def label(
 
     options: what else `model.predict` takes. settings: what else to write down. Episodes that a finished or interrupted run with the same
     model, data, options and settings has labelled are kept, whichever episodes it was asked for, unless all shall be made `anew`. An
-    episode that cannot be labelled gets NaN, and `on_unreadable` hears why; one whose rows cannot be read gets no rows. Raises the last
+    episode that cannot be labelled gets NaN, and `on_unreadable` hears why; one whose rows nobody knows gets none. Raises the last
     UnreadableError if there is nothing to write, BusyError if another process writes the file, and OSError (disk full, read-only) with
     everything labelled so far kept.
     """
@@ -93,8 +100,8 @@ def label(
             unread = _fill(store, model, dataset, options, on_progress, on_unreadable)
         finally:
             store.close()
-        for episode in unread:  # only now: the next run should try them again
-            store.add(Progress(episode.index, np.full(episode.length, np.nan, dtype=np.float32)), episode.row)
+        for number, (start, stop) in unread.items():  # only now: the next run should try them again
+            store.add(Progress(number, np.full(stop - start, np.nan, dtype=np.float32)), start)
         return store.finish()
 
 
@@ -105,9 +112,9 @@ def _fill(
     options: Mapping[str, Any],
     on_progress: Callable[[int, int], None],
     on_unreadable: Callable[[int, UnreadableError], None],
-) -> list[Episode]:
-    """Labels what the store lacks. Returns the episodes that could not be labelled but whose rows could be read."""
-    unread: list[Episode] = []
+) -> dict[int, tuple[int, int]]:
+    """Labels what the store lacks. Returns the episodes that could not be labelled, with their dataset rows [start, stop) where known."""
+    unread: dict[int, tuple[int, int]] = {}
     failures = 0
     for done, (position, episode, curve) in enumerate(_predictions(model, dataset, store, options)):
         on_progress(done, len(dataset))
@@ -116,22 +123,27 @@ def _fill(
                 store.add(curve(), 0 if episode is None else episode.row)
         except UnreadableError as error:
             failures += 1
-            unread += [] if episode is None else [episode]
             if failures == len(dataset) and not store.holds_any:
                 raise
-            on_unreadable(number_at(dataset, position) if episode is None else episode.index, error)
+            number = number_at(dataset, position) if episode is None else episode.index
+            if (rows := _rows(dataset, number) if episode is None else (episode.row, episode.row + episode.length)) is not None:
+                unread[number] = rows
+            on_unreadable(number, error)
     on_progress(len(dataset), len(dataset))
     return unread
 
 
+def _rows(dataset: Dataset, number: int) -> tuple[int, int] | None:
+    """The dataset rows of an episode that cannot be read, where the dataset knows them all the same."""
+    try:
+        return dataset.row_range(number) if isinstance(dataset, KnowsRows) else None
+    except UnreadableError:
+        return None
+
+
 def left_unknown(number: int, error: UnreadableError) -> str:
     """Returns the line that says which episode has no curve, and why."""
-    return f"episode {number} is left unknown: {error}"
-
-
-def number_at(dataset: Dataset, position: int) -> int:
-    """Returns the number in the dataset of the episode at this position, without reading it where the dataset can say so."""
-    return int(getattr(dataset, "episode_indices", range(len(dataset)))[position])
+    return f"episode {number} is left unknown: {str(error).removeprefix(f'episode {number}: ')}"
 
 
 Curve = Callable[[], Progress]

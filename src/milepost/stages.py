@@ -129,3 +129,85 @@ def progress(stage: Int[np.ndarray, "*T"], tau: Float[np.ndarray, "*T"], stages:
     safe = np.maximum(stage, 0)
     value = stages.starts[safe] + np.asarray(stages.shares)[safe] * tau
     return np.where(stage < 0, np.nan, np.clip(value, 0.0, 1.0)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is known of an annotated attempt before its pictures are looked at."""
+
+    episode: int
+    task: str
+    segments: Sequence[Segment]
+    success: bool | None = None
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The stages it shows, by their first appearance."""
+        return tuple(dict.fromkeys(segment.name for segment in self.segments if segment.stop > segment.start))
+
+
+def contradictions(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    """Returns what in the annotations cannot be true if the task's stages are `names` in this order; empty if nothing.
+
+    Three kinds: attempts go through two stages in the opposite order; no attempt ever shows the last stage, so that none would count as
+    finished; tasks have stages of their own, so that finished attempts of one would count as unfinished attempts of another.
+    """
+    shown = [attempt for attempt in attempts if attempt.order and set(attempt.order) <= set(names)]
+    return [*_in_other_order(shown, names), *(_without_last(shown, names) or _of_their_own(shown, names))] if shown else []
+
+
+def doubts(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    """Returns what may be meant otherwise: most attempts of unknown success end before the last stage, and will count as unfinished."""
+    unknown = [attempt for attempt in attempts if attempt.order and attempt.success is None]
+    early = [attempt for attempt in unknown if not finished(attempt.segments, names, None)]
+    if 2 * len(early) <= len(unknown):
+        return []
+    return [
+        f"{len(early)} of {len(unknown)} annotated episodes do not end in the last stage, '{names[-1]}', and the dataset does not say "
+        "whether they succeeded: they count as unfinished attempts, and their own last stage teaches no progress. If that stage is "
+        "optional, annotate without it, or add a column next.success"
+    ]
+
+
+def _in_other_order(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    """For a pair of stages, the episodes that show it in the order of the list, and in the other; the pair with most of the latter."""
+    worst = (0, 0, "", "")
+    orders = [{name: place for place, name in enumerate(attempt.order)} for attempt in attempts]
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            both = [order[first] > order[second] for order in orders if first in order and second in order]
+            if 2 * sum(both) > len(both):
+                worst = max(worst, (sum(both), len(both), first, second))
+    against, count, first, second = worst
+    if not against:
+        return []
+    return [
+        f"the order of the stages is {', '.join(names)}, but in {against} of {count} annotated episodes '{second}' comes before '{first}': "
+        "progress would run backwards; put the stages of the proportions file into the order in which they happen"
+    ]
+
+
+def _without_last(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    if any(names[-1] in attempt.order for attempt in attempts) or any(attempt.success is not None for attempt in attempts):
+        return []
+    return [
+        f"no annotated episode shows the last stage, '{names[-1]}', and the dataset does not say which succeeded: every attempt would "
+        "count as unfinished; take the stage out of the proportions file, or add a column next.success"
+    ]
+
+
+def _of_their_own(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    by_task: dict[str, set[str]] = {}
+    for attempt in attempts:
+        if attempt.success is not False:
+            by_task.setdefault(attempt.task, set()).update(attempt.order)
+    done = {attempt.task for attempt in attempts if attempt.success}
+    for task, stages in by_task.items():
+        begun = stages == set(names[: len(stages)])  # it may have stopped early; other stages than the first ones it did not stop at
+        if names[-1] not in stages and (task in done or not begun):
+            return [
+                f"tasks have stages of their own: the episodes of '{task}' show {', '.join(n for n in names if n in stages)} and never the "
+                f"last stage of the list ({', '.join(names)}): finished attempts at it would not end at 1; train one model for each task, "
+                "with --episodes"
+            ]
+    return []

@@ -196,6 +196,7 @@ class ProgressStore:
             write_text(mark, json.dumps(self.provenance))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
         self._waiting: list[pa.Table] = []
+        self._waiting_frames = 0
         self._kept_at = time.monotonic()
 
     def _is_foreign(self, mark: Path) -> bool:
@@ -230,11 +231,12 @@ class ProgressStore:
     def add(self, progress: Progress, row: int) -> None:
         """Adds one episode's progress; it is on disk within `_KEEP_S` seconds of work, and when `keep` is called."""
         self._add(progress_table(progress, row), {progress.episode})
-        if time.monotonic() - self._kept_at > _KEEP_S or sum(len(table) for table in self._waiting) > _KEEP_FRAMES:
+        if time.monotonic() - self._kept_at > _KEEP_S or self._waiting_frames > _KEEP_FRAMES:
             self.keep()
 
     def _add(self, rows: pa.Table, episodes: set[int]) -> None:
         self._waiting.append(rows)
+        self._waiting_frames += len(rows)
         self._done |= episodes
 
     def keep(self) -> None:
@@ -246,7 +248,7 @@ class ProgressStore:
         first = int(table["episode_index"][0].as_py())
         with atomic_path(self.folder / f"episodes-{first:06d}-{secrets.token_hex(4)}.parquet") as temporary:
             pq.write_table(table, temporary)
-        self._waiting = []
+        self._waiting, self._waiting_frames = [], 0
 
     def finish(self) -> ProgressTable:
         """Joins the parts, sorted by index, into the progress file, and removes them."""

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
+from milepost.console import warn
 from milepost.outputs import write_text
 from milepost.types import DataError
 
 LOG = "log.jsonl"
+NAME_BYTES = 100
+"""Of a run's name in its id: ids have at most 128 characters, and become names of files."""
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 Line = dict[str, int | float]
 Report = Callable[[Line], None]
@@ -38,10 +42,47 @@ class Tracking:
             raise ValueError(f"there is no tracker '{unknown[0]}'; choose from {', '.join(get_args(Tracker))}")
 
 
-def require_trackers(names: Sequence[str]) -> None:
-    """DataError now, before hours of work, if a package asked for is not installed."""
-    for name in names:
+def require_trackers(tracking: Tracking) -> None:
+    """Raises DataError now, before hours of work, if a package asked for is not installed, or if W&B would refuse the run."""
+    for name in tracking.to:
         _package(name)
+    if "wandb" in tracking.to:
+        _require_wandb(tracking)
+
+
+def _require_wandb(tracking: Tracking) -> None:
+    """Raises DataError if W&B refuses the names, has no key, or cannot be reached; a terminal is asked for a missing key."""
+    wandb = _package("wandb")
+    entity, project = _owned(tracking.project)
+    try:
+        wandb.Settings(entity=entity, project=project)
+        if wandb.setup().settings.mode not in ("offline", "dryrun", "disabled"):
+            wandb.login(verify=True)
+    except (wandb.Error, ValueError) as error:
+        raise DataError(
+            f"Weights & Biases refuses this run: {_first_line(error)}. Mend that (wandb login, --project NAME or TEAM/NAME), set "
+            "WANDB_MODE=offline, or leave out --log-to wandb: log.jsonl has the same numbers"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _owned(project: str) -> tuple[str | None, str]:
+    """Returns (team or None, project) of "project" or "team/project"."""
+    team, _, name = project.rpartition("/")
+    return team or None, name
+
+
+def run_id(name: str, key: str) -> str:
+    """Returns a run's id, as trackers and file systems take it, from the name that people see. `key` keeps two runs apart.
+
+    >>> run_id("sarm: towels #2", "4f")
+    'sarm- towels -2-4f'
+    """
+    fit = re.sub(r"[:;,#?/'\\%\x00-\x1f\x7f]", "-", name).encode()[:NAME_BYTES].decode(errors="ignore").strip()
+    return f"{fit or 'run'}-{key}"
 
 
 def _package(name: str) -> ModuleType:
@@ -110,20 +151,31 @@ def _tensorboard(folder: Path, names: Names, start: int, settings: dict[str, Any
 
 
 def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
-    """Offline with WANDB_MODE=offline: the run is then a folder in `<folder>/wandb`. A resumed run goes on under the same id."""
+    """Offline with WANDB_MODE=offline: the run is then a folder in `<folder>/wandb`. A resumed run goes on under the same id.
+
+    What W&B refuses here could not be known before (`require_trackers`): it costs its curves and not the run.
+    """
     project, name, key = names
-    run = _package("wandb").init(project=project, name=name, id=f"{name}-{key}", resume="allow", dir=str(folder), config=settings)
+    wandb = _package("wandb")
+    (team, project), run = _owned(project), None
+    try:
+        run = wandb.init(
+            entity=team, project=project, name=name[:128], id=run_id(name, key), resume="allow", dir=str(folder), config=settings
+        )
+    except wandb.Error as error:
+        warn(f"Weights & Biases refuses this run: {_first_line(error)}; it goes on without, {LOG} has its numbers")
 
     def report(line: Line) -> None:
-        run.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
+        if run is not None:
+            run.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
 
-    return report, run.finish
+    return report, (lambda: None) if run is None else run.finish
 
 
 def _trackio(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
     project, name, key = names
     trackio = _package("trackio")
-    trackio.init(project=project, name=f"{name}-{key}", resume="allow", config=settings)
+    trackio.init(project=project, name=run_id(name, key), resume="allow", config=settings)
 
     def report(line: Line) -> None:
         trackio.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))

@@ -6,24 +6,34 @@ Held-out episodes decide nothing, so the table about them is honest. The loop it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 
 from milepost.embed import FeatureCache, load_encoder
 from milepost.evaluate import Summary, score_episode, summarise
 from milepost.fit import Fitted, TrainConfig, fit, run_key
 from milepost.models import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.prepare import LeftOut, check_labels, choose, training_set, validation_set, with_encoder, with_statistics
+from milepost.models.sarm.prepare import (
+    LeftOut,
+    annotated_stages,
+    check_labels,
+    choose,
+    training_set,
+    validation_set,
+    with_encoder,
+    with_statistics,
+)
 from milepost.outputs import require_writable
 from milepost.processes import current
 from milepost.stages import Stages
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Dataset, Episode, UnreadableError, number_at
 
 Tick = Callable[[int, int], None]
 VALIDATION, ENOUGH = 0.1, 10
@@ -107,7 +117,10 @@ def keep_aside(episodes: Sequence[Episode], share: float | None, seed: int) -> t
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained model, the episodes it learnt from, those that chose its checkpoint, those it never saw, and those it could not use."""
+    """A trained model, the episodes it learnt from, those that chose its checkpoint, those it never saw, and those it could not use.
+
+    unreadable: episodes whose pictures cannot be read, and why.
+    """
 
     model: SARMModel
     train_episodes: tuple[int, ...]
@@ -115,6 +128,20 @@ class Trained:
     held_out: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
     fitted: Fitted
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+
+
+def read_episodes(dataset: Dataset) -> tuple[list[Episode], dict[int, str]]:
+    """Returns the episodes whose rows can be read, and the number of each other one with the reason. DataError if there is none."""
+    episodes, unreadable = [], {}
+    for position in range(len(dataset)):
+        try:
+            episodes.append(dataset[position])
+        except UnreadableError as error:
+            unreadable[number_at(dataset, position)] = str(error)
+            if len(unreadable) == len(dataset):
+                raise
+    return episodes, unreadable
 
 
 def train_sarm(
@@ -131,7 +158,8 @@ def train_sarm(
     """Train SARM on a share of the episodes, split by start scene, and save it to `folder`.
 
     stages: the dataset's own stage shares by head, where it has them. features: of this dataset by the encoder `config` names; without,
-    they are made and not kept. on_stage(name): gives a progress callback for each part.
+    they are made and not kept. on_stage(name): gives a progress callback for each part. An episode whose pictures cannot be read is left
+    out and named in `Trained.unreadable`; the last UnreadableError is raised if no episode can be read.
     """
     peers = current()
     features = features or FeatureCache(None, "", encoder=load_encoder(config.encoder, device=train.device, text_width=config.text_dim))
@@ -139,25 +167,46 @@ def train_sarm(
     learn, held = split(episodes, holdout, rng)
     usable, left_out = choose(learn, config)
     usable, aside = keep_aside(usable, train.validation, train.seed)
-    config = with_encoder(with_statistics(config, usable, stages), features.encoder)
-    torch.manual_seed(train.seed)
+    plan = config
+    config = with_encoder(with_statistics(plan, usable, stages), features.encoder)
     check_labels(usable + aside, config)
     if peers.first:
         require_writable(folder)
-    model = _seeing_through(SARMModel(config), features)
     with peers.first_first():  # one process fills the cache, the others read it
-        seen = list(features.stream([*usable, *aside], config.cameras))
-    data = training_set(model, usable, seen[: len(usable)], rng)
-    windows = validation_set(model, aside, seen[len(usable) :]).plain(WINDOWS) if aside else {}
+        seen, unreadable = _encoded(features, [*usable, *aside], config.cameras)
+    if unreadable:
+        usable, aside = ([episode for episode in group if episode.index not in unreadable] for group in (usable, aside))
+        config = with_encoder(with_statistics(plan, usable, stages), features.encoder)
+    torch.manual_seed(train.seed)
+    model = _seeing_through(SARMModel(config), features)
+    data = training_set(model, usable, [seen[episode.index] for episode in usable], rng)
+    windows = validation_set(model, aside, [seen[episode.index] for episode in aside]).plain(WINDOWS) if aside else {}
     train = train.with_steps(len(data.rows), peers.world)
     used = [[(e.index, e.length, e.task) for e in group] for group in (usable, aside)]
     key = run_key(dataclasses.asdict(config), train.deciding(), used, peers.world)
     evaluate = partial(model.judge, windows) if aside else None
     fitted = fit(model, data.sample, config=train, folder=folder, key=key, on_progress=on_stage("train"), evaluate=evaluate)
-    if aside and peers.first:
+    if (aside or train.more_follows) and peers.first:
         model = _seeing_through(SARMModel.from_pretrained(folder), features)  # the best; `model` is the last
     learnt, chose, kept_out = (tuple(episode.index for episode in group) for group in (usable, aside, held))
-    return Trained(model.to("cpu").eval(), learnt, chose, kept_out, tuple(left_out), fitted)
+    return Trained(model.to("cpu").eval(), learnt, chose, kept_out, tuple(left_out), fitted, unreadable)
+
+
+def _encoded(
+    features: FeatureCache, episodes: Sequence[Episode], cameras: Sequence[str]
+) -> tuple[dict[int, Shaped[np.ndarray, "T C E"]], dict[int, str]]:
+    """Features by episode, and why those that are missing cannot be read. UnreadableError if none can."""
+    seen: dict[int, np.ndarray] = {}
+    unreadable: dict[int, str] = {}
+    while rest := [episode for episode in episodes if episode.index not in seen and episode.index not in unreadable]:
+        try:
+            for episode, found in zip(rest, features.stream(rest, cameras), strict=True):
+                seen[episode.index] = found
+        except UnreadableError as error:  # of the first one that is not there yet: they come in order
+            unreadable[next(episode.index for episode in rest if episode.index not in seen)] = str(error)
+            if len(unreadable) == len(episodes):
+                raise
+    return seen, unreadable
 
 
 def _seeing_through(model: SARMModel, features: FeatureCache) -> SARMModel:
@@ -166,14 +215,38 @@ def _seeing_through(model: SARMModel, features: FeatureCache) -> SARMModel:
     return model
 
 
-def evaluate_held_out(model: SARMModel, held: Sequence[Episode], *, on_progress: Tick, seed: int) -> dict[str, Summary]:
-    """The trained model and the clock, on episodes never trained on."""
-    heads, clock = model.config.heads, ElapsedModel()
+def evaluate_held_out(
+    model: SARMModel,
+    held: Sequence[Episode],
+    *,
+    on_progress: Tick,
+    seed: int,
+    on_unreadable: Callable[[int, UnreadableError], None] | None = None,
+) -> dict[str, Summary]:
+    """Returns the trained model's and the clock's numbers on episodes never trained on; empty if there is none that can be read.
+
+    An episode that cannot be read is left out and told to `on_unreadable`; without one the error is raised.
+    """
     head = "dense" if model.config.annotation_mode == "dense_only" else "sparse"
+    stages, clock = _judged_by(model, held, head), ElapsedModel()
     rows: list = []
     for done, episode in enumerate(held):
-        said = model.predict(episode)
-        finest = said.dense if head == "dense" and said.dense is not None else said
-        rows.append([score_episode(curve, episode, heads[head], head) for curve in (finest, clock.predict(episode))])
+        try:
+            curve = model.predict(episode)
+        except UnreadableError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(episode.index, error)
+            continue
+        finest = curve.dense if head == "dense" and curve.dense is not None else curve
+        rows.append([score_episode(one, episode, stages, head) for one in (finest, clock.predict(episode))])
         on_progress(done + 1, len(held))
+    if not rows:
+        return {}
     return {name: summarise([row[i] for row in rows], np.random.default_rng(seed)) for i, name in enumerate(("sarm", "elapsed"))}
+
+
+def _judged_by(model: SARMModel, held: Sequence[Episode], head: str) -> Stages:
+    """The stages of the truth: the model's own; of a model of the whole task, those that the episodes are annotated with, if they are."""
+    annotated = [episode for episode in held if episode.segments.get(head) and "truth.progress" not in episode.columns]
+    return model.config.heads[head] if head in model.config.annotated_heads or not annotated else annotated_stages(annotated, head)

@@ -193,6 +193,11 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Episode: ...
 
 
+def number_at(dataset: Dataset, position: int) -> int:
+    """Returns the number in the dataset of the episode at this position, without reading it; the position if there are no numbers."""
+    return int(getattr(dataset, "episode_indices", range(len(dataset)))[position])
+
+
 @runtime_checkable
 class RewardModel(Protocol):
     """Episode -> Progress. The only thing a reward model has to do."""

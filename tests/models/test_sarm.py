@@ -155,7 +155,7 @@ def test_statistics_are_the_models_own() -> None:
     [
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda f: (f / "model.safetensors").write_bytes(b"short"), "cannot be loaded"),
-        (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text('{"type": "sarm", "colour": 3}'), "unknown fields"),
     ],
 )

@@ -87,3 +87,52 @@ def test_quantization_names_what_it_needs(folder, monkeypatch):
 def test_memory_is_a_number_of_bytes(memory, folder):
     with pytest.raises(DataError, match="bytes above zero"):
         load_engine(folder, max_memory=memory)
+
+
+def test_the_template_may_be_in_the_processors_file(copy, folder, clips):
+    """Processors keep it in chat_template.json, and take it from there although the tokenizer has another."""
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    template = config.pop("chat_template", None) or (folder / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    for own in ({}, {"chat_template": "{{ 'of another kind' }}"}):
+        (copy / "tokenizer_config.json").write_text(json.dumps(config | own))
+        alone, whole = load_engine(copy), load_engine(folder)
+        assert alone.tokenizer.chat_template == whole.tokenizer.chat_template
+        scores = [each.score(each.clip(clips["wide"], fps=2.0), instructions=["push"], prefixes=[3]) for each in (alone, whole)]
+        assert (scores[0] == scores[1]).all()
+
+
+def test_a_template_that_is_no_object_is_refused(copy):
+    (copy / "chat_template.json").write_text("[]")
+    with pytest.raises(DataError, match=r"chat_template\.json should hold names and values, it holds a list"):
+        load_engine(copy)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+def test_fp8_weights_on_a_cpu(copy, folder, clips, precision):
+    """As the published FP8 checkpoints: blocks of 128 with a scale each; everything else is bfloat16."""
+    from safetensors.torch import load_file, save_file
+
+    weights = {name: weight.bfloat16() for name, weight in load_file(copy / "model.safetensors").items()}
+    projections = [name for name in weights if "language_model.layers" in name and name.endswith("_proj.weight")]
+    for name in projections:
+        scale = weights[name].float().abs().max() / 448  # the largest number of float8_e4m3fn
+        weights[name] = (weights[name].float() / scale).to(torch.float8_e4m3fn)
+        weights[f"{name}_scale_inv"] = scale.reshape(1, 1)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((copy / "config.json").read_text())
+    kept = {"weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head", "model.visual"]}
+    config |= {"dtype": "bfloat16", "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"} | kept}
+    (copy / "config.json").write_text(json.dumps(config))
+    try:
+        coarse = load_engine(copy, dtype=precision)
+    except DataError as refusal:  # early releases of transformers read FP8 with triton alone
+        assert "pip install triton" in str(refusal)
+        return
+    assert coarse.precision == ("float32" if precision == "auto" else precision)
+    said = [
+        each.score(each.clip(clips["wide"], fps=2.0), instructions=["slide the window open"]) for each in (coarse, load_engine(folder))
+    ]
+    assert 0 < abs(said[0] - said[1]).max() < 0.3

@@ -67,7 +67,8 @@ def main(args: Args) -> int:
     progress = read_progress(path)
     require_dataset(path, progress, dataset)
     stages = dataset.stages.get(args.head_mode)
-    scores: dict[str, list[EpisodeScore]] = {path.stem.removesuffix("_progress"): [], "elapsed": []}
+    name = path.stem.removesuffix("_progress")
+    scores: dict[str, list[EpisodeScore]] = {f"{name} (file)" if name == "elapsed" else name: [], "elapsed": []}
     sources, labelled, clock = set(), set(progress.episode_index.tolist()), ElapsedModel()
     ends: list[tuple[bool, dict[str, float]]] = []
     happened: dict[int, list[Event]] = {}

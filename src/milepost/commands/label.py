@@ -122,7 +122,7 @@ def _refuse_strangers(args: Args, kind: str) -> None:
     defaults = Args("", "")
     given = [name for name in SARM_ALONE if getattr(args, name) != getattr(defaults, name)] if kind != "sarm" else []
     if kind != "topreward":
-        given += list(args.topreward.changed())
+        given += [name for name in args.topreward.changed() if (kind, name) != ("sarm", "task")]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} means nothing to a model of type {kind}")
 
@@ -141,7 +141,8 @@ def _opened(args: Args, kind: str, dataset: LeRobotDataset) -> tuple[RewardModel
     assert isinstance(model, SARMModel)
     settle_model(model, args.state_stats, dataset)
     made = {"encoder": model.frozen.name, "precision": precision}
-    return model, {"heads": _heads(model, args.head_mode), "stride": args.stride}, made
+    task = {} if args.topreward.task is None else {"task": args.topreward.task}
+    return model, {"heads": _heads(model, args.head_mode), "stride": args.stride, **task}, made
 
 
 def _vlm(engine: Engine | RemoteEngine) -> dict[str, str]:

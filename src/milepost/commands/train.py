@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from milepost.checkpoints import finish_run, is_unfinished
 from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import feature_cache, resolve_device
 from milepost.console import Tick, bars, say, table, warn
 from milepost.embed import load_encoder
-from milepost.evaluate import summary_table
-from milepost.fit import CHECKPOINT, TrainConfig
+from milepost.evaluate import Summary, summary_table
+from milepost.fit import TrainConfig
 from milepost.hub import require_repository, upload_model
 from milepost.lerobot import open_dataset
 from milepost.model_card import save_card
 from milepost.models.sarm import AnnotationMode, SARMConfig
+from milepost.models.sarm.checkpoint import read_state_stats, with_state_stats
 from milepost.models.sarm.lerobot_format import lerobot_architecture
+from milepost.models.sarm.prepare import attempts_of
+from milepost.outputs import output_lock
 from milepost.processes import joined, launched, own_device
+from milepost.stages import doubts
 from milepost.tracking import Tracker, Tracking, require_trackers
-from milepost.train import PRESETS, Trained, evaluate_held_out, train_sarm
-from milepost.types import DataError
+from milepost.train import PRESETS, Trained, evaluate_held_out, read_episodes, train_sarm
+from milepost.types import DataError, Episode
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,10 @@ def main(args: Args) -> int:
         attention="lerobot" if args.window == "centred" else None, unfinished=args.unfinished,
     )  # fmt: skip
     if args.for_lerobot:
+        # LeRobot normalises states with the statistics of the dataset it labels: the model learns with the same
         sarm = lerobot_architecture(sarm, dataset.fps)
+        if sarm.state_key in dataset.meta.features:
+            sarm = with_state_stats(sarm, read_state_stats(dataset.root, sarm.state_key, source=f"{dataset.name}/meta/stats.json"))
     elif args.encoder is not None:
         sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
     device = own_device(_device(args.device))
@@ -132,49 +140,82 @@ def main(args: Args) -> int:
         mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), eval_every=args.eval_every,
         patience=args.patience, overwrite=args.overwrite, tracking=Tracking(args.log_to, args.project, args.run_name),
     )  # fmt: skip
-    train = dataclasses.replace(train, validation=args.validation)
+    train = dataclasses.replace(train, validation=args.validation, more_follows=True)
     encoder = load_encoder(args.encoder or sarm.encoder, device=device, text_width=sarm.text_dim)
-    with joined(device) as peers, bars() if peers.first else _silent() as bar:
-        features = feature_cache(dataset, encoder, keep=not args.no_cache, tick=bar("read and encode frames"))
-        episodes = [dataset[i] for i in range(len(dataset))]
-        trained = train_sarm(
-            episodes, sarm, train, folder=args.output_dir, stages=dataset.stages, holdout=args.holdout, features=features, on_stage=bar
-        )
-        if not peers.first:
-            return 0
-        held = [episode for episode in episodes if episode.index in trained.held_out]
-        summaries = evaluate_held_out(trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed) if held else {}
+    with joined(device) as peers, output_lock(args.output_dir) if peers.first else nullcontext():
+        _require_free(args)
+        with bars() if peers.first else _silent() as bar:
+            features = feature_cache(dataset, encoder, keep=not args.no_cache, tick=bar("read and encode frames"))
+            episodes, unreadable = read_episodes(dataset)
+            trained = train_sarm(
+                episodes, sarm, train, folder=args.output_dir, stages=dataset.stages, holdout=args.holdout, features=features, on_stage=bar
+            )
+            if not peers.first:
+                return 0
+            unreadable |= trained.unreadable
+            held = [episode for episode in episodes if episode.index in trained.held_out]
+            summaries = evaluate_held_out(
+                trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed,
+                on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
+            )  # fmt: skip
+        save_card(args.output_dir, trained, dataset.name, summaries)
+        if args.for_lerobot:
+            trained.model.save_pretrained(args.output_dir / "lerobot", format="lerobot")
+        _report(args, trained, summaries, unreadable, _doubts(episodes, trained))
+        finish_run(args.output_dir)
+    return 1 if unreadable else 0
+
+
+def _doubts(episodes: Sequence[Episode], trained: Trained) -> list[str]:
+    """What in the annotation may be meant otherwise, by the episodes that were learnt from."""
+    config = trained.model.config
+    learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
+    blank = sum(not episode.task.strip() for episode in learnt)
+    words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
+    return words + [words for head in config.annotated_heads for words in doubts(attempts_of(learnt, head), config.heads[head].names)]
+
+
+def _report(
+    args: Args, trained: Trained, summaries: Mapping[str, Summary], unreadable: Mapping[int, str], questionable: Sequence[str]
+) -> None:
+    """Says what was left out, the table, and which checkpoint this is; uploads the model if asked."""
     for left in trained.left_out:
         warn(str(left))
+    for number, reason in unreadable.items():
+        warn(f"episode {number} is left out: {reason}")
+    for words in questionable:
+        warn(words)
     kept = (trained.train_episodes, trained.validation_episodes, trained.held_out)
     say("episodes learnt from: {}, to choose the checkpoint: {}, held out: {}".format(*map(len, kept)))
-    if args.holdout and not held:
+    if args.holdout and not trained.held_out:
         warn("nothing could be held out (each task and kind keeps one scene to learn from), so nothing is known of how good this model is")
-    save_card(args.output_dir, trained, dataset.name, summaries)
-    if args.for_lerobot:
-        trained.model.save_pretrained(args.output_dir / "lerobot", format="lerobot")
     if summaries:
-        table(f"{len(held)} held-out episodes (95 % intervals over episodes)", *summary_table(summaries))
+        count = len(set(trained.held_out) - set(unreadable))
+        table(f"{count} held-out episodes (95 % intervals over episodes)", *summary_table(summaries))
     _say_what_came_out(args, trained)
-    return 0
 
 
 def _check(args: Args) -> None:
     """What can be refused before any work."""
     if args.model == "topreward":
         raise ValueError("TOPReward is zero-shot: there is nothing to train. Use milepost label DATASET --model topreward")
-    folder = args.output_dir
-    if (folder / "config.json").exists() and not (args.overwrite or (folder / CHECKPOINT).exists()):
-        raise DataError(f"there is a trained model in {folder} already; use --overwrite or another --output-dir")
+    _require_free(args)
     if args.steps is not None and args.epochs is not None:
         raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} say two things; give one")
     if args.push_to_hub is not None:
         require_repository(args.push_to_hub)
-    require_trackers(args.log_to)
+    require_trackers(Tracking(args.log_to, args.project, args.run_name))
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and launched() == 1:
         warn(
             "accelerate launch --cpu started one process only; for several: accelerate launch --multi_gpu --num_processes N, without --cpu"
         )
+
+
+def _require_free(args: Args) -> None:
+    """DataError if a finished model would be replaced without being asked to."""
+    folder = args.output_dir
+    if (folder / "config.json").exists() and not (args.overwrite or is_unfinished(folder)):
+        raise DataError(f"there is a trained model in {folder} already; use --overwrite or another --output-dir")
 
 
 def _device(name: str) -> str:

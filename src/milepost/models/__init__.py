@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from milepost.files import read_json_object
 from milepost.hub import find_model
 from milepost.models.elapsed import ElapsedConfig, ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
@@ -41,11 +41,7 @@ def model_kind(path: str | Path) -> str:
     folder = find_model(path)
     if not (folder / "config.json").is_file():
         raise DataError(f"no model at '{path}': expected a folder with config.json, or {' or '.join(map(repr, BARE))}")
-    try:
-        values = json.loads((folder / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
-    kind = values.get("type") if isinstance(values, dict) else type(values).__name__
+    kind = read_json_object(folder / "config.json", what="model config").get("type")
     if kind not in ("sarm", "topreward"):
         raise DataError(f"{folder / 'config.json'} has type '{kind}'; known types: {', '.join(MODELS)}")
     return str(kind)

@@ -59,6 +59,11 @@ def load_engine(
         model, tokenizer, config = _load(where, device=device, dtype=getattr(torch, half), quantization=quantization, attention=attention)
     except DataError:
         raise
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"the vision-language model '{name}' needs the package '{error.name}' as it is saved: pip install {error.name}, or take the model "
+            "as published, not quantized"
+        ) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
@@ -125,13 +130,32 @@ def _load(
         )
     if lacking := sorted(info["missing_keys"]):
         raise DataError(f"its weights are incomplete, {len(lacking)} are missing: {', '.join(lacking[:5])}")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**where, **_processors_template(where))
     if len(tokenizer) <= config.video_token_id:  # a folder without tokenizer files loads as an empty one
         raise DataError(
             f"its tokenizer knows {len(tokenizer)} tokens, not the video token {config.video_token_id}: tokenizer files are missing"
         )
-    model = model.requires_grad_(False).eval()
+    model = _of_one_precision(model.requires_grad_(False).eval(), dtype)
     return model if more else model.to(device), tokenizer, _video_config(where)
+
+
+def _of_one_precision(model: Any, dtype: torch.dtype) -> Any:
+    """Returns the model computing in one precision: without a GPU transformers turns FP8 weights into bfloat16, whatever was asked for.
+
+    Weights that stay quantized, and the scales beside them, are left as they are.
+    """
+    halves = {torch.float32, torch.float16, torch.bfloat16}
+    weights = list(model.parameters())
+    if {weight.dtype for weight in weights} <= halves:
+        for weight in weights:
+            weight.data = weight.data.to(dtype)
+    return model
+
+
+def _processors_template(where: dict[str, Any]) -> dict[str, str]:
+    """Returns the chat template of chat_template.json, where processors keep it and from where they take it first; tokenizers do not."""
+    content = _json_of(where, "chat_template.json") or {}
+    return {"chat_template": content["chat_template"]} if isinstance(content.get("chat_template"), str) else {}
 
 
 @contextmanager
@@ -151,14 +175,23 @@ def _bar_on_terminals() -> Iterator[None]:
 
 def _video_config(where: dict[str, Any]) -> dict[str, Any]:
     """video_preprocessor_config.json, or the part of processor_config.json that newer folders keep it in."""
+    for file in ("video_preprocessor_config.json", "processor_config.json"):
+        content = _json_of(where, file) or {}
+        part = content.get("video_processor", content) if file == "processor_config.json" else content
+        if "size" in part:
+            return dict(part)
+    raise DataError("it has no video_preprocessor_config.json: which sizes its frames should have is not said")
+
+
+def _json_of(where: dict[str, Any], file: str) -> dict[str, Any] | None:
+    """Returns what is in a file of the model's folder; None if the folder has no such file."""
     from transformers.utils import cached_file
 
     source = where["pretrained_model_name_or_path"]
-    for file in ("video_preprocessor_config.json", "processor_config.json"):
-        found = cached_file(source, file, revision=where["revision"], _raise_exceptions_for_missing_entries=False)
-        if found is not None:
-            content = json.loads(Path(found).read_text())
-            part = content.get("video_processor", content) if file == "processor_config.json" else content
-            if "size" in part:
-                return dict(part)
-    raise DataError("it has no video_preprocessor_config.json: which sizes its frames should have is not said")
+    path = cached_file(source, file, revision=where["revision"], _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return None
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise DataError(f"its {file} should hold names and values, it holds a {type(content).__name__}")
+    return content

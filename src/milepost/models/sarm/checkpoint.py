@@ -19,9 +19,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from milepost.files import read_json_object, require_plain_file
 from milepost.models.sarm import lerobot_format
 from milepost.models.sarm.config import SARMConfig
-from milepost.outputs import atomic_path, write_text
+from milepost.outputs import atomic_path
 from milepost.types import DataError
 
 NORMALIZER = "_normalizer_processor.safetensors"
@@ -43,12 +44,12 @@ class StateStats:
 def read_state_stats(dataset: Path | str, key: str = "observation.state", source: str = "") -> StateStats:
     """Those in a LeRobot dataset folder's `meta/stats.json`. DataError if the file or the state is not in it."""
     path = Path(dataset) / "meta" / "stats.json"
+    if not path.exists():
+        raise DataError(f"{path} is missing: there are no state statistics to take from this dataset")
     try:
-        stats = json.loads(path.read_text(encoding="utf-8"))[key]
+        stats = read_json_object(path)[key]
         mean, std = (tuple(float(x) for x in stats[name]) for name in ("mean", "std"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: there are no state statistics to take from this dataset") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(f"{path} has no mean and std of '{key}' ({error})") from error
     return StateStats(mean, std, source or f"{Path(dataset).resolve().name}/meta/stats.json")
 
@@ -64,6 +65,7 @@ def beside_weights(folder: Path, key: str) -> StateStats | None:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
+    require_plain_file(path, what="weights")
     try:
         return safetensors.torch.load(path.read_bytes())
     except SafetensorError as error:
@@ -72,15 +74,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
     """Config and weights of a saved model, LeRobot's translated. DataError if a file is missing, broken or of another kind."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = _tensors(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} is not a saved model: {error.filename} is missing") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"the model in {folder} cannot be loaded: config.json holds no object")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise DataError(f"{folder} is not a saved model: {folder / name} is missing")
+    values = read_json_object(folder / "config.json", what="model config")
+    weights = _tensors(folder / "model.safetensors")
     if not lerobot_format.is_lerobot(values):
         return SARMConfig.from_dict(values), weights
     config = lerobot_format.read_config(values)
@@ -94,10 +92,11 @@ def with_state_stats(config: SARMConfig, stats: StateStats) -> SARMConfig:
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """`config.json` and `model.safetensors`, each written atomically."""
+    """Writes `config.json` and `model.safetensors`: both or, if the disk is full, neither."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tensors(folder / "model.safetensors", weights)
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    with atomic_path(folder / "config.json") as about:
+        about.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _write_tensors(folder / "model.safetensors", weights)
 
 
 def write_lerobot_folder(folder: Path, config: SARMConfig, weights: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from milepost.files import plausible
 from milepost.stages import WHOLE, Stages
 from milepost.types import DataError
 from milepost.windows import gap_frames
@@ -33,6 +34,14 @@ CHOICES = {
 }
 
 
+_SIZES = {
+    "size": ("hidden_dim", "image_dim", "text_dim", "max_state_dim"),
+    "layers": ("num_layers", "num_heads"),
+    "window": ("n_obs_steps",),
+}
+"""Fields by the kind of number they hold: a config that asks for terabytes is refused before anything is allocated."""
+
+
 def _check_types(config: SARMConfig) -> None:
     """ValueError if a field holds another kind of value: JSON edited by hand would otherwise fail far from here."""
     for name, kind in get_type_hints(SARMConfig).items():
@@ -43,6 +52,12 @@ def _check_types(config: SARMConfig) -> None:
             fine = value in kinds if get_origin(kind) is Literal else any(_is(value, each) for each in kinds)
         if not fine and name not in CHOICES:
             raise ValueError(f"{name} must be {str(kind).replace('typing.', '')}, got {value!r}")
+
+
+def _check_sizes(config: SARMConfig) -> None:
+    for kind, names in _SIZES.items():
+        for name in names:
+            plausible(kind, getattr(config, name), source="the SARM config", name=name)
 
 
 def _is(value: object, kind: type) -> bool:
@@ -106,12 +121,15 @@ class SARMConfig:
     state_std: tuple[float, ...] = ()
     state_stats_from: str = "training episodes"
     """Whose statistics these are. Empty in a LeRobot checkpoint, which has none: it refuses robot states until it is given some."""
+    blank_task: bool = False
+    """It learnt from episodes without an instruction. If not, a blank one is refused: it would count as a wrong one, and end near 0."""
     device: str | None = None
     pretrained_path: str | None = None
     """Where `make_reward_model` puts the model, and what it loads. Not saved: they are no part of what the model is."""
 
     def __post_init__(self) -> None:
         _check_types(self)
+        _check_sizes(self)
         if not self.gap_s > 0 or not np.isfinite(self.gap_s):
             raise ValueError(f"gap_s must be above 0 and finite, got {self.gap_s}")
         if len(set(self.cameras)) != len(self.cameras):
@@ -120,8 +138,6 @@ class SARMConfig:
             raise ValueError(f"state_mean and state_std need as many finite numbers, got {self.state_mean} and {self.state_std}")
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim must be a multiple of num_heads, got {self.hidden_dim} and {self.num_heads}")
-        if self.n_obs_steps < 1:
-            raise ValueError(f"n_obs_steps must be at least 1, got {self.n_obs_steps}")
         if self.max_rewind_steps < 0 or self.max_rewind_steps >= self.n_obs_steps:
             raise ValueError(f"need 0 <= max_rewind_steps < n_obs_steps, got {self.max_rewind_steps} and {self.n_obs_steps}")
         for name in ("rewind_probability", "language_perturbation_probability", "gt_stage_ratio", "dropout"):

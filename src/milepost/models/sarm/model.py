@@ -9,6 +9,7 @@ dataset's own. In a causal window nothing after a frame changes its progress, so
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,10 +36,10 @@ from milepost.models.sarm.checkpoint import (
     write_lerobot_folder,
 )
 from milepost.models.sarm.config import SARMConfig
-from milepost.models.sarm.network import StreamTransformer
+from milepost.models.sarm.network import StreamTransformer, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
 from milepost.processes import ALONE, Peers
-from milepost.types import DataError, Episode, Progress
+from milepost.types import DataError, Episode, Progress, UnreadableError
 from milepost.windows import interpolate, spread, strided
 
 
@@ -124,6 +125,11 @@ class SARMModel(nn.Module):
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Shaped[np.ndarray, "N P"]:
         """What the frozen encoder makes of pictures, before `project`; with `text`, this lets a model stand for its encoder."""
         return self.frozen.images(images)
+
+    def _blank(self, task: str) -> str:
+        """What is wrong with an instruction: a blank one would count as another one, unless the model learnt from blank ones."""
+        words = "the task is blank, and this model learnt that another instruction than the right one means no progress; use --task"
+        return "" if task.strip() or self.config.blank_task else words
 
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
         """Features of sentences."""
@@ -215,12 +221,14 @@ class SARMModel(nn.Module):
     # Looking back at a recorded episode
 
     @torch.no_grad()
-    def predict(self, episode: Episode, *, heads: Sequence[str] | None = None, stride: int = 1) -> Progress:
+    def predict(self, episode: Episode, *, heads: Sequence[str] | None = None, stride: int = 1, task: str | None = None) -> Progress:
         """Progress of every frame by the sparse head, and by the dense head (`dense`) if there is one; raw = k + tau.
 
         heads: only these; the sparse one is always among them. stride: look at every stride-th frame and the last; between them
-        progress is interpolated, raw and stage are NaN.
+        progress is interpolated, raw and stage are NaN. task: instead of the episode's. UnreadableError if the instruction is blank and the
+        model did not learn from blank ones.
         """
+        episode = episode if task is None else dataclasses.replace(episode, task=task)
         if stride == 1:
             return self.predict_features(episode, self.features(episode), heads=heads)
         at = strided(episode.length, stride)
@@ -247,6 +255,8 @@ class SARMModel(nn.Module):
         """
         wanted = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
         self.eval()
+        if text is None and (fault := self._blank(episode.task)):
+            raise UnreadableError(f"episode {episode.index}: {fault}")
         state = pad_state(state_of(episode, self.config), self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
         gap = self.config.gap(episode.fps)
@@ -310,7 +320,7 @@ class SARMModel(nn.Module):
         expected = self.config.decode == "expected"
         now, until_now = (slice(None), slice(None)) if at is None else (slice(at, at + 1), slice(at + 1))
         logits = self._stage_logits(inputs, names, now if expected else until_now)
-        told = {head: _each_stage(logit, inputs[3]) if expected else [_one_hot(logit)] for head, logit in logits.items()}
+        told = {head: each_stage(logit, inputs[3]) if expected else [one_hot(logit)] for head, logit in logits.items()}
         inside = self.subtask_model(*inputs, stages=list(itertools.chain(*told.values())), places=now)
         out: dict[str, Tensor] = {}
         for head, states in zip(names, inside.split([len(told[head]) for head in names], dim=1), strict=True):
@@ -342,6 +352,8 @@ class SARMModel(nn.Module):
         """
         if self.config.window != "causal":
             raise DataError("this model has a centred window: it looks at frames after now, so it can only label recorded episodes")
+        if text is None and (fault := self._blank(task)):
+            raise DataError(f"reset(task=...): {fault}")
         self.eval()
         words = self.text_features(task) if text is None else text
         self._history = History(self.config.n_obs_steps, self.config.gap(fps), words)
@@ -386,9 +398,8 @@ class SARMModel(nn.Module):
         if format not in ("milepost", "lerobot"):
             raise ValueError(f"format must be milepost or lerobot, got '{format}'")
         if format == "lerobot":
-            write_lerobot_folder(Path(folder), self.config, self.state_dict())
-        else:
-            write_folder(Path(folder), self.config.to_dict(), self.state_dict())
+            return write_lerobot_folder(Path(folder), self.config, self.state_dict())
+        return write_folder(Path(folder), self.config.to_dict(), self.state_dict())
 
     @classmethod
     def from_pretrained(
@@ -411,13 +422,14 @@ class SARMModel(nn.Module):
         folder = find_model(folder)
         saved, weights = read_folder(folder)
         config = saved if config is None else config
-        model = cls(config)
-        wrong = misfits(model.state_dict(), weights)
+        with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
+            wrong = misfits(cls(config).state_dict(), weights)
         if wrong:
             raise DataError(f"the model in {folder} cannot be loaded, its weights do not fit its config: {'; '.join(wrong)}")
         broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
         if broken:
             raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
+        model = cls(config)
         model.load_state_dict(weights)
         if state_stats is not None:
             given = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
@@ -437,13 +449,3 @@ class SARMModel(nn.Module):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(Path(folder), repo_id, private=private)
-
-
-def _one_hot(logits: Float[Tensor, "B P K"]) -> Float[Tensor, "B P K"]:
-    """The likeliest stage of each place."""
-    return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-
-
-def _each_stage(logits: Float[Tensor, "B P K"], valid: Bool[Tensor, "B L"]) -> list[Float[Tensor, "B L K"]]:
-    """K hypotheses: all of the window is in that stage."""
-    return [one.expand(*valid.shape, -1) for one in torch.eye(logits.shape[-1], device=logits.device)]

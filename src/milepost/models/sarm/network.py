@@ -128,3 +128,13 @@ def _transform(
     found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=attention.dropout * layer.training)
     hidden = layer.norm1(asking + layer.dropout1(attention.out_proj(found.transpose(1, 2).flatten(2))))
     return layer.norm2(hidden + layer.dropout2(layer.linear2(layer.dropout(F.relu(layer.linear1(hidden))))))
+
+
+def one_hot(logits: Float[Tensor, "B P K"]) -> Float[Tensor, "B P K"]:
+    """The likeliest stage of each place."""
+    return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+
+
+def each_stage(logits: Float[Tensor, "B P K"], valid: Bool[Tensor, "B L"]) -> list[Float[Tensor, "B L K"]]:
+    """K hypotheses: all of the window is in that stage."""
+    return [one.expand(*valid.shape, -1) for one in torch.eye(logits.shape[-1], device=logits.device)]

@@ -17,7 +17,7 @@ from milepost.embed import Encoder
 from milepost.models.sarm.batches import TrainingSet, label_episode, state_of
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.stages import Stages, finished, names_in_order, proportions
+from milepost.stages import Attempt, Stages, contradictions, finished, names_in_order, proportions
 from milepost.types import DataError, Episode
 
 FIT_FRAMES = 4096
@@ -54,18 +54,28 @@ def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episod
 
 
 def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict[str, Stages]) -> SARMConfig:
-    """The config with stage names and shares (the dataset's own where `given`, else eq. 1 over finished episodes) and state statistics."""
-    fields: dict[str, Any] = {}
+    """The config with stage names and shares (the dataset's own where `given`, else eq. 1 over finished episodes) and state statistics
+    (the config's own if it has any). DataError if the annotations contradict the stages, see `stages.contradictions`."""
+    fields: dict[str, Any] = {"blank_task": config.blank_task or any(not episode.task.strip() for episode in episodes)}
     for head in config.annotated_heads:
-        stages = given.get(head) or _stages(episodes, head)
+        stages = given.get(head) or annotated_stages(episodes, head)
+        if wrong := contradictions(attempts_of(episodes, head), stages.names):
+            raise DataError(f"the {head} annotation contradicts itself: {wrong[0]}")
         fields[f"{head}_subtask_names"], fields[f"{head}_temporal_proportions"] = stages.names, stages.shares
-    state = np.concatenate([state_of(episode, config) for episode in episodes]).astype(np.float64)
-    fields["state_mean"] = tuple(float(x) for x in state.mean(axis=0))
-    fields["state_std"] = tuple(float(x) for x in state.std(axis=0))
+    if not config.state_mean:
+        state = np.concatenate([state_of(episode, config) for episode in episodes]).astype(np.float64)
+        fields["state_mean"] = tuple(float(x) for x in state.mean(axis=0))
+        fields["state_std"] = tuple(float(x) for x in state.std(axis=0))
     return dataclasses.replace(config, **fields)
 
 
-def _stages(episodes: Sequence[Episode], head: str) -> Stages:
+def attempts_of(episodes: Sequence[Episode], head: str) -> list[Attempt]:
+    """Returns what `stages.contradictions` and `stages.doubts` look at."""
+    return [Attempt(episode.index, episode.task, episode.segments.get(head, ()), episode.success) for episode in episodes]
+
+
+def annotated_stages(episodes: Sequence[Episode], head: str) -> Stages:
+    """Returns the stages of the episodes' own annotation: names by their usual place, shares by eq. 1 over finished attempts."""
     annotations = [episode.segments[head] for episode in episodes]
     names = names_in_order(annotations)
     done = [segments for segments, episode in zip(annotations, episodes, strict=True) if finished(segments, names, episode.success)]
