@@ -171,7 +171,7 @@ def main(args: Args) -> int:
     kind = model_kind(args.model)
     _refuse_strangers(args, kind)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
-    if args.output_path is None and not Path(args.dataset).is_dir():
+    if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
     model, options, made = _opened(args, kind, dataset)
     threshold = -math.inf

@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from milepost.hub import find_model, upload_model
+from milepost.files import read_json_object, shown
+from milepost.hub import find_model, is_hub_id, revision_of, upload_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
@@ -291,17 +292,17 @@ class _Attempt:
 
 
 def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
-    """A saved config but for the fields given. DataError if there is none, or it is not TOPReward's."""
+    """A saved config but for the fields given. DataError if there is none, it is not TOPReward's, or it is the Hub's and names a path here."""
     path = find_model(folder) / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder} is not a saved TOPReward: {path} is missing") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict) or values.get("type") != "topreward":
+    if not path.exists():
+        raise DataError(f"{folder} is not a saved TOPReward: {path} is missing")
+    values = read_json_object(path, what="model config")
+    if values.get("type") != "topreward":
         raise DataError(f"{path} is not the config of a TOPReward model")
-    return dataclasses.replace(TOPRewardConfig.from_dict(values), **fields)
+    config = dataclasses.replace(TOPRewardConfig.from_dict(values), **fields)
+    if revision_of(path.parent) and not is_hub_id(config.vlm_name) and "vlm_name" not in fields:
+        raise DataError(f"the Hub model '{folder}' names a VLM on its author's machine ({shown(config.vlm_name)}); give --vlm-name")
+    return config
 
 
 def open_engine(config: TOPRewardConfig) -> Engine | RemoteEngine:
