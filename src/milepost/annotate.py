@@ -29,14 +29,12 @@ from milepost.annotation.reply import json_schema
 from milepost.annotation.shown import BUDGET, RATE_HZ, Shown, shown_frames
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.lerobot import LeRobotDataset
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Episode, UnreadableError
 from milepost.vlm.conversation import Speaker, Turn
-from milepost.vlm.transport import RefusedError, ServerError
+from milepost.vlm.transport import FINAL, RefusedError, ServerError
 
 AHEAD = 2
 """Episodes whose pictures are read while others are asked about."""
-FINAL = (401, 403, 404)
-"""What a server says to every request alike: the run ends."""
 UNANSWERED = 5
 """Episodes in a row, at least, after which a server that gives no answer is given up."""
 AT_FIRST = 3
@@ -230,7 +228,8 @@ def annotate(
     on_progress(0, len(todo))
     for done, (number, error) in enumerate(run.results(todo), start=1):
         on_progress(done, len(todo))
-        in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
+        if error is None or not isinstance(error, UnreadableError):  # one that is too long says nothing about the others
+            in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
         if error is not None:
             unanswered[number] = str(error)
         answered = answered or error is None

@@ -326,7 +326,7 @@ class _Examination:
     def _side_files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the progress and of the weights files in the dataset's folder."""
         progress, weights = [], []
-        for path in sorted(self.files.root.glob("*.parquet")):
+        for path in self.files.beside("*.parquet"):
             try:
                 with open_parquet(path) as file:
                     names, rows = file.schema_arrow.names, file.metadata.num_rows

@@ -14,13 +14,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.files import read_json_object, require_plain_file
+from milepost.files import parse_json, read_json_object, require_plain_file
 from milepost.outputs import atomic_path, remove_partial, require_writable, write_text
 from milepost.types import DataError, Progress
 
@@ -191,7 +192,30 @@ def unfinished(path: Path) -> dict[str, str]:
     folder = _partial(path)
     if not (folder / _MARK).is_file() or not any(folder.glob("*.parquet")):
         return {}
-    return {str(key): str(value) for key, value in read_json_object(folder / _MARK, what="provenance").items()}
+    return unfinished_provenance(folder / _MARK)
+
+
+def unfinished_provenance(mark: Path) -> dict[str, str]:
+    """Returns what an unfinished run says of its making."""
+    return {str(key): str(value) for key, value in read_json_object(mark, what="provenance").items()}
+
+
+def made_alike(there: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Returns whether episodes labelled by the one provenance are as the other would label them."""
+    return comparable(there, now) == comparable(now, now)
+
+
+def comparable(there: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a provenance without what changes no episode that is labelled: the code's version, which episodes were asked for, and an
+    instruction for episodes without one that is new `now` (without it they were left unknown)."""
+    settings, config, config_now = (
+        parse_json(text or "{}", source="the file's provenance") for text in (there.get("settings"), there.get("config"), now.get("config"))
+    )
+    if isinstance(settings, dict):
+        settings.pop("episodes", None)
+    if isinstance(config, dict) and isinstance(config_now, dict) and config.get("default_task", 0) is None:
+        config["default_task"] = config_now.get("default_task")
+    return {**{key: value for key, value in there.items() if key != "milepost_version"}, "settings": settings, "config": config}
 
 
 def _partial(path: Path) -> Path:
@@ -219,7 +243,7 @@ class ProgressStore:
         if self.folder.is_dir() and any(self.folder.iterdir()) and (anew or self._is_foreign(mark)):
             remove_partial(self.folder, _MARK)
         require_writable(self.folder)
-        if not mark.is_file():
+        if not mark.is_file() or unfinished_provenance(mark) != self.provenance:
             write_text(mark, json.dumps(self.provenance))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
         self._waiting: list[pa.Table] = []
@@ -227,7 +251,7 @@ class ProgressStore:
         self._kept_at = time.monotonic()
 
     def _is_foreign(self, mark: Path) -> bool:
-        return not mark.is_file() or read_json_object(mark, what="provenance") != self.provenance
+        return not mark.is_file() or not made_alike(unfinished_provenance(mark), self.provenance)
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("*.parquet"))
@@ -247,7 +271,7 @@ class ProgressStore:
         A file made otherwise is left alone.
         """
         made = {key.removeprefix(METADATA_PREFIX): value for key, value in there.metadata.items() if key.startswith(METADATA_PREFIX)}
-        if made != self.provenance:
+        if not made_alike(made, self.provenance):
             return
         table = read_table(self.path)
         bad = np.logical_or.reduce([np.isnan(curve) for curve in there.curves.values()])

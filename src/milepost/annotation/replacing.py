@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from milepost.hub import in_cache
 from milepost.types import DataError
 
 JOURNAL = "meta/.milepost-replacing.json"
@@ -30,7 +31,7 @@ def require_editable(folder: str | Path) -> Path:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
-    if _in_cache(root.resolve()):
+    if in_cache(root.resolve()):
         raise DataError(f"{root} is in the Hub's cache, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
     if not (root / "meta").is_dir():
         raise DataError(f"{root} is not a LeRobot dataset: it has no meta/ folder")
@@ -124,14 +125,8 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _require_own(path: Path) -> None:
-    if path.is_symlink() or _in_cache(path.resolve()):
+    if path.is_symlink() or in_cache(path.resolve()):
         raise DataError(f"{path} is a link{f' to {path.readlink()}' if path.is_symlink() else ''}; {_advice('OWNER/NAME')}")
-
-
-def _in_cache(path: Path) -> bool:
-    """The Hub's layout: datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/..."""
-    after = zip(path.parts, path.parts[1:], strict=False)
-    return any(part.startswith("datasets--") and following in ("snapshots", "blobs") for part, following in after)
 
 
 def _advice(repo: str) -> str:

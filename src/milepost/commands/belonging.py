@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from milepost.console import warn
+from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset
 from milepost.store import METADATA_PREFIX, ProgressTable
 from milepost.types import DataError
@@ -32,8 +33,8 @@ def parse_episodes(text: str | None) -> list[int] | None:
 def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:
     """The progress file asked for, or the only one beside the dataset, or of several SARM's; DataError says how to make one."""
     if given is not None:
-        return given
-    found = sorted(dataset.root.glob("*_progress.parquet"))
+        return find_file(given)
+    found = sorted(dataset.files.beside("*_progress.parquet"))
     if len(found) > 1 and (usual := dataset.root / LEROBOTS) in found:
         warn(f"of {len(found)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another")
         return usual

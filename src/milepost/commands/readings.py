@@ -8,6 +8,7 @@ from pathlib import Path
 
 from milepost.commands.belonging import require_dataset
 from milepost.console import warn
+from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset
 from milepost.plots import boxes
 from milepost.report import Reading, reading
@@ -20,6 +21,7 @@ Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
 
 def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
     """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
+    paths = [find_file(path) for path in paths]
     tables = {name_of(path, paths): read_progress(path) for path in paths}
     for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
         require_heads(str(path), list(table.curves), heads)

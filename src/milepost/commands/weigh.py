@@ -15,6 +15,7 @@ import tyro
 from milepost.commands.belonging import progress_file, require_dataset, require_rows
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import say, table, warn
+from milepost.hub import find_file, in_cache
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.outputs import atomic_path, require_writable
 from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
@@ -83,7 +84,7 @@ class Lab:
 def main(args: Args) -> int:
     _require_sense(args)
     dataset = None if args.dataset is None else open_dataset(args.dataset, revision=args.revision)
-    path = args.progress or progress_file(dataset, None) if dataset is not None else Path(args.progress or "")
+    path = progress_file(dataset, args.progress) if dataset is not None else find_file(Path(args.progress or ""))
     progress = read_progress(path)
     missing = 0
     if dataset is not None:
@@ -92,6 +93,8 @@ def main(args: Args) -> int:
         if args.camera_key is not None and args.camera_key not in dataset.cameras:
             raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
     output = args.output_path or path.with_name("weights.parquet")
+    if args.output_path is None and in_cache(output.absolute()):
+        raise DataError("a Hub dataset is never written into: give --output-path")
     if output.resolve() == path.resolve():
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not is_weights_file(output):

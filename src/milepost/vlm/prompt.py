@@ -38,9 +38,18 @@ class Prompt:
 
     def words(self, instruction: str) -> str:
         """What follows the prefix. DataError if there is no instruction."""
-        if not instruction.strip():
+        if not has_words(instruction):
             raise DataError("the instruction is empty; name the task, as in 'pick up the cube'")
         return self.template.format(instruction=instruction)
+
+
+def has_words(task: str) -> bool:
+    """Returns whether there is a letter or digit in it: neither spaces nor dots name a task.
+
+    >>> has_words("open the drawer"), has_words(" ...")
+    (True, False)
+    """
+    return any(letter.isalnum() for letter in task)
 
 
 def require_lists(instructions: Sequence[str], answers: Sequence[str]) -> None:
