@@ -10,6 +10,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 
@@ -108,7 +109,7 @@ def run(verb: str, arguments: list[str]) -> int:
     try:
         command = importlib.import_module(f"milepost.commands.{verb}")
         tyro = importlib.import_module("tyro")
-        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=arguments)
+        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
         return int(command.main(args) or 0)
     except KeyboardInterrupt:
         then = "the same command goes on from here" if verb in RESUMED else "what was finished is whole, nothing is half-written"
@@ -121,6 +122,24 @@ def run(verb: str, arguments: list[str]) -> int:
             raise
         print(f"milepost {verb}: {explain(error)}", file=sys.stderr)
         return 2
+
+
+def joined_numbers(arguments: list[str]) -> list[str]:
+    """Makes one word of the numbers behind --episodes: LeRobot's `--episodes 0 1 2` is then `--episodes 0,1,2`.
+
+    >>> joined_numbers(["towels", "--episodes", "0", "1", "5-9", "--stride", "2"])
+    ['towels', '--episodes', '0,1,5-9', '--stride', '2']
+    """
+    out: list[str] = []
+    behind = False
+    for word in arguments:
+        numbers = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*,?", word)
+        if behind and numbers and re.fullmatch(r"[\d,-]+", out[-1]):
+            out[-1] = f"{out[-1].rstrip(',')},{word}"
+            continue
+        out.append(word)
+        behind = word == "--episodes" or (behind and numbers is not None)
+    return out
 
 
 def explain(error: Exception) -> str:

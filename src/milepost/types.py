@@ -24,6 +24,15 @@ class UnreadableError(DataError):
     """One episode cannot be used: its pictures are missing, damaged or too short, or it is too long for the model. Others may be fine."""
 
 
+def has_words(task: str) -> bool:
+    """Returns whether there is a letter or digit in it: neither spaces nor dots name a task.
+
+    >>> has_words("open the drawer"), has_words(" ...")
+    (True, False)
+    """
+    return any(letter.isalnum() for letter in task)
+
+
 @runtime_checkable
 class Frames(Protocol):
     """The images of one camera in one episode, read only when asked for. An array (T, H, W, 3) wrapped in `ArrayFrames` is one."""

@@ -23,7 +23,7 @@ from milepost.embed import load_encoder
 from milepost.evaluate import Summary, summary_table
 from milepost.fit import TrainConfig
 from milepost.hub import require_repository, upload_model
-from milepost.lerobot import open_dataset
+from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.model_card import save_card
 from milepost.models.sarm import AnnotationMode, SARMConfig
 from milepost.models.sarm.checkpoint import read_state_stats, with_state_stats
@@ -112,9 +112,20 @@ def _changed(config: Config, **fields: Any) -> Config:
     return dataclasses.replace(config, **{k: v for k, v in fields.items() if v is not None})
 
 
+def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
+    """DataError if the only stages the dataset has are in the form that SARM does not read: it says how to bring them over."""
+    records = [dataset.meta.episodes[number] for number in dataset.episode_indices]
+    if heads and "subtask_index" in dataset.meta.features and not any(record.segments.get(head) for record in records for head in heads):
+        raise DataError(
+            f"{dataset.name} has its stages as subtask_index, one for every frame, and no {' or '.join(heads)} annotation; bring them over "
+            f"first: milepost annotate DATASET --from-subtask-index {heads[0]}"
+        )
+
+
 def main(args: Args) -> int:
     _check(args)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    _require_stages(dataset, _changed(PRESETS[args.preset][0], annotation_mode=args.annotation_mode).annotated_heads)
     cameras = args.image_key or tuple(dataset.cameras)
     if not cameras:
         raise DataError(f"{dataset.name} has no camera to look at")
