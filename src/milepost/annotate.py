@@ -39,6 +39,8 @@ UNANSWERED = 5
 """Episodes in a row, at least, after which a server that gives no answer is given up."""
 AT_FIRST = 3
 """As many, where it has not given any."""
+THOUGHTS = 20_000
+"""Letters of a model's thoughts that are kept where it said nothing else."""
 WARM = 0.7
 """Temperature of a repeat that has the same frames to look at, since the dataset has no others."""
 
@@ -140,8 +142,13 @@ def converse(
             turns, json_schema=json_schema(subtasks), max_tokens=asking.max_tokens, temperature=temperature, seed=seed
         )  # fmt: skip
         words = said.text or said.refusal
-        replies = (*kept.replies, words)
-        checked = judge(said.text, subtasks, view.shown, finish=said.finish, success=episode.success)
+        replies = (*kept.replies, words or said.reasoning[-THOUGHTS:])
+        checked = judge(said.text, subtasks, view.shown, cut=said.cut, success=episode.success)
+        if said.reasoning and not words.strip() and not said.cut:
+            reason = "the answer is empty; the server kept all words apart as reasoning"
+            checked = Checked(
+                None, (), (Fault("no JSON", reason, advice="see the server's --reasoning-parser, or switch thinking off there"),)
+            )
         if refused := bool(said.refusal and not said.text):
             checked = Checked(None, (), (Fault("no JSON", f"the model refuses to answer: {quoted(said.refusal)}"),))
         segments, repairs, moved = checked.segments, tuple(repair.message for repair in checked.repairs), checked.moved_s
@@ -190,7 +197,7 @@ def answer_of(conversations: Sequence[Conversation], views: Sequence[View], epis
 
 def _reason(at: str, conversation: Conversation) -> str:
     answers = len(conversation.replies)
-    faults = "; ".join(f"{fault.kind}: {fault.message}" for fault in conversation.faults)
+    faults = "; ".join(f"{fault.kind}: {fault.message}{f' ({fault.advice})' if fault.advice else ''}" for fault in conversation.faults)
     return f"{at}after {answers} answers: {faults}" if answers > 1 else f"{at}{faults}"
 
 

@@ -11,6 +11,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -114,7 +115,7 @@ def run(verb: str, arguments: list[str]) -> int:
     try:
         command = importlib.import_module(f"milepost.commands.{verb}")
         tyro = importlib.import_module("tyro")
-        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=arguments)
+        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
         with ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:
@@ -154,6 +155,24 @@ def ending() -> Iterator[None]:
 def complain(text: str) -> None:
     """Prints an error on standard error. Names in it are somebody else's text, and command no terminal."""
     print(importlib.import_module("milepost.console").plain(text), file=sys.stderr)
+
+
+def joined_numbers(arguments: list[str]) -> list[str]:
+    """Makes one word of the numbers behind --episodes: LeRobot's `--episodes 0 1 2` is then `--episodes 0,1,2`.
+
+    >>> joined_numbers(["towels", "--episodes", "0", "1", "5-9", "--stride", "2"])
+    ['towels', '--episodes', '0,1,5-9', '--stride', '2']
+    """
+    out: list[str] = []
+    behind = False
+    for word in arguments:
+        numbers = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*,?", word)
+        if behind and numbers and re.fullmatch(r"[\d,-]+", out[-1]):
+            out[-1] = f"{out[-1].rstrip(',')},{word}"
+            continue
+        out.append(word)
+        behind = word == "--episodes" or (behind and numbers is not None)
+    return out
 
 
 def explain(error: Exception) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.types import DataError
+from milepost.types import DataError, has_words
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
@@ -41,15 +41,6 @@ class Prompt:
         if not has_words(instruction):
             raise DataError("the instruction is empty; name the task, as in 'pick up the cube'")
         return self.template.format(instruction=instruction)
-
-
-def has_words(task: str) -> bool:
-    """Returns whether there is a letter or digit in it: neither spaces nor dots name a task.
-
-    >>> has_words("open the drawer"), has_words(" ...")
-    (True, False)
-    """
-    return any(letter.isalnum() for letter in task)
 
 
 def require_lists(instructions: Sequence[str], answers: Sequence[str]) -> None:

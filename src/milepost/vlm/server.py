@@ -11,7 +11,6 @@ own, so this works in notebooks, and Ctrl-C ends them at once.
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +45,6 @@ TURNS = 8
 """Times one request may be changed to what a server takes."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Where servers put the words that a model thinks in."""
-ANSWER_AT_END = re.compile(r"[\]}]\s*(```)?\s*$")
 
 
 @dataclass(frozen=True)
@@ -270,7 +268,7 @@ class Server:
         reasoning = next((words for name in REASONING if (words := words_of(message.get(name)))), "")
         said = Reply(text, finish if isinstance(finish, str) else "", refusal if isinstance(refusal, str) else "", reasoning)
         # vLLM's reasoning parser may take the whole answer for thoughts; a draft in the middle of thoughts is none
-        if not text.strip() and not said.refusal and not said.cut and ANSWER_AT_END.search(reasoning):
+        if not text.strip() and not said.refusal and not said.cut and _ends_in_json(reasoning):
             return replace(said, text=reasoning)
         return said
 
@@ -336,6 +334,10 @@ def words_of(content: Any) -> str | None:
     content = [content] if isinstance(content, dict) else content
     parts = [part if isinstance(part, str) else part.get("text", "") if isinstance(part, dict) else None for part in content]
     return "".join(part for part in parts if isinstance(part, str)) if all(isinstance(part, str) for part in parts) else None
+
+
+def _ends_in_json(text: str) -> bool:
+    return text.rstrip().removesuffix("```").rstrip().endswith(("]", "}"))
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:

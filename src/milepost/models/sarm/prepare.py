@@ -18,7 +18,7 @@ from milepost.models.sarm.batches import TrainingSet, label_episode, state_of
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.stages import Attempt, Stages, annotated_stages, contradictions
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Episode, has_words
 
 FIT_FRAMES = 4096
 
@@ -56,7 +56,7 @@ def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episod
 def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict[str, Stages]) -> SARMConfig:
     """The config with stage names and shares (the dataset's own where `given`, else eq. 1 over finished episodes) and state statistics
     (the config's own if it has any). DataError if the annotations contradict the stages, see `stages.contradictions`."""
-    fields: dict[str, Any] = {"blank_task": config.blank_task or any(not episode.task.strip() for episode in episodes)}
+    fields: dict[str, Any] = {"blank_task": config.blank_task or any(not has_words(episode.task) for episode in episodes)}
     for head in config.annotated_heads:
         attempts = attempts_of(episodes, head)
         stages = given.get(head) or annotated_stages(attempts)

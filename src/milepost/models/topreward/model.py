@@ -27,10 +27,9 @@ from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
 from milepost.outputs import write_text
-from milepost.types import DataError, Episode, Progress, UnreadableError
+from milepost.types import DataError, Episode, Progress, UnreadableError, has_words
 from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
 from milepost.vlm.conversation import MARK
-from milepost.vlm.prompt import has_words
 from milepost.vlm.transport import FINAL, MalformedError, RefusedError, UnreachableError
 from milepost.windows import interpolate, spread
 
