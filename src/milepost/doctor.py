@@ -121,7 +121,7 @@ class _Examination:
             self.findings += gathered(self.many)
             if self.fps:
                 seen = replace(self.meta, episodes=settled.episodes)
-                self.findings += Footage(self.files, seen, self.look, self.anchors, settled.strays).examine()
+                self.findings += Footage(self.files, seen, self.look, self.anchors, settled.strays, settled.unread or ()).examine()
         progress, weights = self._side_files()
         written = self.info.get("codebase_version")
         return Report(
