@@ -96,7 +96,7 @@ class Footage:
         size = image_size(feature)
         if size is not None and size != (found.height, found.width):
             self._gather("video-size", "error", f"is {found.height} x {found.width} (H x W), info.json says {size[0]} x {size[1]}", name)
-        if abs(found.fps - self.meta.fps) > 1e-3 * self.meta.fps:
+        if abs(found.fps - self.meta.fps) > 5e-4 * self.meta.fps:
             self._gather("video-fps", "error", f"has {found.fps:g} frames per second, info.json says {self.meta.fps:g}", name)
         said = codec(feature)
         if said is not None and said != found.codec:

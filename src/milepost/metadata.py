@@ -214,7 +214,7 @@ class _Scan:
                 if not is_depth(self.features[camera]):
                     self._say("episodes", str(error), number)
         if fault:
-            self._say("no-frames" if not length else "episodes", fault, number)
+            self._say("no-frames" if fault.endswith("has no frames") else "episodes", fault, number)
         tasks = entry.get("tasks")
         words = (tasks,) if isinstance(tasks, str) else tuple(t for t in tasks if isinstance(t, str)) if isinstance(tasks, list) else ()
         row = _whole("row", entry.get("dataset_from_index"))
