@@ -121,7 +121,7 @@ class _Examination:
             self.findings += gathered(self.many)
             if self.fps:
                 seen = replace(self.meta, episodes=settled.episodes)
-                self.findings += Footage(self.files, seen, self.look, self.anchors, settled.strays).examine()
+                self.findings += Footage(self.files, seen, self.look, self.anchors, settled.strays, settled.unread or ()).examine()
         progress, weights = self._side_files()
         written = self.info.get("codebase_version")
         return Report(
@@ -265,7 +265,7 @@ class _Examination:
             with open_parquet(self.files.path(name)) as file:
                 rows = file.metadata.num_rows
         except DataError as error:
-            return self._error("data-file", f"{error}; LeRobot opens every file in data/ and fails")
+            return self._error("stray-file", f"{error}; LeRobot opens every file in data/ and fails")
         if not rows:
             return self._error("empty-file", f"{name} has no rows: LeRobot opens every file in data/ and fails; remove it")
         return self._warn("stray-file", f"{name} belongs to no episode")

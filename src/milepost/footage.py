@@ -5,8 +5,9 @@ Reports, and never raises on bad content. What reading would refuse is found by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -31,13 +32,14 @@ BLACK = 24
 @dataclass
 class Footage:
     """One look at all cameras. anchors: episode -> pictures that its rows' stamps span, where they lie on the picture grid. strays: rows
-    that meta/ places nowhere. findings: what was found."""
+    that meta/ places nowhere. unread: data files that are missing or damaged. findings: what was found."""
 
     files: Files
     meta: Metadata
     look: Look
     anchors: Mapping[int, int] = field(default_factory=dict)
     strays: int = 0
+    unread: Collection[str] = ()
     findings: list[Finding] = field(default_factory=list)
     _miscounted: dict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=dict)
     _many: dict[tuple[str, Severity, str, str], None] = field(default_factory=dict)
@@ -94,7 +96,7 @@ class Footage:
         size = image_size(feature)
         if size is not None and size != (found.height, found.width):
             self._gather("video-size", "error", f"is {found.height} x {found.width} (H x W), info.json says {size[0]} x {size[1]}", name)
-        if abs(found.fps - self.meta.fps) > 1e-3 * self.meta.fps:
+        if abs(found.fps - self.meta.fps) > 5e-4 * self.meta.fps:
             self._gather("video-fps", "error", f"has {found.fps:g} frames per second, info.json says {self.meta.fps:g}", name)
         said = codec(feature)
         if said is not None and said != found.codec:
@@ -141,13 +143,14 @@ class Footage:
 
     def _examine_cells(self, camera: str, feature: Mapping[str, Any]) -> None:
         reader = RowReader()
-        records = [record for record in self.meta.episodes.values() if record.data and record.length and not record.fault]
+        episodes = self.meta.episodes.values()
+        records = [r for r in episodes if r.data and r.data not in self.unread and r.length and not r.fault]
         deep = self._is_deep(camera, records, reader) if may_be_depth(feature) or is_depth(feature) else False
         if deep:
             self._say("depth", "note", f"{camera} measures distances, or may: it is no camera unless it is asked for by name")
         for record in records if self.look == "all" or (self.look == "some" and not deep) else ():
             frames = ImageFrames(
-                reader, lambda name=record.data: self.files.path(name), self.files.path, record.index, camera, record.length, bool(deep)
+                reader, partial(self.files.path, record.data), self.files.path, record.index, camera, record.length, bool(deep)
             )
             self._decode(camera, record.index, frames, record.data)
 

@@ -249,6 +249,8 @@ class LeRobotDataset:
         path = self._files.path(record.data)
         rows = self._rows.episode(path, record.index)
         who = f"parquet file {path}: episode {record.index}"
+        if rows.num_rows != record.length and "episode_index" not in rows.column_names:
+            raise DataError(f"parquet file {path} has no column 'episode_index'; it is not a LeRobot data file")
         if rows.num_rows != record.length:
             raise DataError(f"{who} has {rows.num_rows} rows, meta/ says {record.length}; copy or download the dataset again")
         by_position = self._places().by_position

@@ -83,8 +83,8 @@ class _Scan:
         tasks: dict[int, str] = {}
         if self.version in SUPPORTED and self.info:
             records = self._by_number(self._episodes_v3() if self.version == "v3.0" else self._episodes_v2())
-            tasks = self._tasks()
             self._check_all(records)
+            tasks = self._tasks()
         rows_fit, records = _settle_rows(records, self.version)
         found = tuple(self.findings)
         return Metadata(self.version, self.fps, self.features, dict(sorted(tasks.items())), records, rows_fit, found, self.info)
@@ -134,11 +134,10 @@ class _Scan:
 
     def _templates(self) -> tuple[str, str]:
         """Returns where data and films are, by LeRobot's defaults where info.json does not say."""
-        if self.info and not isinstance(self.info.get("features"), dict):
-            self._stop("info", f"meta/info.json: 'features' should be an object, it is {shown(self.info.get('features'))}")
-        for name in sorted(
-            {name for name in (self.info.get("features") or ()) if isinstance(self.info["features"], dict)} - self.features.keys()
-        ):
+        features = self.info.get("features")
+        if self.info and not isinstance(features, dict):
+            self._stop("info", f"meta/info.json: 'features' should be an object, it is {shown(features)}")
+        for name in sorted(set(features) - self.features.keys()) if isinstance(features, dict) else ():
             self._stop("info", f"meta/info.json: the feature {shown(name)} must be an object with a dtype and a shape")
         chosen = []
         for name, usual in zip(("data_path", "video_path"), TEMPLATES.get(self.version, TEMPLATES["v3.0"]), strict=True):
@@ -215,7 +214,7 @@ class _Scan:
                 if not is_depth(self.features[camera]):
                     self._say("episodes", str(error), number)
         if fault:
-            self._say("no-frames" if not length else "episodes", fault, number)
+            self._say("no-frames" if fault.endswith("has no frames") else "episodes", fault, number)
         tasks = entry.get("tasks")
         words = (tasks,) if isinstance(tasks, str) else tuple(t for t in tasks if isinstance(t, str)) if isinstance(tasks, list) else ()
         row = _whole("row", entry.get("dataset_from_index"))

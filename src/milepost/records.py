@@ -62,6 +62,8 @@ class EpisodeRecord:
         found = {}
         for head in HEADS:
             columns = head_lists(self.entry, head)
+            if columns[0] is None and head == "sparse":  # a table of episodes from two annotators, the older one's columns unprefixed
+                columns = [self.entry.get(f"subtask_{name}") for name in ("names", "start_frames", "end_frames")]
             if columns[0] is not None:
                 found[head] = self._head(head, *columns)
         return found
@@ -90,7 +92,7 @@ class EpisodeRecord:
 
 def head_lists(entry: Mapping[str, Any], head: str) -> list[Any]:
     """Returns names, start frames and end frames as they stand in an entry; older annotators wrote the sparse head alone, unprefixed."""
-    prefix = "" if head == "sparse" and entry.get("sparse_subtask_names") is None else f"{head}_"
+    prefix = "" if head == "sparse" and "sparse_subtask_names" not in entry else f"{head}_"
     return [entry.get(f"{prefix}subtask_{name}") for name in ("names", "start_frames", "end_frames")]
 
 

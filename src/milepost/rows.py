@@ -79,7 +79,8 @@ def _summaries(files: Files, names: Iterable[str]) -> tuple[dict[str, RowSummary
     found, unread = {}, {}
     for name in names:
         try:
-            found[name] = summarise(files.path(name))
+            here = files.root / name  # nothing is asked of the Hub for what is here
+            found[name] = summarise(here if here.is_file() and files.holds(name) else files.path(name))
         except DataError as error:
             unread[name] = str(error)
     return found, unread

@@ -358,7 +358,7 @@ def _key_before(container: Any, stream: Any, path: Path, *, time: float) -> floa
 
 def _decode_from(container: Any, stream: Any, path: Path, *, time: float) -> Iterator[av.VideoFrame]:
     """Decoded frames in presentation order, the first one at or before `time` (unless the file starts later)."""
-    begin = float((stream.start_time or 0) * stream.time_base)
+    begin = float((stream.start_time or 0) * stream.time_base) - 1.0  # before it: a transport stream is sought by decoding time, too late
     back = 0.0
     while True:
         frames = _decode(container, stream, path, time=max(time - back, begin))

@@ -58,15 +58,11 @@ def main(args: Args) -> int:
         known[record.row : record.row + record.length] = True
     unknown = {name: int(np.isnan(column[known]).sum()) for name, column in columns.items()}
     if columns:
-        table(
-            "Columns",
-            ("column", "frames", "unknown", "mean"),
-            [(n, int(known.sum()), unknown[n], f"{np.nanmean(c):.3f}") for n, c in columns.items()],
-        )
+        lines = [(name, int(known.sum()), unknown[name], f"{np.nanmean(column):.3f}") for name, column in columns.items()]
+        table("Columns", ("column", "frames", "unknown", "mean"), lines)
     if stamps is not None:
-        say(
-            f"time stamps: {stamps[0]} of {int(known.sum())} written anew as frame / {dataset.fps:g} fps, the worst was {stamps[1]:.3f} s off"
-        )
+        count, worst = stamps
+        say(f"time stamps: {count} of {int(known.sum())} written anew as frame / {dataset.fps:g} fps, the worst was {worst:.3f} s off")
     say(f"copy: {args.output_dir}")
     if left_out:
         warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
