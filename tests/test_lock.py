@@ -36,7 +36,9 @@ def installed_by_setup() -> list[Requirement]:
 def test_every_package_of_setup_is_pinned_within_its_range(name: str) -> None:
     pins = versions(name)
     wanted = {canonicalize_name(each.name): each.specifier for each in installed_by_setup()}
-    assert not {package: (pins.get(package), str(there)) for package, there in wanted.items() if pins.get(package) not in there}, "make lock"
+    assert not {package: (pins.get(package), str(there)) for package, there in wanted.items() if pins.get(package) not in there}, (
+        "make lock"
+    )
     assert not [version for version in pins.values() if "+" in version], "a local version is to be had on one machine alone"
 
 

@@ -49,7 +49,14 @@ def test_the_bounds_are_those_of_the_wheel() -> None:
 
 @pytest.mark.parametrize(
     ("package", "release"),
-    [("transformers", "5.3.0"), ("transformers", "6.0.0"), ("transformers", "4.57.6"), ("av", "14.4.0"), ("httpx2", "3.0"), ("wandb", "0.18.7")],
+    [
+        ("transformers", "5.3.0"),
+        ("transformers", "6.0.0"),
+        ("transformers", "4.57.6"),
+        ("av", "14.4.0"),
+        ("httpx2", "3.0"),
+        ("wandb", "0.18.7"),
+    ],
 )
 def test_a_release_that_breaks_is_refused(installed: dict[str, str], package: str, release: str) -> None:
     installed[package] = release
