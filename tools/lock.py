@@ -1,8 +1,8 @@
 """Which versions are installed: `python tools/lock.py` writes the newest and the lowest that pyproject.toml allows; `--oldest` the latter.
 
-The newest: asks pip for a resolution (`pip install --dry-run --report`; nothing is installed) under each Python that is found here, and writes
-constraints/py311.txt and so on; a Python that is not here leaves its file as it was, and is named. The lowest, constraints/oldest.txt, come
-from pyproject.toml alone. There are no hashes and no local versions: torch 2.13.0 may be the build for a CPU or for CUDA.
+The newest are pip's own resolution (`pip install --dry-run --report`; nothing is installed) under each Python that is found, written to
+constraints/py311.txt and so on; the file of a Python that is not here stays as it was, which is said. The lowest, constraints/oldest.txt,
+come from pyproject.toml alone. There are no hashes and no local versions: torch 2.13.0 may be the build for a CPU or for CUDA.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ EXTRAS = "sim,dev"
 def pinned(report: dict) -> str:
     """Returns a constraints file from pip's report of what it would install.
 
-    >>> print(pinned({"install": [{"metadata": {"name": "torch", "version": "2.13.0+cpu"}}, {"metadata": {"name": "milepost", "version": "1"}}]}))
-    torch==2.13.0
-    <BLANKLINE>
+    >>> pinned({"install": [{"metadata": {"name": "torch", "version": "2.13.0+cpu"}}]})
+    'torch==2.13.0\\n'
     """
     versions = {canonicalize_name(each["metadata"]["name"]): Version(each["metadata"]["version"]).public for each in report["install"]}
     return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()) if name != "milepost")
@@ -42,10 +41,8 @@ def pinned(report: dict) -> str:
 def oldest(project: dict) -> str:
     """Returns the lowest version that pyproject.toml's [project] allows of each package it names; the highest of several bounds.
 
-    >>> print(oldest({"dependencies": ["av>=15", "torch>=2.7,<2.14"], "optional-dependencies": {"dev": ["av>=16.1"]}}))
-    av==16.1
-    torch==2.7
-    <BLANKLINE>
+    >>> oldest({"dependencies": ["av>=15", "torch>=2.7,<2.14"], "optional-dependencies": {"dev": ["av>=16.1"]}})
+    'av==16.1\\ntorch==2.7\\n'
     """
     lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
     lowest: dict[str, Version] = {}

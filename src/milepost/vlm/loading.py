@@ -62,8 +62,8 @@ def load_engine(
         raise
     except ModuleNotFoundError as error:
         raise DataError(
-            f"the vision-language model '{name}' needs the package '{error.name}' as it is saved: pip install {error.name}, or take the model "
-            "as published, not quantized"
+            f"the vision-language model '{name}' needs the package '{error.name}' as it is saved: pip install {error.name}, or take "
+            "the model as published, not quantized"
         ) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
