@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import build_dataset
-from milepost.checks import Expected, check_rows, check_segments
+from milepost.checks import Expected, Finding, check_rows, check_segments
 from milepost.commands import info
 from milepost.doctor import examine
 from milepost.record import Recording, write_dataset
@@ -345,3 +345,34 @@ def test_info_for_machines_and_for_nothing(root: Path, tmp_path: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["frames"] == 47
     assert info.main(info.Args(str(tmp_path / "nothing"))) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def recorded(root: Path, stages: str, *, order: str = "", task: str = "tidy up") -> Path:
+    """Three episodes of 30 frames that go through these stages, of unknown success; `order`: the proportions file's."""
+    names = stages.split()
+    cuts = [30 * k // len(names) for k in range(len(names) + 1)]
+    segments = [Segment(name, start, stop) for name, start, stop in zip(names, cuts, cuts[1:], strict=False)]
+    moving = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    recordings = [Recording(task, moving, moving[:, :2].copy(), {}, segments={"sparse": segments}) for _ in range(3)]
+    listed = order.split() or names
+    write_dataset(root, recordings, fps=10, robot_type="toy", proportions={"sparse": {name: 1 / len(listed) for name in listed}})
+    return root
+
+
+def found(root: Path, code: str) -> list[Finding]:
+    return [finding for finding in examine(root).findings if finding.code == code]
+
+
+def test_stages_that_contradict_themselves_are_errors(tmp_path: Path) -> None:
+    assert not found(recorded(tmp_path / "fine", "reach lift place"), "stages")
+    (backwards,) = found(recorded(tmp_path / "back", "reach lift place", order="place lift reach"), "stages")
+    assert "in 3 of 3 annotated episodes" in backwards.message
+    assert backwards.severity == "error"
+    (unseen,) = found(recorded(tmp_path / "unseen", "reach lift place", order="reach lift place rest"), "stages")
+    assert "no annotated episode shows the last stage, 'rest'" in unseen.message
+
+
+def test_a_blank_task_is_a_warning(tmp_path: Path) -> None:
+    (blank,) = found(recorded(tmp_path / "blank", "reach lift", task=" . "), "blank-task")
+    assert blank.severity == "warning"
+    assert blank.message.startswith("3 episodes without an instruction")

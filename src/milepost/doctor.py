@@ -26,7 +26,8 @@ from milepost.parquet import open_parquet, read_parquet, to_numpy
 from milepost.placement import TENTH
 from milepost.records import head_lists
 from milepost.rows import Settled, data_files, settle
-from milepost.types import DataError
+from milepost.stages import Attempt, annotated_stages, contradictions, doubts
+from milepost.types import DataError, has_words
 
 _MEASURED = ("observation.state", "action", "next.success")
 _COUNTS = ("total_episodes", "total_frames", "total_tasks")
@@ -181,7 +182,7 @@ class _Examination:
         if (
             isinstance(features, dict)
             and "subtask_index" in features
-            and not any(any(self._lists(r, head)) for r in self.records for head in HEADS)
+            and not any(any(head_lists(r.entry, head)) for r in self.records for head in HEADS)
         ):
             self._note(
                 "subtask-index",
@@ -214,6 +215,9 @@ class _Examination:
             if unknown := set(record.tasks) - known:
                 self._error("tasks", f"the task {shown(min(unknown))} is not in meta/tasks", record.index)
             row += record.length
+        if blank := [record.index for record in self.records if record.tasks and not has_words(record.tasks[0])]:
+            words = f"{counted(len(blank), 'episode')} without an instruction (a blank task), first episode {blank[0]}"
+            self._warn("blank-task", f"{words}: models that read instructions leave them unknown, or take one with --task")
 
     def _check_head(self, head: str) -> None:
         try:
@@ -228,12 +232,31 @@ class _Examination:
             return
         if shares is None:
             self._note("proportions", f"there are {head} annotations but no meta/temporal_proportions_{head}.json")
+        before = self.findings.copy()
         for record in self.records:
             lists = head_lists(record.entry, head)
             if not any(lists):
                 self._warn("not-annotated", f"no {head} annotation, while {len(marked)} episodes have one", record.index)
             known = None if shares is None else tuple(shares)
             self.findings += check_segments(head, *lists, length=record.length, known=known, episode=record.index)
+        if not any(finding.severity == "error" for finding in self.findings[len(before) :]):
+            self._check_meaning(head, marked, shares)
+
+    def _check_meaning(self, head: str, marked: Sequence[EpisodeRecord], shares: Mapping[str, float] | None) -> None:
+        """What training would refuse, or take otherwise than it may be meant."""
+        attempts = [Attempt(r.index, next(iter(r.tasks), ""), r.segments.get(head, ()), self._success(r)) for r in marked]
+        if not any(attempt.segments for attempt in attempts):
+            return
+        names = tuple(shares) if shares else annotated_stages(attempts).names
+        for words in contradictions(attempts, names):
+            self._error("stages", f"{head}: {words}")
+        for words in doubts(attempts, names):
+            self._warn("stages", f"{head}: {words}")
+
+    def _success(self, record: EpisodeRecord) -> bool | None:
+        """What meta/ says. Where a column of the data says it, nothing is concluded from where an episode ends, as of a failure."""
+        fact = record.facts.get("success")
+        return bool(fact) if fact is not None else (False if "next.success" in self.features else None)
 
     # data/ ------------------------------------------------------------------------------------------------------------
 
