@@ -248,9 +248,10 @@ class _Examination:
         if not any(attempt.segments for attempt in attempts):
             return
         names = tuple(shares) if shares else annotated_stages(attempts).names
-        for words in contradictions(attempts, names):
+        wrong = contradictions(attempts, names)
+        for words in wrong:
             self._error("stages", f"{head}: {words}")
-        for words in doubts(attempts, names):
+        for words in doubts(attempts, names) if not wrong else ():
             self._warn("stages", f"{head}: {words}")
 
     def _success(self, record: EpisodeRecord) -> bool | None:
