@@ -13,6 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: torch's threads would 
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("milepost", deadline=None)  # how long an example takes says more of the machine's other work than of ours
+settings.load_profile("milepost")
 
 _CACHE = tempfile.TemporaryDirectory(prefix="milepost-tests-")
 os.environ["MILEPOST_CACHE"] = _CACHE.name  # nothing lands in the user's own
