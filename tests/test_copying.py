@@ -149,7 +149,4 @@ def test_refused(nails: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ):
         with pytest.raises(DataError, match=words):
             copy_with_columns(nails, tmp_path / "x", columns)
-    build_dataset(tmp_path / "old", lengths=(5,), cameras={}, version="v2.1")
-    with pytest.raises(DataError, match="only v3"):
-        copy_with_columns(tmp_path / "old", tmp_path / "x", {"progress": np.zeros(5, np.float32)})
     assert not (tmp_path / "x").exists()

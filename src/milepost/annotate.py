@@ -146,7 +146,9 @@ def converse(
         checked = judge(said.text, subtasks, view.shown, cut=said.cut, success=episode.success)
         if said.reasoning and not words.strip() and not said.cut:
             reason = "the answer is empty; the server kept all words apart as reasoning"
-            checked = Checked(None, (), (Fault("no JSON", reason, advice="see the server's --reasoning-parser, or switch thinking off there"),))
+            checked = Checked(
+                None, (), (Fault("no JSON", reason, advice="see the server's --reasoning-parser, or switch thinking off there"),)
+            )
         if refused := bool(said.refusal and not said.text):
             checked = Checked(None, (), (Fault("no JSON", f"the model refuses to answer: {quoted(said.refusal)}"),))
         segments, repairs, moved = checked.segments, tuple(repair.message for repair in checked.repairs), checked.moved_s

@@ -5,7 +5,7 @@ Opens no file and never raises on bad content: bad content is what it is for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 JITTER_S = 1e-3
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,34 @@ class Finding:
     """One thing to know of a dataset. error: it cannot be used as it is; warning: look at it; note: good to know."""
 
     code: str
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     message: str
     episode: int | None = None
 
 
+def counted(number: int, what: str) -> str:
+    """Returns "1 episode", "2 episodes"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def gathered(findings: Iterable[tuple[str, Severity, str, str]]) -> list[Finding]:
+    """Returns one Finding for each (code, severity, what): with the first place and how many there are. Tuples end with a place."""
+    places: dict[tuple[str, Severity, str], list[str]] = {}
+    for code, severity, what, place in findings:
+        places.setdefault((code, severity, what), []).append(place)
+    return [
+        Finding(code, severity, f"{held[0]} {what}" + (f", and {len(held) - 1} more" if len(held) > 1 else ""))
+        for (code, severity, what), held in places.items()
+    ]
+
+
 @dataclass(frozen=True)
 class Expected:
-    """What meta/ says of an episode's rows. row: dataset row of frame 0. tasks: how many there are, 0 if unknown."""
+    """What meta/ says of an episode's rows. row: dataset row of frame 0, None if `index` counts something else. tasks: 0 if unknown."""
 
     episode: int
     length: int
-    row: int
+    row: int | None
     fps: float
     tasks: int
 
@@ -60,10 +77,11 @@ def _check_counters(columns: Mapping[str, Shaped[np.ndarray, "T ..."]], told: Ex
         if name not in columns:
             continue
         held = columns[name].reshape(-1)
+        start = start if start is not None else held[0] if len(held) and np.isfinite(held[0]) else 0
         wrong = np.flatnonzero(held != start + np.arange(len(held)))
         if len(wrong):
             first = wrong[0]
-            message = f"{name} must count {start}, {start + 1}, ...; {len(wrong)} rows do not, first {held[first]} at frame {first}"
+            message = f"{name} must count {start}, {start + 1}, ...; {len(wrong)} rows do not, first {held[first]:.10g} at frame {first}"
             yield _error(code, message, told.episode)
     if "task_index" in columns and told.tasks:
         task = columns["task_index"]
@@ -82,7 +100,8 @@ def _check_times(times: Shaped[np.ndarray, "T ..."], told: Expected) -> Iterator
     for code, severity, wrong in (("timestamp", "error", late), ("timestamp-jitter", "warning", loose & ~late.any())):
         if wrong.any():
             frame = int(np.argmax(wrong))
-            what = f"{int(wrong.sum())} time stamps are not frame / {told.fps:g} fps; frame {frame} says {times[frame]:.4f} s"
+            mend = "; milepost copy --restamp writes them into a copy" if severity == "error" else ""
+            what = f"{int(wrong.sum())} time stamps are not frame / {told.fps:g} fps; frame {frame} says {times[frame]:.4f} s{mend}"
             yield Finding(code, "error" if severity == "error" else "warning", what, told.episode)
 
 
@@ -121,31 +140,3 @@ def check_segments(
         if start < before:
             yield _error("segment-order", f"{where} starts before frame {before}, where the one before it ends", episode)
         before = max(before, end)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where an episode lies in a video file, in seconds; length in frames. stop_s is None where the format does not say."""
-
-    episode: int
-    start_s: float
-    stop_s: float | None
-    length: int
-
-
-def check_spans(spans: Sequence[Span], *, frames: int, fps: float, camera: str) -> Iterator[Finding]:
-    """The episodes in one video file of `frames` frames: each as long as its rows, inside the file, apart from the others."""
-    half = 0.5 / fps
-    before, owner = 0.0, -1
-    for span in sorted(spans, key=lambda span: span.start_s):
-        stop_s = span.start_s + span.length / fps
-        if span.start_s < -half or (span.stop_s is not None and abs(span.stop_s - stop_s) > half):
-            told = f"[{span.start_s:.3f}, {span.stop_s:.3f})" if span.stop_s is not None else f"from {span.start_s:.3f}"
-            yield _error("video-span", f"{camera}: {told} s is not the time of {span.length} frames at {fps:g} fps", span.episode)
-        if stop_s > frames / fps + half:
-            held = max(0, frames - round(span.start_s * fps))
-            yield _error("video-short", f"{camera}: the video holds {held} of the {span.length} frames", span.episode)
-        if owner >= 0 and span.start_s < before - half:
-            yield _error("video-overlap", f"{camera}: starts at {span.start_s:.3f} s, inside episode {owner}'s part", span.episode)
-        if stop_s > before:
-            before, owner = stop_s, span.episode

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from milepost.files import require_inside
 from milepost.types import DataError
 
 UPLOADED = ("README.md", "config.json", "model.safetensors")
@@ -35,10 +37,47 @@ class Files:
     commit: str | None = None
 
     def path(self, relative: str) -> Path:
-        """Where this file is; downloaded first if it is on the Hub and not here yet. A local file may be missing."""
-        if self.repo is None or (self.root / relative).exists():
-            return self.root / relative
-        return Path(_fetch("hf_hub_download", self.repo, self.commit, filename=relative))
+        """Where this file is; downloaded first if it is on the Hub and not here yet. A local file may be missing.
+
+        DataError if it lies outside the dataset: by its name, or as a link to a file elsewhere. Whole folders may be links (to another
+        disk); in the Hub's cache every file is one, to the repository's other files.
+        """
+        path = self.root / require_inside(relative, source=f"{self.root}")
+        if self.repo is not None and not path.exists():
+            path = Path(_fetch("hf_hub_download", self.repo, self.commit, filename=relative))
+        if not self.holds(relative):
+            raise DataError(f"{path} is a link to a file outside the dataset, which is not read; put the file itself there")
+        return path
+
+    def holds(self, relative: str) -> bool:
+        """Returns whether this name is one of a file inside the dataset, whether it is here yet or not. Downloads nothing."""
+        try:
+            path = self.root / require_inside(relative, source="")
+        except DataError:
+            return False
+        return not path.is_symlink() or path.resolve().is_relative_to(self._home)
+
+    @property
+    def _home(self) -> Path:
+        """The folder that links of files must stay in: of a snapshot in the Hub's cache its repository's, which has the files."""
+        root = self.root.resolve()
+        return root.parent.parent if root.parent.name == "snapshots" and root.parent.parent.name.startswith("datasets--") else root
+
+    def listed(self, tree: str) -> list[str]:
+        """Returns the names of the files under a folder of the dataset, relative to it, but hidden ones; links of folders are followed."""
+        found, seen = [], set()
+        for folder, folders, names in os.walk(self.root / tree, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()  # a link to a folder above itself
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            relative = Path(folder).relative_to(self.root)
+            found += [
+                (relative / name).as_posix() for name in sorted(names) if not name.startswith(".") and (Path(folder) / name).is_file()
+            ]
+        return found
 
     def beside(self, pattern: str) -> list[Path]:
         """The files in the dataset's own folder whose names match, sorted; of a Hub dataset they are downloaded. They may not be reachable:
@@ -63,7 +102,7 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
     named = _HF.fullmatch(str(folder_or_repo))
     if named and not named["file"]:
         folder_or_repo, revision = named["repo"], revision or named["revision"]
-    folder = Path(folder_or_repo).expanduser()
+    folder = Path(folder_or_repo).expanduser().absolute()  # Arrow and FFmpeg take what stands before a colon for a protocol
     if folder.is_dir():
         repo, commit = _cached(folder.resolve())
         return Files(folder, repo or folder.resolve().name, repo, commit)

@@ -1,26 +1,27 @@
-"""A dataset's parquet files: an episode's rows without reading its neighbours', and pictures kept inside the rows.
+"""A dataset's parquet files: what their footers say, and an episode's rows without reading its neighbours'.
 
 A reader holds the row groups of one episode at most, so going through a dataset in order reads each group once.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Int, UInt8
 
-from milepost.types import DataError, UnreadableError
+from milepost.files import require_plain_file, shown
+from milepost.types import DataError
+
+MOST_ROWS = 20_000_000
+"""Rows read at once. Equal rows take no room in a file, and all of theirs in memory; a day at 100 frames a second has half as many."""
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -31,9 +32,15 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """A parquet file with its footer read. DataError, with the file's name, if it is missing or damaged."""
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"parquet file {path} is missing; copy or download the dataset again")
-    return guarded(path, lambda: pq.ParquetFile(path))
+    if not require_plain_file(path, what="parquet file"):
+        raise DataError(f"parquet file {path} is empty: whoever wrote it was stopped; copy or download it again")
+    file: pq.ParquetFile = guarded(path, lambda: pq.ParquetFile(path.absolute()))
+    names = guarded(path, lambda: file.schema_arrow.names)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"parquet file {path} has two columns of the name {shown(twice[0])}; write it again with one of them")
+    return file
 
 
 def guarded(path: Path, read: Callable[[], Any]) -> Any:
@@ -41,7 +48,8 @@ def guarded(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"parquet file {path} is damaged or truncated ({error}); copy or download it again") from error
+        reason = shown((str(error).strip() or type(error).__name__).splitlines()[0], 160)[1:-1]
+        raise DataError(f"parquet file {path} is damaged or truncated ({reason}); copy or download it again") from error
 
 
 def numbered_words(kind: str, words: Sequence[str]) -> pa.Table:
@@ -75,6 +83,7 @@ def put_columns(old: Path, new: Path, columns: Mapping[str, tuple[pa.DataType, C
             target = target.with_metadata(_noted(target.metadata, {name: str(kind) for name, (kind, _) in columns.items()}))
         groups = file.metadata.num_row_groups
         codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
+        codec = "NONE" if codec == "UNCOMPRESSED" else codec  # what a footer calls it, no writer takes
         with pq.ParquetWriter(new, target, compression=codec) as writer:
             for group in range(groups):
                 table = guarded(old, partial(file.read_row_group, group))
@@ -95,18 +104,56 @@ def _noted(metadata: Mapping[bytes, bytes], kinds: Mapping[str, str]) -> dict[by
     return notes
 
 
-class RowReader:
-    """Rows of one episode. The last row groups read and the last file's footer are kept."""
+@dataclass(frozen=True)
+class RowSummary:
+    """What a data file's footer says. count: rows. episodes, index: lowest and highest number, None where it does not say."""
 
-    def __init__(self) -> None:
-        self._footer: tuple[Path, list[str], list[tuple[int, int] | None]] | None = None
+    count: int
+    episodes: tuple[int, int] | None
+    index: tuple[int, int] | None
+    has_episodes: bool
+    has_index: bool
+
+
+def summarise(path: Path) -> RowSummary:
+    """Returns what the footer of a data file says. DataError, with the file's name, if it is missing or damaged."""
+    with open_parquet(path) as file:
+        names = file.schema_arrow.names
+        spans = {name: _spans(file, name) for name in ("episode_index", "index") if name in names}
+        return RowSummary(
+            file.metadata.num_rows,
+            _whole(spans.get("episode_index")),
+            _whole(spans.get("index")),
+            "episode_index" in names,
+            "index" in names,
+        )
+
+
+def _whole(spans: Sequence[tuple[float | int, float | int] | None] | None) -> tuple[int, int] | None:
+    known = [span for span in spans or () if span is not None]
+    if not known or len(known) != len(spans or ()):
+        return None
+    low, high = min(span[0] for span in known), max(span[1] for span in known)
+    return (int(low), int(high)) if low == int(low) and high == int(high) else None
+
+
+class RowReader:
+    """Rows of one episode. The last row groups read and the last file's footer are kept. pictures: columns never read along."""
+
+    def __init__(self, pictures: Sequence[str] = ()) -> None:
+        self._pictures = frozenset(pictures)
+        self._footer: tuple[Path, list[str], list[tuple[float | int, float | int] | None]] | None = None
         self._table: tuple[tuple[Any, ...], pa.Table] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_footer": None, "_table": None}  # a worker process reads its own; sending a table along would cost more
+        # A worker process reads its own; sending a table along would cost more.
+        return {"_pictures": self._pictures, "_footer": None, "_table": None}
 
     def episode(self, path: Path, episode: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows whose episode_index is `episode`, in the file's order; the columns asked for, or all that hold no pictures."""
+        """The rows whose episode_index is `episode`, in the file's order; the columns asked for, or all that hold no pictures.
+
+        Of a file without `episode_index` all rows: then it is one episode's.
+        """
         names, spans = self._read_footer(path)
         if missing := set(columns or ()) - set(names):
             raise DataError(f"parquet file {path} has no column {', '.join(sorted(missing))}")
@@ -116,104 +163,44 @@ class RowReader:
         if last is None or last[0] != key:
             self._table = last = (key, self._read(path, groups, columns))
         table = last[1]
-        found = np.flatnonzero(table["episode_index"].to_numpy() == episode)
+        if "episode_index" not in names:
+            return table
+        owner = to_numpy("episode_index", table["episode_index"])
+        if owner is None or owner.size != len(owner):
+            raise DataError(f"parquet file {path}: 'episode_index' should hold one whole number a row")
+        found = np.flatnonzero(owner.reshape(-1) == episode)
         contiguous = len(found) and found[-1] - found[0] + 1 == len(found)
-        return table.slice(int(found[0]), len(found)) if contiguous else table.take(pa.array(found))
+        return table.slice(int(found[0]), len(found)) if contiguous else table.take(pa.array(found, pa.int64()))
 
-    def _read_footer(self, path: Path) -> tuple[list[str], list[tuple[int, int] | None]]:
+    def _read_footer(self, path: Path) -> tuple[list[str], list[tuple[float | int, float | int] | None]]:
         last = self._footer
         if last is None or last[0] != path:
             with open_parquet(path) as file:
                 names = file.schema_arrow.names
-                if "episode_index" not in names:
-                    raise DataError(f"parquet file {path} has no column 'episode_index'; it is not a LeRobot data file")
-                self._footer = last = (path, names, _episode_spans(file))
+                groups: list[tuple[float | int, float | int] | None] = [None] * file.metadata.num_row_groups
+                self._footer = last = (path, names, _spans(file, "episode_index") if "episode_index" in names else groups)
         return last[1:]
 
     def _read(self, path: Path, groups: list[int], columns: Sequence[str] | None) -> pa.Table:
         with open_parquet(path) as file:
+            if (rows := sum(file.metadata.row_group(group).num_rows for group in groups)) > MOST_ROWS:
+                raise DataError(f"parquet file {path} has {rows} rows in one place; at most {MOST_ROWS} are read at once")
+            names = file.schema_arrow.names
             if columns is None:
-                names = [field.name for field in file.schema_arrow if not _is_picture(field.type)]
+                names = [field.name for field in file.schema_arrow if not is_picture(field.type) and field.name not in self._pictures]
             else:
-                names = [*columns, "episode_index"]
+                names = [*columns, *(["episode_index"] if "episode_index" in names else [])]
             return guarded(path, lambda: file.read_row_groups(groups, columns=names))
 
 
-@dataclass(frozen=True, eq=False)
-class ImageFrames:
-    """PNG or JPEG pictures inside parquet rows (or files the rows name), as `types.Frames`.
-
-    path: finds the parquet file. file: finds a file by its name relative to the dataset. length: T.
-    """
-
-    reader: RowReader
-    path: Callable[[], Path]
-    file: Callable[[str], Path]
-    episode: int
-    camera: str
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        """The images at these frame numbers, any order, repeats allowed; each is decoded once. IndexError outside [0, T)."""
-        frames = np.asarray(frames)
-        if frames.size and (frames.min() < 0 or frames.max() >= len(self)):
-            raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
-        wanted, where = np.unique(frames.astype(np.int64), return_inverse=True)
-        cells = self._cells()
-        if not len(wanted):
-            return np.empty((0, *self._decode(cells, 0).shape), np.uint8)
-        once = self._stack(cells, wanted)
-        return once if np.array_equal(wanted, frames) else once[where]
-
-    def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
-        """Every image once, in order, at most `size` at a time; only compressed pictures stay in memory."""
-        if size < 1:
-            raise ValueError(f"chunks need a size of at least 1, got {size}")
-        cells = self._cells()
-        for start in range(0, len(self), size):
-            yield self._stack(cells, np.arange(start, min(start + size, len(self))))
-
-    def _cells(self) -> pa.ChunkedArray:
-        cells = self.reader.episode(self.path(), self.episode, [self.camera])[self.camera]
-        if len(cells) != self.length:
-            raise UnreadableError(f"parquet file {self.path()}: episode {self.episode} should have {self.length} rows, it has {len(cells)}")
-        return cells
-
-    def _stack(self, cells: pa.ChunkedArray, frames: np.ndarray) -> np.ndarray:
-        first = self._decode(cells, int(frames[0]))
-        out = np.empty((len(frames), *first.shape), np.uint8)
-        out[0] = first
-        for i, frame in enumerate(frames[1:], start=1):
-            image = self._decode(cells, int(frame))
-            if image.shape != first.shape:
-                raise UnreadableError(
-                    f"{self._who(int(frame))}: its size is {image.shape[:2]}, that of frame {frames[0]} {first.shape[:2]}"
-                )
-            out[i] = image
-        return out
-
-    def _decode(self, cells: pa.ChunkedArray, frame: int) -> np.ndarray:
-        cell = cells[frame].as_py() or {}
-        content, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (None, cell)
-        if content is None and not name:
-            raise UnreadableError(f"{self._who(frame)} is empty")
-        try:
-            with PIL.Image.open(io.BytesIO(content) if content is not None else self.file(str(name))) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:  # SyntaxError: how Pillow calls a broken PNG
-            raise UnreadableError(f"{self._who(frame)} cannot be read ({error}); copy or download the file again") from error
-
-    def _who(self, frame: int) -> str:
-        return f"parquet file {self.path()}: the picture of camera '{self.camera}', episode {self.episode}, frame {frame}"
+class RaggedError(DataError):
+    """A column whose rows do not have as many numbers each: no array of numbers."""
 
 
 def to_numpy(name: str, column: pa.ChunkedArray) -> np.ndarray | None:
     """A column of numbers, booleans or fixed-size (nested) lists of them as (T, ...); None if it holds anything else.
 
-    DataError for lists that differ in length or are missing. A missing single number becomes NaN.
+    RaggedError for lists that differ in length or are missing. A missing single number becomes NaN.
     """
     array, shape = column.combine_chunks(), [len(column)]
     if isinstance(array, pa.ChunkedArray):
@@ -223,7 +210,8 @@ def to_numpy(name: str, column: pa.ChunkedArray) -> np.ndarray | None:
             return None
         lengths = pc.unique(pc.list_value_length(array)).to_pylist()
         if len(lengths) != 1 or lengths[0] is None:
-            raise DataError(f"column '{name}' holds lists of lengths {lengths}; every frame needs as many numbers")
+            some = ", ".join("missing" if length is None else str(length) for length in lengths[:6])
+            raise RaggedError(f"column '{name}' holds lists of lengths {some}; every frame needs as many numbers")
         shape.append(lengths[0])
         array = array.flatten()
     return array.to_numpy(zero_copy_only=False).reshape(shape) if _holds_numbers(array.type) else None
@@ -235,13 +223,22 @@ def _holds_numbers(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
-def _is_picture(kind: pa.DataType) -> bool:
+def is_picture(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
 
 
-def _episode_spans(file: pq.ParquetFile) -> list[tuple[int, int] | None]:
-    """The lowest and highest episode_index of each row group, from the footer; None where it does not say."""
+def _spans(file: pq.ParquetFile, column: str) -> list[tuple[float | int, float | int] | None]:
+    """The lowest and highest number of a column in each row group, from the footer; None where it does not say.
+
+    A column that is a list of one number has another path in the footer, and the same numbers.
+    """
     meta = file.metadata
-    leaf = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "episode_index")
-    told = [meta.row_group(group).column(leaf).statistics for group in range(meta.num_row_groups)]
-    return [(each.min, each.max) if each is not None and each.has_min_max else None for each in told]
+    paths = [meta.schema.column(i).path for i in range(meta.num_columns)]
+    leaves = [i for i, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
+    found: list[tuple[float | int, float | int] | None] = []
+    for group in range(meta.num_row_groups):
+        about = meta.row_group(group).column(leaves[0]).statistics if len(leaves) == 1 else None
+        known = about is not None and about.has_min_max and about.null_count in (0, None)
+        low, high = (about.min, about.max) if about is not None and known else (None, None)
+        found.append((low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None)
+    return found

@@ -19,6 +19,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
+from milepost.colours import quarter_turns, to_rgb, upright
 from milepost.types import DataError, Frames
 from milepost.video import VideoFrames, add_encoder, written
 
@@ -77,10 +78,10 @@ def read_planes(frames: Frames, factor: int = 1) -> Generator[Planes, None, None
     with closing(frames.decoded()) as decoded:
         for frame in decoded:
             plain = frame.format.name == "yuv420p" and frame.color_range != ColorRange.JPEG and frame.colorspace in _BT601
-            if plain and frame.width % 2 == frame.height % 2 == 0:
+            if plain and not quarter_turns(frame) and frame.width % 2 == frame.height % 2 == 0:
                 yield views(frame)
             else:
-                yield planes(to_i420(_larger(coloured.reformat(frame, format="rgb24").to_ndarray(), factor), converter))
+                yield planes(to_i420(_larger(upright(to_rgb(frame, coloured), frame), factor), converter))
 
 
 def _larger(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray, "H2 W2 3"]:

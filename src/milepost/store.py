@@ -75,19 +75,31 @@ class ProgressTable:
         return Progress(number, value, raw, stage, raws=named)
 
 
+_REPEATED = 4
+"""Rows a byte (from a megabyte on) that no file with an ascending index has: it would unpack to gigabytes."""
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Returns a parquet file's columns, all if None. DataError if it is missing, no plain file or unreadable."""
     if not path.exists():
         raise DataError(f"no such file: {path}")
-    require_plain_file(path)
+    size = require_plain_file(path)
     try:
-        return pq.ParquetFile(path.absolute()).read(columns=columns)
+        with pq.ParquetFile(path.absolute()) as file:
+            if file.metadata.num_rows > _REPEATED * max(size, 2**20):
+                raise DataError(
+                    f"{path} has {file.metadata.num_rows} rows in {size} bytes: they all repeat each other, so it is no such file"
+                )
+            return file.read(columns=columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:
         raise DataError(f"cannot read {path} as parquet: {str(error).splitlines()[0]}") from error
 
 
 def read_progress(path: Path) -> ProgressTable:
-    """Read a progress file written by us or by LeRobot. DataError if a needed column is missing."""
+    """Returns a progress file written by us, by LeRobot or by others; rows that stand in it twice are taken once.
+
+    DataError if a needed column is missing, its rows contradict each other, or progress is not in [0, 1] (or NaN, unknown).
+    """
     table = read_table(path)
     missing = [name for name in PROGRESS_COLUMNS if name not in table.column_names]
     curves = {name.removeprefix("progress_"): name for name in table.column_names if name.startswith("progress_")}
@@ -96,16 +108,55 @@ def read_progress(path: Path) -> ProgressTable:
     stages = {head: [name for name in table.column_names if name.startswith(f"stage_{head}_")] for head in curves}
     if len(table) == 0:
         raise DataError(f"{path} has no rows: nothing is labelled in it")
+    table = _sound(path, table, list(curves.values()))
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"}
     return ProgressTable(
         index=_numpy(path, table, "index", np.int64),
         episode_index=_numpy(path, table, "episode_index", np.int64),
         frame_index=_numpy(path, table, "frame_index", np.int64),
-        curves={head: _numpy(path, table, name, np.float32) for head, name in curves.items()},
+        curves={head: np.clip(_numpy(path, table, name, np.float32), 0, 1) for head, name in curves.items()},
         stages={h: np.stack([_numpy(path, table, name, np.float32) for name in names], axis=1) for h, names in stages.items() if names},
         metadata=metadata,
         raws={name.removeprefix("raw_"): _numpy(path, table, name, np.float32) for name in table.column_names if name.startswith("raw_")},
     )
+
+
+def _sound(path: Path, table: pa.Table, curves: Sequence[str]) -> pa.Table:
+    """The rows, each once, if they do not contradict themselves; the one check for all verbs."""
+    keys = {name: _numpy(path, table, name, np.int64) for name in PROGRESS_COLUMNS}
+    values = {name: _numpy(path, table, name, np.float32) for name in curves}
+    index = keys["index"]
+    for name, column in values.items():
+        strange = ~(np.isnan(column) | ((column >= -_ROUNDING) & (column <= 1 + _ROUNDING)))
+        if strange.any():
+            raise DataError(
+                f"{path}: '{name}' is progress, from 0 to 1 or NaN, but {int(strange.sum())} rows are not, first {column[strange][0]:g} at "
+                f"index {index[strange][0]}"
+            )
+    _, first, where = np.unique(index, return_index=True, return_inverse=True)
+    for name, column in (keys | values).items():
+        other = column != column[first][where]
+        other &= ~(np.isnan(column) & np.isnan(column[first][where]))
+        if other.any():
+            raise DataError(f"{path}: row {index[other][0]} stands in it twice, with different values of '{name}'; make the file again")
+    _require_one_start(path, *keys.values())
+    return table if len(first) == len(index) else table.take(pa.array(np.sort(first)))
+
+
+def _require_one_start(path: Path, index: Int[np.ndarray, "N"], episode: Int[np.ndarray, "N"], frame: Int[np.ndarray, "N"]) -> None:
+    """Every row of an episode says the same of the dataset row at which the episode starts."""
+    order = np.argsort(episode, kind="stable")
+    start = (index - frame)[order]
+    other = np.flatnonzero((np.diff(episode[order]) == 0) & (np.diff(start) != 0))
+    if len(other):
+        at = order[other[0] + 1]
+        raise DataError(
+            f"{path}: index {index[at]} says frame {frame[at]} of episode {episode[at]}, which its other rows contradict; the rows are of "
+            "several datasets, or were changed"
+        )
+
+
+_ROUNDING = 1e-5
 
 
 def _numpy(path: Path, table: pa.Table, name: str, dtype: type) -> np.ndarray:

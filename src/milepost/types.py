@@ -24,6 +24,10 @@ class UnreadableError(DataError):
     """One episode cannot be used: its pictures are missing, damaged or too short, or it is too long for the model. Others may be fine."""
 
 
+class DataWarning(UserWarning):
+    """The user's data is not as it should be, and was read all the same. The message says what is wrong and how it was taken."""
+
+
 def has_words(task: str) -> bool:
     """Returns whether there is a letter or digit in it: neither spaces nor dots name a task.
 
@@ -91,6 +95,7 @@ class Episode:
     fps: frames per second. length: frames (T). state: robot state (T, S) float32, finite, raw units (S may be 0).
     cameras: full LeRobot key -> Frames of length T. segments: "sparse" / "dense" -> its annotation, absent if none.
     columns: every other per-frame column, name -> (T, ...). facts: what meta/episodes says beyond LeRobot's own fields.
+    instructions: where the frames have several tasks, which holds for which frames; `task` is the first of them. Empty for one task.
     """
 
     index: int
@@ -103,6 +108,7 @@ class Episode:
     segments: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    instructions: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
         who = f"episode {self.index}"

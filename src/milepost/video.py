@@ -1,7 +1,8 @@
 """One camera of one episode inside an mp4 that may hold many: frames by time stamp, in order, each decoded once.
 
-The frame of a row is the one whose presentation time is nearest to the row's own (`from_timestamp` + row time); further off than
-half a frame is an error, never a neighbour's picture. Pixels are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit.
+The frame of a row is the one whose presentation time is nearest to the time given; further off than half a frame is an error, never a
+neighbour's picture. Pixels are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit, by the film's own colour matrix with every PyAV,
+and turned as the film's track says (as LeRobot's default reader, torchcodec, turns them).
 Also writes, joins (without re-encoding) and probes mp4 files as LeRobot datasets hold them. Films to look at are `film.py`'s.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,14 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
+from milepost.colours import to_rgb, upright
+from milepost.files import require_plain_file
 from milepost.outputs import temporary_name
+from milepost.scheduling import ordinary
 from milepost.types import DataError, UnreadableError
+from milepost.versions import require
+
+require("av")
 
 # LeRobot's encoder settings for datasets: key frames so close that any frame costs at most two to reach.
 _ENCODERS: dict[str, dict[str, str]] = {
@@ -61,12 +69,14 @@ class VideoFrames:
 
     path: the mp4, or a function that finds (downloads) it on first use. times: (T,) seconds inside the mp4, ascending.
     fps: frames per second of the rows; half of 1 / fps is how far off a frame may be.
+    placing: if given, of the film's index and `times` makes the stamps of its pictures that are wanted, exactly.
     Reading raises UnreadableError for a missing, damaged or too short file, and for a time stamp no frame is near to.
     """
 
     path: Path | Callable[[], Path]
     times: Float[np.ndarray, "T"]
     fps: float | int
+    placing: Callable[[FilmIndex, Float[np.ndarray, "T"]], Float[np.ndarray, "T"]] | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -78,8 +88,7 @@ class VideoFrames:
             raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
         wanted, where = np.unique(frames.astype(np.int64), return_inverse=True)
         if not len(wanted):
-            info = probe(self._file())
-            return np.empty((0, info.height, info.width, 3), np.uint8)
+            return np.empty((0, *self[np.array([0])].shape[1:]), np.uint8)
         with closing(self._images(wanted)) as images:
             once = _batch(images, len(wanted))
         return once if np.array_equal(wanted, frames) else once[where]
@@ -97,22 +106,34 @@ class VideoFrames:
         yield from self._decoded(np.arange(len(self)))
 
     def _file(self) -> Path:
-        return self.path() if callable(self.path) else self.path
+        try:
+            return self.path() if callable(self.path) else self.path
+        except DataError as error:
+            raise UnreadableError(str(error)) from error
 
     def _images(self, wanted: Int[np.ndarray, "N"]) -> Generator[np.ndarray, None, None]:
         """The (H, W, 3) images of these ascending frame numbers."""
         converter = VideoReformatter()  # one for all frames: building its tables costs more than converting a small frame
         with closing(self._decoded(wanted)) as frames:
             for frame in frames:
-                yield converter.reformat(frame, format="rgb24").to_ndarray()
+                yield upright(to_rgb(frame, converter), frame)
 
     def _decoded(self, wanted: Int[np.ndarray, "N"]) -> Generator[av.VideoFrame, None, None]:
         path = self._file()
+        times, slack = self._stamps(path)
         with _open(path) as (container, stream):
             if len(wanted) >= _WORTH_THREADS:
                 stream.thread_type = "AUTO"
-            for run in self._runs(self.times[wanted], container, stream, path):
-                yield from self._nearest(_decode_from(container, stream, path, time=float(run[0])), run, path)
+            for run in self._runs(times[wanted], container, stream, path):
+                yield from self._nearest(_decode_from(container, stream, path, time=float(run[0])), run, path, slack)
+
+    def _stamps(self, path: Path) -> tuple[Float[np.ndarray, "T"], float]:
+        """Where in the film the rows' pictures are, and how far off one may be, in seconds."""
+        if self.placing is None:
+            return self.times, 0.5 / self.fps + 1e-6
+        film = film_index(path)
+        times = self.placing(film, self.times)
+        return times, min(0.5 / self.fps, 0.4 * film.spacing_s)
 
     def _runs(self, times: Float[np.ndarray, "N"], container: Any, stream: Any, path: Path) -> list[np.ndarray]:
         """The times, cut where seeking to the next one saves decoding enough frames in between."""
@@ -123,9 +144,9 @@ class VideoFrames:
                 cuts.append(i)
         return np.split(times, cuts)
 
-    def _nearest(self, frames: Iterator[av.VideoFrame], times: Float[np.ndarray, "N"], path: Path) -> Iterator[av.VideoFrame]:
+    def _nearest(self, frames: Iterator[av.VideoFrame], times: Float[np.ndarray, "N"], path: Path, half: float) -> Iterator[av.VideoFrame]:
         """The decoded frame nearest to each time. A frame within a tenth of a frame is taken without looking at the next."""
-        tenth, half = 0.1 / self.fps, 0.5 / self.fps + 1e-6
+        tenth = min(0.1 / self.fps, half / 4)
         before: av.VideoFrame | None = None
         todo = iter(times)
         time = next(todo)
@@ -144,23 +165,92 @@ class VideoFrames:
             yield before
 
     def _off(self, path: Path, wanted_s: float, found_s: float) -> UnreadableError:
-        frame = int(np.searchsorted(self.times, wanted_s))
+        frame = int(np.searchsorted(self._stamps(path)[0], wanted_s))
         return UnreadableError(
             f"video {path}: frame {frame} of the episode is wanted at {wanted_s:.4f} s, the nearest picture is at {found_s:.4f} s, "
             f"more than half a frame ({0.5 / self.fps:.4f} s) away; the video and the dataset's time stamps do not belong together"
         )
 
     def _short(self, path: Path, wanted_s: float) -> UnreadableError:
-        last = None  # decoded again from the episode's first frame: the run that failed may have begun behind the end
+        last, times = (
+            None,
+            self._stamps(path)[0],
+        )  # decoded from the episode's first frame: the run that failed may have begun behind the end
         with _open(path) as (container, stream):
-            for frame in _decode_from(container, stream, path, time=float(self.times[0])):
+            for frame in _decode_from(container, stream, path, time=float(times[0])):
                 last = frame.time
-        held = 0 if last is None else int(np.searchsorted(self.times, last + 0.5 / self.fps))
+        held = 0 if last is None else int(np.searchsorted(times, last + 0.5 / self.fps))
         end = "there is no picture" if last is None else f"its last picture is at {last:.4f} s"
         return UnreadableError(
             f"video {path} is shorter than its rows: the episode has {len(self)} rows, the video holds {held} of its frames "
             f"({wanted_s:.4f} s is wanted, {end}); record or download the file again"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class FilmIndex:
+    """The pictures of a film by its index, without decoding one. stamps: (N,) seconds, ascending. fps: its own pictures per second."""
+
+    stamps: Float[np.ndarray, "N"]
+    fps: float
+
+    @property
+    def spacing_s(self) -> float:
+        """The least time between two pictures, in seconds."""
+        return float(np.diff(self.stamps).min()) if len(self.stamps) > 1 else math.inf
+
+
+def film_index(path: Path) -> FilmIndex:
+    """Returns the film's index, kept for the last thousand files. UnreadableError if it cannot be read, or its pictures have no times."""
+    try:
+        about = path.stat()
+    except OSError:
+        about = None
+    return _film_index(path, None if about is None else (about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=1024)
+def _film_index(path: Path, version: tuple[int, int] | None) -> FilmIndex:
+    """version: when the file was written and its size, so that another file of this name is looked at again."""
+    with _open(path) as (container, stream):
+        stamps = _even_stamps(stream)
+        if stamps is None:
+            stamps = _packet_stamps(container, stream, path)
+        rate = (
+            float(stream.average_rate or 0) or (len(stamps) - 1) / (stamps[-1] - stamps[0])
+            if len(stamps) > 1
+            else float(stream.average_rate or 0)
+        )
+        if len(stamps) > 1 and not np.all(np.diff(stamps) > 0):
+            raise UnreadableError(f"video {path} has two pictures at one time; record it again, or rewrite it with ffmpeg")
+        return FilmIndex(stamps, rate)
+
+
+def _even_stamps(stream: Any) -> Float[np.ndarray, "N"] | None:
+    """Returns the stamps of a film with one picture every so often, from the mp4's own table; None where packets must be read for them.
+
+    The table has decoding times. Where those are even and nothing is cut away, the pictures are as many and as far apart.
+    """
+    entries = getattr(stream, "index_entries", None)  # PyAV 15 and 16 do not show it
+    if not stream.frames or stream.start_time is None or entries is None or len(entries) != stream.frames:
+        return None
+    decoding = np.array([-1 if entry.is_discard else entry.timestamp for entry in entries], np.int64)
+    steps = np.diff(decoding)
+    if len(steps) and (steps[0] <= 0 or np.any(steps != steps[0])):
+        return None
+    step = int(steps[0]) if len(steps) else 0
+    return (stream.start_time + step * np.arange(len(decoding))) * float(stream.time_base)
+
+
+def _packet_stamps(container: Any, stream: Any, path: Path) -> Float[np.ndarray, "N"]:
+    try:
+        stamps = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    except av.error.FFmpegError as error:
+        raise UnreadableError(f"video {path} is damaged ({error.strerror}); record or download it again") from error
+    if not stamps or any(stamp is None for stamp in stamps):
+        what = "no pictures" if not stamps else "pictures without times (a raw stream); put it into an mp4 with ffmpeg"
+        raise UnreadableError(f"video {path} has {what}")
+    return np.sort(np.array(stamps, np.int64)) * float(stream.time_base)
 
 
 def probe(path: Path) -> VideoInfo:
@@ -191,6 +281,8 @@ def encode_video(
     count = 0
     with written(path) as container:
         stream = add_encoder(container, path, first.shape, codec=codec, fps=fps, options=_ENCODERS[codec])
+        with ordinary():
+            container.start_encoding()
         for image in itertools.chain([first], frames):
             if image.shape != first.shape or image.dtype != np.uint8:
                 raise DataError(f"video {path}: frame {count} is {image.dtype} {image.shape}, expected uint8 {first.shape} like the first")
@@ -237,9 +329,13 @@ def _batch(images: Iterator[np.ndarray], count: int) -> np.ndarray:
 def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     """(container, video stream), closed at the end."""
     try:
-        container = av.open(str(path))
+        if path.exists():
+            require_plain_file(path, what="video")
+        container = av.open(str(path.absolute()))
     except FileNotFoundError as error:
         raise UnreadableError(f"video {path} is missing; download or copy the dataset again") from error
+    except DataError as error:
+        raise UnreadableError(str(error)) from error
     except av.error.FFmpegError as error:
         raise UnreadableError(f"video {path} cannot be opened: truncated or not an mp4 ({error.strerror})") from error
     with container:
@@ -262,11 +358,14 @@ def _key_before(container: Any, stream: Any, path: Path, *, time: float) -> floa
 
 def _decode_from(container: Any, stream: Any, path: Path, *, time: float) -> Iterator[av.VideoFrame]:
     """Decoded frames in presentation order, the first one at or before `time` (unless the file starts later)."""
-    begin = float((stream.start_time or 0) * stream.time_base)
+    begin = float((stream.start_time or 0) * stream.time_base) - 1.0  # before it: a transport stream is sought by decoding time, too late
     back = 0.0
     while True:
         frames = _decode(container, stream, path, time=max(time - back, begin))
         first = next(frames, None)
+        if first is None and time - back > begin:  # a key frame by name that no picture follows: with intra refresh it takes several
+            back = max(2 * back, 0.5)
+            continue
         if first is None:
             return
         # A key frame's place in the file is its decoding time, before its presentation time: the seek may land one too late.

@@ -87,7 +87,9 @@ def test_of_a_text_that_was_cut_off_a_draft_is_no_answer(text: str) -> None:
     assert "--max-tokens" not in fault.message  # the model has no such option
 
 
-@pytest.mark.parametrize("text", [FLAT, f"```json\n{FLAT}\n```", f"I think so.</think>\n\n{FLAT}", f"<thinking>{FLAT[:30]}</thinking>{FLAT}"])
+@pytest.mark.parametrize(
+    "text", [FLAT, f"```json\n{FLAT}\n```", f"I think so.</think>\n\n{FLAT}", f"<thinking>{FLAT[:30]}</thinking>{FLAT}"]
+)
 def test_an_answer_that_is_all_of_a_text_that_was_cut_off_counts(text: str) -> None:
     assert read(text, cut=True).claims == TWO
 
@@ -99,7 +101,9 @@ def test_what_follows_the_thoughts_counts_and_no_draft_in_them(mark: str) -> Non
     assert read(f"Maybe {draft}.{mark}I cannot tell.").faults[0].kind == "no JSON"
 
 
-@pytest.mark.parametrize("text", ['\\"' * 100_000, "}" + " " * 200_000 + "x", "[1," * 20_000, '{"a":' * 900 + "1," * 40_000, "</think" * 30_000])
+@pytest.mark.parametrize(
+    "text", ['\\"' * 100_000, "}" + " " * 200_000 + "x", "[1," * 20_000, '{"a":' * 900 + "1," * 40_000, "</think" * 30_000]
+)
 def test_text_made_to_take_for_ever_does_not(text: str) -> None:
     begun = time.perf_counter()
     assert read(text).faults

@@ -88,9 +88,14 @@ def main(args: Args) -> int:
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     folder = _store_folder(args, dataset)
     mode = modes[0] if modes else "ask"
-    return {"ask": _ask, "export": _export, "import_file": _import, "from_subtask_index": _from_subtask_index, "to_file": _to_file, "visualize_only": _visualize}[mode](
-        args, dataset, folder
-    )
+    return {
+        "ask": _ask,
+        "export": _export,
+        "import_file": _import,
+        "from_subtask_index": _from_subtask_index,
+        "to_file": _to_file,
+        "visualize_only": _visualize,
+    }[mode](args, dataset, folder)
 
 
 def _ask(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
@@ -192,7 +197,9 @@ def _from_subtask_index(args: Args, dataset: LeRobotDataset, folder: Path) -> in
         raise DataError(f"{dataset.name}: no frame of these episodes has a subtask")
     other = [n for n, heads in found.items() if (old := held.get(n, {}).get(head)) and tuple(old) != heads[head]]
     if other and not args.overwrite:
-        raise DataError(f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite")
+        raise DataError(
+            f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
+        )
     files = write_out(target, found, {}, subtask_index=False)
     say(f"{head} stages of {len(found)} episodes read from subtask_index; without any: {len(chosen) - len(set(runs) & chosen)}")
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")

@@ -14,6 +14,9 @@ from milepost.lerobot import LeRobotDataset
 from milepost.store import METADATA_PREFIX, ProgressTable
 from milepost.types import DataError, has_words
 
+LEROBOTS = "sarm_progress.parquet"
+"""The progress file that LeRobot's own weighting looks for beside a dataset."""
+
 
 def parse_episodes(text: str | None) -> list[int] | None:
     """ "0-9,12" (or "0 1 2") -> episode numbers in that order, None for all. ValueError shows the right form."""
@@ -42,10 +45,13 @@ def warn_of_blank_tasks(dataset: LeRobotDataset, instead: str | None) -> None:
 
 
 def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:
-    """The progress file asked for, or the only one beside the dataset; DataError says how to make one."""
+    """The progress file asked for, or the only one beside the dataset, or of several SARM's; DataError says how to make one."""
     if given is not None:
         return find_file(given)
     found = sorted(dataset.files.beside("*_progress.parquet"))
+    if len(found) > 1 and (usual := dataset.root / LEROBOTS) in found:
+        warn(f"of {len(found)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another")
+        return usual
     if len(found) != 1:
         what = f"several: {', '.join(f.name for f in found)}; choose with --progress" if found else "none; make one with milepost label"
         raise DataError(f"progress files beside {dataset.root}: {what}")

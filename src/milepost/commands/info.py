@@ -25,7 +25,9 @@ class Args:
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     quick: bool = False
-    """Do not decode each episode's last picture."""
+    """Decode no pictures; without it each episode's first, a middle and the last are."""
+    deep: bool = False
+    """Decode every picture."""
     json: bool = False
     """Print one JSON object."""
 
@@ -33,7 +35,7 @@ class Args:
 def main(args: Args) -> int:
     """Exit code 0: nothing wrong (there may be warnings). 1: errors found. 2: no dataset at all."""
     try:
-        report = examine(args.dataset, deep=not args.quick, revision=args.revision)
+        report = examine(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
     except DataError as error:
         warn(f"milepost info: {error}")
         return 2

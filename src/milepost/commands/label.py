@@ -228,9 +228,7 @@ def _ends(labelled: ProgressTable) -> dict[int, float]:
     return {number: end for number, end in ends.items() if not math.isnan(end)}
 
 
-def _report(
-    args: Args, path: Path, labelled: ProgressTable, successes: Mapping[int, bool] | None, asked_for: Sequence[int]
-) -> int:
+def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[int, bool] | None, asked_for: Sequence[int]) -> int:
     """What came out, in a table or as JSON; 1 if frames of the episodes asked for are left unknown."""
     unknown, curve = {n: count for n, count in unknown_frames(labelled).items() if n in set(asked_for)}, labelled.curve()
     episodes = len(np.unique(labelled.episode_index))

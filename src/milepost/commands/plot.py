@@ -12,7 +12,7 @@ import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file
 from milepost.commands.options import feature_cache, resolve_device, settle_model
-from milepost.commands.readings import Read, by_files, require_heads, warn_of_boxes
+from milepost.commands.readings import LeftOut, Read, by_files, require_heads, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.models import load_model, model_kind
@@ -74,23 +74,25 @@ def main(args: Args) -> int:
         read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
     numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
     require_writable(args.output_dir)
-    unknown, words = 0, set[str]()
+    unknown, words, left_out = 0, set[str](), LeftOut()
     with bars() as bar:
         tick = bar("plot")
         for done, number in enumerate(numbers):
-            episode = dataset.episode(number)
-            readings = read(episode)
-            unknown += sum(int(np.isnan(one.progress.value).sum()) for models in readings.values() for one in models.values())
-            figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
-            words |= set(words_of(figure))
-            with atomic_path(args.output_dir / f"episode_{number:06d}_progress.{args.format}") as temporary:
-                temporary.write_bytes(drawn(figure, args.format))
+            with left_out.unless_readable(number):
+                episode = dataset.episode(number)
+                readings = read(episode)
+                figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
+                unknown += sum(int(np.isnan(one.progress.value).sum()) for models in readings.values() for one in models.values())
+                words |= set(words_of(figure))
+                with atomic_path(args.output_dir / f"episode_{number:06d}_progress.{args.format}") as temporary:
+                    temporary.write_bytes(drawn(figure, args.format))
             tick(done + 1, len(numbers))
     say(f"plots: {args.output_dir}")
     warn_of_boxes(words)
+    left_out.report(len(numbers))
     if unknown:
         warn(f"frames without progress in what was drawn: {unknown}; the titles say where")
-    return 1 if unknown else 0
+    return 1 if unknown or left_out.numbers else 0
 
 
 def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[str]) -> Read:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from milepost.commands.belonging import require_dataset
@@ -12,7 +13,7 @@ from milepost.lerobot import LeRobotDataset
 from milepost.plots import boxes
 from milepost.report import Reading, reading
 from milepost.store import read_progress
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Episode, UnreadableError
 
 Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
 """Episode -> head -> model's name -> what it says."""
@@ -39,15 +40,40 @@ def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str
 
 
 def name_of(path: Path, paths: Sequence[Path]) -> str:
-    """What the file is called in the legend: as short as tells it from the others."""
-    stems = [other.stem for other in dict.fromkeys(paths)]
-    return path.stem.removesuffix("_progress") if stems.count(path.stem) == 1 else str(path)
+    """Returns what the file is called in the legend: its name, and as many folders as tell it from the others, never the whole path."""
+    others = [other.absolute().parts for other in dict.fromkeys(paths)]
+    parts = path.absolute().parts
+    same = [other for other in others if other[-1] == parts[-1]]
+    depth = next((k for k in range(1, len(parts)) if [other[-k:] for other in same].count(parts[-k:]) == 1), len(parts) - 1)
+    return "/".join((*parts[-depth:-1], path.stem.removesuffix("_progress")))
 
 
 def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> None:
     for head in heads:
         if head not in known:
             raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")
+
+
+class LeftOut:
+    """The episodes that a verb could not use: each is named with its reason, and the others go on."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    @contextmanager
+    def unless_readable(self, number: int) -> Iterator[None]:
+        """What is done inside with one episode is given up if the episode turns out not to be readable."""
+        try:
+            yield
+        except UnreadableError as error:
+            self.numbers.append(number)
+            warn(f"episode {number} is left out: {error}")
+
+    def report(self, total: int) -> None:
+        """Says how many were left out, if any."""
+        if self.numbers:
+            some = ", ".join(map(str, self.numbers[:20])) + (" and others" if len(self.numbers) > 20 else "")
+            warn(f"{len(self.numbers)} of {total} episodes could not be read and are left out: {some}")
 
 
 def warn_of_boxes(texts: Iterable[str]) -> None:

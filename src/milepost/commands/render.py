@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file, require_made_for
-from milepost.commands.readings import by_files, warn_of_boxes
+from milepost.commands.readings import LeftOut, by_files, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.outputs import require_writable
@@ -58,23 +58,25 @@ def main(args: Args) -> int:
     weight = _weights(args.weights, dataset) if args.weights is not None else None
     numbers = list(chosen) if chosen is not None else numbers[: None if args.episodes == "all" else args.num_visualizations]
     require_writable(args.output_dir)
-    unknown, words = 0, set[str](cameras)
+    unknown, words, left_out = 0, set[str](cameras), LeftOut()
     with bars() as bar:
         for done, number in enumerate(numbers):
-            episode = dataset.episode(number)
-            readings = read(episode)
-            unknown += sum(int(np.isnan(one.progress.value).sum()) for one in readings[args.head_mode].values())
-            path = args.output_dir / f"episode_{number:06d}_progress.mp4"
-            what = picture(episode, readings, dataset.stages, weight=weight(episode) if weight is not None else None, sampled=False)
-            tick = bar(f"episode {number} ({done + 1} of {len(numbers)})")
-            gif = path.with_suffix(".gif") if args.gif else None
-            words |= {what.title, *(name for head in what.heads.values() for name in (*head.curves, *head.stage_names))}
-            render_film(episode, what, cameras, path, height=args.height, gif=gif, tick=tick)
+            with left_out.unless_readable(number):
+                episode = dataset.episode(number)
+                readings = read(episode)
+                path = args.output_dir / f"episode_{number:06d}_progress.mp4"
+                what = picture(episode, readings, dataset.stages, weight=weight(episode) if weight is not None else None, sampled=False)
+                tick = bar(f"episode {number} ({done + 1} of {len(numbers)})")
+                gif = path.with_suffix(".gif") if args.gif else None
+                render_film(episode, what, cameras, path, height=args.height, gif=gif, tick=tick)
+                unknown += sum(int(np.isnan(one.progress.value).sum()) for one in readings[args.head_mode].values())
+                words |= {what.title, *(name for head in what.heads.values() for name in (*head.curves, *head.stage_names))}
     say(f"films: {args.output_dir}")
     warn_of_boxes(words)
+    left_out.report(len(numbers))
     if unknown:
         warn(f"frames without progress in what was filmed: {unknown}; the curves have gaps there")
-    return 1 if unknown else 0
+    return 1 if unknown or left_out.numbers else 0
 
 
 def _require_sense(args: Args) -> None:

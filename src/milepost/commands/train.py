@@ -34,7 +34,7 @@ from milepost.processes import joined, launched, own_device
 from milepost.stages import doubts
 from milepost.tracking import Tracker, Tracking, require_trackers
 from milepost.train import PRESETS, Trained, evaluate_held_out, read_episodes, train_sarm
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Episode, has_words
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def main(args: Args) -> int:
                 trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed,
                 on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
             )  # fmt: skip
-        save_card(args.output_dir, trained, dataset.name, summaries)
+        save_card(args.output_dir, trained, dataset.name, summaries, fingerprint=dataset.fingerprint)
         if args.for_lerobot:
             trained.model.save_pretrained(args.output_dir / "lerobot", format="lerobot")
         _report(args, trained, summaries, unreadable, _doubts(episodes, trained))
@@ -181,7 +181,7 @@ def _doubts(episodes: Sequence[Episode], trained: Trained) -> list[str]:
     """What in the annotation may be meant otherwise, by the episodes that were learnt from."""
     config = trained.model.config
     learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
-    blank = sum(not episode.task.strip() for episode in learnt)
+    blank = sum(not has_words(episode.task) for episode in learnt)
     words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
     return words + [words for head in config.annotated_heads for words in doubts(attempts_of(learnt, head), config.heads[head].names)]
 

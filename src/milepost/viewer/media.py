@@ -52,22 +52,10 @@ def mime(codec: str) -> str:
     return f'video/mp4; codecs="{codec}"'
 
 
-def stays(dataset: LeRobotDataset, relative: str) -> bool:
-    """Is this name one inside the dataset's folder? Metadata are somebody else's words: a camera may be called `../..`."""
-    return Path(os.path.normpath(dataset.root / relative)).is_relative_to(os.path.normpath(dataset.root))
-
-
-def inside(dataset: LeRobotDataset, relative: str) -> bool:
-    """Is the file too, links followed? In the Hub's cache it is a link to the repository's other files, which will do."""
-    root = dataset.root.resolve()
-    home = root if dataset.is_local else root.parent.parent  # datasets--OWNER--NAME/snapshots/COMMIT, whose files link to .../blobs
-    return stays(dataset, relative) and (dataset.root / relative).resolve().is_relative_to(home)
-
-
 def source_file(dataset: LeRobotDataset, number: int, camera: str) -> Path | None:
     """The dataset's own mp4, downloaded if it is on the Hub; None for pictures in parquet and for a file outside the dataset."""
     span = dataset.meta.episodes[number].videos.get(camera)
-    if span is None or not inside(dataset, span.path):
+    if span is None or not dataset.files.holds(span.path):
         return None
     path = dataset.files.path(span.path)
     return path if path.is_file() and _type(path, path.stat().st_mtime_ns) is not None else None
@@ -76,11 +64,12 @@ def source_file(dataset: LeRobotDataset, number: int, camera: str) -> Path | Non
 def source_type(dataset: LeRobotDataset, number: int, camera: str) -> str | None:
     """Its MIME type with the codec, None where it cannot be told. Nothing is downloaded for this."""
     span = dataset.meta.episodes[number].videos.get(camera)
-    if span is None or not inside(dataset, span.path):
+    if span is None or not dataset.files.holds(span.path):
         return None
     path = dataset.root / span.path
     if path.is_file():
-        return _type(path, path.stat().st_mtime_ns)
+        even = dataset.film_start(number, camera) is not None  # else the page would show other pictures than are read
+        return _type(path, path.stat().st_mtime_ns) if even else None
     feature = dataset.meta.features[camera]
     told = (feature.get("info") or feature.get("video_info") or {}).get("video.codec")
     return mime(GUESSED[told]) if not dataset.is_local and told in GUESSED else None
@@ -103,7 +92,10 @@ def cameras(dataset: LeRobotDataset, number: int) -> dict[str, Any]:
     for camera in dataset.cameras:
         height, width = _size(dataset, camera)
         kind, span = source_type(dataset, number, camera), dataset.meta.episodes[number].videos.get(camera)
-        source = {"url": f"/media/source/{number}/{camera}", "type": kind, "start_s": round(span.start_s, 6)} if span and kind else None
+        here = span is not None and kind is not None and (dataset.root / span.path).is_file()
+        start_s = dataset.film_start(number, camera) if here else span.start_s if span else None
+        found_source = {"url": f"/media/source/{number}/{camera}", "type": kind, "start_s": round(start_s or 0.0, 6)}
+        source = found_source if span and kind else None
         film = {"url": f"/media/h264/{number}/{camera}", "type": mime(FILM)}
         found[camera] = {"width": width, "height": height, "source": source, "h264": film}
     return found
@@ -127,10 +119,7 @@ class StoppedError(Exception):
 
 
 def pictures(dataset: LeRobotDataset, number: int, camera: str) -> tuple[Frames, float]:
-    """An episode's pictures and their frames per second. DataError if they are not in the dataset's folder."""
-    span = dataset.meta.episodes[number].videos.get(camera)
-    if span is not None and not stays(dataset, span.path):
-        raise DataError(f"{span.path} is not in the dataset's folder")
+    """An episode's pictures and their frames per second."""
     episode = dataset.episode(number)
     return episode.camera(camera), episode.fps
 

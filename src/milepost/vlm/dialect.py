@@ -44,7 +44,9 @@ class Dialect:
         """Takes note of what the error refuses of the request it answers; False if there is nothing in it that can be left out."""
         if error.status not in STATUSES or error.too_long:
             return False
-        names = [name for name in sent if name not in self._by_hand and (name in LEFT_OUT or name in RENAMED) and _blames(error, name, sent)]
+        names = [
+            name for name in sent if name not in self._by_hand and (name in LEFT_OUT or name in RENAMED) and _blames(error, name, sent)
+        ]
         for name in names:
             if name in RENAMED:
                 self._renamed[name] = RENAMED[name]

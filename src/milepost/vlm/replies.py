@@ -27,10 +27,14 @@ LOOKED_AT = 10_000
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531), 598, 599})
 """Statuses that pass: the request's time ran out, somebody else's lock, too early, too many, and what servers and the proxies before them say
 while they are restarted or overloaded."""
-_PASSES = re.compile(r"rate.?limit|too.many.requests|overload|unavailable|time.?d?.?out|exhausted|capacity|server.error|internal", re.IGNORECASE)
+_PASSES = re.compile(
+    r"rate.?limit|too.many.requests|overload|unavailable|time.?d?.?out|exhausted|capacity|server.error|internal", re.IGNORECASE
+)
 _PASSES_IN_WORDS = re.compile(r"rate.?limit|too many requests|overloaded|try again|retry|temporar", re.IGNORECASE)
 _STAYS = re.compile(r"insufficient.?quota|exceeded your current quota|billing|payment|credit", re.IGNORECASE)
-_REFUSES = re.compile(r"unsupported|not support|unrecogni[sz]ed|unknown (field|param|arg)|unexpected (keyword|field)|not permitted", re.IGNORECASE)
+_REFUSES = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown (field|param|arg)|unexpected (keyword|field)|not permitted", re.IGNORECASE
+)
 TOO_LONG = re.compile(
     r"maximum (model |context |sequence |input |prompt )?(length|context)|context[ _-]?(length|window|size|limit)|max_model_len|too long"
     r"|(prompt|input|request|payload|entity)\b.{0,80}(too large|exceed)|exceeds?\b.{0,60}\b(tokens|context)|too many (tokens|images)"
@@ -164,7 +168,9 @@ def _param(fields: Mapping[str, Any]) -> str:
 def _status(error: Mapping[str, Any], reply: Mapping[str, Any], words: str) -> int:
     """The status an error without one of its own stands for; 200 if that cannot be known."""
     names = ("code", "status", "status_code", "http_status", "type")
-    said = [each for each in (*(error.get(name) for name in names), *(reply.get(name) for name in names[:4])) if isinstance(each, int | str)]
+    said = [
+        each for each in (*(error.get(name) for name in names), *(reply.get(name) for name in names[:4])) if isinstance(each, int | str)
+    ]
     for each in said:
         if re.fullmatch(r"[1-5]\d\d", str(each)):
             return int(each)

@@ -252,7 +252,9 @@ class Server:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise MalformedError(f"{url} sent log-probabilities that cannot be read: tokens with numbers up to 0 were expected") from error
         if listed is None:
-            raise NoLogprobsError(f"{url} answered without log-probabilities: this server or model gives none, or they are switched off there")
+            raise NoLogprobsError(
+                f"{url} answered without log-probabilities: this server or model gives none, or they are switched off there"
+            )
         return listed
 
     def _words(self, reply: dict[str, Any]) -> Reply:

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from milepost.types import DataError, UnreadableError
+from milepost.versions import require
 from milepost.vlm.proxies import client_settings
 from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedError, parse, problem_inside, problem_of, quoted, read_body
 
@@ -198,6 +199,7 @@ class Transport:
     """An HTTP client with its pool of connections, used from one event loop."""
 
     def __init__(self, config: ServerConfig) -> None:
+        require("httpx2")
         import httpx2
 
         key = _key(config)
@@ -333,7 +335,9 @@ class Transport:
         if problem.passes:
             after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
             return _AgainError(UnreachableError(message), after_s=after_s)
-        lost = status in (404, 405) or (inside and status == 200 and re.search(r"endpoint|route|path|not found|method", said, re.IGNORECASE))
+        lost = status in (404, 405) or (
+            inside and status == 200 and re.search(r"endpoint|route|path|not found|method", said, re.IGNORECASE)
+        )
         if status in (401, 403):
             state = "which is set" if os.environ.get(self.config.api_key_env) else "which is not set"
             message += f"; the key is read from ${self.config.api_key_env}, {state}"

@@ -33,7 +33,6 @@ from milepost.vlm.conversation import MARK
 from milepost.vlm.transport import FINAL, MalformedError, RefusedError, UnreachableError
 from milepost.windows import interpolate, spread
 
-
 IN_A_ROW = 3
 """Episodes after which a server that answers about none of them is given up."""
 
