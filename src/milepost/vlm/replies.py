@@ -25,8 +25,8 @@ QUOTED = 500
 LOOKED_AT = 10_000
 """Letters of a server's words that are looked at."""
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531), 598, 599})
-"""Statuses that pass: the request's time ran out, somebody else's lock, too early, too many, and what servers and the proxies before them say
-while they are restarted or overloaded."""
+"""Statuses that pass: the request's time ran out, somebody else's lock, too early, too many, and what servers and the proxies before them
+say while they are restarted or overloaded."""
 _PASSES = re.compile(
     r"rate.?limit|too.many.requests|overload|unavailable|time.?d?.?out|exhausted|capacity|server.error|internal", re.IGNORECASE
 )
