@@ -69,8 +69,8 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
     names: list[str] = []
 
     def new(name: str) -> Path:
-        _require_ours(root, name, "info.json")
         _require_own(root / name)
+        _require_ours(root, name, "info.json")
         names.append(name)
         return _beside(root / name)
 

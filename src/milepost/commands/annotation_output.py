@@ -120,8 +120,8 @@ def require_no_conflict(
             names = sorted({s.name for n in stay for s in held[n][head]} - set(subtasks.names))
             other_tasks = {_task(dataset, n) for n in stay} - {_task(dataset, n) for n in ours}
             advice = (
-                "they are of other tasks, and a dataset has one list of stages that every finished attempt goes through: make a dataset of its "
-                "own of each task (LeRobot: lerobot-edit-dataset, delete_episodes or split) and annotate each with its stages"
+                "they are of other tasks, and a dataset has one list of stages that every finished attempt goes through: make a dataset "
+                "of its own of each task (LeRobot: lerobot-edit-dataset, delete_episodes or split) and annotate each with its stages"
                 if other_tasks
                 else "if every attempt goes through them, add them to the list and annotate all episodes anew, with --overwrite"
             )

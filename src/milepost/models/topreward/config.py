@@ -171,8 +171,8 @@ class TOPRewardConfig:
         """
         if given := [name for name in SECRET if values.get(name) is not None]:
             raise DataError(
-                f"the TOPReward config names {' and '.join(given)}: a saved config does not decide where pictures are sent or which environment "
-                "variable is read. Take the field out of config.json and give it yourself, as in --base-url"
+                f"the TOPReward config names {' and '.join(given)}: a saved config does not decide where pictures are sent or which "
+                "environment variable is read. Take the field out of config.json and give it yourself, as in --base-url"
             )
         theirs = "normalization_mapping" in values or "input_features" in values
         ignored = {"type", *WHERE, *((*THEIRS, "input_features", "output_features") if theirs else ())}
