@@ -27,7 +27,7 @@ from milepost.lerobot import open_dataset
 from milepost.types import DataError, DataWarning, Episode, UnreadableError
 from odd_datasets import (
     CAMERA, DATA, ENTRY, EPISODES, FILM, FPS, LENGTHS, PICTURE, SECOND, TASKS, data_v21, drawn, drop, edit_entries, edit_info, edit_lines,
-    film, film_v21, lost_bytes, png, put, repacked, said, save, save_lines, table_of, turned, v3, v21,
+    film, film_v21, lost_bytes, png, put, repacked, said, save, save_lines, table_of, turned, v3, v21, zero_length,
 )  # fmt: skip
 
 Make = Callable[[Path], Any]
@@ -173,15 +173,6 @@ def coded(codec: str, name: str, **options: str) -> Make:
         edit_info(root, lambda info: info["features"][CAMERA]["info"].update({"video.codec": name}))
 
     return make
-
-
-def zero_length(root: Path) -> None:
-    v3(root)
-    empty = {"episode_index": 2, "length": 0, "dataset_from_index": 21, "dataset_to_index": 21}
-    empty |= {f"{ENTRY}/from_timestamp": 2.1, f"{ENTRY}/to_timestamp": 2.1}
-    edit_entries(root, lambda rows: (rows[2].update(episode_index=3, tasks=[TASKS[0]]), rows.insert(2, {**rows[1], **empty})))
-    put(root / DATA, "episode_index", [0] * 12 + [1] * 9 + [3] * 15)
-    edit_info(root, lambda info: info.update(total_episodes=4))
 
 
 def in_files(root: Path, name: str, values: Any) -> None:
