@@ -1,35 +1,61 @@
-# Two commands: `make demo` runs the whole journey, `make test` runs every test. Both set up .venv by themselves.
+# Two commands: `make demo` runs the whole journey, `make test` runs every test. Both set up .venv by themselves, with the versions that were
+# tested (constraints/). `make newest` and `make oldest` run the tests on the newest and on the lowest versions that pyproject.toml allows.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS := sim,dev
+# py311 and so on; a Python without a file of its own gets the newest allowed versions
+TAG = $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+TESTED = $(wildcard constraints/$(TAG).txt)
+PIP := -m pip install --quiet --disable-pip-version-check
+# two processes, each with one thread: the suite in half the time; whole files, since the tests of a file share what they train
+PYTEST := -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test check wheel clean
+.PHONY: setup demo test check wheel lock newest oldest clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(wildcard constraints/*.txt)
+	$(call environment,$(VENV),$(addprefix --constraint ,$(TESTED)))
+	@touch $@
+
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "milepost needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || \
 		{ echo "cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[sim,dev]'
-	@touch $@
+	$(1)/bin/python $(PIP) $(2) --editable '.[$(EXTRAS)]'
+endef
 
 demo: $(READY)
 	$(BIN)/milepost demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
 
+# Refreshes constraints/: for every Python found here the newest versions that pyproject.toml allows, and its lowest bounds. Then `make test`.
+lock: $(READY)
+	$(BIN)/python tools/lock.py
+
+newest:
+	$(call environment,.venv-newest,--upgrade --upgrade-strategy eager)
+	.venv-newest/bin/python -m pip list
+	.venv-newest/bin/python $(PYTEST)
+
+oldest:
+	$(call environment,.venv-oldest,--constraint constraints/oldest.txt)
+	.venv-oldest/bin/python -m pip list
+	.venv-oldest/bin/python $(PYTEST)
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

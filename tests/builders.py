@@ -15,6 +15,7 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from milepost.scheduling import ordinary
 from milepost.video import concat_videos, encode_video
 
 TOP = "observation.images.top"
@@ -59,6 +60,8 @@ def encode_with(path: Path, images: Sequence[np.ndarray], fps: int, codec: str, 
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
+        with ordinary():
+            container.start_encoding()
         for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())

@@ -49,7 +49,14 @@ def said(image: np.ndarray) -> int | None:
 
 
 def film(
-    path: Path, images: Iterable[np.ndarray], *, fps: float = FPS, codec: str = "libx264", form: str = "mp4", options: Any = None, **more: Any
+    path: Path,
+    images: Iterable[np.ndarray],
+    *,
+    fps: float = FPS,
+    codec: str = "libx264",
+    form: str = "mp4",
+    options: Any = None,
+    **more: Any,
 ) -> None:
     """A film with a picture every 1 / fps s. times: instead, the stamp of each in milliseconds. first: pictures before the first one's stamp."""
     path.parent.mkdir(parents=True, exist_ok=True)

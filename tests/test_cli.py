@@ -237,18 +237,38 @@ def test_what_train_refuses_before_any_work(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "m").exists()
 
 
-def test_a_truncated_video_is_said_and_nothing_is_written(dataset: Path, tmp_path: Path) -> None:
+def test_a_truncated_video_is_said_and_the_other_episodes_are_learnt_from(dataset: Path, tmp_path: Path) -> None:
     video = next(dataset.glob("videos/*top/**/*.mp4"))
     video.write_bytes(video.read_bytes()[:20_000])
+    run = milepost("train", dataset, "--output-dir", tmp_path / "m", "--preset", "small", "--steps", 2, "--batch-size", 4)
+    assert run.returncode == 1
+    lost = [line for line in run.stderr.splitlines() if "is left out: video" in line]
+    assert [line.split(" is ")[0] for line in lost] == ["episode 0", "episode 1"]
+    assert all(video.name in line for line in lost)
+    record = json.loads((tmp_path / "m" / "evaluation.json").read_text())
+    assert not {0, 1} & {*record["train_episodes"], *record["validation_episodes"]}
+
+
+def test_nothing_is_written_if_no_picture_can_be_read(dataset: Path, tmp_path: Path) -> None:
+    for video in dataset.glob("videos/*top/**/*.mp4"):
+        video.write_bytes(video.read_bytes()[:200])
     run = milepost("train", dataset, "--output-dir", tmp_path / "m", "--preset", "small")
-    assert_refused(run, video.name)
+    assert_refused(run, "file-0", ".mp4")
     assert not (tmp_path / "m" / "model.safetensors").exists()
 
 
 def test_a_corrupt_table_is_said(dataset: Path) -> None:
     table = next(dataset.glob("data/**/*.parquet"))
     table.write_bytes(b"PAR1 nothing good PAR1")
-    assert_refused(milepost("label", dataset, "--model", "elapsed"), table.name)
+    run = milepost("label", dataset, "--model", "elapsed")
+    assert run.returncode == 1
+    assert f"{table.name} is damaged or truncated" in run.stderr
+    curve = read_progress(dataset / "elapsed_progress.parquet")
+    lost = np.unique(curve.episode_index[np.isnan(curve.curve())]).tolist()
+    assert 0 < len(lost) < 6
+    for other in dataset.glob("data/**/*.parquet"):
+        other.write_bytes(b"PAR1 nothing good PAR1")
+    assert_refused(milepost("label", dataset, "--model", "elapsed", "--overwrite"), "damaged or truncated")
 
 
 def test_nan_state_is_said(dataset: Path) -> None:
@@ -258,7 +278,9 @@ def test_nan_state_is_said(dataset: Path) -> None:
     rows[7][2] = float("nan")
     place = table.schema.get_field_index("observation.state")
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(rows, table.schema.field(place).type)), path)
-    assert_refused(milepost("label", dataset, "--model", "elapsed"), "NaN", "frame 7, channel 2")
+    run = milepost("label", dataset, "--model", "elapsed")
+    assert run.returncode == 1
+    assert "is left unknown: the robot state has 1 frames that are NaN or infinite, first at frame 7, channel 2" in run.stderr
 
 
 def test_a_trained_model_is_not_overwritten(dataset: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ WARNS = """
 import logging, sys, warnings
 from milepost import cli, types
 def other():
-    exec(compile("import warnings; warnings.warn('theirs'); warnings.warn('old', FutureWarning)", "their.py", "exec"), {"__name__": "their"})
+    exec("import warnings; warnings.warn('theirs'); warnings.warn('old', FutureWarning)", {"__name__": "their"})
     warnings.warn("caused here", DeprecationWarning)
     logging.getLogger("theirs").warning("logged")
     exec("import warnings; warnings.warn('ours')", {"__name__": "milepost.models.sarm"})

@@ -16,7 +16,24 @@ from milepost.cli import main
 from milepost.doctor import examine
 from milepost.lerobot import open_dataset
 from odd_datasets import (
-    CAMERA, DATA, EPISODES, FILM, FPS, LENGTHS, data_v21, drawn, edit_entries, edit_info, film, film_v21, put, said, save_lines, table_of, v3, v21,
+    CAMERA,
+    DATA,
+    EPISODES,
+    FILM,
+    FPS,
+    LENGTHS,
+    data_v21,
+    drawn,
+    edit_entries,
+    edit_info,
+    film,
+    film_v21,
+    put,
+    said,
+    save_lines,
+    table_of,
+    v3,
+    v21,
 )  # fmt: skip
 
 

@@ -45,7 +45,8 @@ def hub(small, tmp_path, monkeypatch) -> Path:
 def test_a_hub_repository(hub, small, revision):
     dataset = open_dataset("ada/push", revision=revision)
     assert (dataset.name, dataset.root, dataset.is_local) == ("ada/push", hub, False)
-    assert open_dataset(hub).is_local
+    at_its_path = open_dataset(hub)  # a path into the cache is the repository, and like it never written into
+    assert (at_its_path.name, at_its_path.is_local, at_its_path.fingerprint) == ("ada/push", False, dataset.fingerprint)
     for episode in dataset:
         np.testing.assert_array_equal(np.concatenate([*episode.cameras[TOP].chunks()]), small.images[TOP, episode.index])
 

@@ -69,7 +69,7 @@ def test_what_made_it_is_written_down(dataset: Path, output: Path) -> None:  # n
     assert (config["protocol"], config["fps"], config["vlm_name"]) == ("lerobot", 4.0, str(VLM))
     assert config["prompt_suffix_template"].endswith("The answer is: True")
     assert settings == {
-        "episodes": "1", "num_prefixes": 3, "vlm": str(VLM), "vlm_commit": "", "vlm_weights": tiny_vlm().fingerprint, "frames_as": "video",
+        "num_prefixes": 3, "vlm": str(VLM), "vlm_commit": "", "vlm_weights": tiny_vlm().fingerprint, "frames_as": "video",
         "precision": "float32",
     }  # fmt: skip
     assert_refused(milepost("label", dataset, *TOPREWARD, "--output-path", output), "config", "--num-prefixes", "--overwrite")
@@ -228,6 +228,7 @@ def test_a_finished_file_is_not_made_again_and_an_unfinished_run_not_thrown_away
     assert output.stat().st_mtime_ns == before
     store = ProgressStore(output, {**read_provenance(output), "settings": said_text(output, {"num_prefixes": 4})})
     store.add(Progress(0, np.zeros(148, np.float32)), 0)
+    store.keep()
     output.unlink()
     assert_refused(milepost(*given), "--num-prefixes", "unfinished", "--overwrite")
     assert store.has(0)

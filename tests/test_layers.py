@@ -11,7 +11,22 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
-    {"windows", "stages", "weights", "metrics", "events", "statistics", "files", "outputs", "checks", "features", "colours", "placement"},
+    {
+        "windows",
+        "stages",
+        "weights",
+        "metrics",
+        "events",
+        "statistics",
+        "files",
+        "outputs",
+        "checks",
+        "features",
+        "colours",
+        "placement",
+        "scheduling",
+        "versions",
+    },
     {"video", "store", "parquet", "console", "processes", "success", "records"},
     {"checkpoints", "hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights", "cells"},
     {"vlm", "annotation", "render", "rows", "frames"},

@@ -26,8 +26,34 @@ from milepost.doctor import Report, examine
 from milepost.lerobot import open_dataset
 from milepost.types import DataError, DataWarning, Episode, UnreadableError
 from odd_datasets import (
-    CAMERA, DATA, ENTRY, EPISODES, FILM, FPS, LENGTHS, PICTURE, SECOND, TASKS, data_v21, drawn, drop, edit_entries, edit_info, edit_lines,
-    film, film_v21, lost_bytes, png, put, repacked, said, save, save_lines, table_of, turned, v3, v21, zero_length,
+    CAMERA,
+    DATA,
+    ENTRY,
+    FILM,
+    FPS,
+    LENGTHS,
+    PICTURE,
+    SECOND,
+    TASKS,
+    data_v21,
+    drawn,
+    drop,
+    edit_entries,
+    edit_info,
+    edit_lines,
+    film,
+    film_v21,
+    lost_bytes,
+    png,
+    put,
+    repacked,
+    said,
+    save_lines,
+    table_of,
+    turned,
+    v3,
+    v21,
+    zero_length,
 )  # fmt: skip
 
 Make = Callable[[Path], Any]
@@ -624,7 +650,7 @@ def test_sixteen_bits_told_as_colours_are_refused_and_never_clipped(tmp_path: Pa
 
 def test_colours_by_the_films_own_matrix(tmp_path: Path) -> None:
     """Red (220, 40, 30) in BT.709 is Y 63, Cb 103, Cr 198 or so; by BT.601's matrix it would come out as (204, 22, 31)."""
-    import av  # noqa: PLC0415
+    import av
 
     def tagged(path: Path, images: list[np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -684,7 +710,7 @@ def test_no_message_shows_what_is_in_a_cell(tmp_path: Path, cell: bytes) -> None
 
 def test_a_picture_of_implausible_size_is_not_decoded(tmp_path: Path) -> None:
     huge = io.BytesIO()
-    import PIL.Image  # noqa: PLC0415
+    import PIL.Image
 
     PIL.Image.new("1", (13300, 13300)).save(huge, "PNG")
     cells(lambda _: {"bytes": huge.getvalue(), "path": None})(tmp_path)

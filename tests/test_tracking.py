@@ -96,7 +96,13 @@ def test_names_that_are_no_ids_are_made_fit(tmp_path: Path, nobody: pytest.Monke
 
 @pytest.mark.parametrize(
     ("name", "fit"),
-    [("plain", "plain-k"), ("a:b;c,d#e?f/g'h", "a-b-c-d-e-f-g-h-k"), ("  ", "run-k"), ("毛巾" * 50, "毛巾" * 16 + "毛-k"), ("x" * 300, "x" * 100 + "-k")],
+    [
+        ("plain", "plain-k"),
+        ("a:b;c,d#e?f/g'h", "a-b-c-d-e-f-g-h-k"),
+        ("  ", "run-k"),
+        ("毛巾" * 50, "毛巾" * 16 + "毛-k"),
+        ("x" * 300, "x" * 100 + "-k"),
+    ],
 )
 def test_an_id_is_short_and_has_no_reserved_characters(name: str, fit: str) -> None:
     assert run_id(name, "k") == fit

@@ -58,7 +58,9 @@ def test_depth_is_filmed_when_it_is_named(tmp_path: Path, capsys: pytest.Capture
 def test_the_cache_tells_places_apart(tmp_path: Path) -> None:
     """Films and features are kept by the dataset's fingerprint: the same files with other times are other pictures."""
     plain = open_dataset(v3(tmp_path / "set")).fingerprint
-    edit_entries(tmp_path / "set", lambda rows: [row.update({f"{ENTRY}/from_timestamp": row[f"{ENTRY}/from_timestamp"] + 0.1}) for row in rows])
+    edit_entries(
+        tmp_path / "set", lambda rows: [row.update({f"{ENTRY}/from_timestamp": row[f"{ENTRY}/from_timestamp"] + 0.1}) for row in rows]
+    )
     assert open_dataset(tmp_path / "set").fingerprint != plain
 
 

@@ -171,7 +171,7 @@ def test_repeated_rows_wrong_heads_and_cameras_are_refused(dataset: Path) -> Non
     figure = ("--figure", dataset.parent / "lab.png")
     assert_refused(milepost("weigh", dataset, "--camera-key", "left", *figure), "no camera 'left'", "observation.images.top")
     edit_progress(dataset, index=lambda index: np.where(index == 5, 4, index), frame_index=lambda f: np.where(np.arange(744) == 5, 4, f))
-    assert_refused(milepost("weigh", dataset), "index appears twice", "first 4")
+    assert_refused(milepost("weigh", dataset), "row 4 stands in it twice", "progress_sparse")
 
 
 def test_nothing_to_weigh_by_is_refused(dataset: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_progress_file_is_never_written_over(dataset: Path) -> None:
 
 def test_infinite_and_other_numbers_are_refused(dataset: Path) -> None:
     edit_progress(dataset, progress_sparse=lambda value: np.where(np.arange(744) == 7, np.inf, value).astype(np.float32))
-    assert_refused(milepost("weigh", dataset), "progress is infinite in 1 rows")
+    assert_refused(milepost("weigh", dataset), "is progress, from 0 to 1 or NaN, but 1 rows are not, first inf at index 7")
     edit_progress(dataset, progress_sparse=lambda value: value.astype(str))
     assert_refused(milepost("weigh", dataset), "'progress_sparse' should hold numbers")
     edit_progress(dataset, index=lambda index: index + 0.5)

@@ -29,18 +29,18 @@ from milepost.annotation.reply import json_schema
 from milepost.annotation.shown import BUDGET, RATE_HZ, Shown, shown_frames
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.lerobot import LeRobotDataset
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Episode, UnreadableError
 from milepost.vlm.conversation import Speaker, Turn
-from milepost.vlm.transport import RefusedError, ServerError
+from milepost.vlm.transport import FINAL, RefusedError, ServerError
 
 AHEAD = 2
 """Episodes whose pictures are read while others are asked about."""
-FINAL = (401, 403, 404)
-"""What a server says to every request alike: the run ends."""
 UNANSWERED = 5
 """Episodes in a row, at least, after which a server that gives no answer is given up."""
 AT_FIRST = 3
 """As many, where it has not given any."""
+THOUGHTS = 20_000
+"""Letters of a model's thoughts that are kept where it said nothing else."""
 WARM = 0.7
 """Temperature of a repeat that has the same frames to look at, since the dataset has no others."""
 
@@ -142,8 +142,13 @@ def converse(
             turns, json_schema=json_schema(subtasks), max_tokens=asking.max_tokens, temperature=temperature, seed=seed
         )  # fmt: skip
         words = said.text or said.refusal
-        replies = (*kept.replies, words)
-        checked = judge(said.text, subtasks, view.shown, finish=said.finish, success=episode.success)
+        replies = (*kept.replies, words or said.reasoning[-THOUGHTS:])
+        checked = judge(said.text, subtasks, view.shown, cut=said.cut, success=episode.success)
+        if said.reasoning and not words.strip() and not said.cut:
+            reason = "the answer is empty; the server kept all words apart as reasoning"
+            checked = Checked(
+                None, (), (Fault("no JSON", reason, advice="see the server's --reasoning-parser, or switch thinking off there"),)
+            )
         if refused := bool(said.refusal and not said.text):
             checked = Checked(None, (), (Fault("no JSON", f"the model refuses to answer: {quoted(said.refusal)}"),))
         segments, repairs, moved = checked.segments, tuple(repair.message for repair in checked.repairs), checked.moved_s
@@ -192,7 +197,7 @@ def answer_of(conversations: Sequence[Conversation], views: Sequence[View], epis
 
 def _reason(at: str, conversation: Conversation) -> str:
     answers = len(conversation.replies)
-    faults = "; ".join(f"{fault.kind}: {fault.message}" for fault in conversation.faults)
+    faults = "; ".join(f"{fault.kind}: {fault.message}{f' ({fault.advice})' if fault.advice else ''}" for fault in conversation.faults)
     return f"{at}after {answers} answers: {faults}" if answers > 1 else f"{at}{faults}"
 
 
@@ -230,7 +235,8 @@ def annotate(
     on_progress(0, len(todo))
     for done, (number, error) in enumerate(run.results(todo), start=1):
         on_progress(done, len(todo))
-        in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
+        if error is None or not isinstance(error, UnreadableError):  # one that is too long says nothing about the others
+            in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
         if error is not None:
             unanswered[number] = str(error)
         answered = answered or error is None

@@ -1,6 +1,7 @@
 """`milepost VERB`: find the verb's file, read its arguments, run its main. Everything heavy is imported only by the verb that needs it.
 
-Exit codes: 0 done; 1 done, but something is wrong with the data; 2 refused, nothing written; 130 interrupted, the same command resumes.
+Exit codes: 0 done; 1 done, but something is wrong with the data; 2 refused, nothing written; 130 interrupted, 143 asked to end (SIGTERM):
+the same command resumes.
 """
 
 from __future__ import annotations
@@ -10,8 +11,14 @@ import errno
 import importlib
 import logging
 import os
+import re
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 VERBS = {
     "demo": "the whole journey on simulated demonstrations: simulate, train, label, weigh, report",
@@ -57,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         _drop_output()
-        print(f"milepost: {explain(error)}", file=sys.stderr)
+        complain(f"milepost: {explain(error)}")
         return 2
 
 
@@ -108,19 +115,64 @@ def run(verb: str, arguments: list[str]) -> int:
     try:
         command = importlib.import_module(f"milepost.commands.{verb}")
         tyro = importlib.import_module("tyro")
-        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=arguments)
-        return int(command.main(args) or 0)
-    except KeyboardInterrupt:
+        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
+        with ending():
+            return int(command.main(args) or 0)
+    except KeyboardInterrupt as stop:
         then = "the same command goes on from here" if verb in RESUMED else "what was finished is whole, nothing is half-written"
         print(f"\nmilepost {verb}: interrupted; {then}", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, TerminatedError) else 130
     except BrokenPipeError:
         raise
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("MILEPOST_DEBUG"):
             raise
-        print(f"milepost {verb}: {explain(error)}", file=sys.stderr)
+        complain(f"milepost {verb}: {explain(error)}")
         return 2
+
+
+class TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM (timeout, Slurm, docker stop): as by Ctrl-C, it clears up first."""
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """Turns SIGTERM into `TerminatedError` while a verb runs, so that temporary files and worker processes do not outlive it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise TerminatedError
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def complain(text: str) -> None:
+    """Prints an error on standard error. Names in it are somebody else's text, and command no terminal."""
+    print(importlib.import_module("milepost.console").plain(text), file=sys.stderr)
+
+
+def joined_numbers(arguments: list[str]) -> list[str]:
+    """Makes one word of the numbers behind --episodes: LeRobot's `--episodes 0 1 2` is then `--episodes 0,1,2`.
+
+    >>> joined_numbers(["towels", "--episodes", "0", "1", "5-9", "--stride", "2"])
+    ['towels', '--episodes', '0,1,5-9', '--stride', '2']
+    """
+    out: list[str] = []
+    behind = False
+    for word in arguments:
+        numbers = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*,?", word)
+        if behind and numbers and re.fullmatch(r"[\d,-]+", out[-1]):
+            out[-1] = f"{out[-1].rstrip(',')},{word}"
+            continue
+        out.append(word)
+        behind = word == "--episodes" or (behind and numbers is not None)
+    return out
 
 
 def explain(error: Exception) -> str:
@@ -128,7 +180,10 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"no space left to write {error.filename or 'the output'}; free some and run the same command again, nothing is half-written"
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"cannot write {error.filename or 'the output'}: read-only or not permitted; choose another place for the output"
+        name = error.filename
+        if name is not None and Path(name).is_file() and not os.access(name, os.R_OK):
+            return f"{name} may not be read: you have no permission; change it with chmod or chown, or use a copy"
+        return f"cannot write {name or 'the output'}: read-only or not permitted; choose another place for the output"
     if isinstance(error, ModuleNotFoundError):
         return f"this verb needs the package '{error.name}', which is not installed: pip install 'milepost[sim]'"
     return str(error)

@@ -19,6 +19,7 @@ import numpy as np
 
 from milepost.embed import FeatureCache, PixelImages
 from milepost.evaluate import Estimate, Summary, failure_table, mean_estimate, score_episode, summarise, summary_table
+from milepost.files import read_json_object, read_text
 from milepost.labelling import label
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
@@ -93,6 +94,20 @@ class Ticks:
         self.bars[name](done, total)
 
 
+MADE = ("dataset", "dataset.partial", "models", "cache", "seconds.json", "report.html", "demo.json")
+"""What a demo makes in its folder; the mark last."""
+
+
+def remove_demo(folder: Path) -> None:
+    """Removes a demo's own files and folders from its folder, and nothing else that is in it."""
+    for name in MADE:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 class Journey:
     """One demo in one folder."""
 
@@ -102,11 +117,11 @@ class Journey:
         folder.mkdir(parents=True, exist_ok=True)
         mark = folder / "demo.json"
         settings = json.dumps(dataclasses.asdict(config))
-        if mark.is_file() and mark.read_text() != settings:
+        if mark.exists() and read_text(mark) != settings:
             raise DataError(f"{folder} holds a demo with other settings; use --overwrite or another --output-dir")
         write_text(mark, settings)
         times = folder / "seconds.json"
-        self.seconds: dict[str, float] = json.loads(times.read_text()) if times.is_file() else {}
+        self.seconds: dict[str, float] = read_json_object(times) if times.is_file() else {}
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

@@ -177,6 +177,17 @@ class _Examination:
             self._warn("stats", "meta/stats.json is missing: LeRobot's policies cannot normalise")
         for head in HEADS:
             self._check_head(head)
+        features = self.info.get("features")
+        if (
+            isinstance(features, dict)
+            and "subtask_index" in features
+            and not any(any(self._lists(r, head)) for r in self.records for head in HEADS)
+        ):
+            self._note(
+                "subtask-index",
+                "the stages are there as subtask_index, one for every frame, which SARM does not read: "
+                "milepost annotate DATASET --from-subtask-index sparse brings them over",
+            )
 
     def _check_numbers(self) -> None:
         numbers = [record.index for record in self.records]
@@ -326,7 +337,7 @@ class _Examination:
     def _side_files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the progress and of the weights files in the dataset's folder."""
         progress, weights = [], []
-        for path in sorted(self.files.root.glob("*.parquet")):
+        for path in self.files.beside("*.parquet"):
             try:
                 with open_parquet(path) as file:
                     names, rows = file.schema_arrow.names, file.metadata.num_rows

@@ -92,7 +92,9 @@ class Estimate:
     episodes: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]" if not np.isnan(self.value) else "-"
+        if np.isnan(self.value):
+            return "-"
+        return f"{self.value:.3f} (n = 1)" if self.episodes == 1 else f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ def parse_json(text: str | bytes, *, source: str, finite: bool = False) -> Any:
         raise DataError(f"{source} cannot be read as JSON ({shown(_reason(error), 120)[1:-1]}); copy or download it again") from error
 
 
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
+"""One that does not end is taken to the end of the text, or every quote in it would be tried again."""
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 

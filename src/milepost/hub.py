@@ -1,11 +1,13 @@
 """Where the files of a dataset or model are: a local folder, or a Hub repository of which only the files asked for are downloaded.
 
-Nothing is ever written here but the Hub's own cache, and nothing uploaded but a model or annotations whose repository was named. The only
-module that imports huggingface_hub, and only when it is needed.
+A folder inside the Hub's cache is the Hub repository it belongs to, and like one it is never written into. `hf://datasets/owner/name/FILE`
+names one file. Nothing is ever written here but the Hub's own cache, and nothing uploaded but a model or annotations whose repository was
+named. The only module that imports huggingface_hub, and only when it is needed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +21,10 @@ from milepost.files import require_inside
 from milepost.types import DataError
 
 UPLOADED = ("README.md", "config.json", "model.safetensors")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HF = re.compile(r"hf:/{1,2}datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
+"""One slash as well: a path takes two for one."""
+REASON = 600
 
 
 @dataclass(frozen=True)
@@ -74,22 +79,67 @@ class Files:
             ]
         return found
 
+    def beside(self, pattern: str) -> list[Path]:
+        """The files in the dataset's own folder whose names match, sorted; of a Hub dataset they are downloaded. They may not be reachable:
+        then those that are here already."""
+        if self.repo is not None:
+            with contextlib.suppress(DataError):
+                _fetch("snapshot_download", self.repo, self.commit, allow_patterns=[pattern])
+        return sorted(self.root.glob(pattern))
+
+
+def is_hub_id(name: str) -> bool:
+    """Could this be the name of a Hub repository, `owner/name`, and no path that climbs or begins somewhere?"""
+    return _HUB_ID.fullmatch(name) is not None
+
 
 def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files:
     """A local folder, or (only if there is no such folder) the Hub dataset `owner/name`, whose meta/ is downloaded.
 
-    DataError if there is neither, or if the Hub cannot be reached and has nothing in the cache.
+    A folder of the Hub's cache is the Hub dataset at that commit. DataError if there is neither, or if the Hub cannot be reached and has
+    nothing in the cache.
     """
+    named = _HF.fullmatch(str(folder_or_repo))
+    if named and not named["file"]:
+        folder_or_repo, revision = named["repo"], revision or named["revision"]
     folder = Path(folder_or_repo).expanduser().absolute()  # Arrow and FFmpeg take what stands before a colon for a protocol
     if folder.is_dir():
-        return Files(folder, folder.resolve().name)
+        repo, commit = _cached(folder.resolve())
+        return Files(folder, repo or folder.resolve().name, repo, commit)
     if folder.exists():
         raise DataError(f"{folder} is a file; a LeRobot dataset is a folder with meta/info.json in it")
     repo = str(folder_or_repo)
-    if not _HUB_ID.fullmatch(repo) or repo.startswith("."):
+    if not is_hub_id(repo):
         raise DataError(f"there is no folder {folder}, and it is not a Hub dataset id like 'lerobot/pusht'")
     root = Path(_fetch("snapshot_download", repo, revision, allow_patterns=["meta/**"]))
     return Files(root, repo, repo, root.name)
+
+
+def find_file(path: Path) -> Path:
+    """The file itself, or where the Hub's file `hf://datasets/owner/name/FILE` is, downloaded. DataError if it cannot be had."""
+    named = _HF.fullmatch(str(path))
+    if named is None:
+        return path
+    if not named["file"]:
+        raise DataError(f"{path} names a dataset; a file of it is named as in hf://datasets/{named['repo']}/sarm_progress.parquet")
+    return Path(_fetch("hf_hub_download", named["repo"], named["revision"], filename=named["file"]))
+
+
+def in_cache(path: Path) -> bool:
+    """Does this path lie in the Hub's cache, which is shared by all and never edited?
+
+    The Hub's layout: datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...
+    """
+    after = zip(path.parts, path.parts[1:], strict=False)
+    return any(part.startswith(("datasets--", "models--")) and following in ("snapshots", "blobs") for part, following in after)
+
+
+def _cached(folder: Path) -> tuple[str | None, str | None]:
+    """(owner/name, commit) of a snapshot in the Hub's cache, (None, None) of any other folder."""
+    kind, _, name = folder.parent.parent.name.partition("--")
+    if kind != "datasets" or folder.parent.name != "snapshots" or "--" not in name:
+        return None, None
+    return name.replace("--", "/", 1), folder.name
 
 
 def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
@@ -98,7 +148,7 @@ def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
     DataError if the Hub cannot be reached and has nothing in the cache. A local folder may turn out not to be a model.
     """
     folder, repo = Path(folder_or_repo).expanduser(), str(folder_or_repo)
-    if folder.exists() or not _HUB_ID.fullmatch(repo) or repo.startswith("."):
+    if folder.exists() or not is_hub_id(repo):
         return folder
     return Path(_fetch("snapshot_download", repo, revision, kind="model", allow_patterns=["*.json", "*.safetensors"]))
 
@@ -110,7 +160,7 @@ def revision_of(folder: Path) -> str:
 
 def require_repository(repo: str) -> None:
     """DataError unless this is the name of a Hub repository, `owner/name`."""
-    if not _HUB_ID.fullmatch(repo):
+    if not is_hub_id(repo):
         raise DataError(f"nothing is uploaded unless a repository is named, as in push_to_hub('owner/name'); got '{repo}'")
 
 
@@ -126,7 +176,7 @@ def upload_model(folder: Path, repo: str, *, private: bool) -> str:
         address = huggingface_hub.create_repo(repo, private=private, exist_ok=True)
         huggingface_hub.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(UPLOADED))
     except _failures() as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = _reason(error)
         raise DataError(f"the model could not be uploaded to '{repo}': {reason}") from error
     return str(address)
 
@@ -156,7 +206,7 @@ def upload_dataset_files(root: Path, repo: str, patterns: Sequence[str]) -> str:
     try:
         huggingface_hub.upload_folder(repo_id=repo, folder_path=root, allow_patterns=list(patterns), **settings)
     except _failures() as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = _reason(error)
         raise DataError(f"the annotations could not be uploaded to '{repo}': {reason}") from error
     return f"https://huggingface.co/datasets/{repo}"
 
@@ -167,7 +217,20 @@ def _failures() -> tuple[type[Exception], ...]:
     # HfHubHTTPError is built on the HTTP library's own base error (requests, httpx or httpx2, by version): its bases cover a
     # dropped connection whichever library is underneath.
     network: Any = errors.HfHubHTTPError.__bases__
-    return (OSError, errors.EntryNotFoundError, errors.HFValidationError, *network)
+    # ImportError: a SOCKS proxy in the environment whose package is missing
+    return (OSError, ImportError, errors.EntryNotFoundError, errors.HFValidationError, *network)
+
+
+def _reason(error: Exception) -> str:
+    """The whole of what the Hub says, on one line: its first line is but a status, what to do stands below."""
+    if isinstance(error, ImportError) and "socks" in str(error).lower():
+        return "the environment names a SOCKS proxy, which needs a package: pip install socksio"
+    words = str(error).strip() or type(error).__name__
+    says = getattr(error, "server_message", None)
+    if isinstance(says, str) and says.strip() and says not in words:
+        words = f"{words} {says}"
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
+    return line if len(line) <= REASON else f"{line[:REASON]}..."
 
 
 def _fetch(function: str, repo: str, revision: str | None, *, kind: str = "dataset", **arguments: Any) -> str:
@@ -184,7 +247,7 @@ def _fetch(function: str, repo: str, revision: str | None, *, kind: str = "datas
     except failures as error:
         file = f"{arguments['filename']} of " if "filename" in arguments else ""
         at = f" at revision '{revision}'" if revision else ""
-        reason = (str(reached).strip() or type(reached).__name__).splitlines()[0]
+        reason = _reason(reached)
         raise DataError(
             f"{file}the Hub {kind} '{repo}'{at} could not be downloaded, and there is no local folder of that name: {reason}"
         ) from error

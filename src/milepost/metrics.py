@@ -45,8 +45,13 @@ def stage_accuracy(probability: Float[np.ndarray, "T K"], stage: Int[np.ndarray,
 
 
 def final(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
-    """Where a curve ends: the mean of its last known frames (3, so that one odd frame does not decide)."""
+    """Returns where a curve ends: the mean of its last known frames (3, so that one odd frame does not decide); NaN if none is known.
+
+    A straight line, such as a clock's, ends at its last frame: a mean would tell long episodes from short ones, which share their end.
+    """
     known = value[~np.isnan(value)]
+    if len(known) and np.abs(known - np.linspace(known[0], known[-1], len(known))).max() < 1e-5:
+        return float(known[-1])
     return float(known[-frames:].mean()) if len(known) else float("nan")
 
 

@@ -103,11 +103,12 @@ def _settings(trained: Trained) -> dict[str, object]:
     }
 
 
-def save_card(folder: Path, trained: Trained, dataset: str, summaries: Mapping[str, Summary]) -> None:
-    """README.md and evaluation.json beside the weights."""
+def save_card(folder: Path, trained: Trained, dataset: str, summaries: Mapping[str, Summary], *, fingerprint: str = "") -> None:
+    """Writes README.md and evaluation.json beside the weights. fingerprint: of the dataset it learnt from."""
     write_text(folder / "README.md", model_card(trained, dataset, summaries))
-    record = {
+    record: dict[str, object] = {
         "dataset": dataset,
+        **({"dataset_fingerprint": fingerprint} if fingerprint else {}),
         "train_episodes": trained.train_episodes,
         "validation_episodes": trained.validation_episodes,
         "held_out": trained.held_out,

@@ -114,11 +114,11 @@ def remove_partial(folder: Path, mark: str) -> None:
 
 
 @contextmanager
-def output_lock(path: Path) -> Iterator[None]:
+def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
     """Holds the output `path` (a file or a folder) for this process until the block is left; leftovers of killed writers of it are removed.
 
-    A block inside a block of the same output and thread is fine. BusyError, at once, if another process or thread holds it. The system
-    frees the lock of a process that ends, however it ends. A disk without locks is used without one.
+    A block inside a block of the same output and thread is fine. BusyError if another process or thread holds it,
+    at once or after `wait_s`. The system frees the lock of a process that ends, however it ends. A disk without locks is used without one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def output_lock(path: Path) -> Iterator[None]:
     place = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
     lock = filelock.FileLock(str(place), timeout=0, is_singleton=True)
     try:
-        lock.acquire()
+        lock.acquire(timeout=wait_s)
     except filelock.Timeout:
         raise BusyError(f"{path} is being written by another process ({_holder(place)}); wait until it is done, or stop it") from None
     except OSError as error:

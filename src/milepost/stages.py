@@ -211,3 +211,14 @@ def _of_their_own(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str
                 "with --episodes"
             ]
     return []
+
+
+def annotated_stages(attempts: Sequence[Attempt]) -> Stages:
+    """Returns the stages of the attempts' own annotation: names by their usual place, shares by eq. 1 over finished attempts.
+
+    DataError if none is annotated.
+    """
+    marked = [attempt for attempt in attempts if attempt.segments]
+    names = names_in_order(attempt.segments for attempt in marked)
+    done = [attempt.segments for attempt in marked if finished(attempt.segments, names, attempt.success)]
+    return proportions(done or [attempt.segments for attempt in marked], names)

@@ -14,13 +14,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.files import read_json_object, require_plain_file
+from milepost.files import parse_json, read_json_object, require_plain_file
 from milepost.outputs import atomic_path, remove_partial, require_writable, write_text
 from milepost.types import DataError, Progress
 
@@ -74,19 +75,31 @@ class ProgressTable:
         return Progress(number, value, raw, stage, raws=named)
 
 
+_REPEATED = 4
+"""Rows a byte (from a megabyte on) that no file with an ascending index has: it would unpack to gigabytes."""
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Returns a parquet file's columns, all if None. DataError if it is missing, no plain file or unreadable."""
     if not path.exists():
         raise DataError(f"no such file: {path}")
-    require_plain_file(path)
+    size = require_plain_file(path)
     try:
-        return pq.ParquetFile(path.absolute()).read(columns=columns)
+        with pq.ParquetFile(path.absolute()) as file:
+            if file.metadata.num_rows > _REPEATED * max(size, 2**20):
+                raise DataError(
+                    f"{path} has {file.metadata.num_rows} rows in {size} bytes: they all repeat each other, so it is no such file"
+                )
+            return file.read(columns=columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:
         raise DataError(f"cannot read {path} as parquet: {str(error).splitlines()[0]}") from error
 
 
 def read_progress(path: Path) -> ProgressTable:
-    """Read a progress file written by us or by LeRobot. DataError if a needed column is missing."""
+    """Returns a progress file written by us, by LeRobot or by others; rows that stand in it twice are taken once.
+
+    DataError if a needed column is missing, its rows contradict each other, or progress is not in [0, 1] (or NaN, unknown).
+    """
     table = read_table(path)
     missing = [name for name in PROGRESS_COLUMNS if name not in table.column_names]
     curves = {name.removeprefix("progress_"): name for name in table.column_names if name.startswith("progress_")}
@@ -95,16 +108,55 @@ def read_progress(path: Path) -> ProgressTable:
     stages = {head: [name for name in table.column_names if name.startswith(f"stage_{head}_")] for head in curves}
     if len(table) == 0:
         raise DataError(f"{path} has no rows: nothing is labelled in it")
+    table = _sound(path, table, list(curves.values()))
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"}
     return ProgressTable(
         index=_numpy(path, table, "index", np.int64),
         episode_index=_numpy(path, table, "episode_index", np.int64),
         frame_index=_numpy(path, table, "frame_index", np.int64),
-        curves={head: _numpy(path, table, name, np.float32) for head, name in curves.items()},
+        curves={head: np.clip(_numpy(path, table, name, np.float32), 0, 1) for head, name in curves.items()},
         stages={h: np.stack([_numpy(path, table, name, np.float32) for name in names], axis=1) for h, names in stages.items() if names},
         metadata=metadata,
         raws={name.removeprefix("raw_"): _numpy(path, table, name, np.float32) for name in table.column_names if name.startswith("raw_")},
     )
+
+
+def _sound(path: Path, table: pa.Table, curves: Sequence[str]) -> pa.Table:
+    """The rows, each once, if they do not contradict themselves; the one check for all verbs."""
+    keys = {name: _numpy(path, table, name, np.int64) for name in PROGRESS_COLUMNS}
+    values = {name: _numpy(path, table, name, np.float32) for name in curves}
+    index = keys["index"]
+    for name, column in values.items():
+        strange = ~(np.isnan(column) | ((column >= -_ROUNDING) & (column <= 1 + _ROUNDING)))
+        if strange.any():
+            raise DataError(
+                f"{path}: '{name}' is progress, from 0 to 1 or NaN, but {int(strange.sum())} rows are not, first {column[strange][0]:g} at "
+                f"index {index[strange][0]}"
+            )
+    _, first, where = np.unique(index, return_index=True, return_inverse=True)
+    for name, column in (keys | values).items():
+        other = column != column[first][where]
+        other &= ~(np.isnan(column) & np.isnan(column[first][where]))
+        if other.any():
+            raise DataError(f"{path}: row {index[other][0]} stands in it twice, with different values of '{name}'; make the file again")
+    _require_one_start(path, *keys.values())
+    return table if len(first) == len(index) else table.take(pa.array(np.sort(first)))
+
+
+def _require_one_start(path: Path, index: Int[np.ndarray, "N"], episode: Int[np.ndarray, "N"], frame: Int[np.ndarray, "N"]) -> None:
+    """Every row of an episode says the same of the dataset row at which the episode starts."""
+    order = np.argsort(episode, kind="stable")
+    start = (index - frame)[order]
+    other = np.flatnonzero((np.diff(episode[order]) == 0) & (np.diff(start) != 0))
+    if len(other):
+        at = order[other[0] + 1]
+        raise DataError(
+            f"{path}: index {index[at]} says frame {frame[at]} of episode {episode[at]}, which its other rows contradict; the rows are of "
+            "several datasets, or were changed"
+        )
+
+
+_ROUNDING = 1e-5
 
 
 def _numpy(path: Path, table: pa.Table, name: str, dtype: type) -> np.ndarray:
@@ -140,7 +192,30 @@ def unfinished(path: Path) -> dict[str, str]:
     folder = _partial(path)
     if not (folder / _MARK).is_file() or not any(folder.glob("*.parquet")):
         return {}
-    return {str(key): str(value) for key, value in read_json_object(folder / _MARK, what="provenance").items()}
+    return unfinished_provenance(folder / _MARK)
+
+
+def unfinished_provenance(mark: Path) -> dict[str, str]:
+    """Returns what an unfinished run says of its making."""
+    return {str(key): str(value) for key, value in read_json_object(mark, what="provenance").items()}
+
+
+def made_alike(there: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Returns whether episodes labelled by the one provenance are as the other would label them."""
+    return comparable(there, now) == comparable(now, now)
+
+
+def comparable(there: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a provenance without what changes no episode that is labelled: the code's version, which episodes were asked for, and an
+    instruction for episodes without one that is new `now` (without it they were left unknown)."""
+    settings, config, config_now = (
+        parse_json(text or "{}", source="the file's provenance") for text in (there.get("settings"), there.get("config"), now.get("config"))
+    )
+    if isinstance(settings, dict):
+        settings.pop("episodes", None)
+    if isinstance(config, dict) and isinstance(config_now, dict) and config.get("default_task", 0) is None:
+        config["default_task"] = config_now.get("default_task")
+    return {**{key: value for key, value in there.items() if key != "milepost_version"}, "settings": settings, "config": config}
 
 
 def _partial(path: Path) -> Path:
@@ -168,7 +243,7 @@ class ProgressStore:
         if self.folder.is_dir() and any(self.folder.iterdir()) and (anew or self._is_foreign(mark)):
             remove_partial(self.folder, _MARK)
         require_writable(self.folder)
-        if not mark.is_file():
+        if not mark.is_file() or unfinished_provenance(mark) != self.provenance:
             write_text(mark, json.dumps(self.provenance))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
         self._waiting: list[pa.Table] = []
@@ -176,7 +251,7 @@ class ProgressStore:
         self._kept_at = time.monotonic()
 
     def _is_foreign(self, mark: Path) -> bool:
-        return not mark.is_file() or read_json_object(mark, what="provenance") != self.provenance
+        return not mark.is_file() or not made_alike(unfinished_provenance(mark), self.provenance)
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("*.parquet"))
@@ -196,7 +271,7 @@ class ProgressStore:
         A file made otherwise is left alone.
         """
         made = {key.removeprefix(METADATA_PREFIX): value for key, value in there.metadata.items() if key.startswith(METADATA_PREFIX)}
-        if made != self.provenance:
+        if not made_alike(made, self.provenance):
             return
         table = read_table(self.path)
         bad = np.logical_or.reduce([np.isnan(curve) for curve in there.curves.values()])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from milepost.console import warn
 from milepost.outputs import write_text
 from milepost.types import DataError
+from milepost.versions import WORKING, require
 
 LOG = "log.jsonl"
 NAME_BYTES = 100
@@ -86,6 +87,8 @@ def run_id(name: str, key: str) -> str:
 
 
 def _package(name: str) -> ModuleType:
+    if name in WORKING:
+        require(name)
     try:
         importlib.import_module(name)
         return importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)

@@ -22,7 +22,7 @@ from milepost.models import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.sarm.prepare import (
     LeftOut,
-    annotated_stages,
+    attempts_of,
     check_labels,
     choose,
     training_set,
@@ -32,7 +32,7 @@ from milepost.models.sarm.prepare import (
 )
 from milepost.outputs import require_writable
 from milepost.processes import current
-from milepost.stages import Stages
+from milepost.stages import Stages, annotated_stages
 from milepost.types import DataError, Dataset, Episode, UnreadableError, number_at
 
 Tick = Callable[[int, int], None]
@@ -248,5 +248,7 @@ def evaluate_held_out(
 
 def _judged_by(model: SARMModel, held: Sequence[Episode], head: str) -> Stages:
     """The stages of the truth: the model's own; of a model of the whole task, those that the episodes are annotated with, if they are."""
+    if head in model.config.annotated_heads:
+        return model.config.heads[head]
     annotated = [episode for episode in held if episode.segments.get(head) and "truth.progress" not in episode.columns]
-    return model.config.heads[head] if head in model.config.annotated_heads or not annotated else annotated_stages(annotated, head)
+    return annotated_stages(attempts_of(annotated, head)) if annotated else model.config.heads[head]

@@ -28,6 +28,15 @@ class DataWarning(UserWarning):
     """The user's data is not as it should be, and was read all the same. The message says what is wrong and how it was taken."""
 
 
+def has_words(task: str) -> bool:
+    """Returns whether there is a letter or digit in it: neither spaces nor dots name a task.
+
+    >>> has_words("open the drawer"), has_words(" ...")
+    (True, False)
+    """
+    return any(letter.isalnum() for letter in task)
+
+
 @runtime_checkable
 class Frames(Protocol):
     """The images of one camera in one episode, read only when asked for. An array (T, H, W, 3) wrapped in `ArrayFrames` is one."""

@@ -27,7 +27,11 @@ from jaxtyping import Float, Int, UInt8
 from milepost.colours import to_rgb, upright
 from milepost.files import require_plain_file
 from milepost.outputs import temporary_name
+from milepost.scheduling import ordinary
 from milepost.types import DataError, UnreadableError
+from milepost.versions import require
+
+require("av")
 
 # LeRobot's encoder settings for datasets: key frames so close that any frame costs at most two to reach.
 _ENCODERS: dict[str, dict[str, str]] = {
@@ -277,6 +281,8 @@ def encode_video(
     count = 0
     with written(path) as container:
         stream = add_encoder(container, path, first.shape, codec=codec, fps=fps, options=_ENCODERS[codec])
+        with ordinary():
+            container.start_encoding()
         for image in itertools.chain([first], frames):
             if image.shape != first.shape or image.dtype != np.uint8:
                 raise DataError(f"video {path}: frame {count} is {image.dtype} {image.shape}, expected uint8 {first.shape} like the first")

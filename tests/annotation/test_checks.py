@@ -342,7 +342,7 @@ def test_any_claims_give_faults_or_a_valid_annotation(entries, covers, cut, shor
 @settings(deadline=None)
 @given(st.text(max_size=400) | st.text(alphabet='{}[]":,.0123456789 aefhimnrstu', max_size=400), st.sampled_from(["", "stop", "length"]))
 def test_garbage_always_gives_a_fault(text: str, finish: str) -> None:
-    checked = judge(text, STAGES, SHOWN, finish=finish)
+    checked = judge(text, STAGES, SHOWN, cut=finish == "length")
     assert checked.segments is None
     assert checked.faults
     assert all(fault.message for fault in checked.faults)

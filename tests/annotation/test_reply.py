@@ -1,6 +1,7 @@
 """Answers as models write them -> claims in seconds, by hand; and what is no answer."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -65,8 +66,48 @@ def test_cut_anywhere(stop: int) -> None:
 
 def test_cut_after_a_draft_is_cut() -> None:
     assert read(f"Draft: {FLAT}\nBetter: {FLAT[:60]}").faults[0].kind == "cut off"
-    assert read("<think>it goes on and on", finish="length").faults[0].kind == "cut off"
-    assert read(f"{FLAT} and then I will expl", finish="length").claims == TWO
+    assert read("<think>it goes on and on", cut=True).faults[0].kind == "cut off"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Let me see. A first guess:\n{FLAT}\nHmm, but frame 7",  # the opening mark was in the prompt
+        f"Let me see. A first guess:\n{FLAT}",
+        f"{FLAT} and then I will expl",
+        f"<think>{FLAT}</think>Now the answer: {FLAT[:40]}",
+        f"[THINK]{FLAT}",
+        "",
+    ],
+)
+def test_of_a_text_that_was_cut_off_a_draft_is_no_answer(text: str) -> None:
+    (fault,) = read(text, cut=True).faults
+    assert fault.kind == "cut off"
+    assert "--max-tokens" in fault.advice
+    assert "--max-tokens" not in fault.message  # the model has no such option
+
+
+@pytest.mark.parametrize(
+    "text", [FLAT, f"```json\n{FLAT}\n```", f"I think so.</think>\n\n{FLAT}", f"<thinking>{FLAT[:30]}</thinking>{FLAT}"]
+)
+def test_an_answer_that_is_all_of_a_text_that_was_cut_off_counts(text: str) -> None:
+    assert read(text, cut=True).claims == TWO
+
+
+@pytest.mark.parametrize("mark", ["</think>", "</reasoning>", "[/THINK]", "◁/think▷"])
+def test_what_follows_the_thoughts_counts_and_no_draft_in_them(mark: str) -> None:
+    draft = FLAT.replace("3.5", "4.5")
+    assert read(f"Maybe {draft}.{mark}{FLAT}").claims == TWO
+    assert read(f"Maybe {draft}.{mark}I cannot tell.").faults[0].kind == "no JSON"
+
+
+@pytest.mark.parametrize(
+    "text", ['\\"' * 100_000, "}" + " " * 200_000 + "x", "[1," * 20_000, '{"a":' * 900 + "1," * 40_000, "</think" * 30_000]
+)
+def test_text_made_to_take_for_ever_does_not(text: str) -> None:
+    begun = time.perf_counter()
+    assert read(text).faults
+    assert time.perf_counter() - begun < 10
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_the_page_marks_and_downloads(root: Path) -> None:
         ):
             assert page.put("/api/marks", content=json.dumps(body), headers={"content-type": "application/json"}).status_code == 422
     assert rows[0] == {
-        "episode": "1", "mark": "drop", "note": "a, \"b\"\nc; =1", "task": "lift the block", "length": "34", "final_progress": "0.9697",
+        "episode": "1", "mark": "drop", "note": "a, \"b\"\nc; =1", "task": "lift the block", "length": "34", "final_progress": "1.0",
         "success": "False",
     }  # fmt: skip
     assert [row["episode"] for row in told["marks"]] == [1, 3]

@@ -152,7 +152,8 @@ def test_damaged_and_foreign_files_are_said_and_left_out(root: Path, tmp_path: P
     pq.write_table(table.replace_schema_metadata({"milepost.config": "{"}), root / "config_progress.parquet")
     fine = pq.read_table(root / "sarm_progress.parquet")
     words = fine.set_column(fine.column_names.index("progress_sparse"), "progress_sparse", pa.array(["x"] * len(fine)))
-    for name, table in (("words", words), ("empty", fine.slice(0, 0)), ("twice", pa.concat_tables([fine, fine]))):
+    changed = fine.set_column(fine.column_names.index("progress_sparse"), "progress_sparse", pa.array([0.5] * len(fine), pa.float32()))
+    for name, table in (("words", words), ("empty", fine.slice(0, 0)), ("twice", pa.concat_tables([fine, changed]))):
         pq.write_table(table, root / f"{name}_progress.parquet")
     review = review_of(root)
     assert list(review.models) == ["sarm"]

@@ -17,7 +17,7 @@ def test_the_installed_release_is_as_known(random_engine, experts: bool) -> None
     text = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16} if experts else {}
     model = random_engine(0, text=text, vision={}, experts=experts).networks.model
     assert layers.changes(model) == [], f"transformers {transformers.__version__}: " + "; ".join(layers.changes(model))
-    assert layers.cache_keyword(type(model.model.language_model.layers[0])) in layers.CACHE
+    assert layers.cache_keyword(model.model.language_model.layers[0].forward) in layers.CACHE
 
 
 def test_no_keyword_used_here_is_deprecated(engine, clips, recwarn) -> None:
@@ -40,17 +40,17 @@ class Renamed(nn.Module):
 
 
 class Old(Renamed):
-    def forward(self, hidden_states, position_embeddings, attention_mask=None, past_key_values: "Cache | None" = None, **kwargs):  # noqa: F821
+    def forward(self, hidden_states, position_embeddings, attention_mask=None, past_key_values: "Cache | None" = None, **kwargs):
         return self.answer(past_key_values, hidden_states)
 
 
 class New(Renamed):
-    def forward(self, hidden_states, position_embeddings, attention_mask=None, cache: "Cache | None" = None, **kwargs):  # noqa: F821
+    def forward(self, hidden_states, position_embeddings, attention_mask=None, cache: "Cache | None" = None, **kwargs):
         return self.answer(cache, hidden_states)
 
 
 class Next(Renamed):
-    def forward(self, hidden_states, position_embeddings, attention_mask=None, memory: "Cache | None" = None, **kwargs):  # noqa: F821
+    def forward(self, hidden_states, position_embeddings, attention_mask=None, memory: "Cache | None" = None, **kwargs):
         return self.answer(memory, hidden_states)
 
 
@@ -62,7 +62,7 @@ class Keeps:
 @pytest.mark.parametrize(("kind", "name"), [(Old, "past_key_values"), (New, "cache"), (Next, "memory")])
 def test_a_layer_is_called_by_the_names_it_has(kind: type[Renamed], name: str) -> None:
     hidden = torch.zeros(1, 2, 4)
-    assert layers.cache_keyword(kind) == name
+    assert layers.cache_keyword(kind.forward) == name
     assert (layers.through(kind(name), hidden, mask=None, turns=(hidden, hidden), keeper=Keeps()) == 3).all()
 
 
@@ -73,18 +73,16 @@ def test_a_release_that_changed_is_refused_in_one_line(random_engine, monkeypatc
     def forward(self, hidden_states, rotary, attention_mask=None, **kwargs): ...
 
     monkeypatch.setattr(layer, "forward", forward)
-    layers.cache_keyword.cache_clear()
     with pytest.raises(DataError, match=r"takes no position_embeddings; .*takes no cache.*pip install 'transformers>=5\.4,<") as refusal:
         layers.require_known(model)
     assert "\n" not in str(refusal.value)
-    layers.cache_keyword.cache_clear()
 
 
 def test_the_cache_is_called_as_transformers_own_caches_are() -> None:
     """An update by position and by name, with whatever else a release hands on."""
     handed = inspect.signature(layers._Handed.update)
-    for words in (dict(layer_idx=0), dict(layer_idx=0, kwargs={}), dict(layer_idx=0, cache_kwargs=None)):
-        handed.bind(SimpleNamespace(), torch.zeros(1), torch.zeros(1), **words)
+    for more in ({}, {"kwargs": {}}, {"cache_kwargs": None}):
+        handed.bind(SimpleNamespace(), torch.zeros(1), torch.zeros(1), layer_idx=0, **more)
     handed.bind(SimpleNamespace(), torch.zeros(1), torch.zeros(1), 0, {"cache_position": None})
     own = list(inspect.signature(transformers.Cache.update).parameters)
     assert own[1:4] == ["key_states", "value_states", "layer_idx"]

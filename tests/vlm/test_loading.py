@@ -2,9 +2,12 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from milepost.types import DataError
 from milepost.vlm import load_engine
@@ -126,13 +129,11 @@ def test_fp8_weights_on_a_cpu(copy, folder, clips, precision):
     kept = {"weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head", "model.visual"]}
     config |= {"dtype": "bfloat16", "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"} | kept}
     (copy / "config.json").write_text(json.dumps(config))
-    try:
-        coarse = load_engine(copy, dtype=precision)
-    except DataError as refusal:  # early releases of transformers read FP8 with triton alone
-        assert "pip install triton" in str(refusal)
+    if Version(transformers.__version__) < Version("5.20") and find_spec("triton") is None:  # early releases read FP8 with triton alone
+        with pytest.raises(DataError, match="pip install triton"):
+            load_engine(copy, dtype=precision)
         return
+    coarse = load_engine(copy, dtype=precision)
     assert coarse.precision == ("float32" if precision == "auto" else precision)
-    said = [
-        each.score(each.clip(clips["wide"], fps=2.0), instructions=["slide the window open"]) for each in (coarse, load_engine(folder))
-    ]
+    said = [each.score(each.clip(clips["wide"], fps=2.0), instructions=["slide the window open"]) for each in (coarse, load_engine(folder))]
     assert 0 < abs(said[0] - said[1]).max() < 0.3

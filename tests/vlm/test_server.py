@@ -289,7 +289,7 @@ def test_one_refusal_ends_the_call():
         (Fault(raw="<html>Welcome</html>", content_type="text/html"), MalformedError, 1),
         (Fault(raw='{"choices": [{'), MalformedError, 2),
         (Fault(raw="[1, 2]"), MalformedError, 1),
-        (Fault(raw='{"error": "no"}'), MalformedError, 1),
+        (Fault(raw='{"error": "no"}'), RefusedError, 1),
         (Fault(raw='{"choices": []}'), MalformedError, 1),
         (Fault(raw='{"choices": [{"message": {"content": "True"}}]}'), NoLogprobsError, 1),
         (Fault(raw='{"choices": [{"logprobs": {"content": [{"token": "True"}]}}]}'), MalformedError, 1),

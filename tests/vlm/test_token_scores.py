@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.vlm.token_scores import ROUNDING, absent_bound, listed_tokens, score_answers
+from milepost.vlm.token_scores import ROUNDING, NumberedTokensError, absent_bound, listed_tokens, score_answers
 
 LISTED = [(" True", math.log(0.5)), ("True", math.log(0.25)), ("No", math.log(0.125))]
 
@@ -86,10 +86,37 @@ def test_no_list_is_none(reply):
     assert listed_tokens(reply) is None
 
 
-@pytest.mark.parametrize("logprob", [math.nan, 0.5, "x", None])
+@pytest.mark.parametrize("logprob", [math.nan, 0.5, "x", True, [], 10**400, -(10**400)])
 def test_what_is_not_a_log_probability_is_refused(logprob):
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, OverflowError)):
         listed_tokens(choice(("a", logprob), []))
+
+
+@pytest.mark.parametrize("mark", [None, -9999.0, -3.4028235e38, -math.inf])
+def test_a_mark_for_minus_infinity_is_not_listed_and_gives_no_log_odds(mark):
+    reply = choice(("a", 0.0), [("a", 0.0), ("b", mark)])
+    assert listed_tokens(reply) == [("a", 0.0)]
+    scores = score_answers(listed_tokens(reply), ["a", "b"])
+    assert scores["a"].logprob == 0.0
+    assert math.isnan(scores["a"].logprob - scores["b"].logprob)
+    assert scores["b"].bound == pytest.approx(math.log(ROUNDING))
+    assert listed_tokens(choice(("a", mark), [("b", mark)])) == []
+
+
+def numbered(*entries):
+    listed = [{"token": token, "logprob": logprob, "bytes": raw} for token, logprob, raw in entries]
+    return {"logprobs": {"content": [{**listed[0], "top_logprobs": listed}]}}
+
+
+def test_a_token_given_by_its_number_is_read_by_its_bytes():
+    reply = numbered(("token_id:3007", -0.5, list(b" True")), ("token_id:9", -1.0, [0xE2, 0x96]))  # the second is half of a letter
+    assert listed_tokens(reply) == [(" True", -0.5), ("\ufffd", -1.0)]
+
+
+@pytest.mark.parametrize("raw", [None, list(b"token_id:3007")])
+def test_a_number_alone_is_no_token(raw):
+    with pytest.raises(NumberedTokensError, match="token_id:3007"):
+        listed_tokens(numbered(("token_id:3007", -0.5, raw)))
 
 
 def test_an_unknown_spelling_is_refused():

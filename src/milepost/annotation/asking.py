@@ -11,7 +11,7 @@ from typing import Literal
 
 from milepost.annotation.names import SubtaskList
 from milepost.annotation.shown import Shown
-from milepost.types import DataError
+from milepost.types import DataError, has_words
 
 Look = Literal["sheets", "frames", "video"]
 """How the frames are handed over: contact sheets, stamped images one by one, or a video whose reader stamps it (a local Qwen3-VL).
@@ -44,7 +44,7 @@ def question(
     >>> question("lift the cube", SubtaskList.from_flag("reach, grasp"), shown_frames(90, 30.0)).own.splitlines()[1]
     '1. "reach"'
     """
-    if not task.strip():
+    if not has_words(task):
         raise DataError("the episode has no task in words; annotation asks about a task, as in 'pick up the cube'")
     end = f"{shown.duration_s:.2f}"
     before = f"One recorded attempt of a robot at this task: {' '.join(task.split())}\n{_pictures(shown, look, cameras)}\n"

@@ -54,10 +54,10 @@ class Checked:
 
 
 def judge(
-    text: str, subtasks: SubtaskList, shown: Shown, *, finish: str = "", success: bool | None = None, rules: Rules | None = None
+    text: str, subtasks: SubtaskList, shown: Shown, *, cut: bool = False, success: bool | None = None, rules: Rules | None = None
 ) -> Checked:
-    """A model's answer in words as an annotation. finish: why the server stopped. Any text is answered with segments or faults."""
-    return check(read(text, times_s=shown.times_s, finish=finish), subtasks, shown, success=success, rules=rules)
+    """A model's answer in words as an annotation. cut: it was stopped before it was done. Any text is answered with segments or faults."""
+    return check(read(text, times_s=shown.times_s, cut=cut), subtasks, shown, success=success, rules=rules)
 
 
 def check_segments(

@@ -27,11 +27,13 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Fault:
-    """message: one sentence, for the model and for the user. fatal: no annotation came out; else one did, though another may be better."""
+    """message: one sentence, for the model and for the user. fatal: no annotation came out; else one did, though another may be better.
+    advice: what the user alone can do about it."""
 
     kind: Kind
     message: str
     fatal: bool = True
+    advice: str = ""
 
 
 @dataclass(frozen=True)

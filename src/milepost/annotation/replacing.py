@@ -1,7 +1,8 @@
 """Several files of one dataset replaced as one: all new ones are written beside the old, then a journal, then they are renamed.
 
 Killed before the journal stands, the old files are as they were and the next call clears the leftovers; killed after it, the next call
-finishes the renaming before it does anything else. Refuses a dataset in the Hub's cache, files that are links, and a second writer.
+finishes the renaming before it does anything else. Refuses a dataset in the Hub's cache, files that are links, and a second writer. A
+journal may have come with the dataset: only files of the kinds that are written here, inside the dataset itself, are ever renamed.
 """
 
 from __future__ import annotations
@@ -10,15 +11,23 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from milepost.files import is_inside, read_json, shown
+from milepost.hub import in_cache
 from milepost.types import DataError
 
 JOURNAL = "meta/.milepost-replacing.json"
 _SUFFIX = ".milepost-new"
+_OURS = re.compile(
+    r"meta/(info\.json|subtasks\.parquet|episodes\.jsonl|temporal_proportions_(sparse|dense)\.json|episodes/[^/]+/[^/]+\.parquet)"
+    r"|data/([^/]+/)*[^/]+\.parquet"
+)
+"""The files that annotating replaces."""
 
 
 class BusyError(DataError):
@@ -30,7 +39,7 @@ def require_editable(folder: str | Path) -> Path:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
-    if _in_cache(root.resolve()):
+    if in_cache(root.resolve()):
         raise DataError(f"{root} is in the Hub's cache, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
     if not (root / "meta").is_dir():
         raise DataError(f"{root} is not a LeRobot dataset: it has no meta/ folder")
@@ -60,6 +69,7 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
     names: list[str] = []
 
     def new(name: str) -> Path:
+        _require_ours(root, name, "info.json")
         _require_own(root / name)
         names.append(name)
         return _beside(root / name)
@@ -85,13 +95,36 @@ def _finish(root: Path) -> None:
     """Rename what the journal lists; without a journal, clear what a killed process left."""
     journal = root / JOURNAL
     if journal.is_file():
-        for name in json.loads(journal.read_text(encoding="utf-8"))["files"]:
+        for name in _journal(root):
             if _beside(root / name).is_file():
                 _beside(root / name).replace(root / name)
         journal.unlink()
     for part in ("meta", "data"):
         for left in (root / part).rglob(f".*{_SUFFIX}"):
-            left.unlink()
+            if is_inside(left.parent, root):
+                left.unlink()
+
+
+def _journal(root: Path) -> list[str]:
+    """The files that an interrupted replacement was renaming. DataError if the journal is not one that was written here."""
+    journal = root / JOURNAL
+    if journal.is_symlink():
+        raise DataError(f"{journal} is a link, and no journal of milepost's: remove it")
+    content = read_json(journal, what="journal")
+    names = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{journal} is no journal of milepost's: remove it")
+    for name in names:
+        _require_ours(root, name, f"{journal} (remove it if it came with the dataset)")
+    return names
+
+
+def _require_ours(root: Path, name: str, source: str) -> None:
+    """DataError unless this is a file that annotating replaces, in the dataset itself."""
+    if not _OURS.fullmatch(name) or ".." in name.split("/"):
+        raise DataError(f"{source} names {shown(name, 120)}, and annotating replaces files of meta/ and data/ alone; nothing was written")
+    if not is_inside((root / name).parent, root):
+        raise DataError(f"{source} names {name}, which a link leads out of {root}: work on a copy without links (`cp -rL FOLDER COPY`)")
 
 
 def _beside(path: Path) -> Path:
@@ -124,14 +157,8 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _require_own(path: Path) -> None:
-    if path.is_symlink() or _in_cache(path.resolve()):
+    if path.is_symlink() or in_cache(path.resolve()):
         raise DataError(f"{path} is a link{f' to {path.readlink()}' if path.is_symlink() else ''}; {_advice('OWNER/NAME')}")
-
-
-def _in_cache(path: Path) -> bool:
-    """The Hub's layout: datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/..."""
-    after = zip(path.parts, path.parts[1:], strict=False)
-    return any(part.startswith("datasets--") and following in ("snapshots", "blobs") for part, following in after)
 
 
 def _advice(repo: str) -> str:

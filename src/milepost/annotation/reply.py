@@ -1,7 +1,8 @@
 """A model's answer in words -> what it claims, in seconds. Reads JSON in prose or code fences; refuses what is cut off or no JSON.
 
 Times: seconds (12.5, "12.5 s"), clocks ("01:05", "01:05.5", "01:02:03"), "1 min 5 s", frame numbers ("frame 31", `start_frame`: as shown,
-from 1). The last complete answer in the text counts: models draft before they decide. Whether the claims make sense is `checks.py`'s.
+from 1). The last complete answer in the text counts: models draft before they decide. Of a text that was cut off nothing counts but an
+answer that is all of it: the rest may be thoughts. Whether the claims make sense is `checks.py`'s.
 """
 
 from __future__ import annotations
@@ -55,14 +56,40 @@ def json_schema(subtasks: SubtaskList) -> dict[str, Any]:
     }
 
 
-def read(text: str, *, times_s: Float[np.ndarray, "N"] | None = None, finish: str = "") -> Reading:
-    """times_s: of the frames shown, in order, for answers in frame numbers. finish: why the server stopped; "length" means cut off."""
-    items, cut = _answer(re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL))
+_THOUGHT = r"think|thinking|thought|reasoning|reflection|seed:think"
+_OPENS = re.compile(rf"<(?:{_THOUGHT})>|\[THINK\]|◁think▷")
+_CLOSES = re.compile(rf"</(?:{_THOUGHT})>|\[/THINK\]|◁/think▷")
+"""How models mark their thoughts; the opening mark is often in the prompt and not in the text."""
+MOST = 200_000
+"""Letters of a text that are looked at, its last ones: an answer has a hundredth of that."""
+MORE = "it had no room left: give an answer more tokens with --max-tokens"
+
+
+def read(text: str, *, times_s: Float[np.ndarray, "N"] | None = None, cut: bool = False) -> Reading:
+    """times_s: of the frames shown, in order, for answers in frame numbers. cut: the server stopped the model before it was done."""
+    text = text[-MOST:]
+    spoken = _spoken(text)
+    items, unclosed = _answer(spoken)
+    if cut and (items is None or not _is_all_json(spoken)):
+        reason = "the answer was cut off before it was done; leave out all other text"
+        return Reading(faults=(Fault("cut off", reason, advice=MORE),))
     if items is None:
-        if cut or finish == "length":
+        if unclosed:
             return Reading(faults=(Fault("cut off", "the answer was cut off before its JSON ended; leave out all other text"),))
         return Reading(faults=(Fault("no JSON", f"there is no JSON list of stages in the answer, which begins {quoted(text)}"),))
     return _claims(items, times_s)
+
+
+def _spoken(text: str) -> str:
+    """What is said once the thoughts are left out: what follows their last end, up to where new ones begin."""
+    ends = [mark.end() for mark in _CLOSES.finditer(text)]
+    return _OPENS.split(text[ends[-1] if ends else 0 :], maxsplit=1)[0]
+
+
+def _is_all_json(text: str) -> bool:
+    """Is there nothing but one JSON value, in a code fence or bare?"""
+    bare = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
+    return bare[:1] in ("[", "{") and bare[-1:] in ("]", "}")
 
 
 def _claims(items: Sequence[Any], times_s: Float[np.ndarray, "N"] | None) -> Reading:
@@ -239,10 +266,27 @@ def _mended(text: str) -> str:
 
 def _closings(text: str) -> dict[int, int]:
     """Where each bracket's value ends, for the brackets that are closed; brackets inside strings do not count."""
-    found, opened = {}, []
-    for token in re.finditer(r'"(?:[^"\\\n]|\\.)*"|[\[\]{}]', text):
-        if token[0] in "[{":
-            opened.append(token.start())
-        elif token[0] in "]}" and opened:
-            found[opened.pop()] = token.end()
+    found: dict[int, int] = {}
+    opened: list[int] = []
+    inside: list[tuple[int, str]] | None = None  # brackets since the last quote, in case no other follows on that line
+    for token in re.finditer(r'\\.|["\n\[\]{}]', text):
+        mark, place = token[0][-1], token.end() - 1
+        if mark == '"' and (inside is None or len(token[0]) == 1):
+            inside = [] if inside is None else None
+        elif mark == "\n":
+            _close(inside or (), opened, found)
+            inside = None
+        elif mark in "[]{}" and inside is not None:
+            inside.append((place, mark))
+        elif mark in "[]{}":
+            _close([(place, mark)], opened, found)
+    _close(inside or (), opened, found)
     return found
+
+
+def _close(brackets: Sequence[tuple[int, str]], opened: list[int], found: dict[int, int]) -> None:
+    for place, mark in brackets:
+        if mark in "[{":
+            opened.append(place)
+        elif opened:
+            found[opened.pop()] = place + 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.annotation.columns import Annotations
+from milepost.files import read_json_object
 from milepost.metadata import HEADS
 from milepost.outputs import require_writable, write_text
 from milepost.types import DataError, Segment
@@ -65,7 +66,7 @@ class AnnotationStore:
         self.provenance = dict(provenance)
         self._lock = threading.Lock()
         held = read_provenance(self.folder)
-        if held is None and self.folder.is_dir() and any(self.folder.iterdir()):
+        if held is None and self.folder.is_dir() and any(not _is_begun(path) for path in self.folder.iterdir()):
             raise DataError(f"{self.folder} is a folder of something else and is not written into; choose another")
         if held is not None and held != self.provenance:
             if not restart:
@@ -109,6 +110,11 @@ class AnnotationStore:
 
     def _path(self, episode: int) -> Path:
         return self.folder / f"episode-{episode:06d}.json"
+
+
+def _is_begun(path: Path) -> bool:
+    """Is this a file of ours that a killed process had begun to write?"""
+    return path.name.startswith((f".{_MARK}.", ".episode-"))
 
 
 _CHOICE = "go on with the old settings, choose another folder, or restart by name (the old answers are moved aside, not deleted)"
@@ -176,9 +182,9 @@ def _plain(value: Any) -> Any:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); remove it and it is made again") from error
+        return read_json_object(path, what="answers")
+    except DataError as error:
+        raise DataError(f"{error}; remove it and it is made again") from error
 
 
 def _difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:

@@ -17,11 +17,12 @@ from milepost.annotation.names import WHOLE, SubtaskList
 from milepost.annotation.replacing import finish_interrupted
 from milepost.annotation.sources import is_store, read_annotations
 from milepost.annotation.store import AnnotationStore, Answer, read_provenance
+from milepost.annotation.subtask_index import read_subtask_index
 from milepost.annotation.table import to_file
 from milepost.commands.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
-from milepost.commands.annotation_output import Target, corrected, draw, require_no_conflict, write_out
+from milepost.commands.annotation_output import Target, corrected, draw, require_no_conflict, shortlist, write_out
 from milepost.commands.annotation_report import report
-from milepost.commands.belonging import parse_episodes
+from milepost.commands.belonging import parse_episodes, warn_of_blank_tasks
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import HEADS
@@ -55,6 +56,8 @@ class Args:
     """Ask nothing: write what the store has now."""
     import_file: Annotated[Path | None, tyro.conf.arg(name="import")] = None
     """Ask nothing: write the annotations of this .csv or .json file, with the same checks. Its episodes' old ones are replaced."""
+    from_subtask_index: Literal["sparse", "dense"] | None = None
+    """Ask nothing: take the subtask that the dataset has for every frame (subtask_index) as its sparse, or its dense, stages."""
     to_file: Path | None = None
     """Ask nothing: write the annotations into this .csv or .json file, one row a segment, to be corrected and imported."""
     subtask_index: bool = False
@@ -75,9 +78,9 @@ class Args:
 
 
 def main(args: Args) -> int:
-    modes = [name for name in ("export", "import_file", "to_file", "visualize_only") if getattr(args, name)]
+    modes = [name for name in ("export", "import_file", "from_subtask_index", "to_file", "visualize_only") if getattr(args, name)]
     if len(modes) > 1:
-        raise ValueError("give one of --export, --import, --to-file and --visualize-only")
+        raise ValueError("give one of --export, --import, --from-subtask-index, --to-file and --visualize-only")
     if args.num_visualizations < 0 or (args.skip_existing and args.overwrite):
         raise ValueError("--num-visualizations is 0 or more, and --skip-existing contradicts --overwrite")
     if args.output_path is None and modes[:1] not in (["to_file"], ["visualize_only"]):
@@ -85,9 +88,14 @@ def main(args: Args) -> int:
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     folder = _store_folder(args, dataset)
     mode = modes[0] if modes else "ask"
-    return {"ask": _ask, "export": _export, "import_file": _import, "to_file": _to_file, "visualize_only": _visualize}[mode](
-        args, dataset, folder
-    )
+    return {
+        "ask": _ask,
+        "export": _export,
+        "import_file": _import,
+        "from_subtask_index": _from_subtask_index,
+        "to_file": _to_file,
+        "visualize_only": _visualize,
+    }[mode](args, dataset, folder)
 
 
 def _ask(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
@@ -100,12 +108,13 @@ def _ask(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
     stores: Stores = {}
     if nobody:
         answers: dict[str, dict[int, Answer]] = {"sparse": {n: Answer(unasked(WHOLE, dataset.length(n))) for n in wanted["sparse"]}}
-        require_no_conflict(held, _accepted(answers, wanted), lists, wanted=wanted, overwrite=args.overwrite)
+        require_no_conflict(dataset, _accepted(answers, wanted), lists, wanted=wanted, overwrite=args.overwrite)
         unanswered: dict[int, str] = {}
     else:
         facts, asking = args.model.facts(), args.asking.asking(dataset)
+        warn_of_blank_tasks(dataset, asking.task)
         kept = read_annotations(folder) if is_store(folder) and not args.restart else {}
-        require_no_conflict(held, kept, lists, wanted=wanted, overwrite=args.overwrite)
+        require_no_conflict(dataset, kept, lists, wanted=wanted, overwrite=args.overwrite)
         there_first = sorted(lists, key=lambda head: not (folder / head).is_dir())  # refused by one, nothing is made for the other
         opened = {head: _opened(args, folder / head, provenance(dataset, facts, lists[head], asking)) for head in there_first}
         stores = {head: opened[head] for head in lists}
@@ -149,7 +158,7 @@ def _export(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
     held, answers = read_annotations(dataset.root), _answers(stores)
     wanted = {head: [n for n in dataset.episode_indices if not (args.skip_existing and held.get(n, {}).get(head))] for head in lists}
     found = _accepted(answers, wanted)
-    require_no_conflict(held, found, lists, wanted=wanted, overwrite=args.overwrite)
+    require_no_conflict(dataset, found, lists, wanted=wanted, overwrite=args.overwrite)
     if not found:
         raise DataError(f"{folder} has no accepted annotation of these episodes")
     files = write_out(target, found, lists, subtask_index=args.subtask_index)
@@ -172,6 +181,28 @@ def _import(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
     else:
         say(f"{count} annotations of {len(found)} episodes read from {args.import_file}")
         say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
+    return 0
+
+
+def _from_subtask_index(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
+    """The runs of one subtask in the frames, into the dataset as one head's stages."""
+    head = args.from_subtask_index
+    assert head is not None
+    target = _target(args, dataset)
+    target.require()
+    chosen = set(dataset.episode_indices)
+    held, runs = read_annotations(dataset.root), read_subtask_index(dataset.root if dataset.is_local else dataset.name, head)
+    found = {n: heads for n, heads in runs.items() if n in chosen and not (args.skip_existing and held.get(n, {}).get(head))}
+    if not found:
+        raise DataError(f"{dataset.name}: no frame of these episodes has a subtask")
+    other = [n for n, heads in found.items() if (old := held.get(n, {}).get(head)) and tuple(old) != heads[head]]
+    if other and not args.overwrite:
+        raise DataError(
+            f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
+        )
+    files = write_out(target, found, {}, subtask_index=False)
+    say(f"{head} stages of {len(found)} episodes read from subtask_index; without any: {len(chosen) - len(set(runs) & chosen)}")
+    say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
     return 0
 
 

@@ -154,7 +154,7 @@ class ModelOptions:
 def usage_of(speaker: Speaker) -> str:
     """What was asked, in one line."""
     if isinstance(speaker, RemoteSpeaker):
-        return f"server: {speaker.usage}"
+        return "\n".join(f"server: {line}" for line in (speaker.usage, *speaker.notes))
     if isinstance(speaker, LocalSpeaker):
         counts: Mapping[str, int] = speaker.tokens
         return "tokens: " + ", ".join(f"{counts[kind]} {kind}" for kind in ("prefilled", "reused", "generated"))

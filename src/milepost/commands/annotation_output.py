@@ -18,8 +18,9 @@ from milepost.annotation.columns import Annotations
 from milepost.annotation.export import write_annotations
 from milepost.annotation.names import SubtaskList
 from milepost.annotation.replacing import require_editable
+from milepost.annotation.sources import read_annotations
 from milepost.annotation.store import Answer
-from milepost.annotation.subtask_index import write_subtask_index
+from milepost.annotation.subtask_index import successes, write_subtask_index
 from milepost.annotation.table import read_file
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import Tick
@@ -99,12 +100,13 @@ def _require_copy(folder: Path, dataset: LeRobotDataset) -> None:
 
 
 def require_no_conflict(
-    held: Annotations, found: Annotations, lists: Mapping[str, SubtaskList], *, wanted: Mapping[str, Sequence[int]], overwrite: bool
+    dataset: LeRobotDataset, found: Annotations, lists: Mapping[str, SubtaskList], *, wanted: Mapping[str, Sequence[int]], overwrite: bool
 ) -> None:
     """DataError if the dataset has other annotations where these would go, or of stages that are not on the lists.
 
     found: what is there to be written so far. An annotation that is there already is no conflict: the same command goes on.
     """
+    held = read_annotations(dataset.root)
     for head, subtasks in lists.items():
         ours = set(wanted[head])
         other = [n for n in wanted[head] if (old := held.get(n, {}).get(head)) and tuple(old) != found.get(n, {}).get(head)]
@@ -116,10 +118,21 @@ def require_no_conflict(
         stay = [n for n, heads in held.items() if n not in ours and {s.name for s in heads.get(head, ())} - set(subtasks.names)]
         if stay:
             names = sorted({s.name for n in stay for s in held[n][head]} - set(subtasks.names))
+            other_tasks = {_task(dataset, n) for n in stay} - {_task(dataset, n) for n in ours}
+            advice = (
+                "they are of other tasks, and a dataset has one list of stages that every finished attempt goes through: make a dataset of its "
+                "own of each task (LeRobot: lerobot-edit-dataset, delete_episodes or split) and annotate each with its stages"
+                if other_tasks
+                else "if every attempt goes through them, add them to the list and annotate all episodes anew, with --overwrite"
+            )
             raise DataError(
                 f"the {head} annotations of episodes {shortlist(stay)}, which stay, have stages that are not on the list: "
-                f"{', '.join(names)}; add them to it, or annotate all episodes with --overwrite"
+                f"{', '.join(names)}; {advice}"
             )
+
+
+def _task(dataset: LeRobotDataset, number: int) -> tuple[str, ...]:
+    return tuple(dataset.meta.episodes[number].tasks)
 
 
 def shortlist(numbers: Sequence[int], most: int = 10) -> str:
@@ -150,12 +163,12 @@ def corrected(path: Path, dataset: LeRobotDataset, lists: Mapping[str, SubtaskLi
     names = {head: subtasks.names for head, subtasks in lists.items()}
     found = read_file(path, fps=dataset.fps, lengths={n: dataset.length(n) for n in numbers}, names=names)
     faults = []
+    success = successes(dataset.files, dataset.meta, sorted(found)) if lists else {}
     for number, heads in found.items():
         for head, segments in heads.items():
             if head not in lists:
                 continue
-            success = dataset.episode(number).success
-            checked = check_segments(segments, lists[head], dataset.length(number), dataset.fps, success=success)
+            checked = check_segments(segments, lists[head], dataset.length(number), dataset.fps, success=success[number])
             faults += [f"episode {number}, {head}: {fault.message}" for fault in checked.faults if fault.fatal]
             heads[head] = checked.segments or segments
     if faults:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from milepost.console import warn
+from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset
 from milepost.store import METADATA_PREFIX, ProgressTable
-from milepost.types import DataError
+from milepost.types import DataError, has_words
+
+LEROBOTS = "sarm_progress.parquet"
+"""The progress file that LeRobot's own weighting looks for beside a dataset."""
 
 
 def parse_episodes(text: str | None) -> list[int] | None:
-    """ "0-9,12" -> episode numbers in that order, None for all. ValueError shows the right form."""
+    """ "0-9,12" (or "0 1 2") -> episode numbers in that order, None for all. ValueError shows the right form."""
     if text is None:
         return None
     numbers: list[int] = []
-    for part in text.split(","):
+    for part in re.split(r"\s*,\s*|\s+", text.strip().rstrip(",")):
         first, _, last = part.strip().partition("-")
         if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
             raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12; got '{text}'")
@@ -26,11 +31,27 @@ def parse_episodes(text: str | None) -> list[int] | None:
     return list(dict.fromkeys(numbers))
 
 
+def warn_of_blank_tasks(dataset: LeRobotDataset, instead: str | None) -> None:
+    """Says, before hours of work, which episodes have no task in words, if nothing stands in for one. DataError if none has."""
+    if instead is not None and has_words(instead):
+        return
+    tasks = {number: dataset.meta.episodes[number].tasks for number in dataset.episode_indices}
+    blank = [number for number, words in tasks.items() if not words or not has_words(words[0])]
+    if blank and len(blank) == len(tasks):
+        raise DataError("no episode has a task in words, and a model is asked about a task: give one with --task")
+    if blank:
+        shown = ", ".join(map(str, blank[:10])) + (f" and {len(blank) - 10} more" if len(blank) > 10 else "")
+        warn(f"{len(blank)} episodes have no task in words and are left out: {shown}; give one for them with --task")
+
+
 def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:
-    """The progress file asked for, or the only one beside the dataset; DataError says how to make one."""
+    """The progress file asked for, or the only one beside the dataset, or of several SARM's; DataError says how to make one."""
     if given is not None:
-        return given
-    found = sorted(dataset.root.glob("*_progress.parquet"))
+        return find_file(given)
+    found = sorted(dataset.files.beside("*_progress.parquet"))
+    if len(found) > 1 and (usual := dataset.root / LEROBOTS) in found:
+        warn(f"of {len(found)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another")
+        return usual
     if len(found) != 1:
         what = f"several: {', '.join(f.name for f in found)}; choose with --progress" if found else "none; make one with milepost label"
         raise DataError(f"progress files beside {dataset.root}: {what}")

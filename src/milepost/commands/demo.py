@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json as json_module
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from milepost.console import bars, say, table, warn
-from milepost.demo import DemoConfig, DemoResult, Journey, weight_numbers
+from milepost.demo import DemoConfig, DemoResult, Journey, remove_demo, weight_numbers
 from milepost.evaluate import failure_table, summary_table
 from milepost.sim import require_renderer
 
@@ -32,14 +31,14 @@ class Args:
     seed: int = 0
     workers: int = 2
     overwrite: bool = False
-    """Throw away a demo that is already in the folder and begin again."""
+    """Throw away a demo that is already in the folder and begin again. Other files in the folder stay."""
     json: bool = False
 
 
 def main(args: Args) -> int:
     require_renderer()
     if args.overwrite and (args.output_dir / "demo.json").is_file():
-        shutil.rmtree(args.output_dir)
+        remove_demo(args.output_dir)
     config = DemoConfig(args.tasks, args.successes, args.failures, args.holdout, args.steps, args.chunk_size, args.seed)
     with bars() as bar:
         result = Journey(args.output_dir, config, bar, workers=args.workers).run()

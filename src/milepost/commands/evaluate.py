@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,15 +13,17 @@ import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file, require_dataset
 from milepost.commands.evaluate_annotations import dataset_in, evaluate_annotations
-from milepost.console import bars, say, table
-from milepost.evaluate import EpisodeScore, failure_table, score_episode, summarise, summary_table, truth_of
+from milepost.console import bars, say, table, warn
+from milepost.evaluate import EpisodeScore, Summary, failure_table, score_episode, summarise, summary_table, truth_of
 from milepost.events import KINDS, Event, find_events
-from milepost.lerobot import open_dataset
+from milepost.files import read_json_object
+from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
 from milepost.models import ElapsedModel
+from milepost.stages import Attempt, Stages, annotated_stages
 from milepost.store import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.success import Threshold, success_threshold
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Episode, UnreadableError
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,45 @@ class Args:
     json: bool = False
 
 
-def _warn_of_training_episodes(progress: ProgressTable, dataset: str, episodes: set[int]) -> None:
+def _warn_of_training_episodes(progress: ProgressTable, dataset: LeRobotDataset, episodes: set[int]) -> None:
     """A model is good on what it learnt from; its evaluation.json, if it can be found, says what that was."""
     record = Path(progress.metadata.get(f"{METADATA_PREFIX}model_path", "")) / "evaluation.json"
     if not record.is_file():
         return
-    about = json_module.loads(record.read_text(encoding="utf-8"))
-    learnt = episodes & {*about.get("train_episodes", ()), *about.get("validation_episodes", ())}
-    if learnt and about.get("dataset") == dataset:
-        held = ",".join(map(str, about.get("held_out", ())))
-        say(f"{len(learnt)} of these {len(episodes)} episodes taught this model; those it never saw: --episodes {held or '(none)'}")
+    about = read_json_object(record)
+    groups = ("train_episodes", "validation_episodes", "held_out")
+    learning, choosing, unseen = ({n for n in about.get(key) or () if isinstance(n, int)} for key in groups)
+    learnt = episodes & (learning | choosing)
+    same = about["dataset_fingerprint"] == dataset.fingerprint if "dataset_fingerprint" in about else about.get("dataset") == dataset.name
+    if learnt and same:
+        rest = ",".join(map(str, sorted(unseen)))
+        say(f"{len(learnt)} of these {len(episodes)} episodes taught this model; those it never saw: --episodes {rest or '(none)'}")
+
+
+@dataclass(eq=False)
+class _Compared:
+    """What the comparison has so far: scores by model, where the truth is from, ends of known successes and failures, events by episode."""
+
+    scores: dict[str, list[EpisodeScore]]
+    sources: set[str] = field(default_factory=set)
+    ends: list[tuple[bool, dict[str, float]]] = field(default_factory=list)
+    happened: dict[int, list[Event]] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def first(self) -> list[EpisodeScore]:
+        return next(iter(self.scores.values()))
+
+    def add(self, episode: Episode, progress: ProgressTable, stages: Stages | None, head: str) -> None:
+        """Adds an episode that the file has, beside the clock."""
+        self.sources.add(truth_of(episode, stages, head).source)
+        curve = progress.progress(episode.index, episode.length, head)
+        if not np.isnan(curve.value).all():
+            self.happened[episode.index] = find_events(curve.value, episode.fps)
+        for rows, one in zip(self.scores.values(), (curve, ElapsedModel().predict(episode)), strict=True):
+            rows.append(score_episode(one, episode, stages, head))
+        if episode.success is not None:
+            self.ends.append((episode.success, _ends(progress, episode, head)))
 
 
 def main(args: Args) -> int:
@@ -66,44 +97,64 @@ def main(args: Args) -> int:
     path = progress_file(dataset, args.progress)
     progress = read_progress(path)
     require_dataset(path, progress, dataset)
-    stages = dataset.stages.get(args.head_mode)
+    compared = _compare(dataset, progress, path, args.head_mode)
+    if not compared.first:
+        raise DataError(f"{path} has none of these episodes{'' if not compared.unreadable else ' that can be read'}")
+    summaries = {name: summarise(rows, np.random.default_rng(args.seed)) for name, rows in compared.scores.items()}
+    lines = _thresholds(compared.ends, args.seed)
+    if args.json:
+        found: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
+        found |= {"success": {name: asdict(line) for name, line in lines.items()}}
+        found |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.happened.items()}}
+        say(json_module.dumps(_without_nan(found), allow_nan=False))
+    else:
+        _warn_of_training_episodes(progress, dataset, {score.episode for score in compared.first})
+        _tell(compared, summaries, lines)
+    for number, reason in compared.unreadable.items():
+        warn(f"episode {number} is left out: {reason}")
+    return 1 if compared.unreadable else 0
+
+
+def _compare(dataset: LeRobotDataset, progress: ProgressTable, path: Path, head: str) -> _Compared:
     name = path.stem.removesuffix("_progress")
-    scores: dict[str, list[EpisodeScore]] = {f"{name} (file)" if name == "elapsed" else name: [], "elapsed": []}
-    sources, labelled, clock = set(), set(progress.episode_index.tolist()), ElapsedModel()
-    ends: list[tuple[bool, dict[str, float]]] = []
-    happened: dict[int, list[Event]] = {}
+    compared = _Compared({f"{name} (file)" if name == "elapsed" else name: [], "elapsed": []})
+    stages = dataset.stages.get(head) or _annotated(dataset, head)
+    numbers = sorted(set(dataset.episode_indices) & set(progress.episode_index.tolist()), key=dataset.episode_indices.index)
     with bars() as bar:
         tick = bar("compare")
-        for i in range(len(dataset)):
-            episode = dataset[i]
-            if episode.index in labelled:
-                sources.add(truth_of(episode, stages, args.head_mode).source)
-                curve = progress.progress(episode.index, episode.length, args.head_mode)
-                happened[episode.index] = find_events(curve.value, episode.fps)
-                for rows, one in zip(scores.values(), (curve, clock.predict(episode)), strict=True):
-                    rows.append(score_episode(one, episode, stages, args.head_mode))
-                if episode.success is not None:
-                    ends.append((episode.success, _ends(progress, episode, args.head_mode)))
-            tick(i + 1, len(dataset))
-    if not next(iter(scores.values())):
-        raise DataError(f"{path} has none of these episodes")
-    summaries = {name: summarise(rows, np.random.default_rng(args.seed)) for name, rows in scores.items()}
-    lines = _thresholds(ends, args.seed)
-    if args.json:
-        found = {name: summary.to_dict() for name, summary in summaries.items()}
-        found |= {"success": {name: asdict(line) for name, line in lines.items()}}
-        found |= {"events": {str(number): [asdict(event) for event in its] for number, its in happened.items()}}
-        say(json_module.dumps(_without_nan(found), allow_nan=False))
-        return 0
-    _warn_of_training_episodes(progress, dataset.name, {score.episode for score in next(iter(scores.values()))})
-    count = len(next(iter(scores.values())))
-    table(f"{count} episodes against: {', '.join(sorted(sources))} (95 % intervals)", *summary_table(summaries))
+        for done, number in enumerate(numbers, start=1):
+            try:
+                compared.add(dataset.episode(number), progress, stages, head)
+            except UnreadableError as error:
+                compared.unreadable[number] = str(error)
+            tick(done, len(numbers))
+    return compared
+
+
+def _annotated(dataset: LeRobotDataset, head: str) -> Stages | None:
+    """The stages of the annotation itself, where no proportions file has them; as in training."""
+    records = dataset.meta.episodes.values()
+    attempts = [Attempt(r.index, "", r.segments[head], r.facts.get("success")) for r in records if r.segments.get(head)]
+    return annotated_stages(attempts) if attempts else None
+
+
+def _tell(compared: _Compared, summaries: Mapping[str, Summary], lines: Mapping[str, Threshold]) -> None:
+    """The tables, and why some of their cells are empty."""
+    count, known = len(compared.first), compared.sources - {"none"}
+    table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *summary_table(summaries))
+    if not known:
+        say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
+    if all(score.success is None for score in compared.first):
+        say("the dataset does not say which episodes succeeded (no fact 'success', no column next.success): those rows are dashes")
     if next(iter(summaries.values())).failures:
         table("where failures end (final progress)", *failure_table(summaries))
-    table("episodes with such events", *_event_table(next(iter(scores.values())), happened))
+    seen = [score for score in compared.first if score.episode in compared.happened]
+    if seen:
+        table("episodes with such events", *_event_table(seen, compared.happened))
+    if len(seen) < count:
+        say(f"{count - len(seen)} episodes have no progress at all and count in no share of events")
     if lines:
         _show(lines)
-    return 0
 
 
 def _event_table(scores: Sequence[EpisodeScore], events: Mapping[int, Sequence[Event]]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

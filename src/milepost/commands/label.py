@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.models.topreward import TOPRewardModel
 from milepost.outputs import output_lock
-from milepost.store import METADATA_PREFIX, ProgressTable, read_progress, unfinished
+from milepost.store import METADATA_PREFIX, ProgressTable, comparable, read_progress, unfinished
 from milepost.types import DataError, RewardModel
 from milepost.vlm import Engine, RemoteEngine
 
@@ -72,14 +72,14 @@ def _heads(model: SARMModel, mode: str) -> list[str]:
     return ["sparse", "dense"]
 
 
-def _finished(path: Path, wanted: Mapping[str, str]) -> ProgressTable | None:
-    """The file that is there, if it was made by the same model with the same options and lacks nothing. DataError if it was made otherwise;
-    the dataset may have changed if it was incomplete."""
+def _finished(path: Path, wanted: Mapping[str, str], episodes: Sequence[int]) -> ProgressTable | None:
+    """The file that is there, if it was made by the same model with the same options and lacks none of these episodes. DataError if it was
+    made otherwise; the dataset may have changed if it was incomplete."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     there = read_progress(path)
     other = _differences({key.removeprefix(METADATA_PREFIX): value for key, value in there.metadata.items()}, wanted)
-    unknown = unknown_frames(there)
+    unknown = {*unknown_frames(there), *(set(episodes) - set(there.episode_index.tolist()))} & set(episodes)
     if other and not (other == ["dataset"] and unknown):
         raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
     return None if other or unknown else there
@@ -97,8 +97,9 @@ def _require_same_run(path: Path, wanted: Mapping[str, str]) -> None:
 def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
     """What two provenances differ in, as a user calls it."""
     named = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
-    other = [words for key, words in named.items() if there.get(key) != wanted[key]]
-    before, now = (json_module.loads(each or "{}") for each in (there.get("settings"), wanted["settings"]))
+    then, wanted = comparable(there, wanted), comparable(wanted, wanted)
+    other = [words for key, words in named.items() if then.get(key) != wanted[key]]
+    before, now = then["settings"], wanted["settings"]
     flags = {*Args.__dataclass_fields__, *TOPRewardOptions.__dataclass_fields__}
     changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
     return other + [f"--{name.replace('_', '-')}" if name in flags else name for name in changed]
@@ -160,7 +161,8 @@ def _closed_after(model: RewardModel) -> Iterator[None]:
     finally:
         if isinstance(model, TOPRewardModel) and isinstance(model.engine, RemoteEngine):
             model.engine.close()
-            warn(f"server: {model.engine.usage}")
+            for line in (model.engine.usage, *model.engine.notes):
+                warn(f"server: {line}")
 
 
 def main(args: Args) -> int:
@@ -169,7 +171,7 @@ def main(args: Args) -> int:
     kind = model_kind(args.model)
     _refuse_strangers(args, kind)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
-    if args.output_path is None and not Path(args.dataset).is_dir():
+    if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
     model, options, made = _opened(args, kind, dataset)
     threshold = -math.inf
@@ -177,19 +179,18 @@ def main(args: Args) -> int:
         threshold = model.config.success_threshold
         model.config = dataclasses.replace(model.config, success_threshold=-math.inf)
     path = args.output_path or dataset.root / f"{kind}_progress.parquet"
-    settings = {"episodes": args.episodes, **made}
-    made_by = provenance(model, dataset, args.model, **options, **settings)
+    made_by = provenance(model, dataset, args.model, **options, **made)
     with output_lock(path):
-        done = None if args.overwrite else _labelled_already(path, made_by)
+        done = None if args.overwrite else _labelled_already(path, made_by, dataset.episode_indices)
         if done is not None:
             warn("labelled already, by this model with these options: nothing to do")
-        labelled = done or _label(args, model, dataset, path, options, settings)
-    return _report(args, path, labelled, _successes(threshold, labelled))
+        labelled = done or _label(args, model, dataset, path, options, made)
+    return _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
 
 
-def _labelled_already(path: Path, made_by: Mapping[str, str]) -> ProgressTable | None:
+def _labelled_already(path: Path, made_by: Mapping[str, str], episodes: Sequence[int]) -> ProgressTable | None:
     """The finished file, None if there is work to do. DataError if a file or an unfinished run is there that would be lost."""
-    done = _finished(path, made_by) if path.exists() else None
+    done = _finished(path, made_by, episodes) if path.exists() else None
     if done is None:
         _require_same_run(path, made_by)
     return done
@@ -227,9 +228,9 @@ def _ends(labelled: ProgressTable) -> dict[int, float]:
     return {number: end for number, end in ends.items() if not math.isnan(end)}
 
 
-def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[int, bool] | None) -> int:
-    """What came out, in a table or as JSON; 1 if frames are left unknown."""
-    unknown, curve = unknown_frames(labelled), labelled.curve()
+def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[int, bool] | None, asked_for: Sequence[int]) -> int:
+    """What came out, in a table or as JSON; 1 if frames of the episodes asked for are left unknown."""
+    unknown, curve = {n: count for n, count in unknown_frames(labelled).items() if n in set(asked_for)}, labelled.curve()
     episodes = len(np.unique(labelled.episode_index))
     if args.json:
         numbers: dict[str, Any] = {"path": str(path), "frames": len(curve), "episodes": episodes, "unknown_frames": sum(unknown.values())}

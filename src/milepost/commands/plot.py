@@ -20,7 +20,7 @@ from milepost.models.sarm import SARMModel
 from milepost.outputs import atomic_path, require_writable
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Reading, picture
-from milepost.types import DataError, Episode
+from milepost.types import Episode
 
 
 @dataclass(frozen=True)

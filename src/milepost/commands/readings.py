@@ -8,6 +8,7 @@ from pathlib import Path
 
 from milepost.commands.belonging import require_dataset
 from milepost.console import warn
+from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.plots import boxes
 from milepost.report import Reading, reading
@@ -20,6 +21,7 @@ Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
 
 def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
     """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
+    paths = [find_file(path) for path in paths]
     tables = {name_of(path, paths): read_progress(path) for path in paths}
     for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
         require_heads(str(path), list(table.curves), heads)
@@ -38,9 +40,12 @@ def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str
 
 
 def name_of(path: Path, paths: Sequence[Path]) -> str:
-    """What the file is called in the legend: as short as tells it from the others."""
-    stems = [other.stem for other in dict.fromkeys(paths)]
-    return path.stem.removesuffix("_progress") if stems.count(path.stem) == 1 else str(path)
+    """Returns what the file is called in the legend: its name, and as many folders as tell it from the others, never the whole path."""
+    others = [other.absolute().parts for other in dict.fromkeys(paths)]
+    parts = path.absolute().parts
+    same = [other for other in others if other[-1] == parts[-1]]
+    depth = next((k for k in range(1, len(parts)) if [other[-k:] for other in same].count(parts[-k:]) == 1), len(parts) - 1)
+    return "/".join((*parts[-depth:-1], path.stem.removesuffix("_progress")))
 
 
 def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from milepost.commands.belonging import warn_of_blank_tasks
 from milepost.commands.options import resolve_device
 from milepost.console import warn
 from milepost.lerobot import LeRobotDataset
@@ -97,6 +98,7 @@ def open_topreward(path: str, options: TOPRewardOptions, dataset: LeRobotDataset
     model = load_model(path, resolve_device(device), **fields)
     if not isinstance(model, TOPRewardModel):
         raise DataError(f"{path} is not a TOPReward model")
+    warn_of_blank_tasks(dataset, model.config.default_task)
     camera = model.config.image_key
     if camera not in dataset.cameras:
         if options.image_key is not None or len(dataset.cameras) != 1:

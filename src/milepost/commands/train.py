@@ -23,7 +23,7 @@ from milepost.embed import load_encoder
 from milepost.evaluate import Summary, summary_table
 from milepost.fit import TrainConfig
 from milepost.hub import require_repository, upload_model
-from milepost.lerobot import open_dataset
+from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.model_card import save_card
 from milepost.models.sarm import AnnotationMode, SARMConfig
 from milepost.models.sarm.checkpoint import read_state_stats, with_state_stats
@@ -34,7 +34,7 @@ from milepost.processes import joined, launched, own_device
 from milepost.stages import doubts
 from milepost.tracking import Tracker, Tracking, require_trackers
 from milepost.train import PRESETS, Trained, evaluate_held_out, read_episodes, train_sarm
-from milepost.types import DataError, Episode
+from milepost.types import DataError, Episode, has_words
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,20 @@ def _changed(config: Config, **fields: Any) -> Config:
     return dataclasses.replace(config, **{k: v for k, v in fields.items() if v is not None})
 
 
+def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
+    """DataError if the only stages the dataset has are in the form that SARM does not read: it says how to bring them over."""
+    records = [dataset.meta.episodes[number] for number in dataset.episode_indices]
+    if heads and "subtask_index" in dataset.meta.features and not any(record.segments.get(head) for record in records for head in heads):
+        raise DataError(
+            f"{dataset.name} has its stages as subtask_index, one for every frame, and no {' or '.join(heads)} annotation; bring them over "
+            f"first: milepost annotate DATASET --from-subtask-index {heads[0]}"
+        )
+
+
 def main(args: Args) -> int:
     _check(args)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    _require_stages(dataset, _changed(PRESETS[args.preset][0], annotation_mode=args.annotation_mode).annotated_heads)
     cameras = args.image_key or tuple(dataset.cameras)
     if not cameras:
         raise DataError(f"{dataset.name} has no camera to look at")
@@ -158,7 +169,7 @@ def main(args: Args) -> int:
                 trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed,
                 on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
             )  # fmt: skip
-        save_card(args.output_dir, trained, dataset.name, summaries)
+        save_card(args.output_dir, trained, dataset.name, summaries, fingerprint=dataset.fingerprint)
         if args.for_lerobot:
             trained.model.save_pretrained(args.output_dir / "lerobot", format="lerobot")
         _report(args, trained, summaries, unreadable, _doubts(episodes, trained))
@@ -170,7 +181,7 @@ def _doubts(episodes: Sequence[Episode], trained: Trained) -> list[str]:
     """What in the annotation may be meant otherwise, by the episodes that were learnt from."""
     config = trained.model.config
     learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
-    blank = sum(not episode.task.strip() for episode in learnt)
+    blank = sum(not has_words(episode.task) for episode in learnt)
     words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
     return words + [words for head in config.annotated_heads for words in doubts(attempts_of(learnt, head), config.heads[head].names)]
 

@@ -16,6 +16,7 @@ from milepost.annotation.replacing import is_interrupted
 from milepost.commands.belonging import parse_episodes, require_dataset, require_made_for
 from milepost.commands.readings import name_of
 from milepost.console import bars, say, warn
+from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.outputs import require_writable
 from milepost.store import read_progress, read_weights
@@ -114,17 +115,18 @@ def open_review(args: Args) -> Review:
 
 def beside(dataset: LeRobotDataset) -> list[Path]:
     """The progress files in the dataset's folder; the clock's, which is there to compare with, last."""
-    return sorted(dataset.root.glob("*_progress.parquet"), key=lambda path: (path.name == "elapsed_progress.parquet", path.name))
+    return sorted(dataset.files.beside("*_progress.parquet"), key=lambda path: (path.name == "elapsed_progress.parquet", path.name))
 
 
 def read_models(paths: Sequence[Path], dataset: LeRobotDataset) -> tuple[dict[str, Model], list[str]]:
     """The progress files that can be read, by the names they go by, and what is wrong with the others."""
     models, problems = {}, []
-    for path in dict.fromkeys(paths):
+    for given in dict.fromkeys(paths):
         try:
+            path = find_file(given)
             table = read_progress(path)
             require_dataset(path, table, dataset)
-            models[name_of(path, paths)] = Model(path, table)
+            models[name_of(given, paths)] = Model(path, table)
         except DataError as error:
             problems.append(str(error))
     return models, problems

@@ -15,12 +15,13 @@ import tyro
 from milepost.commands.belonging import progress_file, require_dataset, require_rows
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import say, table, warn
+from milepost.hub import find_file, in_cache
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.outputs import atomic_path, require_writable
+from milepost.outputs import atomic_path, output_lock, require_writable
 from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
 from milepost.sample_weights import SampleWeights
 from milepost.store import METADATA_PREFIX, ProgressTable, is_weights_file, read_progress
-from milepost.types import DataError
+from milepost.types import DataError, UnreadableError
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (
     Advice,
@@ -38,8 +39,8 @@ from milepost.weights.lab import (
     sweep,
 )
 
-SPANS = 6
-"""Dropped spans drawn."""
+SPANS, ROWS = 6, 12
+"""Dropped spans drawn; tasks or qualities in a table."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Lab:
 def main(args: Args) -> int:
     _require_sense(args)
     dataset = None if args.dataset is None else open_dataset(args.dataset, revision=args.revision)
-    path = args.progress or progress_file(dataset, None) if dataset is not None else Path(args.progress or "")
+    path = progress_file(dataset, args.progress) if dataset is not None else find_file(Path(args.progress or ""))
     progress = read_progress(path)
     missing = 0
     if dataset is not None:
@@ -92,6 +93,8 @@ def main(args: Args) -> int:
         if args.camera_key is not None and args.camera_key not in dataset.cameras:
             raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
     output = args.output_path or path.with_name("weights.parquet")
+    if args.output_path is None and in_cache(output.absolute()):
+        raise DataError("a Hub dataset is never written into: give --output-path")
     if output.resolve() == path.resolve():
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not is_weights_file(output):
@@ -101,24 +104,25 @@ def main(args: Args) -> int:
     made |= {key: value for key in ("dataset", "dataset_fingerprint") if (value := progress.metadata.get(f"{METADATA_PREFIX}{key}"))}
     if dataset is not None:
         made |= {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
-    SampleWeights.of(lab.weighed, head_mode=args.head_mode).save(output, lab.weighed.config, made)
-    drawn = draw(lab, progress, args, dataset)
-    warnings = [each.text for each in lab.advice]
+    with output_lock(output):
+        SampleWeights.of(lab.weighed, head_mode=args.head_mode).save(output, lab.weighed.config, made)
+    figures, undrawn = draw(lab, progress, args, dataset)
+    warnings = [each.text for each in lab.advice] + undrawn
     if missing:
         warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
     if args.json:
-        say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, drawn)), "warnings": warnings}))
-        return 0
+        say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, figures)), "warnings": warnings}))
+        return 1 if undrawn else 0
     show(lab)
     for line in warnings:
         warn(line)
     if lab.better is not None:
         say(f"recommended: {flags(lab.better[0].config)}")
     say(f"weights: {output}")
-    for figure in drawn:
+    for figure in figures:
         say(f"figure: {figure}")
     say(for_lerobot(lab.weighed, path, args.head_mode))
-    return 0
+    return 1 if undrawn else 0
 
 
 def _require_sense(args: Args) -> None:
@@ -182,7 +186,11 @@ def notes_of(dataset: LeRobotDataset, numbers: Sequence[int]) -> dict[int, Note]
         facts = dataset.facts_of(number)
         success = bool(facts["success"]) if "success" in facts else None
         if success is None and ask:
-            success = dataset.episode(number).success
+            try:
+                success = dataset.episode(number).success
+            except UnreadableError:  # its weights stand all the same; what it shows is asked of the next one
+                notes[number] = Note(dataset.task_of(number), str(facts.get("kind", "")), None)
+                continue
             ask = success is not None
         notes[number] = Note(dataset.task_of(number), str(facts.get("kind", "")), success)
     return notes
@@ -219,8 +227,11 @@ def show(lab: Lab) -> None:
     cells = [[name.replace("_", " "), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)] for name in rows]
     table("Sample weights", columns, cells)
     for heading, members in lab.groups.items():
-        per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in members]
+        few = sorted(members, key=lambda group: group.mean_weight)[:ROWS] if len(members) > ROWS else members
+        per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in few]
         table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "zero", "full", "of all"), per)
+        if len(few) < len(members):
+            say(f"the {ROWS} lightest of {len(members)}; --json has all")
     if lab.sweep:
         one = lab.weighed.one_kappa is not None
         known = not all(np.isnan(row.successes) and np.isnan(row.failures) for row in lab.sweep)
@@ -252,27 +263,35 @@ def as_json(lab: Lab) -> dict[str, Any]:
     }
 
 
-def draw(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> list[Path]:
-    """The figures asked for."""
+def draw(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> tuple[list[Path], list[str]]:
+    """Draws the figures asked for. Returns their paths, and a line for each dropped span whose pictures cannot be read."""
     if args.figure is None:
-        return []
+        return [], []
     each = by_episode(lab.weighed)
     order = each.number[np.argsort(-each.mean, kind="stable")].tolist()
     title = (
         f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {flags(args.rabc) or 'the default rule'}"
     )
     figures = {args.figure: lab_figure(LabPicture(title, lab.weighed, lab.sweep, lab.groups, order))}
-    spans = dropped_spans(lab.weighed, SPANS, lab.notes)
-    if dataset is not None and dataset.cameras and spans:
-        camera = args.camera_key or dataset.cameras[0]
-        figures[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = dropped_figure(
-            [_picture(dataset, lab, progress, camera, span.episode, (span.start, span.stop), args.head_mode) for span in spans]
-        )
+    shown, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(lab, progress, args, dataset)
+    if shown:
+        figures[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = dropped_figure(shown)
     for path, figure in figures.items():
         with atomic_path(path) as temporary:
             temporary.write_bytes(drawn(figure, path.suffix.lower().removeprefix(".")))  # type: ignore[arg-type]
     warn_of_boxes({text for figure in figures.values() for text in words_of(figure)})
-    return list(figures)
+    return list(figures), undrawn
+
+
+def _dropped(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset) -> tuple[list[DroppedSpan], list[str]]:
+    """The dropped spans with their pictures, and a line for each whose pictures cannot be read."""
+    shown, undrawn, camera = [], [], args.camera_key or dataset.cameras[0]
+    for span in dropped_spans(lab.weighed, SPANS, lab.notes):
+        try:
+            shown.append(_picture(dataset, lab, progress, camera, span.episode, (span.start, span.stop), args.head_mode))
+        except UnreadableError as error:
+            undrawn.append(f"dropped frames of episode {span.episode} are not drawn: {error}")
+    return shown, undrawn
 
 
 def _picture(

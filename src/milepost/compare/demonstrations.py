@@ -136,7 +136,7 @@ def _episode(index: int, rollout: Rollout, truth: Truth | None, side: int) -> Ep
     pictures = {}
     for camera in CAMERAS:
         small = reduce_images(np.stack(list(by.frames(rollout, camera))))
-        pictures[camera] = ArrayFrames(small.reshape(-1, SIDE, SIDE, 3))
+        pictures[camera] = ArrayFrames(np.ascontiguousarray(small.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)))
     state = np.column_stack([rollout.trace.hand, rollout.trace.opening]).astype(np.float32)
     segments = {} if truth is None else {"sparse": truth.segments}
     return Episode(index, 0, TASKS[rollout.task].instruction, FPS, len(rollout), state, pictures, segments)

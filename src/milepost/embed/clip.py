@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from milepost.embed.preprocess import Preprocessing
 from milepost.types import DataError
+from milepost.versions import load
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _PASSING = {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures"}
@@ -140,10 +141,7 @@ class ClipEncoder:
 
 def _load(where: dict[str, Any]) -> tuple[nn.Module, Any, dict[str, Any]]:
     """(model, tokenizer, contents of preprocessor_config.json)."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise DataError("CLIP and SigLIP encoders need transformers: pip install 'milepost[clip]'") from error
+    transformers = load("transformers", purpose="CLIP and SigLIP encoders", install="milepost[clip]")
     transformers.utils.logging.disable_progress_bar()
     config = transformers.AutoConfig.from_pretrained(**where)
     if not hasattr(config, "text_config") or not hasattr(getattr(config, "vision_config", None), "image_size"):

@@ -95,7 +95,9 @@ def make_dataset(root: Path, config: SimConfig, *, workers: int = 2, on_progress
             close_painters()
     shares: Mapping[str, Mapping[str, float]] = {"sparse": dict(zip(stages.names, stages.shares, strict=True))}
     assemble(root, folders, fps=FPS, robot_type="sawyer", proportions=shares)
-    shutil.rmtree(partial)
+    shutil.rmtree(work)
+    if not any(partial.iterdir()):  # else it holds the work of another config, or what is not ours
+        partial.rmdir()
 
 
 def fingerprint(config: SimConfig) -> str:

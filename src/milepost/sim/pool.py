@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import threading
@@ -56,6 +57,15 @@ def _deaf() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Leave Ctrl-C to the parent, and one core to each worker."""
+    """Leave Ctrl-C to the parent, and one core to each worker; end when the parent does, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ.setdefault("LP_NUM_THREADS", "1")
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """A killed parent closes no pool: its workers would wait for work for ever."""
+    parent.join()
+    os._exit(1)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.sim.tasks import HOME, TASKS, Task
+from milepost.versions import require
 
 EVERY, FPS = 4, 20
 """The simulator takes 80 commands a second; every 4th moment is stored, which is 20 frames a second exactly."""
@@ -50,6 +51,7 @@ Expert = Callable[[View], Float[np.ndarray, "4"]]
 
 def metaworld() -> Any:
     """The metaworld package, imported on first use. MissingSimulatorError if it is not installed."""
+    require("metaworld")
     try:
         import metaworld.env_dict
         import metaworld.policies

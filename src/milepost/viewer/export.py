@@ -10,7 +10,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,6 +31,7 @@ CHUNK = 3 * 2**18
 """Bytes of a film that are encoded at once: a multiple of three, so that the pieces join."""
 
 Tick = Callable[[int, int], None]
+_FOLDERS = re.compile(r"(?<![\w.:/])~?/(?:[^/\s:;,'\"()]+/)+")
 
 
 def export_html(
@@ -92,17 +93,24 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
+def _without_folders(text: str, folders: Collection[Path]) -> str:
+    """The text with files by their names alone: where they are on this machine is nobody else's business."""
+    for folder in sorted(map(str, folders), key=len, reverse=True):
+        text = text.replace(f"{folder}/", "")
+    return _FOLDERS.sub("", text)
+
+
 def _about(review: Review, episodes: Sequence[int]) -> dict[str, Any]:
     """The dataset without paths of this machine, and not to be edited."""
     told = review.about()
     lengths = dict(zip(review.rows.numbers, review.rows.length.tolist(), strict=True))
-    root = str(review.dataset.root)
+    folders = {review.dataset.root, *(model.path.absolute().parent for model in review.models.values())}
     return {
         **told,
         "frames": sum(lengths[number] for number in episodes),
         "models": [{"name": model["name"], "heads": model["heads"], "path": "", "made": {}} for model in told["models"]],
         "weights": {"path": ""} if told["weights"] else None,
-        "problems": [problem.replace(f"{root}/", "") for problem in told["problems"]],
+        "problems": [_without_folders(problem, folders) for problem in told["problems"]],
         "editable": False,
         "why_not_editable": READ_ONLY,
         "marks_file": "",

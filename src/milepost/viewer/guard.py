@@ -7,12 +7,14 @@ loopback asks for a token, which becomes a cookie that scripts cannot read.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import ipaddress
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode
@@ -25,6 +27,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LARGEST = 1_000_000
 """Bytes of a request's body."""
 READING = ("GET", "HEAD")
+ONCE = ("host", "origin", "sec-fetch-site", "content-type", "content-length")
+"""Headers that decide who asks: of two, a server and a browser may read different ones."""
+BODY_S = 30.0
+"""How long a request's body may take."""
+_PRINTABLE = re.compile(rb"[!-~]*")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -117,7 +124,10 @@ class Guard:
     def _admit(self, scope: Scope, headers: Headers) -> tuple[int, str, Mapping[str, str]] | None:
         """None, or the answer that says no (or sends on without the token)."""
         host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not self.door.knows(host):
+        odd = [name for name, value in scope["headers"] if name in (b"host", b"origin") and not _PRINTABLE.fullmatch(value)]
+        if odd or any(len(headers.getlist(name)) > 1 for name in ONCE):
+            return 403, f"the headers {', '.join(ONCE)} stand in a request once, in printable letters", {}
+        if "host" not in headers or not self.door.knows(host):
             return 403, f"this server does not go by the name '{host[:100]}'; open {self.door.url.split('?')[0]}", {}
         changes = scope["method"] not in READING
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
@@ -153,12 +163,18 @@ class Guard:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """A body is counted while it comes, whatever its length is said to be."""
-    count = 0
+    """A body is counted while it comes, whatever its length is said to be, and has to come in time."""
+    count, whole, until = 0, False, time.monotonic() + BODY_S
 
     async def counted() -> Message:
-        nonlocal count
-        message = await receive()
+        nonlocal count, whole
+        if whole:  # what comes now is that the browser has gone
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            raise HTTPException(408, f"a body has to come within {BODY_S:g} s") from None
+        whole = not message.get("more_body", False)
         count += len(message.get("body", b""))
         if count > LARGEST:
             raise HTTPException(413, f"a body has at most {LARGEST} bytes")

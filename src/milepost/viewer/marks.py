@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milepost.files import plausible, read_json
 from milepost.lerobot import LeRobotDataset
-from milepost.outputs import write_text
+from milepost.outputs import output_lock, write_text
 from milepost.types import DataError
 
 KINDS = ("keep", "drop", "unsure")
 LONGEST = 4000
 """Letters of a note."""
+WAIT_S = 10.0
+"""How long a mark waits for another server of the same file, which writes one in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ class Marks:
         return self.all().get(episode, Mark(None))
 
     def set(self, episode: int, mark: Mark) -> None:
-        """Keep it, on disk when this returns. A mark of nothing removes it."""
-        with self._lock:
+        """Keeps it, on disk when this returns. A mark of nothing removes it. BusyError if other servers write for too long."""
+        with self._lock, output_lock(self.path, wait_s=WAIT_S):
             self._refresh()
             held = {number: each for number, each in self._held.items() if number != episode}
             if mark.kind or mark.note:
@@ -99,9 +102,13 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 
 def _read(path: Path, about: Mapping[str, str]) -> dict[int, Mark]:
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        told, marks = held["dataset_footage"], {int(each["episode"]): Mark(each["mark"], each["note"]) for each in held["marks"]}
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        held = read_json(path, what="file of marks", finite=True)
+        told = held["dataset_footage"]
+        marks = {
+            int(plausible("episode_index", each["episode"], source="a mark", name="episode")): Mark(each["mark"], each["note"])
+            for each in held["marks"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a file of marks ({error}); move it away, or name another with --review-file") from error
     if told != about["dataset_footage"]:
         raise DataError(

@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from milepost.annotation.export import ChangedError
 from milepost.annotation.replacing import BusyError
+from milepost.files import parse_json
 from milepost.types import DataError
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
@@ -37,6 +39,21 @@ GONE_S = 0.5
 """How often is looked whether somebody still waits for a film."""
 WAIT_S = 20.0
 """How long `GET /api/events` waits for what is being counted."""
+
+
+class _EpisodeNumber(Convertor[int]):
+    """Episode numbers in addresses: as many digits as `files.RANGES` allows. Longer ones are of no episode, and no work."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("episode", _EpisodeNumber())
 
 
 def create_app(review: Review, films: Films | None = None) -> Starlette:
@@ -55,13 +72,13 @@ def create_app(review: Review, films: Films | None = None) -> Starlette:
         Route("/api/dataset", served.dataset),
         Route("/api/episodes", served.episodes),
         Route("/api/events", served.events),
-        Route("/api/episodes/{number:int}", served.episode),
-        Route("/api/episodes/{number:int}/segments", served.save, methods=["PUT"]),
+        Route("/api/episodes/{number:episode}", served.episode),
+        Route("/api/episodes/{number:episode}/segments", served.save, methods=["PUT"]),
         Route("/api/marks", served.mark, methods=["PUT"]),
         Route("/api/marks.json", served.marks_json),
         Route("/api/marks.csv", served.marks_csv),
-        Route("/media/source/{number:int}/{camera:path}", served.source),
-        Route("/media/h264/{number:int}/{camera:path}", served.film),
+        Route("/media/source/{number:episode}/{camera:path}", served.source),
+        Route("/media/h264/{number:episode}/{camera:path}", served.film),
     ]
     handlers: dict[Any, Callable[..., Response]] = {
         HTTPException: _refused,
@@ -215,9 +232,9 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 async def _object(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is not JSON ({type(error).__name__})") from error
+        body = parse_json(await request.body(), source="the body", finite=True)
+    except DataError as error:
+        raise HTTPException(400, str(error)) from error
     if not isinstance(body, dict):
         raise HTTPException(400, "the body should be a JSON object")
     return body

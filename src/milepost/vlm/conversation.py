@@ -93,6 +93,11 @@ class RemoteSpeaker:
         """What the server was asked so far."""
         return self._server.usage
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the server was found to be like, see `Server`."""
+        return self._server.notes
+
     def close(self) -> None:
         """End what is under way and close every connection. Closing twice is fine."""
         self._server.close()

@@ -1,4 +1,4 @@
-"""All of transformers' Qwen3-VL that is driven by hand: the decoder layers with caches of ours, rotations, the vision tower, the own forward.
+"""All of transformers' Qwen3-VL that is driven by hand: decoder layers with caches of ours, rotations, the vision tower, its own forward.
 
 Keywords are chosen by reading the installed signatures: 5.24 renamed a layer's `past_key_values` to `cache`, and hands a cache more than
 before. A name that no release known here has is refused when a model is opened, in one line: a layer's **kwargs would swallow it silently.
@@ -10,7 +10,6 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +20,8 @@ from milepost.types import DataError
 
 CACHE = ("cache", "past_key_values")
 """What a decoder layer has called the cache it is given, newest first."""
+TESTED = ">=5.4,<5.25"
+"""Releases of transformers whose insides are known."""
 _UPDATE = ("key_states", "value_states", "layer_idx")
 _FORWARD = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_videos", "video_grid_thw")
 
@@ -38,9 +39,7 @@ class _Handed:
 
     keeper: Keeper
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         return self.keeper.extend(layer_idx, key_states, value_states)
 
 
@@ -48,15 +47,14 @@ def through(
     layer: nn.Module, hidden: Float[Tensor, "1 Q E"], *, mask: Tensor | None, turns: tuple[Tensor, Tensor], keeper: Keeper
 ) -> Float[Tensor, "1 Q E"]:
     """Returns what a decoder layer makes of its input. mask: what may be looked at, None for all that came before; turns: `rotations`."""
-    name = cache_keyword(type(layer))
+    name = cache_keyword(layer.forward)
     out = layer(hidden, attention_mask=mask, position_embeddings=turns, **{str(name): _Handed(keeper)})
     return out if isinstance(out, Tensor) else out[0]  # a tuple before transformers 5
 
 
-@cache
-def cache_keyword(layer: type[nn.Module]) -> str | None:
-    """Returns how a kind of decoder layer calls its cache: by a name known here, else the one annotated as a `Cache`; None if there is none."""
-    names = inspect.signature(layer.forward).parameters
+def cache_keyword(forward: Callable[..., Any]) -> str | None:
+    """Returns how a decoder layer calls its cache: by a name known here, else the one annotated as a `Cache`; None if it takes none."""
+    names = inspect.signature(forward).parameters
     by_type = [name for name, each in names.items() if "Cache" in str(each.annotation)]
     return next((name for name in (*CACHE, *by_type) if name in names), None)
 
@@ -102,12 +100,15 @@ def changes(model: Any) -> list[str]:
     layer = text.layers[0]
     kind = type(layer).__name__
     found = _lacking(layer.forward, ("hidden_states", "attention_mask", "position_embeddings"), kind)
-    if cache_keyword(type(layer)) is None:
+    if cache_keyword(layer.forward) is None:
         found.append(f"{kind}.forward takes no cache ({' or '.join(CACHE)})")
     found += _lacking(text.rotary_emb.forward, ("x", "position_ids"), type(text.rotary_emb).__name__)
     found += _lacking(tower.forward, ("hidden_states", "grid_thw"), type(tower).__name__)
     found += _lacking(model.forward, _FORWARD, type(model).__name__)
-    parts = {kind: (layer, ("input_layernorm", "self_attn")), "its attention": (layer.self_attn, ("head_dim", "k_proj", "k_norm", "v_proj"))}
+    parts = {
+        kind: (layer, ("input_layernorm", "self_attn")),
+        "its attention": (layer.self_attn, ("head_dim", "k_proj", "k_norm", "v_proj")),
+    }
     parts |= {type(text).__name__: (text, ("embed_tokens", "norm")), type(model).__name__: (model, ("lm_head",))}
     found += [f"{name} has no {part}" for name, (owner, wanted) in parts.items() for part in wanted if not hasattr(owner, part)]
     update = tuple(inspect.signature(importlib.import_module("transformers").Cache.update).parameters)[1:4]
@@ -119,7 +120,7 @@ def require_known(model: Any) -> None:
     if found := changes(model):
         version = importlib.import_module("transformers").__version__
         raise DataError(
-            f"transformers {version} has changed inside since it was tested ({'; '.join(found)}): pip install 'transformers>=5.4,<5.25'"
+            f"transformers {version} has changed inside since it was tested ({'; '.join(found)}): pip install 'transformers{TESTED}'"
         )
 
 

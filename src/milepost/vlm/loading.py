@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from milepost.types import DataError
+from milepost.versions import load, require
 from milepost.vlm.pictures import Pictures
 from milepost.vlm.prompt import Prompt
 from milepost.vlm.qwen3vl import Engine
@@ -61,8 +62,8 @@ def load_engine(
         raise
     except ModuleNotFoundError as error:
         raise DataError(
-            f"the vision-language model '{name}' needs the package '{error.name}' as it is saved: pip install {error.name}, or take the model "
-            "as published, not quantized"
+            f"the vision-language model '{name}' needs the package '{error.name}' as it is saved: pip install {error.name}, or take "
+            "the model as published, not quantized"
         ) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -109,10 +110,7 @@ def _load(
     where: dict[str, Any], *, device: str, dtype: torch.dtype, quantization: Quantization | None, attention: Attention
 ) -> tuple[Any, Any, dict[str, Any]]:
     """(model, tokenizer, contents of the video preprocessor's config)."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise DataError("vision-language models need transformers: pip install 'milepost[vlm]'") from error
+    transformers = load("transformers", purpose="vision-language models", install="milepost[vlm]")
     config = transformers.AutoConfig.from_pretrained(**where)
     if config.model_type not in FAMILIES:
         raise DataError(f"a '{config.model_type}' model cannot share prefixes here; supported are {' and '.join(FAMILIES)} (Qwen3-VL)")
@@ -120,6 +118,7 @@ def _load(
     if quantization is not None:
         if quantization not in ("8bit", "4bit"):
             raise DataError(f"quantization is '8bit', '4bit' or None, not '{quantization}'")
+        require("bitsandbytes")
         if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
             raise DataError(f"quantization='{quantization}' needs bitsandbytes and accelerate: pip install bitsandbytes accelerate")
         bits = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}

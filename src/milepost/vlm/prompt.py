@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.types import DataError
+from milepost.types import DataError, has_words
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
@@ -38,7 +38,7 @@ class Prompt:
 
     def words(self, instruction: str) -> str:
         """What follows the prefix. DataError if there is no instruction."""
-        if not instruction.strip():
+        if not has_words(instruction):
             raise DataError("the instruction is empty; name the task, as in 'pick up the cube'")
         return self.template.format(instruction=instruction)
 

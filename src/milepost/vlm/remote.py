@@ -87,6 +87,11 @@ class RemoteEngine:
         """Requests, retries, tokens, seconds, cost so far; printed, one line with the rate."""
         return self._server.usage
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the server was found to be like, see `Server`."""
+        return self._server.notes
+
     def clip(
         self,
         frames: UInt8[np.ndarray, "T H W 3"],

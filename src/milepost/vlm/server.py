@@ -13,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from milepost.types import DataError
-from milepost.vlm.token_scores import Spelling, TokenScore, listed_tokens, score_answers
+from milepost.vlm.dialect import Dialect
+from milepost.vlm.replies import quoted
+from milepost.vlm.token_scores import NumberedTokensError, Spelling, TokenScore, listed_tokens, score_answers
 from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, Transport, UnfinishedTurnError, Usage
 
 Message = Mapping[str, Any]
@@ -35,13 +37,30 @@ UNFINISHED_TURN = {"add_generation_prompt": False, "continue_final_message": Tru
 know them may ignore them without a word, and the number is then that of another prompt: so it is checked."""
 
 
+CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "content_filter")
+"""Servers' words for an answer that ended before the model was done."""
+REFUSED = (200, 400, 422)
+"""Statuses with which a server refuses a part of a request; 200: an error in the body that names no other."""
+TURNS = 8
+"""Times one request may be changed to what a server takes."""
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Where servers put the words that a model thinks in."""
+
+
 @dataclass(frozen=True)
 class Reply:
-    """One answer in words. finish: why it ended; "length" means it was cut. refusal: what a hosted model says instead of an answer."""
+    """One answer in words. finish: why it ended; "length" means it was cut. refusal: what a hosted model says instead of an answer.
+    reasoning: words that the server keeps apart from the answer."""
 
     text: str
     finish: str = ""
     refusal: str = ""
+    reasoning: str = ""
+
+    @property
+    def cut(self) -> bool:
+        """Did it end before the model was done?"""
+        return self.finish.lower() in CUT
 
 
 class Server:
@@ -58,6 +77,8 @@ class Server:
         """False once it has refused a JSON schema and answered without one."""
         self.leaves_open = False
         """True once it has shown that it leaves a turn open when asked to."""
+        self.dialect = Dialect(config.extra_body)
+        """What it was found not to take; `str(server.dialect)` says it."""
         self._transport = Transport(config)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._rng, self._lock, self._checking = rng or np.random.default_rng(), threading.Lock(), threading.Lock()
@@ -87,6 +108,12 @@ class Server:
     def usage(self) -> Usage:
         """Requests, retries, tokens, seconds and cost so far."""
         return self._transport.usage
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What this server was found to be like, a line each: where it answers, what it does not take."""
+        lines = (self._transport.moved, f"asked {self.dialect}, as it refused more" if str(self.dialect) else "")
+        return tuple(line for line in lines if line)
 
     def next_token(
         self,
@@ -150,7 +177,7 @@ class Server:
             try:
                 closed, opened = (self._prompt_tokens(turn) for turn in ({"add_generation_prompt": False}, UNFINISHED_TURN))
             except RefusedError as error:
-                if error.status not in (400, 422):
+                if error.status not in REFUSED or error.elsewhere:
                     raise
                 raise UnfinishedTurnError(f"asked to leave the user's turn open, {error}; {advice}") from error
             if closed is None or opened is None:
@@ -179,7 +206,7 @@ class Server:
             try:
                 return await self._post({**body, "logprobs": True, "top_logprobs": top}, rng)
             except RefusedError as error:
-                if error.status not in (400, 422) or "logprobs" not in error.said or top == 1:
+                if error.status not in REFUSED or "logprobs" not in error.said + error.param or top == 1:
                     raise
             self.top_logprobs = min(self.top_logprobs, top // 2)
 
@@ -189,7 +216,7 @@ class Server:
             try:
                 return await self._post({**body, "response_format": form}, rng)
             except RefusedError as error:
-                if error.status not in (400, 422):
+                if error.status not in REFUSED or error.too_long or error.elsewhere:
                     raise
             reply = await self._post(body, rng)
             self.takes_schema = False  # only now: without an answer, the schema may not have been the reason
@@ -198,34 +225,52 @@ class Server:
 
     async def _post(self, body: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         whole = {"model": self.config.model, **body, **self.config.extra_body}
-        return await self._transport.post({name: value for name, value in whole.items() if value is not None}, rng)
+        for _ in range(TURNS):
+            sent = self.dialect.spoken(whole)
+            try:
+                return await self._transport.post(sent, rng)
+            except RefusedError as error:
+                if not self.dialect.learn(error, sent):
+                    raise
+        return await self._transport.post(self.dialect.spoken(whole), rng)
 
     def _choice(self, reply: dict[str, Any]) -> dict[str, Any]:
         choices = reply.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise MalformedError(f"{self.config.url} answered without choices; its fields are {sorted(reply)}")
+            fields = quoted(", ".join(sorted(reply)) or "none", 200)
+            raise MalformedError(f"{self._transport.url} answered without choices; its fields are: {fields}")
         return choices[0]
 
     def _listed(self, reply: dict[str, Any]) -> list[tuple[str, float]]:
-        choice = self._choice(reply)
+        choice, url = self._choice(reply), self._transport.url
         try:
             listed = listed_tokens(choice)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise MalformedError(f"{self.config.url} sent log-probabilities that cannot be read ({reason})") from error
+        except NumberedTokensError as error:
+            raise NoLogprobsError(
+                f"{url}: {error}, so the answer cannot be found among them; start the server without --return-tokens-as-token-ids"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+            raise MalformedError(f"{url} sent log-probabilities that cannot be read: tokens with numbers up to 0 were expected") from error
         if listed is None:
             raise NoLogprobsError(
-                f"{self.config.url} answered without log-probabilities: this server or model gives none, or they are switched off there"
+                f"{url} answered without log-probabilities: this server or model gives none, or they are switched off there"
             )
         return listed
 
     def _words(self, reply: dict[str, Any]) -> Reply:
         choice = self._choice(reply)
-        message = choice.get("message")
-        text = message.get("content") if isinstance(message, dict) else 0
-        if not isinstance(message, dict) or not isinstance(text, str | None):
-            raise MalformedError(f"{self.config.url} answered without a message in words; the choice has {sorted(choice)}")
-        return Reply(text or "", str(choice.get("finish_reason") or ""), str(message.get("refusal") or ""))
+        message, finish = choice.get("message"), choice.get("finish_reason")
+        text = words_of(message.get("content")) if isinstance(message, dict) else None
+        if not isinstance(message, dict) or text is None:
+            fields = quoted(", ".join(sorted(choice)), 200)
+            raise MalformedError(f"{self._transport.url} answered without a message in words; the choice has: {fields}")
+        refusal = message.get("refusal")
+        reasoning = next((words for name in REASONING if (words := words_of(message.get(name)))), "")
+        said = Reply(text, finish if isinstance(finish, str) else "", refusal if isinstance(refusal, str) else "", reasoning)
+        # vLLM's reasoning parser may take the whole answer for thoughts; a draft in the middle of thoughts is none
+        if not text.strip() and not said.refusal and not said.cut and _ends_in_json(reasoning):
+            return replace(said, text=reasoning)
+        return said
 
     def _all(
         self,
@@ -276,6 +321,23 @@ class Server:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._transport.close()
+
+
+def words_of(content: Any) -> str | None:
+    """The words of a message's content: a text, nothing, or a list of parts, of which those with `text` are words. None if it is no such."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | dict):
+        return None
+    content = [content] if isinstance(content, dict) else content
+    parts = [part if isinstance(part, str) else part.get("text", "") if isinstance(part, dict) else None for part in content]
+    return "".join(part for part in parts if isinstance(part, str)) if all(isinstance(part, str) for part in parts) else None
+
+
+def _ends_in_json(text: str) -> bool:
+    return text.rstrip().removesuffix("```").rstrip().endswith(("]", "}"))
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -1,12 +1,14 @@
 """Next-token log-probabilities out of a chat/completions reply. A token that is not listed gets a bound, never an invented number.
 
 A server lists the N most probable tokens. What is not in the list has log p <= the smallest one listed, and p <= 1 - the sum of all listed.
-"True" and " True" are two tokens with two probabilities: which one was read is said, and nothing is added up unless asked for.
+"True" and " True" are two tokens with two probabilities: which one was read is said, and nothing is added up unless asked for. An entry
+whose number is null, or a mark such as -9999, stands for a probability of zero: it is left out like one that is not listed.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -16,6 +18,11 @@ SPACES = (" ", "\u2581", "\u0120")
 
 ROUNDING = 1e-6
 """Servers compute in float32: listed probabilities may sum to 1 and still leave this much unseen."""
+
+FLOOR = -500.0
+"""No softmax gives less: what stands below is a server's mark for minus infinity, which JSON has not (-9999, the lowest float32)."""
+
+_NUMBERED = re.compile(r"token_id:\d+")
 
 Spelling = Literal["exact", "likelier", "sum"]
 """Which token is the answer: the answer as it is written; the likelier of it and its leading-space twin; the sum of both.
@@ -79,26 +86,48 @@ def absent_bound(logprobs: Sequence[float]) -> float:
     return min(math.log(unseen), *logprobs, 0.0)
 
 
+class NumberedTokensError(ValueError):
+    """The server lists numbers in place of tokens, and no bytes: which one is the answer cannot be known."""
+
+
 def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]] | None:
     """The first token's list in one `choice` of a reply; None if the server sent no log-probabilities.
 
     The token chosen is part of the list even where the server does not repeat it there, unless it is less probable than the list's last:
-    then it was not chosen greedily, and would lower the bound of all others. ValueError, KeyError or TypeError for anything that is not
-    a list of tokens with log-probabilities <= 0.
+    then it was not chosen greedily, and would lower the bound of all others. ValueError (NumberedTokensError), KeyError, TypeError or
+    OverflowError for anything that is not a list of tokens with log-probabilities <= 0.
     """
     content = (choice.get("logprobs") or {}).get("content")
     if not content:
         return None
     first = content[0]
-    listed = [_entry(entry) for entry in first.get("top_logprobs") or []]
+    listed = [entry for each in first.get("top_logprobs") or [] if (entry := _entry(each)) is not None]
     chosen = _entry(first)
-    if chosen[0] not in [token for token, _ in listed] and chosen[1] >= min((p for _, p in listed), default=-math.inf):
+    lowest = min((p for _, p in listed), default=-math.inf)
+    if chosen is not None and chosen[0] not in [token for token, _ in listed] and chosen[1] >= lowest:
         listed.append(chosen)
     return sorted(listed, key=lambda entry: -entry[1])
 
 
-def _entry(entry: Mapping[str, Any]) -> tuple[str, float]:
-    token, logprob = entry["token"], float(entry["logprob"])
-    if not isinstance(token, str) or not logprob <= ROUNDING:  # refuses NaN as well
-        raise ValueError(f"a token with a log-probability <= 0 was expected, got {token!r} with {logprob}")
-    return token, min(logprob, 0.0)
+def _entry(entry: Mapping[str, Any]) -> tuple[str, float] | None:
+    """(token, log-probability), None where that is minus infinity."""
+    token, number = entry["token"], entry["logprob"]
+    if not isinstance(token, str) or isinstance(number, bool):
+        raise ValueError("a token with a log-probability <= 0 was expected")
+    token = _text(token, entry.get("bytes"))
+    if number is None:
+        return None
+    logprob = float(number)
+    if not logprob <= ROUNDING:  # refuses NaN as well
+        raise ValueError(f"a token with a log-probability <= 0 was expected, got one with {logprob}")
+    return None if logprob <= FLOOR else (token, min(logprob, 0.0))
+
+
+def _text(token: str, raw: Any) -> str:
+    """The token in letters, also where the server gives its number and, beside it, its bytes."""
+    if not _NUMBERED.fullmatch(token):
+        return token
+    text = bytes(raw).decode("utf-8", "replace") if isinstance(raw, list) else token
+    if text == token:
+        raise NumberedTokensError(f"tokens are listed by number ('{token}'), without their letters")
+    return text

@@ -1,7 +1,9 @@
 """One request to a chat/completions server until it is answered or refused: retries, time-outs, counters. It does not know what is asked.
 
-Tried again, with exponential back-off and jitter: 429 (no sooner than Retry-After), 500, 502, 503, 504, cut connections, time-outs, broken
-JSON. Refused at once: every other status. The key is read from the environment, sits in the HTTP client alone, and is cut out of messages.
+Tried again, with exponential back-off and jitter: what passes (`replies.AGAIN`; 429 no sooner than Retry-After), in the status or in the body
+of a 200; cut connections, broken JSON; a time-out once. Refused at once: every other status, and bodies without end. Redirects are never
+followed: key and pictures go to the address that was given, or to its /v1 if that was forgotten. The key is read from the environment, sits
+in the HTTP client alone, and is cut out of messages.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,16 +23,31 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from milepost.types import DataError
+from milepost.types import DataError, UnreadableError
+from milepost.versions import require
+from milepost.vlm.proxies import client_settings
+from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedError, parse, problem_inside, problem_of, quoted, read_body
 
 if TYPE_CHECKING:
     import httpx2
 
-AGAIN = (429, 500, 502, 503, 504)
+FINAL = (401, 402, 403, 404, 405)
+"""What a server says to every request alike: no key, no money, no such model, no such place."""
+TIMEOUTS = 2
+"""Tries that may run out of time: a server that is merely busy says so."""
+BODY_S = 30.0
+"""From a reply's first letter to its last."""
+COUNTABLE = 2**53
+"""Token counts from here on are no counts."""
 
 
 class ServerError(DataError):
-    """A model server did not give what was asked for. The message has its address and never the key."""
+    """A model server did not give what was asked for. The message has its address and never the key.
+
+    elsewhere: another address of the same server might have answered.
+    """
+
+    elsewhere = False
 
 
 class UnreachableError(ServerError):
@@ -37,11 +55,20 @@ class UnreachableError(ServerError):
 
 
 class RefusedError(ServerError):
-    """The server understood and said no. status: HTTP; said: its own words."""
+    """The server understood and said no. status: HTTP's, or that in the body; said: its own words; param: the field they blame."""
 
-    def __init__(self, message: str, *, status: int, said: str) -> None:
+    too_long = False
+    """Is it this prompt's size that was refused?"""
+
+    def __init__(self, message: str, *, status: int, said: str, param: str = "") -> None:
         super().__init__(message)
-        self.status, self.said = status, said
+        self.status, self.said, self.param = status, said, param
+
+
+class TooLongError(RefusedError, UnreadableError):
+    """This prompt does not fit the server; a shorter one may."""
+
+    too_long = True
 
 
 class MalformedError(ServerError):
@@ -49,7 +76,7 @@ class MalformedError(ServerError):
 
 
 class NoLogprobsError(ServerError):
-    """The reply has no log-probabilities though they were asked for."""
+    """The reply has no log-probabilities that can be read though they were asked for."""
 
 
 class UnfinishedTurnError(ServerError):
@@ -57,11 +84,11 @@ class UnfinishedTurnError(ServerError):
 
 
 class _AgainError(Exception):
-    """Worth another try; `error` is what to raise when there is none left."""
+    """Worth another try; `error` is what to raise when there is none left. late: it ran out of time."""
 
-    def __init__(self, error: ServerError, *, after_s: float = 0.0) -> None:
+    def __init__(self, error: ServerError, *, after_s: float = 0.0, late: bool = False) -> None:
         super().__init__(str(error))
-        self.error, self.after_s = error, after_s
+        self.error, self.after_s, self.late = error, after_s, late
 
 
 @dataclass(frozen=True)
@@ -74,12 +101,12 @@ class ServerConfig:
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable with the key. Not set: none is sent, as local servers like it."""
     timeout_s: float = 120.0
-    """For one try, from connecting to the last byte."""
+    """For one try, from connecting to the last byte. No try begins after five times as long."""
     retries: int = 5
     backoff_s: float = 0.5
     """The first wait; each one after it is twice as long, up to 30 s; each is cut by a random part of up to a half."""
     longest_wait_s: float = 120.0
-    """A server that asks for more patience than this is given up."""
+    """A server that asks for more patience than this, for one request, is given up."""
     concurrency: int = 8
     """Requests under way at once, over all threads that use one `Server`."""
     top_logprobs: int = 20
@@ -106,6 +133,13 @@ class ServerConfig:
     def url(self) -> str:
         """Where requests go."""
         return self.base_url.rstrip("/") + "/chat/completions"
+
+    @property
+    def versioned_url(self) -> str:
+        """Where they go if the version was forgotten; empty if it was not."""
+        if re.search(r"/v\d+[a-z0-9]*(/|$)", urlsplit(self.base_url).path):
+            return ""
+        return self.base_url.rstrip("/") + "/v1/chat/completions"
 
 
 @dataclass(frozen=True)
@@ -165,14 +199,21 @@ class Transport:
     """An HTTP client with its pool of connections, used from one event loop."""
 
     def __init__(self, config: ServerConfig) -> None:
+        require("httpx2")
         import httpx2
 
         key = _key(config)
         self.config = config
+        self.url = config.url
+        """Where requests go, as far as is known."""
+        self.moved = ""
+        """Why they do not go to the address given, empty if they do."""
         self._http = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Accept-Encoding": "gzip", **({"Authorization": f"Bearer {key}"} if key else {})},
             limits=httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
             timeout=None,  # one clock for the whole try, in _once: httpx2's own starts anew with every byte
+            follow_redirects=False,
+            **client_settings(config.url),
         )
         self._usage = Usage(price_per_million=config.price_per_million)
         self._busy, self._since = 0, 0.0
@@ -193,72 +234,127 @@ class Transport:
             self._since = time.perf_counter()
         self._busy += 1
         try:
-            return await self._patiently(content, rng)
+            return await self._addressed(content, rng)
         finally:
             self._busy -= 1
             if not self._busy:
                 self._count(seconds=time.perf_counter() - self._since)
 
-    async def _patiently(self, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
+    async def _addressed(self, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
+        """At the address given, or, where that knows nothing of chat/completions and has no version, at its /v1, and from then on there."""
+        url, versioned = self.url, self.config.versioned_url
+        try:
+            return await self._patiently(url, content, rng)
+        except ServerError as error:
+            if not error.elsewhere or not versioned or url == versioned:
+                raise
+            first = error
+        try:
+            reply = await self._patiently(versioned, content, rng)
+        except ServerError as error:
+            if error.elsewhere:
+                first.args = (f"{first}. {versioned} was tried too",)
+                raise first from first.__cause__
+            error.args = (f"{error}; it was asked since {first}",)
+            raise
+        self.url, self.moved = versioned, f"asked at {versioned}, since {first}"
+        return reply
+
+    async def _patiently(self, url: str, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
+        late, waited, until = 0, 0.0, time.monotonic() + 5 * self.config.timeout_s
         for attempt in range(self.config.retries + 1):
             try:
-                return await self._once(content)
+                return await self._once(url, content)
             except _AgainError as problem:
-                if attempt == self.config.retries or problem.after_s > self.config.longest_wait_s:
-                    patience = f"it asks to wait {problem.after_s:.0f} s" if attempt < self.config.retries else f"{attempt + 1} tries"
+                late += problem.late
+                last = attempt == self.config.retries or late == TIMEOUTS or time.monotonic() > until
+                if last or waited + problem.after_s > self.config.longest_wait_s:
+                    patience = f"{attempt + 1} tries" if last else f"it asks to wait {problem.after_s:.0f} s"
                     problem.error.args = (f"{problem.error} ({patience})",)
                     raise problem.error from problem.__cause__
                 wait = backoff_s(self.config, attempt, rng, after_s=problem.after_s)
+                waited += problem.after_s
             self._count(retries=1, waited_s=wait)
             await asyncio.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _once(self, content: bytes) -> dict[str, Any]:
+    async def _once(self, url: str, content: bytes) -> dict[str, Any]:
         import httpx2
 
         self._count(requests=1)
         try:
-            async with asyncio.timeout(self.config.timeout_s):
-                response = await self._http.post(self.config.url, content=content, headers={"Content-Type": "application/json"})
-        except TimeoutError as error:
-            raise _AgainError(UnreachableError(f"{self.config.url}: no answer within {self.config.timeout_s:g} s")) from error
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
-            reason = str(error) or type(error).__name__
-            raise _AgainError(UnreachableError(f"{self.config.url}: {self._clean(reason)}")) from error
-        if response.status_code != 200:
-            raise self._refusal(response)
-        return self._reply(response)
+            async with asyncio.timeout(self.config.timeout_s) as clock:
 
-    def _reply(self, response: httpx2.Response) -> dict[str, Any]:
+                def started() -> None:
+                    clock.reschedule(min(clock.when() or math.inf, asyncio.get_running_loop().time() + BODY_S))
+
+                async with self._http.stream("POST", url, content=content, headers={"Content-Type": "application/json"}) as response:
+                    fine = 200 <= response.status_code < 300
+                    read = await read_body(response, started=started) if fine else await read_body(
+                        response, most=MOST_OF_ERROR, whole=False, started=started
+                    )  # fmt: skip
+        except TimeoutError as error:
+            raise _AgainError(UnreachableError(f"{url}: no answer within {self.config.timeout_s:g} s"), late=True) from error
+        except UnboundedError as error:
+            raise MalformedError(f"{url} sent a reply that does not end: {error}") from error
+        except PackedError as error:
+            raise _AgainError(MalformedError(f"{url} sent a reply that cannot be unpacked: {error}")) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+            reason = str(error) or type(error).__name__
+            raise _AgainError(UnreachableError(f"{url}: {quoted(self._clean(reason))}")) from error
+        if not fine:
+            raise self._refusal(url, response, problem_of(response.status_code, read))
+        return self._reply(url, response, read)
+
+    def _reply(self, url: str, response: httpx2.Response, content: bytes) -> dict[str, Any]:
         try:
-            reply = json.loads(response.content)
+            reply = parse(content)
         except ValueError as error:  # broken JSON or broken UTF-8
-            start = self._clean(response.text)[:80]
-            problem = MalformedError(f"{self.config.url} answered with something that is not JSON; it begins {start!r}")
+            start = quoted(self._clean(content[:4000].decode("utf-8", "replace")), 80)
+            problem = MalformedError(f"{url} answered with something that is not JSON; it begins '{start}'{self._hint()}")
             if "json" in response.headers.get("Content-Type", ""):
                 raise _AgainError(problem) from error  # cut on the way
+            problem.elsewhere = True
             raise problem from error
+        if (inside := problem_inside(reply)) is not None:
+            raise self._refusal(url, response, inside)
         if not isinstance(reply, dict):
-            raise MalformedError(f"{self.config.url} answered with a JSON {type(reply).__name__}, not an object")
+            raise MalformedError(f"{url} answered with a JSON {type(reply).__name__}, not an object")
         usage = reply.get("usage")
         counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-        prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
-        metered = all(isinstance(count, int) for count in counts)
-        self._count(answers=1, prompt_tokens=prompt, completion_tokens=completion, unmetered=0 if metered else 1)
+        known = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < COUNTABLE]
+        prompt, completion = known if len(known) == 2 else (0, 0)
+        self._count(answers=1, prompt_tokens=prompt, completion_tokens=completion, unmetered=0 if len(known) == 2 else 1)
         return reply
 
-    def _refusal(self, response: httpx2.Response) -> RefusedError | _AgainError:
-        status, said = response.status_code, self._clean(_said(response))[:500]
-        message = f"{self.config.url} answered {status} {response.reason_phrase}: {said}"
-        if status in AGAIN:
+    def _refusal(self, url: str, response: httpx2.Response, problem: Problem) -> RefusedError | _AgainError:
+        status, inside = problem.status, 200 <= response.status_code < 300
+        said = quoted(self._clean(problem.words))
+        where = f"{response.status_code} with an error in it" + (f" (code {status})" if status != response.status_code else "")
+        message = f"{url} answered {where if inside else f'{status} {quoted(response.reason_phrase, 60)}'}: {said}"
+        if problem.passes:
             after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
             return _AgainError(UnreachableError(message), after_s=after_s)
+        lost = status in (404, 405) or (
+            inside and status == 200 and re.search(r"endpoint|route|path|not found|method", said, re.IGNORECASE)
+        )
         if status in (401, 403):
             state = "which is set" if os.environ.get(self.config.api_key_env) else "which is not set"
             message += f"; the key is read from ${self.config.api_key_env}, {state}"
         if status == 404:
             message += f"; is base_url right (it usually ends in /v1), and does the server have the model '{self.config.model}'?"
-        return RefusedError(message, status=status, said=said)
+        elif lost:
+            message += self._hint()
+        if 300 <= status < 400:
+            to = quoted(self._clean(response.headers.get("Location", "")), 200)
+            message += f"; it points to '{to}', which is not followed: if it is right, give it as base_url"
+        kind = TooLongError if problem.too_long else RefusedError
+        error = kind(message, status=status, said=said, param=problem.param)
+        error.elsewhere = bool(lost)
+        return error
+
+    def _hint(self) -> str:
+        return "; is base_url right? It usually ends in /v1" if self.config.versioned_url else ""
 
     def _clean(self, text: str) -> str:
         key = self._http.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -273,18 +369,3 @@ def _key(config: ServerConfig) -> str:
     if not (key.isascii() and key.isprintable()):
         raise DataError(f"the key in ${config.api_key_env} has characters that no HTTP header can hold")
     return key
-
-
-def _said(response: httpx2.Response) -> str:
-    """The server's own words, wherever this kind of server puts them."""
-    try:
-        body = json.loads(response.content)
-    except ValueError:
-        body = None
-    for path in (("error", "message"), ("message",), ("detail",), ("error",)):
-        found = body
-        for name in path:
-            found = found.get(name) if isinstance(found, dict) else None
-        if found:
-            return found if isinstance(found, str) else json.dumps(found)
-    return response.text.strip() or "(nothing)"

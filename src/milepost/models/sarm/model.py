@@ -39,7 +39,7 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.network import StreamTransformer, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
 from milepost.processes import ALONE, Peers
-from milepost.types import DataError, Episode, Progress, UnreadableError
+from milepost.types import DataError, Episode, Progress, UnreadableError, has_words
 from milepost.windows import interpolate, spread, strided
 
 
@@ -129,7 +129,7 @@ class SARMModel(nn.Module):
     def _blank(self, task: str) -> str:
         """What is wrong with an instruction: a blank one would count as another one, unless the model learnt from blank ones."""
         words = "the task is blank, and this model learnt that another instruction than the right one means no progress; use --task"
-        return "" if task.strip() or self.config.blank_task else words
+        return "" if has_words(task) or self.config.blank_task else words
 
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
         """Features of sentences."""
@@ -379,7 +379,6 @@ class SARMModel(nn.Module):
         return self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])["sparse_progress"].item()
 
     # On disk
-
     def use_state_stats(self, stats: StateStats) -> None:
         """Normalise robot states with these from now on; they and their source become part of the config."""
         self.config = with_state_stats(self.config, stats)

@@ -17,8 +17,8 @@ from milepost.embed import Encoder
 from milepost.models.sarm.batches import TrainingSet, label_episode, state_of
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.stages import Attempt, Stages, contradictions, finished, names_in_order, proportions
-from milepost.types import DataError, Episode
+from milepost.stages import Attempt, Stages, annotated_stages, contradictions
+from milepost.types import DataError, Episode, has_words
 
 FIT_FRAMES = 4096
 
@@ -56,10 +56,11 @@ def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episod
 def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict[str, Stages]) -> SARMConfig:
     """The config with stage names and shares (the dataset's own where `given`, else eq. 1 over finished episodes) and state statistics
     (the config's own if it has any). DataError if the annotations contradict the stages, see `stages.contradictions`."""
-    fields: dict[str, Any] = {"blank_task": config.blank_task or any(not episode.task.strip() for episode in episodes)}
+    fields: dict[str, Any] = {"blank_task": config.blank_task or any(not has_words(episode.task) for episode in episodes)}
     for head in config.annotated_heads:
-        stages = given.get(head) or annotated_stages(episodes, head)
-        if wrong := contradictions(attempts_of(episodes, head), stages.names):
+        attempts = attempts_of(episodes, head)
+        stages = given.get(head) or annotated_stages(attempts)
+        if wrong := contradictions(attempts, stages.names):
             raise DataError(f"the {head} annotation contradicts itself: {wrong[0]}")
         fields[f"{head}_subtask_names"], fields[f"{head}_temporal_proportions"] = stages.names, stages.shares
     if not config.state_mean:
@@ -72,14 +73,6 @@ def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict
 def attempts_of(episodes: Sequence[Episode], head: str) -> list[Attempt]:
     """Returns what `stages.contradictions` and `stages.doubts` look at."""
     return [Attempt(episode.index, episode.task, episode.segments.get(head, ()), episode.success) for episode in episodes]
-
-
-def annotated_stages(episodes: Sequence[Episode], head: str) -> Stages:
-    """Returns the stages of the episodes' own annotation: names by their usual place, shares by eq. 1 over finished attempts."""
-    annotations = [episode.segments[head] for episode in episodes]
-    names = names_in_order(annotations)
-    done = [segments for segments, episode in zip(annotations, episodes, strict=True) if finished(segments, names, episode.success)]
-    return proportions(done or annotations, names)
 
 
 def check_labels(episodes: Sequence[Episode], config: SARMConfig) -> None:

@@ -19,6 +19,8 @@ Protocol = Literal["milepost", "lerobot"]
 ATTENTION = (None, "sdpa", "eager")
 WHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env", "concurrency", "price_per_million")
 """Fields that say where a model runs and is kept. They change no number beyond rounding, and are not saved."""
+SECRET = ("base_url", "api_key_env")
+"""Fields that decide where pictures go, and which variable of the environment goes with them. They are never read from a file."""
 OWN = ("protocol", "contrast_answer", "max_pixels", "vlm_revision", "quantization", "reduction")
 """Saved fields that LeRobot 0.6.1 does not know."""
 THEIRS: Mapping[str, Any] = {
@@ -162,9 +164,18 @@ class TOPRewardConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TOPRewardConfig:
-        """From config.json, ours or LeRobot's. DataError names unknown fields and values that do not fit."""
+        """From config.json, ours or LeRobot's. DataError names unknown fields and values that do not fit.
+
+        A file never says where it runs: `base_url` and `api_key_env` in it are refused, so that a model of somebody else's cannot send
+        pictures or a key anywhere; the rest of `WHERE` is left alone.
+        """
+        if given := [name for name in SECRET if values.get(name) is not None]:
+            raise DataError(
+                f"the TOPReward config names {' and '.join(given)}: a saved config does not decide where pictures are sent or which environment "
+                "variable is read. Take the field out of config.json and give it yourself, as in --base-url"
+            )
         theirs = "normalization_mapping" in values or "input_features" in values
-        ignored = {"type", *((*THEIRS, "input_features", "output_features") if theirs else ())}
+        ignored = {"type", *WHERE, *((*THEIRS, "input_features", "output_features") if theirs else ())}
         plain = {name: value for name, value in values.items() if name not in ignored}
         unknown = sorted(set(plain) - {field.name for field in dataclasses.fields(cls)} | (set(plain) & set(OWN[:-1]) if theirs else set()))
         if unknown:

@@ -21,14 +21,20 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from milepost.hub import find_model, upload_model
+from milepost.files import read_json_object, shown
+from milepost.hub import find_model, is_hub_id, revision_of, upload_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
 from milepost.outputs import write_text
-from milepost.types import DataError, Episode, Progress, UnreadableError
+from milepost.types import DataError, Episode, Progress, UnreadableError, has_words
 from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
+from milepost.vlm.conversation import MARK
+from milepost.vlm.transport import FINAL, MalformedError, RefusedError, UnreachableError
 from milepost.windows import interpolate, spread
+
+IN_A_ROW = 3
+"""Episodes after which a server that answers about none of them is given up."""
 
 
 class Reward(NamedTuple):
@@ -49,6 +55,7 @@ class TOPRewardModel:
         self.config = config
         self._engine = engine
         self._attempt: _Attempt | None = None
+        self._unanswered = 0
         if engine is not None:
             engine.prompt = config.prompt
 
@@ -105,11 +112,14 @@ class TOPRewardModel:
 
         A server may not list an answer: then that is NaN as well, and `raws["logprob_bound"]` is what log P(answer) is at most.
         num_prefixes: as in `predict_curves`, of the frames looked at. seen: them, if `look` has read them already.
-        DataError if the camera or the task is missing, or the episode is too long.
+        DataError if the camera is missing or a server answers nothing; UnreadableError, which stops no other episode, if the task has no
+        words or marks of the model in it, the episode is too long, or a server that answers others does not answer about it.
         """
-        task = episode.task.strip() or self.config.default_task
-        if not task:
-            raise DataError(f"episode {episode.index} has no task; give one for such episodes: default_task, or --task")
+        task = episode.task.strip() if has_words(episode.task) else self.config.default_task or ""
+        if not has_words(task):
+            raise UnreadableError(f"episode {episode.index} has no task in words; give one for such episodes: --task, or default_task")
+        if mark := MARK.search(task):
+            raise UnreadableError(f"episode {episode.index}: its task holds {mark[0]}, which models read as a mark and not as words")
         return self.predict_tasks(episode, [task], num_prefixes=num_prefixes, seen=seen)[0]
 
     def predict_tasks(
@@ -119,10 +129,23 @@ class TOPRewardModel:
         places = looked_at(episode.length, episode.fps, self.config)
         images = self.look(episode) if seen is None else seen
         try:
-            return self._curves(images, places, tasks, (episode.index, episode.length), num_prefixes)
+            curves = self._curves(images, places, tasks, (episode.index, episode.length), num_prefixes)
         except DataError as error:
-            kind = UnreadableError if isinstance(error, UnreadableError) else DataError
+            stops_others = not isinstance(error, UnreadableError) and not self._is_of_this_episode(error)
+            kind = DataError if stops_others else UnreadableError
             raise kind(f"episode {episode.index}: {error}") from error
+        self._unanswered = 0
+        return curves
+
+    def _is_of_this_episode(self, error: DataError) -> bool:
+        """Whether a server may well answer about another episode: it has not failed too often in a row, and said nothing for all alike."""
+        if not isinstance(error, RefusedError | UnreachableError | MalformedError):
+            return False
+        self._unanswered += 1
+        if isinstance(error, RefusedError) and error.status in FINAL:
+            return False
+        answers = self.engine.usage.answers if isinstance(self.engine, RemoteEngine) else 0
+        return self._unanswered < IN_A_ROW and (answers > 0 or isinstance(error, RefusedError))
 
     def _curves(
         self,
@@ -267,17 +290,17 @@ class _Attempt:
 
 
 def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
-    """A saved config but for the fields given. DataError if there is none, or it is not TOPReward's."""
+    """A saved config but for the fields given. DataError if there is none, it is not TOPReward's, or it is the Hub's and names a path here."""
     path = find_model(folder) / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder} is not a saved TOPReward: {path} is missing") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict) or values.get("type") != "topreward":
+    if not path.exists():
+        raise DataError(f"{folder} is not a saved TOPReward: {path} is missing")
+    values = read_json_object(path, what="model config")
+    if values.get("type") != "topreward":
         raise DataError(f"{path} is not the config of a TOPReward model")
-    return dataclasses.replace(TOPRewardConfig.from_dict(values), **fields)
+    config = dataclasses.replace(TOPRewardConfig.from_dict(values), **fields)
+    if revision_of(path.parent) and not is_hub_id(config.vlm_name) and "vlm_name" not in fields:
+        raise DataError(f"the Hub model '{folder}' names a VLM on its author's machine ({shown(config.vlm_name)}); give --vlm-name")
+    return config
 
 
 def open_engine(config: TOPRewardConfig) -> Engine | RemoteEngine:

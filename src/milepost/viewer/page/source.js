@@ -24,8 +24,20 @@ export class Refused extends Error {
   }
 }
 
+/**
+ * The same data in objects that inherit nothing: models, stages, facts and cameras may be called "constructor" or "__proto__", and what
+ * is not there must not be found on Object.prototype.
+ */
+function bare(value) {
+  if (Array.isArray(value)) return value.some((each) => each !== null && typeof each === "object") ? value.map(bare) : value;
+  if (value === null || typeof value !== "object") return value;
+  const own = Object.create(null);
+  for (const [name, each] of Object.entries(value)) own[name] = bare(each);
+  return own;
+}
+
 const holder = document.getElementById("embedded");
-const embedded = holder ? JSON.parse(holder.textContent) : null;
+const embedded = holder ? bare(JSON.parse(holder.textContent)) : null;
 
 /** An exported file: nothing can be changed, nothing is asked of anyone. */
 export const exported = embedded !== null;
@@ -37,7 +49,7 @@ async function ask(path, options = {}) {
   } catch (error) {
     throw new Refused(0, { error: "the server does not answer; is `milepost view` still running?" });
   }
-  const body = await answer.json().catch(() => ({}));
+  const body = bare(await answer.json().catch(() => ({})));
   if (!answer.ok) throw new Refused(answer.status, body);
   return body;
 }
