@@ -40,7 +40,7 @@ def test_a_page_in_a_file(lost: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_an_episode_without_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = zero_length(tmp_path / "set")
-    main(["label", str(root), "--model", "elapsed"])
+    assert main(["label", str(root), "--model", "elapsed"]) == 1
     assert "episode 2 has no frames" in " ".join(capsys.readouterr().err.split())
     assert main(["view", str(root), "--export-html", str(tmp_path / "page.html")]) == 1
     assert main(["render", str(root), "--episodes", "0-3", "--output-dir", str(tmp_path / "out")]) == 1

@@ -155,7 +155,7 @@ class LeRobotDataset:
 
     def episode(self, episode_index: int) -> Episode:
         """The episode with this number in the dataset. UnreadableError as for `[position]`; DataError for an unknown number."""
-        self._record(episode_index)
+        _ = self._record(episode_index).segments  # a wrong annotation is corrected, not passed by: DataError
         try:
             return self._episode(self._places().episodes[episode_index])
         except DataError as error:
