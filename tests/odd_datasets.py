@@ -58,7 +58,7 @@ def film(
     options: Any = None,
     **more: Any,
 ) -> None:
-    """A film with a picture every 1 / fps s. times: instead, the stamp of each in milliseconds. first: pictures before the first one's stamp."""
+    """A film with a picture every 1 / fps s. times: instead, the stamp of each in ms. first: pictures before the first stamp."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", format=form, options=more.get("container", {})) as out:

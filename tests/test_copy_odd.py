@@ -1,4 +1,4 @@
-"""Copies of odd datasets: what LeRobot can open, with what was asked for; damage is repeated only when told; stamps are never changed silently."""
+"""Copies of odd datasets: what LeRobot can open, with what was asked for. Damage is repeated only when told, stamps never silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When each picture of a film is shown, by the film's own index: from an mp4's table where it tells, else from its packets. Decodes nothing."""
+"""When each picture of a film is shown, by the film's own index: an mp4's table where it tells, else its packets. Decodes nothing."""
 
 from __future__ import annotations
 

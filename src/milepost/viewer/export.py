@@ -41,7 +41,8 @@ def export_html(
 
     films: where H.264 copies are kept; one is made for each episode and camera. report: an HTML fragment, taken as it is, that the page
     shows first. tick(done, total) is called after every episode. Answers what could not be put into it, in words: films that cannot be
-    made, whose episodes are there without pictures; episodes whose rows cannot be read, which are not there. DataError for no episode; KeyError for an episode that is not in the review.
+    made, whose episodes are there without pictures; episodes whose rows cannot be read, which are not there. DataError for no episode;
+    KeyError for an episode that is not in the review.
     """
     if not episodes:
         raise DataError("there is no episode to export; choose some with --episodes")
