@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from milepost.annotation.replacing import is_interrupted
 from milepost.doctor import examine
-from milepost.files import read_json_object, read_text
+from milepost.files import parse_json, read_json_object, read_text
 from milepost.hub import Files
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import EpisodeRecord, Metadata
@@ -236,7 +236,7 @@ def _lines_with_statistics(text: str, columns: Mapping[str, Float[np.ndarray, "N
     lines = []
     for line in text.split("\n"):
         if line.strip():
-            entry = json.loads(line)
+            entry = parse_json(line, source="meta/episodes.jsonl")
             for name, column in columns.items():
                 if (stats := _statistics(column, meta, [entry.get("episode_index")])[0]) is not None:
                     entry.setdefault("stats", {})[name] = {key: _lists(stats)[key] for key in ("min", "max", "mean", "std", "count")}

@@ -8,7 +8,6 @@ named. The only module that imports huggingface_hub, and only when it is needed.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from milepost.files import require_inside
+from milepost.files import read_json_object, require_inside
 from milepost.types import DataError
 
 UPLOADED = ("README.md", "config.json", "model.safetensors")
@@ -185,8 +184,7 @@ def require_same_dataset(root: Path, repo: str) -> None:
     """DataError unless the Hub dataset `owner/name` is there and is this folder's: as many episodes and frames, at one rate."""
     require_repository(repo)
     ours, theirs = (
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in (root / "meta/info.json", Path(_fetch("hf_hub_download", repo, None, filename="meta/info.json")))
+        read_json_object(path) for path in (root / "meta/info.json", Path(_fetch("hf_hub_download", repo, None, filename="meta/info.json")))
     )
     facts = ("codebase_version", "total_episodes", "total_frames", "fps")
     if other := [name for name in facts if ours.get(name) != theirs.get(name)]:
