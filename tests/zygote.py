@@ -23,18 +23,20 @@ HEAVY = ("torch", "milepost.models", "milepost.train", "milepost.viewer.server",
 
 @dataclass
 class Child:
-    """A command that runs. code: its exit code, negative for the signal that ended it."""
+    """A command that runs."""
 
     pid: int
     log: Path
     _zygote: Zygote
+    megabytes: int = 0
+    """What it took at most, once it has ended."""
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def wait(self, timeout_s: float = 60.0) -> int:
-        """Returns its exit code; AssertionError with what it printed if it does not end in time."""
+        """Returns its exit code, negative for the signal that ended it; AssertionError with what it printed if it does not end in time."""
         return self._zygote.wait(self, timeout_s)
 
     @property
@@ -74,12 +76,13 @@ class Zygote:
 
     def wait(self, child: Child, timeout_s: float) -> int:
         until = time.monotonic() + timeout_s
-        while (code := self._ask(poll=child.pid)) is None:
+        while (end := self._ask(poll=child.pid)) is None:
             if time.monotonic() > until:
                 child.kill()
                 raise AssertionError(f"hangs: {child.words[-2000:]}")
             time.sleep(0.005)
-        assert isinstance(code, int)
+        assert isinstance(end, list)
+        code, child.megabytes = end
         return code
 
     def close(self) -> None:
@@ -105,7 +108,7 @@ def _serve() -> None:
     for name in (*HEAVY, *(f"milepost.commands.{verb}" for verb in VERBS)):
         importlib.import_module(name)
     print(json.dumps("ready"), flush=True)
-    codes: dict[int, int] = {}
+    codes: dict[int, list[int]] = {}
     for line in sys.stdin:
         what = json.loads(line)
         if "run" in what:
@@ -115,9 +118,9 @@ def _serve() -> None:
             print(pid, flush=True)
             continue
         pid = what["poll"]
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
         if ended:
-            codes[pid] = os.waitstatus_to_exitcode(status)
+            codes[pid] = [os.waitstatus_to_exitcode(status), usage.ru_maxrss // 1024]
         print(json.dumps(codes.get(pid)), flush=True)
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from numbered import CAMERAS, write_numbered
-from test_cli import milepost
+from zygote import Zygote, zygote
 
 ROUNDS = 6 * int(os.environ.get("MILEPOST_CHAOS", "1"))
 ONLY = os.environ.get("MILEPOST_CHAOS_ONLY")
 SECONDS, MEGABYTES = 60, 1500
 """What one command may take; the machine may be busy. It trains two steps of a small model at most."""
-WIDE = 1500
+WIDE = 1300
 """Letters of a line that a person is asked to read."""
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -187,7 +184,13 @@ TARGETS: dict[str, tuple[str, Sequence[Sequence[object]]]] = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    with zygote(tmp_path_factory.mktemp("zygote")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, nursery: Zygote) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_numbered(folder / "set", lengths=(30, 24, 36))
     for words in (
@@ -196,8 +199,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("weigh", "set", "--progress", "set/near_progress.parquet", "--output-path", "weights.parquet", "--chunk-size", 5),
         ("annotate", "set", "--to-file", "corrections.json"),
     ):
-        run = milepost(*_in(folder, words))
-        assert run.returncode == 0, run.stderr
+        run = nursery.run(*_in(folder, words))
+        assert run.wait() == 0, run.words
     shutil.copytree(folder / "model", folder / "begun")
     (folder / "begun" / "run.json").write_text(json.dumps({"key": "0123456789abcdef", "done": {"steps": 2}}))
     import torch
@@ -220,31 +223,13 @@ def _in(folder: Path, words: Sequence[object]) -> list[object]:
     return [folder / str(word) if str(word).split("/")[0].split(".")[0] in places else word for word in words]
 
 
-@contextmanager
-def bounded() -> Iterator[None]:
-    """AssertionError for what hangs or takes gigabytes."""
-
-    def late(number: int, frame: object) -> None:
-        raise AssertionError(f"it takes more than {SECONDS} s")
-
-    before, peak = signal.signal(signal.SIGALRM, late), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
-    assert grown < MEGABYTES, f"it took {grown:.0f} MB"
-
-
 def _hashes(folder: Path, but: str) -> dict[str, str]:
     files = (p for tree in ("set/data", "set/meta", "set/videos", "model") for p in sorted((folder / tree).rglob("*")))
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file() and not p.is_symlink() and but not in str(p)}
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_whatever_is_in_a_file(target: str, world: Path, tmp_path: Path) -> None:
+def test_whatever_is_in_a_file(target: str, world: Path, nursery: Zygote, tmp_path: Path) -> None:
     name, commands = TARGETS[target]
     for seed in range(ROUNDS) if ONLY is None else [int(ONLY)]:
         rng = np.random.default_rng([seed, sum(target.encode())])
@@ -254,14 +239,15 @@ def test_whatever_is_in_a_file(target: str, world: Path, tmp_path: Path) -> None
         words = commands[int(rng.integers(len(commands)))]
         where = f"{target}, seed {seed}: {what}; milepost {' '.join(map(str, words))}"
         before = _hashes(there, Path(name).name)
+        child = nursery.run(*_in(there, words))
         try:
-            with bounded():
-                run = milepost(*_in(there, words))
-        except Exception as error:
+            code = child.wait(SECONDS)
+        except AssertionError as error:
             raise AssertionError(where) from error
-        text = run.stdout + run.stderr
-        assert run.returncode in (0, 1, 2), where
-        assert run.returncode == 0 or text.strip(), where
+        text = child.words
+        assert child.megabytes < MEGABYTES, f"{where} took {child.megabytes} MB"
+        assert code in (0, 1, 2), f"{where}: {text[-3000:]}"
+        assert code == 0 or text.strip(), where
         assert "Traceback" not in text, where
         assert "\x1b[31m" not in text, where
         assert max(map(len, text.splitlines()), default=0) < WIDE, where

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
-from milepost.files import parse_json
+from milepost.files import parse_json, read_text
 from milepost.types import DataError
 
 ARTICLES = {"a", "an", "the"}
@@ -89,7 +89,7 @@ class SubtaskList:
         `Subtask`. Names may contain commas, in JSON also colons.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = read_text(Path(path), what="list of stages")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the stages from {path}: {error}") from error
         try:

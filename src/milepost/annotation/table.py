@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.annotation.columns import Annotations
-from milepost.files import shown
+from milepost.files import read_text, shown
 from milepost.metadata import HEADS
 from milepost.outputs import write_text
 from milepost.types import DataError, Segment
@@ -102,7 +102,7 @@ def _known(path: Path) -> Path:
 
 def _rows(path: Path) -> Iterator[_Line]:
     try:
-        text = path.read_text(encoding="utf-8-sig") if path.suffix == ".json" else path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise DataError(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:

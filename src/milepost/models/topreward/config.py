@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from milepost.files import shown
 from milepost.types import DataError
 from milepost.vlm import Prompt, Resolution
 
@@ -94,7 +95,7 @@ class TOPRewardConfig:
             )
         for name, kind in get_type_hints(TOPRewardConfig).items():
             if not _fits(getattr(self, name), kind):
-                raise ValueError(f"{name} should be {_words(kind)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} should be {_words(kind)}, got {shown(getattr(self, name))}")
         for name in ("max_frames", "max_pixels", "max_input_length", "max_memory", "concurrency"):
             value = getattr(self, name)
             if value is not None and value < 1:
