@@ -52,7 +52,7 @@ def main(args: Args) -> int:
     dataset = open_with_cameras(args.dataset, args.camera_key, revision=args.revision, episodes=chosen)
     cameras = args.camera_key or dataset.cameras[:1]
     if not cameras:
-        raise DataError(f"{dataset.name} has no camera to film; depth is filmed if it is named with --camera-key")
+        raise DataError(f"{dataset.name} has no camera, so there is nothing to show; depth is filmed if it is named with --camera-key")
     read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, (args.head_mode,))
     weight = _weights(args.weights, dataset) if args.weights is not None else None
     numbers = list(chosen) if chosen is not None else numbers[: None if args.episodes == "all" else args.num_visualizations]
