@@ -54,7 +54,9 @@ class Target:
         if self.copy is None and self.dataset.is_local:
             require_editable(self.dataset.root)
         elif self.copy is None and not self.push:
-            raise DataError("a Hub dataset is never written into: give --output-path, or --push-to-hub")
+            raise DataError(
+                f"a Hub dataset is never written into ({self.dataset.name} is in the Hub's cache): give --output-path, or --push-to-hub"
+            )
         if self.copy is not None:
             _require_copy(self.copy, self.dataset)
         if self.push:
