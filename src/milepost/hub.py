@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from milepost.files import read_json_object, require_inside
+from milepost.files import read_json_object, real, require_inside
 from milepost.types import DataError
 
 UPLOADED = ("README.md", "config.json", "model.safetensors")
@@ -54,12 +54,12 @@ class Files:
             path = self.root / require_inside(relative, source="")
         except DataError:
             return False
-        return not path.is_symlink() or path.resolve().is_relative_to(self._home)
+        return not path.is_symlink() or real(path).is_relative_to(self._home)
 
     @property
     def _home(self) -> Path:
         """The folder that links of files must stay in: of a snapshot in the Hub's cache its repository's, which has the files."""
-        root = self.root.resolve()
+        root = real(self.root)
         return root.parent.parent if root.parent.name == "snapshots" and root.parent.parent.name.startswith("datasets--") else root
 
     def listed(self, tree: str) -> list[str]:
@@ -103,8 +103,8 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
         folder_or_repo, revision = named["repo"], revision or named["revision"]
     folder = Path(folder_or_repo).expanduser().absolute()  # Arrow and FFmpeg take what stands before a colon for a protocol
     if folder.is_dir():
-        repo, commit = _cached(folder.resolve())
-        return Files(folder, repo or folder.resolve().name, repo, commit)
+        repo, commit = _cached(real(folder))
+        return Files(folder, repo or real(folder).name, repo, commit)
     if folder.exists():
         raise DataError(f"{folder} is a file; a LeRobot dataset is a folder with meta/info.json in it")
     repo = str(folder_or_repo)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.files import parse_json, read_json_object, require_plain_file
+from milepost.files import parse_json, read_json_object, require_plain_file, shown
 from milepost.outputs import atomic_folder, atomic_path, remove_partial, require_writable, write_text
 from milepost.types import DataError, Progress
 
@@ -89,6 +89,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             if file.metadata.num_rows > _REPEATED * max(size, 2**20):
                 raise DataError(
                     f"{path} has {file.metadata.num_rows} rows in {size} bytes: they all repeat each other, so it is no such file"
+                )
+            names = file.schema_arrow.names
+            if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise DataError(
+                    f"{path} has the column {shown(doubled[0])} {names.count(doubled[0])} times; which one is meant is not known"
                 )
             return file.read(columns=columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:

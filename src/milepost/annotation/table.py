@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.annotation.columns import Annotations
-from milepost.files import read_text, shown
+from milepost.files import read_text, require_shallow, shown
 from milepost.metadata import HEADS
 from milepost.outputs import write_text
 from milepost.types import DataError, Segment
@@ -130,6 +130,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[_Line]:
 
 def _json_rows(path: Path, text: str) -> Iterator[_Line]:
     """The objects of a JSON list with the lines they begin at, which the JSON module alone does not tell."""
+    require_shallow(text, str(path))
     decoder, place = json.JSONDecoder(), len(text) - len(text.lstrip())
     if not text[place:].startswith("["):
         raise DataError(f"{path} should be a list of objects, one a segment")
