@@ -21,7 +21,6 @@ from pathlib import Path
 
 import filelock
 
-from milepost.files import real
 from milepost.types import DataError
 
 MARK = ".milepost"
@@ -134,7 +133,7 @@ def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path = real(path.parent) / path.name
+    path = Path(os.path.realpath(path.parent)) / path.name
     place = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
     lock = filelock.FileLock(str(place), timeout=0, is_singleton=True)
     try:
