@@ -49,9 +49,16 @@ def said(image: np.ndarray) -> int | None:
 
 
 def film(
-    path: Path, images: Iterable[np.ndarray], *, fps: float = FPS, codec: str = "libx264", form: str = "mp4", options: Any = None, **more: Any
+    path: Path,
+    images: Iterable[np.ndarray],
+    *,
+    fps: float = FPS,
+    codec: str = "libx264",
+    form: str = "mp4",
+    options: Any = None,
+    **more: Any,
 ) -> None:
-    """A film with a picture every 1 / fps s. times: instead, the stamp of each in milliseconds. first: pictures before the first one's stamp."""
+    """A film with a picture every 1 / fps s. times: instead, the stamp of each in ms. first: pictures before the first stamp."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", format=form, options=more.get("container", {})) as out:
@@ -241,3 +248,23 @@ def lost_bytes(path: Path, first: int, last: int) -> None:
     for position, size in spots[first:last]:
         content[position + 8 : position + size] = bytes(size - 8)
     path.write_bytes(bytes(content))
+
+
+def zero_length(root: Path) -> Path:
+    """Episode 2 of four has no frames."""
+    v3(root)
+    empty = {"episode_index": 2, "length": 0, "dataset_from_index": 21, "dataset_to_index": 21}
+    empty |= {f"{ENTRY}/from_timestamp": 2.1, f"{ENTRY}/to_timestamp": 2.1}
+    edit_entries(root, lambda rows: (rows[2].update(episode_index=3, tasks=[TASKS[0]]), rows.insert(2, {**rows[1], **empty})))
+    put(root / DATA, "episode_index", [0] * 12 + [1] * 9 + [3] * 15)
+    edit_info(root, lambda info: info.update(total_episodes=4))
+    return root
+
+
+def sixteen_bits(root: Path) -> Path:
+    """A camera of distances: 16-bit PNGs of one channel, in rows."""
+    v3(root, kind="image")
+    made = [{"bytes": png(drawn(row)[..., 0].astype(np.uint16) * 16), "path": None} for row in range(sum(LENGTHS))]
+    put(root / DATA, CAMERA, pa.array(made, PICTURE))
+    edit_info(root, lambda info: info["features"][CAMERA].update(shape=[HEIGHT, WIDTH, 1]))
+    return root

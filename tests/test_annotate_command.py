@@ -347,12 +347,15 @@ def test_names_with_commas_from_a_file(dataset, tmp_path) -> None:
 def test_looking_without_asking(dataset, tmp_path) -> None:
     assert annotated(dataset, Annotator(TRUTH, LENGTHS, noise_s=0.3), "--repeats", 3).returncode == 0
     before = files(dataset)
-    for kind, more in (("both", ()), ("dense", ("--episodes", "3")), ("sparse", ())):
-        run = milepost("annotate", dataset, "--visualize-only", "--visualize-type", kind, "--output-dir", tmp_path / kind, *more)
+    looked = ("annotate", dataset, "--visualize-only", "--visualize-type")
+    for kind in ("both", "sparse"):
+        run = milepost(*looked, kind, "--output-dir", tmp_path / kind)
         assert run.returncode == 0, run.stderr
-    assert [path.name for path in (tmp_path / "dense").iterdir()] == ["episode_000003_subtasks.png"]
-    assert len([*(tmp_path / "both").iterdir()]) == 5
-    assert not filecmp.cmp(tmp_path / "both/episode_000003_subtasks.png", tmp_path / "dense/episode_000003_subtasks.png", shallow=False)
+    drawn = sorted(path.name for path in (tmp_path / "both").iterdir())  # which five of six hangs on the pictures' bytes, and so on Pillow
+    assert len(drawn) == 5
+    assert milepost(*looked, "dense", "--output-dir", tmp_path / "dense", "--episodes", drawn[0][8:14]).returncode == 0
+    assert [path.name for path in (tmp_path / "dense").iterdir()] == drawn[:1]
+    assert not filecmp.cmp(tmp_path / "both" / drawn[0], tmp_path / "dense" / drawn[0], shallow=False)
     assert files(dataset) == before
 
 

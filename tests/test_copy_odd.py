@@ -1,4 +1,4 @@
-"""Copies of odd datasets: what LeRobot can open, with what was asked for; damage is repeated only when told; stamps are never changed silently."""
+"""Copies of odd datasets: what LeRobot can open, with what was asked for. Damage is repeated only when told, stamps never silently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,24 @@ from milepost.cli import main
 from milepost.doctor import examine
 from milepost.lerobot import open_dataset
 from odd_datasets import (
-    CAMERA, DATA, EPISODES, FILM, FPS, LENGTHS, data_v21, drawn, edit_entries, edit_info, film, film_v21, put, said, save_lines, table_of, v3, v21,
+    CAMERA,
+    DATA,
+    EPISODES,
+    FILM,
+    FPS,
+    LENGTHS,
+    data_v21,
+    drawn,
+    edit_entries,
+    edit_info,
+    film,
+    film_v21,
+    put,
+    said,
+    save_lines,
+    table_of,
+    v3,
+    v21,
 )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from huggingface_hub import constants, errors
 
 import builders
 from builders import MP4, ROWS, TOP, build_dataset
+from milepost.cli import main
+from milepost.hub import find_file
 from milepost.labelling import provenance
 from milepost.lerobot import open_dataset
 from milepost.models import ElapsedModel
@@ -113,3 +115,47 @@ def test_a_label_file_says_which_commit_of_a_hub_model_made_it(hub, tmp_path):
     dataset = open_dataset("ada/push")
     assert provenance(ElapsedModel(), dataset, "ada/sarm")["model_revision"] == COMMIT
     assert provenance(ElapsedModel(), dataset, "elapsed")["model_revision"] == ""
+
+
+def labelled(snapshot: Path) -> Path:
+    assert main(["label", "ada/push", "--model", "elapsed", "--output-path", str(snapshot.parents[3] / "made.parquet")]) == 0
+    return Path(shutil.move(snapshot.parents[3] / "made.parquet", snapshot / "sarm_progress.parquet"))
+
+
+def test_progress_in_the_repository_and_as_lerobot_names_it(hub, tmp_path, capsys):
+    made = labelled(hub)
+    main(["info", "ada/push"])
+    assert "sarm_progress.parquet" in capsys.readouterr().out
+    before = sorted(path for path in hub.parents[1].rglob("*"))
+    for name in ("hf://datasets/ada/push/sarm_progress.parquet", "hf:/datasets/ada/push@main/sarm_progress.parquet"):
+        assert find_file(Path(name)) == made
+        for verb in ("evaluate", "weigh"):
+            out = ["--output-path", str(tmp_path / "w.parquet"), "--chunk-size", "5"] if verb == "weigh" else []
+            assert main([verb, "ada/push", "--progress", name, *out]) == 0, name
+    assert main(["weigh", "ada/push", "--chunk-size", "5", "--output-path", str(tmp_path / "w2.parquet")]) == 0
+    for words in (["weigh", str(hub), "--chunk-size", "5"], ["label", str(hub), "--model", "elapsed"]):
+        assert main(words) == 2
+        assert "a Hub dataset is never written into" in capsys.readouterr().err
+    assert before == sorted(path for path in hub.parents[1].rglob("*"))
+    with pytest.raises(DataError, match="names a dataset; a file of it"):
+        find_file(Path("hf://datasets/ada/push"))
+    assert open_dataset("hf://datasets/ada/push@v3.0").name == "ada/push"
+
+
+def test_all_that_the_hub_says_is_said(hub, monkeypatch):
+    words = "403 Client Error. (Request ID: Root=1)\n\nAccess to dataset ada/push is restricted.\x1b[31m Visit https://hf.co to ask."
+
+    def gated(*arguments, **options):
+        raise errors.HfHubHTTPError.__bases__[0](words)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
+    with pytest.raises(DataError, match=r"403 .* is restricted\. \[31m Visit https://hf\.co to ask\.") as caught:
+        open_dataset("ada/push")
+    assert str(caught.value).isprintable()
+
+    def socks(*arguments, **options):
+        raise ImportError("Using SOCKS proxy, but the 'socksio' package is not installed.\nMake sure to install it.")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", socks)
+    with pytest.raises(DataError, match=r"SOCKS proxy.*pip install socksio"):
+        open_dataset("ada/push")

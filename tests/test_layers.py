@@ -24,6 +24,7 @@ LAYERS = [
         "features",
         "colours",
         "placement",
+        "stamps",
         "scheduling",
         "versions",
     },
@@ -43,7 +44,7 @@ HEAVY = {
     "torch": {"embed", "vlm", "models", "processes", "checkpoints", "fit", "policy", "train", "sample_weights", "commands"},
     "safetensors": {"models", "embed", "vlm", "policy"},
     "transformers": {"embed", "vlm"},
-    "av": {"planes", "video", "colours"},
+    "av": {"planes", "video", "colours", "stamps"},
     "pyarrow": {
         "copying",
         "store",

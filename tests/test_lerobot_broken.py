@@ -79,7 +79,7 @@ def test_incomplete_and_damaged_meta(small, tmp_path):
         open_dataset(small.root)[0]
     for name in (EPISODES, EPISODES.replace("000.p", "001.p")):
         edit_parquet(small.root / name, lambda table: table.drop_columns(["length", "dataset_to_index"]))
-    with pytest.raises(DataError, match="no episode can be read: .*episode 1 lacks the field 'length'"):
+    with pytest.raises(DataError, match=r"no episode can be read: .*episode 1 lacks the field 'length'"):
         open_dataset(small.root)
     old = build_dataset(tmp_path / "old", version="v2.1").root
     for name, content in (("tasks", "{}\n"), ("episodes", '{"episode_index": 0}\n'), ("episodes", "not json")):

@@ -26,8 +26,34 @@ from milepost.doctor import Report, examine
 from milepost.lerobot import open_dataset
 from milepost.types import DataError, DataWarning, Episode, UnreadableError
 from odd_datasets import (
-    CAMERA, DATA, ENTRY, EPISODES, FILM, FPS, LENGTHS, PICTURE, SECOND, TASKS, data_v21, drawn, drop, edit_entries, edit_info, edit_lines,
-    film, film_v21, lost_bytes, png, put, repacked, said, save, save_lines, table_of, turned, v3, v21,
+    CAMERA,
+    DATA,
+    ENTRY,
+    FILM,
+    FPS,
+    LENGTHS,
+    PICTURE,
+    SECOND,
+    TASKS,
+    data_v21,
+    drawn,
+    drop,
+    edit_entries,
+    edit_info,
+    edit_lines,
+    film,
+    film_v21,
+    lost_bytes,
+    png,
+    put,
+    repacked,
+    said,
+    save_lines,
+    table_of,
+    turned,
+    v3,
+    v21,
+    zero_length,
 )  # fmt: skip
 
 Make = Callable[[Path], Any]
@@ -173,15 +199,6 @@ def coded(codec: str, name: str, **options: str) -> Make:
         edit_info(root, lambda info: info["features"][CAMERA]["info"].update({"video.codec": name}))
 
     return make
-
-
-def zero_length(root: Path) -> None:
-    v3(root)
-    empty = {"episode_index": 2, "length": 0, "dataset_from_index": 21, "dataset_to_index": 21}
-    empty |= {f"{ENTRY}/from_timestamp": 2.1, f"{ENTRY}/to_timestamp": 2.1}
-    edit_entries(root, lambda rows: (rows[2].update(episode_index=3, tasks=[TASKS[0]]), rows.insert(2, {**rows[1], **empty})))
-    put(root / DATA, "episode_index", [0] * 12 + [1] * 9 + [3] * 15)
-    edit_info(root, lambda info: info.update(total_episodes=4))
 
 
 def in_files(root: Path, name: str, values: Any) -> None:
@@ -454,12 +471,12 @@ CASES: dict[str, Case] = {
     "extra column": Case(lambda root: in_files(root, "note", np.arange(36.0)), info=("columns error",), healthy=False),
     "extra column/text": Case(lambda root: in_files(root, "words", ["hm"] * 36), info=("columns error",), healthy=False),
     "state width": Case(wide_state, info=("column-types error",), healthy=False),
-    "action is text": Case(lambda root: in_files(root, "action", ["left"] * 36), info=("column-types error", "columns error"), healthy=False),
+    "action is text": Case(lambda root: in_files(root, "action", ["left"] * 36), info=("column-types error", "columns error"), healthy=False),  # noqa: E501
     "action in doubles": Case(
         lambda root: in_files(root, "action", pa.array([[0.0, 1.0]] * 36, pa.list_(pa.float64(), 2))), info=("column-types warning",)
     ),
     "unfinished file": Case(
-        lambda root: (v3(root) / "data/chunk-000/file-001.parquet").write_bytes(b"PAR1" + bytes(90)), info=("stray-file error",), healthy=False
+        lambda root: (v3(root) / "data/chunk-000/file-001.parquet").write_bytes(b"PAR1" + bytes(90)), info=("stray-file error",), healthy=False  # noqa: E501
     ),
     "unfinished file/no byte": Case(
         lambda root: (v3(root) / "data/chunk-000/file-001.parquet").write_bytes(b""), info=("stray-file error",), healthy=False
@@ -475,14 +492,14 @@ CASES: dict[str, Case] = {
         warns="holds lists of lengths",
     ),
     "ragged": Case(
-        lambda root: in_files(root, "touch", [[0.0] * (row % 3) for row in range(36)]), info=("columns error",), healthy=False, warns="left out"
+        lambda root: in_files(root, "touch", [[0.0] * (row % 3) for row in range(36)]), info=("columns error",), healthy=False, warns="left out"  # noqa: E501
     ),
     "nested": Case(lambda root: in_files(root, "box", [{"a": 1}] * 36), info=("columns error",), healthy=False),
     # 6. other ways to write the same
     "binary cells": Case(cells(lambda number: png(drawn(number)), pa.binary())),
     "large binary cells": Case(cells(lambda number: png(drawn(number)), pa.large_binary())),
     "list cells": Case(cells(lambda number: drawn(number).tolist(), pa.list_(pa.list_(pa.list_(pa.uint8()))))),
-    "list cells/channels first": Case(cells(lambda number: np.moveaxis(drawn(number), -1, 0).tolist(), pa.list_(pa.list_(pa.list_(pa.int64()))))),
+    "list cells/channels first": Case(cells(lambda number: np.moveaxis(drawn(number), -1, 0).tolist(), pa.list_(pa.list_(pa.list_(pa.int64()))))),  # noqa: E501
     "grey cells": Case(cells(grey, shape=[48, 96, 1])),
     "v3.1": Case(lambda root: edit_info(v3(root), lambda info: info.update(codebase_version="v3.1")), info=("version note",)),
     "3.0": Case(lambda root: edit_info(v3(root), lambda info: info.update(codebase_version="3.0")), info=("version note",)),
@@ -510,7 +527,7 @@ CASES: dict[str, Case] = {
 
 def read(root: Path) -> tuple[list[int], list[int], list[str], list[Episode]]:
     """Episodes whose every picture and row is right, those refused when their pictures are asked for, the warnings, what was read."""
-    right, refused, whole = [], [], []
+    right, refused, whole, messages = [], [], [], []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         dataset = open_dataset(root)
@@ -521,13 +538,14 @@ def read(root: Path) -> tuple[list[int], list[int], list[str], list[Episode]]:
                 last = episode.camera(CAMERA)[np.array([len(episode) - 1, 0])]
             except UnreadableError as error:
                 refused.append(number)
-                assert "\n" not in str(error) and len(str(error)) < 600, error
+                messages.append(str(error))
                 continue
             whole.append(episode)
             rows = episode.state[:, 0].astype(int).tolist()
             assert dataset.row_range(number) == (episode.row, episode.row + len(episode))
             fine = [said(picture) for picture in pictures] == rows and [said(picture) for picture in last] == [rows[-1], rows[0]]
             right += [number] if fine else []
+    assert all(message.isprintable() and len(message) < 600 for message in messages), messages
     return right, refused, [str(one.message) for one in caught if isinstance(one.message, DataWarning)], whole
 
 
@@ -554,9 +572,11 @@ def test_right_or_refused_and_info_says_so(name: str, tmp_path: Path) -> None:
 
 def unreadable(root: Path, number: int = 0) -> str:
     """Why the pictures of an episode are refused."""
-    with pytest.raises(UnreadableError) as caught, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        list(open_dataset(root).episode(number).camera(CAMERA).chunks())
+        episode = open_dataset(root).episode(number)
+    with pytest.raises(UnreadableError) as caught:
+        list(episode.camera(CAMERA).chunks())
     return str(caught.value)
 
 
@@ -633,7 +653,7 @@ def test_sixteen_bits_told_as_colours_are_refused_and_never_clipped(tmp_path: Pa
 
 def test_colours_by_the_films_own_matrix(tmp_path: Path) -> None:
     """Red (220, 40, 30) in BT.709 is Y 63, Cb 103, Cr 198 or so; by BT.601's matrix it would come out as (204, 22, 31)."""
-    import av  # noqa: PLC0415
+    import av
 
     def tagged(path: Path, images: list[np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -688,17 +708,19 @@ def test_colons_in_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_no_message_shows_what_is_in_a_cell(tmp_path: Path, cell: bytes) -> None:
     cells(lambda _: cell, pa.binary())(tmp_path)
     message = unreadable(tmp_path)
-    assert "cannot be read" in message and "PNG" not in message and "\\x" not in message
+    assert "cannot be read" in message
+    assert "PNG" not in message
+    assert "\\x" not in message
 
 
 def test_a_picture_of_implausible_size_is_not_decoded(tmp_path: Path) -> None:
     huge = io.BytesIO()
-    import PIL.Image  # noqa: PLC0415
+    import PIL.Image
 
     PIL.Image.new("1", (13300, 13300)).save(huge, "PNG")
     cells(lambda _: {"bytes": huge.getvalue(), "path": None})(tmp_path)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore")  # Pillow warns of it, and goes on
         assert "is 13300 x 13300: at most 50 million pixels" in unreadable(tmp_path)
 
 
@@ -711,7 +733,7 @@ def test_a_row_names_no_picture_outside_the_dataset(tmp_path: Path, name: str) -
 
 @pytest.mark.parametrize(
     "template",
-    ["../{chunk_index}.mp4", "/tmp/{file_index}.mp4", "{chunk_index:>3000000000}", "{chunk_index.__class__}", "{0}", "{nothing}", "{", "{video_key:03d}"],
+    ["../{chunk_index}.mp4", "/tmp/{file_index}.mp4", "{chunk_index:>3000000000}", "{chunk_index.__class__}", "{0}", "{nothing}", "{", "{video_key:03d}"],  # noqa: E501
 )  # fmt: skip
 def test_path_templates_are_plain(tmp_path: Path, template: str) -> None:
     edit_info(v3(tmp_path), lambda info: info.update(video_path=template))

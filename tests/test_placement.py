@@ -92,7 +92,7 @@ def test_inside_a_part_position_decides_where_stamps_cannot() -> None:
     assert late[0].tolist() == list(range(10))
     assert "position decides" in late[1]
     assert "position decides" in offsets(np.cumsum(np.full(10, 0.137)), ten, FPS)[1]
-    with pytest.raises(UnreadableError, match="rows are stamped 0.2000 to 1.1000 s"):
+    with pytest.raises(UnreadableError, match=r"rows are stamped 0\.2000 to 1\.1000 s"):
         offsets((np.arange(10) + 2) / FPS, Placed(0, 10), FPS)
     with pytest.raises(UnreadableError, match="shorter than its rows: it holds 9 pictures for 10 rows"):
         offsets(np.arange(10) / FPS, Placed(0, 9, alone=True), FPS)

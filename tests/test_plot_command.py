@@ -150,7 +150,10 @@ def test_several_files_with_one_name(nails: Path, progress: Path, tmp_path: Path
     shutil.copyfile(progress, other)
     assert plot(nails, "--progress", progress, other, progress, "--episodes", 4, "--output-dir", tmp_path / "out") == 0
     names = [one.get_label() for one in axes(drawn[0], "progress").lines if not one.get_label().startswith("_")]
-    assert ["".join(name.split()) for name in names] == ["truth(annotation)", str(progress), str(other)]
+    assert ["".join(name.split()) for name in names] == [
+        "truth(annotation)",
+        *(f"{path.parent.name}/{path.stem.removesuffix('_progress')}" for path in (progress, other)),
+    ]
 
 
 def test_the_clock_and_the_other_camera(nails: Path, tmp_path: Path, drawn: list[Figure]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from milepost.cli import main
-from odd_datasets import FILM, film, film_v21, lost_bytes, v3, v21
+from milepost.lerobot import open_dataset
+from odd_datasets import CAMERA, ENTRY, FILM, edit_entries, film, film_v21, lost_bytes, sixteen_bits, v3, v21, zero_length
 
 
 @pytest.fixture
@@ -35,6 +36,32 @@ def test_a_page_in_a_file(lost: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["view", str(lost), "--export-html", str(tmp_path / "page.html")]) == 1
     assert "episode_000001.mp4 is missing" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_an_episode_without_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = zero_length(tmp_path / "set")
+    assert main(["label", str(root), "--model", "elapsed"]) == 1
+    assert "episode 2 has no frames" in " ".join(capsys.readouterr().err.split())
+    assert main(["view", str(root), "--export-html", str(tmp_path / "page.html")]) == 1
+    assert main(["render", str(root), "--episodes", "0-3", "--output-dir", str(tmp_path / "out")]) == 1
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 3
+
+
+def test_depth_is_filmed_when_it_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = sixteen_bits(tmp_path / "set")
+    assert main(["label", str(root), "--model", "elapsed"]) == 0
+    assert main(["render", str(root), "--output-dir", str(tmp_path / "out")]) == 2
+    assert "if it is named with --camera-key" in " ".join(capsys.readouterr().err.split())
+    assert main(["render", str(root), "--episodes", "0", "--camera-key", CAMERA, "--output-dir", str(tmp_path / "out")]) == 0
+
+
+def test_the_cache_tells_places_apart(tmp_path: Path) -> None:
+    """Films and features are kept by the dataset's fingerprint: the same files with other times are other pictures."""
+    plain = open_dataset(v3(tmp_path / "set")).fingerprint
+    edit_entries(
+        tmp_path / "set", lambda rows: [row.update({f"{ENTRY}/from_timestamp": row[f"{ENTRY}/from_timestamp"] + 0.1}) for row in rows]
+    )
+    assert open_dataset(tmp_path / "set").fingerprint != plain
 
 
 def test_a_film_damaged_in_one_episode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from milepost.annotation.pictures import beside, sheets, stamped
 from milepost.annotation.reply import json_schema
 from milepost.annotation.shown import BUDGET, RATE_HZ, Shown, shown_frames
 from milepost.annotation.store import AnnotationStore, Answer
+from milepost.files import parse_json
 from milepost.lerobot import LeRobotDataset
 from milepost.types import DataError, Episode, UnreadableError
 from milepost.vlm.conversation import Speaker, Turn
@@ -111,7 +112,7 @@ def provenance(dataset: LeRobotDataset, model: Mapping[str, str], subtasks: Subt
 
 def stages_of(told: Mapping[str, str]) -> SubtaskList:
     """The list of stages in a store's provenance."""
-    return SubtaskList.from_dict(json.loads(told["stages"]))
+    return SubtaskList.from_dict(parse_json(told["stages"], source="the annotation's provenance"))
 
 
 def look(episode: Episode, speaker: Speaker, asking: Asking, repeat: int = 0) -> View:

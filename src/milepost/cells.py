@@ -40,6 +40,7 @@ _DAMAGED = (
     KeyError,
     OverflowError,
     PIL.Image.DecompressionBombError,
+    PIL.Image.DecompressionBombWarning,
 )
 """What Pillow raises for broken files: SyntaxError for a broken PNG, plain Python errors for broken headers and EXIF."""
 

@@ -39,6 +39,8 @@ VERBS = {
 RESUMED = {"demo", "simulate", "annotate", "train", "label", "compare"}
 """Verbs that find what an interrupted run of theirs has done."""
 
+LONGEST = 1200
+"""Letters of an error."""
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
 
 
@@ -153,7 +155,8 @@ def ending() -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Prints an error on standard error. Names in it are somebody else's text, and command no terminal."""
+    """Prints an error on standard error. Names in it are somebody else's text: they command no terminal and fill no screen."""
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     print(importlib.import_module("milepost.console").plain(text), file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from milepost.annotation.replacing import is_interrupted
 from milepost.doctor import examine
-from milepost.files import read_json_object, read_text
+from milepost.files import parse_json, read_json_object, read_text, real
 from milepost.hub import Files
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import EpisodeRecord, Metadata
@@ -146,7 +146,7 @@ def _link(source: Path, new: Path, *, share: bool) -> None:
     """The same file under another name, or a copy where that cannot be: another disk, or the Hub's cache, which is not ours."""
     if share:
         try:
-            os.link(source.resolve(), new)
+            os.link(real(source), new)
             return
         except OSError:
             pass  # whatever keeps a link from being made, a copy is as good
@@ -236,7 +236,7 @@ def _lines_with_statistics(text: str, columns: Mapping[str, Float[np.ndarray, "N
     lines = []
     for line in text.split("\n"):
         if line.strip():
-            entry = json.loads(line)
+            entry = parse_json(line, source="meta/episodes.jsonl")
             for name, column in columns.items():
                 if (stats := _statistics(column, meta, [entry.get("episode_index")])[0]) is not None:
                     entry.setdefault("stats", {})[name] = {key: _lists(stats)[key] for key in ("min", "max", "mean", "std", "count")}

@@ -179,11 +179,8 @@ class _Examination:
         for head in HEADS:
             self._check_head(head)
         features = self.info.get("features")
-        if (
-            isinstance(features, dict)
-            and "subtask_index" in features
-            and not any(any(head_lists(r.entry, head)) for r in self.records for head in HEADS)
-        ):
+        annotated = any(any(head_lists(record.entry, head)) for record in self.records for head in HEADS)
+        if isinstance(features, dict) and "subtask_index" in features and not annotated:
             self._note(
                 "subtask-index",
                 "the stages are there as subtask_index, one for every frame, which SARM does not read: "

@@ -156,7 +156,7 @@ def parse_json(text: str | bytes, *, source: str, finite: bool = False) -> Any:
     """
     try:
         words = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        _require_shallow(words, source)
+        require_shallow(words, source)
         constant, decimal = (_refuse_constant, _finite) if finite else (None, None)
         return json.loads(words, parse_int=_bounded_int, parse_constant=constant, parse_float=decimal)
     except DataError:
@@ -172,8 +172,8 @@ _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
-def _require_shallow(text: str, source: str) -> None:
-    """The parser recurses, and so do those who read what it gives: depth is counted before either."""
+def require_shallow(text: str, source: str) -> None:
+    """Raises DataError for JSON of more than `DEPTH` levels. The parser recurses, and so do those who read what it gives."""
     depth = 0
     for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
         depth += 1 if bracket in "[{" else -1
@@ -236,9 +236,14 @@ def require_inside(relative: str, *, source: str) -> str:
     return relative
 
 
+def real(path: Path) -> Path:
+    """Returns the path with all links followed, as far as they lead: `Path.resolve` raises another error for a loop in every Python."""
+    return Path(os.path.realpath(path))
+
+
 def is_inside(path: Path, root: Path) -> bool:
-    """Returns whether a file lies inside a folder, links followed."""
-    return path.resolve().is_relative_to(root.resolve())
+    """Returns whether a file lies inside a folder, links followed; a loop of links lies where it stands."""
+    return real(path).is_relative_to(real(root))
 
 
 def _reason(error: Exception) -> str:

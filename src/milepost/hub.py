@@ -8,7 +8,6 @@ named. The only module that imports huggingface_hub, and only when it is needed.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from milepost.files import require_inside
+from milepost.files import read_json_object, real, require_inside
 from milepost.types import DataError
 
 UPLOADED = ("README.md", "config.json", "model.safetensors")
@@ -55,12 +54,12 @@ class Files:
             path = self.root / require_inside(relative, source="")
         except DataError:
             return False
-        return not path.is_symlink() or path.resolve().is_relative_to(self._home)
+        return not path.is_symlink() or real(path).is_relative_to(self._home)
 
     @property
     def _home(self) -> Path:
         """The folder that links of files must stay in: of a snapshot in the Hub's cache its repository's, which has the files."""
-        root = self.root.resolve()
+        root = real(self.root)
         return root.parent.parent if root.parent.name == "snapshots" and root.parent.parent.name.startswith("datasets--") else root
 
     def listed(self, tree: str) -> list[str]:
@@ -104,8 +103,8 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
         folder_or_repo, revision = named["repo"], revision or named["revision"]
     folder = Path(folder_or_repo).expanduser().absolute()  # Arrow and FFmpeg take what stands before a colon for a protocol
     if folder.is_dir():
-        repo, commit = _cached(folder.resolve())
-        return Files(folder, repo or folder.resolve().name, repo, commit)
+        repo, commit = _cached(real(folder))
+        return Files(folder, repo or real(folder).name, repo, commit)
     if folder.exists():
         raise DataError(f"{folder} is a file; a LeRobot dataset is a folder with meta/info.json in it")
     repo = str(folder_or_repo)
@@ -185,8 +184,7 @@ def require_same_dataset(root: Path, repo: str) -> None:
     """DataError unless the Hub dataset `owner/name` is there and is this folder's: as many episodes and frames, at one rate."""
     require_repository(repo)
     ours, theirs = (
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in (root / "meta/info.json", Path(_fetch("hf_hub_download", repo, None, filename="meta/info.json")))
+        read_json_object(path) for path in (root / "meta/info.json", Path(_fetch("hf_hub_download", repo, None, filename="meta/info.json")))
     )
     facts = ("codebase_version", "total_episodes", "total_frames", "fps")
     if other := [name for name in facts if ours.get(name) != theirs.get(name)]:

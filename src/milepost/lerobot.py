@@ -121,6 +121,7 @@ class LeRobotDataset:
         meta = self._hints
         records = [(record.index, record.length, list(record.tasks)) for record in meta.episodes.values()]
         about = {"fps": meta.fps, "features": meta.features, "episodes": records, "files": self._files.commit or self._contents()}
+        about |= {"parts": meta.odd_parts} if meta.odd_parts else {}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
@@ -132,7 +133,7 @@ class LeRobotDataset:
             "cameras": list(self._hints.cameras),
             "episodes": records,
             "files": self._files.commit or self._contents(False),
-        }
+        } | ({"parts": self._hints.odd_parts} if self._hints.odd_parts else {})
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
     def _contents(self, tables: bool = True) -> list[tuple[str, int, str]]:
@@ -154,7 +155,7 @@ class LeRobotDataset:
 
     def episode(self, episode_index: int) -> Episode:
         """The episode with this number in the dataset. UnreadableError as for `[position]`; DataError for an unknown number."""
-        self._record(episode_index)
+        _ = self._record(episode_index).segments  # a wrong annotation is corrected, not passed by: DataError
         try:
             return self._episode(self._places().episodes[episode_index])
         except DataError as error:

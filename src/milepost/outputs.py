@@ -61,6 +61,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder} exists already and is not overwritten; remove it or choose another name")
     temporary = temporary_name(folder)
     temporary.mkdir(parents=True)
+    for left in folder.parent.glob(f".*{MARK}"):
+        if left.name.startswith(_start_of(folder)) and _is_gone(_owner_of(left)):
+            _remove(left)
     try:
         yield temporary
         for path in temporary.rglob("*"):
@@ -74,8 +77,17 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def temporary_name(path: Path) -> Path:
     """Returns a name beside `path` that nobody else has, which readers take for no file of theirs and which says whose it is."""
+    return path.with_name(f"{_start_of(path)}{_owner()}.{secrets.token_hex(4)}{MARK}")
+
+
+def _start_of(path: Path) -> str:
     short = path.name.encode()[:120].decode(errors="ignore")  # file systems take 255 bytes
-    return path.with_name(f".{short}.{_owner()}.{secrets.token_hex(4)}{MARK}")
+    return f".{short}."
+
+
+def _owner_of(temporary: Path) -> str:
+    """OWNER in a temporary name of ours, "" in another one."""
+    return next(iter(temporary.name.removesuffix(MARK).rsplit(".", 2)[-2:-1]), "")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,8 +111,7 @@ def clear_leftovers(folder: Path) -> int:
     """
     count = 0
     for path in folder.glob(f".*{MARK}"):
-        owner = path.name.removesuffix(MARK).rsplit(".", 2)[-2:-1]
-        if owner and _is_gone(owner[0]):
+        if _is_gone(_owner_of(path)):
             _remove(path)
             count += 1
     return count
@@ -122,7 +133,7 @@ def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.parent.resolve() / path.name
+    path = Path(os.path.realpath(path.parent)) / path.name
     place = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
     lock = filelock.FileLock(str(place), timeout=0, is_singleton=True)
     try:
@@ -162,9 +173,8 @@ def _holder(place: Path) -> str:
 def _clear_of(path: Path) -> None:
     """Whoever holds the lock of an output is its only writer: every temporary file of it is a leftover, of whichever machine."""
     mine = _owner()
-    for left in path.parent.glob(f".*{MARK}"):
-        name, *owner = left.name[1:].removesuffix(MARK).rsplit(".", 2)
-        if name == path.name and owner[:1] != [mine]:
+    for left in path.parent.glob(f".*{MARK}"):  # no pattern with the name: it may have brackets in it
+        if left.name.startswith(_start_of(path)) and left.name.count(".") == path.name.count(".") + 4 and _owner_of(left) != mine:
             _remove(left)
 
 

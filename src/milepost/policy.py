@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from milepost.files import read_json, require_plain_file
 from milepost.outputs import atomic_path, write_text
 from milepost.types import DataError
 from milepost.weights import weighted_mean
@@ -154,10 +155,11 @@ class ChunkPolicy(nn.Module):
     def from_pretrained(cls, folder: Path) -> ChunkPolicy:
         """DataError if there is no such policy in the folder."""
         try:
-            values = json.loads((folder / CONFIG).read_text())
+            values = read_json(folder / CONFIG, what="policy config")
             if values.pop("type", None) != "chunk_policy":
                 raise DataError(f"{folder / CONFIG} is not of a policy made here (type 'chunk_policy')")
             policy = cls(observation_dim=values.pop("observation_dim"), action_dim=values.pop("action_dim"), config=PolicyConfig(**values))
+            require_plain_file(folder / WEIGHTS, what="weights")
             policy.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
         except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise DataError(f"no policy can be loaded from {folder}: {error}") from error

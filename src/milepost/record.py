@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Shaped, UInt8
 
+from milepost.files import read_json
 from milepost.outputs import atomic_folder
 from milepost.parquet import numbered_words
 from milepost.recording import DEFAULTS, HEADS, Recording
@@ -171,7 +172,7 @@ class _Encoded:
     def read(cls, folder: Path) -> _Encoded:
         if not is_encoded(folder):
             raise DataError(f"{folder} is not a complete encoded episode; run encode_episode on it")
-        held = json.loads((folder / "episode.json").read_text(encoding="utf-8"))
+        held = read_json(folder / "episode.json")
         held["stats"] = {name: {key: np.array(value) for key, value in one.items()} for name, one in held["stats"].items()}
         held["segments"] = {head: [Segment(*stage) for stage in stages] for head, stages in held["segments"].items()}
         return cls(folder=folder, **held)

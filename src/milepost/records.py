@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 from milepost.checks import Finding
 from milepost.features import image_size, is_depth
 from milepost.files import shown
-from milepost.placement import Part
+from milepost.placement import TENTH, Part
 from milepost.types import DataError, Segment
 
 HEADS = ("sparse", "dense")
@@ -133,6 +134,17 @@ class Metadata:
             for path in record.adrift.values():
                 parts.setdefault(path, []).append(Part(record.index, None, None, record.length))
         return {path: tuple(found) for path, found in parts.items()}
+
+    @cached_property
+    def odd_parts(self) -> list[tuple[str, int, float | None, float | None]]:
+        """The parts of films that do not simply follow one another from the film's start, as meta/ says; [] for nearly every dataset."""
+        odd = []
+        for path, parts in self.films.items():
+            ends = [0, *itertools.accumulate(part.length for part in parts)]
+            starts = [None if part.start_s is None else part.start_s * self.fps for part in parts]
+            if any(start is None or abs(start - end) > TENTH for start, end in zip(starts, ends, strict=False)):
+                odd += [(path, part.episode, part.start_s, part.stop_s) for part in parts]
+        return odd
 
     def rows_without_film(self, camera: str, after: int) -> int:
         """Rows of the episodes behind episode `after` that this camera has no mp4 for: what a film's last pictures may be of."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from milepost.evaluate import truth_of
+from milepost.files import parse_json
 from milepost.plots import EpisodePicture, HeadPicture, png, sample_frames
 from milepost.stages import WHOLE, Stages
 from milepost.store import METADATA_PREFIX, ProgressTable
@@ -39,7 +39,7 @@ def reading(table: ProgressTable, episode: Episode, stages: Stages | None, head:
     if progress.stage is None:
         return Reading(progress)
     count = progress.stage.shape[1]
-    config = json.loads(table.metadata.get(f"{METADATA_PREFIX}config") or "{}")
+    config = parse_json(table.metadata.get(f"{METADATA_PREFIX}config") or "{}", source="the progress file's metadata")
     for names in (config.get(f"{head}_subtask_names"), stages.names if stages is not None else None):
         if names and len(names) == count:
             return Reading(progress, tuple(names))

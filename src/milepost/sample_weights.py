@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from milepost.files import parse_json
 from milepost.store import read_progress, read_weights, write_weights
 from milepost.types import DataError
 from milepost.weights import RabcConfig, Weighed, weigh
 
 _DRAWN = 1 << 16
+_SPAN = 100_000_000
 """Positions drawn at a time."""
 
 
@@ -53,6 +55,9 @@ class SampleWeights:
             raise DataError("weights need every index once, from 0 on; make the file again with milepost weigh")
         self.fallback_weight, self.device = float(fallback_weight), device
         self._statistics = dict(statistics or {})
+        if self.index[-1] - self.index[0] > _SPAN + 100 * len(self.index):
+            words = f"{len(self.index)} rows from {self.index[0]} to {self.index[-1]}"
+            raise DataError(f"the weights' index is no dataset's: it has {words}")
         self._first = int(self.index[0]) - 1  # the table begins and ends with a frame that has no row: where indices outside are sent
         self._table = np.full(int(self.index[-1]) - self._first + 2, np.nan, dtype=np.float32)
         self._table[self.index - self._first] = self.weight
@@ -63,9 +68,9 @@ class SampleWeights:
     def load(cls, path: str | Path, *, device: Any = None) -> SampleWeights:
         """A file of `milepost weigh`, or any parquet with `index` and `weight` (its fallback is 1). DataError if it is neither."""
         index, weight, made = read_weights(Path(path))
-        config = json.loads(made.get("rabc", "{}"))
-        statistics = json.loads(made.get("statistics", "{}"))
-        return cls(index, weight, fallback_weight=config.get("fallback_weight", 1.0), statistics=statistics, device=device)
+        config, statistics = (parse_json(made.get(key, "{}"), source=f"the metadata of {path}") for key in ("rabc", "statistics"))
+        fallback = config.get("fallback_weight", 1.0) if isinstance(config, dict) else 1.0
+        return cls(index, weight, fallback_weight=fallback, statistics=statistics if isinstance(statistics, dict) else {}, device=device)
 
     @classmethod
     def from_progress(

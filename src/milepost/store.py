@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.files import parse_json, read_json_object, require_plain_file
-from milepost.outputs import atomic_path, remove_partial, require_writable, write_text
+from milepost.files import parse_json, read_json_object, require_plain_file, shown
+from milepost.outputs import atomic_folder, atomic_path, remove_partial, require_writable, write_text
 from milepost.types import DataError, Progress
 
 PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
@@ -89,6 +89,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             if file.metadata.num_rows > _REPEATED * max(size, 2**20):
                 raise DataError(
                     f"{path} has {file.metadata.num_rows} rows in {size} bytes: they all repeat each other, so it is no such file"
+                )
+            names = file.schema_arrow.names
+            if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise DataError(
+                    f"{path} has the column {shown(doubled[0])} {names.count(doubled[0])} times; which one is meant is not known"
                 )
             return file.read(columns=columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:
@@ -242,8 +247,13 @@ class ProgressStore:
         mark = self.folder / _MARK
         if self.folder.is_dir() and any(self.folder.iterdir()) and (anew or self._is_foreign(mark)):
             remove_partial(self.folder, _MARK)
+        if not mark.is_file():
+            if self.folder.is_dir():
+                self.folder.rmdir()
+            with atomic_folder(self.folder) as part:  # it is never there without its mark
+                (part / _MARK).write_text(json.dumps(self.provenance), encoding="utf-8")
         require_writable(self.folder)
-        if not mark.is_file() or unfinished_provenance(mark) != self.provenance:
+        if unfinished_provenance(mark) != self.provenance:
             write_text(mark, json.dumps(self.provenance))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
         self._waiting: list[pa.Table] = []

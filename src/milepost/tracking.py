@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from milepost.console import warn
+from milepost.files import parse_json, read_text
 from milepost.outputs import write_text
 from milepost.types import DataError
 from milepost.versions import WORKING, require
@@ -126,14 +127,17 @@ class Log:
 
 
 def _lines(path: Path) -> list[Line]:
-    """What is in the log; a last line cut short by a crash is left out."""
-    found = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    """The lines of the log; what comes behind a line that is none (cut short by a crash, damaged) is left out."""
+    lines: list[Line] = []
+    for text in read_text(path, what="log").splitlines() if path.exists() else []:
         try:
-            found.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = parse_json(text, source="a line of the log")
+        except DataError:
             break
-    return found
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
+    return lines
 
 
 Names = tuple[str, str, str]

@@ -28,6 +28,7 @@ from milepost.colours import to_rgb, upright
 from milepost.files import require_plain_file
 from milepost.outputs import temporary_name
 from milepost.scheduling import ordinary
+from milepost.stamps import FilmIndex, index_of
 from milepost.types import DataError, UnreadableError
 from milepost.versions import require
 
@@ -187,19 +188,6 @@ class VideoFrames:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class FilmIndex:
-    """The pictures of a film by its index, without decoding one. stamps: (N,) seconds, ascending. fps: its own pictures per second."""
-
-    stamps: Float[np.ndarray, "N"]
-    fps: float
-
-    @property
-    def spacing_s(self) -> float:
-        """The least time between two pictures, in seconds."""
-        return float(np.diff(self.stamps).min()) if len(self.stamps) > 1 else math.inf
-
-
 def film_index(path: Path) -> FilmIndex:
     """Returns the film's index, kept for the last thousand files. UnreadableError if it cannot be read, or its pictures have no times."""
     try:
@@ -213,44 +201,7 @@ def film_index(path: Path) -> FilmIndex:
 def _film_index(path: Path, version: tuple[int, int] | None) -> FilmIndex:
     """version: when the file was written and its size, so that another file of this name is looked at again."""
     with _open(path) as (container, stream):
-        stamps = _even_stamps(stream)
-        if stamps is None:
-            stamps = _packet_stamps(container, stream, path)
-        rate = (
-            float(stream.average_rate or 0) or (len(stamps) - 1) / (stamps[-1] - stamps[0])
-            if len(stamps) > 1
-            else float(stream.average_rate or 0)
-        )
-        if len(stamps) > 1 and not np.all(np.diff(stamps) > 0):
-            raise UnreadableError(f"video {path} has two pictures at one time; record it again, or rewrite it with ffmpeg")
-        return FilmIndex(stamps, rate)
-
-
-def _even_stamps(stream: Any) -> Float[np.ndarray, "N"] | None:
-    """Returns the stamps of a film with one picture every so often, from the mp4's own table; None where packets must be read for them.
-
-    The table has decoding times. Where those are even and nothing is cut away, the pictures are as many and as far apart.
-    """
-    entries = getattr(stream, "index_entries", None)  # PyAV 15 and 16 do not show it
-    if not stream.frames or stream.start_time is None or entries is None or len(entries) != stream.frames:
-        return None
-    decoding = np.array([-1 if entry.is_discard else entry.timestamp for entry in entries], np.int64)
-    steps = np.diff(decoding)
-    if len(steps) and (steps[0] <= 0 or np.any(steps != steps[0])):
-        return None
-    step = int(steps[0]) if len(steps) else 0
-    return (stream.start_time + step * np.arange(len(decoding))) * float(stream.time_base)
-
-
-def _packet_stamps(container: Any, stream: Any, path: Path) -> Float[np.ndarray, "N"]:
-    try:
-        stamps = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
-    except av.error.FFmpegError as error:
-        raise UnreadableError(f"video {path} is damaged ({error.strerror}); record or download it again") from error
-    if not stamps or any(stamp is None for stamp in stamps):
-        what = "no pictures" if not stamps else "pictures without times (a raw stream); put it into an mp4 with ffmpeg"
-        raise UnreadableError(f"video {path} has {what}")
-    return np.sort(np.array(stamps, np.int64)) * float(stream.time_base)
+        return index_of(container, stream, path)
 
 
 def probe(path: Path) -> VideoInfo:

@@ -132,7 +132,7 @@ def test_json_is_named_by_line_too(tmp_path):
 def test_the_file_itself(tmp_path):
     with pytest.raises(DataError, match=r"ends in \.csv or \.json, got .*towels\.txt"):
         to_file(tmp_path / "towels.txt", SOME, FPS)
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="is missing"):
         read_file(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes(edited(tmp_path / "a.csv", "0,sparse,über,,,0,5").read_text().encode("latin-1"))
     with pytest.raises(DataError, match="save it as UTF-8"):

@@ -74,7 +74,7 @@ def test_json_that_does_not_cover(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.json", "[]", "empty"),
-        ("a.json", "", "no JSON"),
+        ("a.json", "", "cannot be read as JSON"),
         ("a.json", "3", "expected a list of names"),
         ("a.json", '[{"name": "a", "optional": "yes"}]', "optional"),
         ("a.json", '[{"name": "a", "colour": "red"}]', "colour"),
@@ -95,7 +95,7 @@ def test_broken_files_are_refused_by_name(tmp_path: Path, name: str, text: str, 
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read the stages"):
+    with pytest.raises(DataError, match="is missing"):
         SubtaskList.from_file(tmp_path / "none.txt")
 
 

@@ -20,6 +20,7 @@ from builders import TOP, WRIST, build_dataset, edit_info, moving, set_column
 from milepost.hub import Files
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import read_metadata
+from milepost.outputs import temporary_name
 from milepost.types import DataError, Frames
 from milepost.video import encode_video, probe
 from milepost.viewer.marks import Marks, marks_file
@@ -178,7 +179,7 @@ def test_a_film_that_is_given_up_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     until = time.monotonic() + 30
     while not files(tmp_path / "films") and time.monotonic() < until:  # the encoder looks ahead before it writes
         time.sleep(0.01)
-    assert [path.suffix for path in files(tmp_path / "films")] == [".tmp"]
+    assert [path.suffix for path in files(tmp_path / "films")] == [".milepost"]
     films.leave("print", 2, TOP)
     assert not left.cancelled()  # somebody still waits
     films.leave("print", 2, TOP)
@@ -198,7 +199,8 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead, alive, whole = (folder / name for name in (f".a.mp4.{ended.pid}.tmp", f".b.mp4.{os.getpid()}.tmp", "c.mp4"))
+    alive, whole = temporary_name(folder / "b.mp4"), folder / "c.mp4"
+    dead = folder / alive.name.replace(".b.mp4.", ".a.mp4.").replace(f"-{os.getpid()}-", f"-{ended.pid}-")
     for path in (dead, alive, whole):
         path.write_bytes(b"x")
     Films(tmp_path / "films")

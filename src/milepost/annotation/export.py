@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from milepost.annotation.columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
 from milepost.annotation.replacing import replacing, require_editable
+from milepost.files import parse_json
 from milepost.metadata import HEADS, EpisodeRecord, Metadata, read_metadata, read_proportions
 from milepost.parquet import guarded, open_parquet
 from milepost.stages import WHOLE, Stages, check, finished, names_in_order, proportions
@@ -235,7 +236,7 @@ def _rewrite_v21(root: Path, new: New, annotations: Annotations, *, heads: Seque
     old = (root / name).read_text(encoding="utf-8")
     lines = []
     for line in filter(str.strip, old.splitlines()):
-        entry = json.loads(line)
+        entry = parse_json(line, source="meta/episodes.jsonl")
         given, cells = annotations.get(entry["episode_index"], {}), dict(entry)
         for head in heads:
             stands = next((p for p in prefixes(head) if entry.get(f"{p}names") is not None), prefixes(head)[0])

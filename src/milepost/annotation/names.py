@@ -5,7 +5,6 @@ Refuses an empty list, blank names, and names that differ only in case, punctuat
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
+from milepost.files import parse_json, read_text
 from milepost.types import DataError
 
 ARTICLES = {"a", "an", "the"}
@@ -89,7 +89,7 @@ class SubtaskList:
         `Subtask`. Names may contain commas, in JSON also colons.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = read_text(Path(path), what="list of stages")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the stages from {path}: {error}") from error
         try:
@@ -124,13 +124,11 @@ class _Whole(BaseModel):
 
 def _from_json(text: str) -> SubtaskList:
     try:
-        read = json.loads(text)
+        read = parse_json(text, source="the list of stages")
         whole = read if isinstance(read, dict) else {"subtasks": read}
         if isinstance(listed := whole.get("subtasks"), list):
             whole = whole | {"subtasks": [{"name": each} if isinstance(each, str) else each for each in listed]}
         checked = _Whole.model_validate(whole)
-    except json.JSONDecodeError as error:
-        raise DataError(f"this is no JSON: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

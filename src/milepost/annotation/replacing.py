@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from milepost.files import is_inside, read_json, shown
+from milepost.files import is_inside, read_json, real, shown
 from milepost.hub import in_cache
 from milepost.types import DataError
 
@@ -39,7 +39,7 @@ def require_editable(folder: str | Path) -> Path:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
-    if in_cache(root.resolve()):
+    if in_cache(real(root)):
         raise DataError(f"{root} is in the Hub's cache, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
     if not (root / "meta").is_dir():
         raise DataError(f"{root} is not a LeRobot dataset: it has no meta/ folder")
@@ -69,8 +69,8 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
     names: list[str] = []
 
     def new(name: str) -> Path:
-        _require_ours(root, name, "info.json")
         _require_own(root / name)
+        _require_ours(root, name, "info.json")
         names.append(name)
         return _beside(root / name)
 
@@ -157,7 +157,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _require_own(path: Path) -> None:
-    if path.is_symlink() or in_cache(path.resolve()):
+    if path.is_symlink() or in_cache(real(path)):
         raise DataError(f"{path} is a link{f' to {path.readlink()}' if path.is_symlink() else ''}; {_advice('OWNER/NAME')}")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.annotation.columns import Annotations
+from milepost.files import read_text, require_shallow, shown
 from milepost.metadata import HEADS
 from milepost.outputs import write_text
 from milepost.types import DataError, Segment
@@ -101,7 +102,7 @@ def _known(path: Path) -> Path:
 
 def _rows(path: Path) -> Iterator[_Line]:
     try:
-        text = path.read_text(encoding="utf-8-sig") if path.suffix == ".json" else path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise DataError(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -129,6 +130,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[_Line]:
 
 def _json_rows(path: Path, text: str) -> Iterator[_Line]:
     """The objects of a JSON list with the lines they begin at, which the JSON module alone does not tell."""
+    require_shallow(text, str(path))
     decoder, place = json.JSONDecoder(), len(text) - len(text.lstrip())
     if not text[place:].startswith("["):
         raise DataError(f"{path} should be a list of objects, one a segment")
@@ -138,7 +140,7 @@ def _json_rows(path: Path, text: str) -> Iterator[_Line]:
             row, end = decoder.raw_decode(text, place)
             line = text.count("\n", 0, place) + 1
             if not isinstance(row, dict):
-                raise DataError(f"{path}, line {line}: should be an object, got {row!r}")
+                raise DataError(f"{path}, line {line}: should be an object, got {shown(row)}")
             _require_columns(path, list(row))
             yield line, row
             place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
@@ -195,16 +197,16 @@ def _number(row: Mapping[str, Any], column: str) -> float | None:
     try:
         value = float(cell)
     except (TypeError, ValueError):
-        raise DataError(f"{column} should be a number, got {cell!r}") from None
+        raise DataError(f"{column} should be a number, got {shown(cell)}") from None
     if isinstance(cell, bool) or not math.isfinite(value):
-        raise DataError(f"{column} should be a number, got {cell!r}")
+        raise DataError(f"{column} should be a number, got {shown(cell)}")
     return value
 
 
 def _whole(row: Mapping[str, Any], column: str) -> int | None:
     value = _number(row, column)
     if value is not None and value != int(value):
-        raise DataError(f"{column} should be a whole number, got {row[column]!r}")
+        raise DataError(f"{column} should be a whole number, got {shown(row[column])}")
     return None if value is None else int(value)
 
 

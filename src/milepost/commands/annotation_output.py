@@ -54,7 +54,9 @@ class Target:
         if self.copy is None and self.dataset.is_local:
             require_editable(self.dataset.root)
         elif self.copy is None and not self.push:
-            raise DataError("a Hub dataset is never written into: give --output-path, or --push-to-hub")
+            raise DataError(
+                f"a Hub dataset is never written into ({self.dataset.name} is in the Hub's cache): give --output-path, or --push-to-hub"
+            )
         if self.copy is not None:
             _require_copy(self.copy, self.dataset)
         if self.push:
@@ -120,8 +122,8 @@ def require_no_conflict(
             names = sorted({s.name for n in stay for s in held[n][head]} - set(subtasks.names))
             other_tasks = {_task(dataset, n) for n in stay} - {_task(dataset, n) for n in ours}
             advice = (
-                "they are of other tasks, and a dataset has one list of stages that every finished attempt goes through: make a dataset of its "
-                "own of each task (LeRobot: lerobot-edit-dataset, delete_episodes or split) and annotate each with its stages"
+                "they are of other tasks, and a dataset has one list of stages that every finished attempt goes through: make a dataset "
+                "of its own of each task (LeRobot: lerobot-edit-dataset, delete_episodes or split) and annotate each with its stages"
                 if other_tasks
                 else "if every attempt goes through them, add them to the list and annotate all episodes anew, with --overwrite"
             )

@@ -256,4 +256,5 @@ def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[
         )
     if unknown:
         warn(f"{sum(unknown.values())} frames have no progress, in episodes {', '.join(map(str, list(unknown)[:10]))}")
-    return 1 if unknown else 0
+    rowless = set(asked_for) - set(labelled.episode_index.tolist())  # their rows cannot be read, so they are not in the file
+    return 1 if unknown or rowless else 0

@@ -12,15 +12,15 @@ import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file
 from milepost.commands.options import feature_cache, resolve_device, settle_model
-from milepost.commands.readings import LeftOut, Read, by_files, require_heads, warn_of_boxes
+from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, require_heads, warn_of_boxes
 from milepost.console import bars, say, warn
-from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.lerobot import LeRobotDataset
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.outputs import atomic_path, require_writable
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Reading, picture
-from milepost.types import DataError, Episode
+from milepost.types import Episode
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ def main(args: Args) -> int:
     if args.width < NARROWEST:
         raise ValueError(f"--width must be at least {NARROWEST:g} inches, got {args.width:g}")
     chosen = parse_episodes(args.episodes)
-    dataset = open_dataset(args.dataset, revision=args.revision, episodes=chosen)
-    if args.camera_key is not None and args.camera_key not in dataset.cameras:
-        raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+    asked = () if args.camera_key is None else (args.camera_key,)
+    dataset = open_with_cameras(args.dataset, asked, revision=args.revision, episodes=chosen)
     heads = ("sparse", "dense") if args.head_mode == "both" else (args.head_mode,)
     if args.model is not None:
         read, numbers = _by_model(args.model, args, dataset, heads), list(dataset.episode_indices)

@@ -9,7 +9,7 @@ from pathlib import Path
 from milepost.commands.belonging import require_dataset
 from milepost.console import warn
 from milepost.hub import find_file
-from milepost.lerobot import LeRobotDataset
+from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.plots import boxes
 from milepost.report import Reading, reading
 from milepost.store import read_progress
@@ -52,6 +52,16 @@ def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> No
     for head in heads:
         if head not in known:
             raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")
+
+
+def open_with_cameras(
+    folder_or_repo: str, cameras: Sequence[str], *, revision: str | None = None, episodes: Sequence[int] | None = None
+) -> LeRobotDataset:
+    """Opens a dataset with the cameras that it offers and those named here: distances are looked at only by name."""
+    dataset = open_dataset(folder_or_repo, revision=revision, episodes=episodes)
+    if all(camera in dataset.cameras for camera in cameras):
+        return dataset
+    return open_dataset(folder_or_repo, revision=revision, episodes=episodes, cameras=[*dataset.cameras, *cameras])
 
 
 class LeftOut:

@@ -11,9 +11,9 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file, require_made_for
-from milepost.commands.readings import LeftOut, by_files, warn_of_boxes
+from milepost.commands.readings import LeftOut, by_files, open_with_cameras, warn_of_boxes
 from milepost.console import bars, say, warn
-from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.lerobot import LeRobotDataset
 from milepost.outputs import require_writable
 from milepost.render import render_film
 from milepost.report import picture
@@ -49,11 +49,10 @@ class Args:
 def main(args: Args) -> int:
     _require_sense(args)
     chosen = None if args.episodes in (None, "all") else parse_episodes(args.episodes)
-    dataset = open_dataset(args.dataset, revision=args.revision, episodes=chosen)
+    dataset = open_with_cameras(args.dataset, args.camera_key, revision=args.revision, episodes=chosen)
     cameras = args.camera_key or dataset.cameras[:1]
-    for camera in cameras:
-        if camera not in dataset.cameras:
-            raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+    if not cameras:
+        raise DataError(f"{dataset.name} has no camera, so there is nothing to show; depth is filmed if it is named with --camera-key")
     read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, (args.head_mode,))
     weight = _weights(args.weights, dataset) if args.weights is not None else None
     numbers = list(chosen) if chosen is not None else numbers[: None if args.episodes == "all" else args.num_visualizations]

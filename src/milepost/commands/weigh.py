@@ -15,6 +15,7 @@ import tyro
 from milepost.commands.belonging import progress_file, require_dataset, require_rows
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import say, table, warn
+from milepost.files import real
 from milepost.hub import find_file, in_cache
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.outputs import atomic_path, output_lock, require_writable
@@ -95,7 +96,7 @@ def main(args: Args) -> int:
     output = args.output_path or path.with_name("weights.parquet")
     if args.output_path is None and in_cache(output.absolute()):
         raise DataError("a Hub dataset is never written into: give --output-path")
-    if output.resolve() == path.resolve():
+    if real(output) == real(path):
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not is_weights_file(output):
         raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")

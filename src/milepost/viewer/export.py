@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from milepost.outputs import atomic_path
-from milepost.types import DataError
+from milepost.types import DataError, UnreadableError
 from milepost.viewer.media import Films, cameras
 from milepost.viewer.review import Review
 
@@ -41,7 +41,8 @@ def export_html(
 
     films: where H.264 copies are kept; one is made for each episode and camera. report: an HTML fragment, taken as it is, that the page
     shows first. tick(done, total) is called after every episode. Answers what could not be put into it, in words: films that cannot be
-    made; their episodes are there without pictures. DataError for no episode; KeyError for an episode that is not in the review.
+    made, whose episodes are there without pictures; episodes whose rows cannot be read, which are not there. DataError for no episode;
+    KeyError for an episode that is not in the review.
     """
     if not episodes:
         raise DataError("there is no episode to export; choose some with --episodes")
@@ -53,7 +54,11 @@ def export_html(
         file.write(head)
         told: dict[int, Any] = {}
         for done, number in enumerate(episodes, start=1):
-            found = review.episode(number)
+            try:
+                found = review.episode(number)
+            except UnreadableError as error:
+                problems.append(str(error))
+                continue
             shown = {camera: {**one, "source": None} for camera, one in cameras(review.dataset, number).items()}
             for camera, film in made[number].items():
                 address = f"embedded:{number}/{camera}"
@@ -61,7 +66,9 @@ def export_html(
             told[number] = {**found, "cameras": shown}
             if tick is not None:
                 tick(done, len(episodes))
-        embedded = {"dataset": _about(review, episodes), "episodes": _columns(review.episodes(), episodes), "episode": told}
+        if not told:
+            raise DataError(f"none of the episodes can be read: {problems[0]}")
+        embedded = {"dataset": _about(review, list(told)), "episodes": _columns(review.episodes(), list(told)), "episode": told}
         if report:
             file.write(f'<template id="report">{report}</template>\n')
         file.write(f'<script type="application/json" id="embedded">{_json(embedded)}</script>\n{tail}')

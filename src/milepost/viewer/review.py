@@ -7,7 +7,6 @@ episodes, cameras and heads that there are not; draws nothing and serves nothing
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from jaxtyping import Float
 
 from milepost.annotation.export import ChangedError
 from milepost.events import KINDS, find_events
+from milepost.files import parse_json
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS
 from milepost.plots.style import STAGE_COLOURS
@@ -342,7 +342,7 @@ def _made(metadata: Mapping[str, str]) -> dict[str, str]:
 def _model_stages(table: ProgressTable, head: str) -> Sequence[str]:
     """What the model that made the file calls its stages, if it says so and has more than one. DataError for damaged metadata."""
     try:
-        config = json.loads(table.metadata.get(f"{METADATA_PREFIX}config") or "{}")
+        config = parse_json(table.metadata.get(f"{METADATA_PREFIX}config") or "{}", source="config")
     except ValueError as error:
         raise DataError(f"its metadata are damaged ({error}); label again") from error
     names = config.get(f"{head}_subtask_names") if isinstance(config, dict) else None

@@ -19,6 +19,7 @@ from milepost.annotation.export import write_annotations
 from milepost.annotation.names import Subtask, SubtaskList
 from milepost.annotation.replacing import BusyError
 from milepost.annotation.store import read_provenance
+from milepost.files import parse_json
 from milepost.types import DataError, Segment
 
 BUSY_S = 5.0
@@ -107,7 +108,9 @@ def _named(segments: Sequence[Segment]) -> tuple[str, ...]:
 def _asked(store: Path) -> SubtaskList | None:
     """The list of stages that `annotate` asked with; None where it did not ask."""
     told = read_provenance(store)
-    return SubtaskList.from_dict(json.loads(told["stages"])) if told is not None and "stages" in told else None
+    if told is None or "stages" not in told:
+        return None
+    return SubtaskList.from_dict(parse_json(told["stages"], source="the annotation's provenance"))
 
 
 def _plain_faults(edit: Edit, names: Sequence[str]) -> list[str]:

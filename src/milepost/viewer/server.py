@@ -232,7 +232,7 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 async def _object(request: Request) -> dict[str, Any]:
     try:
-        body = parse_json(await request.body(), source="the body", finite=True)
+        body = parse_json(await request.body(), source="the body")
     except DataError as error:
         raise HTTPException(400, str(error)) from error
     if not isinstance(body, dict):

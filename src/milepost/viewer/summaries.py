@@ -97,7 +97,7 @@ def ends(curve: Float[np.ndarray, "R"], rows: Rows) -> dict[str, list[Any]]:
     cut = rows.cut(curve)
     return {
         "final": rounded(np.array([final(each) for each in cut])),
-        "highest": rounded(np.array([np.fmax.reduce(each) for each in cut])),
+        "highest": rounded(np.array([np.fmax.reduce(each, initial=np.nan) for each in cut])),
         "spark": sparks(curve, rows),
     }
 

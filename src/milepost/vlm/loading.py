@@ -6,7 +6,6 @@ A model folder's code is never run, a checkpoint that lacks weights is refused, 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
+from milepost.files import read_json
 from milepost.types import DataError
 from milepost.versions import load, require
 from milepost.vlm.pictures import Pictures
@@ -190,7 +190,7 @@ def _json_of(where: dict[str, Any], file: str) -> dict[str, Any] | None:
     path = cached_file(source, file, revision=where["revision"], _raise_exceptions_for_missing_entries=False)
     if path is None:
         return None
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = read_json(Path(path), what="file")
     if not isinstance(content, dict):
         raise DataError(f"its {file} should hold names and values, it holds a {type(content).__name__}")
     return content

@@ -1,6 +1,6 @@
 """How a model server is reached: through the proxy that the environment names for it, or directly. A server on this machine needs none.
 
-The HTTP client is built with that one decision, so a proxy that is not needed here cannot stop it (a SOCKS proxy needs a package of its own).
+The HTTP client is built with that one decision, so a proxy that is not needed here cannot stop it (a SOCKS proxy needs a package).
 """
 
 from __future__ import annotations

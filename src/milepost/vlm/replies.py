@@ -22,9 +22,11 @@ MOST = 8_000_000
 """Bytes of a reply, unpacked: thousands of times what an answer takes."""
 MOST_OF_ERROR = 200_000
 QUOTED = 500
+LOOKED_AT = 10_000
+"""Letters of a server's words that are looked at."""
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531), 598, 599})
-"""Statuses that pass: the request's time ran out, somebody else's lock, too early, too many, and what servers and the proxies before them say
-while they are restarted or overloaded."""
+"""Statuses that pass: the request's time ran out, somebody else's lock, too early, too many, and what servers and the proxies before them
+say while they are restarted or overloaded."""
 _PASSES = re.compile(
     r"rate.?limit|too.many.requests|overload|unavailable|time.?d?.?out|exhausted|capacity|server.error|internal", re.IGNORECASE
 )
@@ -76,7 +78,7 @@ def quoted(text: str, most: int = QUOTED) -> str:
     >>> quoted("busy\\x1b[31m,\\n  wait")
     'busy [31m, wait'
     """
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 20 * most]).split())
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:LOOKED_AT]).split())
     return line if len(line) <= most else f"{line[:most]}..."
 
 
@@ -118,7 +120,7 @@ def problem_of(status: int, content: bytes) -> Problem:
         body = None
     text = content.decode("utf-8", "replace").strip() or "(nothing)"
     fields = _fields(body)
-    return Problem(status, _words(fields) or text, _param(fields))
+    return Problem(status, (_words(fields) or text)[:LOOKED_AT], _param(fields))
 
 
 def problem_inside(reply: Any) -> Problem | None:
@@ -131,7 +133,7 @@ def problem_inside(reply: Any) -> Problem | None:
         error = fields
     if not error:
         return None
-    words = _words({"error": error}) or json.dumps(error)
+    words = (_words({"error": error}) or json.dumps(error))[:LOOKED_AT]
     return Problem(_status(error if isinstance(error, dict) else {}, fields, words), words, _param({"error": error}))
 
 

@@ -324,7 +324,7 @@ class Server:
 
 
 def words_of(content: Any) -> str | None:
-    """The words of a message's content: a text, nothing, or a list of parts, of which those with `text` are words. None if it is no such."""
+    """The words of a message's content: a text, nothing, or parts, of which those with `text` are words. None if it is no such."""
     if content is None:
         return ""
     if isinstance(content, str):

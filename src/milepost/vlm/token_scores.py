@@ -113,7 +113,7 @@ def _entry(entry: Mapping[str, Any]) -> tuple[str, float] | None:
     """(token, log-probability), None where that is minus infinity."""
     token, number = entry["token"], entry["logprob"]
     if not isinstance(token, str) or isinstance(number, bool):
-        raise ValueError("a token with a log-probability <= 0 was expected")
+        raise TypeError("a token with a log-probability <= 0 was expected")
     token = _text(token, entry.get("bytes"))
     if number is None:
         return None

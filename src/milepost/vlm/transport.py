@@ -1,7 +1,7 @@
 """One request to a chat/completions server until it is answered or refused: retries, time-outs, counters. It does not know what is asked.
 
-Tried again, with exponential back-off and jitter: what passes (`replies.AGAIN`; 429 no sooner than Retry-After), in the status or in the body
-of a 200; cut connections, broken JSON; a time-out once. Refused at once: every other status, and bodies without end. Redirects are never
+Tried again, with exponential back-off and jitter: what passes (`replies.AGAIN`; 429 no sooner than Retry-After), in the status or in the
+body of a 200; cut connections, broken JSON; a time-out once. Refused at once: other statuses, and bodies without end. Redirects are never
 followed: key and pictures go to the address that was given, or to its /v1 if that was forgotten. The key is read from the environment, sits
 in the HTTP client alone, and is cut out of messages.
 """

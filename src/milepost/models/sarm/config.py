@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from milepost.files import plausible
+from milepost.files import plausible, shown
 from milepost.stages import WHOLE, Stages
 from milepost.types import DataError
 from milepost.windows import gap_frames
@@ -51,7 +51,7 @@ def _check_types(config: SARMConfig) -> None:
         else:
             fine = value in kinds if get_origin(kind) is Literal else any(_is(value, each) for each in kinds)
         if not fine and name not in CHOICES:
-            raise ValueError(f"{name} must be {str(kind).replace('typing.', '')}, got {value!r}")
+            raise ValueError(f"{name} must be {str(kind).replace('typing.', '')}, got {shown(value)}")
 
 
 def _check_sizes(config: SARMConfig) -> None:

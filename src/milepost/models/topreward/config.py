@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from milepost.files import shown
 from milepost.types import DataError
 from milepost.vlm import Prompt, Resolution
 
@@ -94,7 +95,7 @@ class TOPRewardConfig:
             )
         for name, kind in get_type_hints(TOPRewardConfig).items():
             if not _fits(getattr(self, name), kind):
-                raise ValueError(f"{name} should be {_words(kind)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} should be {_words(kind)}, got {shown(getattr(self, name))}")
         for name in ("max_frames", "max_pixels", "max_input_length", "max_memory", "concurrency"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -171,8 +172,8 @@ class TOPRewardConfig:
         """
         if given := [name for name in SECRET if values.get(name) is not None]:
             raise DataError(
-                f"the TOPReward config names {' and '.join(given)}: a saved config does not decide where pictures are sent or which environment "
-                "variable is read. Take the field out of config.json and give it yourself, as in --base-url"
+                f"the TOPReward config names {' and '.join(given)}: a saved config does not decide where pictures are sent or which "
+                "environment variable is read. Take the field out of config.json and give it yourself, as in --base-url"
             )
         theirs = "normalization_mapping" in values or "input_features" in values
         ignored = {"type", *WHERE, *((*THEIRS, "input_features", "output_features") if theirs else ())}

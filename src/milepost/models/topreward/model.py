@@ -290,7 +290,7 @@ class _Attempt:
 
 
 def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
-    """A saved config but for the fields given. DataError if there is none, it is not TOPReward's, or it is the Hub's and names a path here."""
+    """A saved config but for the fields given. DataError if there is none, it is not TOPReward's, or it is a Hub's and names a path."""
     path = find_model(folder) / "config.json"
     if not path.exists():
         raise DataError(f"{folder} is not a saved TOPReward: {path} is missing")
