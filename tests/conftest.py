@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -20,6 +21,12 @@ settings.load_profile("milepost")
 
 _CACHE = tempfile.TemporaryDirectory(prefix="milepost-tests-")
 os.environ["MILEPOST_CACHE"] = _CACHE.name  # nothing lands in the user's own
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings that the tests' own files cause are errors too."""
+    helpers = "|".join(sorted(path.stem for path in Path(__file__).parent.rglob("*.py") if not path.stem.startswith("test_")))
+    config.addinivalue_line("filterwarnings", rf"error:::(.*\.)?(test_\w+|{helpers})$")
 
 
 @pytest.fixture
