@@ -12,7 +12,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # two processes, each with one thread: the suite in half the time; whole files, since the tests of a file share what they train
 PYTEST := -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test check wheel lock newest oldest clean
+.PHONY: setup demo test check wheel lock newest oldest chaos clean
 
 setup: $(READY)
 
@@ -46,6 +46,11 @@ wheel: $(READY)
 # Refreshes constraints/: for every Python found here the newest versions that pyproject.toml allows, and its lowest bounds. Then `make test`.
 lock: $(READY)
 	$(BIN)/python tools/lock.py
+
+# The attacks of the suite, many more of each: mutated files, kills, races, hostile servers. CHAOS=1 is what `make test` has.
+CHAOS ?= 30
+chaos: $(READY)
+	MILEPOST_CHAOS=$(CHAOS) $(BIN)/python -m pytest tests/chaos tests/vlm/test_hostile_servers.py
 
 newest:
 	$(call environment,.venv-newest,--upgrade --upgrade-strategy eager)

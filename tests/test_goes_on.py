@@ -1,7 +1,9 @@
 """One bad episode, one other process, one kill: the rest is done, nothing is mixed, and the same command finishes."""
 
 import dataclasses
+import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,11 @@ from milepost.outputs import BusyError, output_lock
 from milepost.store import ProgressStore, read_progress
 from milepost.train import read_episodes
 from milepost.types import DataError, Episode, Progress, UnreadableError
+from reviewed import annotated_dataset
+from test_cli import milepost
 from test_train import QUICK, losses, run
+
+DATA = Path(__file__).parent / "data"
 
 
 class Damaged(ListDataset):
@@ -226,3 +232,29 @@ def test_old_parts_of_one_episode_each_are_taken_over(tmp_path: Path) -> None:
     assert pq.read_table(store.folder / "episode-000003.parquet").num_rows == 2
     with pytest.raises(DataError, match="no such file"):
         read_progress(tmp_path / "p.parquet")
+
+
+def test_the_default_mode_on_an_annotated_dataset_trains_to_its_end(tmp_path: Path) -> None:
+    """single_stage has one stage, the dataset's annotation three: the table takes the annotation for the truth, and the run is complete."""
+    root = annotated_dataset(tmp_path / "annotated")
+    words = ("train", root, "--output-dir", tmp_path / "m", "--preset", "small", "--gap-s", 0.2, "--steps", 2, "--batch-size", 4)
+    done = milepost(*words, "--holdout", 0.2, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "m" / "evaluation.json").read_text())
+    assert record["held_out_table"]["sarm"]["error"]["value"] > 0
+    assert (tmp_path / "m" / "README.md").is_file()
+    assert not (tmp_path / "m" / "run.json").exists()
+    assert milepost(*words).returncode == 2  # it is finished: not replaced without being asked
+
+
+def test_a_clock_beside_a_clock_is_evaluated(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(DATA / "dataset_v3", tmp_path / "plain"))
+    assert milepost("label", root, "--model", "elapsed").returncode == 0
+    alone = milepost("evaluate", root)
+    assert alone.returncode == 0, alone.stderr
+    assert "elapsed (file)" in alone.stdout
+    assert "no truth is known of these episodes" in alone.stdout
+    shutil.copy(root / "elapsed_progress.parquet", root / "sarm_progress.parquet")
+    several = milepost("evaluate", root)
+    assert several.returncode == 0, several.stderr
+    assert "sarm_progress.parquet is taken, as LeRobot does" in several.stderr

@@ -5,7 +5,8 @@ Names of tasks, files and a server's words are somebody else's text: all of it g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -24,6 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 Tick = Callable[[int, int], None]
+EVERY_S = 60.0
+"""Seconds between two lines about long work, where there is no terminal to draw a bar on."""
 
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _VISIBLE = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"} | {ord(c): f"\\u{ord(c):04x}" for c in _BIDI}
@@ -42,9 +45,25 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:,.1f}/s" if speed else "", style="cyan")
 
 
+def ranges(numbers: Iterable[int]) -> str:
+    """Returns ascending numbers as `--episodes` takes them.
+
+    >>> ranges([0, 1, 2, 5, 7, 8])
+    '0-2,5,7-8'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 @contextmanager
 def bars() -> Iterator[Callable[[str], Tick]]:
-    """`bar(name)` gives a callback (done, total) that draws one bar. Without a terminal, one line is printed when a bar is full."""
+    """`bar(name)` gives a callback (done, total) that draws one bar. Without a terminal, a line is printed when a bar is full, and every
+    `EVERY_S` seconds before."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<32}"),
@@ -58,11 +77,14 @@ def bars() -> Iterator[Callable[[str], Tick]]:
 
         def bar(name: str) -> Tick:
             task = progress.add_task(escape(plain(name)), total=None)
-            full = False
+            full, told_at = False, time.monotonic()
 
             def tick(done: int, total: int) -> None:
-                nonlocal full
+                nonlocal full, told_at
                 progress.update(task, completed=done, total=total)
+                if not console.is_terminal and done < total and time.monotonic() - told_at > EVERY_S:
+                    told_at = time.monotonic()
+                    console.print(plain(f"{name}: {done} of {total}"), highlight=False, markup=False)
                 if done == total and not full:
                     full = True
                     elapsed = progress.tasks[task].elapsed or 0.0

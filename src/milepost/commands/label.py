@@ -17,7 +17,7 @@ import tyro
 from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import feature_cache, resolve_device, settle_model
 from milepost.commands.topreward_options import TOPRewardOptions, open_topreward
-from milepost.console import Tick, bars, say, table, warn
+from milepost.console import Tick, bars, ranges, say, table, warn
 from milepost.labelling import label, left_unknown, provenance, unknown_frames
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
@@ -255,6 +255,6 @@ def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[
             "raw_logprob_bound says what it is at most"
         )
     if unknown:
-        warn(f"{sum(unknown.values())} frames have no progress, in episodes {', '.join(map(str, list(unknown)[:10]))}")
+        warn(f"{sum(unknown.values())} frames have no progress, in episodes {ranges(sorted(unknown))}")
     rowless = set(asked_for) - set(labelled.episode_index.tolist())  # their rows cannot be read, so they are not in the file
     return 1 if unknown or rowless else 0
