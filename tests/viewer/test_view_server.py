@@ -18,8 +18,8 @@ import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.requests import Request
 from starlette import testclient
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import milepost.viewer.media as media
