@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -13,9 +14,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: torch's threads would 
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("milepost", deadline=None)  # how long an example takes says more of the machine's other work than of ours
+settings.load_profile("milepost")
 
 _CACHE = tempfile.TemporaryDirectory(prefix="milepost-tests-")
 os.environ["MILEPOST_CACHE"] = _CACHE.name  # nothing lands in the user's own
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings that the tests' own files cause are errors too."""
+    helpers = "|".join(sorted(path.stem for path in Path(__file__).parent.rglob("*.py") if not path.stem.startswith("test_")))
+    config.addinivalue_line("filterwarnings", rf"error:::(.*\.)?(test_\w+|{helpers})$")
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_the_bounds_are_those_of_the_wheel() -> None:
         ("transformers", "5.3.0"),
         ("transformers", "6.0.0"),
         ("transformers", "4.57.6"),
-        ("av", "14.4.0"),
+        ("av", "15.0.0"),
         ("httpx2", "3.0"),
         ("wandb", "0.18.7"),
     ],

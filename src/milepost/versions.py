@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from milepost.types import DataError
 
 WORKING = {
-    "av": ">=15",
+    "av": ">=15.1",
     "bitsandbytes": ">=0.46",
     "httpx2": ">=2,<3",
     "metaworld": ">=3.1.1,<3.2",

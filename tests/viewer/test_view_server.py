@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette import testclient
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -74,7 +75,7 @@ def test_everything_the_page_asks_for(root: Path, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_there_is_not(root: Path, path: str) -> None:
     with page_of(review_of(root)) as page:
-        answer = page.send(httpx2.Request("GET", ORIGIN + path, headers={"origin": ORIGIN}))
+        answer = page.send(testclient.httpx.Request("GET", ORIGIN + path, headers={"origin": ORIGIN}))
         assert answer.status_code == 404
         assert set(answer.json()) == {"error"}
 
