@@ -68,7 +68,7 @@ def test_an_optional_last_stage_is_doubtful() -> None:
 
 @pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.1])
 def test_shares_that_are_no_numbers_are_refused(share: float) -> None:
-    with pytest.raises(DataError, match="temporal proportions|share"):
+    with pytest.raises(DataError, match=r"temporal proportions|share"):
         Stages.from_proportions({"reach": share, "lift": 0.5})
     with pytest.raises(DataError):
         Stages(("reach", "lift"), (share, 0.5))
