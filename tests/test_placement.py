@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.placement import Part, Placed, offsets, place
+from milepost.placement import Part, Placed, offsets, place, unsteady
 from milepost.types import UnreadableError
 
 FPS = 10.0
@@ -96,3 +96,31 @@ def test_inside_a_part_position_decides_where_stamps_cannot() -> None:
         offsets((np.arange(10) + 2) / FPS, Placed(0, 10), FPS)
     with pytest.raises(UnreadableError, match="shorter than its rows: it holds 9 pictures for 10 rows"):
         offsets(np.arange(10) / FPS, Placed(0, 9, alone=True), FPS)
+
+
+def test_a_film_of_several_episodes_at_twice_the_rate_is_read_at_every_second_picture() -> None:
+    """Pictures 2k and 2k + 1 are one moment: episode 1 begins at picture 80, not 40."""
+    parts = (Part(0, 0.0, 40 / 30, 40), Part(1, 40 / 30, 73 / 30, 33), Part(2, 73 / 30, 123 / 30, 50))
+    placed = place(parts, 246, 30.0, 60.0)
+    assert [(placed[n].first * placed[n].step, placed[n].step, placed[n].count) for n in range(3)] == [
+        (0, 2, 40),
+        (80, 2, 33),
+        (146, 2, 50),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("slots", "refused"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7, 8], False),
+        ([0, 1, 2, 3, 5, 6, 6.5, 7, 8], True),  # slot 4 is missing, and there is one too many at 6.5
+        ([0, 1, 2, 2.1, 4, 5, 6, 7, 8], True),  # the other way round
+        ([0, 1.3, 1.8, 3.2, 4, 4.7, 6.1, 7, 8], False),  # jitter
+        ([0, 1, 2, 3, 7, 8, 9, 10, 11], False),  # a pause: the camera slept, and so did the rows
+        ([0, 2, 4, 6, 8, 10, 12, 14, 16], False),  # another rate throughout
+        ([5, 6, 7, 8, 9, 10, 11, 12, 13], False),  # a late start
+        ([0, 1], False),
+    ],
+)
+def test_missing_and_superfluous_pictures_do_not_cancel(slots: list[float], refused: bool) -> None:
+    assert bool(unsteady(np.array(slots, float) / 10, 10.0)) == refused

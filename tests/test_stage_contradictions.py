@@ -2,8 +2,8 @@
 
 import pytest
 
-from milepost.stages import Attempt, annotated_stages, contradictions, doubts
-from milepost.types import Segment
+from milepost.stages import Attempt, Stages, annotated_stages, contradictions, doubts
+from milepost.types import DataError, Segment
 
 
 def attempt(stages: str, task: str = "tidy up", success: bool | None = None) -> Attempt:
@@ -64,3 +64,11 @@ def test_an_optional_last_stage_is_doubtful() -> None:
     assert words.startswith("8 of 9 annotated episodes do not end in the last stage, 'retreat'")
     assert doubts(SOUND, NAMES) == []
     assert doubts([attempt("reach lift", success=False)] * 4, NAMES) == []
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.1])
+def test_shares_that_are_no_numbers_are_refused(share: float) -> None:
+    with pytest.raises(DataError, match=r"temporal proportions|share"):
+        Stages.from_proportions({"reach": share, "lift": 0.5})
+    with pytest.raises(DataError):
+        Stages(("reach", "lift"), (share, 0.5))

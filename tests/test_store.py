@@ -130,3 +130,15 @@ def test_weights_file(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "w.parquet")
     assert table.column_names == ["index", "weight"]
     assert table.schema.metadata[b"milepost.kappa"] == b"0.1"
+
+
+def test_whole_numbers_kept_as_doubles_are_read(tmp_path: Path) -> None:
+    """Other tools write every column as a double, and columns of their own beside them."""
+    names = ("index", "episode_index", "frame_index")
+    columns = {name: pa.array(values, pa.float64()) for name, values in zip(names, ([0, 1, 2], [0, 0, 0], [0, 1, 2]), strict=True)}
+    table = pa.table({**columns, "progress_sparse": pa.array([0.0, 0.5, 1.0]), "theirs": pa.array([{"a": 1}] * 3)})
+    pq.write_table(table, tmp_path / "p.parquet")
+    assert read_progress(tmp_path / "p.parquet").index.tolist() == [0, 1, 2]
+    pq.write_table(table.set_column(2, "frame_index", pa.array([0, 1.5, 2])), tmp_path / "p.parquet")
+    with pytest.raises(DataError, match="'frame_index' should hold whole numbers"):
+        read_progress(tmp_path / "p.parquet")

@@ -18,7 +18,7 @@ from milepost.features import codec, image_size, is_depth, may_be_depth
 from milepost.files import shown
 from milepost.hub import Files
 from milepost.parquet import RowReader
-from milepost.placement import TENTH, Part, Placed, miscounted, place
+from milepost.placement import TENTH, Part, Placed, miscounted, place, unsteady
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, Frames
 from milepost.video import FilmIndex, VideoFrames, VideoInfo, film_index, probe
@@ -85,6 +85,10 @@ class Footage:
             rows_elsewhere = (self.strays, self.meta.rows_without_film(camera, max(part.episode for part in parts)))
             placed = place(parts, len(film.stamps), self.meta.fps, film.fps, float(film.stamps[0]), rows_elsewhere)
             self._check_parts(camera, name, parts, placed)
+            step = max((one.step for one in placed.values()), default=1)
+            if fault := unsteady(film.stamps, self.meta.fps * step):
+                self._say("video-times", "error", f"video {path} {fault}", parts[0].episode if len(parts) == 1 else None)
+                continue
             sound = [part for part in parts if not placed[part.episode].fault and part.length]
             for part in sound if self.look != "none" else ():
                 at = placed[part.episode]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from milepost.hub import Files
-from milepost.placement import Part, Placed, offsets, place
+from milepost.placement import Part, Placed, offsets, place, unsteady
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, DataWarning, Frames, UnreadableError
 from milepost.video import FilmIndex, VideoFrames, film_index
@@ -106,8 +106,8 @@ def _stamps(
 ) -> Float[np.ndarray, "T"]:
     """Returns where in the film an episode's pictures are, in its own seconds. UnreadableError if there is no telling."""
     placed = place(parts, len(film.stamps), fps, film.fps, float(film.stamps[0]), strays)[episode]
-    if placed.fault:
-        raise UnreadableError(f"{who} {placed.fault}")
+    if fault := placed.fault or unsteady(film.stamps, fps * placed.step):
+        raise UnreadableError(f"{who} {fault}")
     try:
         inside, oddness = offsets(times, placed, fps)
     except UnreadableError as error:

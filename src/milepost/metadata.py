@@ -7,6 +7,7 @@ Reads meta/ only, and of meta/episodes never the statistics, which are most of i
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -61,6 +62,8 @@ def read_proportions(root: Path, head: str) -> dict[str, float] | None:
     shares = read_json(path, what="proportions file")
     if not isinstance(shares, dict) or not all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares.values()):
         raise DataError(f"{path} should map stage names to numbers")
+    if odd := [name for name, share in shares.items() if not 0 <= share < math.inf]:
+        raise DataError(f"{path}: the share of stage {shown(odd[0])} should be a number from 0 on, it is {shown(shares[odd[0]])}")
     return {name: float(share) for name, share in shares.items()}
 
 

@@ -47,11 +47,11 @@ def stage_accuracy(probability: Float[np.ndarray, "T K"], stage: Int[np.ndarray,
 def final(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
     """Returns where a curve ends: the mean of its last known frames (3, so that one odd frame does not decide); NaN if none is known.
 
-    A straight line, such as a clock's, ends at its last frame: a mean would tell long episodes from short ones, which share their end.
+    A clock, the straight line from 0 to 1, ends at 1: the mean would be 1 - 1 / (T - 1), and tell long episodes from short ones.
     """
     known = value[~np.isnan(value)]
-    if len(known) and np.abs(known - np.linspace(known[0], known[-1], len(known))).max() < 1e-5:
-        return float(known[-1])
+    if len(known) > 1 and np.abs(known - np.linspace(0, 1, len(known))).max() < 1e-5:
+        return 1.0
     return float(known[-frames:].mean()) if len(known) else float("nan")
 
 

@@ -9,7 +9,7 @@ film's first picture, whatever stamp it bears. Inside a part row i has picture i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -69,11 +69,31 @@ def place(
     counted.append(_counted(parts, spans, held, rates, start_s))
     best = max(counted, key=len)
     if best:
-        return {part.episode: best.get(part.episode) or _misplaced(part, best, held, fps, start_s) for part in parts}
+        found = {part.episode: best.get(part.episode) or _misplaced(part, best, held, fps, start_s) for part in parts}
+        return {episode: replace(placed, step=step) for episode, placed in found.items()}
     timed = _timed(parts, held, fps, strays)
     if timed is not None and (abs(start_s * fps) < TENTH or held == total):
-        return timed
+        return {episode: replace(placed, step=step) for episode, placed in timed.items()}
     return {part.episode: Placed(-1, 0, fault=_unaccounted(parts, held, start_s, fps)) for part in parts}
+
+
+def unsteady(stamps: Float[np.ndarray, "P"], fps: float) -> str:
+    """Returns why the pictures of a film cannot be counted though their number is right; "" if they can.
+
+    stamps: of its pictures, in order. fps: pictures a second that it should have. Somewhere a picture is missing and elsewhere one is too
+    many: counting is off by one between the two, and the times come back to the count in the end. A film that only starts late, pauses or
+    has another rate throughout does not come back.
+    """
+    if len(stamps) < 3:
+        return ""
+    ahead = (stamps - stamps[0]) * fps - np.arange(len(stamps))
+    worst = int(np.argmax(np.abs(ahead)))
+    if abs(ahead[-1]) >= 0.5 or abs(ahead[worst]) <= 0.75:
+        return ""
+    return (
+        f"has pictures missing and others too many: picture {worst} is stamped {stamps[worst]:.4f} s, {abs(ahead[worst]):.1f} pictures "
+        f"{'later' if ahead[worst] > 0 else 'earlier'} than counting says, and the last ones agree again; record or convert it again"
+    )
 
 
 def _counted(parts: Sequence[Part], counts: Sequence[int], held: int, rates: tuple[float, float], start_s: float) -> dict[int, Placed]:

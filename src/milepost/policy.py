@@ -155,6 +155,8 @@ class ChunkPolicy(nn.Module):
     def from_pretrained(cls, folder: Path) -> ChunkPolicy:
         """DataError if there is no such policy in the folder."""
         try:
+            if not (folder / CONFIG).exists():
+                raise FileNotFoundError(f"{folder / CONFIG} is missing")
             values = read_json(folder / CONFIG, what="policy config")
             if values.pop("type", None) != "chunk_policy":
                 raise DataError(f"{folder / CONFIG} is not of a policy made here (type 'chunk_policy')")

@@ -26,7 +26,7 @@ class Stages:
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.shares) or len(set(self.names)) != len(self.names):
             raise DataError(f"stages need distinct names and one share each, got {self.names} and {self.shares}")
-        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-4:
+        if not (min(self.shares) >= 0 and abs(sum(self.shares) - 1) <= 1e-4):  # NaN is neither
             raise DataError(f"the shares of the stages must be >= 0 and sum to 1, got {self.shares}")
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Stages:
     def from_proportions(cls, proportions: Mapping[str, float]) -> Stages:
         """From a `temporal_proportions_*.json` object, whose order is the order of the stages. Shares are scaled to sum to 1."""
         total = sum(proportions.values())
-        if not proportions or total <= 0 or min(proportions.values()) < 0:
+        if not proportions or not (total > 0 and min(proportions.values()) >= 0):  # NaN is neither
             raise DataError(f"temporal proportions must be a non-empty object of shares >= 0, got {dict(proportions)}")
         return cls(tuple(proportions), tuple(share / total for share in proportions.values()))
 

@@ -29,6 +29,11 @@ class FilmIndex:
 
 def index_of(container: Any, stream: Any, path: Path) -> FilmIndex:
     """Returns the index of an open film. UnreadableError if its pictures have no times, or two of them one."""
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        raise UnreadableError(
+            f"video {path} is an AVI with B frames, which has no times of its pictures; "
+            "rewrite it: ffmpeg -fflags +genpts -i FILE -c:v libx264 NEW.mp4"
+        )
     stamps = _even_stamps(stream)
     if stamps is None:
         stamps = _packet_stamps(container, stream, path)

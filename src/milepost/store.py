@@ -164,9 +164,16 @@ def _require_one_start(path: Path, index: Int[np.ndarray, "N"], episode: Int[np.
 _ROUNDING = 1e-5
 
 
+def _is_whole(column: pa.ChunkedArray) -> bool:
+    values = column.to_numpy()
+    return bool(np.isfinite(values).all() and (np.abs(values) < 2**53).all() and (values == np.floor(values)).all())
+
+
 def _numpy(path: Path, table: pa.Table, name: str, dtype: type) -> np.ndarray:
     column = table.column(name)
     whole = np.issubdtype(dtype, np.integer)
+    if whole and pa.types.is_floating(column.type) and not column.null_count and _is_whole(column):
+        column = column.cast(pa.int64())  # other tools keep whole numbers as doubles
     if not (pa.types.is_integer(column.type) or (pa.types.is_floating(column.type) and not whole)):
         raise DataError(f"{path}: column '{name}' should hold {'whole ' if whole else ''}numbers, it is {column.type}")
     if column.null_count and whole:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import parse_episodes, progress_file, require_dataset
+from milepost.commands.belonging import parse_episodes, progress_file, require_dataset, require_rows
 from milepost.commands.evaluate_annotations import dataset_in, evaluate_annotations
 from milepost.console import bars, say, table, warn
 from milepost.evaluate import EpisodeScore, Summary, failure_table, score_episode, summarise, summary_table, truth_of
@@ -97,6 +97,7 @@ def main(args: Args) -> int:
     path = progress_file(dataset, args.progress)
     progress = read_progress(path)
     require_dataset(path, progress, dataset)
+    require_rows(path, progress, dataset if args.episodes is None else open_dataset(args.dataset))
     compared = _compare(dataset, progress, path, args.head_mode)
     if not compared.first:
         raise DataError(f"{path} has none of these episodes{'' if not compared.unreadable else ' that can be read'}")
