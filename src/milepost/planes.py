@@ -24,8 +24,8 @@ from milepost.types import DataError, Frames
 from milepost.video import VideoFrames, add_encoder, written
 
 _SETTINGS = {"preset": "veryfast", "crf": "18", "threads": "1"}
-"""To look at, not to learn from: near lossless, a key frame a second. With several threads x264 gives two or three different films of the same
-pictures where the machine is busy (2 to 5 of 10 here); with one it gave one, in 20 of 20. It costs the time that those threads saved."""
+"""To look at, not to learn from: near lossless, a key frame a second. With several threads x264 gives different films of the same pictures
+where the machine is busy (2 to 5 of 10 here); with one it gave the same in 20 of 20. It costs the time that those threads saved."""
 _BT601 = (2, 5, 6)
 """FFmpeg's numbers of colour spaces that are BT.601: unspecified (how swscale takes it), BT.470BG, SMPTE 170M."""
 _CHUNK = 16
