@@ -85,9 +85,9 @@ def raw_server(parts: list[bytes], *, pause_s: float = 0.0, endless: bool = Fals
         thread.join()
 
 
-def ask(url: str) -> ServerError | None:
+def ask(url: str, timeout_s: float = 0.2) -> ServerError | None:
     """What comes of both kinds of question: an answer (None) or a ServerError, in time and memory, on one printable line, keys kept in."""
-    settings = {"timeout_s": 0.2, "backoff_s": 0.001, "longest_wait_s": 0.05, "retries": 2, "concurrency": 2}
+    settings = {"timeout_s": timeout_s, "backoff_s": 0.001, "longest_wait_s": 0.05, "retries": 2, "concurrency": 2}
     error: ServerError | None = None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
@@ -133,7 +133,7 @@ def test_a_good_answer_is_one() -> None:
 
 def test_spaces_that_keep_a_connection_alive_are_no_body_yet() -> None:
     with raw_server([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"\n", b"  \n", GOOD], pause_s=0.03) as url:
-        assert None in (ask(url) for _ in range(5))  # a fifth of a second is short where the machine is busy
+        assert ask(url, timeout_s=10.0) is None
 
 
 @pytest.mark.parametrize("spaces", [True, False])
@@ -148,7 +148,7 @@ def test_a_reply_that_unpacks_to_half_a_gigabyte_is_left() -> None:
     packed = bomb(500)
     assert len(packed) < 1_000_000
     with raw_server([http(packed, headers="Content-Encoding: gzip\r\n")]) as url:
-        assert isinstance(ask(url), MalformedError | UnreachableError)  # by size, or by time where the machine is slow
+        assert isinstance(ask(url, timeout_s=10.0), MalformedError)
 
 
 def test_packings_that_nobody_asked_for_are_refused() -> None:
