@@ -294,6 +294,22 @@ def test_two_heads(root: Path, serve: Server, opened: Opener) -> None:
     assert on_disk(root)[0] == ["reach", 0, 15]
 
 
+def test_a_save_takes_nothing_from_under_the_pointer(root: Path, serve: Server, opened: Opener) -> None:
+    """The refresh after a save waits for the button's release: a click that is under way is a click."""
+    write_annotations(root, {1: {"dense": (Segment("grasp", 0, 45),)}}, names={"dense": ("grasp", "pull")})
+    page = opened(serve(root), "#/episode/1")
+    page.drag(1, 10, 45)
+    box = page.page.locator("text=Dense").bounding_box()
+    page.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.page.mouse.down()
+    with page.page.expect_response("**/api/episodes/1"):
+        page.page.keyboard.press("Control+s")
+    page.page.wait_for_timeout(200)
+    page.page.mouse.up()
+    expect(page, "[aria-pressed=true]").to_contain_text(["Dense"])
+    assert page.segments() == [["grasp", 0, 45]]
+
+
 def test_edits_of_segments(page: Watched) -> None:
     """Worked by hand: a gap in the middle, [0, 10) a, [10, 20) b, gap, [30, 40) a of 50 frames."""
     made = page.page.evaluate(

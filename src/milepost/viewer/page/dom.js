@@ -48,6 +48,17 @@ export function replace(element, ...children) {
   return element;
 }
 
+let pressed = false;
+const capture = { capture: true, passive: true };
+addEventListener("pointerdown", () => (pressed = true), capture);
+for (const ended of ["pointerup", "pointercancel"]) addEventListener(ended, () => (pressed = false), capture);
+
+/** Resolves when no button is held: what is rebuilt between press and release would swallow a click or end a drag. */
+export async function released() {
+  do await new Promise((done) => setTimeout(done, pressed ? 20 : 0));
+  while (pressed);
+}
+
 const PATHS = {
   back: "M10 3 5 8l5 5",
   previous: "M9.5 3.5 5 8l4.5 4.5",

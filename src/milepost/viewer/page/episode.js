@@ -3,7 +3,7 @@
 
 import { Band } from "milepost/band";
 import { bandPlot, curvePlot, eventPlot, weightPlot } from "milepost/curves";
-import { h, icon, replace, signButton } from "milepost/dom";
+import { h, icon, released, replace, signButton } from "milepost/dom";
 import { draftOf } from "milepost/draft";
 import { Editor } from "milepost/editor";
 import { clock, number, title } from "milepost/format";
@@ -293,6 +293,7 @@ export class EpisodeView {
     if (answer.heads) this.app.dataset.heads = answer.heads;
     const { index } = this.episode;
     const [episode] = await Promise.all([fetchEpisode(index), this.app.refresh()]);
+    await released();
     if (this.closed) return;
     this.episode = episode;
     this.marks.listing = this.app.columns;
