@@ -243,7 +243,7 @@ def our_label(folder: Path, mode: str, precision: str = "float32", kept_in: str 
     curves = [model.predict(episode) for episode in dataset]
     spent = time.perf_counter() - began
     kept = [cache.features(episode, (TOP,)) for episode in dataset]
-    found = {"sparse": curves, "dense": [curve.dense for curve in curves]}
+    found = {head: [curve.heads.get(head) for curve in curves] for head in ("sparse", "dense")}
     arrays = {}
     for head in heads_of(mode):
         arrays[f"{head}_progress"] = np.concatenate([curve.value for curve in found[head]])

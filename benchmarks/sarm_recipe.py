@@ -135,7 +135,7 @@ class Bench:
         scenes = {scene: n for n, scene in enumerate(sorted({scene_of(episode) for episode in self.episodes}))}
         rows = []
         for episode in held:
-            score: EpisodeScore = score_episode(predict(episode), episode, self.dataset.stages["sparse"])
+            score: EpisodeScore = score_episode(predict(episode).main, episode, self.dataset.stages["sparse"])
             other = dataclasses.replace(episode, task=tasks[(tasks.index(episode.task) + 1) % len(tasks)])
             wrong = final(predict(other).value) if episode.success else np.nan
             numbers = (score.error, score.stage_accuracy, score.final, score.true_final, wrong)

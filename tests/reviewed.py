@@ -17,7 +17,7 @@ from milepost.annotation.export import write_annotations
 from milepost.commands.view import Args, open_review
 from milepost.lerobot import open_dataset
 from milepost.store import ProgressStore
-from milepost.types import Progress, Segment
+from milepost.types import Curve, Progress, Segment
 from milepost.viewer.guard import Door, Guard
 from milepost.viewer.media import Films
 from milepost.viewer.review import Review
@@ -43,7 +43,7 @@ def write_progress(root: Path, name: str, curves: Mapping[int, Any], *, stages: 
         sparse, dense = (np.asarray(each, np.float32) for each in told) if isinstance(told, tuple) else (np.asarray(told, np.float32), None)
         start, stop = dataset.row_range(number)
         stage = np.eye(stages, dtype=np.float32)[np.arange(stop - start) * stages // (stop - start)] if stages else None
-        store.add(Progress(number, sparse, stage=stage, dense=None if dense is None else Progress(number, dense)), start)
+        store.add(Progress(number, {"sparse": Curve(sparse, stage)} | ({} if dense is None else {"dense": Curve(dense)})), start)
     store.finish()
     return path
 

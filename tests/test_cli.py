@@ -24,7 +24,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from milepost.cli import VERBS, explain, help_text, main
-from milepost.store import read_progress
+from milepost.progress_table import read_progress
 
 DATA = Path(__file__).parent / "data"
 RECORD = DATA / "command_line.json"
@@ -155,9 +155,9 @@ def test_a_model_trained_for_lerobot_is_one_it_loads(dataset: Path, tmp_path: Pa
         (tmp_path / "said").mkdir(exist_ok=True)
         run = milepost("label", dataset, "--model", tmp_path / name, "--encoder", DATA / "clip_tiny", *more)
         assert run.returncode == 0, run.stderr
-    ours, theirs = (read_progress(path).curves for path in sorted((tmp_path / "said").iterdir()))
+    ours, theirs = (read_progress(path) for path in sorted((tmp_path / "said").iterdir()))
     for head in ("sparse", "dense"):
-        np.testing.assert_allclose(ours[head], theirs[head], atol=1e-5)
+        np.testing.assert_allclose(ours.values(head), theirs.values(head), atol=1e-5)
 
 
 def test_the_clock_needs_no_model(dataset: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_corrupt_table_is_said(dataset: Path) -> None:
     assert run.returncode == 1
     assert f"{table.name} is damaged or truncated" in run.stderr
     curve = read_progress(dataset / "elapsed_progress.parquet")
-    lost = np.unique(curve.episode_index[np.isnan(curve.curve())]).tolist()
+    lost = np.unique(curve.episode_index[np.isnan(curve.values())]).tolist()
     assert 0 < len(lost) < 6
     for other in dataset.glob("data/**/*.parquet"):
         other.write_bytes(b"PAR1 nothing good PAR1")

@@ -15,7 +15,7 @@ from milepost.copying import copy_with_columns
 from milepost.doctor import examine
 from milepost.lerobot import open_dataset
 from milepost.store import ProgressStore, write_weights
-from milepost.types import DataError, Progress
+from milepost.types import Curve, DataError, Progress
 from parquet_content import content, tree
 
 DATA = Path(__file__).parent / "data"
@@ -31,7 +31,7 @@ def nails(tmp_path_factory: pytest.TempPathFactory) -> Path:
         value = (np.arange(episode.length) / 200).astype(np.float32)
         if episode.index == 1:
             value[3:5] = np.nan
-        store.add(Progress(episode.index, value, dense=Progress(episode.index, value**2)), episode.row)
+        store.add(Progress(episode.index, {"sparse": Curve(value), "dense": Curve(value**2)}), episode.row)
     store.finish()
     index = np.arange(dataset.total_frames)
     made = {"dataset": "nails", "dataset_fingerprint": dataset.fingerprint}

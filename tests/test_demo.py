@@ -11,8 +11,8 @@ import pytest
 from milepost.demo import DemoConfig, Journey, spread
 from milepost.doctor import examine
 from milepost.lerobot import open_dataset
+from milepost.progress_table import read_progress
 from milepost.sim import FAILURES, SUCCESSES, NoRendererError, require_renderer
-from milepost.store import read_progress
 from milepost.types import DataError
 
 SMALL = DemoConfig(tasks=("drawer-open-v3", "assembly-v3"), successes=8, failures=4, holdout=0.5, steps=12)
@@ -69,7 +69,7 @@ def test_the_dataset_is_healthy_and_labelled_throughout(folder: Path) -> None:
     assert len(dataset) == 24
     progress = read_progress(folder / "dataset" / "sarm_progress.parquet")
     assert len(progress.index) == dataset.total_frames
-    assert not np.isnan(progress.curve()).any()
+    assert not np.isnan(progress.values()).any()
     assert {e.facts["kind"] for e in dataset} == set(SUCCESSES) | set(FAILURES)
 
 

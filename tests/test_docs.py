@@ -29,6 +29,6 @@ def test_topreward(tmp_path: Path, monkeypatch) -> None:
     assert names["progress"].shape == (9,)
     assert names["reward"].shape == (1,)
     assert names["said"].value.shape == (148,)
-    assert not np.allclose(names["right"].raw, names["wrong"].raw, equal_nan=True)
+    assert not np.allclose(names["right"].main.signals["logprob"].values, names["wrong"].main.signals["logprob"].values, equal_nan=True)
     assert names["reloaded"].config.vlm_name == STANDS_FOR["Qwen/Qwen3-VL-8B-Instruct"]
     assert (tmp_path / "topreward-qwen3vl-8b" / "config.json").stat().st_size < 1100

@@ -16,7 +16,8 @@ from milepost.evaluate import score_episode, summarise
 from milepost.labelling import label
 from milepost.models import ElapsedModel
 from milepost.outputs import BusyError, output_lock
-from milepost.store import ProgressStore, read_progress
+from milepost.progress_table import read_progress
+from milepost.store import ProgressStore
 from milepost.train import read_episodes
 from milepost.types import DataError, Episode, Progress, UnreadableError
 from reviewed import annotated_dataset
@@ -59,7 +60,7 @@ def test_an_episode_that_cannot_be_read_is_left_unknown_and_named(tmp_path: Path
     model = ConstantModel()
     again = label(model, dataset, tmp_path / "p.parquet")
     assert model.asked == 2  # the two that were unknown; the others are kept
-    assert not np.isnan(again.curve()).any()
+    assert not np.isnan(again.values()).any()
     np.testing.assert_array_equal(again.index, np.arange(sum(episode.length for episode in dataset.episodes)))
 
 
@@ -206,7 +207,7 @@ def test_a_clock_tells_no_success_from_a_failure() -> None:
     """Every clock ends at 1. Failures run longer here, as they do in recordings, and must not win or lose by it."""
     episodes = dot_episodes(12, failing=6)
     longer = [e if e.facts["success"] else _stretched(e) for e in episodes]
-    scores = [score_episode(ElapsedModel().predict(episode), episode, STAGES) for episode in longer]
+    scores = [score_episode(ElapsedModel().predict(episode).main, episode, STAGES) for episode in longer]
     table = summarise(scores, np.random.default_rng(0))
     assert table.auc.value == 0.5
     assert table.final_failure.value == 1.0

@@ -9,7 +9,7 @@ import pytest
 
 from milepost.commands.label import Args, main
 from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.store import read_progress
+from milepost.progress_table import read_progress
 
 FIXTURE = Path(__file__).parent / "data" / "dataset_v3"
 BARE = SARMConfig(

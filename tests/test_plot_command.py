@@ -107,15 +107,16 @@ def test_a_models_pictures_and_nothing_else(nails: Path, dual: Path, tmp_path: P
 
     episode = open_dataset(nails).episode(4)
     said = SARMModel.from_pretrained(dual).predict(episode)
+    dense = said.head("dense")
     figure = drawn[0]
     for frame, lines in captions(figure).items():
         assert lines[:2] == [f"{frame / 20:.2f} s, frame {frame}", f"sparse {said.value[frame]:.2f}"]
-        assert f"dense {said.dense.value[frame]:.2f}" in lines
+        assert f"dense {dense.value[frame]:.2f}" in lines
         joined = " ".join(lines)
         assert f"{said.stage[frame].argmax() + 1} {SPARSE[said.stage[frame].argmax()]}" in joined
-        assert f"{said.dense.stage[frame].argmax() + 1} {DENSE[said.dense.stage[frame].argmax()]}" in joined
+        assert f"{dense.stage[frame].argmax() + 1} {DENSE[dense.stage[frame].argmax()]}" in joined
         np.testing.assert_array_equal(images(figure)[frame], episode.camera(TOP)[np.array([frame])][0])
-    for head, one in (("sparse", said), ("dense", said.dense)):
+    for head, one in (("sparse", said), ("dense", dense)):
         assert "truth (annotation)" in legend(axes(figure, f"{head} progress"))
         np.testing.assert_allclose(line(axes(figure, f"{head} progress"), "dual").get_ydata(), one.value, atol=1e-6)
         np.testing.assert_allclose(np.stack(list(areas(axes(figure, f"{head} stages")).values()), 1), one.stage, atol=1e-5)
@@ -335,9 +336,9 @@ def test_a_zero_shot_models_score_is_under_its_progress(nails: Path, tmp_path: P
     model.save_pretrained(tmp_path / "model")
     assert plot(nails, "--model", tmp_path / "model", "--episodes", "4", "--output-dir", tmp_path / "plots", "--device", "cpu") == 0
     said = model.predict(open_dataset(nails).episode(4))
-    asked = np.flatnonzero(~np.isnan(said.raw))
+    asked = np.flatnonzero(~np.isnan(said.main.signals["logprob"].values))
     (score,) = axes(drawn[0], "log P (nats)").lines
     np.testing.assert_allclose(score.get_xdata(), asked / 20)
-    np.testing.assert_allclose(score.get_ydata(), said.raw[asked], atol=1e-5)
+    np.testing.assert_allclose(score.get_ydata(), said.main.signals["logprob"].values[asked], atol=1e-5)
     assert set(captions(drawn[0])) <= set(asked.tolist())
     assert plot(nails, "--model", tmp_path / "model", "--stride", 2, "--output-dir", tmp_path / "plots") == 2

@@ -56,8 +56,8 @@ def test_frames_outside_are_refused() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"value": np.array([1.2], np.float32)},
-        {"value": np.array([-0.1], np.float32)},
+        {"heads": np.array([1.2], np.float32)},
+        {"heads": np.array([-0.1], np.float32)},
     ],
 )
 def test_bad_progress(bad: dict) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from milepost.lerobot import open_dataset
 from milepost.plots import DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, png, span_frames
+from milepost.progress_table import read_progress
 from milepost.sample_weights import SampleWeights
-from milepost.store import read_progress, read_weights
+from milepost.store import read_weights
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (
     Note,
@@ -132,7 +133,7 @@ def test_other_options_are_said_not_to_be_lerobots(dataset: Path) -> None:
 def pq_kappa(dataset: Path) -> float:
     table = read_progress(dataset / "sarm_progress.parquet")
     config = RabcConfig(20, kappa_quantile=0.5)
-    return weigh(table.index, table.episode_index, table.curve(), config=config).one_kappa or 0.0
+    return weigh(table.index, table.episode_index, table.values(), config=config).one_kappa or 0.0
 
 
 # Bad input
@@ -154,7 +155,7 @@ def test_a_file_of_another_dataset_is_refused(dataset: Path, tmp_path: Path) -> 
 
 
 def test_missing_rows_are_counted(dataset: Path) -> None:
-    curve = read_progress(dataset / "sarm_progress.parquet").curve()
+    curve = read_progress(dataset / "sarm_progress.parquet").values()
     lengths = np.bincount(read_progress(dataset / "sarm_progress.parquet").episode_index)
     curves = np.split(curve, np.cumsum(lengths)[:-1])
     write_progress(dataset / "sarm_progress.parquet", curves, drop=(3, 4, 200))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.store import read_progress
+from milepost.progress_table import read_progress
 from milepost.weights import RabcConfig, deltas, rabc, statistics, suggested_kappa, weigh, weighted_mean
 
 DATA = Path(__file__).parent / "data" / "rabc"
@@ -29,7 +29,7 @@ def test_equals_lerobot(case: str) -> None:
     head, config = parse(case)
     table = read_progress(DATA / "progress.parquet")
     golden = np.load(DATA / "rabc_golden.npz")
-    weighed = weigh(table.index, table.episode_index, table.curve(head), config=config)
+    weighed = weigh(table.index, table.episode_index, table.values(head), config=config)
     full_delta = np.full(len(golden[f"{case}/deltas"]), np.nan)
     full_weight = np.full(len(full_delta), config.fallback_weight)
     full_delta[table.index], full_weight[table.index] = weighed.delta, weighed.weight

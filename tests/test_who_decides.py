@@ -23,7 +23,8 @@ from milepost.lerobot import open_dataset
 from milepost.metadata import read_metadata
 from milepost.models import load_model, make_reward_model, make_reward_model_config
 from milepost.models.topreward import TOPRewardConfig
-from milepost.store import comparable, made_alike, read_progress
+from milepost.progress_table import read_progress
+from milepost.store import comparable, made_alike
 from milepost.types import DataError, Segment
 
 SECRET = "AKIA-very-secret"

@@ -20,7 +20,7 @@ _PUBLIC = {
     "UniformWeights": "sample_weights",
     "WeightedSampler": "sample_weights",
     "open_dataset": "lerobot",
-    "read_progress": "store",
+    "read_progress": "progress_table",
     "load_model": "models",
     "make_reward_model": "models",
     "make_reward_model_config": "models",

@@ -28,11 +28,11 @@ from milepost.models import ElapsedModel
 from milepost.models.sarm import AnnotationMode, SARMModel
 from milepost.outputs import write_text
 from milepost.plots import weights_figure
+from milepost.progress_table import ProgressTable, read_progress
 from milepost.report import Section, report_fragment
 from milepost.sample_weights import SampleWeights
 from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
-from milepost.store import ProgressTable, read_progress
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
 from milepost.types import DataError, Episode, RewardModel
 from milepost.viewer.export import export_html
@@ -194,7 +194,7 @@ class Journey:
     def weigh(self, dataset: LeRobotDataset, progress: ProgressTable) -> Weighed:
         """`dataset/weights.parquet`, with kappa at the mean delta."""
         with self.timed("weigh"):
-            columns = (progress.index, progress.episode_index, progress.curve())
+            columns = (progress.index, progress.episode_index, progress.values())
             config = RabcConfig(chunk_size=self.config.chunk_size)
             kappa = suggested_kappa(weigh(*columns, config=config))
             weighed = weigh(*columns, config=dataclasses.replace(config, kappa=kappa))
@@ -242,7 +242,7 @@ class Journey:
         """One model's curves on the held-out episodes."""
         scores = []
         for episode in episodes:
-            scores.append(score_episode(table.progress(episode.index, episode.length), episode, stages))
+            scores.append(score_episode(table.curve(episode.index, episode.length), episode, stages))
         return summarise(scores, np.random.default_rng(self.config.seed))
 
     def wrong_instruction(self, model: SARMModel, episodes: Sequence[Episode]) -> dict[str, Estimate]:

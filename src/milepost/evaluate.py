@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from milepost.metrics import final, interval, mean_error, order_correlation, separation, stage_accuracy
 from milepost.stages import Stages, progress, targets
-from milepost.types import DataError, Episode, Progress
+from milepost.types import Curve, DataError, Episode
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class EpisodeScore:
     true_final: float
 
 
-def score_episode(curve: Progress, episode: Episode, stages: Stages | None, head: str = "sparse") -> EpisodeScore:
+def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: str = "sparse") -> EpisodeScore:
     """Score one curve against the truth of `head`, whose stages are `stages`. Without stage probabilities the stage is read off the
     curve by the stages' borders."""
     truth = truth_of(episode, stages, head)

@@ -19,7 +19,8 @@ import numpy as np
 
 from milepost.hub import find_model, revision_of
 from milepost.outputs import output_lock
-from milepost.store import ProgressStore, ProgressTable, read_progress
+from milepost.progress_table import ProgressTable, read_progress
+from milepost.store import ProgressStore
 from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError, number_at
 
 AHEAD = 2
@@ -146,12 +147,12 @@ def left_unknown(number: int, error: UnreadableError) -> str:
     return f"episode {number} is left unknown: {str(error).removeprefix(f'episode {number}: ')}"
 
 
-Curve = Callable[[], Progress]
+Prediction = Callable[[], Progress]
 
 
 def _predictions(
     model: RewardModel, dataset: Dataset, store: ProgressStore, options: Mapping[str, Any]
-) -> Iterator[tuple[int, Episode | None, Curve | None]]:
+) -> Iterator[tuple[int, Episode | None, Prediction | None]]:
     """Each position, its episode (None if its rows cannot be read) and how to get its curve (None if it is labelled already).
 
     Pictures of the next `AHEAD` episodes are read in the background.
@@ -187,7 +188,7 @@ def _read(dataset: Dataset, position: int, store: ProgressStore) -> Episode | Un
 
 def _curve(
     episode: Episode | UnreadableError | None, predict: Callable[..., Progress], options: Mapping[str, Any]
-) -> tuple[Episode | None, Curve | None]:
+) -> tuple[Episode | None, Prediction | None]:
     if isinstance(episode, UnreadableError):
         return None, partial(_raise, episode)
     return episode, None if episode is None else partial(predict, episode, **options)
@@ -203,6 +204,6 @@ def _after_looking(predict: Callable[..., Progress], seen: Future[Any], episode:
 
 def unknown_frames(table: ProgressTable) -> dict[int, int]:
     """Episode -> how many of its frames got no progress (NaN)."""
-    bad = np.isnan(table.curve())
+    bad = np.isnan(table.main.value)
     numbers, counts = np.unique(table.episode_index[bad], return_counts=True)
     return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}

@@ -242,3 +242,46 @@ def _spans(file: pq.ParquetFile, column: str) -> list[tuple[float | int, float |
         low, high = (about.min, about.max) if about is not None and known else (None, None)
         found.append((low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None)
     return found
+
+
+_REPEATED = 4
+"""Rows a byte (from a megabyte on) that no file with an ascending index has: it would unpack to gigabytes."""
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Returns a parquet file's columns, all if None. DataError if it is missing, no plain file or unreadable."""
+    if not path.exists():
+        raise DataError(f"no such file: {path}")
+    size = require_plain_file(path)
+    try:
+        with pq.ParquetFile(path.absolute()) as file:
+            if file.metadata.num_rows > _REPEATED * max(size, 2**20):
+                raise DataError(
+                    f"{path} has {file.metadata.num_rows} rows in {size} bytes: they all repeat each other, so it is no such file"
+                )
+            names = file.schema_arrow.names
+            if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise DataError(
+                    f"{path} has the column {shown(doubled[0])} {names.count(doubled[0])} times; which one is meant is not known"
+                )
+            return file.read(columns=columns)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:
+        raise DataError(f"cannot read {path} as parquet: {str(error).splitlines()[0]}") from error
+
+
+def _is_whole(column: pa.ChunkedArray) -> bool:
+    values = column.to_numpy()
+    return bool(np.isfinite(values).all() and (np.abs(values) < 2**53).all() and (values == np.floor(values)).all())
+
+
+def numbers_of(path: Path, table: pa.Table, name: str, dtype: type) -> np.ndarray:
+    """Returns a column as (N,) numbers of this type, NaN for nulls. DataError if it holds something else."""
+    column = table.column(name)
+    whole = np.issubdtype(dtype, np.integer)
+    if whole and pa.types.is_floating(column.type) and not column.null_count and _is_whole(column):
+        column = column.cast(pa.int64())  # other tools keep whole numbers as doubles
+    if not (pa.types.is_integer(column.type) or (pa.types.is_floating(column.type) and not whole)):
+        raise DataError(f"{path}: column '{name}' should hold {'whole ' if whole else ''}numbers, it is {column.type}")
+    if column.null_count and whole:
+        raise DataError(f"{path}: column '{name}' has {column.null_count} missing values")
+    return column.to_numpy(zero_copy_only=False).astype(dtype)

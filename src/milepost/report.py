@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,43 +13,40 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from milepost.evaluate import truth_of
-from milepost.files import parse_json
 from milepost.plots import EpisodePicture, HeadPicture, png, sample_frames
+from milepost.progress_table import ProgressTable
 from milepost.stages import WHOLE, Stages
-from milepost.store import METADATA_PREFIX, ProgressTable
-from milepost.types import DataError, Episode, Progress
+from milepost.types import MAIN_HEAD, Curve, DataError, Episode
+
+Readings = Mapping[str, Mapping[str, Curve]]
+"""Head -> model's name -> what it says of one episode."""
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What one model says of one episode by one head, and what it calls its stages (as many as `progress.stage` has columns)."""
-
-    progress: Progress
-    stage_names: Sequence[str] = ()
-
-
-def reading(table: ProgressTable, episode: Episode, stages: Stages | None, head: str = "sparse") -> Reading:
-    """One episode of a progress file. The stages' names are those of the model that made it; else the dataset's, if as many; else numbers.
+def curve_of(table: ProgressTable, episode: Episode, stages: Stages | None, head: str = MAIN_HEAD) -> Curve:
+    """Returns one episode of a progress file. The stages' names are those of the model that made it, else the dataset's, if as many.
 
     DataError if the file has no such head, or its rows are not those of this episode.
     """
-    progress = table.progress(episode.index, episode.length, head)
+    curve = table.curve(episode.index, episode.length, head)
     rows = table.episode_index == episode.index
     if not np.array_equal(table.index[rows], episode.row + table.frame_index[rows]):
         raise DataError(f"the rows of episode {episode.index} in the progress file are not those of this dataset: wrong dataset?")
-    if progress.stage is None:
-        return Reading(progress)
-    count = progress.stage.shape[1]
-    config = parse_json(table.metadata.get(f"{METADATA_PREFIX}config") or "{}", source="the progress file's metadata")
-    for names in (config.get(f"{head}_subtask_names"), stages.names if stages is not None else None):
-        if names and len(names) == count:
-            return Reading(progress, tuple(names))
-    return Reading(progress, WHOLE.names if count == 1 else _numbered(count))
+    return named(curve, stages)
+
+
+def named(curve: Curve, stages: Stages | None) -> Curve:
+    """Returns the curve with names for its stages: its own, else the dataset's, if as many, else numbers."""
+    if curve.stage is None or curve.stage_names:
+        return curve
+    count = curve.stage.shape[1]
+    if stages is not None and len(stages.names) == count:
+        return dataclasses.replace(curve, stage_names=tuple(stages.names))
+    return dataclasses.replace(curve, stage_names=WHOLE.names if count == 1 else _numbered(count))
 
 
 def picture(
     episode: Episode,
-    readings: Mapping[str, Mapping[str, Reading]],
+    readings: Readings,
     stages: Mapping[str, Stages],
     camera: str | None = None,
     *,
@@ -70,45 +68,43 @@ def picture(
     )
 
 
-def _head(episode: Episode, models: Mapping[str, Reading], stages: Stages | None, head: str) -> HeadPicture:
+def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, head: str) -> HeadPicture:
     """The dataset's stages come first, so they have the same colours whatever model is drawn; then what models call otherwise."""
     truth = truth_of(episode, stages, head)
     names = list(stages.names if stages is not None else _numbered(int(truth.stage.max()) + 1))
-    staged = {
-        name: one for name, one in models.items() if one.progress.stage is not None and (len(one.stage_names) > 1 or len(models) == 1)
-    }
+    staged = {name: one for name, one in models.items() if one.stage is not None and (len(one.stage_names) > 1 or len(models) == 1)}
     names += dict.fromkeys(name for one in staged.values() for name in one.stage_names if name not in names)
     probabilities = {}
     for who, one in staged.items():
-        assert one.progress.stage is not None
+        assert one.stage is not None
         probabilities[who] = np.zeros((episode.length, len(names)), dtype=np.float32)
-        probabilities[who][:, [names.index(name) for name in one.stage_names]] = _between(one.progress.stage, one.progress.value)
+        probabilities[who][:, [names.index(name) for name in one.stage_names]] = _between(one.stage, one.value)
     return HeadPicture(
-        curves={name: one.progress.value for name, one in models.items()},
+        curves={name: one.value for name, one in models.items()},
         truth=None if np.isnan(truth.progress).all() else truth.progress,
         truth_source=truth.source,
         true_stage=None if (truth.stage < 0).all() else truth.stage,
         stage_names=names,
         probabilities=probabilities,
         computed=_computed(models.values()),
-        scores={name: one.progress.raws["logprob"] for name, one in models.items() if "logprob" in one.progress.raws},
+        scores={name: one.signals[one.score] for name, one in models.items() if one.score},
     )
 
 
-def _sampled(episode: Episode, models: Collection[Reading]) -> list[int]:
+def _sampled(episode: Episode, models: Collection[Curve]) -> list[int]:
     """Sample frames; of those that were looked at, where a stride jumped over others, so that no caption is an interpolation."""
     at, seen = sample_frames(episode.length), np.array(_computed(models))
     return at if not len(seen) else sorted({int(seen[np.abs(seen - frame).argmin()]) for frame in at})
 
 
-def _computed(models: Collection[Reading]) -> list[int]:
+def _computed(models: Collection[Curve]) -> list[int]:
     """The frames that were looked at, if every model that says which jumped over the same others (`label --stride`, TOPReward)."""
     seen = set()
     for one in models:
-        marks = one.progress.stage[:, 0] if one.progress.stage is not None else one.progress.raws.get("logprob")
+        marks = one.stage[:, 0] if one.stage is not None else one.signals[one.score].values if one.score else None
         if marks is not None:
             looked = ~np.isnan(marks)
-            jumped = (~looked & ~np.isnan(one.progress.value)).any()
+            jumped = (~looked & ~np.isnan(one.value)).any()
             seen.add(tuple(np.flatnonzero(looked).tolist()) if jumped else ())
     return list(seen.pop()) if len(seen) == 1 else []
 

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milepost.files import parse_json
-from milepost.store import read_progress, read_weights, write_weights
+from milepost.progress_table import read_progress
+from milepost.store import read_weights, write_weights
 from milepost.types import DataError
 from milepost.weights import RabcConfig, Weighed, weigh
 
@@ -78,7 +79,7 @@ class SampleWeights:
     ) -> SampleWeights:
         """Straight from a progress file, as LeRobot's weighter does. Statistics by task need the dataset: use `milepost weigh`."""
         progress = read_progress(Path(path))
-        weighed = weigh(progress.index, progress.episode_index, progress.curve(head_mode), config=config, fps=fps)
+        weighed = weigh(progress.index, progress.episode_index, progress.values(head_mode), config=config, fps=fps)
         return cls.of(weighed, head_mode=head_mode, device=device)
 
     @classmethod

@@ -238,8 +238,7 @@ def evaluate_held_out(
                 raise
             on_unreadable(episode.index, error)
             continue
-        finest = curve.dense if head == "dense" and curve.dense is not None else curve
-        rows.append([score_episode(one, episode, stages, head) for one in (finest, clock.predict(episode))])
+        rows.append([score_episode(one, episode, stages, head) for one in (curve.head(head), clock.predict(episode).main)])
         on_progress(done + 1, len(held))
     if not rows:
         return {}

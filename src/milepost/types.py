@@ -8,6 +8,8 @@ K stages, E embedding, S robot state, H W 3 an RGB image.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -159,32 +161,111 @@ class Episode:
 
 
 @dataclass(frozen=True, eq=False)
-class Progress:
-    """What a reward model says of one episode.
+class Signal:
+    """A number of the model's own for every frame, in its own unit, from which nothing was taken away to make it progress.
 
-    value: (T,) float32 in [0, 1], NaN where unknown. raw: (T,) the model's own number in its own units (log-probability, k + tau).
-    raws: every raw number by name, `raw` among them, where a model has several (TOPReward's log-probability and log-odds).
-    stage: (T, K) probability of each stage. dense: the same from a second, finer head where the model has one (SARM's dense head).
+    values: (T,) float32, NaN where the model was not asked. unit: "nats", "stages", or empty for a plain number. low, high: what it can
+    be at least and at most. rises: higher values mean more progress.
     """
 
-    episode: int
+    values: Float[np.ndarray, "T"]
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    rises: bool = True
+
+    def with_values(self, values: Float[np.ndarray, "N"]) -> Signal:
+        """Returns the same signal for other frames."""
+        return dataclasses.replace(self, values=values)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What one head of a model says of T frames: of one episode, or of all rows of a progress file.
+
+    value: (T,) float32 in [0, 1], NaN where unknown. stage: (T, K) probability of each stage, NaN rows where unknown. stage_names: the K
+    names, or none if nobody knows them. signals: the model's raw numbers by name. score: the name of the signal that `value` is stretched
+    from over each episode, if it is; that signal, unlike `value`, can be compared between episodes.
+    """
+
     value: Float[np.ndarray, "T"]
-    raw: Float[np.ndarray, "T"] | None = None
     stage: Float[np.ndarray, "T K"] | None = None
-    dense: Progress | None = None
-    raws: Mapping[str, Float[np.ndarray, "T"]] = field(default_factory=dict)
+    stage_names: tuple[str, ...] = ()
+    signals: Mapping[str, Signal] = field(default_factory=dict)
+    score: str = ""
 
     def __post_init__(self) -> None:
         if self.value.ndim != 1 or self.value.dtype != np.float32:
             raise ValueError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
         if not np.all(np.isnan(self.value) | ((self.value >= 0) & (self.value <= 1))):
             raise ValueError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(self.value)}..{np.nanmax(self.value)}")
-        for name, array in (("raw", self.raw), ("stage", self.stage), ("dense", self.dense), *self.raws.items()):
+        arrays = {"stage": self.stage, **{name: signal.values for name, signal in self.signals.items()}}
+        for name, array in arrays.items():
             if array is not None and len(array) != len(self.value):
                 raise ValueError(f"'{name}' has {len(array)} frames, the curve has {len(self.value)}")
+        if self.stage is not None and self.stage_names and len(self.stage_names) != self.stage.shape[1]:
+            raise ValueError(f"{len(self.stage_names)} stage names for {self.stage.shape[1]} stages")
+        if self.score and self.score not in self.signals:
+            raise ValueError(f"the score '{self.score}' is no signal of this curve; it has: {', '.join(self.signals) or 'none'}")
 
     def __len__(self) -> int:
         return len(self.value)
+
+
+MAIN_HEAD = "sparse"
+"""LeRobot's name for the head that a model with one head has."""
+RAW = "raw"
+"""The usual name of the signal of a head that has one."""
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Progress:
+    """What a reward model says of one episode: by head, one curve. The first head is the main one.
+
+    >>> Progress(7, np.array([0.0, 0.5, 1.0], np.float32)).value
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+
+    episode: int
+    heads: Mapping[str, Curve]
+
+    def __init__(self, episode: int, heads: Mapping[str, Curve] | Curve | Float[np.ndarray, "T"]) -> None:
+        """heads: name ("sparse", "dense", ...) -> curve. Or one curve, or its values (T,) float32 alone: those of the head "sparse"."""
+        if isinstance(heads, np.ndarray):
+            heads = Curve(heads)
+        if isinstance(heads, Curve):
+            heads = {MAIN_HEAD: heads}
+        if not heads:
+            raise ValueError("progress needs at least one head")
+        lengths = {name: len(curve) for name, curve in heads.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the heads of one episode have different lengths: {lengths}")
+        object.__setattr__(self, "episode", episode)
+        object.__setattr__(self, "heads", dict(heads))
+
+    @property
+    def main(self) -> Curve:
+        """The curve of the first head."""
+        return next(iter(self.heads.values()))
+
+    @property
+    def value(self) -> Float[np.ndarray, "T"]:
+        """The main head's progress in [0, 1], NaN where unknown."""
+        return self.main.value
+
+    @property
+    def stage(self) -> Float[np.ndarray, "T K"] | None:
+        """The main head's stage probabilities."""
+        return self.main.stage
+
+    def head(self, name: str) -> Curve:
+        """Returns the curve of a head. DataError names the heads there are."""
+        if name not in self.heads:
+            raise DataError(f"there is no head '{name}'; there is: {', '.join(self.heads)}")
+        return self.heads[name]
+
+    def __len__(self) -> int:
+        return len(self.main)
 
 
 @runtime_checkable

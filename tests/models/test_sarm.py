@@ -184,7 +184,7 @@ def test_every_mode_has_its_heads(mode: str) -> None:
     config = base(annotation_mode=mode, dense_subtask_names=("a", "b"), dense_temporal_proportions=(0.5, 0.5))
     progress = SARMModel(config).predict(dot_episodes(1)[0])
     widths = {"single_stage": (1,), "sparse_only": (3,), "dense_only": (1, 2), "dual": (3, 2)}[mode]
-    curves = [progress] if progress.dense is None else [progress, progress.dense]
+    curves = progress.heads.values()
     assert tuple(curve.stage.shape[1] for curve in curves) == widths
 
 
@@ -192,7 +192,7 @@ def test_heads_not_asked_for_are_not_computed() -> None:
     model = SARMModel(base(annotation_mode="dual", dense_subtask_names=("a", "b"), dense_temporal_proportions=(0.5, 0.5)))
     episode = dot_episodes(1)[0]
     both, sparse = model.predict(episode), model.predict(episode, heads=["sparse"])
-    assert sparse.dense is None
+    assert list(sparse.heads) == ["sparse"]
     np.testing.assert_array_equal(sparse.value, both.value)
 
 

@@ -224,7 +224,7 @@ def test_a_curve_is_lerobots_window_by_window() -> None:
     progress = model.predict_features(episode, **given)
     state = ((episode.state - 3) / (2 + 1e-8)).astype(np.float32)
     assert progress.stage is not None
-    assert progress.dense is not None
+    assert "dense" in progress.heads
     for frame in (0, 3, 14, 29):
         window = np.clip(frame + np.arange(-4, 5) * 5, 0, 29)
         images, states = np.zeros((1, 13, 512), np.float32), np.zeros((1, 13, 7), np.float32)
@@ -319,7 +319,7 @@ def test_a_model_of_ours_for_lerobot(tmp_path: Path) -> None:
     episode, given = featured()
     ours, back = (m.predict_features(episode, **given) for m in (model, again))
     np.testing.assert_array_equal(ours.value, back.value)
-    np.testing.assert_array_equal(ours.dense.value, back.dense.value)
+    np.testing.assert_array_equal(ours.head("dense").value, back.head("dense").value)
 
 
 EDITS = {

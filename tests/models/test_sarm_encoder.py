@@ -48,8 +48,7 @@ def test_lerobots_own_labels_from_pixels(clip: ClipEncoder, tmp_path: Path, mode
         said = model.predict(episode, stride=stride)
         np.testing.assert_allclose(said.value, LABELS[f"{mode}/progress_sparse"][rows], atol=2e-6)
         if mode == "dual":
-            assert said.dense is not None
-            np.testing.assert_allclose(said.dense.value, LABELS["dual/progress_dense"][rows], atol=2e-6)
+            np.testing.assert_allclose(said.head("dense").value, LABELS["dual/progress_dense"][rows], atol=2e-6)
         if not position:
             model.cache = FeatureCache(tmp_path / mode, "data", encoder=clip)
             np.testing.assert_allclose(model.predict(episode, stride=stride).value, said.value, atol=1e-4)  # half precision on disk
@@ -62,11 +61,11 @@ def test_a_stride_looks_at_every_nth_frame_and_the_last(clip: ClipEncoder) -> No
     episode = open_dataset(DATA / "dataset_v3", episodes=[5])[0]
     every, some = model.predict(episode), model.predict(episode, stride=7)
     at = strided(episode.length, 7)
-    for full, part in ((every, some), (every.dense, some.dense)):
+    for full, part in ((every.head(name), some.head(name)) for name in ("sparse", "dense")):
         np.testing.assert_allclose(part.value[at], full.value[at], atol=1e-6)
         np.testing.assert_allclose(part.value, np.interp(np.arange(episode.length), at, full.value[at]), atol=1e-6)
         between = np.setdiff1d(np.arange(episode.length), at)
-        assert np.isnan(part.raw[between]).all()
+        assert np.isnan(part.signals["raw"].values[between]).all()
         assert np.isnan(part.stage[between]).all()
         np.testing.assert_allclose(part.stage[at], full.stage[at], atol=1e-6)
 

@@ -11,7 +11,7 @@ import pytest
 from browser import Opener, Server, Watched, expect, on_disk
 from milepost.annotation.export import write_annotations
 from milepost.lerobot import open_dataset
-from milepost.store import read_progress
+from milepost.progress_table import read_progress
 from milepost.types import Segment
 from numbered import CAMERAS, FPS, LENGTHS, READ, write_numbered
 

@@ -11,7 +11,7 @@ import numpy as np
 from milepost.console import warn
 from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset
-from milepost.store import METADATA_PREFIX, ProgressTable
+from milepost.progress_table import ProgressTable
 from milepost.types import DataError, has_words
 
 LEROBOTS = "sarm_progress.parquet"
@@ -60,7 +60,7 @@ def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:
 
 def require_dataset(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> None:
     """DataError if the progress file was made for another dataset."""
-    require_made_for(path, {key.removeprefix(METADATA_PREFIX): value for key, value in table.metadata.items()}, dataset)
+    require_made_for(path, table.made_by, dataset)
 
 
 def require_made_for(path: Path, made: Mapping[str, str], dataset: LeRobotDataset) -> None:

@@ -17,7 +17,8 @@ from milepost.commands.belonging import progress_file, require_dataset, require_
 from milepost.console import say, table, warn
 from milepost.copying import changed_stamps, copy_with_columns
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.store import read_progress, read_weights
+from milepost.progress_table import read_progress
+from milepost.store import read_weights
 from milepost.types import DataError
 
 
@@ -81,8 +82,8 @@ def _progress(args: Args, dataset: LeRobotDataset, rows: int) -> dict[str, np.nd
     read = read_progress(path)
     require_dataset(path, read, dataset)
     require_rows(path, read, dataset)
-    names = {head: "progress" if len(read.curves) == 1 else f"progress_{head}" for head in read.curves}
-    return {names[head]: _placed(read.index, curve, rows) for head, curve in read.curves.items()}
+    names = {head: "progress" if len(read.heads) == 1 else f"progress_{head}" for head in read.heads}
+    return {names[head]: _placed(read.index, curve.value, rows) for head, curve in read.heads.items()}
 
 
 def _placed(index: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:

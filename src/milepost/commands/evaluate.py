@@ -20,10 +20,10 @@ from milepost.files import read_json_object
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
 from milepost.models import ElapsedModel
+from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.stages import Attempt, Stages, annotated_stages
-from milepost.store import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.success import Threshold, success_threshold
-from milepost.types import DataError, Episode, UnreadableError
+from milepost.types import RAW, DataError, Episode, UnreadableError
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class _Compared:
     def add(self, episode: Episode, progress: ProgressTable, stages: Stages | None, head: str) -> None:
         """Adds an episode that the file has, beside the clock."""
         self.sources.add(truth_of(episode, stages, head).source)
-        curve = progress.progress(episode.index, episode.length, head)
+        curve = progress.curve(episode.index, episode.length, head)
         if not np.isnan(curve.value).all():
             self.happened[episode.index] = find_events(curve.value, episode.fps)
-        for rows, one in zip(self.scores.values(), (curve, ElapsedModel().predict(episode)), strict=True):
+        for rows, one in zip(self.scores.values(), (curve, ElapsedModel().predict(episode).main), strict=True):
             rows.append(score_episode(one, episode, stages, head))
         if episode.success is not None:
             self.ends.append((episode.success, _ends(progress, episode, head)))
@@ -182,9 +182,9 @@ def _without_nan(value: Any) -> Any:
 
 def _ends(progress: ProgressTable, episode: Episode, head: str) -> dict[str, float]:
     """Where an episode ends, by every number the file has of it."""
-    curve = progress.progress(episode.index, episode.length, head)
-    raws = dict(curve.raws) or ({f"raw_{head}": curve.raw} if curve.raw is not None else {})
-    return {"progress": final(curve.value), **{name: final(raw) for name, raw in raws.items()}}
+    curve = progress.curve(episode.index, episode.length, head)
+    named = {f"raw_{head}" if name == RAW else name: signal for name, signal in curve.signals.items()}
+    return {"progress": final(curve.value), **{name: final(signal.values) for name, signal in named.items()}}
 
 
 def _thresholds(ends: Sequence[tuple[bool, Mapping[str, float]]], seed: int) -> dict[str, Threshold]:

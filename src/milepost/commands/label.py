@@ -25,7 +25,8 @@ from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.models.topreward import TOPRewardModel
 from milepost.outputs import output_lock
-from milepost.store import METADATA_PREFIX, ProgressTable, comparable, read_progress, unfinished
+from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
+from milepost.store import comparable, unfinished
 from milepost.types import DataError, RewardModel
 from milepost.vlm import Engine, RemoteEngine
 
@@ -223,14 +224,17 @@ def _successes(threshold: float, labelled: ProgressTable) -> dict[int, bool] | N
 
 def _ends(labelled: ProgressTable) -> dict[int, float]:
     """Episode -> the mean of its last three scores, where it has any."""
-    raw, numbers = labelled.raws["logprob"], np.unique(labelled.episode_index)
-    ends = {int(number): final(raw[labelled.episode_index == number]) for number in numbers}
+    curve = labelled.main
+    if not curve.score:
+        return {}
+    score, numbers = curve.signals[curve.score].values, np.unique(labelled.episode_index)
+    ends = {int(number): final(score[labelled.episode_index == number]) for number in numbers}
     return {number: end for number, end in ends.items() if not math.isnan(end)}
 
 
 def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[int, bool] | None, asked_for: Sequence[int]) -> int:
     """What came out, in a table or as JSON; 1 if frames of the episodes asked for are left unknown."""
-    unknown, curve = {n: count for n, count in unknown_frames(labelled).items() if n in set(asked_for)}, labelled.curve()
+    unknown, curve = {n: count for n, count in unknown_frames(labelled).items() if n in set(asked_for)}, labelled.main.value
     episodes = len(np.unique(labelled.episode_index))
     if args.json:
         numbers: dict[str, Any] = {"path": str(path), "frames": len(curve), "episodes": episodes, "unknown_frames": sum(unknown.values())}
@@ -240,19 +244,20 @@ def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[
     else:
         mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
         columns, row = ["episodes", "frames", "unknown", "mean"], [episodes, len(curve), sum(unknown.values()), mean]
-        if "logprob" in labelled.raws:
+        if labelled.main.score:
             ends = _ends(labelled)
             columns, row = [*columns, "mean final log P"], [*row, f"{np.mean(list(ends.values())):.3f}" if ends else "-"]
         table("progress", columns, [row])
         if successes is not None:
             say(f"above the success threshold: {sum(successes.values())} of {len(successes)} episodes")
         say(f"progress: {path}")
-    if "logprob_bound" in labelled.raws:
-        asked = ~np.isnan(labelled.raws["logprob_bound"])
-        missing = int(np.isnan(labelled.raws["logprob"][asked]).sum())
+    signals, score = labelled.main.signals, labelled.main.score
+    if f"{score}_bound" in signals:
+        asked = ~np.isnan(signals[f"{score}_bound"].values)
+        missing = int(np.isnan(signals[score].values[asked]).sum())
         warn(
             f"to {missing} of the questions the server did not list the answer among its likeliest tokens: their score is NaN, and "
-            "raw_logprob_bound says what it is at most"
+            f"raw_{score}_bound says what it is at most"
         )
     if unknown:
         warn(f"{sum(unknown.values())} frames have no progress, in episodes {ranges(sorted(unknown))}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
 from milepost.outputs import atomic_path, require_writable
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
-from milepost.report import Reading, picture
+from milepost.report import Readings, picture
 from milepost.types import Episode
 
 
@@ -81,7 +81,7 @@ def main(args: Args) -> int:
                 episode = dataset.episode(number)
                 readings = read(episode)
                 figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
-                unknown += sum(int(np.isnan(one.progress.value).sum()) for models in readings.values() for one in models.values())
+                unknown += sum(int(np.isnan(one.value).sum()) for models in readings.values() for one in models.values())
                 words |= set(words_of(figure))
                 with atomic_path(args.output_dir / f"episode_{number:06d}_progress.{args.format}") as temporary:
                     temporary.write_bytes(drawn(figure, args.format))
@@ -107,9 +107,8 @@ def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[st
         model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache)
     name = Path(path).resolve().name
 
-    def read(episode: Episode) -> Mapping[str, Mapping[str, Reading]]:
+    def read(episode: Episode) -> Readings:
         said = model.predict(episode, heads=heads, stride=args.stride) if isinstance(model, SARMModel) else model.predict(episode)
-        of = {"sparse": said, "dense": said.dense}
-        return {head: {name: Reading(one, stages[head].names if head in stages else ())} for head in heads if (one := of[head]) is not None}
+        return {head: {name: said.heads[head]} for head in heads if head in said.heads}
 
     return read

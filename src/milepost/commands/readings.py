@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from milepost.console import warn
 from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.plots import boxes
-from milepost.report import Reading, reading
-from milepost.store import read_progress
+from milepost.progress_table import read_progress
+from milepost.report import Readings, curve_of
 from milepost.types import DataError, Episode, UnreadableError
 
-Read = Callable[[Episode], Mapping[str, Mapping[str, Reading]]]
+Read = Callable[[Episode], Readings]
 """Episode -> head -> model's name -> what it says."""
 
 
@@ -24,7 +24,7 @@ def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str
     paths = [find_file(path) for path in paths]
     tables = {name_of(path, paths): read_progress(path) for path in paths}
     for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
-        require_heads(str(path), list(table.curves), heads)
+        require_heads(str(path), list(table.heads), heads)
         require_dataset(path, table, dataset)
     labelled = [set(table.episode_index.tolist()) for table in tables.values()]
     if not set.union(*labelled) & set(dataset.episode_indices):
@@ -32,9 +32,9 @@ def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str
     everywhere = set.intersection(*labelled) or set.union(*labelled)
     numbers = [number for number in dataset.episode_indices if number in everywhere]
 
-    def read(episode: Episode) -> Mapping[str, Mapping[str, Reading]]:
+    def read(episode: Episode) -> Readings:
         stages = dataset.stages
-        return {head: {name: reading(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
+        return {head: {name: curve_of(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
 
     return read, numbers
 

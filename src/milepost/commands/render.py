@@ -68,7 +68,7 @@ def main(args: Args) -> int:
                 tick = bar(f"episode {number} ({done + 1} of {len(numbers)})")
                 gif = path.with_suffix(".gif") if args.gif else None
                 render_film(episode, what, cameras, path, height=args.height, gif=gif, tick=tick)
-                unknown += sum(int(np.isnan(one.progress.value).sum()) for one in readings[args.head_mode].values())
+                unknown += sum(int(np.isnan(one.value).sum()) for one in readings[args.head_mode].values())
                 words |= {what.title, *(name for head in what.heads.values() for name in (*head.curves, *head.stage_names))}
     say(f"films: {args.output_dir}")
     warn_of_boxes(words)

@@ -19,7 +19,8 @@ from milepost.console import bars, say, warn
 from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.outputs import require_writable
-from milepost.store import read_progress, read_weights
+from milepost.progress_table import read_progress
+from milepost.store import read_weights
 from milepost.types import DataError
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file

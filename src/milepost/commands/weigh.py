@@ -20,8 +20,9 @@ from milepost.hub import find_file, in_cache
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.outputs import atomic_path, output_lock, require_writable
 from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
+from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.sample_weights import SampleWeights
-from milepost.store import METADATA_PREFIX, ProgressTable, is_weights_file, read_progress
+from milepost.store import is_weights_file
 from milepost.types import DataError, UnreadableError
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (
@@ -141,7 +142,7 @@ def _require_sense(args: Args) -> None:
 
 def examine(progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> Lab:
     """Weigh, and look at it from all sides. DataError if there is nothing to weigh by, or nothing is left."""
-    value = progress.curve(args.head_mode)
+    value = progress.values(args.head_mode)
     known = value[~np.isnan(value)]
     if not len(known):
         raise DataError("no frame of the progress file has a progress: there is nothing to weigh by; label the dataset again")

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle, StepPatch
 
 from milepost.plots.style import CURVE_STYLES, INK, TRUTH_STYLE, WEIGHTS, ink_on, quiet, shortened, stage_style, wrap
+from milepost.types import Signal
 
 FRAMES = 8
 NARROWEST_FRAME, FRAME_GAP = 0.9, 0.08
@@ -45,8 +46,8 @@ class HeadPicture:
     """What is drawn of one head. Stages are numbered by their place in `stage_names`, in the truth as in the probabilities.
 
     curves: name -> (T,), NaN where unknown. truth (T,) and true_stage (T,), -1 where unknown: None if nothing is known.
-    probabilities: name -> (T, K). computed: the frames a model looked at, if it did not look at all of them. scores: name -> (T,) in
-    nats, NaN where a model was not asked, for models whose progress is their score stretched over the episode.
+    probabilities: name -> (T, K). computed: the frames a model looked at, if it did not look at all of them. scores: name ->
+    the signal that progress was stretched from, for models of which that is so.
     """
 
     curves: Mapping[str, Float[np.ndarray, "T"]]
@@ -56,7 +57,7 @@ class HeadPicture:
     stage_names: Sequence[str] = ()
     probabilities: Mapping[str, Float[np.ndarray, "T K"]] = field(default_factory=dict)
     computed: Sequence[int] = ()
-    scores: Mapping[str, Float[np.ndarray, "T"]] = field(default_factory=dict)
+    scores: Mapping[str, Signal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,10 +345,17 @@ def _draw_scores(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> None:
     """What the models said themselves, each in its curve's style: progress always reaches 1, this need not be high."""
     styles = dict(zip(head.curves, cycle(CURVE_STYLES), strict=False))
     for name, score in head.scores.items():
-        known = np.flatnonzero(~np.isnan(score))
+        known = np.flatnonzero(~np.isnan(score.values))
         style: dict[str, Any] = dict(styles[name])
-        ax.plot(picture.seconds[known], score[known], marker="o", markersize=2.2, **{**style, "linewidth": 1.0})
-    _label(ax, "log P (nats)")
+        ax.plot(picture.seconds[known], score.values[known], marker="o", markersize=2.2, **{**style, "linewidth": 1.0})
+    _label(ax, _unit_of(head.scores))
+
+
+def _unit_of(scores: Mapping[str, Signal]) -> str:
+    """Returns what stands beside the axis of the scores: their unit, if they all have the same."""
+    units = {score.unit for score in scores.values()}
+    unit = units.pop() if len(units) == 1 else ""
+    return {"nats": "log P (nats)", "": "score"}.get(unit, f"score ({unit})")
 
 
 def stage_runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:

@@ -18,14 +18,13 @@ from jaxtyping import Float
 
 from milepost.annotation.export import ChangedError
 from milepost.events import KINDS, find_events
-from milepost.files import parse_json
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS
 from milepost.plots.style import STAGE_COLOURS
-from milepost.report import Reading, picture, reading
+from milepost.progress_table import ProgressTable
+from milepost.report import curve_of, picture
 from milepost.stages import Stages
-from milepost.store import METADATA_PREFIX, ProgressTable
-from milepost.types import DataError, Episode, Segment
+from milepost.types import Curve, DataError, Episode, Segment
 from milepost.viewer.held import Held, segments_of, stage_names, store_folder, why_not_editable
 from milepost.viewer.marks import Mark, Marks
 from milepost.viewer.plain import counted, plain, rounded
@@ -70,7 +69,7 @@ class Review:
         for name, model in models.items():
             try:
                 self._curves[name] = curves_of(model.table, dataset, self.rows.count)
-                self._named[name] = {head: _model_stages(model.table, head) for head in model.table.curves}
+                self._named[name] = {head: _stage_names(curve) for head, curve in model.table.heads.items()}
                 self.models[name] = model
             except DataError as error:
                 self._curves.pop(name, None)
@@ -110,7 +109,7 @@ class Review:
             "heads": self._heads(dataset),
             "palette": _colours(len(STAGE_COLOURS)),
             "models": [
-                {"name": name, "path": str(model.path), "heads": list(model.table.curves), "made": _made(model.table.metadata)}
+                {"name": name, "path": str(model.path), "heads": list(model.table.heads), "made": _made(model.table)}
                 for name, model in self.models.items()
             ],
             "weights": {"path": str(self.weights[0])} if self.weights is not None else None,
@@ -237,10 +236,10 @@ class Review:
         span = slice(episode.row, episode.row + episode.length)
         return {name: {head: curve[span] for head, curve in heads.items()} for name, heads in self._curves.items()}
 
-    def readings(self, episode: Episode, stages: Mapping[str, Stages], head: str) -> dict[str, Reading]:
+    def readings(self, episode: Episode, stages: Mapping[str, Stages], head: str) -> dict[str, Curve]:
         """Model -> what it says of this episode by this head, for the models that have it."""
-        tables = {name: model.table for name, model in self.models.items() if head in model.table.curves}
-        return {name: reading(table, episode, stages.get(head), head) for name, table in tables.items()}
+        tables = {name: model.table for name, model in self.models.items() if head in model.table.heads}
+        return {name: curve_of(table, episode, stages.get(head), head) for name, table in tables.items()}
 
     def _weight(self, episode: Episode) -> np.ndarray:
         assert self.weights is not None
@@ -334,21 +333,13 @@ class Review:
         ]
 
 
-def _made(metadata: Mapping[str, str]) -> dict[str, str]:
-    told = {key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items()}
-    return {key: told[key] for key in MADE if key in told}
+def _made(table: ProgressTable) -> dict[str, str]:
+    return {key: value for key in MADE if (value := table.made_by.get(key)) is not None}
 
 
-def _model_stages(table: ProgressTable, head: str) -> Sequence[str]:
-    """What the model that made the file calls its stages, if it says so and has more than one. DataError for damaged metadata."""
-    try:
-        config = parse_json(table.metadata.get(f"{METADATA_PREFIX}config") or "{}", source="config")
-    except ValueError as error:
-        raise DataError(f"its metadata are damaged ({error}); label again") from error
-    names = config.get(f"{head}_subtask_names") if isinstance(config, dict) else None
-    if not isinstance(names, list) or head not in table.stages:
-        return ()
-    return tuple(map(str, names)) if len(names) == table.stages[head].shape[1] > 1 else ()
+def _stage_names(curve: Curve) -> Sequence[str]:
+    """Returns what the model calls its stages, if it has more than one."""
+    return curve.stage_names if len(curve.stage_names) > 1 else ()
 
 
 def _colours(count: int) -> list[str]:

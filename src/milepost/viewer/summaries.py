@@ -21,8 +21,8 @@ from milepost.annotation.subtask_index import read_columns
 from milepost.events import KINDS, count_events, find_events
 from milepost.lerobot import LeRobotDataset
 from milepost.metrics import final, mean_error
+from milepost.progress_table import ProgressTable
 from milepost.stages import Stages, progress, targets
-from milepost.store import ProgressTable
 from milepost.types import DataError, Segment
 from milepost.viewer.plain import DIGITS, rounded
 
@@ -77,7 +77,7 @@ def curves_of(table: ProgressTable, dataset: LeRobotDataset, count: int) -> dict
         )
     if twice := len(table.index) - len(np.unique(table.index)):
         raise DataError(f"{twice} rows stand in it twice")
-    found = {head: placed(table.index, curve, count) for head, curve in table.curves.items()}
+    found = {head: placed(table.index, curve.value, count) for head, curve in table.heads.items()}
     for head, curve in found.items():
         if outside := int(((curve < 0) | (curve > 1)).sum()):
             raise DataError(f"progress_{head} has {outside} values outside 0 to 1")

@@ -39,7 +39,7 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.network import StreamTransformer, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
 from milepost.processes import ALONE, Peers
-from milepost.types import DataError, Episode, Progress, UnreadableError, has_words
+from milepost.types import RAW, Curve, DataError, Episode, Progress, Signal, UnreadableError, has_words
 from milepost.windows import interpolate, spread, strided
 
 
@@ -267,16 +267,17 @@ class SARMModel(nn.Module):
             seen = features[frames].astype(np.float32, copy=False)
             images, states, mask = (torch.from_numpy(a).to(self.device) for a in (seen, state[frames], valid))
             parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now, heads=wanted))
-        found: dict[str, Progress] = {}
-        for head in reversed(wanted):  # the sparse curve last: it carries the dense one
+        found: dict[str, Curve] = {}
+        for head in wanted:
             value, raw, stage = (
                 torch.cat([part[f"{head}_{name}"] for part in parts]).cpu().numpy() for name in ("progress", "raw", "stage")
             )
             if len(places) < episode.length:
                 value = interpolate(places, value, episode.length)
                 raw, stage = (spread(each, places, episode.length) for each in (raw, stage))
-            found[head] = Progress(episode.index, value, raw, stage, found.get("dense"))
-        return found["sparse"]
+            names = self.config.heads[head].names
+            found[head] = Curve(value, stage, names, {RAW: Signal(raw, "stages", 0.0, float(len(names)))})
+        return Progress(episode.index, found)
 
     @torch.no_grad()
     def compute_reward(self, batch: Mapping[str, Any]) -> Float[Tensor, "B"]:

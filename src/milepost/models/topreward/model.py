@@ -27,7 +27,7 @@ from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
 from milepost.outputs import write_text
-from milepost.types import DataError, Episode, Progress, UnreadableError, has_words
+from milepost.types import Curve, DataError, Episode, Progress, Signal, UnreadableError, has_words
 from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
 from milepost.vlm.conversation import MARK
 from milepost.vlm.transport import FINAL, MalformedError, RefusedError, UnreachableError
@@ -99,8 +99,9 @@ class TOPRewardModel:
         for frames, task in clips_and_tasks(batch, self.config):
             at = np.arange(len(frames))
             curves += self._curves(frames, (at, at / self.config.fps), [task], (0, len(frames)), num_prefixes)
-        named = {"progress": [c.value for c in curves], **{key: [c.raws[name] for c in curves] for key, name in (("raw", "logprob"),
-                 ("logodds", "logodds"))}}  # fmt: skip
+        named = {"progress": [curve.value for curve in curves]}
+        for key, name in (("raw", "logprob"), ("logodds", "logodds")):
+            named[key] = [curve.main.signals[name].values for curve in curves]
         return {key: [torch.from_numpy(each) for each in arrays] for key, arrays in named.items()}
 
     def look(self, episode: Episode) -> UInt8[np.ndarray, "N H W 3"]:
@@ -108,9 +109,9 @@ class TOPRewardModel:
         return episode.camera(self.config.image_key)[looked_at(episode.length, episode.fps, self.config)[0]]
 
     def predict(self, episode: Episode, *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None) -> Progress:
-        """The curve of an episode: `value` min-maxed, `raw` and `raws["logprob"]` log P(answer), `raws["logodds"]`, NaN where not asked.
+        """The curve of an episode: `value` min-maxed, signals "logprob", log P(answer), and "logodds", NaN where not asked.
 
-        A server may not list an answer: then that is NaN as well, and `raws["logprob_bound"]` is what log P(answer) is at most.
+        A server may not list an answer: then that is NaN as well, and the signal "logprob_bound" is what log P(answer) is at most.
         num_prefixes: as in `predict_curves`, of the frames looked at. seen: them, if `look` has read them already.
         DataError if the camera is missing or a server answers nothing; UnreadableError, which stops no other episode, if the task has no
         words or marks of the model in it, the episode is too long, or a server that answers others does not answer about it.
@@ -160,12 +161,12 @@ class TOPRewardModel:
         prefixes = anchors(len(frames), num_prefixes)
         at, found = frames[prefixes - 1], []
         for said, bound in zip(*self._ask(images, times, tasks, prefixes.tolist()), strict=True):
-            raws = {"logprob": said[:, 0], "logodds": said[:, 0] - said[:, 1]}
+            scores = {"logprob": said[:, 0], "logodds": said[:, 0] - said[:, 1]}
             if np.isnan(said).any():
-                raws["logprob_bound"] = bound[:, 0]
+                scores["logprob_bound"] = bound[:, 0]
             value = interpolate(at, min_max(said[:, 0], self.config.protocol), length)
-            raws = {name: spread(each, at, length) for name, each in raws.items()}
-            found.append(Progress(number, value, raws["logprob"], raws=raws))
+            signals = {name: _nats(name, spread(each, at, length)) for name, each in scores.items()}
+            found.append(Progress(number, Curve(value, signals=signals, score="logprob")))
         return found
 
     def _ask(
@@ -264,6 +265,11 @@ class TOPRewardModel:
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(Path(folder), repo_id, private=private)
+
+
+def _nats(name: str, values: Float[np.ndarray, "T"]) -> Signal:
+    """Returns a score as a signal: a log-probability is at most 0, log-odds have no bound."""
+    return Signal(values.astype(np.float32), "nats", high=math.inf if name == "logodds" else 0.0)
 
 
 class _Attempt:
