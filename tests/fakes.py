@@ -90,6 +90,9 @@ class ConstantModel:
     def __init__(self, value: float = 0.5, interrupt_after: int | None = None) -> None:
         self.value, self.asked, self.interrupt_after = value, 0, interrupt_after
 
+    def identity(self) -> dict[str, float]:
+        return {"value": self.value}
+
     def predict(self, episode: Episode) -> Progress:
         if self.asked == self.interrupt_after:
             raise KeyboardInterrupt

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from milepost.commands.topreward_options import size_in_bytes
 
 from chat_server import Fault, chat_server
 from fakes import ListDataset, dot_episodes
-from milepost.commands.topreward_options import size_in_bytes
 from milepost.labelling import label
 from milepost.lerobot import open_dataset
 from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
@@ -80,9 +80,7 @@ def test_a_saved_config_is_a_model(dataset: Path, tmp_path: Path, output: Path) 
     TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), fps=1.0)).save_pretrained(tmp_path / "model")
     given = ("label", dataset, "--model", tmp_path / "model", "--output-path", output, "--episodes", "0")
     assert milepost(*given).returncode == 0
-    assert (
-        ~np.isnan(read_progress(output).main.signals["logprob"].values)
-    ).sum() == 9  # 148 frames at 20 fps: 8 s and the last
+    assert (~np.isnan(read_progress(output).main.signals["logprob"].values)).sum() == 9  # 148 frames at 20 fps: 8 s and the last
     assert milepost(*given, "--fps", 2, "--overwrite").returncode == 0
     assert (~np.isnan(read_progress(output).main.signals["logprob"].values)).sum() == 16
 

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
+    {"tasks", "images"},
     {
         "windows",
         "stages",
@@ -28,10 +29,12 @@ LAYERS = [
         "scheduling",
         "versions",
     },
-    {"video", "store", "parquet", "console", "processes", "success", "records"},
-    {"checkpoints", "hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights", "cells"},
-    {"vlm", "annotation", "render", "rows", "frames"},
-    {"lerobot", "record", "models", "fit", "policy"},
+    {"video", "parquet", "console", "processes", "success", "records"},
+    {"progress_table"},
+    {"store", "checkpoints", "hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "cells"},
+    {"vlm", "annotation", "render", "rows", "frames", "sample_weights"},
+    {"lerobot", "record", "fit", "policy"},
+    {"models"},
     {"train", "labelling", "annotate", "sim", "report", "footage", "columns"},
     {"doctor", "model_card", "compare", "viewer"},
     {"demo", "copying"},
@@ -48,6 +51,7 @@ HEAVY = {
     "pyarrow": {
         "copying",
         "store",
+        "progress_table",
         "parquet",
         "lerobot",
         "metadata",
@@ -62,7 +66,7 @@ HEAVY = {
     "matplotlib": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console"},
-    "tyro": {"commands", "cli"},
+    "tyro": {"commands", "cli", "models"},
     "metaworld": {"sim"},
     "mujoco": {"sim"},
     "gymnasium": {"sim"},

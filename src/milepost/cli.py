@@ -117,7 +117,10 @@ def run(verb: str, arguments: list[str]) -> int:
     try:
         command = importlib.import_module(f"milepost.commands.{verb}")
         tyro = importlib.import_module("tyro")
-        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
+        kind = command.Args
+        if "models" in kind.__dataclass_fields__:
+            kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
+        args = tyro.cli(kind, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
         with ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn
 from warnings import warn
 
 import numpy as np
@@ -21,42 +22,32 @@ from milepost.hub import find_model, revision_of
 from milepost.outputs import output_lock
 from milepost.progress_table import ProgressTable, read_progress
 from milepost.store import ProgressStore
-from milepost.types import Dataset, Episode, Progress, RewardModel, UnreadableError, number_at
+from milepost.types import (
+    DataError,
+    Dataset,
+    Episode,
+    Identified,
+    KnowsRows,
+    LooksFirst,
+    Prepares,
+    Progress,
+    RewardModel,
+    UnreadableError,
+    number_at,
+)
 
 AHEAD = 2
 """Episodes whose pictures are read while a model thinks about another's."""
 
 
-@runtime_checkable
-class Saved(Protocol):
-    """A config that knows what of it belongs into config.json."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-@runtime_checkable
-class KnowsRows(Protocol):
-    """A dataset that can tell an episode's rows [start, stop) without reading it."""
-
-    def row_range(self, episode_index: int) -> tuple[int, int]: ...
-
-
-@runtime_checkable
-class LooksFirst(Protocol):
-    """A model that can read an episode's pictures apart from thinking about them: the next episode's are read meanwhile."""
-
-    def look(self, episode: Episode) -> Any: ...
-
-    def predict(self, episode: Episode, *, seen: Any = None) -> Progress: ...
-
-
 def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
     """What made a label file: model path, weights hash and config, dataset and its fingerprint, settings, code version. All strings.
 
-    The config is what the model would save: where it ran is no part of it.
+    The config is the model's `identity()`: where it ran is no part of it. A model that has none is never taken for another run's: "run" is
+    new each time, unless `settings` name the package that it is from.
     """
-    config = getattr(model, "config", None)
-    saved = config.to_dict() if isinstance(config, Saved) else {}
+    identity = model.identity() if isinstance(model, Identified) else {}
+    unknown = not isinstance(model, Identified) and not settings.get("package")
     folder = find_model(model_path)
     weights = folder / "model.safetensors"
     return {
@@ -64,12 +55,25 @@ def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings
         "model_revision": revision_of(folder),
         "model_type": type(model).__name__,
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
-        "config": json.dumps(saved) if saved else "",
+        "config": _as_json(model, identity) if identity else "",
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "settings": json.dumps(settings, sort_keys=True),
         "milepost_version": version("milepost"),
+        **({"run": secrets.token_hex(8)} if unknown else {}),
     }
+
+
+def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(identity)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the identity() of {_called(model)} should be plain values that JSON can hold: {error}") from error
+
+
+def _called(model: RewardModel) -> str:
+    """Returns the model as messages call it: its class, and the package that it is from."""
+    return f"{type(model).__name__} (of {type(model).__module__.partition('.')[0]})"
 
 
 def label(
@@ -93,6 +97,8 @@ def label(
     everything labelled so far kept.
     """
     path = Path(path)
+    if isinstance(model, Prepares):
+        model.prepare_for(dataset)
     with output_lock(path):
         store = ProgressStore(path, provenance(model, dataset, model_path, **options, **settings), anew=anew)
         if path.is_file() and not anew:
@@ -117,11 +123,13 @@ def _fill(
     """Labels what the store lacks. Returns the episodes that could not be labelled, with their dataset rows [start, stop) where known."""
     unread: dict[int, tuple[int, int]] = {}
     failures = 0
-    for done, (position, episode, curve) in enumerate(_predictions(model, dataset, store, options)):
+    for done, (position, episode, prediction) in enumerate(_predictions(model, dataset, store, options)):
         on_progress(done, len(dataset))
         try:
-            if curve is not None:
-                store.add(curve(), 0 if episode is None else episode.row)
+            if prediction is not None:
+                progress = prediction()  # raises what made the episode unreadable
+                assert episode is not None
+                store.add(_checked(progress, episode, model), episode.row)
         except UnreadableError as error:
             failures += 1
             if failures == len(dataset) and not store.holds_any:
@@ -132,6 +140,18 @@ def _fill(
             on_unreadable(number, error)
     on_progress(len(dataset), len(dataset))
     return unread
+
+
+def _checked(progress: Progress, episode: Episode, model: RewardModel) -> Progress:
+    """Returns what a model said of an episode, if it is that. DataError names the model that breaks its contract."""
+    if not isinstance(progress, Progress):
+        raise DataError(f"{_called(model)}: predict should return Progress, it returned {type(progress).__name__}")
+    if progress.episode != episode.index or len(progress) != episode.length:
+        raise DataError(
+            f"{_called(model)}: of episode {episode.index}, which has {episode.length} frames, predict returned {len(progress)} frames of "
+            f"episode {progress.episode}"
+        )
+    return progress
 
 
 def _rows(dataset: Dataset, number: int) -> tuple[int, int] | None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -289,9 +290,39 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Episode: ...
 
 
+@runtime_checkable
+class KnowsRows(Protocol):
+    """A dataset that tells an episode's rows without reading it."""
+
+    def row_range(self, episode_index: int) -> tuple[int, int]:
+        """Returns the episode's rows [start, stop). UnreadableError if nobody knows them."""
+        ...
+
+
+@runtime_checkable
+class KnowsEpisodes(Protocol):
+    """A dataset that tells which episodes it has, and their tasks, without reading them."""
+
+    @property
+    def episode_indices(self) -> Sequence[int]: ...
+    @property
+    def total_frames(self) -> int: ...
+
+    def task_of(self, episode_index: int) -> str:
+        """Returns the episode's task in words, empty if it has none."""
+        ...
+
+
 def number_at(dataset: Dataset, position: int) -> int:
     """Returns the number in the dataset of the episode at this position, without reading it; the position if there are no numbers."""
     return int(getattr(dataset, "episode_indices", range(len(dataset)))[position])
+
+
+OnFrames = Callable[[int, int], None]
+"""Is called with how many are done, and how many there are."""
+
+
+# What a reward model is, and what it can do beyond that. A model has a capability by having its methods.
 
 
 @runtime_checkable
@@ -299,3 +330,88 @@ class RewardModel(Protocol):
     """Episode -> Progress. The only thing a reward model has to do."""
 
     def predict(self, episode: Episode) -> Progress: ...
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """A model that can be written to a folder, from which `load_model` reads it."""
+
+    def save_pretrained(self, folder: Path | str) -> None: ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A model that can say what its curves depend on. Labels of two models that say the same go into one file."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Returns plain values that JSON can hold."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A model with a loss and weights."""
+
+    def loss(self, batch: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]: ...
+
+    def parameters(self) -> Iterator[Any]: ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A model that makes itself ready for a dataset: it looks for its cameras, takes statistics, loads what it needs."""
+
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+        """Raises DataError if the model cannot be used with this dataset. It may be called again with the same dataset.
+
+        cache: a folder in which it may keep what it computes of the pictures. on_frames: is called with the frames that are read.
+        """
+        ...
+
+
+@runtime_checkable
+class LooksFirst(Protocol):
+    """A model that can read an episode's pictures apart from thinking about them: the next episode's are read meanwhile."""
+
+    def look(self, episode: Episode) -> Any: ...
+
+    def predict(self, episode: Episode, *, seen: Any = None) -> Progress: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a model says of the newest frame of an attempt.
+
+    progress: in [0, 1], NaN while it is not known. signals: the model's raw numbers by name. fresh: this frame was looked at; else the
+    numbers are those of the last one that was.
+    """
+
+    progress: float
+    signals: Mapping[str, float] = field(default_factory=dict)
+    fresh: bool = True
+
+
+@runtime_checkable
+class Online(Protocol):
+    """A model that follows an attempt frame by frame."""
+
+    def reset(self, *, task: str, fps: float) -> None: ...
+
+    def step(self, frames: Any, state: Any = None) -> Step: ...
+
+
+@runtime_checkable
+class Judges(Protocol):
+    """A model that calls an attempt a success when its score ends above a threshold; minus infinity if it has none."""
+
+    @property
+    def success_threshold(self) -> float: ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A model that holds something open, such as connections to a server."""
+
+    def close(self) -> Sequence[str]:
+        """Closes it. Returns what a user should hear of it, one line each."""
+        ...

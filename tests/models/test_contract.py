@@ -1,4 +1,4 @@
-"""Every model in MODELS keeps the same promises. A new model is covered by adding its line to MODELS and a maker here."""
+"""Every built-in model keeps the same promises. A new one is covered by its line in the registry and a maker here."""
 
 import dataclasses
 import functools
@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from fakes import CAMERA, NAMES, dot_episodes
-from milepost.models import MODELS, load_model
+from milepost.models import load_model
 from milepost.models.elapsed import ElapsedModel
+from milepost.models.registry import BUILT_IN
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
 from milepost.types import DataError, RewardModel
@@ -56,7 +57,7 @@ def tiny_topreward(**changes: object) -> TOPRewardModel:
 MAKERS: dict[str, Callable[[], RewardModel]] = {"elapsed": ElapsedModel, "sarm": small_sarm, "topreward": tiny_topreward}
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=BUILT_IN)
 def model(request: pytest.FixtureRequest) -> RewardModel:
     return MAKERS[request.param]()
 

@@ -106,7 +106,7 @@ def test_step_by_step_through_clip(clip: ClipEncoder) -> None:
     episode = dot_episodes(1)[0]
     model.reset(task=episode.task, fps=episode.fps)
     images = {name: frames[np.arange(episode.length)] for name, frames in episode.cameras.items()}
-    curve = [model.step({name: view[t] for name, view in images.items()}, episode.state[t]) for t in range(episode.length)]
+    curve = [model.step({name: view[t] for name, view in images.items()}, episode.state[t]).progress for t in range(episode.length)]
     np.testing.assert_allclose(curve, model.predict(episode).value, atol=1e-5)
 
 

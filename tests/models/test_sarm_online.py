@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 def live(model: SARMModel, episode: Episode) -> list[float]:
     model.reset(task=episode.task, fps=episode.fps)
     images = {name: frames[np.arange(episode.length)] for name, frames in episode.cameras.items()}
-    return [model.step({name: view[t] for name, view in images.items()}, episode.state[t]) for t in range(episode.length)]
+    return [model.step({name: view[t] for name, view in images.items()}, episode.state[t]).progress for t in range(episode.length)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_features_instead_of_images() -> None:
     features = rng.standard_normal((episode.length, 1, 8), dtype=np.float32)
     text = rng.standard_normal(8, dtype=np.float32)
     model.reset(text=text, fps=episode.fps)
-    curve = [model.step(features[t], episode.state[t]) for t in range(episode.length)]
+    curve = [model.step(features[t], episode.state[t]).progress for t in range(episode.length)]
     np.testing.assert_allclose(curve, model.predict_features(episode, features, text=text).value, atol=1e-5)
     with pytest.raises(DataError, match=CLIP):
         model.step({CAMERA: np.zeros((32, 32, 3), np.uint8)}, episode.state[0])
@@ -121,7 +121,7 @@ def test_images_that_do_not_fit_are_refused_or_scaled() -> None:
 
     def first(picture: np.ndarray) -> float:
         model.reset(task=episode.task, fps=episode.fps)
-        return model.step({CAMERA: picture}, state)
+        return model.step({CAMERA: picture}, state).progress
 
     wanted = first(image)
     assert abs(first(np.zeros_like(image)) - wanted) > 1e-4
@@ -134,4 +134,4 @@ def test_images_that_do_not_fit_are_refused_or_scaled() -> None:
     for state_, words in ((None, "2 numbers, got none"), (np.zeros(3, np.float32), "got 3"), (np.array([0, np.nan], np.float32), "NaN")):
         with pytest.raises(DataError, match=words):
             model.step({CAMERA: image}, state_)
-    assert model.step({CAMERA: image}, state) == pytest.approx(wanted, abs=1e-6)  # what was refused has left nothing
+    assert model.step({CAMERA: image}, state).progress == pytest.approx(wanted, abs=1e-6)  # what was refused has left nothing

@@ -120,8 +120,8 @@ def test_step_by_step_is_the_whole(length: int) -> None:
     steps = [model.step({CAMERA: image}, last=frame == length - 1) for frame, image in enumerate(images)]
     fresh = np.array([step.fresh for step in steps])
     np.testing.assert_array_equal(fresh, ~np.isnan(raw_of(whole)))
-    np.testing.assert_allclose(np.array([step.raw for step in steps])[fresh], raw_of(whole)[fresh], atol=1e-5)
-    np.testing.assert_allclose(np.array([step.logodds for step in steps])[fresh], raw_of(whole, "logodds")[fresh], atol=2e-5)
+    np.testing.assert_allclose(np.array([step.signals["logprob"] for step in steps])[fresh], raw_of(whole)[fresh], atol=1e-5)
+    np.testing.assert_allclose(np.array([step.signals["logodds"] for step in steps])[fresh], raw_of(whole, "logodds")[fresh], atol=2e-5)
     for frame in np.flatnonzero(fresh):  # progress so far: where now lies between the lowest and the highest up to now
         past = raw_of(whole)[: frame + 1]
         spread = np.nanmax(past) - np.nanmin(past)

@@ -22,10 +22,11 @@ from milepost.annotation.table import to_file
 from milepost.commands.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
 from milepost.commands.annotation_output import Target, corrected, draw, require_no_conflict, shortlist, write_out
 from milepost.commands.annotation_report import report
-from milepost.commands.belonging import parse_episodes, warn_of_blank_tasks
+from milepost.commands.belonging import parse_episodes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import HEADS
+from milepost.tasks import require_tasks
 from milepost.types import DataError
 
 Stores = Mapping[str, AnnotationStore]
@@ -112,7 +113,7 @@ def _ask(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
         unanswered: dict[int, str] = {}
     else:
         facts, asking = args.model.facts(), args.asking.asking(dataset)
-        warn_of_blank_tasks(dataset, asking.task)
+        require_tasks(dataset, asking.task)
         kept = read_annotations(folder) if is_store(folder) and not args.restart else {}
         require_no_conflict(dataset, kept, lists, wanted=wanted, overwrite=args.overwrite)
         there_first = sorted(lists, key=lambda head: not (folder / head).is_dir())  # refused by one, nothing is made for the other

@@ -12,7 +12,7 @@ from milepost.console import warn
 from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset
 from milepost.progress_table import ProgressTable
-from milepost.types import DataError, has_words
+from milepost.types import DataError
 
 LEROBOTS = "sarm_progress.parquet"
 """The progress file that LeRobot's own weighting looks for beside a dataset."""
@@ -29,19 +29,6 @@ def parse_episodes(text: str | None) -> list[int] | None:
             raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12; got '{text}'")
         numbers += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(numbers))
-
-
-def warn_of_blank_tasks(dataset: LeRobotDataset, instead: str | None) -> None:
-    """Says, before hours of work, which episodes have no task in words, if nothing stands in for one. DataError if none has."""
-    if instead is not None and has_words(instead):
-        return
-    tasks = {number: dataset.meta.episodes[number].tasks for number in dataset.episode_indices}
-    blank = [number for number, words in tasks.items() if not words or not has_words(words[0])]
-    if blank and len(blank) == len(tasks):
-        raise DataError("no episode has a task in words, and a model is asked about a task: give one with --task")
-    if blank:
-        shown = ", ".join(map(str, blank[:10])) + (f" and {len(blank) - 10} more" if len(blank) > 10 else "")
-        warn(f"{len(blank)} episodes have no task in words and are left out: {shown}; give one for them with --task")
 
 
 def progress_file(dataset: LeRobotDataset, given: Path | None) -> Path:

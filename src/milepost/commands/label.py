@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as json_module
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,22 +14,17 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import parse_episodes
-from milepost.commands.options import feature_cache, resolve_device, settle_model
-from milepost.commands.topreward_options import TOPRewardOptions, open_topreward
-from milepost.console import Tick, bars, ranges, say, table, warn
+from milepost.commands.options import resolve_device
+from milepost.console import bars, later, ranges, say, table, warn
 from milepost.labelling import label, left_unknown, provenance, unknown_frames
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
-from milepost.models import load_model, model_kind
-from milepost.models.sarm import SARMModel
-from milepost.models.topreward import TOPRewardModel
+from milepost.models.options import ModelOptions, options_for
+from milepost.models.registry import Prepared, Run, kind_of, prepare
 from milepost.outputs import output_lock
-from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
+from milepost.progress_table import ProgressTable, read_progress
 from milepost.store import comparable, unfinished
-from milepost.types import DataError, RewardModel
-from milepost.vlm import Engine, RemoteEngine
-
-SARM_ALONE = ("head_mode", "stride", "encoder", "no_cache", "state_stats")
+from milepost.types import Closes, DataError, Judges, RewardModel
 
 
 @dataclass(frozen=True)
@@ -39,38 +33,22 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder or Hub id; "topreward", zero-shot; or "elapsed", the clock."""
-    topreward: Annotated[TOPRewardOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TOPRewardOptions)
+    models: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ModelOptions)
+    task: str | None = None
+    """Instruction of episodes that have none; SARM takes it for all episodes."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
-    """SARM: heads to write; with dense or both, both columns are there."""
-    stride: int = 1
-    """SARM: look at every N-th frame and the last; between them progress is interpolated."""
-    encoder: str | None = None
-    """SARM: instead of the encoder the model names, a folder or owner/name."""
-    no_cache: bool = False
-    """SARM: do not keep the frames' features on disk, where they are in half precision, which moves progress by up to about 1e-3."""
+    """Heads to write; with dense or both, both columns are there."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What the networks compute in. auto: float32, and a VLM on a GPU bfloat16. SARM has no float16."""
     output_path: Path | None = None
     """Where to write; default: beside the dataset. A Hub dataset needs one."""
     episodes: str | None = None
     """Episodes to label, such as 0-9,12; default: all."""
-    state_stats: str | None = None
-    """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
     revision: str | None = None
     device: str = "auto"
     overwrite: bool = False
     """Replace a progress file made by another model, or with other options."""
     json: bool = False
-
-
-def _heads(model: SARMModel, mode: str) -> list[str]:
-    if mode == "sparse":
-        return ["sparse"]
-    if "dense" not in model.config.heads:
-        raise DataError(
-            f"--head-mode {mode}: this model was trained with annotation_mode '{model.config.annotation_mode}', without a dense head"
-        )
-    return ["sparse", "dense"]
 
 
 def _finished(path: Path, wanted: Mapping[str, str], episodes: Sequence[int]) -> ProgressTable | None:
@@ -79,7 +57,7 @@ def _finished(path: Path, wanted: Mapping[str, str], episodes: Sequence[int]) ->
     if path.is_dir():
         raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     there = read_progress(path)
-    other = _differences({key.removeprefix(METADATA_PREFIX): value for key, value in there.metadata.items()}, wanted)
+    other = _differences(there.made_by, wanted)
     unknown = {*unknown_frames(there), *(set(episodes) - set(there.episode_index.tolist()))} & set(episodes)
     if other and not (other == ["dataset"] and unknown):
         raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
@@ -101,91 +79,42 @@ def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[st
     then, wanted = comparable(there, wanted), comparable(wanted, wanted)
     other = [words for key, words in named.items() if then.get(key) != wanted[key]]
     before, now = then["settings"], wanted["settings"]
-    flags = {*Args.__dataclass_fields__, *TOPRewardOptions.__dataclass_fields__}
     changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
-    return other + [f"--{name.replace('_', '-')}" if name in flags else name for name in changed]
+    return other + [f"--{name.replace('_', '-')}" if name in _flags() else name for name in changed]
 
 
-def _over_all(tick: Tick, total: int) -> Tick:
-    """One bar over the frames of all episodes, told of one episode after the other."""
-    done, last = 0, 0
-
-    def count(now: int, all_of_it: int) -> None:
-        nonlocal done, last
-        done, last = done + now - (last if now > last else 0), now if now < all_of_it else 0
-        tick(min(done, total), total)
-
-    return count
-
-
-def _refuse_strangers(args: Args, kind: str) -> None:
-    """ValueError for options that mean nothing to this kind of model."""
-    defaults = Args("", "")
-    given = [name for name in SARM_ALONE if getattr(args, name) != getattr(defaults, name)] if kind != "sarm" else []
-    if kind != "topreward":
-        given += [name for name in args.topreward.changed() if (kind, name) != ("sarm", "task")]
-    if given:
-        raise ValueError(f"--{given[0].replace('_', '-')} means nothing to a model of type {kind}")
-
-
-def _opened(args: Args, kind: str, dataset: LeRobotDataset) -> tuple[RewardModel, dict[str, Any], dict[str, Any]]:
-    """The model, what its `predict` takes, and what else to write down."""
-    if kind == "elapsed":
-        return load_model(args.model), {}, {}
-    if kind == "topreward":
-        asker = open_topreward(args.model, args.topreward, dataset, device=args.device, precision=args.precision)
-        return asker, {"num_prefixes": args.topreward.num_prefixes}, _vlm(asker.engine)
-    if args.precision == "float16":
-        raise ValueError("SARM computes in float32 or bfloat16, not in float16")
-    precision = "float32" if args.precision == "auto" else args.precision
-    model = load_model(args.model, resolve_device(args.device), encoder=args.encoder, precision=precision)
-    assert isinstance(model, SARMModel)
-    settle_model(model, args.state_stats, dataset)
-    made = {"encoder": model.frozen.name, "precision": precision}
-    task = {} if args.topreward.task is None else {"task": args.topreward.task}
-    return model, {"heads": _heads(model, args.head_mode), "stride": args.stride, **task}, made
-
-
-def _vlm(engine: Engine | RemoteEngine) -> dict[str, str]:
-    """Which VLM is asked, and how. A server shows each frame as an image of its own, and does not say what it computes in."""
-    if isinstance(engine, RemoteEngine):
-        return {"vlm": engine.name, "base_url": engine.config.base_url, "frames_as": "images"}
-    made = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
-    return {**made, "frames_as": "video", "precision": engine.precision}
+def _flags() -> set[str]:
+    groups = (vars(getattr(ModelOptions(), group)) for group in vars(ModelOptions()))
+    return {*Args.__dataclass_fields__, *(name for group in groups for name in group)}
 
 
 @contextmanager
 def _closed_after(model: RewardModel) -> Iterator[None]:
-    """Whatever happens, a server's connections are closed, and what it was asked is said."""
+    """Whatever happens, what the model holds open is closed, and what it has to say is shown."""
     try:
         yield
     finally:
-        if isinstance(model, TOPRewardModel) and isinstance(model.engine, RemoteEngine):
-            model.engine.close()
-            for line in (model.engine.usage, *model.engine.notes):
-                warn(f"server: {line}")
+        for line in model.close() if isinstance(model, Closes) else ():
+            warn(line)
 
 
 def main(args: Args) -> int:
-    if args.stride < 1:
-        raise ValueError(f"--stride must be at least 1, got {args.stride}")
-    kind = model_kind(args.model)
-    _refuse_strangers(args, kind)
+    kind = kind_of(args.model)
+    options = options_for(kind, args.models)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
-    model, options, made = _opened(args, kind, dataset)
-    threshold = -math.inf
-    if isinstance(model, TOPRewardModel):  # it is no part of the curve: a file need not be made anew for it
-        threshold = model.config.success_threshold
-        model.config = dataclasses.replace(model.config, success_threshold=-math.inf)
-    path = args.output_path or dataset.root / f"{kind}_progress.parquet"
-    made_by = provenance(model, dataset, args.model, **options, **made)
+    heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")
+    run = Run(resolve_device(args.device), args.precision, heads, args.task)
+    prepared = prepare(args.model, options, dataset, run)
+    path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
+    made_by = provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
     with output_lock(path):
         done = None if args.overwrite else _labelled_already(path, made_by, dataset.episode_indices)
         if done is not None:
             warn("labelled already, by this model with these options: nothing to do")
-        labelled = done or _label(args, model, dataset, path, options, made)
+        labelled = done or _label(args, prepared, dataset, path)
+    threshold = prepared.model.success_threshold if isinstance(prepared.model, Judges) else -math.inf
     return _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
 
 
@@ -197,18 +126,14 @@ def _labelled_already(path: Path, made_by: Mapping[str, str], episodes: Sequence
     return done
 
 
-def _label(
-    args: Args, model: RewardModel, dataset: LeRobotDataset, path: Path, options: Mapping[str, Any], settings: Mapping[str, Any]
-) -> ProgressTable:
+def _label(args: Args, prepared: Prepared, dataset: LeRobotDataset, path: Path) -> ProgressTable:
     unread: list[str] = []
-    with _closed_after(model), bars() as bar:
-        tick = bar("label")
-        if isinstance(model, SARMModel):
-            total = dataset.total_frames * len(model.config.cameras)
-            model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache, tick=_over_all(bar("encode frames"), total))
+    with _closed_after(prepared.model), bars() as bar:
+        prepared.begin(dataset, later(bar, "encode frames"))
         labelled = label(
-            model, dataset, path, model_path=args.model, anew=args.overwrite, on_progress=tick,
-            on_unreadable=lambda number, error: unread.append(left_unknown(number, error)), options=options, **settings,
+            prepared.model, dataset, path, model_path=args.model, anew=args.overwrite, on_progress=bar("label"),
+            on_unreadable=lambda number, error: unread.append(left_unknown(number, error)),
+            options=prepared.arguments, **prepared.settings,
         )  # fmt: skip
     for line in unread:
         warn(line)
@@ -217,7 +142,7 @@ def _label(
 
 def _successes(threshold: float, labelled: ProgressTable) -> dict[int, bool] | None:
     """Episode -> are its last scores above the threshold; None if there is none. An episode without scores is not in it."""
-    if not math.isfinite(threshold):
+    if not math.isfinite(threshold) or not labelled.main.score:
         return None
     return {number: end > threshold for number, end in _ends(labelled).items()}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +10,12 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file
-from milepost.commands.options import feature_cache, resolve_device, settle_model
-from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, require_heads, warn_of_boxes
+from milepost.commands.options import resolve_device
+from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset
-from milepost.models import load_model, model_kind
-from milepost.models.sarm import SARMModel
+from milepost.models.options import ModelOptions, options_for
+from milepost.models.registry import Run, kind_of, prepare
 from milepost.outputs import atomic_path, require_writable
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Readings, picture
@@ -32,12 +31,9 @@ class Args:
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """Progress file or files, drawn together; default (without --model): the one beside the dataset."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
-    stride: int = 1
-    """With --model: look at every N-th frame and the last; between them progress is interpolated."""
-    encoder: str | None = None
-    """With --model: instead of the encoder it names, a folder or owner/name."""
-    no_cache: bool = False
-    """Do not keep the frames' features on disk."""
+    models: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ModelOptions)
+    task: str | None = None
+    """With --model: instruction of episodes that have none; SARM takes it for all episodes."""
     camera_key: str | None = None
     """Camera of the sample frames; default: the first."""
     episodes: str | None = None
@@ -48,8 +44,6 @@ class Args:
     width: float = 9.0
     """Inches, 3 or more; letters keep their size. 7 for a page of text, 3.4 for a column."""
     output_dir: Path = Path("progress_plots")
-    state_stats: str | None = None
-    """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
     revision: str | None = None
     device: str = "auto"
 
@@ -59,8 +53,8 @@ def main(args: Args) -> int:
         raise ValueError("give --model or --progress, not both")
     if args.num_visualizations < 1:
         raise ValueError(f"--num-visualizations must be at least 1, got {args.num_visualizations}")
-    if args.stride < 1 or (args.stride > 1 and args.model is None):
-        raise ValueError(f"--stride must be at least 1, and is for --model; got {args.stride}")
+    if args.model is None and (args.models != ModelOptions() or args.task is not None):
+        raise ValueError("the options of a model are for --model: without it there is nothing to compute")
     if args.width < NARROWEST:
         raise ValueError(f"--width must be at least {NARROWEST:g} inches, got {args.width:g}")
     chosen = parse_episodes(args.episodes)
@@ -94,21 +88,15 @@ def main(args: Args) -> int:
     return 1 if unknown or left_out.numbers else 0
 
 
-def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[str]) -> Read:
+def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: tuple[str, ...]) -> Read:
     """Computed when asked for. DataError now if the model has no such head or does not fit the dataset."""
-    kind = model_kind(path)
-    if kind != "sarm" and (args.encoder is not None or args.stride > 1 or args.no_cache):
-        raise ValueError(f"--encoder, --stride and --no-cache mean nothing to a model of type {kind}")
-    model = load_model(path, resolve_device(args.device), **({"encoder": args.encoder} if kind == "sarm" else {}))
-    stages = dict(model.config.heads) if isinstance(model, SARMModel) else {}
-    require_heads(path, list(stages) or ["sparse"], heads)
-    settle_model(model, args.state_stats, dataset)
-    if isinstance(model, SARMModel):
-        model.cache = feature_cache(dataset, model.frozen, keep=not args.no_cache)
+    kind = kind_of(path)
+    prepared = prepare(path, options_for(kind, args.models), dataset, Run(resolve_device(args.device), heads=heads, task=args.task))
+    prepared.begin(dataset)
     name = Path(path).resolve().name
 
     def read(episode: Episode) -> Readings:
-        said = model.predict(episode, heads=heads, stride=args.stride) if isinstance(model, SARMModel) else model.predict(episode)
-        return {head: {name: said.heads[head]} for head in heads if head in said.heads}
+        found = prepared.model.predict(episode, **prepared.arguments)
+        return {head: {name: found.heads[head]} for head in heads if head in found.heads}
 
     return read

@@ -62,6 +62,7 @@ class FeatureCache:
         """
         assert half or folder is None
         self.half = half
+        self.fingerprint = fingerprint
         self.encoder = encoder
         self.overlap = overlap
         self.on_frames = on_frames

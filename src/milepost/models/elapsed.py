@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from milepost.models.registry import ModelKind
 from milepost.types import Episode, Progress
 
 
@@ -21,7 +24,18 @@ class ElapsedModel:
         self.config = config or ElapsedConfig()
 
     def predict(self, episode: Episode) -> Progress:
-        """t / (T - 1), so the last frame is 1; NaN for a one-frame episode, of which a clock can say nothing."""
+        """Returns t / (T - 1), so the last frame is 1; NaN for a one-frame episode, of which a clock can say nothing."""
         if episode.length == 1:
             return Progress(episode.index, np.full(1, np.nan, dtype=np.float32))
         return Progress(episode.index, np.linspace(0, 1, episode.length, dtype=np.float32))
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what its curves depend on: nothing."""
+        return {}
+
+
+def _from_folder(folder: Path | str, device: str = "cpu") -> ElapsedModel:
+    return ElapsedModel()
+
+
+MODEL = ModelKind("elapsed", _from_folder, bare=lambda device="cpu": ElapsedModel(), config=ElapsedConfig, make=lambda config, folder: ElapsedModel(config))

@@ -8,6 +8,7 @@ with the prefix ("lerobot") make one trunk each. The numbers are those of one pa
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,9 +83,17 @@ class Engine:
     def prompt(self) -> Prompt:
         return self._script.prompt
 
-    @prompt.setter
-    def prompt(self, prompt: Prompt) -> None:
-        self._script = Script(self.tokenizer, prompt)
+    def with_limit(self, tokens: int) -> Engine:
+        """Returns an engine on the same networks that refuses longer prefixes than this, with their question."""
+        other = copy.copy(self)
+        other.longest = tokens
+        return other
+
+    def with_prompt(self, prompt: Prompt) -> Engine:
+        """Returns an engine on the same networks that asks in other words; this one stays as it is."""
+        other = copy.copy(self)
+        other._script = Script(self.tokenizer, prompt)
+        return other
 
     def clip(
         self,

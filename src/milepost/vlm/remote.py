@@ -11,6 +11,7 @@ video, so the numbers are those of a clip that shows each frame twice; and every
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -77,6 +78,12 @@ class RemoteEngine:
 
     def __exit__(self, *problem: object) -> None:
         self.close()
+
+    def with_prompt(self, prompt: Prompt) -> RemoteEngine:
+        """Returns an engine on the same connection that asks in other words; this one stays as it is."""
+        other = copy.copy(self)
+        other.prompt = prompt
+        return other
 
     def close(self) -> None:
         """End what is under way and close every connection. Closing twice is fine."""

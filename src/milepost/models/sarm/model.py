@@ -36,10 +36,23 @@ from milepost.models.sarm.checkpoint import (
     write_lerobot_folder,
 )
 from milepost.models.sarm.config import SARMConfig
-from milepost.models.sarm.network import StreamTransformer, each_stage, one_hot
+from milepost.models.sarm.loss import counts_of, labels_of, shown_stage
+from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
+from milepost.models.sarm.readiness import blank, over_all, stats_of
 from milepost.processes import ALONE, Peers
-from milepost.types import RAW, Curve, DataError, Episode, Progress, Signal, UnreadableError, has_words
+from milepost.types import (
+    RAW,
+    Curve,
+    DataError,
+    Dataset,
+    Episode,
+    OnFrames,
+    Progress,
+    Signal,
+    Step,
+    UnreadableError,
+)
 from milepost.windows import interpolate, spread, strided
 
 
@@ -75,6 +88,26 @@ class SARMModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.stage_model.first_pos.device
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what its curves depend on: its config. The weights are identified by their file."""
+        return self.config.to_dict()
+
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+        """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
+
+        A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the
+        folder in which features of the frames are kept, in half precision. DataError if a camera, or the statistics, are not there.
+        """
+        if missing := [camera for camera in self.config.cameras if camera not in dataset.cameras]:
+            raise DataError(f"the model looks at camera '{missing[0]}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+        if not self.config.state_stats_from:
+            self.use_state_stats(stats_of(dataset, self.config.state_key))
+        if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
+            self.cache = None
+        if cache is not None or on_frames is not None:
+            ticks = on_frames if on_frames is None else over_all(on_frames, dataset, cameras=len(self.config.cameras))
+            self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=ticks)
 
     # What the encoder makes. Every way into the networks takes its features from one of these three.
 
@@ -126,11 +159,6 @@ class SARMModel(nn.Module):
         """What the frozen encoder makes of pictures, before `project`; with `text`, this lets a model stand for its encoder."""
         return self.frozen.images(images)
 
-    def _blank(self, task: str) -> str:
-        """What is wrong with an instruction: a blank one would count as another one, unless the model learnt from blank ones."""
-        words = "the task is blank, and this model learnt that another instruction than the right one means no progress; use --task"
-        return "" if has_words(task) or self.config.blank_task else words
-
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
         """Features of sentences."""
         return self.frozen.text(sentences)
@@ -156,8 +184,8 @@ class SARMModel(nn.Module):
     def _loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None, peers: Peers, *, ratio: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        labels = {head: self._labels(batch, head) for head in self.config.heads}
-        counts = self._counts(list(labels.values()), peers)
+        labels = {head: labels_of(batch, head, self.config) for head in self.config.heads}
+        counts = counts_of(list(labels.values()), peers, self.device)
         inputs = self._inputs(batch)
         said = self._stage_logits(inputs, self.config.heads, slice(None))
         there = {head: tuple(label.to(self.device, non_blocking=True) for label in labels[head]) for head in labels}
@@ -165,7 +193,7 @@ class SARMModel(nn.Module):
         for (head, (stage, _, _)), (known_stages, _) in zip(there.items(), counts, strict=True):
             stage_loss = F.cross_entropy(said[head].flatten(0, 1), stage.flatten(), ignore_index=-1, reduction="sum")
             losses[f"{head}_stage_loss"] = stage_loss / known_stages
-            told.append(self._told_stage(said[head], stage, generator, peers=peers, ratio=ratio))
+            told.append(shown_stage(said[head], stage, self._draw(len(stage), generator, peers), ratio))
         hidden = self.subtask_model(*inputs, stages=told).unbind(1)
         for (head, (_, tau, places)), (_, known_taus), inside in zip(there.items(), counts, hidden, strict=True):
             predicted = self.subtask_model.heads[head](inside).float().sigmoid().flatten()
@@ -173,33 +201,16 @@ class SARMModel(nn.Module):
         total = torch.stack(list(losses.values())).sum()
         return total, {name: loss.detach() for name, loss in {**losses, "loss": total}.items()}
 
+    def _draw(self, count: int, generator: torch.Generator | None, peers: Peers) -> Float[Tensor, "B 1"]:
+        """Returns one number in [0, 1) for each of this process's samples; under LeRobot's recipe one for all."""
+        if self.config.loss == "lerobot":
+            return torch.rand(1, 1, generator=generator)
+        whole = count * peers.world
+        return torch.rand(whole, 1, generator=generator)[peers.part(whole)]
+
     def _inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images, text, state, valid = (batch[name].to(self.device, non_blocking=True) for name in ("images", "text", "state", "valid"))
         return images, text, state, valid
-
-    def _labels(self, batch: Mapping[str, Tensor], head: str) -> tuple[Tensor, Tensor, Tensor]:
-        """stage (B, L), tau (B, L), and which of the B * L taus are known."""
-        stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
-        if self.config.loss == "lerobot":
-            stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
-        return stage, tau, (~torch.isnan(tau)).flatten().nonzero().squeeze(1)
-
-    def _counts(self, labels: Sequence[tuple[Tensor, Tensor, Tensor]], peers: Peers) -> Tensor | list[list[int]]:
-        """Known stages and known taus of each head, over all processes; at least 1."""
-        own = [[int((stage >= 0).sum()), len(places)] for stage, _, places in labels]
-        if peers.world == 1:
-            return [[max(1, count) for count in pair] for pair in own]
-        return peers.sum(torch.tensor(own, dtype=torch.float32, device=self.device)).clamp(min=1)
-
-    def _told_stage(self, logits: Tensor, stage: Tensor, generator: torch.Generator | None, *, peers: Peers, ratio: float) -> Tensor:
-        """One-hot (B, L, K): the true stage for `ratio` of the samples, the predicted one for the rest and where unknown."""
-        if self.config.loss == "lerobot":
-            draw = torch.rand(1, 1, generator=generator)
-        else:
-            whole = len(stage) * peers.world
-            draw = torch.rand(whole, 1, generator=generator)[peers.part(whole)]
-        use_truth = (draw.to(stage.device) < ratio) & (stage >= 0)
-        return F.one_hot(torch.where(use_truth, stage, logits.argmax(-1)), logits.shape[-1]).float()
 
     @torch.no_grad()
     def judge(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
@@ -255,7 +266,7 @@ class SARMModel(nn.Module):
         """
         wanted = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
         self.eval()
-        if text is None and (fault := self._blank(episode.task)):
+        if text is None and (fault := blank(episode.task, self.config)):
             raise UnreadableError(f"episode {episode.index}: {fault}")
         state = pad_state(state_of(episode, self.config), self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
@@ -326,15 +337,9 @@ class SARMModel(nn.Module):
         out: dict[str, Tensor] = {}
         for head, states in zip(names, inside.split([len(told[head]) for head in names], dim=1), strict=True):
             stages = self.config.heads[head]
-            starts, shares = (torch.tensor(each, dtype=torch.float32, device=self.device) for each in (stages.starts, stages.shares))
             each = self.subtask_model.heads[head](states).squeeze(-1).float().sigmoid().movedim(1, -1)
             logit, each = (logits[head], each) if at is None else (logits[head][:, -1], each[:, 0])
-            probability = logit.softmax(-1)
-            likeliest = probability.argmax(-1)
-            tau = each.gather(-1, likeliest[..., None] if expected else torch.zeros_like(likeliest)[..., None]).squeeze(-1)
-            value = (probability * (starts + shares * each)).sum(-1) if expected else starts[likeliest] + shares[likeliest] * tau
-            found = {"logits": logit, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
-            out |= {f"{head}_{name}": tensor for name, tensor in found.items()}
+            out |= {f"{head}_{name}": tensor for name, tensor in decode(logit, each, stages, expected=expected).items()}
         return out
 
     def _stage_logits(self, inputs: tuple[Tensor, ...], heads: Iterable[str], places: slice) -> dict[str, Float[Tensor, "B P K"]]:
@@ -353,7 +358,7 @@ class SARMModel(nn.Module):
         """
         if self.config.window != "causal":
             raise DataError("this model has a centred window: it looks at frames after now, so it can only label recorded episodes")
-        if text is None and (fault := self._blank(task)):
+        if text is None and (fault := blank(task, self.config)):
             raise DataError(f"reset(task=...): {fault}")
         self.eval()
         words = self.text_features(task) if text is None else text
@@ -364,8 +369,8 @@ class SARMModel(nn.Module):
         self,
         frames: Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "C E"],
         state: Float[np.ndarray, "S"] | None = None,
-    ) -> float:
-        """Progress in [0, 1] at the next frame of the attempt: what `predict` will say of it, to rounding.
+    ) -> Step:
+        """Returns progress in [0, 1] at the next frame of the attempt, what `predict` will say of it, to rounding; signal "raw".
 
         frames: camera name -> image, as `frame_features` takes it, or features. state: robot state, raw units.
         DataError before the first `reset`, and for an image or a state that does not fit; that moment is then as if it had not been.
@@ -377,7 +382,8 @@ class SARMModel(nn.Module):
         self._history.push(features, pad_state(live_state(state, len(self.config.state_mean)), self.config)[0])
         images, states, valid = (torch.from_numpy(a).to(self.device) for a in self._history.window())
         words = torch.from_numpy(self._history.text).to(self.device)[None]
-        return self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])["sparse_progress"].item()
+        now = self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])
+        return Step(now["sparse_progress"].item(), {RAW: now["sparse_raw"].item()})
 
     # On disk
     def use_state_stats(self, stats: StateStats) -> None:

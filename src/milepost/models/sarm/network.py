@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from milepost.stages import Stages
+
 
 class StreamTransformer(nn.Module):
     """Streams of frames -> `outputs[head]` numbers per frame."""
@@ -138,3 +140,16 @@ def one_hot(logits: Float[Tensor, "B P K"]) -> Float[Tensor, "B P K"]:
 def each_stage(logits: Float[Tensor, "B P K"], valid: Bool[Tensor, "B L"]) -> list[Float[Tensor, "B L K"]]:
     """K hypotheses: all of the window is in that stage."""
     return [one.expand(*valid.shape, -1) for one in torch.eye(logits.shape[-1], device=logits.device)]
+
+
+def decode(logits: Float[Tensor, "*B K"], tau: Float[Tensor, "*B N"], stages: Stages, *, expected: bool) -> dict[str, Float[Tensor, "..."]]:
+    """Returns what the two networks' outputs mean, by name: logits, stage (probabilities), tau, raw (k + tau), progress in [0, 1].
+
+    tau: of each stage (N = K) if progress is expected over them, else of the likeliest one (N = 1).
+    """
+    starts, shares = (torch.tensor(each, dtype=torch.float32, device=logits.device) for each in (stages.starts, stages.shares))
+    probability = logits.softmax(-1)
+    likeliest = probability.argmax(-1)
+    inside = tau.gather(-1, likeliest[..., None] if expected else torch.zeros_like(likeliest)[..., None]).squeeze(-1)
+    value = (probability * (starts + shares * tau)).sum(-1) if expected else starts[likeliest] + shares[likeliest] * inside
+    return {"logits": logits, "stage": probability, "tau": inside, "raw": likeliest + inside, "progress": value.clamp(0, 1)}

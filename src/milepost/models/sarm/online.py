@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
+from milepost.images import as_uint8
 from milepost.types import DataError
 from milepost.windows import causal
 
@@ -48,12 +49,7 @@ def picture(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, 
         raise DataError(f"the image of camera '{camera}' should be (H, W, 3) or (3, H, W), got {image.shape}")
     if image.shape[-1] != 3:
         image = np.moveaxis(image, 0, -1)
-    if image.dtype == np.uint8:
-        return image
-    if not np.issubdtype(image.dtype, np.floating) or not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
-        found = f"{image.dtype} from {image.min()} to {image.max()}"
-        raise DataError(f"the image of camera '{camera}' should be uint8, or float between 0 and 1, got {found}")
-    return np.round(image * 255).astype(np.uint8)
+    return as_uint8(image, f"the image of camera '{camera}'")
 
 
 def live_state(state: Float[np.ndarray, "S"] | None, width: int) -> Float[np.ndarray, "1 S"]:

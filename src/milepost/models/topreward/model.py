@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -27,7 +28,20 @@ from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
 from milepost.outputs import write_text
-from milepost.types import Curve, DataError, Episode, Progress, Signal, UnreadableError, has_words
+from milepost.tasks import require_tasks
+from milepost.types import (
+    Curve,
+    DataError,
+    Dataset,
+    DataWarning,
+    Episode,
+    OnFrames,
+    Progress,
+    Signal,
+    Step,
+    UnreadableError,
+    has_words,
+)
 from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
 from milepost.vlm.conversation import MARK
 from milepost.vlm.transport import FINAL, MalformedError, RefusedError, UnreachableError
@@ -37,27 +51,17 @@ IN_A_ROW = 3
 """Episodes after which a server that answers about none of them is given up."""
 
 
-class Reward(NamedTuple):
-    """What `step` says. raw: log-probability of the answer; logodds: against the contrast answer; progress: raw between the lowest (0) and
-    the highest (1) so far, NaN while there is one. fresh: this frame was looked at; else the numbers are those of the last one that was.
-    """
-
-    raw: float
-    progress: float
-    logodds: float
-    fresh: bool
-
-
 class TOPRewardModel:
-    """The config and, from its first question on, the VLM it names. engine: an open one, to share it between models."""
+    """The config and, from its first question on, the VLM it names.
+
+    engine: an open one, to share it between models; each asks in its own words.
+    """
 
     def __init__(self, config: TOPRewardConfig, engine: Engine | RemoteEngine | None = None) -> None:
         self.config = config
-        self._engine = engine
+        self._engine = None if engine is None else engine.with_prompt(config.prompt)
         self._attempt: _Attempt | None = None
         self._unanswered = 0
-        if engine is not None:
-            engine.prompt = config.prompt
 
     @property
     def engine(self) -> Engine | RemoteEngine:
@@ -65,6 +69,37 @@ class TOPRewardModel:
         if self._engine is None:
             self._engine = open_engine(self.config)
         return self._engine
+
+    @property
+    def success_threshold(self) -> float:
+        """The score above which an attempt is a success; minus infinity if there is none."""
+        return self.config.success_threshold
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what its curves depend on: its config but for the threshold, which is no part of a curve."""
+        return dataclasses.replace(self.config, success_threshold=-math.inf).to_dict()
+
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+        """Makes the model ready for a dataset: it has its camera, or a single one, which is taken; tasks in words; and the VLM is loaded.
+
+        Warns, before hours of work, of episodes without a task. cache and on_frames: not used, nothing is kept. DataError if there is no
+        such camera among several, no episode has a task, or the VLM cannot be had.
+        """
+        require_tasks(dataset, self.config.default_task)
+        camera, there = self.config.image_key, dataset.cameras
+        if camera not in there:
+            if len(there) != 1:
+                raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(there) or 'none'}; choose with --image-key")
+            self.config = dataclasses.replace(self.config, image_key=there[0])
+            warnings.warn(f"there is no camera '{camera}': looking at '{there[0]}', the only one", DataWarning, stacklevel=2)
+        _ = self.engine
+
+    def close(self) -> list[str]:
+        """Closes the connections to a server, if there are any. Returns what it was asked and what it was like, a line each."""
+        if not isinstance(self._engine, RemoteEngine):
+            return []
+        self._engine.close()
+        return [f"server: {line}" for line in (self._engine.usage, *self._engine.notes)]
 
     # Scores
 
@@ -200,8 +235,9 @@ class TOPRewardModel:
 
     def step(
         self, frame: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]], state: object = None, *, last: bool = False
-    ) -> Reward:
-        """The next frame of the attempt, (H, W, 3) or (3, H, W), or camera name -> image. The numbers are those of `predict`.
+    ) -> Step:
+        """Returns what is said of the next frame of the attempt, (H, W, 3) or (3, H, W), or camera name -> image: signals "logprob" and
+        "logodds", those of `predict`, and "logprob" between the lowest (0) and the highest (1) so far, NaN while there is one.
 
         Frames between two that `config.fps` asks for cost nothing. last: look at this one in any case, as `predict` does at the end.
         state: not looked at; other models take one.
@@ -279,18 +315,18 @@ class _Attempt:
         self.stream, self.fps = stream, fps
         self.frame, self.samples = 0, 0
         self.low, self.high = math.inf, -math.inf
-        self.now = Reward(math.nan, math.nan, math.nan, False)
+        self.now = Step(math.nan, {"logprob": math.nan, "logodds": math.nan}, fresh=False)
 
-    def step(self, image: UInt8[np.ndarray, "H W 3"], config: TOPRewardConfig, *, last: bool) -> Reward:
+    def step(self, image: UInt8[np.ndarray, "H W 3"], config: TOPRewardConfig, *, last: bool) -> Step:
         due = self.frame == grid(self.samples, source_fps=self.fps, fps=config.fps)
         if due or last:
             raw, other = (float(each) for each in self.stream.append(image, self.frame / self.fps)[0])
             self.samples += due
             self.low, self.high = min(self.low, raw), max(self.high, raw)
             progress = (raw - self.low) / (self.high - self.low) if self.high > self.low else math.nan
-            self.now = Reward(raw, progress, raw - other, True)
+            self.now = Step(progress, {"logprob": raw, "logodds": raw - other})
         else:
-            self.now = self.now._replace(fresh=False)
+            self.now = dataclasses.replace(self.now, fresh=False)
         self.frame += 1
         return self.now
 
@@ -327,5 +363,4 @@ def open_engine(config: TOPRewardConfig) -> Engine | RemoteEngine:
         prompt=config.prompt,
         max_memory=config.max_memory,
     )
-    engine.longest = config.max_input_length
-    return engine
+    return engine.with_limit(config.max_input_length)

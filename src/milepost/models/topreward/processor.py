@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
+from milepost.images import as_uint8
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.types import DataError
 
@@ -74,12 +75,7 @@ def clip_of(frames: Any) -> UInt8[np.ndarray, "T H W 3"]:
         raise DataError(f"the clip is empty, {array.shape}; give it at least one frame with an area")
     if array.shape[-1] != 3:
         array = np.moveaxis(array, 1, -1)
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if not np.issubdtype(array.dtype, np.floating) or not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        found = f"{array.dtype} from {array.min()} to {array.max()}"
-        raise DataError(f"frames should be uint8, or float between 0 and 1, they are {found}")
-    return np.round(array * 255).astype(np.uint8)
+    return np.ascontiguousarray(as_uint8(array, "frames"))
 
 
 def tasks_of(task: Any, count: int, config: TOPRewardConfig) -> list[str]:

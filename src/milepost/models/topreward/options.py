@@ -1,19 +1,10 @@
-"""The options of a zero-shot model, the same on every verb that opens one; only what is given changes a saved config."""
+"""What can be set on the command line of a TOPReward model; only what is given changes a saved config."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from milepost.commands.belonging import warn_of_blank_tasks
-from milepost.commands.options import resolve_device
-from milepost.console import warn
-from milepost.lerobot import LeRobotDataset
-from milepost.models import TOPRewardModel, load_model
-from milepost.models.topreward.sampling import anchors
-from milepost.types import DataError
 
 SERVER = ("api_key_env", "concurrency", "price_per_million")
 HERE = ("quantization", "attn_implementation", "max_memory", "max_input_length", "vlm_revision")
@@ -35,8 +26,6 @@ class TOPRewardOptions:
     """milepost (default): --fps frames a second with their true times, one size. lerobot: every frame, stamped as if taken at --fps."""
     image_key: str | None = None
     """Camera to look at; default: observation.images.top, or the only one there is."""
-    task: str | None = None
-    """Instruction of episodes that have none."""
     fps: float | None = None
     """Frames looked at a second. Default: 2."""
     max_pixels: int | None = None
@@ -74,8 +63,6 @@ class TOPRewardOptions:
         if strangers := [name for name in alone if name in fields]:
             where = "with" if "base_url" in fields else "without"
             raise ValueError(f"--{strangers[0].replace('_', '-')} means nothing {where} --base-url")
-        if "task" in fields:
-            fields["default_task"] = fields.pop("task")
         if "max_memory" in fields:
             fields["max_memory"] = size_in_bytes(fields["max_memory"])
         return fields
@@ -87,23 +74,3 @@ def size_in_bytes(text: str) -> int:
     if match is None or match[2] not in UNITS or float(match[1]) <= 0:
         raise ValueError(f"--max-memory takes a size such as 6GB or 512MiB; got '{text}'")
     return int(float(match[1]) * UNITS[match[2]])
-
-
-def open_topreward(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, *, device: str, precision: str) -> TOPRewardModel:
-    """The model ready for this dataset, its VLM loaded. DataError if the camera is not there, or the VLM cannot be had."""
-    anchors(2, options.num_prefixes)  # refused before 16 GB are loaded
-    fields = options.given()
-    if precision != "auto":
-        fields["torch_dtype"] = precision
-    model = load_model(path, resolve_device(device), **fields)
-    if not isinstance(model, TOPRewardModel):
-        raise DataError(f"{path} is not a TOPReward model")
-    warn_of_blank_tasks(dataset, model.config.default_task)
-    camera = model.config.image_key
-    if camera not in dataset.cameras:
-        if options.image_key is not None or len(dataset.cameras) != 1:
-            raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(dataset.cameras) or 'none'}; choose with --image-key")
-        model.config = dataclasses.replace(model.config, image_key=dataset.cameras[0])
-        warn(f"there is no camera '{camera}': looking at '{dataset.cameras[0]}', the only one")
-    _ = model.engine
-    return model

@@ -1,0 +1,50 @@
+"""What a SARM model needs of a dataset before it can label it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from milepost.models.sarm.checkpoint import StateStats, read_state_stats
+from milepost.models.sarm.config import SARMConfig
+from milepost.types import DataError, Dataset, DataWarning, KnowsEpisodes, OnFrames, has_words
+
+
+@runtime_checkable
+class HasRoot(Protocol):
+    """A dataset in a folder, with the statistics of its columns in `meta/stats.json`."""
+
+    @property
+    def root(self) -> Path: ...
+
+
+def blank(task: str, config: SARMConfig) -> str:
+    """Returns what is wrong with an instruction: a blank one would count as a wrong one, unless the model learnt from blank ones."""
+    words = "the task is blank, and this model learnt that another instruction than the right one means no progress; use --task"
+    return "" if has_words(task) or config.blank_task else words
+
+
+def stats_of(dataset: Dataset, key: str) -> StateStats:
+    """Returns the state statistics of a dataset for a checkpoint that has none, with a warning. DataError if they are not there."""
+    if not isinstance(dataset, HasRoot):
+        raise DataError("this checkpoint has no state statistics: give it some with use_state_stats")
+    stats = read_state_stats(dataset.root, key, source=f"{dataset.name}/meta/stats.json")
+    words = f"taking those of {dataset.name}; if it learnt from another dataset, use --state-stats"
+    warnings.warn(f"this checkpoint has no state statistics: {words}", DataWarning, stacklevel=3)
+    return stats
+
+
+def over_all(on_frames: OnFrames, dataset: Dataset, *, cameras: int) -> OnFrames:
+    """Returns what counts the frames of all episodes and cameras, where it hears of one episode after the other."""
+    if not isinstance(dataset, KnowsEpisodes):
+        return on_frames
+    total = dataset.total_frames * cameras
+    done, last = 0, 0
+
+    def count(now: int, whole: int) -> None:
+        nonlocal done, last
+        done, last = done + now - (last if now > last else 0), now if now < whole else 0
+        on_frames(min(done, total), total)
+
+    return count
