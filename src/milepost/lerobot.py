@@ -155,13 +155,14 @@ class LeRobotDataset:
 
     def episode(self, episode_index: int) -> Episode:
         """The episode with this number in the dataset. UnreadableError as for `[position]`; DataError for an unknown number."""
-        _ = self._record(episode_index).segments  # a wrong annotation is corrected, not passed by: DataError
+        self._record(episode_index)
         try:
             return self._episode(self._places().episodes[episode_index])
         except DataError as error:
             raise UnreadableError(str(error)) from error
 
     def _episode(self, record: EpisodeRecord) -> Episode:
+        self._say_of_annotation(record)
         record, rows = self._read_rows(record)
         columns = self._columns(record, rows)
         times = np.asarray(columns.get("timestamp", np.arange(record.length) / self.fps), np.float64).reshape(-1)
@@ -175,11 +176,17 @@ class LeRobotDataset:
             length=record.length,
             state=_state(columns.get(STATE), record.length),
             cameras={camera: frames for camera in self._cameras if (frames := self._frames(camera, record, times)) is not None},
-            segments=record.segments,
+            segments=record.readable_segments,
+            annotation_faults=record.annotation_faults,
             columns={name: column for name, column in columns.items() if name not in (STATE, *_BOOKKEEPING)},
             facts=record.facts,
             instructions=instructions,
         )
+
+    def _say_of_annotation(self, record: EpisodeRecord) -> None:
+        for kind, words in (("annotation", record.annotation_faults), ("clash", record.clashes)):
+            for head, reason in words.items():
+                self._say(f"{kind} {head}", f"episode {record.index}, {head}: {reason} (milepost info lists all such episodes)")
 
     def row_range(self, episode_index: int) -> tuple[int, int]:
         """The dataset rows [start, stop) of the episode with this number."""

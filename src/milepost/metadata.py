@@ -35,6 +35,7 @@ TEMPLATES = {
 }
 """LeRobot's own `data_path` and `video_path`, for an info.json without them."""
 QUOTE = "'"
+DERIVED = "correct it, or remove it: the shares are then taken from the annotation"
 _VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,3})(\.\d{1,3})?")
 
 
@@ -61,9 +62,11 @@ def read_proportions(root: Path, head: str) -> dict[str, float] | None:
         return None
     shares = read_json(path, what="proportions file")
     if not isinstance(shares, dict) or not all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares.values()):
-        raise DataError(f"{path} should map stage names to numbers")
+        raise DataError(f"{path} should map stage names to numbers; {DERIVED}")
     if odd := [name for name, share in shares.items() if not 0 <= share < math.inf]:
-        raise DataError(f"{path}: the share of stage {shown(odd[0])} should be a number from 0 on, it is {shown(shares[odd[0]])}")
+        raise DataError(
+            f"{path}: the share of stage {shown(odd[0])} should be a number from 0 on, it is {shown(shares[odd[0]])}; {DERIVED}"
+        )
     return {name: float(share) for name, share in shares.items()}
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from milepost.evaluate import truth_of
+from milepost.evaluate import nothing_known, truth_of
 from milepost.files import parse_json
 from milepost.plots import EpisodePicture, HeadPicture, png, sample_frames
 from milepost.stages import WHOLE, Stages
 from milepost.store import METADATA_PREFIX, ProgressTable
-from milepost.types import DataError, Episode, Progress
+from milepost.types import DataError, Episode, Progress, UnreadableError
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,10 @@ def picture(
 
 def _head(episode: Episode, models: Mapping[str, Reading], stages: Stages | None, head: str) -> HeadPicture:
     """The dataset's stages come first, so they have the same colours whatever model is drawn; then what models call otherwise."""
-    truth = truth_of(episode, stages, head)
+    try:
+        truth = truth_of(episode, stages, head)
+    except UnreadableError:  # the curves are worth seeing all the same; whoever draws says that the annotation is missing
+        truth = nothing_known(episode)
     names = list(stages.names if stages is not None else _numbered(int(truth.stage.max()) + 1))
     staged = {
         name: one for name, one in models.items() if one.progress.stage is not None and (len(one.stage_names) > 1 or len(models) == 1)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from milepost.annotate import Asking, annotate, provenance, stages_of, to_ask
+from milepost.annotation.agreement import ranked
 from milepost.annotation.checks import unasked
 from milepost.annotation.columns import Annotations
 from milepost.annotation.names import WHOLE, SubtaskList
@@ -20,9 +21,9 @@ from milepost.annotation.store import AnnotationStore, Answer, read_provenance
 from milepost.annotation.subtask_index import read_subtask_index
 from milepost.annotation.table import to_file
 from milepost.commands.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
-from milepost.commands.annotation_output import Target, corrected, draw, require_no_conflict, shortlist, write_out
+from milepost.commands.annotation_output import Target, corrected, disagreements, draw, require_no_conflict, shortlist, write_out
 from milepost.commands.annotation_report import report
-from milepost.commands.belonging import parse_episodes, warn_of_blank_tasks
+from milepost.commands.belonging import claim, drawing_folder, parse_episodes, warn_of_blank_tasks
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import HEADS
@@ -72,8 +73,8 @@ class Args:
     visualize_only: bool = False
     """Ask and write nothing: draw what the dataset has."""
     visualize_type: Literal["sparse", "dense", "both"] = "both"
-    output_dir: Path = Path("subtask_viz")
-    """Folder of the figures."""
+    output_dir: Path | None = None
+    """Folder of the figures; default: subtask_viz/NAME, with the dataset's name."""
     json: bool = False
 
 
@@ -251,9 +252,20 @@ def _drawn(
         return None
     most = len(chosen) if args.visualize_only and args.episodes is not None else args.num_visualizations
     camera = next(iter((*args.asking.video_key, *dataset.cameras)), None)
+    doubted = disagreements(answers)
+    order = ranked({n: doubted.get(n, float("nan")) for n in chosen})[:most]
+    figures = {number: drawing_folder(args.output_dir, "subtask_viz", dataset) / f"episode_{number:06d}_subtasks.png" for number in order}
+    folder = next(iter(figures.values())).parent
+    try:
+        claim(folder, [path.name for path in figures.values()], dataset, overwrite=args.overwrite)
+    except DataError as error:
+        if args.visualize_only:
+            raise
+        warn(f"nothing is drawn: {error}")  # the annotations are written
+        return None
     with bars() as bar:
-        draw(dataset, chosen, answers, lists=lists, camera=camera, folder=args.output_dir, most=most, tick=bar("draw"))
-    return str(args.output_dir)
+        draw(dataset, chosen, answers, lists=lists, camera=camera, figures=figures, tick=bar("draw"))
+    return str(folder)
 
 
 def _store_folder(args: Args, dataset: LeRobotDataset) -> Path:

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import parse_episodes, progress_file
+from milepost.commands.belonging import claim, drawing_folder, parse_episodes, progress_file
 from milepost.commands.options import feature_cache, resolve_device, settle_model
 from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, require_heads, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
-from milepost.outputs import atomic_path, require_writable
+from milepost.outputs import atomic_path
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Reading, picture
 from milepost.types import Episode
@@ -47,7 +47,10 @@ class Args:
     """pdf and svg are for print."""
     width: float = 9.0
     """Inches, 3 or more; letters keep their size. 7 for a page of text, 3.4 for a column."""
-    output_dir: Path = Path("progress_plots")
+    output_dir: Path | None = None
+    """Default: progress_plots/NAME, with the dataset's name."""
+    overwrite: bool = False
+    """Replace figures of another dataset that are in that folder; those of this one are always replaced."""
     state_stats: str | None = None
     """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
     revision: str | None = None
@@ -72,7 +75,9 @@ def main(args: Args) -> int:
     else:
         read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
     numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
-    require_writable(args.output_dir)
+    folder = drawing_folder(args.output_dir, "progress_plots", dataset)
+    figures = {number: folder / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
+    claim(folder, [path.name for path in figures.values()], dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](), LeftOut()
     with bars() as bar:
         tick = bar("plot")
@@ -80,18 +85,19 @@ def main(args: Args) -> int:
             with left_out.unless_readable(number):
                 episode = dataset.episode(number)
                 readings = read(episode)
+                left_out.warn_of_annotation(episode, readings, dataset.stages)
                 figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
                 unknown += sum(int(np.isnan(one.progress.value).sum()) for models in readings.values() for one in models.values())
                 words |= set(words_of(figure))
-                with atomic_path(args.output_dir / f"episode_{number:06d}_progress.{args.format}") as temporary:
+                with atomic_path(figures[number]) as temporary:
                     temporary.write_bytes(drawn(figure, args.format))
             tick(done + 1, len(numbers))
-    say(f"plots: {args.output_dir}")
+    say(f"plots: {folder}")
     warn_of_boxes(words)
     left_out.report(len(numbers))
     if unknown:
         warn(f"frames without progress in what was drawn: {unknown}; the titles say where")
-    return 1 if unknown or left_out.numbers else 0
+    return 1 if unknown or left_out else 0
 
 
 def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: Sequence[str]) -> Read:

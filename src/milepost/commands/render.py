@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import parse_episodes, progress_file, require_made_for
+from milepost.commands.belonging import claim, drawing_folder, parse_episodes, progress_file, require_made_for
 from milepost.commands.readings import LeftOut, by_files, open_with_cameras, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset
-from milepost.outputs import require_writable
 from milepost.render import render_film
 from milepost.report import picture
 from milepost.store import read_weights
@@ -42,7 +41,10 @@ class Args:
     """A GIF beside each mp4: at most 480 pixels wide and 12.5 frames a second."""
     height: int | None = None
     """Height of the pictures in pixels; default: their own, small ones made larger by a whole factor."""
-    output_dir: Path = Path("progress_videos")
+    output_dir: Path | None = None
+    """Default: progress_videos/NAME, with the dataset's name."""
+    overwrite: bool = False
+    """Replace films of another dataset that are in that folder; those of this one are always replaced."""
     revision: str | None = None
 
 
@@ -56,26 +58,29 @@ def main(args: Args) -> int:
     read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, (args.head_mode,))
     weight = _weights(args.weights, dataset) if args.weights is not None else None
     numbers = list(chosen) if chosen is not None else numbers[: None if args.episodes == "all" else args.num_visualizations]
-    require_writable(args.output_dir)
+    folder = drawing_folder(args.output_dir, "progress_videos", dataset)
+    films = {number: folder / f"episode_{number:06d}_progress.mp4" for number in numbers}
+    made = [path.with_suffix(suffix).name for path in films.values() for suffix in ((".mp4", ".gif") if args.gif else (".mp4",))]
+    claim(folder, made, dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](cameras), LeftOut()
     with bars() as bar:
         for done, number in enumerate(numbers):
             with left_out.unless_readable(number):
                 episode = dataset.episode(number)
                 readings = read(episode)
-                path = args.output_dir / f"episode_{number:06d}_progress.mp4"
+                left_out.warn_of_annotation(episode, readings, dataset.stages)
                 what = picture(episode, readings, dataset.stages, weight=weight(episode) if weight is not None else None, sampled=False)
                 tick = bar(f"episode {number} ({done + 1} of {len(numbers)})")
-                gif = path.with_suffix(".gif") if args.gif else None
-                render_film(episode, what, cameras, path, height=args.height, gif=gif, tick=tick)
+                gif = films[number].with_suffix(".gif") if args.gif else None
+                render_film(episode, what, cameras, films[number], height=args.height, gif=gif, tick=tick)
                 unknown += sum(int(np.isnan(one.progress.value).sum()) for one in readings[args.head_mode].values())
                 words |= {what.title, *(name for head in what.heads.values() for name in (*head.curves, *head.stage_names))}
-    say(f"films: {args.output_dir}")
+    say(f"films: {folder}")
     warn_of_boxes(words)
     left_out.report(len(numbers))
     if unknown:
         warn(f"frames without progress in what was filmed: {unknown}; the curves have gaps there")
-    return 1 if unknown or left_out.numbers else 0
+    return 1 if unknown or left_out else 0
 
 
 def _require_sense(args: Args) -> None:

@@ -115,7 +115,11 @@ def _changed(config: Config, **fields: Any) -> Config:
 def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
     """DataError if the only stages the dataset has are in the form that SARM does not read: it says how to bring them over."""
     records = [dataset.meta.episodes[number] for number in dataset.episode_indices]
-    if heads and "subtask_index" in dataset.meta.features and not any(record.segments.get(head) for record in records for head in heads):
+    if (
+        heads
+        and "subtask_index" in dataset.meta.features
+        and not any(record.readable_segments.get(head) for record in records for head in heads)
+    ):
         raise DataError(
             f"{dataset.name} has its stages as subtask_index, one for every frame, and no {' or '.join(heads)} annotation; bring them over "
             f"first: milepost annotate DATASET --from-subtask-index {heads[0]}"
@@ -183,7 +187,7 @@ def _doubts(episodes: Sequence[Episode], trained: Trained) -> list[str]:
     learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
     blank = sum(not has_words(episode.task) for episode in learnt)
     words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
-    return words + [words for head in config.annotated_heads for words in doubts(attempts_of(learnt, head), config.heads[head].names)]
+    return words + [words for head in config.annotated_heads for words in doubts(attempts_of(learnt, head), config.heads[head])]
 
 
 def _report(
