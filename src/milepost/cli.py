@@ -7,6 +7,7 @@ the same command resumes.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import importlib
 import logging
@@ -16,7 +17,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -81,7 +82,7 @@ def start(argv: list[str]) -> int:
         print(f"milepost {importlib.import_module('milepost').__version__}")
         return 0
     if argv[0] not in VERBS:
-        print(f"milepost: no verb '{argv[0]}'\n\n{help_text()}", file=sys.stderr)
+        print(f"milepost: no verb '{argv[0]}'{guess(argv[0], VERBS)}\n\n{help_text()}", file=sys.stderr)
         return 2
     return run(argv[0], argv[1:])
 
@@ -117,7 +118,13 @@ def run(verb: str, arguments: list[str]) -> int:
     try:
         command = importlib.import_module(f"milepost.commands.{verb}")
         tyro = importlib.import_module("tyro")
-        args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
+        try:
+            args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
+        except SystemExit as leaving:
+            if leaving.code == 2:  # tyro itself guesses only where no required option is missing
+                options = set(re.findall(r"--[a-z][a-z-]+", tyro.extras.get_parser(command.Args).format_help()))
+                print(guesses(arguments, options), end="", file=sys.stderr)
+            raise
         with ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:
@@ -131,6 +138,23 @@ def run(verb: str, arguments: list[str]) -> int:
             raise
         complain(f"milepost {verb}: {explain(error)}")
         return 2
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean ...?" if a word is much like one that is known, else ""."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def guesses(arguments: list[str], options: set[str]) -> str:
+    """Returns a line for each option that there is none of, though one much like it.
+
+    >>> guesses(["towels", "--outputdir", "out"], {"--output-dir", "--seed"})
+    'no option --outputdir; did you mean --output-dir?\\n'
+    """
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    near = [(word, guess(word, sorted(options))) for word in words if word not in options]
+    return "".join(f"no option {word}{hint}\n" for word, hint in near if hint)
 
 
 class TerminatedError(KeyboardInterrupt):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jinja2
 import numpy as np
@@ -77,15 +77,15 @@ def _head(episode: Episode, models: Mapping[str, Reading], stages: Stages | None
     except UnreadableError:  # the curves are worth seeing all the same; whoever draws says that the annotation is missing
         truth = nothing_known(episode)
     names = list(stages.names if stages is not None else _numbered(int(truth.stage.max()) + 1))
-    staged = {
-        name: one for name, one in models.items() if one.progress.stage is not None and (len(one.stage_names) > 1 or len(models) == 1)
-    }
+    staged = {name: one for name, one in models.items() if one.progress.stage is not None and len(one.stage_names) > 1}
     names += dict.fromkeys(name for one in staged.values() for name in one.stage_names if name not in names)
     probabilities = {}
     for who, one in staged.items():
         assert one.progress.stage is not None
         probabilities[who] = np.zeros((episode.length, len(names)), dtype=np.float32)
         probabilities[who][:, [names.index(name) for name in one.stage_names]] = _between(one.progress.stage, one.progress.value)
+    if len(names) == 1:  # a task that is not divided: one colour throughout says nothing
+        names, truth = [], replace(truth, stage=np.full(episode.length, -1))
     return HeadPicture(
         curves={name: one.progress.value for name, one in models.items()},
         truth=None if np.isnan(truth.progress).all() else truth.progress,

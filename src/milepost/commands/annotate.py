@@ -23,7 +23,8 @@ from milepost.annotation.table import to_file
 from milepost.commands.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
 from milepost.commands.annotation_output import Target, corrected, disagreements, draw, require_no_conflict, shortlist, write_out
 from milepost.commands.annotation_report import report
-from milepost.commands.belonging import claim, drawing_folder, parse_episodes, warn_of_blank_tasks
+from milepost.commands.belonging import parse_episodes, warn_of_blank_tasks
+from milepost.commands.drawings import require_own
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import HEADS
@@ -40,7 +41,7 @@ class Args:
     asking: Annotated[AskOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=AskOptions)
     model: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ModelOptions)
     episodes: str | None = None
-    """Episodes to annotate, such as 0-9,12; default: all."""
+    """Episodes to annotate, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
     """Of a Hub dataset."""
     skip_existing: bool = False
@@ -73,8 +74,8 @@ class Args:
     visualize_only: bool = False
     """Ask and write nothing: draw what the dataset has."""
     visualize_type: Literal["sparse", "dense", "both"] = "both"
-    output_dir: Path | None = None
-    """Folder of the figures; default: subtask_viz/NAME, with the dataset's name."""
+    output_dir: Path = Path("subtask_viz")
+    """Folder of the figures."""
     json: bool = False
 
 
@@ -254,10 +255,9 @@ def _drawn(
     camera = next(iter((*args.asking.video_key, *dataset.cameras)), None)
     doubted = disagreements(answers)
     order = ranked({n: doubted.get(n, float("nan")) for n in chosen})[:most]
-    figures = {number: drawing_folder(args.output_dir, "subtask_viz", dataset) / f"episode_{number:06d}_subtasks.png" for number in order}
-    folder = next(iter(figures.values())).parent
+    figures = {number: args.output_dir / f"episode_{number:06d}_subtasks.png" for number in order}
     try:
-        claim(folder, [path.name for path in figures.values()], dataset, overwrite=args.overwrite)
+        require_own(figures.values(), dataset, overwrite=args.overwrite)
     except DataError as error:
         if args.visualize_only:
             raise
@@ -265,7 +265,7 @@ def _drawn(
         return None
     with bars() as bar:
         draw(dataset, chosen, answers, lists=lists, camera=camera, figures=figures, tick=bar("draw"))
-    return str(folder)
+    return str(args.output_dir)
 
 
 def _store_folder(args: Args, dataset: LeRobotDataset) -> Path:

@@ -22,12 +22,13 @@ from milepost.annotation.sources import read_annotations
 from milepost.annotation.store import Answer
 from milepost.annotation.subtask_index import successes, write_subtask_index
 from milepost.annotation.table import read_file
+from milepost.commands.drawings import write_drawing
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import Tick
 from milepost.hub import require_same_dataset, upload_dataset_files
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS, read_metadata
-from milepost.outputs import atomic_path, require_writable
+from milepost.outputs import require_writable
 from milepost.plots import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png, words_of
 from milepost.types import DataError, Episode, Segment
 
@@ -207,8 +208,7 @@ def draw(
         }
         success = {True: " (success)", False: " (failure)", None: ""}[episode.success]
         figure = annotation_figure(AnnotationPicture(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines))
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(png(figure))
+        write_drawing(path, png(figure), dataset)
         words |= set(words_of(figure))
         tick(done, len(figures))
     warn_of_boxes(words)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from milepost.console import warn
-from milepost.files import read_json_object, real
 from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset
-from milepost.outputs import output_lock, require_writable, write_text
 from milepost.store import METADATA_PREFIX, ProgressTable
 from milepost.types import DataError, has_words
 
@@ -30,7 +26,7 @@ def parse_episodes(text: str | None) -> list[int] | None:
     for part in re.split(r"\s*,\s*|\s+", text.strip().rstrip(",")):
         first, _, last = part.strip().partition("-")
         if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
-            raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12; got '{text}'")
+            raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12 or 0 1 2; got '{text}'")
         numbers += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(numbers))
 
@@ -80,35 +76,6 @@ def require_made_for(path: Path, made: Mapping[str, str], dataset: LeRobotDatase
         warn(f"{path} was made for '{made_for}', this is '{dataset.name}': taken for the same dataset, since one of them is a folder")
     elif not on_hub or made_for != dataset.name:
         raise DataError(f"{path} was made for another dataset ('{made_for}', fingerprint {print_}; this one has {dataset.fingerprint})")
-
-
-MARK = ".made_for.json"
-"""Which dataset each drawing in a folder is of."""
-
-
-def drawing_folder(given: Path | None, usual: str, dataset: LeRobotDataset) -> Path:
-    """Returns where drawings go: the folder that was asked for, else one of the dataset's name inside the usual one."""
-    return given if given is not None else Path(usual) / dataset.name.replace("/", "--")
-
-
-def claim(folder: Path, names: Sequence[str], dataset: LeRobotDataset, *, overwrite: bool) -> None:
-    """Notes that these files in a folder are of this dataset. DataError, before any work, if one is there that is not.
-
-    A dataset is known by its place or its fingerprint: one that has grown is still the same.
-    """
-    require_writable(folder)
-    place = dataset.name if not dataset.is_local else hashlib.sha256(str(real(dataset.root)).encode()).hexdigest()[:16]
-    mine = {"dataset": dataset.name, "place": place, "fingerprint": dataset.fingerprint}
-    with output_lock(folder / MARK, wait_s=10.0):
-        marks = read_json_object(folder / MARK) if (folder / MARK).is_file() else {}
-        for name in names:
-            mark = marks.get(name)
-            made = mark if isinstance(mark, dict) else {}
-            same = made.get("place") == place or made.get("fingerprint") == mine["fingerprint"]
-            if (folder / name).exists() and not same and not overwrite:
-                whose = f"of another dataset ('{made['dataset']}')" if "dataset" in made else "and nothing says which dataset it is of"
-                raise DataError(f"{folder / name} is there already, {whose}; choose another --output-dir, or use --overwrite")
-        write_text(folder / MARK, json.dumps(marks | dict.fromkeys(names, mine), indent=1))
 
 
 def require_rows(path: Path, table: ProgressTable, dataset: LeRobotDataset) -> int:

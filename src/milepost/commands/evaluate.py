@@ -38,7 +38,7 @@ class Args:
     """The reference: another of these, or "truth", the simulator's."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     episodes: str | None = None
-    """Episodes to compare, such as the held-out ones; default: all in the file."""
+    """Episodes to compare, such as 0-9,12 or 0 1 2; default: all in the file."""
     seed: int = 0
     """Of the bootstrap."""
     json: bool = False

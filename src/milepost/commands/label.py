@@ -45,14 +45,14 @@ class Args:
     """SARM: look at every N-th frame and the last; between them progress is interpolated."""
     encoder: str | None = None
     """SARM: instead of the encoder the model names, a folder or owner/name."""
-    no_cache: bool = False
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
     """SARM: do not keep the frames' features on disk, where they are in half precision, which moves progress by up to about 1e-3."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What the networks compute in. auto: float32, and a VLM on a GPU bfloat16. SARM has no float16."""
     output_path: Path | None = None
     """Where to write; default: beside the dataset. A Hub dataset needs one."""
     episodes: str | None = None
-    """Episodes to label, such as 0-9,12; default: all."""
+    """Episodes to label, such as 0-9,12 or 0 1 2; default: all."""
     state_stats: str | None = None
     """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
     revision: str | None = None

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import claim, drawing_folder, parse_episodes, progress_file
+from milepost.commands.belonging import parse_episodes, progress_file
+from milepost.commands.drawings import require_own, write_drawing
 from milepost.commands.options import feature_cache, resolve_device, settle_model
 from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, require_heads, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset
 from milepost.models import load_model, model_kind
 from milepost.models.sarm import SARMModel
-from milepost.outputs import atomic_path
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Reading, picture
 from milepost.types import Episode
@@ -36,21 +36,20 @@ class Args:
     """With --model: look at every N-th frame and the last; between them progress is interpolated."""
     encoder: str | None = None
     """With --model: instead of the encoder it names, a folder or owner/name."""
-    no_cache: bool = False
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
     """Do not keep the frames' features on disk."""
     camera_key: str | None = None
     """Camera of the sample frames; default: the first."""
     episodes: str | None = None
-    """Episodes to draw, such as 0-9,12; default: the first --num-visualizations that there is progress for."""
+    """Episodes to draw, such as 0-9,12 or 0 1 2; default: the first --num-visualizations that there is progress for."""
     num_visualizations: int = 5
     format: Format = "png"
     """pdf and svg are for print."""
     width: float = 9.0
     """Inches, 3 or more; letters keep their size. 7 for a page of text, 3.4 for a column."""
-    output_dir: Path | None = None
-    """Default: progress_plots/NAME, with the dataset's name."""
+    output_dir: Path = Path("progress_plots")
     overwrite: bool = False
-    """Replace figures of another dataset that are in that folder; those of this one are always replaced."""
+    """Replace figures of another dataset that are in the output folder; those of this one are always replaced."""
     state_stats: str | None = None
     """For a LeRobot checkpoint without them: the dataset whose state statistics it was trained with; default: DATASET, as LeRobot does."""
     revision: str | None = None
@@ -75,9 +74,8 @@ def main(args: Args) -> int:
     else:
         read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
     numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
-    folder = drawing_folder(args.output_dir, "progress_plots", dataset)
-    figures = {number: folder / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
-    claim(folder, [path.name for path in figures.values()], dataset, overwrite=args.overwrite)
+    figures = {number: args.output_dir / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
+    require_own(figures.values(), dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](), LeftOut()
     with bars() as bar:
         tick = bar("plot")
@@ -89,10 +87,9 @@ def main(args: Args) -> int:
                 figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
                 unknown += sum(int(np.isnan(one.progress.value).sum()) for models in readings.values() for one in models.values())
                 words |= set(words_of(figure))
-                with atomic_path(figures[number]) as temporary:
-                    temporary.write_bytes(drawn(figure, args.format))
+                write_drawing(figures[number], drawn(figure, args.format), dataset)
             tick(done + 1, len(numbers))
-    say(f"plots: {folder}")
+    say(f"plots: {args.output_dir}")
     warn_of_boxes(words)
     left_out.report(len(numbers))
     if unknown:

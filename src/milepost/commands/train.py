@@ -51,7 +51,7 @@ class Args:
     annotation_mode: AnnotationMode = "single_stage"
     encoder: str | None = None
     """CLIP- or SigLIP-type model, a folder or owner/name, or "pixels", the built-in one; default: the preset's."""
-    no_cache: bool = False
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
     """Do not keep the frames' features on disk, where they are in half precision."""
     image_key: tuple[str, ...] = ()
     """Camera or cameras to look at; default: all of the dataset's."""
@@ -94,7 +94,7 @@ class Args:
     push_to_hub: str | None = None
     """Upload card, config and weights to this Hub repository, owner/name, made private if it is not there."""
     episodes: str | None = None
-    """Episodes to use, such as 0-9,12; default: all."""
+    """Episodes to use, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
     seed: int = 0
     device: str = "auto"

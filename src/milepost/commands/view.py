@@ -45,7 +45,7 @@ class Args:
     weights: Path | None = None
     """Weights file of `milepost weigh`."""
     episodes: str | None = None
-    """Episodes to show, such as 0-9,12; default: all."""
+    """Episodes to show, such as 0-9,12 or 0 1 2; default: all."""
     host: str = "127.0.0.1"
     """Address to be bound to. Any but this machine's own opens the page to others, who need the token that is printed."""
     port: int = 8000
