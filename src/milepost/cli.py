@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import errno
 import importlib
+import io
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -122,8 +123,9 @@ def run(verb: str, arguments: list[str]) -> int:
             args = tyro.cli(command.Args, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
         except SystemExit as leaving:
             if leaving.code == 2:  # tyro itself guesses only where no required option is missing
-                options = set(re.findall(r"--[a-z][a-z-]+", tyro.extras.get_parser(command.Args).format_help()))
-                print(guesses(arguments, options), end="", file=sys.stderr)
+                print(
+                    guesses(arguments, set(re.findall(r"--[a-z][a-z-]+", _options_text(tyro.cli, command.Args)))), end="", file=sys.stderr
+                )
             raise
         with ending():
             return int(command.main(args) or 0)
@@ -144,6 +146,14 @@ def guess(word: str, known: Iterable[str]) -> str:
     """Returns "; did you mean ...?" if a word is much like one that is known, else ""."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _options_text(parse: Callable[..., object], arguments: type) -> str:
+    """Returns what --help prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        parse(arguments, args=["--help"])
+    return out.getvalue()
 
 
 def guesses(arguments: list[str], options: set[str]) -> str:
