@@ -153,8 +153,8 @@ def _accounted(parts: Sequence[Part], timed: Mapping[int, Placed]) -> dict[int, 
         hole = first - end if part.follows or not part.episode else 0
         if 0 < hole < shortest:
             words = (
-                f"has {hole} more picture{'' if hole == 1 else 's'} before episode {part.episode} than meta/ accounts for: its times may be "
-                "late, or the film may have pictures of no episode; correct from_timestamp, or cut the film to its rows"
+                f"has {hole} more picture{'' if hole == 1 else 's'} before episode {part.episode} than meta/ accounts for: its times may "
+                "be late, or the film may have pictures of no episode; correct from_timestamp, or cut the film to its rows"
             )
             return {part.episode: Placed(-1, 0, fault=words) for part in parts}
         spare, end = spare + hole, first + part.length
