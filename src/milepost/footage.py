@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ from milepost.cells import ImageFrames, is_deep
 from milepost.checks import Finding, Severity, counted, gathered
 from milepost.features import codec, image_size, is_depth, may_be_depth
 from milepost.files import shown
+from milepost.frames import FilmPlaces
 from milepost.hub import Files
 from milepost.parquet import RowReader
-from milepost.placement import TENTH, Part, Placed, miscounted, place, unsteady
+from milepost.placement import TENTH, Part, Placed, miscounted, pause, unsteady
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, Frames
 from milepost.video import FilmIndex, VideoFrames, VideoInfo, film_index, probe
@@ -41,8 +43,12 @@ class Footage:
     strays: int = 0
     unread: Collection[str] = ()
     findings: list[Finding] = field(default_factory=list)
+    _places: FilmPlaces = field(init=False)
     _miscounted: dict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=dict)
     _many: dict[tuple[str, Severity, str, str], None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._places = FilmPlaces(self.files, self.meta)
 
     def examine(self) -> list[Finding]:
         """Returns what is wrong with the films and pictures of every camera."""
@@ -54,9 +60,8 @@ class Footage:
                 self._examine_films(camera, feature)
         for (camera, code), films in self._miscounted.items():
             episode, first = films[0]
-            severity: Severity = "error" if code == "video-short" else "warning"
             more = f"; also the films of {counted(len(films) - 1, 'more episode')}, next {films[1][0]}" if len(films) > 1 else ""
-            self.findings.append(Finding(code, severity, f"{camera}: {first}{more}", episode))
+            self.findings.append(Finding(code, "error", f"{camera}: {first}{more}", episode))
         return [*self.findings, *gathered(self._many)]
 
     def _say(self, code: str, severity: Severity, message: str, episode: int | None = None) -> None:
@@ -73,6 +78,9 @@ class Footage:
         absent = [name for name in names if self.files.repo is not None and not (self.files.root / name).exists()]
         if absent:
             self._say("not-downloaded", "note", f"{camera}: {len(absent)} of {len(names)} videos are on the Hub only and were not examined")
+        doubts = self._places.doubts(camera)
+        for code, words in doubts.odd.items():
+            self._say(code, "error" if code == "video-choice" else "warning", words)
         for name in sorted(set(names) - set(absent)):
             parts = self.meta.films[name]
             try:
@@ -82,19 +90,29 @@ class Footage:
             except DataError as error:
                 self._say("video-file", "error", str(error), parts[0].episode if len(parts) == 1 else None)
                 continue
-            rows_elsewhere = (self.strays, self.meta.rows_without_film(camera, max(part.episode for part in parts)))
-            placed = place(parts, len(film.stamps), self.meta.fps, film.fps, float(film.stamps[0]), rows_elsewhere)
-            self._check_parts(camera, name, parts, placed)
+            placed = self._places.placed(camera, name, film, self.strays)
+            if name not in doubts.refused:
+                self._check_parts(camera, name, parts, placed)
             step = max((one.step for one in placed.values()), default=1)
             if fault := unsteady(film.stamps, self.meta.fps * step):
                 self._say("video-times", "error", f"video {path} {fault}", parts[0].episode if len(parts) == 1 else None)
                 continue
-            sound = [part for part in parts if not placed[part.episode].fault and part.length]
-            for part in sound if self.look != "none" else ():
-                at = placed[part.episode]
-                stamps = film.stamps[((at.first + np.arange(min(part.length, at.count))) * at.step)[: len(film.stamps)]]
-                if len(stamps):
-                    self._decode(camera, part.episode, VideoFrames(path, stamps, self.meta.fps, _as_given), name)
+            for part in parts:
+                if part.length and not placed[part.episode].fault:
+                    self._examine_part(camera, part, placed[part.episode], film, path)
+
+    def _examine_part(self, camera: str, part: Part, at: Placed, film: FilmIndex, path: Path) -> None:
+        name = self.meta.episodes[part.episode].videos[camera].path
+        stamps = film.stamps[((at.first + np.arange(min(part.length, at.count))) * at.step)[: len(film.stamps)]]
+        if at.count == part.length == self.anchors.get(part.episode) == len(stamps):
+            self._check_pause(camera, name, part.episode, stamps)
+        if len(stamps) and self.look != "none":
+            self._decode(camera, part.episode, VideoFrames(path, stamps, self.meta.fps, _as_given), name)
+
+    def _check_pause(self, camera: str, name: str, episode: int, stamps: np.ndarray) -> None:
+        """Rows whose stamps are even, with pictures whose stamps are not."""
+        if words := pause(stamps, np.arange(len(stamps)) / self.meta.fps, self.meta.fps):
+            self._say("video-pause", "warning", f"{camera}: {name}: {words}", episode)
 
     def _compare(self, name: str, found: VideoInfo, feature: Mapping[str, Any]) -> None:
         size = image_size(feature)
@@ -109,16 +127,17 @@ class Footage:
     def _check_parts(self, camera: str, name: str, parts: Sequence[Part], placed: Mapping[int, Placed]) -> None:
         if late := next((each.note for each in placed.values() if each.note), ""):
             self._gather("video-start", "warning", f"starts late: {late}", name)
+        if spared := next((each.spared for each in placed.values() if each.spared), ""):
+            self._gather("video-spare", "warning", spared, name)
         rows = sum(part.length for part in parts)
         if len(parts) == 1:
             self._check_alone(camera, name, parts[0], placed[parts[0].episode])
             return
         faults = {each.fault for each in placed.values() if each.fault}
-        if len(faults) == 1 and all(each.fault for each in placed.values()) and ("holds " in (fault := faults.pop())):
-            short = "shorter" in fault
-            self._say(
-                "video-short" if short else "video-more", "error" if short else "warning", f"{camera}: {name} {fault} ({rows} rows in all)"
-            )
+        if len(faults) == 1 and all(each.fault for each in placed.values()):
+            fault = faults.pop()
+            code = "video-short" if "shorter" in fault else "video-more" if "holds " in fault else "video-span"
+            self._say(code, "error", f"{camera}: {name} {fault} ({rows} rows in all)")
             return
         stop = -1.0
         for part in sorted(parts, key=lambda part: part.start_s or 0.0):

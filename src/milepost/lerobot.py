@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from milepost.cells import ImageFrames, is_deep
 from milepost.features import may_be_depth
-from milepost.frames import Voice, even_start, film_frames
+from milepost.frames import FilmPlaces, Voice
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata, read_proportions
 from milepost.parquet import RaggedError, RowReader, to_numpy
@@ -46,6 +46,7 @@ class LeRobotDataset:
         self._settled: Settled | None = None
         self._searched = False
         self._say = Voice(files.name)
+        self._films = FilmPlaces(files, meta)
 
     @property
     def name(self) -> str:
@@ -313,7 +314,7 @@ class LeRobotDataset:
         if feature.get("dtype") == "image":
             path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
             return ImageFrames(self._pictures[camera], path, self._files.path, record.index, camera, record.length, depth)
-        return film_frames(camera, record, times, self._hints, self._files, strays=self._places().strays, say=self._say)
+        return self._films.frames(camera, record, times, strays=self._places().strays, say=self._say)
 
     def film_start(self, episode_index: int, camera: str) -> float | None:
         """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
@@ -321,7 +322,7 @@ class LeRobotDataset:
         None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
         """
         record = self._places().episodes[episode_index]
-        return even_start(camera, record, self._hints, self._files, strays=self._places().strays)
+        return self._films.even_start(camera, record, strays=self._places().strays)
 
 
 def open_dataset(

@@ -51,6 +51,16 @@ class Placed:
     alone: bool = False
     spare: int = 0
 
+    @property
+    def spared(self) -> str:
+        """What to say of pictures that meta/ leaves out."""
+        if not self.spare:
+            return ""
+        return (
+            f"meta/ leaves {self.spare} pictures of the film to no episode; as its times say, they are taken for those of deleted ones; "
+            "look whether the pictures fit"
+        )
+
 
 @lru_cache(maxsize=128)
 def place(
@@ -106,6 +116,25 @@ def unsteady(stamps: Float[np.ndarray, "P"], fps: float) -> str:
     )
 
 
+def pause(stamps: Float[np.ndarray, "T"], times: Float[np.ndarray, "T"], fps: float) -> str:
+    """Returns where a film makes a pause that its rows do not make; "" if nowhere. stamps: of the rows' pictures. times: the rows' own.
+
+    The camera may have slept, and a picture a row is right; or pictures are missing there and as many are too many at the end. Only the
+    pictures themselves could tell.
+    """
+    if len(stamps) < 3:
+        return ""
+    steps, rows = np.diff(stamps) * fps, np.diff(np.asarray(times, np.float64)) * fps
+    longer = np.minimum(steps - np.median(steps), steps - np.median(steps) - (rows - np.median(rows)))
+    worst = int(np.argmax(longer))
+    if longer[worst] < 0.75:
+        return ""
+    return (
+        f"the film pauses {longer[worst]:.1f} pictures long before frame {worst + 1} while the rows go on: there is one picture a row and "
+        "position decides which, but pictures may be missing there; look whether the later ones fit"
+    )
+
+
 def _counted(parts: Sequence[Part], counts: Sequence[int], held: int, rates: tuple[float, float], start_s: float) -> dict[int, Placed]:
     """Returns the parts that begin where counting says, if the film has as many pictures as all of them together."""
     if sum(counts) != held or min(counts, default=0) < 0:
@@ -144,14 +173,14 @@ def _timed(parts: Sequence[Part], held: int, fps: float, strays: tuple[int, ...]
 def _accounted(parts: Sequence[Part], timed: Mapping[int, Placed]) -> dict[int, Placed]:
     """Returns the parts, or their refusal where meta/'s times leave pictures out between two episodes that nothing explains.
 
-    As many pictures as an episode has may be those of one that was deleted and whose number was given away. Fewer are nobody's: then the
-    times are as likely to be late by them.
+    As many pictures as an episode may have (half of the shortest here, at least) may be those of one that was deleted and whose number was
+    given away. Fewer are nobody's: then the times are as likely to be late by them.
     """
     end, spare, shortest = 0, 0, min((part.length for part in parts if part.length), default=0)
     for part in sorted(parts, key=lambda part: timed[part.episode].first):
         first = timed[part.episode].first
         hole = first - end if part.follows or not part.episode else 0
-        if 0 < hole < shortest:
+        if 0 < hole < shortest / 2:
             words = (
                 f"has {hole} more picture{'' if hole == 1 else 's'} before episode {part.episode} than meta/ accounts for: its times may "
                 "be late, or the film may have pictures of no episode; correct from_timestamp, or cut the film to its rows"
