@@ -24,6 +24,8 @@ JSON_LIMIT = 64 * MEGABYTE
 """Bytes of a JSON file. LeRobot's statistics of a dataset with a hundred features are below one megabyte."""
 DEPTH = 64
 """Levels of nesting in JSON. Nothing that is read here has more than ten."""
+_POINTER, _LFS = 1024, b"version https://git-lfs"
+"""At most so many bytes has a git-LFS pointer, and so it begins."""
 DIGITS = 25
 """Digits of a whole number in JSON: more than any row, frame or byte count has."""
 
@@ -90,7 +92,8 @@ def shown(value: object, limit: int = 40) -> str:
 def require_plain_file(path: Path, *, what: str = "file", limit: int | None = None) -> int:
     """Returns the size in bytes of the plain file at `path`, links followed.
 
-    DataError if nothing is there, if it is a folder, a pipe or a device, if it may not be read, or if it has more than `limit` bytes.
+    DataError if nothing is there, if it is a folder, a pipe or a device, if it may not be read, if it has more than `limit` bytes, or if
+    git left a pointer in its place.
     """
     try:
         about = Path(path).stat()
@@ -105,9 +108,20 @@ def require_plain_file(path: Path, *, what: str = "file", limit: int | None = No
         raise DataError(f"{what} {path} is {kind}")
     if not os.access(path, os.R_OK):
         raise unreadable(path, what)
+    if 0 < about.st_size <= _POINTER and _is_pointer(path):
+        raise DataError(
+            f"{what} {path} is a git-LFS pointer, which stands for a file that was not fetched: run 'git lfs install' once, then "
+            "'git lfs pull' in that folder"
+        )
     if limit is not None and about.st_size > limit:
         raise DataError(f"{what} {path} has {about.st_size / MEGABYTE:.0f} MB; at most {limit / MEGABYTE:.0f} MB are read")
     return about.st_size
+
+
+def _is_pointer(path: Path) -> bool:
+    """Is this the few lines that git leaves in place of a large file?"""
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
 
 
 def unreadable(path: Path, what: str = "file") -> DataError:

@@ -19,7 +19,7 @@ from milepost.features import codec, image_size, is_depth, may_be_depth
 from milepost.files import shown
 from milepost.frames import FilmPlaces
 from milepost.hub import Files
-from milepost.parquet import RowReader
+from milepost.parquet import RowReader, null_pictures
 from milepost.placement import TENTH, Part, Placed, miscounted, pause, unsteady
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, Frames
@@ -86,7 +86,7 @@ class Footage:
             try:
                 path = self.files.path(name)
                 self._compare(name, probe(path), feature)
-                film = film_index(path)
+                film = film_index(path, self.meta.fps)
             except DataError as error:
                 self._say("video-file", "error", str(error), parts[0].episode if len(parts) == 1 else None)
                 continue
@@ -171,11 +171,21 @@ class Footage:
         deep = self._is_deep(camera, records, reader) if may_be_depth(feature) or is_depth(feature) else False
         if deep:
             self._say("depth", "note", f"{camera} measures distances, or may: it is no camera unless it is asked for by name")
+        for name in sorted({record.data for record in records}) if self.look != "all" else ():
+            self._check_nulls(camera, name)
         for record in records if self.look == "all" or (self.look == "some" and not deep) else ():
             frames = ImageFrames(
                 reader, partial(self.files.path, record.data), self.files.path, record.index, camera, record.length, bool(deep)
             )
             self._decode(camera, record.index, frames, record.data)
+
+    def _check_nulls(self, camera: str, name: str) -> None:
+        try:
+            count, episode = null_pictures(self.files.path(name), camera)
+        except DataError:
+            return  # the file is reported where its rows are looked at
+        if count:
+            self._say("picture-missing", "error", f"{name}: {counted(count, 'row')} without a picture of {camera} (an empty cell)", episode)
 
     def _is_deep(self, camera: str, records: Sequence[EpisodeRecord], reader: RowReader) -> bool:
         for record in records:

@@ -94,7 +94,7 @@ class FilmPlaces:
         if span is None:
             return None
         try:
-            film = film_index(self.files.path(span.path))
+            film = film_index(self.files.path(span.path), self.meta.fps)
         except DataError:
             return None
         placed = self.placed(camera, span.path, film, strays)[record.index]
@@ -177,7 +177,7 @@ class FilmPlaces:
         """Returns the pictures of a film that is here and can be read."""
         path = self.files.root / name
         try:
-            return len(film_index(self.files.path(name)).stamps) if path.is_file() else None
+            return len(film_index(self.files.path(name), self.meta.fps).stamps) if path.is_file() else None
         except DataError:
             return None
 
