@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +16,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from milepost.cli import main
 from milepost.doctor import examine
 from milepost.files import read_json, require_plain_file
 from milepost.lerobot import open_dataset
 from milepost.parquet import null_pictures
 from milepost.stamps import rewriting
 from milepost.types import DataError, UnreadableError
-from odd_datasets import CAMERA, DATA, EPISODES, FILM, FPS, PICTURE, drawn, edit_entries, edit_info, film, png, put, v3
+from odd_datasets import (
+    CAMERA,
+    DATA,
+    EPISODES,
+    FILM,
+    FPS,
+    PICTURE,
+    drawn,
+    edit_entries,
+    edit_info,
+    film,
+    lost_bytes,
+    png,
+    put,
+    sixteen_bits,
+    v3,
+)
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d7a" * 16 + "\nsize 1234567\n"
 
@@ -120,7 +138,7 @@ def test_names_in_place_of_bytes_are_no_empty_cells(tmp_path: Path) -> None:
 def test_a_picture_of_absurd_size_says_so(tmp_path: Path) -> None:
     content = bytearray(png(drawn(20)))
     content[16:24] = (60000).to_bytes(4, "big") * 2
-    content[29:33] = __import__("zlib").crc32(bytes(content[12:29])).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
     root = cells(tmp_path / "set", lambda row: {"bytes": bytes(content) if row == 20 else png(drawn(row)), "path": None})
     assert "larger than the 50 million pixels" in errors(root)
 
@@ -163,3 +181,38 @@ def test_a_missing_film_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="is missing"):
         open_dataset(tmp_path)[0].camera(CAMERA)[np.array([0])]
     assert pq.read_table(tmp_path / DATA).num_rows == 36
+
+
+def test_distances_are_looked_at_by_name_alone_when_training_and_labelling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in `render` and `plot`: refused with the option that asks for them, and then their whole range as grey."""
+    root, model = sixteen_bits(tmp_path / "set"), str(tmp_path / "model")
+    words = [
+        "train",
+        str(root),
+        "--output-dir",
+        model,
+        "--steps",
+        "1",
+        "--preset",
+        "small",
+        "--annotation-mode",
+        "single_stage",
+        "--no-cache",
+    ]
+    assert main(words) == 2
+    assert f"named with --image-key: {CAMERA}" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--image-key", CAMERA]) == 0
+    assert main(["label", str(root), "--model", model, "--no-cache"]) == 0
+    assert pq.read_table(root / "sarm_progress.parquet").num_rows == 36
+
+
+@pytest.mark.parametrize("break_it", [lambda path: lost_bytes(path, 70, 75), lambda path: lost_bytes(path, 70, 71)])
+def test_looking_at_all_names_film_episode_and_frame(tmp_path: Path, break_it: Callable[[Path], None]) -> None:
+    """Picture 70 of a film of episodes of 60 and 40 frames: frame 10 of the second."""
+    root = v3(tmp_path, (60, 40, 5), films=lambda path, images: film(path, images, options={"g": "2", "bf": "0"}))
+    break_it(root / FILM)
+    assert examine(root).healthy
+    found = [each for each in examine(root, deep=True).findings if each.severity == "error"]
+    assert [(each.code, each.episode) for each in found] == [("video-damaged", 1)]
+    assert str(FILM) in found[0].message
+    assert "frame 10 of the episode" in found[0].message

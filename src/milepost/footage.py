@@ -205,19 +205,35 @@ class Footage:
                 if size is not None and images.shape[1:3] != size:
                     self._size(camera, images.shape[1:3], size, name)
         except DataError as error:
-            code = "video-damaged" if isinstance(frames, VideoFrames) else "picture-damaged"
-            self._say(code, "error", str(error), episode)
+            if isinstance(frames, VideoFrames):
+                self._say("video-damaged", "error", f"{error}; frame {self._broken(frames)} of the episode cannot be read", episode)
+            else:
+                self._say("picture-damaged", "error", str(error), episode)
             return
         if brightest <= BLACK and len(frames) > 1:
             seen = "every picture is" if self.look == "all" else "the first, middle and last pictures are"
             self._say("black", "warning", f"{camera}: {seen} black", episode)
 
+    def _broken(self, frames: VideoFrames) -> int:
+        """Returns the first frame that cannot be read, of those that are looked at."""
+        frame = 0
+        try:
+            for frame in self._looked_at(len(frames)) if self.look != "all" else ():
+                frames[np.array([frame])]
+            for _ in frames.chunks(1) if self.look == "all" else ():
+                frame += 1
+        except DataError:
+            return frame
+        return frame
+
+    def _looked_at(self, count: int) -> list[int]:
+        return sorted({0, (count - 1) // 2, count - 1})
+
     def _pictures(self, frames: Frames) -> Iterator[np.ndarray]:
         if self.look == "all":
             yield from frames.chunks(32)
         else:
-            last = len(frames) - 1
-            yield frames[np.array(sorted({0, last // 2, last}))]
+            yield frames[np.array(self._looked_at(len(frames)))]
 
     def _size(self, camera: str, seen: tuple[int, ...], size: tuple[int, int], name: str) -> None:
         if self.meta.features[camera].get("dtype") == "image":
