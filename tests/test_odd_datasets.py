@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -177,6 +178,19 @@ def deleted_and_renumbered(root: Path) -> None:
 def films_at(*numbers: int, lengths: tuple[int, ...] = (9, 9, 9)) -> Make:
     """A film an episode; these are the numbers of the films that meta/ says."""
     return spans(lambda row, place: row.update({f"{ENTRY}/file_index": numbers[place]}), lengths=lengths, files=[[0], [1], [2]])
+
+
+def cameras_exchanged(root: Path) -> None:
+    """Two cameras of other sizes, each with the other's film."""
+    v3(root, cameras=(CAMERA, SECOND))
+    edit_info(root, lambda info: info["features"][SECOND].update(shape=[96, 192, 3]))
+    large = [image.repeat(2, 0).repeat(2, 1) for image in map(drawn, range(36))]
+    with av.open(str(root / FILM), "w") as out:
+        stream = out.add_stream("libx264", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = 96, 192, "yuv420p"
+        for image in large:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode())
 
 
 def hole(superfluous: float | None) -> Callable[[Path, list[np.ndarray]], None]:
@@ -511,8 +525,19 @@ CASES: dict[str, Case] = {
     "a film of nobody": Case(
         lambda root: film(v3(root) / FILM.replace("file-000", "file-004"), [drawn(3)] * 5), info=("stray-film warning",), warns="no episode"
     ),
-    "films in another order": Case(lambda root: v3(root, files=[[2, 0], [1]])),
-    "episodes in another order": Case(lambda root: v3(root, files=[[2, 0, 1]])),
+    "films in another order": Case(
+        lambda root: v3(root, files=[[2, 0], [1]]), info=("video-order warning",), warns="not in the order of their numbers"
+    ),
+    "episodes in another order": Case(  # right here; no count could tell if meta/ were wrong
+        lambda root: v3(root, files=[[2, 0, 1]]), info=("video-order warning",), warns="not in the order of their numbers"
+    ),
+    "a copy of another film": Case(
+        lambda root: shutil.copy(film_v21(v21(root, (9, 9, 9)), 1), film_v21(root, 2)),
+        right=(0, 1),
+        info=("video-copy warning",),
+        warns="episode_000001.mp4 and",
+    ),
+    "cameras exchanged": Case(cameras_exchanged, right=(), refused=(0, 1, 2), info=("video-size error",), healthy=False),
     "missing and superfluous": Case(
         lambda root: v21(root, films=hole(superfluous=6.5)), right=(), refused=(0, 1, 2), info=("video-times error",), healthy=False
     ),

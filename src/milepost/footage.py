@@ -58,11 +58,20 @@ class Footage:
                 self._examine_cells(camera, feature)
             elif not is_depth(feature):
                 self._examine_films(camera, feature)
+        self._check_cameras_apart()
         for (camera, code), films in self._miscounted.items():
             episode, first = films[0]
             more = f"; also the films of {counted(len(films) - 1, 'more episode')}, next {films[1][0]}" if len(films) > 1 else ""
             self.findings.append(Finding(code, "error", f"{camera}: {first}{more}", episode))
         return [*self.findings, *gathered(self._many)]
+
+    def _check_cameras_apart(self) -> None:
+        """Two cameras never have the same film."""
+        owner = {span.path: camera for record in self.meta.episodes.values() for camera, span in record.videos.items()}
+        for names in self._places.same_files():
+            one, other = names[0], next((name for name in names if owner.get(name) != owner.get(names[0])), "")
+            if other:
+                self._many[("video-copy", "warning", "is the same file as another camera's film", f"{one}, {other}:")] = None
 
     def _say(self, code: str, severity: Severity, message: str, episode: int | None = None) -> None:
         self.findings.append(Finding(code, severity, message, episode))
@@ -129,6 +138,8 @@ class Footage:
             self._gather("video-start", "warning", f"starts late: {late}", name)
         if spared := next((each.spared for each in placed.values() if each.spared), ""):
             self._gather("video-spare", "warning", spared, name)
+        if order := next((each.order for each in placed.values() if each.order), ""):
+            self._gather("video-order", "warning", f"is in another order: {order}", name)
         rows = sum(part.length for part in parts)
         if len(parts) == 1:
             self._check_alone(camera, name, parts[0], placed[parts[0].episode])

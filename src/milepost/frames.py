@@ -18,11 +18,16 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from milepost.checks import counted
+from milepost.features import image_size
+from milepost.files import sampled
 from milepost.hub import Files
 from milepost.placement import Part, Placed, offsets, pause, place, unsteady
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, DataWarning, Frames, UnreadableError
 from milepost.video import FilmIndex, VideoFrames, film_index
+
+SMALL = 1024
+"""Bytes of a file that may be the same as another by chance, or is no film."""
 
 
 class Voice:
@@ -71,6 +76,7 @@ class FilmPlaces:
     meta: Metadata
     _doubts: dict[str, Doubts] = field(default_factory=dict)
     _names: list[str] | None = None
+    _twins: list[list[str]] | None = None
 
     def frames(self, camera: str, record: EpisodeRecord, times: Float[np.ndarray, "T"], *, strays: int, say: Voice) -> Frames:
         """Returns an episode's pictures. times: its rows' own stamps. UnreadableError if those contradict its part of its film."""
@@ -85,7 +91,8 @@ class FilmPlaces:
         doubts, parts = self.doubts(camera), self.meta.films[span.path]
         odd = tuple((f"{code} {camera}", words) for code, words in doubts.odd.items())
         who, fault = f"video {self.files.root / span.path}", doubts.refused.get(span.path, "")
-        placing = _Placing(parts, record.index, fps, self._elsewhere(camera, parts, strays), who, fault, odd, say)
+        sizes = (self._size(camera), tuple(size for other in self.meta.pictured if other != camera and (size := self._size(other))))
+        placing = _Placing(parts, record.index, fps, self._elsewhere(camera, parts, strays), (who, fault, odd), sizes, say)
         return VideoFrames(partial(self.files.path, span.path), times, fps, placing)
 
     def even_start(self, camera: str, record: EpisodeRecord, *, strays: int) -> float | None:
@@ -112,6 +119,9 @@ class FilmPlaces:
         elsewhere = self._elsewhere(camera, parts, strays)
         return place(parts, len(film.stamps), self.meta.fps, film.fps, float(film.stamps[0]), elsewhere)
 
+    def _size(self, camera: str) -> tuple[int, int] | None:
+        return image_size(self.meta.features[camera])
+
     def _elsewhere(self, camera: str, parts: tuple[Part, ...], strays: int) -> tuple[int, ...]:
         """Returns how many rows may follow in a film that meta/ places nowhere."""
         return strays, self.meta.rows_without_film(camera, max(part.episode for part in parts))
@@ -119,8 +129,33 @@ class FilmPlaces:
     def doubts(self, camera: str) -> Doubts:
         """Returns what speaks against meta/'s choice of this camera's films. In v2.1 the name of a film says its episode."""
         if camera not in self._doubts:
-            self._doubts[camera] = self._compared(camera) if self.meta.version == "v3.0" else Doubts()
+            found = self._compared(camera) if self.meta.version == "v3.0" else Doubts()
+            copies = self._copies(camera)
+            self._doubts[camera] = Doubts(found.refused, {**found.odd, "video-copy": copies}) if copies else found
         return self._doubts[camera]
+
+    def same_files(self) -> list[list[str]]:
+        """Returns the films that are one file under several names, byte by byte as far as samples tell; [] if they are not all here."""
+        if self._twins is None:
+            sizes: dict[int, list[str]] = {}
+            for name in self.meta.films if self.files.repo is None else ():
+                path = self.files.root / name
+                if self.files.holds(name) and path.is_file() and (size := path.stat().st_size) > SMALL:
+                    sizes.setdefault(size, []).append(name)
+            alike: dict[tuple[int, str], list[str]] = {}
+            for name in (name for names in sizes.values() if len(names) > 1 for name in names):
+                alike.setdefault(sampled(self.files.root / name), []).append(name)
+            self._twins = [names for names in alike.values() if len(names) > 1]
+        return self._twins
+
+    def _copies(self, camera: str) -> str:
+        """Returns which films of one camera are the same file; "" if none are."""
+        mine = {span.path for record in self.meta.episodes.values() if (span := record.videos.get(camera))}
+        twins = [pair for names in self.same_files() if len(pair := [name for name in names if name in mine]) > 1]
+        if not twins:
+            return ""
+        more = f" ({counted(len(twins), 'such group')})" if len(twins) > 1 else ""
+        return f"the films {twins[0][0]} and {twins[0][1]} are the same file{more}: one is a copy, and its episodes have another's pictures"
 
     def _compared(self, camera: str) -> Doubts:
         """meta/'s choice against the films: those that no episode has, those whose pictures do not add up, their order."""
@@ -197,36 +232,53 @@ class FilmPlaces:
 class _Placing:
     """Where in its film an episode's pictures are, in the film's own seconds. UnreadableError if there is no telling.
 
-    fault: why the whole film is refused. odd: (kind, what) to warn of. Small, because it is pickled with every episode.
+    about: the film's name, why the whole film is refused, and (kind, what) to warn of. sizes: (height, width) of this camera and of the
+    others, as info.json has them. Small, because it is pickled with every episode.
     """
 
     parts: tuple[Part, ...]
     episode: int
     fps: float
     elsewhere: tuple[int, ...]
-    who: str
-    fault: str
-    odd: tuple[tuple[str, str], ...]
+    about: tuple[str, str, tuple[tuple[str, str], ...]]
+    sizes: tuple[tuple[int, int] | None, tuple[tuple[int, int], ...]]
     say: Voice
 
     def __call__(self, film: FilmIndex, times: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
-        if self.fault:
-            raise UnreadableError(f"{self.who} {self.fault}")
+        who, fault, odd = self.about
+        if fault := fault or self._of_another(film.size):
+            raise UnreadableError(f"{who} {fault}")
         placed = place(self.parts, len(film.stamps), self.fps, film.fps, float(film.stamps[0]), self.elsewhere)[self.episode]
         if fault := placed.fault or unsteady(film.stamps, self.fps * placed.step):
-            raise UnreadableError(f"{self.who} {fault}")
+            raise UnreadableError(f"{who} {fault}")
         try:
             inside, oddness = offsets(times, placed, self.fps)
         except UnreadableError as error:
-            raise UnreadableError(f"{self.who} {error}") from error
+            raise UnreadableError(f"{who} {error}") from error
         stamps = film.stamps[(placed.first + inside) * placed.step]
         slept = pause(stamps, times, self.fps)
-        for kind, note in (("late start", placed.note), ("clock", oddness), ("pause", slept), ("spare", placed.spared)):
+        for kind, note in (
+            ("late start", placed.note),
+            ("clock", oddness),
+            ("pause", slept),
+            ("spare", placed.spared),
+            ("order", placed.order),
+        ):
             if note:
-                self.say(kind, f"{self.who} (episode {self.episode}): {note}")
-        for kind, note in self.odd:
+                self.say(kind, f"{who} (episode {self.episode}): {note}")
+        for kind, note in odd:
             self.say(kind, note)
         return stamps
+
+    def _of_another(self, size: tuple[int, int]) -> str:
+        """Returns why a film is another camera's: it has that one's size, and not its own."""
+        own, others = self.sizes
+        if own is None or size in (own, own[::-1], (0, 0)) or size not in others:
+            return ""
+        return (
+            f"may be another camera's: it is {size[0]} x {size[1]} (H x W), as another camera is by info.json, and this one is {own[0]} x "
+            f"{own[1]}; correct the shapes in info.json, or put the films in the right folders"
+        )
 
 
 def _natural(name: str) -> list[int]:

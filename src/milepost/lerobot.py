@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from milepost.cells import ImageFrames, is_deep
 from milepost.features import may_be_depth
+from milepost.files import sampled
 from milepost.frames import FilmPlaces, Voice
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata, read_proportions
@@ -142,7 +143,7 @@ class LeRobotDataset:
         names = {span.path for record in records for span in record.videos.values()}
         names |= {record.data for record in records if record.data} if tables else set()
         paths = {name: self._files.path(name) for name in sorted(names)}
-        return [(name, *_sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+        return [(name, *sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -378,17 +379,6 @@ def _is_grey(camera: str, files: Files, meta: Metadata) -> bool:
             continue
         return deep is False
     return False
-
-
-def _sampled(path: Path, blocks: int = 16, block: int = 4096) -> tuple[int, str]:
-    """Size, and a hash of blocks spread evenly over the file, first and last included: a few milliseconds, however large the file."""
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for start in np.unique(np.linspace(0, max(0, size - block), blocks).astype(np.int64)):
-            file.seek(int(start))
-            digest.update(file.read(block))
-    return size, digest.hexdigest()[:16]
 
 
 def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:

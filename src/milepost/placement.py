@@ -40,7 +40,7 @@ class Placed:
     """first: the film's picture of an episode's first row, in steps of `step`. count: pictures in its part. fault: why there is no telling.
 
     note: what is odd though the pictures are certain. alone: is the part all of the film? spare: pictures of the film that meta/ leaves
-    out and nothing accounts for, though they may be a deleted episode's.
+    out and nothing accounts for, though they may be a deleted episode's. shuffled: are the parts in another order than the episodes?
     """
 
     first: int
@@ -50,6 +50,7 @@ class Placed:
     step: int = 1
     alone: bool = False
     spare: int = 0
+    shuffled: bool = False
 
     @property
     def spared(self) -> str:
@@ -60,6 +61,11 @@ class Placed:
             f"meta/ leaves {self.spare} pictures of the film to no episode; as its times say, they are taken for those of deleted ones; "
             "look whether the pictures fit"
         )
+
+    @property
+    def order(self) -> str:
+        """What to say of episodes that are in another order in the film than by their numbers, which LeRobot never writes."""
+        return "by meta/ its episodes are not in the order of their numbers; look whether the pictures fit" if self.shuffled else ""
 
 
 @lru_cache(maxsize=128)
@@ -89,12 +95,18 @@ def place(
         found = {
             part.episode: best.get(part.episode) or _misplaced(part, first, held, fps) for part, first in zip(parts, firsts, strict=False)
         }
-        return {episode: replace(placed, step=step) for episode, placed in found.items()}
+        return _finished(found, step)
     timed = _timed(parts, held, fps, strays)
     if timed is not None and (abs(start_s * fps) < TENTH or held == total):
-        timed = _accounted(parts, timed)
-        return {episode: replace(placed, step=step) for episode, placed in timed.items()}
+        return _finished(_accounted(parts, timed), step)
     return {part.episode: Placed(-1, 0, fault=_unaccounted(parts, held, start_s, fps)) for part in parts}
+
+
+def _finished(placed: Mapping[int, Placed], step: int) -> dict[int, Placed]:
+    """Returns the parts with the step, and whether their order is not that of the episodes' numbers."""
+    firsts = [placed[episode].first for episode in sorted(placed) if not placed[episode].fault]
+    shuffled = firsts != sorted(firsts)
+    return {episode: replace(each, step=step, shuffled=shuffled) for episode, each in placed.items()}
 
 
 def unsteady(stamps: Float[np.ndarray, "P"], fps: float) -> str:

@@ -18,10 +18,14 @@ from milepost.types import UnreadableError
 
 @dataclass(frozen=True, eq=False)
 class FilmIndex:
-    """The pictures of a film by its index, without decoding one. stamps: (N,) seconds, ascending. fps: its own pictures per second."""
+    """The pictures of a film by its index, without decoding one. stamps: (N,) seconds, ascending. fps: its own pictures per second.
+
+    size: (height, width), before any turn; zeros if not known.
+    """
 
     stamps: Float[np.ndarray, "N"]
     fps: float
+    size: tuple[int, int] = (0, 0)
 
     @property
     def spacing_s(self) -> float:
@@ -53,7 +57,8 @@ def index_of(container: Any, stream: Any, path: Path) -> FilmIndex:
     if len(stamps) > 1 and not np.all(np.diff(stamps) > 0):
         raise NoTimesError(f"video {path} has two pictures at one time, as files have that were joined byte by byte")
     measured = (len(stamps) - 1) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
-    return FilmIndex(stamps, float(stream.average_rate or measured))
+    context = stream.codec_context
+    return FilmIndex(stamps, float(stream.average_rate or measured), (context.height, context.width))
 
 
 def _even_stamps(stream: Any) -> Float[np.ndarray, "N"] | None:
