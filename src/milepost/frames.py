@@ -91,14 +91,13 @@ class FilmPlaces:
         doubts, parts = self.doubts(camera), self.meta.films[span.path]
         odd = tuple((f"{code} {camera}", words) for code, words in doubts.odd.items())
         who, fault = f"video {self.files.root / span.path}", doubts.refused.get(span.path, "")
-        sizes = (self._size(camera), tuple(size for other in self.meta.pictured if other != camera and (size := self._size(other))))
-        placing = _Placing(parts, record.index, fps, self._elsewhere(camera, parts, strays), (who, fault, odd), sizes, say)
+        placing = _Placing(parts, record.index, fps, self._elsewhere(camera, parts, strays), (who, fault, odd), self._sizes(camera), say)
         return VideoFrames(partial(self.files.path, span.path), times, fps, placing)
 
     def even_start(self, camera: str, record: EpisodeRecord, *, strays: int) -> float | None:
         """Returns the second at which an episode's pictures begin in its film, if they follow one another evenly at the dataset's rate."""
         span = record.videos.get(camera)
-        if span is None:
+        if span is None or not record.length:
             return None
         try:
             film = film_index(self.files.path(span.path), self.meta.fps)
@@ -114,13 +113,15 @@ class FilmPlaces:
     def placed(self, camera: str, name: str, film: FilmIndex, strays: int) -> Mapping[int, Placed]:
         """Returns the parts of a film, or why there is no telling. strays: rows that meta/ places nowhere."""
         parts = self.meta.films[name]
-        if fault := self.doubts(camera).refused.get(name):
+        if fault := self.doubts(camera).refused.get(name) or _of_another(film.size, *self._sizes(camera)):
             return {part.episode: Placed(-1, 0, fault=fault) for part in parts}
         elsewhere = self._elsewhere(camera, parts, strays)
         return place(parts, len(film.stamps), self.meta.fps, film.fps, float(film.stamps[0]), elsewhere)
 
-    def _size(self, camera: str) -> tuple[int, int] | None:
-        return image_size(self.meta.features[camera])
+    def _sizes(self, camera: str) -> tuple[tuple[int, int] | None, tuple[tuple[int, int], ...]]:
+        """Returns (height, width) of this camera and of the others, as info.json has them."""
+        sizes = {name: image_size(self.meta.features[name]) for name in self.meta.pictured}
+        return sizes[camera], tuple(size for name, size in sizes.items() if size is not None and name != camera)
 
     def _elsewhere(self, camera: str, parts: tuple[Part, ...], strays: int) -> tuple[int, ...]:
         """Returns how many rows may follow in a film that meta/ places nowhere."""
@@ -246,7 +247,7 @@ class _Placing:
 
     def __call__(self, film: FilmIndex, times: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
         who, fault, odd = self.about
-        if fault := fault or self._of_another(film.size):
+        if fault := fault or _of_another(film.size, *self.sizes):
             raise UnreadableError(f"{who} {fault}")
         placed = place(self.parts, len(film.stamps), self.fps, film.fps, float(film.stamps[0]), self.elsewhere)[self.episode]
         if fault := placed.fault or unsteady(film.stamps, self.fps * placed.step):
@@ -270,15 +271,15 @@ class _Placing:
             self.say(kind, note)
         return stamps
 
-    def _of_another(self, size: tuple[int, int]) -> str:
-        """Returns why a film is another camera's: it has that one's size, and not its own."""
-        own, others = self.sizes
-        if own is None or size in (own, own[::-1], (0, 0)) or size not in others:
-            return ""
-        return (
-            f"may be another camera's: it is {size[0]} x {size[1]} (H x W), as another camera is by info.json, and this one is {own[0]} x "
-            f"{own[1]}; correct the shapes in info.json, or put the films in the right folders"
-        )
+
+def _of_another(size: tuple[int, int], own: tuple[int, int] | None, others: tuple[tuple[int, int], ...]) -> str:
+    """Returns why a film of this size is another camera's: it has that one's size by info.json, and not its own; "" if it is not."""
+    if own is None or size in (own, own[::-1], (0, 0)) or size not in others:
+        return ""
+    return (
+        f"may be another camera's: it is {size[0]} x {size[1]} (H x W), as another camera is by info.json, and this one is {own[0]} x "
+        f"{own[1]}; correct the shapes in info.json, or put the films in the right folders"
+    )
 
 
 def _natural(name: str) -> list[int]:
