@@ -18,7 +18,7 @@ import pyarrow as pa
 from milepost.checks import Expected, Finding, Severity, check_rows, check_segments, counted, gathered
 from milepost.columns import ROWS, check_columns
 from milepost.features import codec, image_size, width
-from milepost.files import shown
+from milepost.files import require_plain_file, shown
 from milepost.footage import Footage, Look
 from milepost.hub import Files, find_files
 from milepost.metadata import HEADS, SUPPORTED, EpisodeRecord, read_proportions, scan_metadata
@@ -174,8 +174,12 @@ class _Examination:
                 self._error("totals", f"info.json has {name} {shown(said)}, meta/ lists {count}")
         self._check_numbers()
         self._check_places()
-        if not (self.files.root / "meta/stats.json").is_file() and self.meta.version == "v3.0":
-            self._warn("stats", "meta/stats.json is missing: LeRobot's policies cannot normalise")
+        self._check_stats()
+        for camera in self.meta.pictured:
+            shape = self.features[camera].get("shape")
+            if image_size(self.features[camera]) is None:
+                words = f"meta/info.json: the shape of camera '{camera}' should be three whole numbers, it is {shown(shape)}"
+                self._error("shape", words) if not isinstance(shape, list) else self._warn("shape", words)
         for head in HEADS:
             self._check_head(head)
         features = self.info.get("features")
@@ -186,6 +190,15 @@ class _Examination:
                 "the stages are there as subtask_index, one for every frame, which SARM does not read: "
                 "milepost annotate DATASET --from-subtask-index sparse brings them over",
             )
+
+    def _check_stats(self) -> None:
+        if self.meta.version != "v3.0":
+            return
+        try:
+            require_plain_file(self.files.root / "meta/stats.json")
+        except DataError as error:
+            missing = str(error).endswith(" is missing")
+            self._warn("stats", f"{'meta/stats.json is missing' if missing else error}: LeRobot's policies cannot normalise")
 
     def _check_numbers(self) -> None:
         numbers = [record.index for record in self.records]

@@ -21,7 +21,8 @@ from jaxtyping import Float
 
 from milepost.cells import ImageFrames, is_deep
 from milepost.features import may_be_depth
-from milepost.frames import Voice, even_start, film_frames
+from milepost.files import sampled
+from milepost.frames import FilmPlaces, Voice
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata, read_proportions
 from milepost.parquet import RaggedError, RowReader, to_numpy
@@ -46,6 +47,7 @@ class LeRobotDataset:
         self._settled: Settled | None = None
         self._searched = False
         self._say = Voice(files.name)
+        self._films = FilmPlaces(files, meta)
 
     @property
     def name(self) -> str:
@@ -141,7 +143,7 @@ class LeRobotDataset:
         names = {span.path for record in records for span in record.videos.values()}
         names |= {record.data for record in records if record.data} if tables else set()
         paths = {name: self._files.path(name) for name in sorted(names)}
-        return [(name, *_sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+        return [(name, *sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -320,7 +322,7 @@ class LeRobotDataset:
         if feature.get("dtype") == "image":
             path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
             return ImageFrames(self._pictures[camera], path, self._files.path, record.index, camera, record.length, depth)
-        return film_frames(camera, record, times, self._hints, self._files, strays=self._places().strays, say=self._say)
+        return self._films.frames(camera, record, times, strays=self._places().strays, say=self._say)
 
     def film_start(self, episode_index: int, camera: str) -> float | None:
         """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
@@ -328,7 +330,7 @@ class LeRobotDataset:
         None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
         """
         record = self._places().episodes[episode_index]
-        return even_start(camera, record, self._hints, self._files, strays=self._places().strays)
+        return self._films.even_start(camera, record, strays=self._places().strays)
 
 
 def open_dataset(
@@ -384,17 +386,6 @@ def _is_grey(camera: str, files: Files, meta: Metadata) -> bool:
             continue
         return deep is False
     return False
-
-
-def _sampled(path: Path, blocks: int = 16, block: int = 4096) -> tuple[int, str]:
-    """Size, and a hash of blocks spread evenly over the file, first and last included: a few milliseconds, however large the file."""
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for start in np.unique(np.linspace(0, max(0, size - block), blocks).astype(np.int64)):
-            file.seek(int(start))
-            digest.update(file.read(block))
-    return size, digest.hexdigest()[:16]
 
 
 def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:

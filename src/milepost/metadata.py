@@ -291,7 +291,8 @@ class _Scan:
         """What spoils all episodes: none there, some lost, none that can be read."""
         total = self.info.get("total_episodes")
         if not records:
-            self._stop("empty", "the dataset has no episodes; record some first")
+            lost = [finding.message for finding in self.findings if finding.code == "episodes" and finding.severity == "error"]
+            self._stop("empty", f"no episode can be read: {lost[0]}" if lost else "the dataset has no episodes; record some first")
         elif all(record.fault for record in records.values()):
             self.fatal = self.fatal or f"{self.root}: no episode can be read: {next(iter(records.values())).fault}"
         elif isinstance(total, int) and len(records) < total and self.version == "v3.0":

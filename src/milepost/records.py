@@ -220,8 +220,10 @@ class Metadata:
         """mp4 -> the parts that episodes have of it, in order of the episodes' numbers."""
         parts: dict[str, list[Part]] = {}
         for record in self.episodes.values():
-            for span in record.videos.values():
-                parts.setdefault(span.path, []).append(Part(record.index, span.start_s, span.stop_s, record.length))
+            before = self.episodes.get(record.index - 1)
+            for camera, span in record.videos.items():
+                follows = before is not None and not before.fault and camera in before.videos
+                parts.setdefault(span.path, []).append(Part(record.index, span.start_s, span.stop_s, record.length, follows))
             for path in record.adrift.values():
                 parts.setdefault(path, []).append(Part(record.index, None, None, record.length))
         return {path: tuple(found) for path, found in parts.items()}
