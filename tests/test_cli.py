@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.numpy import load_file
 
 from milepost.cli import VERBS, explain, help_text, main
 from milepost.progress_table import read_progress
@@ -150,6 +151,12 @@ def test_a_model_trained_for_lerobot_is_one_it_loads(dataset: Path, tmp_path: Pa
     assert "episodes learnt from: 4, to choose the checkpoint: 0, held out: 1" in run.stdout
     config = json.loads((out / "lerobot" / "config.json").read_text())
     assert (config["type"], config["frame_gap"], config["num_dense_stages"]) == ("sarm", 5, 5)
+    assert config["normalization_mapping"]["STATE"] == "MEAN_STD"
+    (beside,) = (out / "lerobot").glob("*normalizer*.safetensors")
+    normaliser, statistics = load_file(beside), json.loads((dataset / "meta/stats.json").read_text())["observation.state"]
+    for name in ("mean", "std"):  # what LeRobot would take from the dataset itself, whichever episodes were learnt from
+        np.testing.assert_array_equal(normaliser[f"observation.state.{name}"], np.array(statistics[name], np.float32))
+    assert json.loads((out / "config.json").read_text())["state_mean"] == statistics["mean"]
     for name in ("model", "model/lerobot"):
         more = ("--head-mode", "both", "--episodes", 1, "--output-path", tmp_path / "said" / f"{name.replace('/', '-')}.parquet")
         (tmp_path / "said").mkdir(exist_ok=True)
@@ -158,6 +165,33 @@ def test_a_model_trained_for_lerobot_is_one_it_loads(dataset: Path, tmp_path: Pa
     ours, theirs = (read_progress(path) for path in sorted((tmp_path / "said").iterdir()))
     for head in ("sparse", "dense"):
         np.testing.assert_allclose(ours.values(head), theirs.values(head), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("plto", "set"), "no verb 'plto'; did you mean plot?"),
+        (
+            ("train", "set", "--outputdir", "out"),
+            "no option --outputdir; did you mean --output-dir?",
+        ),  # and it is required
+        (("plot", "set", "--epsodes", "3"), "no option --epsodes; did you mean --episodes?"),
+        (("plot", "set", "--no-no-cache"), "no option --no-no-cache; did you mean --no-cache?"),
+        (("label", "set", "--modle=elapsed"), "no option --modle; did you mean --model?"),
+        (("quark",), "no verb 'quark'\n"),
+    ],
+)
+def test_a_misspelt_word_gets_a_guess(words: tuple[str, ...], hint: str) -> None:
+    run = milepost(*words)
+    assert run.returncode == 2
+    assert hint in run.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "label", "plot", "render", "view", "evaluate", "annotate"])
+def test_help_shows_both_forms_of_episodes(verb: str) -> None:
+    said = " ".join(milepost(verb, "--help").stdout.replace("│", " ").split())
+    assert "0-9,12 or 0 1 2" in said
+    assert "--no-no-" not in said
 
 
 def test_the_clock_needs_no_model(dataset: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -150,6 +151,56 @@ def more(front: int = 0, back: int = 0) -> Callable[[Path, list[np.ndarray]], No
 
 def fewer(first: int, last: int) -> Callable[[Path, list[np.ndarray]], None]:
     return lambda path, images: film(path, images[first : len(images) - last])
+
+
+def late_after(root: Path, pictures: int, films: Any, first: int = 1) -> None:
+    """From episode `first` on meta/'s times are that many pictures late."""
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows[first:]:
+            row[f"{ENTRY}/from_timestamp"] += pictures / FPS
+            row[f"{ENTRY}/to_timestamp"] += pictures / FPS
+
+    entries(root, change, films=films)
+
+
+def deleted_and_renumbered(root: Path) -> None:
+    """Episode 1 of three is taken out of meta/ and data and its number given to the last; the film is left as it was."""
+    v3(root)
+    table = pq.read_table(root / DATA)
+    pq.write_table(table.filter(pa.compute.not_equal(table["episode_index"], 1)), root / DATA)
+    put(root / DATA, "episode_index", [0] * 12 + [1] * 15)
+    put(root / DATA, "index", list(range(27)))
+    edit_entries(root, lambda rows: (rows.pop(1), rows[1].update(episode_index=1, dataset_from_index=12, dataset_to_index=27)))
+    edit_info(root, lambda info: info.update(total_episodes=2, total_frames=27))
+
+
+def films_at(*numbers: int, lengths: tuple[int, ...] = (9, 9, 9)) -> Make:
+    """A film an episode; these are the numbers of the films that meta/ says."""
+    return spans(lambda row, place: row.update({f"{ENTRY}/file_index": numbers[place]}), lengths=lengths, files=[[0], [1], [2]])
+
+
+def cameras_exchanged(root: Path) -> None:
+    """Two cameras of other sizes, each with the other's film."""
+    v3(root, cameras=(CAMERA, SECOND))
+    edit_info(root, lambda info: info["features"][SECOND].update(shape=[96, 192, 3]))
+    large = [image.repeat(2, 0).repeat(2, 1) for image in map(drawn, range(36))]
+    with av.open(str(root / FILM), "w") as out:
+        stream = out.add_stream("libx264", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = 96, 192, "yuv420p"
+        for image in large:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode())
+
+
+def hole(superfluous: float | None) -> Callable[[Path, list[np.ndarray]], None]:
+    """Picture 4 is lost; there is another at the slot `superfluous`, or at the end."""
+
+    def write(path: Path, images: list[np.ndarray]) -> None:
+        slots = sorted([place for place in range(len(images)) if place != 4] + [len(images) if superfluous is None else superfluous])
+        film(path, [images[min(round(slot), len(images) - 1)] for slot in slots], times=[round(slot * 100) for slot in slots])
+
+    return write
 
 
 def at_rate(fps: float) -> Callable[[Path, list[np.ndarray]], None]:
@@ -424,12 +475,79 @@ CASES: dict[str, Case] = {
         healthy=False,
     ),
     "more pictures": Case(
-        lambda root: v3(root, films=more(front=3)), right=(), refused=(0, 1, 2), info=("video-more warning",), healthy=True
+        lambda root: v3(root, films=more(front=3)), right=(), refused=(0, 1, 2), info=("video-more error",), healthy=False
     ),
     "more pictures/behind": Case(
-        lambda root: v3(root, films=more(back=1)), right=(), refused=(0, 1, 2), info=("video-more warning",), healthy=True
+        lambda root: v3(root, films=more(back=1)), right=(), refused=(0, 1, 2), info=("video-more error",), healthy=False
     ),
-    "one more, v2.1": Case(lambda root: v21(root, films=more(front=1)), right=(), refused=(0, 1, 2), info=("video-more warning",)),
+    "one more, v2.1": Case(
+        lambda root: v21(root, films=more(front=1)), right=(), refused=(0, 1, 2), info=("video-more error",), healthy=False
+    ),
+    "late by spare pictures": Case(
+        lambda root: late_after(root, 1, more(back=1)), right=(), refused=(0, 1, 2), info=("video-span error",), healthy=False
+    ),
+    "late by spare pictures/three": Case(
+        lambda root: late_after(root, 3, more(back=3)), right=(), refused=(0, 1, 2), info=("video-span error",), healthy=False
+    ),
+    "late by spare pictures/all": Case(
+        lambda root: late_after(root, 1, more(back=1), first=0), right=(), refused=(0, 1, 2), info=("video-span error",), healthy=False
+    ),
+    "late by spare pictures/the last": Case(
+        lambda root: late_after(root, 2, more(back=2), first=2), right=(), refused=(0, 1, 2), info=("video-span error",), healthy=False
+    ),
+    "early by one": Case(
+        lambda root: late_after(root, -1, film), right=(0,), refused=(1, 2), info=("video-overlap error",), healthy=False
+    ),
+    "early by one/a spare in front": Case(
+        lambda root: late_after(root, 1, more(front=2), first=0), right=(), refused=(0, 1, 2), info=("video-more error",), healthy=False
+    ),
+    "renumbered after deleting": Case(deleted_and_renumbered, right=(0, 1), info=("video-spare warning",), warns="9 pictures"),
+    "film numbers/too high": Case(
+        films_at(1, 2, 2), right=(), refused=(0, 1, 2), info=("video-choice error",), healthy=False
+    ),
+    "film numbers/too high, one missing": Case(films_at(1, 2, 3), right=(), refused=(0, 1, 2), info=("video-choice error",), healthy=False),
+    "film numbers/too low": Case(films_at(-1, 0, 1), right=(), refused=(0, 1, 2), info=("video-choice error",), healthy=False),
+    "film numbers/too low, from zero": Case(films_at(0, 0, 1), right=(), refused=(0, 1, 2), info=("video-choice error",), healthy=False),
+    "film numbers/one is far off": Case(
+        films_at(0, 1, 7), right=(0, 1), refused=(2,), info=("video-choice error",), healthy=False, warns="belongs to no episode"
+    ),
+    "film numbers/one is stale": Case(
+        films_at(0, 0, 2), right=(2,), refused=(0, 1), info=("video-choice error",), healthy=False, warns="belongs to no episode"
+    ),
+    "film numbers/of its own length": Case(  # no other film has as many pictures
+        films_at(0, 1, 7, lengths=(9, 8, 7)), right=(0, 1), refused=(2,), info=("video-choice error", "video-file error"), healthy=False,
+        warns="belongs to no episode",
+    ),
+    "film numbers/two exchanged": Case(films_at(1, 0, 2), right=(2,), info=("video-order warning",), warns="an earlier film"),
+    "film numbers/two exchanged, other lengths": Case(
+        films_at(1, 0, 2, lengths=(9, 8, 7)), right=(2,), refused=(0, 1), info=("video-more error", "video-short error"), healthy=False
+    ),
+    "a film of nobody": Case(
+        lambda root: film(v3(root) / FILM.replace("file-000", "file-004"), [drawn(3)] * 5), info=("stray-film warning",), warns="no episode"
+    ),
+    "films in another order": Case(
+        lambda root: v3(root, files=[[2, 0], [1]]), info=("video-order warning",), warns="not in the order of their numbers"
+    ),
+    "episodes in another order": Case(  # right here; no count could tell if meta/ were wrong
+        lambda root: v3(root, files=[[2, 0, 1]]), info=("video-order warning",), warns="not in the order of their numbers"
+    ),
+    "a copy of another film": Case(
+        lambda root: shutil.copy(film_v21(v21(root, (9, 9, 9)), 1), film_v21(root, 2)),
+        right=(0, 1),
+        info=("video-copy warning",),
+        warns="episode_000001.mp4 and",
+    ),
+    "cameras exchanged": Case(cameras_exchanged, right=(), refused=(0, 1, 2), info=("video-size error",), healthy=False),
+    "missing and superfluous": Case(
+        lambda root: v21(root, films=hole(superfluous=6.5)), right=(), refused=(0, 1, 2), info=("video-times error",), healthy=False
+    ),
+    "a hole": Case(  # or a pause of the camera: nothing tells
+        lambda root: v21(root, films=hole(superfluous=None)),
+        right=(),
+        info=("video-pause warning", "video-fps error"),
+        healthy=False,
+        warns="the film pauses 1.0 pictures long before frame 4",
+    ),
     "one fewer": Case(
         lambda root: v21(root, films=fewer(1, 0)), right=(), refused=(0, 1, 2), info=("video-short error",), healthy=False
     ),

@@ -15,7 +15,7 @@ from milepost.evaluate import truth_of
 from milepost.plots import STAGE_COLOURS, EpisodePicture, HeadPicture, episode_figure, png, sample_frames
 from milepost.plots.style import stage_style, wrap
 from milepost.report import picture
-from milepost.stages import Stages
+from milepost.stages import WHOLE, Stages
 from milepost.types import ArrayFrames, Curve, DataError, Episode, Segment
 
 FPS = 10.0
@@ -280,10 +280,14 @@ def test_a_model_with_other_stages_keeps_the_datasets_colours() -> None:
     )
 
 
-def test_one_stage_is_drawn_alone_but_not_beside_others() -> None:
+def test_one_stage_is_no_panel() -> None:
+    """It would be one colour throughout: alone, beside others, and as the dataset's only stage."""
     e = episode(12)
     task, three = called(progress(12, 1), ("task",)), called(progress(12, 3), SPARSE.names)
-    assert list(picture(e, {"sparse": {"one": task}}, {}).heads["sparse"].probabilities) == ["one"]
+    alone = picture(e, {"sparse": {"one": task}}, {"sparse": WHOLE}).heads["sparse"]
+    assert (alone.probabilities, list(alone.stage_names), alone.true_stage) == ({}, [], None)
+    figure = episode_figure(picture(e, {"sparse": {"one": task}}, {}))
+    assert not [patch for ax in figure.axes for patch in (*ax.patches, *ax.artists) if patch.get_visible()]
     shown = picture(e, {"sparse": {"one": task, "three": three}}, {})
     assert list(shown.heads["sparse"].probabilities) == ["three"]
     assert_nothing_cut_off(episode_figure(shown))

@@ -11,6 +11,11 @@ def attempt(stages: str, task: str = "tidy up", success: bool | None = None) -> 
     return Attempt(0, task, [Segment(name, 10 * k, 10 * k + 10) for k, name in enumerate(stages.split())], success)
 
 
+def even(*names: str) -> Stages:
+    """Stages of equal shares."""
+    return Stages(names, (1 / len(names),) * len(names))
+
+
 SOUND = [attempt("reach lift place")] * 3
 NAMES = ("reach", "lift", "place")
 
@@ -60,10 +65,10 @@ def test_tasks_with_stages_of_their_own_are_found() -> None:
 def test_an_optional_last_stage_is_doubtful() -> None:
     attempts = [*[attempt("reach lift place")] * 8, attempt("reach lift place retreat")]
     assert contradictions(attempts, (*NAMES, "retreat")) == []
-    (words,) = doubts(attempts, (*NAMES, "retreat"))
+    (words,) = doubts(attempts, even(*NAMES, "retreat"))
     assert words.startswith("8 of 9 annotated episodes do not end in the last stage, 'retreat'")
-    assert doubts(SOUND, NAMES) == []
-    assert doubts([attempt("reach lift", success=False)] * 4, NAMES) == []
+    assert doubts(SOUND, even(*NAMES)) == []
+    assert doubts([attempt("reach lift", success=False)] * 4, even(*NAMES)) == []
 
 
 @pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.1])

@@ -229,6 +229,8 @@ def test_stages_for_every_frame_are_said_and_brought_over(indexed, capsys) -> No
     assert main(["annotate", str(root), "--from-subtask-index", "sparse"]) == 0
     assert {n: record.segments for n, record in read_metadata(root).episodes.items()} == truth
     assert open_dataset(root).stages["sparse"].names == ("reach", "lift")
+    assert main([*train, "--steps", "1", "--batch-size", "4", "--device", "cpu", "--no-cache"]) == 0
+    assert json.loads((root.parent / "m/config.json").read_text())["sparse_subtask_names"] == ["reach", "lift"]
     write_annotations(root, {0: {"sparse": (Segment("reach", 0, 5),)}})
     assert main(["annotate", str(root), "--from-subtask-index", "sparse"]) == 2
     assert "--overwrite" in capsys.readouterr().err

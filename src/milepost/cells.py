@@ -39,9 +39,8 @@ _DAMAGED = (
     IndexError,
     KeyError,
     OverflowError,
-    PIL.Image.DecompressionBombError,
-    PIL.Image.DecompressionBombWarning,
 )
+_HUGE = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 """What Pillow raises for broken files: SyntaxError for a broken PNG, plain Python errors for broken headers and EXIF."""
 
 
@@ -113,6 +112,8 @@ class ImageFrames:
             return to_rgb(_opened(cell, self.file), depth=self.depth)
         except DataError as error:
             raise UnreadableError(f"{self._who(frame)} {error}") from error
+        except _HUGE as error:
+            raise UnreadableError(f"{self._who(frame)} is larger than the {MOST_PIXELS / 1e6:.0f} million pixels that are read") from error
         except _DAMAGED as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, or no picture"
             raise UnreadableError(f"{self._who(frame)} cannot be read ({reason}); copy or download the file again") from error
@@ -145,7 +146,7 @@ def is_deep(cells: pa.ChunkedArray, file: Callable[[str], Path]) -> bool | None:
             return None
         with _opened(cells[0], file) as image:
             return image.mode.startswith(_DEEP)
-    except (DataError, *_DAMAGED):
+    except (DataError, *_HUGE, *_DAMAGED):
         return None
 
 
@@ -158,10 +159,14 @@ def _opened(cell: pa.Scalar, file: Callable[[str], Path]) -> PIL.Image.Image:
     if content is None and not name:
         raise DataError("is empty")
     if content is None:
-        path = file(require_inside(str(name), source="its row"))
+        try:
+            path = file(require_inside(str(name), source="its row"))
+            if path.exists():
+                require_plain_file(path, limit=MOST_BYTES)
+        except DataError as error:
+            raise DataError(f"is not read: {error}") from error
         if not path.exists():
             raise DataError("cannot be read (the file that its row names is missing); copy or download the file again")
-        require_plain_file(path, limit=MOST_BYTES)
         return PIL.Image.open(path)
     if not isinstance(content, bytes):
         raise DataError(f"should be a picture's bytes or the name of a file, it is {shown(content)}")

@@ -129,7 +129,7 @@ def check_segments(
         return
     before: float = 0
     for name, start, end in zip(*lists, strict=True):
-        if not isinstance(start, int | float) or not isinstance(end, int | float) or not isinstance(name, str) or not name:
+        if not isinstance(start, int | float) or not isinstance(end, int | float) or not isinstance(name, str) or not name.strip():
             yield _error("segment-lists", f"{head}: a segment '{name}' from {start} to {end}", episode)
             continue
         where = f"{head} '{name}' [{start}, {end})"

@@ -7,8 +7,10 @@ the same command resumes.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import importlib
+import io
 import logging
 import os
 import re
@@ -16,7 +18,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -81,7 +83,7 @@ def start(argv: list[str]) -> int:
         print(f"milepost {importlib.import_module('milepost').__version__}")
         return 0
     if argv[0] not in VERBS:
-        print(f"milepost: no verb '{argv[0]}'\n\n{help_text()}", file=sys.stderr)
+        print(f"milepost: no verb '{argv[0]}'{guess(argv[0], VERBS)}\n\n{help_text()}", file=sys.stderr)
         return 2
     return run(argv[0], argv[1:])
 
@@ -120,7 +122,13 @@ def run(verb: str, arguments: list[str]) -> int:
         kind = command.Args
         if "models" in kind.__dataclass_fields__:
             kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
-        args = tyro.cli(kind, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
+        try:
+            args = tyro.cli(kind, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
+        except SystemExit as leaving:
+            if leaving.code == 2:  # tyro itself guesses only where no required option is missing
+                flags = set(re.findall(r"--[a-z][a-z.-]+", _options_text(tyro.cli, kind)))
+                print(guesses(arguments, flags), end="", file=sys.stderr)
+            raise
         with ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:
@@ -134,6 +142,31 @@ def run(verb: str, arguments: list[str]) -> int:
             raise
         complain(f"milepost {verb}: {explain(error)}")
         return 2
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean ...?" if a word is much like one that is known, else ""."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _options_text(parse: Callable[..., object], arguments: type) -> str:
+    """Returns what --help prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        parse(arguments, args=["--help"])
+    return out.getvalue()
+
+
+def guesses(arguments: list[str], options: set[str]) -> str:
+    """Returns a line for each option that there is none of, though one much like it.
+
+    >>> guesses(["towels", "--outputdir", "out"], {"--output-dir", "--seed"})
+    'no option --outputdir; did you mean --output-dir?\\n'
+    """
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    near = [(word, guess(word, sorted(options))) for word in words if word not in options]
+    return "".join(f"no option {word}{hint}\n" for word, hint in near if hint)
 
 
 class TerminatedError(KeyboardInterrupt):

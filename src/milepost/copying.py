@@ -36,7 +36,7 @@ TREES = ("meta", "data", "videos", "images")
 STAMPS = "timestamp"
 FATAL = ("columns", "column-types", "data-file", "no-frames", "episodes", "info")
 """Kinds of errors with which LeRobot does not open a dataset."""
-FILMS = ("video-file", "video-short", "video-more", "video-span", "video-overlap")
+FILMS = ("video-file", "video-short", "video-more", "video-span", "video-overlap", "video-choice", "video-times")
 """Kinds of findings with which nobody knows which picture a row has."""
 
 

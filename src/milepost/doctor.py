@@ -18,7 +18,7 @@ import pyarrow as pa
 from milepost.checks import Expected, Finding, Severity, check_rows, check_segments, counted, gathered
 from milepost.columns import ROWS, check_columns
 from milepost.features import codec, image_size, width
-from milepost.files import shown
+from milepost.files import require_plain_file, shown
 from milepost.footage import Footage, Look
 from milepost.hub import Files, find_files
 from milepost.metadata import HEADS, SUPPORTED, EpisodeRecord, read_proportions, scan_metadata
@@ -26,7 +26,7 @@ from milepost.parquet import open_parquet, read_parquet, to_numpy
 from milepost.placement import TENTH
 from milepost.records import head_lists
 from milepost.rows import Settled, data_files, settle
-from milepost.stages import Attempt, annotated_stages, contradictions, doubts
+from milepost.stages import Attempt, Stages, alike_names, annotated_stages, contradictions, doubts
 from milepost.types import DataError, has_words
 
 _MEASURED = ("observation.state", "action", "next.success")
@@ -174,8 +174,12 @@ class _Examination:
                 self._error("totals", f"info.json has {name} {shown(said)}, meta/ lists {count}")
         self._check_numbers()
         self._check_places()
-        if not (self.files.root / "meta/stats.json").is_file() and self.meta.version == "v3.0":
-            self._warn("stats", "meta/stats.json is missing: LeRobot's policies cannot normalise")
+        self._check_stats()
+        for camera in self.meta.pictured:
+            shape = self.features[camera].get("shape")
+            if image_size(self.features[camera]) is None:
+                words = f"meta/info.json: the shape of camera '{camera}' should be three whole numbers, it is {shown(shape)}"
+                self._error("shape", words) if not isinstance(shape, list) else self._warn("shape", words)
         for head in HEADS:
             self._check_head(head)
         features = self.info.get("features")
@@ -186,6 +190,15 @@ class _Examination:
                 "the stages are there as subtask_index, one for every frame, which SARM does not read: "
                 "milepost annotate DATASET --from-subtask-index sparse brings them over",
             )
+
+    def _check_stats(self) -> None:
+        if self.meta.version != "v3.0":
+            return
+        try:
+            require_plain_file(self.files.root / "meta/stats.json")
+        except DataError as error:
+            missing = str(error).endswith(" is missing")
+            self._warn("stats", f"{'meta/stats.json is missing' if missing else error}: LeRobot's policies cannot normalise")
 
     def _check_numbers(self) -> None:
         numbers = [record.index for record in self.records]
@@ -227,28 +240,29 @@ class _Examination:
         marked = [record for record in self.records if any(head_lists(record.entry, head))]
         if not marked:
             return
-        if shares is None:
+        if shares is None and not (self.files.root / f"meta/temporal_proportions_{head}.json").exists():
             self._note("proportions", f"there are {head} annotations but no meta/temporal_proportions_{head}.json")
-        before = self.findings.copy()
         for record in self.records:
-            lists = head_lists(record.entry, head)
-            if not any(lists):
+            if not any(head_lists(record.entry, head)):
                 self._warn("not-annotated", f"no {head} annotation, while {len(marked)} episodes have one", record.index)
             known = None if shares is None else tuple(shares)
-            self.findings += check_segments(head, *lists, length=record.length, known=known, episode=record.index)
-        if not any(finding.severity == "error" for finding in self.findings[len(before) :]):
-            self._check_meaning(head, marked, shares)
+            self.findings += check_segments(head, *record.lists(head), length=record.length, known=known, episode=record.index)
+            if head in record.clashes:
+                self._warn("segment-times", f"{head}: {record.clashes[head]}", record.index)
+        self._check_meaning(head, marked, shares)
 
     def _check_meaning(self, head: str, marked: Sequence[EpisodeRecord], shares: Mapping[str, float] | None) -> None:
         """What training would refuse, or take otherwise than it may be meant."""
-        attempts = [Attempt(r.index, next(iter(r.tasks), ""), r.segments.get(head, ()), self._success(r)) for r in marked]
-        if not any(attempt.segments for attempt in attempts):
+        sound = [Attempt(r.index, next(iter(r.tasks), ""), s, self._success(r)) for r in marked if (s := r.sound_segments.get(head))]
+        listed = Stages.from_proportions(shares) if shares and sum(shares.values()) > 0 else None
+        attempts = [each for each in sound if each.order and (listed is None or set(each.order) <= set(listed.names))]
+        if not attempts:
             return
-        names = tuple(shares) if shares else annotated_stages(attempts).names
-        wrong = contradictions(attempts, names)
+        stages = listed or annotated_stages(attempts)
+        wrong = contradictions(attempts, stages.names)
         for words in wrong:
             self._error("stages", f"{head}: {words}")
-        for words in doubts(attempts, names) if not wrong else ():
+        for words in alike_names(attempts, stages.names) if wrong else doubts(attempts, stages):
             self._warn("stages", f"{head}: {words}")
 
     def _success(self, record: EpisodeRecord) -> bool | None:

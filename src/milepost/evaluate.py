@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milepost.metrics import final, interval, mean_error, order_correlation, separation, stage_accuracy
-from milepost.stages import Stages, progress, targets
-from milepost.types import Curve, DataError, Episode
+from milepost.stages import Stages, annotation_fault, progress, targets
+from milepost.types import Curve, DataError, Episode, UnreadableError
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,18 +31,26 @@ class Truth:
 def truth_of(episode: Episode, stages: Stages | None, head: str = "sparse") -> Truth:
     """The simulator's truth if there is one, else the annotation's, else unknown.
 
-    The simulator's stages are the sparse ones: for the dense head, annotations come first, and without them no stage is known.
+    UnreadableError if that annotation cannot be true. The simulator's stages are the sparse ones: for the dense head, annotations come
+    first, and without them no stage is known.
     """
-    annotated = head != "sparse" and stages is not None and episode.segments.get(head)
+    annotated = head != "sparse" and stages is not None and (episode.segments.get(head) or head in episode.annotation_faults)
     if "truth.progress" in episode.columns and not annotated:
         unknown = np.full(episode.length, -1)
         stage = episode.columns.get("truth.stage", unknown) if head == "sparse" else unknown
         value = np.asarray(episode.columns["truth.progress"], dtype=np.float32).reshape(-1)
         return Truth(value, np.asarray(stage, dtype=np.int64).reshape(-1), "simulator")
     segments = episode.segments.get(head, ())
+    if stages is not None and (fault := annotation_fault(episode, head, stages)):
+        raise UnreadableError(f"episode {episode.index}: {fault}; annotate it again")
     if stages is not None and segments:
         stage, tau = targets(segments, stages.names, episode.length, episode.success)
         return Truth(progress(stage, tau, stages), stage, "annotation")
+    return nothing_known(episode)
+
+
+def nothing_known(episode: Episode) -> Truth:
+    """Returns the truth of an episode that nobody has told anything of."""
     return Truth(np.full(episode.length, np.nan, np.float32), np.full(episode.length, -1), "none")
 
 

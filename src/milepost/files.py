@@ -6,6 +6,7 @@ was expected; nothing of a file's content is repeated beyond a few plain charact
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -24,6 +25,8 @@ JSON_LIMIT = 64 * MEGABYTE
 """Bytes of a JSON file. LeRobot's statistics of a dataset with a hundred features are below one megabyte."""
 DEPTH = 64
 """Levels of nesting in JSON. Nothing that is read here has more than ten."""
+_POINTER, _LFS = 1024, b"version https://git-lfs"
+"""At most so many bytes has a git-LFS pointer, and so it begins."""
 DIGITS = 25
 """Digits of a whole number in JSON: more than any row, frame or byte count has."""
 
@@ -90,7 +93,8 @@ def shown(value: object, limit: int = 40) -> str:
 def require_plain_file(path: Path, *, what: str = "file", limit: int | None = None) -> int:
     """Returns the size in bytes of the plain file at `path`, links followed.
 
-    DataError if nothing is there, if it is a folder, a pipe or a device, if it may not be read, or if it has more than `limit` bytes.
+    DataError if nothing is there, if it is a folder, a pipe or a device, if it may not be read, if it has more than `limit` bytes, or if
+    git left a pointer in its place.
     """
     try:
         about = Path(path).stat()
@@ -105,9 +109,31 @@ def require_plain_file(path: Path, *, what: str = "file", limit: int | None = No
         raise DataError(f"{what} {path} is {kind}")
     if not os.access(path, os.R_OK):
         raise unreadable(path, what)
+    if 0 < about.st_size <= _POINTER and _is_pointer(path):
+        raise DataError(
+            f"{what} {path} is a git-LFS pointer, which stands for a file that was not fetched: run 'git lfs install' once, then "
+            "'git lfs pull' in that folder"
+        )
     if limit is not None and about.st_size > limit:
         raise DataError(f"{what} {path} has {about.st_size / MEGABYTE:.0f} MB; at most {limit / MEGABYTE:.0f} MB are read")
     return about.st_size
+
+
+def _is_pointer(path: Path) -> bool:
+    """Is this the few lines that git leaves in place of a large file?"""
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
+
+
+def sampled(path: Path, blocks: int = 16, block: int = 4096) -> tuple[int, str]:
+    """Size, and a hash of blocks spread evenly over the file, first and last included: a few milliseconds, however large the file."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for start in sorted({place * max(0, size - block) // (blocks - 1) for place in range(blocks)}):
+            file.seek(start)
+            digest.update(file.read(block))
+    return size, digest.hexdigest()[:16]
 
 
 def unreadable(path: Path, what: str = "file") -> DataError:

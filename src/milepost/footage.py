@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ from milepost.cells import ImageFrames, is_deep
 from milepost.checks import Finding, Severity, counted, gathered
 from milepost.features import codec, image_size, is_depth, may_be_depth
 from milepost.files import shown
+from milepost.frames import FilmPlaces
 from milepost.hub import Files
-from milepost.parquet import RowReader
-from milepost.placement import TENTH, Part, Placed, miscounted, place, unsteady
+from milepost.parquet import RowReader, null_pictures
+from milepost.placement import TENTH, Part, Placed, miscounted, pause, unsteady
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, Frames
 from milepost.video import FilmIndex, VideoFrames, VideoInfo, film_index, probe
@@ -41,8 +43,12 @@ class Footage:
     strays: int = 0
     unread: Collection[str] = ()
     findings: list[Finding] = field(default_factory=list)
+    _places: FilmPlaces = field(init=False)
     _miscounted: dict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=dict)
     _many: dict[tuple[str, Severity, str, str], None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._places = FilmPlaces(self.files, self.meta)
 
     def examine(self) -> list[Finding]:
         """Returns what is wrong with the films and pictures of every camera."""
@@ -52,12 +58,20 @@ class Footage:
                 self._examine_cells(camera, feature)
             elif not is_depth(feature):
                 self._examine_films(camera, feature)
+        self._check_cameras_apart()
         for (camera, code), films in self._miscounted.items():
             episode, first = films[0]
-            severity: Severity = "error" if code == "video-short" else "warning"
             more = f"; also the films of {counted(len(films) - 1, 'more episode')}, next {films[1][0]}" if len(films) > 1 else ""
-            self.findings.append(Finding(code, severity, f"{camera}: {first}{more}", episode))
+            self.findings.append(Finding(code, "error", f"{camera}: {first}{more}", episode))
         return [*self.findings, *gathered(self._many)]
+
+    def _check_cameras_apart(self) -> None:
+        """Two cameras never have the same film."""
+        owner = {span.path: camera for record in self.meta.episodes.values() for camera, span in record.videos.items()}
+        for names in self._places.same_files():
+            one, other = names[0], next((name for name in names if owner.get(name) != owner.get(names[0])), "")
+            if other:
+                self._many[("video-copy", "warning", "is the same file as another camera's film", f"{one}, {other}:")] = None
 
     def _say(self, code: str, severity: Severity, message: str, episode: int | None = None) -> None:
         self.findings.append(Finding(code, severity, message, episode))
@@ -73,28 +87,41 @@ class Footage:
         absent = [name for name in names if self.files.repo is not None and not (self.files.root / name).exists()]
         if absent:
             self._say("not-downloaded", "note", f"{camera}: {len(absent)} of {len(names)} videos are on the Hub only and were not examined")
+        doubts = self._places.doubts(camera)
+        for code, words in doubts.odd.items():
+            self._say(code, "error" if code == "video-choice" else "warning", words)
         for name in sorted(set(names) - set(absent)):
             parts = self.meta.films[name]
             try:
                 path = self.files.path(name)
                 self._compare(name, probe(path), feature)
-                film = film_index(path)
+                film = film_index(path, self.meta.fps)
             except DataError as error:
                 self._say("video-file", "error", str(error), parts[0].episode if len(parts) == 1 else None)
                 continue
-            rows_elsewhere = (self.strays, self.meta.rows_without_film(camera, max(part.episode for part in parts)))
-            placed = place(parts, len(film.stamps), self.meta.fps, film.fps, float(film.stamps[0]), rows_elsewhere)
-            self._check_parts(camera, name, parts, placed)
+            placed = self._places.placed(camera, name, film, self.strays)
+            if name not in doubts.refused:
+                self._check_parts(camera, name, parts, placed)
             step = max((one.step for one in placed.values()), default=1)
             if fault := unsteady(film.stamps, self.meta.fps * step):
                 self._say("video-times", "error", f"video {path} {fault}", parts[0].episode if len(parts) == 1 else None)
                 continue
-            sound = [part for part in parts if not placed[part.episode].fault and part.length]
-            for part in sound if self.look != "none" else ():
-                at = placed[part.episode]
-                stamps = film.stamps[((at.first + np.arange(min(part.length, at.count))) * at.step)[: len(film.stamps)]]
-                if len(stamps):
-                    self._decode(camera, part.episode, VideoFrames(path, stamps, self.meta.fps, _as_given), name)
+            for part in parts:
+                if part.length and not placed[part.episode].fault:
+                    self._examine_part(camera, part, placed[part.episode], film, path)
+
+    def _examine_part(self, camera: str, part: Part, at: Placed, film: FilmIndex, path: Path) -> None:
+        name = self.meta.episodes[part.episode].videos[camera].path
+        stamps = film.stamps[((at.first + np.arange(min(part.length, at.count))) * at.step)[: len(film.stamps)]]
+        if at.count == part.length == self.anchors.get(part.episode) == len(stamps):
+            self._check_pause(camera, name, part.episode, stamps)
+        if len(stamps) and self.look != "none":
+            self._decode(camera, part.episode, VideoFrames(path, stamps, self.meta.fps, _as_given), name)
+
+    def _check_pause(self, camera: str, name: str, episode: int, stamps: np.ndarray) -> None:
+        """Rows whose stamps are even, with pictures whose stamps are not."""
+        if words := pause(stamps, np.arange(len(stamps)) / self.meta.fps, self.meta.fps):
+            self._say("video-pause", "warning", f"{camera}: {name}: {words}", episode)
 
     def _compare(self, name: str, found: VideoInfo, feature: Mapping[str, Any]) -> None:
         size = image_size(feature)
@@ -109,16 +136,19 @@ class Footage:
     def _check_parts(self, camera: str, name: str, parts: Sequence[Part], placed: Mapping[int, Placed]) -> None:
         if late := next((each.note for each in placed.values() if each.note), ""):
             self._gather("video-start", "warning", f"starts late: {late}", name)
+        if spared := next((each.spared for each in placed.values() if each.spared), ""):
+            self._gather("video-spare", "warning", spared, name)
+        if order := next((each.order for each in placed.values() if each.order), ""):
+            self._gather("video-order", "warning", f"is in another order: {order}", name)
         rows = sum(part.length for part in parts)
         if len(parts) == 1:
             self._check_alone(camera, name, parts[0], placed[parts[0].episode])
             return
         faults = {each.fault for each in placed.values() if each.fault}
-        if len(faults) == 1 and all(each.fault for each in placed.values()) and ("holds " in (fault := faults.pop())):
-            short = "shorter" in fault
-            self._say(
-                "video-short" if short else "video-more", "error" if short else "warning", f"{camera}: {name} {fault} ({rows} rows in all)"
-            )
+        if len(faults) == 1 and all(each.fault for each in placed.values()):
+            fault = faults.pop()
+            code = "video-short" if "shorter" in fault else "video-more" if "holds " in fault else "video-span"
+            self._say(code, "error", f"{camera}: {name} {fault} ({rows} rows in all)")
             return
         stop = -1.0
         for part in sorted(parts, key=lambda part: part.start_s or 0.0):
@@ -152,11 +182,21 @@ class Footage:
         deep = self._is_deep(camera, records, reader) if may_be_depth(feature) or is_depth(feature) else False
         if deep:
             self._say("depth", "note", f"{camera} measures distances, or may: it is no camera unless it is asked for by name")
+        for name in sorted({record.data for record in records}) if self.look != "all" else ():
+            self._check_nulls(camera, name)
         for record in records if self.look == "all" or (self.look == "some" and not deep) else ():
             frames = ImageFrames(
                 reader, partial(self.files.path, record.data), self.files.path, record.index, camera, record.length, bool(deep)
             )
             self._decode(camera, record.index, frames, record.data)
+
+    def _check_nulls(self, camera: str, name: str) -> None:
+        try:
+            count, episode = null_pictures(self.files.path(name), camera)
+        except DataError:
+            return  # the file is reported where its rows are looked at
+        if count:
+            self._say("picture-missing", "error", f"{name}: {counted(count, 'row')} without a picture of {camera} (an empty cell)", episode)
 
     def _is_deep(self, camera: str, records: Sequence[EpisodeRecord], reader: RowReader) -> bool:
         for record in records:
@@ -176,19 +216,35 @@ class Footage:
                 if size is not None and images.shape[1:3] != size:
                     self._size(camera, images.shape[1:3], size, name)
         except DataError as error:
-            code = "video-damaged" if isinstance(frames, VideoFrames) else "picture-damaged"
-            self._say(code, "error", str(error), episode)
+            if isinstance(frames, VideoFrames):
+                self._say("video-damaged", "error", f"{error}; frame {self._broken(frames)} of the episode cannot be read", episode)
+            else:
+                self._say("picture-damaged", "error", str(error), episode)
             return
         if brightest <= BLACK and len(frames) > 1:
             seen = "every picture is" if self.look == "all" else "the first, middle and last pictures are"
             self._say("black", "warning", f"{camera}: {seen} black", episode)
 
+    def _broken(self, frames: VideoFrames) -> int:
+        """Returns the first frame that cannot be read, of those that are looked at."""
+        frame = 0
+        try:
+            for frame in self._looked_at(len(frames)) if self.look != "all" else ():
+                frames[np.array([frame])]
+            for _ in frames.chunks(1) if self.look == "all" else ():
+                frame += 1
+        except DataError:
+            return frame
+        return frame
+
+    def _looked_at(self, count: int) -> list[int]:
+        return sorted({0, (count - 1) // 2, count - 1})
+
     def _pictures(self, frames: Frames) -> Iterator[np.ndarray]:
         if self.look == "all":
             yield from frames.chunks(32)
         else:
-            last = len(frames) - 1
-            yield frames[np.array(sorted({0, last // 2, last}))]
+            yield frames[np.array(self._looked_at(len(frames)))]
 
     def _size(self, camera: str, seen: tuple[int, ...], size: tuple[int, int], name: str) -> None:
         if self.meta.features[camera].get("dtype") == "image":

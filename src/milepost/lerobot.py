@@ -21,7 +21,8 @@ from jaxtyping import Float
 
 from milepost.cells import ImageFrames, is_deep
 from milepost.features import may_be_depth
-from milepost.frames import Voice, even_start, film_frames
+from milepost.files import sampled
+from milepost.frames import FilmPlaces, Voice
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata, read_proportions
 from milepost.parquet import RaggedError, RowReader, to_numpy
@@ -46,11 +47,18 @@ class LeRobotDataset:
         self._settled: Settled | None = None
         self._searched = False
         self._say = Voice(files.name)
+        self._films = FilmPlaces(files, meta)
 
     @property
     def name(self) -> str:
         """The Hub id, or the folder's name."""
         return self._files.name
+
+    def showing(self, cameras: Sequence[str]) -> LeRobotDataset:
+        """Returns the dataset with those of these cameras that it has but does not offer by itself: distances that a model learnt from."""
+        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.pictured]
+        both = (*self._cameras, *depth)
+        return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
 
     @property
     def root(self) -> Path:
@@ -141,7 +149,7 @@ class LeRobotDataset:
         names = {span.path for record in records for span in record.videos.values()}
         names |= {record.data for record in records if record.data} if tables else set()
         paths = {name: self._files.path(name) for name in sorted(names)}
-        return [(name, *_sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+        return [(name, *sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -155,13 +163,14 @@ class LeRobotDataset:
 
     def episode(self, episode_index: int) -> Episode:
         """The episode with this number in the dataset. UnreadableError as for `[position]`; DataError for an unknown number."""
-        _ = self._record(episode_index).segments  # a wrong annotation is corrected, not passed by: DataError
+        self._record(episode_index)
         try:
             return self._episode(self._places().episodes[episode_index])
         except DataError as error:
             raise UnreadableError(str(error)) from error
 
     def _episode(self, record: EpisodeRecord) -> Episode:
+        self._say_of_annotation(record)
         record, rows = self._read_rows(record)
         columns = self._columns(record, rows)
         times = np.asarray(columns.get("timestamp", np.arange(record.length) / self.fps), np.float64).reshape(-1)
@@ -175,11 +184,17 @@ class LeRobotDataset:
             length=record.length,
             state=_state(columns.get(STATE), record.length),
             cameras={camera: frames for camera in self._cameras if (frames := self._frames(camera, record, times)) is not None},
-            segments=record.segments,
+            segments=record.readable_segments,
+            annotation_faults=record.annotation_faults,
             columns={name: column for name, column in columns.items() if name not in (STATE, *_BOOKKEEPING)},
             facts=record.facts,
             instructions=instructions,
         )
+
+    def _say_of_annotation(self, record: EpisodeRecord) -> None:
+        for kind, words in (("annotation", record.annotation_faults), ("clash", record.clashes)):
+            for head, reason in words.items():
+                self._say(f"{kind} {head}", f"episode {record.index}, {head}: {reason} (milepost info lists all such episodes)")
 
     def row_range(self, episode_index: int) -> tuple[int, int]:
         """The dataset rows [start, stop) of the episode with this number."""
@@ -313,7 +328,7 @@ class LeRobotDataset:
         if feature.get("dtype") == "image":
             path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
             return ImageFrames(self._pictures[camera], path, self._files.path, record.index, camera, record.length, depth)
-        return film_frames(camera, record, times, self._hints, self._files, strays=self._places().strays, say=self._say)
+        return self._films.frames(camera, record, times, strays=self._places().strays, say=self._say)
 
     def film_start(self, episode_index: int, camera: str) -> float | None:
         """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
@@ -321,7 +336,7 @@ class LeRobotDataset:
         None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
         """
         record = self._places().episodes[episode_index]
-        return even_start(camera, record, self._hints, self._files, strays=self._places().strays)
+        return self._films.even_start(camera, record, strays=self._places().strays)
 
 
 def open_dataset(
@@ -377,17 +392,6 @@ def _is_grey(camera: str, files: Files, meta: Metadata) -> bool:
             continue
         return deep is False
     return False
-
-
-def _sampled(path: Path, blocks: int = 16, block: int = 4096) -> tuple[int, str]:
-    """Size, and a hash of blocks spread evenly over the file, first and last included: a few milliseconds, however large the file."""
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for start in np.unique(np.linspace(0, max(0, size - block), blocks).astype(np.int64)):
-            file.seek(int(start))
-            digest.update(file.read(block))
-    return size, digest.hexdigest()[:16]
 
 
 def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:

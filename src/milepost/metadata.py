@@ -35,6 +35,7 @@ TEMPLATES = {
 }
 """LeRobot's own `data_path` and `video_path`, for an info.json without them."""
 QUOTE = "'"
+DERIVED = "correct it, or remove it: the shares are then taken from the annotation"
 _VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,3})(\.\d{1,3})?")
 
 
@@ -61,9 +62,11 @@ def read_proportions(root: Path, head: str) -> dict[str, float] | None:
         return None
     shares = read_json(path, what="proportions file")
     if not isinstance(shares, dict) or not all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares.values()):
-        raise DataError(f"{path} should map stage names to numbers")
+        raise DataError(f"{path} should map stage names to numbers; {DERIVED}")
     if odd := [name for name, share in shares.items() if not 0 <= share < math.inf]:
-        raise DataError(f"{path}: the share of stage {shown(odd[0])} should be a number from 0 on, it is {shown(shares[odd[0]])}")
+        raise DataError(
+            f"{path}: the share of stage {shown(odd[0])} should be a number from 0 on, it is {shown(shares[odd[0]])}; {DERIVED}"
+        )
     return {name: float(share) for name, share in shares.items()}
 
 
@@ -288,7 +291,8 @@ class _Scan:
         """What spoils all episodes: none there, some lost, none that can be read."""
         total = self.info.get("total_episodes")
         if not records:
-            self._stop("empty", "the dataset has no episodes; record some first")
+            lost = [finding.message for finding in self.findings if finding.code == "episodes" and finding.severity == "error"]
+            self._stop("empty", f"no episode can be read: {lost[0]}" if lost else "the dataset has no episodes; record some first")
         elif all(record.fault for record in records.values()):
             self.fatal = self.fatal or f"{self.root}: no episode can be read: {next(iter(records.values())).fault}"
         elif isinstance(total, int) and len(records) < total and self.version == "v3.0":

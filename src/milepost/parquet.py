@@ -43,6 +43,34 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return file
 
 
+def null_pictures(path: Path, column: str) -> tuple[int, int | None]:
+    """Returns how many rows of a data file have no picture in this column, and the first one's episode; by its statistics where they say.
+
+    A picture is bytes, or a name, or a struct of both; a cell is empty if neither is there. Only groups whose statistics count nulls in all
+    parts are read.
+    """
+    count, episode = 0, None
+    with open_parquet(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            about = file.metadata.row_group(group)
+            parts = [about.column(place) for place in range(about.num_columns)]
+            parts = [part for part in parts if part.path_in_schema in (column, f"{column}.bytes", f"{column}.path")]
+            if not parts or not all(part.statistics is not None and part.statistics.null_count for part in parts):
+                continue
+            names = [column, *({"episode_index"} & set(file.schema_arrow.names))]
+            table = guarded(path, partial(file.read_row_group, group, names))
+            cells = table[column].combine_chunks()
+            fields = (
+                [pc.struct_field(cells, place) for place in range(cells.type.num_fields)] if pa.types.is_struct(cells.type) else [cells]
+            )
+            empty = np.logical_and.reduce([pc.is_null(each).to_numpy(zero_copy_only=False) for each in fields])
+            if episode is None and empty.any() and "episode_index" in table.column_names:
+                number = table["episode_index"][int(np.argmax(empty))].as_py()
+                episode = int(number) if isinstance(number, int | float) else None
+            count += int(empty.sum())
+    return count, episode
+
+
 def guarded(path: Path, read: Callable[[], Any]) -> Any:
     """What `read` returns; Arrow's errors become one DataError that names the file."""
     try:

@@ -23,19 +23,24 @@ TENTH = 0.1
 
 @dataclass(frozen=True)
 class Part:
-    """An episode's part of a film as meta/ says. start_s: None if it does not say, NaN never. stop_s: None likewise. length: its rows."""
+    """An episode's part of a film as meta/ says. start_s: None if it does not say, NaN never. stop_s: None likewise. length: its rows.
+
+    follows: does meta/ list the episode before it, with a place? Then no lost or deleted episode explains pictures between the two.
+    """
 
     episode: int
     start_s: float | None
     stop_s: float | None
     length: int
+    follows: bool = False
 
 
 @dataclass(frozen=True)
 class Placed:
     """first: the film's picture of an episode's first row, in steps of `step`. count: pictures in its part. fault: why there is no telling.
 
-    note: what is odd though the pictures are certain. alone: is the part all of the film?
+    note: what is odd though the pictures are certain. alone: is the part all of the film? spare: pictures of the film that meta/ leaves
+    out and nothing accounts for, though they may be a deleted episode's. shuffled: are the parts in another order than the episodes?
     """
 
     first: int
@@ -44,6 +49,23 @@ class Placed:
     note: str = ""
     step: int = 1
     alone: bool = False
+    spare: int = 0
+    shuffled: bool = False
+
+    @property
+    def spared(self) -> str:
+        """What to say of pictures that meta/ leaves out."""
+        if not self.spare:
+            return ""
+        return (
+            f"meta/ leaves {self.spare} pictures of the film to no episode; as its times say, they are taken for those of deleted ones; "
+            "look whether the pictures fit"
+        )
+
+    @property
+    def order(self) -> str:
+        """What to say of episodes that are in another order in the film than by their numbers, which LeRobot never writes."""
+        return "by meta/ its episodes are not in the order of their numbers; look whether the pictures fit" if self.shuffled else ""
 
 
 @lru_cache(maxsize=128)
@@ -69,12 +91,22 @@ def place(
     counted.append(_counted(parts, spans, held, rates, start_s))
     best = max(counted, key=len)
     if best:
-        found = {part.episode: best.get(part.episode) or _misplaced(part, best, held, fps, start_s) for part in parts}
-        return {episode: replace(placed, step=step) for episode, placed in found.items()}
+        firsts = np.cumsum([0, *(part.length for part in parts)]).tolist()
+        found = {
+            part.episode: best.get(part.episode) or _misplaced(part, first, held, fps) for part, first in zip(parts, firsts, strict=False)
+        }
+        return _finished(found, step)
     timed = _timed(parts, held, fps, strays)
     if timed is not None and (abs(start_s * fps) < TENTH or held == total):
-        return {episode: replace(placed, step=step) for episode, placed in timed.items()}
+        return _finished(_accounted(parts, timed), step)
     return {part.episode: Placed(-1, 0, fault=_unaccounted(parts, held, start_s, fps)) for part in parts}
+
+
+def _finished(placed: Mapping[int, Placed], step: int) -> dict[int, Placed]:
+    """Returns the parts with the step, and whether their order is not that of the episodes' numbers."""
+    firsts = [placed[episode].first for episode in sorted(placed) if not placed[episode].fault]
+    shuffled = firsts != sorted(firsts)
+    return {episode: replace(each, step=step, shuffled=shuffled) for episode, each in placed.items()}
 
 
 def unsteady(stamps: Float[np.ndarray, "P"], fps: float) -> str:
@@ -93,6 +125,25 @@ def unsteady(stamps: Float[np.ndarray, "P"], fps: float) -> str:
     return (
         f"has pictures missing and others too many: picture {worst} is stamped {stamps[worst]:.4f} s, {abs(ahead[worst]):.1f} pictures "
         f"{'later' if ahead[worst] > 0 else 'earlier'} than counting says, and the last ones agree again; record or convert it again"
+    )
+
+
+def pause(stamps: Float[np.ndarray, "T"], times: Float[np.ndarray, "T"], fps: float) -> str:
+    """Returns where a film makes a pause that its rows do not make; "" if nowhere. stamps: of the rows' pictures. times: the rows' own.
+
+    The camera may have slept, and a picture a row is right; or pictures are missing there and as many are too many at the end. Only the
+    pictures themselves could tell.
+    """
+    if len(stamps) < 3:
+        return ""
+    steps, rows = np.diff(stamps) * fps, np.diff(np.asarray(times, np.float64)) * fps
+    longer = np.minimum(steps - np.median(steps), steps - np.median(steps) - (rows - np.median(rows)))
+    worst = int(np.argmax(longer))
+    if longer[worst] < 0.75:
+        return ""
+    return (
+        f"the film pauses {longer[worst]:.1f} pictures long before frame {worst + 1} while the rows go on: there is one picture a row and "
+        "position decides which, but pictures may be missing there; look whether the later ones fit"
     )
 
 
@@ -131,22 +182,46 @@ def _timed(parts: Sequence[Part], held: int, fps: float, strays: tuple[int, ...]
     return {part.episode: Placed(round(first), part.length) for first, part in zip(firsts, parts, strict=True)}
 
 
+def _accounted(parts: Sequence[Part], timed: Mapping[int, Placed]) -> dict[int, Placed]:
+    """Returns the parts, or their refusal where meta/'s times leave pictures out between two episodes that nothing explains.
+
+    As many pictures as an episode may have (half of the shortest here, at least) may be those of one that was deleted and whose number was
+    given away. Fewer are nobody's: then the times are as likely to be late by them.
+    """
+    end, spare, shortest = 0, 0, min((part.length for part in parts if part.length), default=0)
+    for part in sorted(parts, key=lambda part: timed[part.episode].first):
+        first = timed[part.episode].first
+        hole = first - end if part.follows or not part.episode else 0
+        if 0 < hole < shortest / 2:
+            words = (
+                f"has {hole} more picture{'' if hole == 1 else 's'} before episode {part.episode} than meta/ accounts for: its times may "
+                "be late, or the film may have pictures of no episode; correct from_timestamp, or cut the film to its rows"
+            )
+            return {part.episode: Placed(-1, 0, fault=words) for part in parts}
+        spare, end = spare + hole, first + part.length
+    return {episode: replace(placed, spare=spare) for episode, placed in timed.items()}
+
+
 def _late(start_s: float, fps: float) -> str:
     return f"its first picture is stamped {start_s:.4f} s; time is counted from there" if abs(start_s) * fps > TENTH else ""
 
 
-def _misplaced(part: Part, fitting: Mapping[int, Placed], held: int, fps: float, start_s: float) -> Placed:
-    """Returns the refusal of a part that does not begin where counting says, while others do."""
+def _misplaced(part: Part, counted: int, held: int, fps: float) -> Placed:
+    """Returns the refusal of a part that does not begin where counting says, while others do. counted: the picture at which it does."""
     if part.start_s is None:
         return Placed(-1, 0, fault="meta/ has no place for it")
-    return Placed(-1, 0, fault=_off(part.start_s, fps, "counting the pictures of all episodes says otherwise"))
+    return Placed(-1, 0, fault=_off(part, held, fps, f"counting the pictures of all episodes says {counted / fps:.4f} s"))
 
 
-def _off(start_s: float, fps: float, reason: str) -> str:
-    nearest = max(0, round(start_s * fps))
+def _off(part: Part, held: int, fps: float, reason: str) -> str:
+    """Returns why a part's own time is not taken: there is no picture, or it is not the one that counting says."""
+    start_s = part.start_s or 0.0
+    nearest = min(max(0, round(start_s * fps)), held - 1)
+    there = abs(start_s * fps - nearest) <= TENTH
+    what = "which is another episode's or nobody's picture" if there else f"the nearest picture is at {nearest / fps:.4f} s"
     return (
-        f"frame 0 of the episode is wanted at {start_s:.4f} s, the nearest picture is at {nearest / fps:.4f} s: meta/'s times are wrong "
-        f"({reason}); correct from_timestamp, or convert the recording again"
+        f"frame 0 of the episode is wanted at {start_s:.4f} s, {what}: meta/'s times are wrong ({reason}); correct from_timestamp of "
+        f"episode {part.episode}, or convert the recording again"
     )
 
 
@@ -169,8 +244,12 @@ def _unaccounted(parts: Sequence[Part], held: int, start_s: float, fps: float) -
     if held != total:
         return miscounted(held, total)
     late = f"; its first picture is stamped {start_s:.4f} s" if abs(start_s) * fps > TENTH else ""
-    first = min((part.start_s for part in parts if part.start_s is not None), default=None)
-    return "has episodes that meta/ has no place for" if first is None else _off(first, fps, f"no episode begins where counting says{late}")
+    first = min((part for part in parts if part.start_s is not None), key=lambda part: part.start_s or 0.0, default=None)
+    return (
+        "has episodes that meta/ has no place for"
+        if first is None
+        else _off(first, held, fps, f"no episode begins where counting says{late}")
+    )
 
 
 def offsets(times: Float[np.ndarray, "T"], placed: Placed, fps: float) -> tuple[Int[np.ndarray, "T"], str]:

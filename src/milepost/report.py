@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jinja2
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from milepost.evaluate import truth_of
+from milepost.evaluate import nothing_known, truth_of
 from milepost.plots import EpisodePicture, HeadPicture, png, sample_frames
 from milepost.progress_table import ProgressTable
 from milepost.stages import WHOLE, Stages
-from milepost.types import MAIN_HEAD, Curve, DataError, Episode
+from milepost.types import MAIN_HEAD, Curve, DataError, Episode, UnreadableError
 
 Readings = Mapping[str, Mapping[str, Curve]]
 """Head -> model's name -> what it says of one episode."""
@@ -40,8 +39,8 @@ def named(curve: Curve, stages: Stages | None) -> Curve:
         return curve
     count = curve.stage.shape[1]
     if stages is not None and len(stages.names) == count:
-        return dataclasses.replace(curve, stage_names=tuple(stages.names))
-    return dataclasses.replace(curve, stage_names=WHOLE.names if count == 1 else _numbered(count))
+        return replace(curve, stage_names=tuple(stages.names))
+    return replace(curve, stage_names=WHOLE.names if count == 1 else _numbered(count))
 
 
 def picture(
@@ -70,15 +69,20 @@ def picture(
 
 def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, head: str) -> HeadPicture:
     """The dataset's stages come first, so they have the same colours whatever model is drawn; then what models call otherwise."""
-    truth = truth_of(episode, stages, head)
+    try:
+        truth = truth_of(episode, stages, head)
+    except UnreadableError:  # the curves are worth seeing all the same; whoever draws says that the annotation is missing
+        truth = nothing_known(episode)
     names = list(stages.names if stages is not None else _numbered(int(truth.stage.max()) + 1))
-    staged = {name: one for name, one in models.items() if one.stage is not None and (len(one.stage_names) > 1 or len(models) == 1)}
+    staged = {name: one for name, one in models.items() if one.stage is not None and len(one.stage_names) > 1}
     names += dict.fromkeys(name for one in staged.values() for name in one.stage_names if name not in names)
     probabilities = {}
     for who, one in staged.items():
         assert one.stage is not None
         probabilities[who] = np.zeros((episode.length, len(names)), dtype=np.float32)
         probabilities[who][:, [names.index(name) for name in one.stage_names]] = _between(one.stage, one.value)
+    if len(names) == 1:  # a task that is not divided: one colour throughout says nothing
+        names, truth = [], replace(truth, stage=np.full(episode.length, -1))
     return HeadPicture(
         curves={name: one.value for name, one in models.items()},
         truth=None if np.isnan(truth.progress).all() else truth.progress,

@@ -7,13 +7,14 @@ a run that fell back, or the last run of an attempt that failed, has a stage but
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.types import DataError, Segment
+from milepost.types import DataError, Episode, Segment
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,40 @@ def check(segments: Sequence[Segment], names: Sequence[str], length: int) -> Non
     stop = 0
     for segment in segments:
         if segment.name not in names:
-            raise DataError(f"unknown stage '{segment.name}'; the stages are: {', '.join(names)}")
+            near = next((name for name in names if alike([name, segment.name])), None)
+            hint = "" if near is None else f" ('{near}' differs by case or white space alone)"
+            raise DataError(f"unknown stage '{segment.name}'{hint}; the stages are: {', '.join(names)}")
         if segment.start < stop:
             raise DataError(f"segment '{segment.name}' starts at frame {segment.start}, before the one before it ends ({stop})")
         if segment.stop > length:
             raise DataError(f"segment '{segment.name}' ends at frame {segment.stop}, the episode has {length}")
         stop = segment.stop
+
+
+def unfit(segments: Sequence[Segment], head: str, stages: Stages | None, length: int) -> str:
+    """Returns why segments are no annotation of an episode, in words, "" if they are. stages: of the head, None if nothing lists them."""
+    try:
+        check(segments, stages.names if stages is not None else [segment.name for segment in segments], length)
+    except DataError as error:
+        return f"its {head} annotation is wrong: {error}"
+    return ""
+
+
+def annotation_fault(episode: Episode, head: str, stages: Stages | None) -> str:
+    """Returns why nobody can learn or judge by an episode's annotation, in words, "" if one can."""
+    return episode.annotation_faults.get(head) or unfit(episode.segments.get(head, ()), head, stages, episode.length)
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Returns the names that differ by case and white space alone, together.
+
+    >>> alike(["pick up", "place", "Pick  up"])
+    [('pick up', 'Pick  up')]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
 def names_in_order(annotations: Iterable[Sequence[Segment]]) -> tuple[str, ...]:
@@ -156,8 +185,58 @@ def contradictions(attempts: Sequence[Attempt], names: Sequence[str]) -> list[st
     return [*_in_other_order(shown, names), *(_without_last(shown, names) or _of_their_own(shown, names))] if shown else []
 
 
-def doubts(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
-    """Returns what may be meant otherwise: most attempts of unknown success end before the last stage, and will count as unfinished."""
+def doubts(attempts: Sequence[Attempt], stages: Stages) -> list[str]:
+    """Returns what may be meant otherwise in annotations that do not contradict their stages: see the functions called here."""
+    names = stages.names
+    return [
+        *alike_names(attempts, names),
+        *_without_share(attempts, stages),
+        *_some_in_other_order(attempts, names),
+        *_early(attempts, names),
+    ]
+
+
+def alike_names(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    """Returns, in words, which stages a person would take for one."""
+    used = [name for attempt in attempts for name in attempt.order]
+    return [
+        f"{' and '.join(map(repr, group))} differ by case or white space alone: they are taken for different stages; annotate with one name"
+        for group in alike([*names, *used])
+    ]
+
+
+def _without_share(attempts: Sequence[Attempt], stages: Stages) -> list[str]:
+    """Stages that are shown and have no share: progress stands still in them."""
+    none = [name for name, share in zip(stages.names, stages.shares, strict=True) if share == 0]
+    shown = {name: sum(name in attempt.order for attempt in attempts) for name in none}
+    return [
+        f"stage '{name}' has a share of 0, and {count} annotated episodes show it: progress stands still in it; remove the proportions "
+        "file to have the shares taken from the annotation"
+        for name, count in shown.items()
+        if count
+    ]
+
+
+def _some_in_other_order(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    """For the pair of stages that most episodes show against the list's order: how many do. More than half would be a contradiction."""
+    pairs = [
+        (first, second) for attempt in attempts for place, second in enumerate(attempt.order) for first in attempt.order[place + 1 :]
+        if first in names and second in names and names.index(first) < names.index(second)
+    ]  # fmt: skip
+    if not pairs:
+        return []
+    (first, second), against = Counter(pairs).most_common(1)[0]
+    both = [attempt for attempt in attempts if first in attempt.order and second in attempt.order]
+    which = [attempt.episode for attempt in both if attempt.order.index(second) < attempt.order.index(first)]
+    numbers = f"{', '.join(map(str, which[:9]))}{' and others' if len(which) > 9 else ''}"
+    return [
+        f"in {against} of {len(both)} annotated episodes '{second}' comes before '{first}', against the order of the stages "
+        f"({', '.join(names)}): progress falls back there; episodes {numbers}"
+    ]
+
+
+def _early(attempts: Sequence[Attempt], names: Sequence[str]) -> list[str]:
+    """Most attempts of unknown success end before the last stage, and will count as unfinished."""
     unknown = [attempt for attempt in attempts if attempt.order and attempt.success is None]
     early = [attempt for attempt in unknown if not finished(attempt.segments, names, None)]
     if 2 * len(early) <= len(unknown):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from milepost.types import UnreadableError
 
 @dataclass(frozen=True, eq=False)
 class FilmIndex:
-    """The pictures of a film by its index, without decoding one. stamps: (N,) seconds, ascending. fps: its own pictures per second."""
+    """The pictures of a film by its index, without decoding one. stamps: (N,) seconds, ascending. fps: its own pictures per second.
+
+    size: (height, width), before any turn; zeros if not known.
+    """
 
     stamps: Float[np.ndarray, "N"]
     fps: float
+    size: tuple[int, int] = (0, 0)
 
     @property
     def spacing_s(self) -> float:
@@ -27,20 +33,32 @@ class FilmIndex:
         return float(np.diff(self.stamps).min()) if len(self.stamps) > 1 else math.inf
 
 
+class NoTimesError(UnreadableError):
+    """The pictures are there and in order, and only their times are missing or wrong: to write the film again mends it."""
+
+
+def rewriting(path: Path, fps: float | int) -> str:
+    """Returns the command that writes a film anew with its pictures in order, one every 1 / fps s.
+
+    `-r` before the input makes FFmpeg count the decoded pictures and ignore whatever times there are. They are encoded again, because a
+    stream with B frames and no times cannot be put into an mp4 as it is. The settings are LeRobot's: a key frame every two.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    return f"ffmpeg -r {rate} -i {shlex.quote(str(path))} -map 0:v:0 -c:v libx264 -crf 18 -g 2 -pix_fmt yuv420p NEW.mp4"
+
+
 def index_of(container: Any, stream: Any, path: Path) -> FilmIndex:
     """Returns the index of an open film. UnreadableError if its pictures have no times, or two of them one."""
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
-        raise UnreadableError(
-            f"video {path} is an AVI with B frames, which has no times of its pictures; "
-            "rewrite it: ffmpeg -fflags +genpts -i FILE -c:v libx264 NEW.mp4"
-        )
+        raise NoTimesError(f"video {path} is an AVI with B frames, which has no times of its pictures")
     stamps = _even_stamps(stream)
     if stamps is None:
         stamps = _packet_stamps(container, stream, path)
     if len(stamps) > 1 and not np.all(np.diff(stamps) > 0):
-        raise UnreadableError(f"video {path} has two pictures at one time; record it again, or rewrite it with ffmpeg")
+        raise NoTimesError(f"video {path} has two pictures at one time, as files have that were joined byte by byte")
     measured = (len(stamps) - 1) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
-    return FilmIndex(stamps, float(stream.average_rate or measured))
+    context = stream.codec_context
+    return FilmIndex(stamps, float(stream.average_rate or measured), (context.height, context.width))
 
 
 def _even_stamps(stream: Any) -> Float[np.ndarray, "N"] | None:
@@ -65,6 +83,7 @@ def _packet_stamps(container: Any, stream: Any, path: Path) -> Float[np.ndarray,
     except av.error.FFmpegError as error:
         raise UnreadableError(f"video {path} is damaged ({error.strerror}); record or download it again") from error
     if not stamps or any(stamp is None for stamp in stamps):
-        what = "no pictures" if not stamps else "pictures without times (a raw stream); put it into an mp4 with ffmpeg"
-        raise UnreadableError(f"video {path} has {what}")
+        if not stamps:
+            raise UnreadableError(f"video {path} has no pictures; record or download it again")
+        raise NoTimesError(f"video {path} has pictures without times (a raw stream)")
     return np.sort(np.array(stamps, np.int64)) * float(stream.time_base)

@@ -29,6 +29,7 @@ from milepost.models.sarm.prepare import (
     validation_set,
     with_encoder,
     with_statistics,
+    without_faults,
 )
 from milepost.outputs import require_writable
 from milepost.processes import current
@@ -119,7 +120,7 @@ def keep_aside(episodes: Sequence[Episode], share: float | None, seed: int) -> t
 class Trained:
     """A trained model, the episodes it learnt from, those that chose its checkpoint, those it never saw, and those it could not use.
 
-    unreadable: episodes whose pictures cannot be read, and why.
+    unreadable: episodes whose pictures cannot be read, or whose annotation cannot be true, and why.
     """
 
     model: SARMModel
@@ -159,10 +160,12 @@ def train_sarm(
 
     stages: the dataset's own stage shares by head, where it has them. features: of this dataset by the encoder `config` names; without,
     they are made and not kept. on_stage(name): gives a progress callback for each part. An episode whose pictures cannot be read is left
-    out and named in `Trained.unreadable`; the last UnreadableError is raised if no episode can be read.
+    out and named in `Trained.unreadable`, as is one whose annotation cannot be true; the last UnreadableError is raised if no episode can
+    be read.
     """
     peers = current()
     features = features or FeatureCache(None, "", encoder=load_encoder(config.encoder, device=train.device, text_width=config.text_dim))
+    episodes, faults = without_faults(episodes, config, stages)
     rng = np.random.default_rng(train.seed)
     learn, held = split(episodes, holdout, rng)
     usable, left_out = choose(learn, config)
@@ -189,7 +192,7 @@ def train_sarm(
     if (aside or train.more_follows) and peers.first:
         model = _seeing_through(SARMModel.from_pretrained(folder), features)  # the best; `model` is the last
     learnt, chose, kept_out = (tuple(episode.index for episode in group) for group in (usable, aside, held))
-    return Trained(model.to("cpu").eval(), learnt, chose, kept_out, tuple(left_out), fitted, unreadable)
+    return Trained(model.to("cpu").eval(), learnt, chose, kept_out, tuple(left_out), fitted, faults | unreadable)
 
 
 def _encoded(
@@ -233,12 +236,12 @@ def evaluate_held_out(
     for done, episode in enumerate(held):
         try:
             curve = model.predict(episode)
+            rows.append([score_episode(one, episode, stages, head) for one in (curve.head(head), clock.predict(episode).main)])
         except UnreadableError as error:
             if on_unreadable is None:
                 raise
             on_unreadable(episode.index, error)
             continue
-        rows.append([score_episode(one, episode, stages, head) for one in (curve.head(head), clock.predict(episode).main)])
         on_progress(done + 1, len(held))
     if not rows:
         return {}
@@ -249,5 +252,5 @@ def _judged_by(model: SARMModel, held: Sequence[Episode], head: str) -> Stages:
     """The stages of the truth: the model's own; of a model of the whole task, those that the episodes are annotated with, if they are."""
     if head in model.config.annotated_heads:
         return model.config.heads[head]
-    annotated = [episode for episode in held if episode.segments.get(head) and "truth.progress" not in episode.columns]
+    annotated = [episode for episode in held if episode.sound_segments.get(head) and "truth.progress" not in episode.columns]
     return annotated_stages(attempts_of(annotated, head)) if annotated else model.config.heads[head]

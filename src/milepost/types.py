@@ -99,6 +99,7 @@ class Episode:
     cameras: full LeRobot key -> Frames of length T. segments: "sparse" / "dense" -> its annotation, absent if none.
     columns: every other per-frame column, name -> (T, ...). facts: what meta/episodes says beyond LeRobot's own fields.
     instructions: where the frames have several tasks, which holds for which frames; `task` is the first of them. Empty for one task.
+    annotation_faults: head -> why nobody can learn or judge by its annotation, which `segments` has where it can be read at all.
     """
 
     index: int
@@ -112,6 +113,7 @@ class Episode:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     instructions: tuple[Segment, ...] = ()
+    annotation_faults: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         who = f"episode {self.index}"
@@ -153,6 +155,11 @@ class Episode:
         if "next.success" in self.columns:
             return bool(np.asarray(self.columns["next.success"]).reshape(self.length, -1)[-1].any())
         return None
+
+    @property
+    def sound_segments(self) -> dict[str, tuple[Segment, ...]]:
+        """`segments` of the heads without a fault."""
+        return {head: segments for head, segments in self.segments.items() if head not in self.annotation_faults}
 
     def camera(self, name: str) -> Frames:
         """The camera of that name; DataError lists the right names."""

@@ -28,7 +28,7 @@ from milepost.colours import to_rgb, upright
 from milepost.files import require_plain_file
 from milepost.outputs import temporary_name
 from milepost.scheduling import ordinary
-from milepost.stamps import FilmIndex, index_of
+from milepost.stamps import FilmIndex, NoTimesError, index_of, rewriting
 from milepost.types import DataError, UnreadableError
 from milepost.versions import require
 
@@ -132,7 +132,7 @@ class VideoFrames:
         """Where in the film the rows' pictures are, and how far off one may be, in seconds."""
         if self.placing is None:
             return self.times, 0.5 / self.fps + 1e-6
-        film = film_index(path)
+        film = film_index(path, self.fps)
         times = self.placing(film, self.times)
         return times, min(0.5 / self.fps, 0.4 * film.spacing_s)
 
@@ -188,13 +188,19 @@ class VideoFrames:
         )
 
 
-def film_index(path: Path) -> FilmIndex:
-    """Returns the film's index, kept for the last thousand files. UnreadableError if it cannot be read, or its pictures have no times."""
+def film_index(path: Path, fps: float | int) -> FilmIndex:
+    """Returns the film's index, kept for the last thousand files. UnreadableError if it cannot be read, or its pictures have no times.
+
+    fps: of the rows, at which a film without times would have to be written again.
+    """
     try:
         about = path.stat()
     except OSError:
         about = None
-    return _film_index(path, None if about is None else (about.st_mtime_ns, about.st_size))
+    try:
+        return _film_index(path, None if about is None else (about.st_mtime_ns, about.st_size))
+    except NoTimesError as error:
+        raise UnreadableError(f"{error}; write it again and put the new file in its place: {rewriting(path, fps)}") from error
 
 
 @lru_cache(maxsize=1024)

@@ -1,5 +1,6 @@
 """Films as browsers play them: codecs named as the standards name them, films exact to the frame, made once, never half."""
 
+import base64
 import os
 import re
 import shutil
@@ -23,8 +24,9 @@ from milepost.metadata import read_metadata
 from milepost.outputs import temporary_name
 from milepost.types import DataError, Frames
 from milepost.video import encode_video, probe
+from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
-from milepost.viewer.media import Films, StoppedError, cameras, codec_string, source_file, source_type
+from milepost.viewer.media import Films, StoppedError, cameras, codec_string, own_film, source_file, source_type
 from milepost.viewer.review import Review
 from reviewed import annotated_dataset
 
@@ -83,6 +85,23 @@ def test_the_level_that_is_told_is_the_streams(tmp_path: Path) -> None:
             assert told.profile in ("High", "Main")
             if codec == "libx264":
                 assert named == f"avc1.6400{found.settings[3]:02x}"
+
+
+@pytest.mark.parametrize(("version", "codec", "own"), [("v2.1", "libx264", True), ("v2.1", "libsvtav1", False), ("v3.0", "libx264", False)])
+def test_an_exported_page_takes_films_that_every_browser_plays_as_they_are(tmp_path: Path, version: str, codec: str, own: bool) -> None:
+    """An mp4 in H.264 of one episode alone is in the page byte by byte; others (AV1, one film of several episodes) are encoded again."""
+    root = build_dataset(tmp_path / "set", version=version, cameras={TOP: codec}, lengths=(9, 45, 6)).root
+    dataset, films = open_dataset(root), Films(tmp_path / "films")
+    found = own_film(dataset, 1, TOP)
+    review = Review(dataset, {}, marks=Marks(tmp_path / "marks.json", dataset))
+    export_html(review, tmp_path / "page.html", episodes=[1], films=films)
+    review.close()
+    films.close()
+    text = (tmp_path / "page.html").read_text()
+    embedded = base64.b64decode(text.split(f'id="embedded:1/{TOP}">')[1].split("<")[0])
+    assert (found is not None) == own
+    assert (embedded == (root / dataset.meta.episodes[1].videos[TOP].path).read_bytes()) == own
+    assert bool(list((tmp_path / "films").rglob("*.mp4"))) != own
 
 
 def h264(folder: Path, dataset: LeRobotDataset, number: int, camera: str) -> np.ndarray:

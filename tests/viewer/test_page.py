@@ -10,9 +10,12 @@ import pytest
 
 from browser import Opener, Server, Watched, expect, on_disk
 from milepost.annotation.export import write_annotations
+from milepost.commands.view import Args, open_review
 from milepost.lerobot import open_dataset
 from milepost.progress_table import read_progress
 from milepost.types import Segment
+from milepost.viewer.export import export_html
+from milepost.viewer.media import Films
 from numbered import CAMERAS, FPS, LENGTHS, READ, write_numbered
 
 # Pictures and time
@@ -363,3 +366,22 @@ def test_without_a_film_a_timer_leads(page: Watched) -> None:
            }"""
     )
     assert frame == pytest.approx(0.1 * ms, abs=15)
+
+
+def test_a_film_that_cannot_be_read_says_why(root: Path, tmp_path: Path, serve: Server, opened: Opener) -> None:
+    """And not that the browser cannot play it: on the server's page and in an exported file, there without folders of this machine."""
+    path = root / f"videos/{CAMERAS[0]}/chunk-000/file-000.mp4"
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    one = opened(serve(root))
+    one.expected = ("422", "404")
+    one.open("#/episode/1")
+    expect(one, ".tile .said >> nth=0").to_contain_text("This video cannot be read: ")
+    expect(one, ".tile .said >> nth=0").to_contain_text("git lfs pull")
+    review, films = open_review(Args(dataset=str(root))), Films(tmp_path / "films")
+    assert export_html(review, tmp_path / "page.html", episodes=[1], films=films)
+    review.close()
+    films.close()
+    one = opened((tmp_path / "page.html").as_uri(), offline=True)
+    one.page.click(".row >> nth=0")
+    expect(one, ".tile .said >> nth=0").to_contain_text("git lfs pull")
+    assert str(root) not in one.page.inner_text("body")

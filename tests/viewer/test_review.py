@@ -176,7 +176,9 @@ def test_a_torn_data_file_costs_what_is_in_it_alone(root: Path) -> None:
         review.episode(2)
 
 
-def test_a_damaged_annotation_is_an_error_of_its_episode_alone(root: Path) -> None:
+@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+def test_an_episode_with_a_damaged_annotation_is_shown_without_it(root: Path) -> None:
+    """So that it can be annotated anew on the page."""
     columns = [[["reach"], ["reach"], ["reach"]], [[0], [9], [0]]]
     for path, rows in ((root / "meta/episodes/chunk-000/file-001.parquet", slice(None)),):
         set_column(path, "sparse_subtask_names", columns[0][rows])
@@ -184,8 +186,7 @@ def test_a_damaged_annotation_is_an_error_of_its_episode_alone(root: Path) -> No
         set_column(path, "sparse_subtask_end_frames", [[5], [3], [5]])
     review = review_of(root)
     assert whole(review)["annotated"]["sparse"] == [1, 1, 0, 1]
-    with pytest.raises(DataError, match="episode 2"):
-        review.episode(2)
+    assert review.episode(2)["heads"]["sparse"]["segments"] == []
 
 
 def test_some_episodes_alone(root: Path) -> None:
@@ -200,6 +201,7 @@ def test_some_episodes_alone(root: Path) -> None:
 
 def test_what_another_process_writes_is_seen(root: Path) -> None:
     review = review_of(root)
+    whole(review)  # what is counted in the background is part of the key
     before = review.key()
     assert review.key() == before
     write_annotations(root, {0: {"sparse": (Segment("reach", 0, 29),)}, 1: {"sparse": ()}})

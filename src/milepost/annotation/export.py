@@ -106,15 +106,15 @@ def _check_known(annotations: Annotations, meta: Metadata) -> None:
 def _check_expected(expected: Annotations, meta: Metadata) -> None:
     for number, heads in expected.items():
         for head, segments in heads.items():
-            if number not in meta.episodes or meta.episodes[number].segments.get(head, ()) != tuple(segments):
+            if number not in meta.episodes or meta.episodes[number].readable_segments.get(head, ()) != tuple(segments):
                 raise ChangedError(f"the {head} annotation of episode {number} was changed meanwhile; look at it again before writing")
 
 
 def _merged(head: str, annotations: Annotations, meta: Metadata) -> Iterator[tuple[int, tuple[Segment, ...]]]:
-    """Every episode with what it will have: what is given, else what it has."""
+    """Every episode with what it will have: what is given, else what it has. What cannot be true stays as it is, and counts in no share."""
     for number, record in meta.episodes.items():
         given = annotations.get(number, {})
-        yield number, given[head] if head in given else record.segments.get(head, ())
+        yield number, given[head] if head in given else record.sound_segments.get(head, ())
 
 
 def _order(root: Path, head: str, annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _shares_where_shown(annotations: Iterable[Sequence[Segment]], names: Sequenc
 
 
 def _any_sparse(meta: Metadata) -> bool:
-    return any(record.segments.get("sparse") for record in meta.episodes.values())
+    return any(record.sound_segments.get("sparse") for record in meta.episodes.values())
 
 
 def _rewrite_v30(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:

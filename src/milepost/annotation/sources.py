@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from warnings import warn
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from milepost.annotation.subtask_index import read_columns, segments_of, whole
 from milepost.annotation.table import SUFFIXES, read_file
 from milepost.hub import Files, find_files
 from milepost.metadata import HEADS, Metadata, read_metadata, read_proportions
-from milepost.types import DataError
+from milepost.types import DataError, DataWarning
 
 PATIENCE_S = 3.0
 """A writer that lives is done with its renames by then."""
@@ -29,8 +30,9 @@ def read_annotations(source: str | Path, *, fps: float | None = None, lengths: M
     """What this source annotates: a dataset (folder or Hub id), a `.csv` or `.json` file, or an `AnnotationStore`'s folder
     (or one with a store for each head in it, as `milepost annotate` keeps them).
 
-    fps, lengths: of the dataset a file is about, see `read_file`. Episodes without an annotation are left out. DataError if there is
-    no such source or it is damaged; an annotation past an episode's end by less than a second is cut, as `open_dataset` does.
+    fps, lengths: of the dataset a file is about, see `read_file`. Episodes without an annotation are left out; those whose annotation
+    cannot be true too, with a DataWarning. DataError if there is no such source or it is damaged; an annotation past an episode's end by
+    less than a second is cut, as `open_dataset` does.
     """
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
@@ -38,7 +40,10 @@ def read_annotations(source: str | Path, *, fps: float | None = None, lengths: M
     if stores := _stores(path):
         return _joined([read_store(folder) for folder in stores])
     _, meta = _open(source)
-    found = {number: record.segments for number, record in meta.episodes.items()}
+    for number, record in meta.episodes.items():
+        for fault in record.annotation_faults.values():
+            warn(f"{source}: episode {number}: {fault}; it is left out", DataWarning, stacklevel=2)
+    found = {number: record.sound_segments for number, record in meta.episodes.items()}
     kept = {number: {head: parts for head, parts in heads.items() if parts} for number, heads in found.items()}
     return {number: heads for number, heads in kept.items() if heads}
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from milepost.annotate import Asking, annotate, provenance, stages_of, to_ask
+from milepost.annotation.agreement import ranked
 from milepost.annotation.checks import unasked
 from milepost.annotation.columns import Annotations
 from milepost.annotation.names import WHOLE, SubtaskList
@@ -20,9 +21,10 @@ from milepost.annotation.store import AnnotationStore, Answer, read_provenance
 from milepost.annotation.subtask_index import read_subtask_index
 from milepost.annotation.table import to_file
 from milepost.commands.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
-from milepost.commands.annotation_output import Target, corrected, draw, require_no_conflict, shortlist, write_out
+from milepost.commands.annotation_output import Target, corrected, disagreements, draw, require_no_conflict, shortlist, write_out
 from milepost.commands.annotation_report import report
 from milepost.commands.belonging import parse_episodes
+from milepost.commands.drawings import require_own
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import HEADS
@@ -40,7 +42,7 @@ class Args:
     asking: Annotated[AskOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=AskOptions)
     model: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ModelOptions)
     episodes: str | None = None
-    """Episodes to annotate, such as 0-9,12; default: all."""
+    """Episodes to annotate, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
     """Of a Hub dataset."""
     skip_existing: bool = False
@@ -252,8 +254,18 @@ def _drawn(
         return None
     most = len(chosen) if args.visualize_only and args.episodes is not None else args.num_visualizations
     camera = next(iter((*args.asking.video_key, *dataset.cameras)), None)
+    doubted = disagreements(answers)
+    order = ranked({n: doubted.get(n, float("nan")) for n in chosen})[:most]
+    figures = {number: args.output_dir / f"episode_{number:06d}_subtasks.png" for number in order}
+    try:
+        require_own(figures.values(), dataset, overwrite=args.overwrite)
+    except DataError as error:
+        if args.visualize_only:
+            raise
+        warn(f"nothing is drawn: {error}")  # the annotations are written
+        return None
     with bars() as bar:
-        draw(dataset, chosen, answers, lists=lists, camera=camera, folder=args.output_dir, most=most, tick=bar("draw"))
+        draw(dataset, chosen, answers, lists=lists, camera=camera, figures=figures, tick=bar("draw"))
     return str(args.output_dir)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from milepost.annotation.agreement import borders, matched, ranked
+from milepost.annotation.agreement import borders, matched
 from milepost.annotation.checks import check_segments
 from milepost.annotation.columns import Annotations
 from milepost.annotation.export import write_annotations
@@ -22,12 +22,13 @@ from milepost.annotation.sources import read_annotations
 from milepost.annotation.store import Answer
 from milepost.annotation.subtask_index import successes, write_subtask_index
 from milepost.annotation.table import read_file
+from milepost.commands.drawings import write_drawing
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import Tick
 from milepost.hub import require_same_dataset, upload_dataset_files
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS, read_metadata
-from milepost.outputs import atomic_path, require_writable
+from milepost.outputs import require_writable
 from milepost.plots import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png, words_of
 from milepost.types import DataError, Episode, Segment
 
@@ -193,16 +194,12 @@ def draw(
     *,
     lists: Mapping[str, SubtaskList],
     camera: str | None,
-    folder: Path,
-    most: int,
+    figures: Mapping[int, Path],
     tick: Tick,
 ) -> None:
-    """Figures of the episodes most disagreed on, else of the first ones."""
-    require_writable(folder)
-    doubted = disagreements(answers)
-    order = ranked({n: doubted.get(n, float("nan")) for n in found})[:most]
+    """Draws what is found of these episodes. figures: episode -> its file."""
     words = set[str]()
-    for done, number in enumerate(order, start=1):
+    for done, (number, path) in enumerate(figures.items(), start=1):
         episode = dataset.episode(number)
         heads = {head: found[number][head] for head in HEADS if found[number].get(head)}
         timelines = {
@@ -211,10 +208,9 @@ def draw(
         }
         success = {True: " (success)", False: " (failure)", None: ""}[episode.success]
         figure = annotation_figure(AnnotationPicture(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines))
-        with atomic_path(folder / f"episode_{number:06d}_subtasks.png") as temporary:
-            temporary.write_bytes(png(figure))
+        write_drawing(path, png(figure), dataset)
         words |= set(words_of(figure))
-        tick(done, len(order))
+        tick(done, len(figures))
     warn_of_boxes(words)
 
 

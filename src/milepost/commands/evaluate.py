@@ -38,7 +38,7 @@ class Args:
     """The reference: another of these, or "truth", the simulator's."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     episodes: str | None = None
-    """Episodes to compare, such as the held-out ones; default: all in the file."""
+    """Episodes to compare, such as 0-9,12 or 0 1 2; default: all in the file."""
     seed: int = 0
     """Of the bootstrap."""
     json: bool = False
@@ -135,7 +135,7 @@ def _compare(dataset: LeRobotDataset, progress: ProgressTable, path: Path, head:
 def _annotated(dataset: LeRobotDataset, head: str) -> Stages | None:
     """The stages of the annotation itself, where no proportions file has them; as in training."""
     records = dataset.meta.episodes.values()
-    attempts = [Attempt(r.index, "", r.segments[head], r.facts.get("success")) for r in records if r.segments.get(head)]
+    attempts = [Attempt(r.index, "", s, r.facts.get("success")) for r in records if (s := r.sound_segments.get(head))]
     return annotated_stages(attempts) if attempts else None
 
 

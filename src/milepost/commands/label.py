@@ -43,7 +43,7 @@ class Args:
     output_path: Path | None = None
     """Where to write; default: beside the dataset. A Hub dataset needs one."""
     episodes: str | None = None
-    """Episodes to label, such as 0-9,12; default: all."""
+    """Episodes to label, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
     device: str = "auto"
     overwrite: bool = False
@@ -107,6 +107,7 @@ def main(args: Args) -> int:
     heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")
     run = Run(resolve_device(args.device), args.precision, heads, args.task)
     prepared = prepare(args.model, options, dataset, run)
+    dataset = prepared.dataset
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
     made_by = provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
     with output_lock(path):
@@ -129,7 +130,7 @@ def _labelled_already(path: Path, made_by: Mapping[str, str], episodes: Sequence
 def _label(args: Args, prepared: Prepared, dataset: LeRobotDataset, path: Path) -> ProgressTable:
     unread: list[str] = []
     with _closed_after(prepared.model), bars() as bar:
-        prepared.begin(dataset, later(bar, "encode frames"))
+        prepared.begin(later(bar, "encode frames"))
         labelled = label(
             prepared.model, dataset, path, model_path=args.model, anew=args.overwrite, on_progress=bar("label"),
             on_unreadable=lambda number, error: unread.append(left_unknown(number, error)),

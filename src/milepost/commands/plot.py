@@ -10,13 +10,13 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file
+from milepost.commands.drawings import require_own, write_drawing
 from milepost.commands.options import resolve_device
 from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset
 from milepost.models.options import ModelOptions, options_for
 from milepost.models.registry import Run, kind_of, prepare
-from milepost.outputs import atomic_path, require_writable
 from milepost.plots import NARROWEST, Format, drawn, episode_figure, words_of
 from milepost.report import Readings, picture
 from milepost.types import Episode
@@ -37,13 +37,15 @@ class Args:
     camera_key: str | None = None
     """Camera of the sample frames; default: the first."""
     episodes: str | None = None
-    """Episodes to draw, such as 0-9,12; default: the first --num-visualizations that there is progress for."""
+    """Episodes to draw, such as 0-9,12 or 0 1 2; default: the first --num-visualizations that there is progress for."""
     num_visualizations: int = 5
     format: Format = "png"
     """pdf and svg are for print."""
     width: float = 9.0
     """Inches, 3 or more; letters keep their size. 7 for a page of text, 3.4 for a column."""
     output_dir: Path = Path("progress_plots")
+    overwrite: bool = False
+    """Replace figures of another dataset that are in the output folder; those of this one are always replaced."""
     revision: str | None = None
     device: str = "auto"
 
@@ -66,7 +68,8 @@ def main(args: Args) -> int:
     else:
         read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
     numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
-    require_writable(args.output_dir)
+    figures = {number: args.output_dir / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
+    require_own(figures.values(), dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](), LeftOut()
     with bars() as bar:
         tick = bar("plot")
@@ -74,25 +77,25 @@ def main(args: Args) -> int:
             with left_out.unless_readable(number):
                 episode = dataset.episode(number)
                 readings = read(episode)
+                left_out.warn_of_annotation(episode, readings, dataset.stages)
                 figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
                 unknown += sum(int(np.isnan(one.value).sum()) for models in readings.values() for one in models.values())
                 words |= set(words_of(figure))
-                with atomic_path(args.output_dir / f"episode_{number:06d}_progress.{args.format}") as temporary:
-                    temporary.write_bytes(drawn(figure, args.format))
+                write_drawing(figures[number], drawn(figure, args.format), dataset)
             tick(done + 1, len(numbers))
     say(f"plots: {args.output_dir}")
     warn_of_boxes(words)
     left_out.report(len(numbers))
     if unknown:
         warn(f"frames without progress in what was drawn: {unknown}; the titles say where")
-    return 1 if unknown or left_out.numbers else 0
+    return 1 if unknown or left_out else 0
 
 
 def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: tuple[str, ...]) -> Read:
     """Computed when asked for. DataError now if the model has no such head or does not fit the dataset."""
     kind = kind_of(path)
     prepared = prepare(path, options_for(kind, args.models), dataset, Run(resolve_device(args.device), heads=heads, task=args.task))
-    prepared.begin(dataset)
+    prepared.begin()
     name = Path(path).resolve().name
 
     def read(episode: Episode) -> Readings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.plots import boxes
 from milepost.progress_table import read_progress
 from milepost.report import Readings, curve_of
+from milepost.stages import Stages, annotation_fault
 from milepost.types import DataError, Episode, UnreadableError
 
 Read = Callable[[Episode], Readings]
@@ -65,10 +66,14 @@ def open_with_cameras(
 
 
 class LeftOut:
-    """The episodes that a verb could not use: each is named with its reason, and the others go on."""
+    """The episodes that a verb could not use, or only in part: each is named with its reason, and the others go on."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.unannotated: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers or self.unannotated)
 
     @contextmanager
     def unless_readable(self, number: int) -> Iterator[None]:
@@ -78,6 +83,13 @@ class LeftOut:
         except UnreadableError as error:
             self.numbers.append(number)
             warn(f"episode {number} is left out: {error}")
+
+    def warn_of_annotation(self, episode: Episode, heads: Iterable[str], stages: Mapping[str, Stages]) -> None:
+        """Says what is not drawn of an episode that is: an annotation that cannot be true."""
+        for head in heads:
+            if fault := annotation_fault(episode, head, stages.get(head)):
+                self.unannotated.append(episode.index)
+                warn(f"episode {episode.index} is drawn without its annotation: {fault}")
 
     def report(self, total: int) -> None:
         """Says how many were left out, if any."""

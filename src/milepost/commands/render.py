@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,10 +12,11 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file, require_made_for
+from milepost.commands.drawings import marked, require_own
 from milepost.commands.readings import LeftOut, by_files, open_with_cameras, warn_of_boxes
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset
-from milepost.outputs import require_writable
+from milepost.outputs import atomic_path
 from milepost.render import render_film
 from milepost.report import picture
 from milepost.store import read_weights
@@ -36,13 +38,15 @@ class Args:
     camera_key: tuple[str, ...] = ()
     """Camera, or several to be shown side by side; default: the first."""
     episodes: Annotated[str | None, tyro.conf.arg(aliases=["--episode"])] = None
-    """Episodes to film, such as 0-9,12, or "all"; default: the first --num-visualizations that there is progress for."""
+    """Episodes to film, such as 0-9,12 or 0 1 2, or "all"; default: the first --num-visualizations that there is progress for."""
     num_visualizations: int = 5
     gif: bool = False
     """A GIF beside each mp4: at most 480 pixels wide and 12.5 frames a second."""
     height: int | None = None
     """Height of the pictures in pixels; default: their own, small ones made larger by a whole factor."""
     output_dir: Path = Path("progress_videos")
+    overwrite: bool = False
+    """Replace films of another dataset that are in the output folder; those of this one are always replaced."""
     revision: str | None = None
 
 
@@ -56,18 +60,23 @@ def main(args: Args) -> int:
     read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, (args.head_mode,))
     weight = _weights(args.weights, dataset) if args.weights is not None else None
     numbers = list(chosen) if chosen is not None else numbers[: None if args.episodes == "all" else args.num_visualizations]
-    require_writable(args.output_dir)
+    films = {number: args.output_dir / f"episode_{number:06d}_progress.mp4" for number in numbers}
+    kinds = (".mp4", ".gif") if args.gif else (".mp4",)
+    require_own([path.with_suffix(kind) for path in films.values() for kind in kinds], dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](cameras), LeftOut()
     with bars() as bar:
         for done, number in enumerate(numbers):
             with left_out.unless_readable(number):
                 episode = dataset.episode(number)
                 readings = read(episode)
-                path = args.output_dir / f"episode_{number:06d}_progress.mp4"
+                left_out.warn_of_annotation(episode, readings, dataset.stages)
                 what = picture(episode, readings, dataset.stages, weight=weight(episode) if weight is not None else None, sampled=False)
                 tick = bar(f"episode {number} ({done + 1} of {len(numbers)})")
-                gif = path.with_suffix(".gif") if args.gif else None
-                render_film(episode, what, cameras, path, height=args.height, gif=gif, tick=tick)
+                with ExitStack() as stack:
+                    made = {kind: stack.enter_context(atomic_path(films[number].with_suffix(kind))) for kind in kinds}
+                    render_film(episode, what, cameras, made[".mp4"], height=args.height, gif=made.get(".gif"), tick=tick)
+                    for kind, path in made.items():
+                        path.write_bytes(marked(path.read_bytes(), kind, dataset))
                 unknown += sum(int(np.isnan(one.value).sum()) for one in readings[args.head_mode].values())
                 words |= {what.title, *(name for head in what.heads.values() for name in (*head.curves, *head.stage_names))}
     say(f"films: {args.output_dir}")
@@ -75,7 +84,7 @@ def main(args: Args) -> int:
     left_out.report(len(numbers))
     if unknown:
         warn(f"frames without progress in what was filmed: {unknown}; the curves have gaps there")
-    return 1 if unknown or left_out.numbers else 0
+    return 1 if unknown or left_out else 0
 
 
 def _require_sense(args: Args) -> None:

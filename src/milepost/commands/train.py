@@ -51,7 +51,7 @@ class Args:
     annotation_mode: AnnotationMode = "single_stage"
     encoder: str | None = None
     """CLIP- or SigLIP-type model, a folder or owner/name, or "pixels", the built-in one; default: the preset's."""
-    no_cache: bool = False
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
     """Do not keep the frames' features on disk, where they are in half precision."""
     image_key: tuple[str, ...] = ()
     """Camera or cameras to look at; default: all of the dataset's."""
@@ -94,7 +94,7 @@ class Args:
     push_to_hub: str | None = None
     """Upload card, config and weights to this Hub repository, owner/name, made private if it is not there."""
     episodes: str | None = None
-    """Episodes to use, such as 0-9,12; default: all."""
+    """Episodes to use, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -115,7 +115,11 @@ def _changed(config: Config, **fields: Any) -> Config:
 def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
     """DataError if the only stages the dataset has are in the form that SARM does not read: it says how to bring them over."""
     records = [dataset.meta.episodes[number] for number in dataset.episode_indices]
-    if heads and "subtask_index" in dataset.meta.features and not any(record.segments.get(head) for record in records for head in heads):
+    if (
+        heads
+        and "subtask_index" in dataset.meta.features
+        and not any(record.readable_segments.get(head) for record in records for head in heads)
+    ):
         raise DataError(
             f"{dataset.name} has its stages as subtask_index, one for every frame, and no {' or '.join(heads)} annotation; bring them over "
             f"first: milepost annotate DATASET --from-subtask-index {heads[0]}"
@@ -125,10 +129,13 @@ def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
 def main(args: Args) -> int:
     _check(args)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = dataset.showing(args.image_key)
     _require_stages(dataset, _changed(PRESETS[args.preset][0], annotation_mode=args.annotation_mode).annotated_heads)
     cameras = args.image_key or tuple(dataset.cameras)
     if not cameras:
-        raise DataError(f"{dataset.name} has no camera to look at")
+        depth = ", ".join(dataset.hints.pictured)
+        named = f"; distances are looked at, as grey, if they are named with --image-key: {depth}" if depth else ""
+        raise DataError(f"{dataset.name} has no camera to look at{named}")
     unknown = [camera for camera in cameras if camera not in dataset.cameras]
     if unknown:
         raise DataError(f"no camera '{unknown[0]}'; this dataset has: {', '.join(dataset.cameras)}")
@@ -183,7 +190,7 @@ def _doubts(episodes: Sequence[Episode], trained: Trained) -> list[str]:
     learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
     blank = sum(not has_words(episode.task) for episode in learnt)
     words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
-    return words + [words for head in config.annotated_heads for words in doubts(attempts_of(learnt, head), config.heads[head].names)]
+    return words + [words for head in config.annotated_heads for words in doubts(attempts_of(learnt, head), config.heads[head])]
 
 
 def _report(

@@ -20,6 +20,8 @@ from milepost.hub import find_file
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.outputs import require_writable
 from milepost.progress_table import read_progress
+from milepost.records import HEADS
+from milepost.stages import unfit
 from milepost.store import read_weights
 from milepost.types import DataError
 from milepost.viewer.export import export_html
@@ -29,6 +31,8 @@ from milepost.viewer.review import Model, Review
 from milepost.viewer.serving import bound, server
 from milepost.viewer.summaries import Rows, placed
 
+NAMED = 9
+"""Annotations with a fault that are named, one by one."""
 EXPORTED = 20
 """Episodes in an exported file where none are named."""
 
@@ -42,7 +46,7 @@ class Args:
     weights: Path | None = None
     """Weights file of `milepost weigh`."""
     episodes: str | None = None
-    """Episodes to show, such as 0-9,12; default: all."""
+    """Episodes to show, such as 0-9,12 or 0 1 2; default: all."""
     host: str = "127.0.0.1"
     """Address to be bound to. Any but this machine's own opens the page to others, who need the token that is printed."""
     port: int = 8000
@@ -99,7 +103,7 @@ def export(args: Args, path: Path) -> int:
         warn(problem)
     left = len(review.rows.numbers) - len(numbers)
     say(f"{path}: {len(numbers)} episodes, {path.stat().st_size / 1e6:.1f} MB" + (f"; {left} more with --episodes" if left else ""))
-    return 1 if problems else 0
+    return 1 if problems or review.problems else 0
 
 
 def open_review(args: Args) -> Review:
@@ -111,7 +115,25 @@ def open_review(args: Args) -> Review:
     marks = Marks(args.review_file or marks_file(dataset), dataset)
     if is_interrupted(dataset.root):
         problems.append("writing annotations into this dataset was interrupted: some are old; the next save finishes it first")
+    problems += annotation_problems(dataset)
     return Review(dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weights, problems=problems)
+
+
+def annotation_problems(dataset: LeRobotDataset) -> list[str]:
+    """Says which episodes have an annotation that cannot be true; on the page they have none, and can be annotated anew."""
+    stages = dataset.stages
+    records = [dataset.hints.episodes[number] for number in dataset.episode_indices]
+    found = [
+        (
+            record.index,
+            record.annotation_faults.get(head) or unfit(record.readable_segments.get(head, ()), head, stages.get(head), record.length),
+        )
+        for record in records
+        for head in HEADS
+        if head in record.readable_segments or head in record.annotation_faults
+    ]
+    faults = [f"episode {number}: {fault}" for number, fault in found if fault]
+    return faults[:NAMED] + ([f"{len(faults) - NAMED} more annotations cannot be true; milepost info lists all"] if faults[NAMED:] else [])
 
 
 def beside(dataset: LeRobotDataset) -> list[Path]:

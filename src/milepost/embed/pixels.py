@@ -19,10 +19,35 @@ from torch import Tensor, nn
 
 SIDE = 16
 PIXELS = SIDE * SIDE * 3
+EXACT = 2**24
+"""Whole numbers below it are exact as float32."""
+TALLEST = (2**16 - 1) // 255
+"""Bytes that can be added up in 16 bits."""
 
 
 def reduce_images(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 768"]:
-    """Each image averaged down to 16 x 16 RGB and flattened."""
+    """Each image averaged down to 16 x 16 RGB and flattened.
+
+    Whole numbers are added up, many times faster than torch's averages of floats and equal to them in every bit: below 2^24 a float32
+    sum of whole numbers is exact in any order, and both divide by the height of a cell and then by its width.
+    """
+    rows, columns = (_cells(side) for side in images.shape[1:3])
+    tall, wide = (np.array([stop - start for start, stop in cells]) for cells in (rows, columns))
+    if not images.size or 255 * int(tall.max()) * int(wide.max()) >= EXACT or tall.max() > TALLEST:
+        return reduce_by_torch(images)
+    bands = np.stack([images[:, start:stop].sum(axis=1, dtype=np.uint16) for start, stop in rows], axis=1)
+    sums = np.stack([bands[:, :, start:stop].sum(axis=2, dtype=np.uint32) for start, stop in columns], axis=-1).swapaxes(1, 2)
+    means = sums.astype(np.float32) / tall.astype(np.float32)[:, None] / wide.astype(np.float32)
+    return np.rint(means).astype(np.uint8).reshape(len(images), -1)
+
+
+def _cells(side: int) -> list[tuple[int, int]]:
+    """Pixels [start, stop) of each cell along a side; they share pixels where the side cannot be divided."""
+    return [(i * side // SIDE, -(-(i + 1) * side // SIDE)) for i in range(SIDE)]
+
+
+def reduce_by_torch(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 768"]:
+    """The same by torch, for pictures of any size."""
     tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     small = F.interpolate(tensor, size=(SIDE, SIDE), mode="area")
     return small.round().to(torch.uint8).flatten(1).numpy()

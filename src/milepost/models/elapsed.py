@@ -38,4 +38,12 @@ def _from_folder(folder: Path | str, device: str = "cpu") -> ElapsedModel:
     return ElapsedModel()
 
 
-MODEL = ModelKind("elapsed", _from_folder, bare=lambda device="cpu": ElapsedModel(), config=ElapsedConfig, make=lambda config, folder: ElapsedModel(config))
+def _bare(device: str = "cpu") -> ElapsedModel:
+    return ElapsedModel()
+
+
+def _make(config: ElapsedConfig, folder: str | None) -> ElapsedModel:
+    return ElapsedModel(config)
+
+
+MODEL = ModelKind("elapsed", _from_folder, _bare, config=ElapsedConfig, make=_make)

@@ -49,29 +49,33 @@ class Run:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model that is ready for a dataset. arguments: what else its `predict` takes. settings: what else is written down of the run.
-    cache: the folder in which it may keep what it computes of the pictures."""
+    """A model that is ready for a dataset.
+
+    dataset: the same, with the cameras that the model looks at. arguments: what else its `predict` takes. settings: what else is written
+    down of the run. cache: the folder in which it may keep what it computes of the pictures.
+    """
 
     model: RewardModel
+    dataset: Any
     arguments: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
 
-    def begin(self, dataset: Dataset, on_frames: OnFrames | None = None) -> None:
+    def begin(self, on_frames: OnFrames | None = None) -> None:
         """Makes the model ready to keep what it computes. on_frames: is called with the frames that are read."""
         if isinstance(self.model, Prepares):
-            self.model.prepare_for(dataset, cache=self.cache, on_frames=on_frames)
+            self.model.prepare_for(self.dataset, cache=self.cache, on_frames=on_frames)
 
 
 @dataclass(frozen=True)
 class ModelKind:
     """One kind of reward model: everything that the rest of the package asks of it.
 
-    load: (folder, device, **options) -> the model saved there. bare: (device, **options) -> a model that needs no folder, or None. config:
-    its config's class, a dataclass. make: (config, folder) -> a model with the weights in the folder, or new ones if it is None. read_config: folder
-    -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given". prepare: (path,
-    options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors: as
-    `make_reward_pre_post_processors`. package: who offers it.
+    load: (folder, device, **options) -> the model saved there. bare: (device, **options) -> a model that needs no folder, or None.
+    config: its config's class, a dataclass. make: (config, folder) -> a model with the weights in the folder, or new ones if it is None.
+    read_config: folder -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given".
+    prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
+    as `make_reward_pre_post_processors`. package: who offers it.
     """
 
     name: str
@@ -139,8 +143,8 @@ def _from_package(point: EntryPoint) -> ModelKind:
         )
     load: Any = getattr(offer, "from_pretrained", None)
 
-    def bare(device: str = "cpu", **options: Any) -> RewardModel:
-        return offer(**options)  # type: ignore[no-any-return]
+    def bare(device: str = "cpu", **options: Any) -> Any:
+        return offer(**options)
 
     def unsaved(folder: Path | str, device: str = "cpu", **options: Any) -> RewardModel:
         raise DataError(f"the model '{point.name}' of the package {package} has no from_pretrained: it cannot be loaded from {folder}")
@@ -205,7 +209,7 @@ def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     settings = {"package": kind.package, **{name: str(value) for name, value in given.items()}} if kind.package else {}
-    return Prepared(model, settings=settings)
+    return Prepared(model, dataset, settings=settings)
 
 
 def changed(options: Any) -> dict[str, Any]:

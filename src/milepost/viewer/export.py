@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from milepost.outputs import atomic_path
 from milepost.types import DataError, UnreadableError
-from milepost.viewer.media import Films, cameras
+from milepost.viewer.media import Films, cameras, own_film
 from milepost.viewer.review import Review
 
 PAGE = Path(__file__).parent / "page"
@@ -62,7 +62,10 @@ def export_html(
             shown = {camera: {**one, "source": None} for camera, one in cameras(review.dataset, number).items()}
             for camera, film in made[number].items():
                 address = f"embedded:{number}/{camera}"
-                shown[camera]["h264"] = _embed(file, film, address, shown[camera]["h264"]["type"], problems)
+                own = own_film(review.dataset, number, camera)
+                shown[camera] |= _embed(file, film, address, own[1] if own else shown[camera]["h264"]["type"], problems)
+                if "unreadable" in shown[camera]:
+                    shown[camera]["unreadable"] = _without_folders(shown[camera]["unreadable"], {review.dataset.root})
             told[number] = {**found, "cameras": shown}
             if tick is not None:
                 tick(done, len(episodes))
@@ -76,22 +79,29 @@ def export_html(
 
 
 def _films(review: Review, number: int, films: Films) -> dict[str, Future[Path]]:
-    dataset = review.dataset
-    return {camera: films.ask(dataset, review.fingerprint, number, camera) for camera in dataset.cameras}
+    """The episode's films by camera: the dataset's own where every browser plays it and it is this episode's alone, else copies of it."""
+    dataset, made = review.dataset, {}
+    for camera in dataset.cameras:
+        if own := own_film(dataset, number, camera):
+            made[camera] = Future[Path]()
+            made[camera].set_result(own[0])
+        else:
+            made[camera] = films.ask(dataset, review.fingerprint, number, camera)
+    return made
 
 
-def _embed(file: TextIO, film: Future[Path], address: str, kind: str, problems: list[str]) -> dict[str, str] | None:
-    """The film into the page; what the page is to ask for, or None if there is no film."""
+def _embed(file: TextIO, film: Future[Path], address: str, kind: str, problems: list[str]) -> dict[str, Any]:
+    """The film into the page; what the page is to ask for, or why there is no film."""
     try:
         path = film.result()
     except DataError as error:
         problems.append(str(error))
-        return None
+        return {"h264": None, "unreadable": str(error)}
     file.write(f'<script type="text/plain" id="{html.escape(address)}">')
     for piece in _pieces(path):
         file.write(base64.b64encode(piece).decode())
     file.write("</script>\n")
-    return {"url": address, "type": kind}
+    return {"h264": {"url": address, "type": kind}}
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -59,14 +59,8 @@ def _shape(dataset: LeRobotDataset) -> list[tuple[int, int, int]]:
 
 
 def segments_of(dataset: LeRobotDataset, head: str, numbers: Sequence[int]) -> dict[int, tuple[Segment, ...]]:
-    """Every episode's annotation. An unreadable one is none here, and an error where that episode is looked at."""
-    found = {}
-    for number in numbers:
-        try:
-            found[number] = dataset.meta.episodes[number].segments.get(head, ())
-        except DataError:
-            found[number] = ()
-    return found
+    """Every episode's annotation. One that cannot be true is none here."""
+    return {number: dataset.meta.episodes[number].sound_segments.get(head, ()) for number in numbers}
 
 
 def stage_names(dataset: LeRobotDataset) -> dict[str, tuple[str, ...]]:

@@ -75,6 +75,17 @@ def source_type(dataset: LeRobotDataset, number: int, camera: str) -> str | None
     return mime(GUESSED[told]) if not dataset.is_local and told in GUESSED else None
 
 
+def own_film(dataset: LeRobotDataset, number: int, camera: str) -> tuple[Path, str] | None:
+    """The dataset's own mp4 and its type, if it is this episode's alone from its first picture on, and in what every browser plays."""
+    span = dataset.meta.episodes[number].videos.get(camera)
+    start_s = dataset.film_start(number, camera) if span is not None and (dataset.root / span.path).is_file() else None
+    if span is None or start_s is None or start_s > 1e-3 or len(dataset.hints.films[span.path]) > 1:
+        return None
+    path, kind = dataset.files.path(span.path), source_type(dataset, number, camera)
+    plain = kind is not None and kind.startswith(mime("avc1")[:-1]) and probe(path).pix_fmt in ("yuv420p", "yuvj420p")
+    return (path, kind) if plain and kind is not None else None
+
+
 @lru_cache(maxsize=4096)
 def _type(path: Path, stamp: int) -> str | None:
     """stamp: when the file was written, so that another file of this name is looked at again."""

@@ -300,7 +300,7 @@ class Review:
 
     def held(self, number: int, head: str) -> dict[str, Any]:
         """The annotation as it is on disk now, and its version."""
-        segments = self.dataset.meta.episodes[number].segments.get(head, ())
+        segments = self.dataset.meta.episodes[number].readable_segments.get(head, ())
         return {"segments": _as_objects(segments), "version": version_of(segments)}
 
     def mark(self, body: Mapping[str, Any]) -> dict[str, Any]:

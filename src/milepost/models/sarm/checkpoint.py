@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,13 @@ def read_state_stats(dataset: Path | str, key: str = "observation.state", source
     path = Path(dataset) / "meta" / "stats.json"
     if not path.exists():
         raise DataError(f"{path} is missing: there are no state statistics to take from this dataset")
-    try:
-        stats = read_json_object(path)[key]
-        mean, std = (tuple(float(x) for x in stats[name]) for name in ("mean", "std"))
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} has no mean and std of '{key}' ({error})") from error
+    stats = read_json_object(path, what="statistics").get(key)
+    if not isinstance(stats, dict) or not all(isinstance(stats.get(name), list) for name in ("mean", "std")):
+        raise DataError(f"{path} has no mean and std of '{key}'")
+    numbers = [value for name in ("mean", "std") for value in stats[name]]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf for value in numbers):
+        raise DataError(f"{path}: mean and std of '{key}' should be finite numbers, one for each channel")
+    mean, std = (tuple(map(float, stats[name])) for name in ("mean", "std"))
     return StateStats(mean, std, source or f"{Path(dataset).resolve().name}/meta/stats.json")
 
 

@@ -48,11 +48,12 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
     if options.state_stats is not None:
         source = open_dataset(options.state_stats)
         model.use_state_stats(read_state_stats(source.root, model.config.state_key, source=f"{source.name}/meta/stats.json"))
+    dataset = dataset.showing(model.config.cameras)
     model.prepare_for(dataset)
     arguments: Mapping[str, Any] = {"heads": list(run.heads), "stride": options.stride}
     task = {} if run.task is None else {"task": run.task}
     cache = None if options.no_cache else cache_folder()
-    return Prepared(model, {**arguments, **task}, {"encoder": model.frozen.name, "precision": precision}, cache)
+    return Prepared(model, dataset, {**arguments, **task}, {"encoder": model.frozen.name, "precision": precision}, cache)
 
 
 MODEL = ModelKind(

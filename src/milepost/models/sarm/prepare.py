@@ -7,7 +7,7 @@ which a clock would be a lie. An episode that cannot teach tau (it failed) still
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from milepost.embed import Encoder
 from milepost.models.sarm.batches import TrainingSet, label_episode, state_of
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.stages import Attempt, Stages, annotated_stages, contradictions
+from milepost.stages import Attempt, Stages, annotated_stages, annotation_fault, contradictions
 from milepost.types import DataError, Episode, has_words
 
 FIT_FRAMES = 4096
@@ -70,9 +70,25 @@ def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict
     return dataclasses.replace(config, **fields)
 
 
+def without_faults(episodes: Sequence[Episode], config: SARMConfig, given: Mapping[str, Stages]) -> tuple[list[Episode], dict[int, str]]:
+    """Returns the episodes whose annotation can be true, and why each other one's cannot. DataError, with the first reason, if none can.
+
+    given: head -> the dataset's own stages, where it lists them; a stage that is not among them makes its episode unusable.
+    """
+    faults: dict[int, str] = {}
+    for episode in episodes:
+        for head in config.annotated_heads:
+            if fault := annotation_fault(episode, head, given.get(head)):
+                faults[episode.index] = f"{fault}; annotate it again (milepost info lists all such episodes)"
+    if episodes and len(faults) == len(episodes):
+        number, fault = next(iter(faults.items()))
+        raise DataError(f"no episode has an annotation that can be true; episode {number}: {fault}")
+    return [episode for episode in episodes if episode.index not in faults], faults
+
+
 def attempts_of(episodes: Sequence[Episode], head: str) -> list[Attempt]:
-    """Returns what `stages.contradictions` and `stages.doubts` look at."""
-    return [Attempt(episode.index, episode.task, episode.segments.get(head, ()), episode.success) for episode in episodes]
+    """Returns what `stages.contradictions` and `stages.doubts` look at: the annotated ones."""
+    return [Attempt(episode.index, episode.task, s, episode.success) for episode in episodes if (s := episode.sound_segments.get(head))]
 
 
 def check_labels(episodes: Sequence[Episode], config: SARMConfig) -> None:

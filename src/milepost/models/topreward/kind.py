@@ -33,11 +33,17 @@ def prepare(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, run: 
     if run.precision != "auto":
         fields["torch_dtype"] = run.precision
     model = bare(run.device, **fields) if is_bare(path, MODEL) else TOPRewardModel.from_pretrained(path, run.device, **fields)
+    dataset = dataset.showing([model.config.image_key])
     if options.image_key is not None and options.image_key not in dataset.cameras:
         there = ", ".join(dataset.cameras) or "none"
         raise DataError(f"no camera '{options.image_key}'; this dataset has: {there}; choose with --image-key")
     model.prepare_for(dataset)
-    return Prepared(model, {"num_prefixes": options.num_prefixes}, _vlm(model))
+    return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, _vlm(model))
+
+
+def make(config: TOPRewardConfig, folder: str | None) -> TOPRewardModel:
+    """Returns the model of a config; a folder has nothing more than the config."""
+    return TOPRewardModel(config)
 
 
 def _vlm(model: TOPRewardModel) -> dict[str, str]:
@@ -55,6 +61,6 @@ def processors(config: TOPRewardConfig, **_: Any) -> tuple[BatchStep, BatchStep]
 
 
 MODEL = ModelKind(
-    "topreward", TOPRewardModel.from_pretrained, bare, config=TOPRewardConfig, make=lambda config, folder: TOPRewardModel(config), read_config=read_config,
+    "topreward", TOPRewardModel.from_pretrained, bare, config=TOPRewardConfig, make=make, read_config=read_config,
     options=TOPRewardOptions, prepare=prepare, processors=processors,
 )  # fmt: skip

@@ -84,6 +84,22 @@ export const saveMark = (index, mark, note) => put("/api/marks", { episode: inde
 /** The marks as the server exports them, with the delete command. */
 export const marks = () => ask("/api/marks.json");
 
+/** Why there is no film at a URL, in the server's words; "" if there is one and it is the browser that cannot play it. */
+export async function refusal(url) {
+  if (!url || url.startsWith("embedded:")) return "";
+  try {
+    const answer = await fetch(url, { credentials: "same-origin", headers: { Range: "bytes=0-0" } });
+    if (answer.ok) {
+      await answer.body?.cancel();
+      return "";
+    }
+    const body = bare(await answer.json());
+    return typeof body?.error === "string" ? body.error : "";
+  } catch (error) {
+    return "";
+  }
+}
+
 const urls = new Map();
 
 /** A URL a video element can play: the server's, or one made of the bytes in this file. */

@@ -3,7 +3,7 @@
 
 import { h, icon, replace, styled } from "milepost/dom";
 import { cameraName } from "milepost/format";
-import { playable } from "milepost/source";
+import { playable, refusal } from "milepost/source";
 
 const MOST_AT_FIRST = 3;
 const probe = document.createElement("video");
@@ -77,7 +77,7 @@ export class Videos {
     const said = h("p", { class: "said" });
     const element = h("figure", { class: "tile" }, video, said, h("figcaption", {}, cameraName(key)));
     styled(element, { "--ratio": String(width && height ? width / height : 4 / 3) });
-    const tile = { element, video, said, letGo: null };
+    const tile = { key, element, video, said, letGo: null };
     video.addEventListener("click", () => this.player.toggle());
     this.tryNext(tile, streamsOf(this.episode.cameras[key]));
     return tile;
@@ -86,7 +86,7 @@ export class Videos {
   tryNext(tile, [stream, ...others], failed = false) {
     tile.letGo?.();
     if (!stream) {
-      replace(tile.said, icon("film"), failed ? "This video cannot be played." : "No video the browser can play.");
+      this.giveUp(tile, failed);
       return;
     }
     const slow = setTimeout(() => replace(tile.said, stream.made ? "Making an H.264 copy…" : "Loading…"), 250);
@@ -108,6 +108,15 @@ export class Videos {
       tile.video.removeEventListener("error", broken);
       detach();
     };
+  }
+
+  /** Says why there are no pictures: they cannot be read, or the browser cannot play what there is. */
+  async giveUp(tile, failed) {
+    const words = failed ? "This video cannot be played." : "No video the browser can play.";
+    const { unreadable, h264 } = this.episode.cameras[tile.key];
+    replace(tile.said, icon("film"), unreadable ? `This video cannot be read: ${unreadable}` : words);
+    const reason = unreadable ? "" : await refusal(h264?.url);
+    if (reason) replace(tile.said, icon("film"), `This video cannot be read: ${reason}`);
   }
 
   drop(key, tile) {
