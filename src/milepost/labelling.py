@@ -29,6 +29,7 @@ from milepost.types import (
     Identified,
     KnowsRows,
     LooksFirst,
+    ModelError,
     Prepares,
     Progress,
     RewardModel,
@@ -127,9 +128,7 @@ def _fill(
         on_progress(done, len(dataset))
         try:
             if prediction is not None:
-                progress = prediction()  # raises what made the episode unreadable
-                assert episode is not None
-                store.add(_checked(progress, episode, model), episode.row)
+                store.add(_checked(prediction, episode, model), 0 if episode is None else episode.row)
         except UnreadableError as error:
             failures += 1
             if failures == len(dataset) and not store.holds_any:
@@ -142,11 +141,20 @@ def _fill(
     return unread
 
 
-def _checked(progress: Progress, episode: Episode, model: RewardModel) -> Progress:
-    """Returns what a model said of an episode, if it is that. DataError names the model that breaks its contract."""
+def predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any]) -> Progress:
+    """Returns what a model says of an episode. DataError names the model that breaks its contract."""
+    return _checked(partial(model.predict, episode, **options), episode, model)
+
+
+def _checked(prediction: Callable[[], object], episode: Episode | None, model: RewardModel) -> Progress:
+    """Returns what is predicted, if it is of this episode. Raises what made the episode unreadable, if it is None."""
+    try:
+        progress = prediction()
+    except ModelError as error:
+        raise DataError(f"{_called(model)}: {error}") from error
     if not isinstance(progress, Progress):
         raise DataError(f"{_called(model)}: predict should return Progress, it returned {type(progress).__name__}")
-    if progress.episode != episode.index or len(progress) != episode.length:
+    if episode is not None and (progress.episode != episode.index or len(progress) != episode.length):
         raise DataError(
             f"{_called(model)}: of episode {episode.index}, which has {episode.length} frames, predict returned {len(progress)} frames of "
             f"episode {progress.episode}"

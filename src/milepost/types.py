@@ -27,6 +27,10 @@ class UnreadableError(DataError):
     """One episode cannot be used: its pictures are missing, damaged or too short, or it is too long for the model. Others may be fine."""
 
 
+class ModelError(ValueError):
+    """What a reward model says is not what the contract asks for. The message says what was expected and what came."""
+
+
 class DataWarning(UserWarning):
     """The user's data is not as it should be, and was read all the same. The message says what is wrong and how it was taken."""
 
@@ -204,17 +208,17 @@ class Curve:
 
     def __post_init__(self) -> None:
         if self.value.ndim != 1 or self.value.dtype != np.float32:
-            raise ValueError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
+            raise ModelError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
         if not np.all(np.isnan(self.value) | ((self.value >= 0) & (self.value <= 1))):
-            raise ValueError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(self.value)}..{np.nanmax(self.value)}")
+            raise ModelError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(self.value)}..{np.nanmax(self.value)}")
         arrays = {"stage": self.stage, **{name: signal.values for name, signal in self.signals.items()}}
         for name, array in arrays.items():
             if array is not None and len(array) != len(self.value):
-                raise ValueError(f"'{name}' has {len(array)} frames, the curve has {len(self.value)}")
+                raise ModelError(f"'{name}' has {len(array)} frames, the curve has {len(self.value)}")
         if self.stage is not None and self.stage_names and len(self.stage_names) != self.stage.shape[1]:
-            raise ValueError(f"{len(self.stage_names)} stage names for {self.stage.shape[1]} stages")
+            raise ModelError(f"{len(self.stage_names)} stage names for {self.stage.shape[1]} stages")
         if self.score and self.score not in self.signals:
-            raise ValueError(f"the score '{self.score}' is no signal of this curve; it has: {', '.join(self.signals) or 'none'}")
+            raise ModelError(f"the score '{self.score}' is no signal of this curve; it has: {', '.join(self.signals) or 'none'}")
 
     def __len__(self) -> int:
         return len(self.value)
@@ -244,10 +248,10 @@ class Progress:
         if isinstance(heads, Curve):
             heads = {MAIN_HEAD: heads}
         if not heads:
-            raise ValueError("progress needs at least one head")
+            raise ModelError("progress needs at least one head")
         lengths = {name: len(curve) for name, curve in heads.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"the heads of one episode have different lengths: {lengths}")
+            raise ModelError(f"the heads of one episode have different lengths: {lengths}")
         object.__setattr__(self, "episode", episode)
         object.__setattr__(self, "heads", dict(heads))
 

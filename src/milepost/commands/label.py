@@ -33,7 +33,7 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder or Hub id; "topreward", zero-shot; or "elapsed", the clock."""
-    models: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ModelOptions)
+    models: Annotated[ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=ModelOptions)
     task: str | None = None
     """Instruction of episodes that have none; SARM takes it for all episodes."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
@@ -172,7 +172,7 @@ def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[
         columns, row = ["episodes", "frames", "unknown", "mean"], [episodes, len(curve), sum(unknown.values()), mean]
         if labelled.main.score:
             ends = _ends(labelled)
-            columns, row = [*columns, "mean final log P"], [*row, f"{np.mean(list(ends.values())):.3f}" if ends else "-"]
+            columns, row = [*columns, f"mean final {labelled.main.score}"], [*row, f"{np.mean(list(ends.values())):.3f}" if ends else "-"]
         table("progress", columns, [row])
         if successes is not None:
             say(f"above the success threshold: {sum(successes.values())} of {len(successes)} episodes")

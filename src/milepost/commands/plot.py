@@ -14,6 +14,7 @@ from milepost.commands.drawings import require_own, write_drawing
 from milepost.commands.options import resolve_device
 from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, warn_of_boxes
 from milepost.console import bars, say, warn
+from milepost.labelling import predicted
 from milepost.lerobot import LeRobotDataset
 from milepost.models.options import ModelOptions, options_for
 from milepost.models.registry import Run, kind_of, prepare
@@ -31,7 +32,7 @@ class Args:
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """Progress file or files, drawn together; default (without --model): the one beside the dataset."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
-    models: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ModelOptions)
+    models: Annotated[ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=ModelOptions)
     task: str | None = None
     """With --model: instruction of episodes that have none; SARM takes it for all episodes."""
     camera_key: str | None = None
@@ -99,7 +100,7 @@ def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: tuple[str, 
     name = Path(path).resolve().name
 
     def read(episode: Episode) -> Readings:
-        found = prepared.model.predict(episode, **prepared.arguments)
+        found = predicted(prepared.model, episode, prepared.arguments)
         return {head: {name: found.heads[head]} for head in heads if head in found.heads}
 
     return read

@@ -46,7 +46,7 @@ def with_model(args: type, arguments: Sequence[str]) -> type:
     group = dataclasses.make_dataclass(
         "ModelOptions", [(kind.name, kind.options, field(default_factory=kind.options))], bases=(ModelOptions,), frozen=True
     )
-    prefixes = Annotated[group, tyro.conf.OmitArgPrefixes]  # type: ignore[valid-type]
+    prefixes = Annotated[group, tyro.conf.arg(name="")]  # type: ignore[valid-type]
     return dataclasses.make_dataclass(args.__name__, [("models", prefixes, field(default_factory=group))], bases=(args,), frozen=True)
 
 
