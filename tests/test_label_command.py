@@ -80,7 +80,7 @@ def test_a_stride_is_every_nth_frame_and_the_last(dataset: Path, model: Path, tm
     every, some = (read_progress(tmp_path / name) for name in ("all", "some"))
     at = np.array([*range(0, 92, 10), 91])
     np.testing.assert_allclose(some.values(), np.interp(np.arange(92), at, every.values()[at]), atol=1e-6)
-    assert np.flatnonzero(~np.isnan(some.stages["sparse"][:, 0])).tolist() == at.tolist()
+    assert np.flatnonzero(~np.isnan(some.main.stage[:, 0])).tolist() == at.tolist()
 
 
 def test_features_are_computed_once(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from milepost.commands.topreward_options import size_in_bytes
 
 from chat_server import Fault, chat_server
 from fakes import ListDataset, dot_episodes
 from milepost.labelling import label
 from milepost.lerobot import open_dataset
 from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
+from milepost.models.topreward.options import size_in_bytes
 from milepost.progress_table import read_progress
 from milepost.store import ProgressStore
 from milepost.types import Episode, Progress, UnreadableError

@@ -75,8 +75,7 @@ def test_our_protocol_is_one_pass_per_prefix_with_true_times() -> None:
     episode = moving(34)
     said = tiny_topreward().predict(episode)
     frames = np.array([0, 5, 10, 15, 20, 25, 30, 33])
-    engine = tiny_vlm()
-    engine.prompt = Prompt()
+    engine = tiny_vlm().with_prompt(Prompt())
     clip = engine.clip(episode.cameras[CAMERA][frames], times_s=(frames / 10).tolist(), resolution=Resolution())
     alone = engine.separate(clip, instructions=[episode.task])[0]
     np.testing.assert_allclose(raw_of(said)[frames], alone[:, 0], rtol=0, atol=1e-5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -200,8 +200,7 @@ def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     kind = kind_of(path)
     if kind.prepare is not None:
         return kind.prepare(path, options, dataset, run)
-    if run.heads != (MAIN_HEAD,):
-        raise DataError(f"{kind.called} has one head: --head-mode means nothing to it")
+    require_heads(path, run.heads)
     if run.task is not None:
         raise ValueError(f"--task means nothing to {kind.called}")
     given = changed(options)
@@ -210,6 +209,13 @@ def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
         model.prepare_for(dataset)
     settings = {"package": kind.package, **{name: str(value) for name, value in given.items()}} if kind.package else {}
     return Prepared(model, dataset, settings=settings)
+
+
+def require_heads(path: str, wanted: Sequence[str], there: Sequence[str] = (MAIN_HEAD,), *, why: str = "--head-mode means nothing") -> None:
+    """DataError if the model at a path has not all of these heads."""
+    for head in wanted:
+        if head not in there:
+            raise DataError(f"{path} has no {head} head; it has: {', '.join(there)} ({why})")
 
 
 def changed(options: Any) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from typing import Any
 from milepost.embed import cache_folder
 from milepost.hub import find_model
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.models.registry import ModelKind, Prepared, Run
+from milepost.models.registry import ModelKind, Prepared, Run, require_heads
 from milepost.models.sarm.checkpoint import read_folder, read_state_stats
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.sarm.processor import make_sarm_processors
-from milepost.types import DataError
 
 
 def read_config(folder: Path | str) -> SARMConfig:
@@ -40,11 +39,7 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
         raise ValueError("SARM computes in float32 or bfloat16, not in float16")
     precision: Any = "float32" if run.precision == "auto" else run.precision
     model = SARMModel.from_pretrained(path, run.device, encoder=options.encoder, precision=precision)
-    for head in run.heads:
-        if head not in model.config.heads:
-            raise DataError(
-                f"--head-mode {head}: this model was trained with annotation_mode '{model.config.annotation_mode}', without a {head} head"
-            )
+    require_heads(path, run.heads, list(model.config.heads), why=f"annotation_mode '{model.config.annotation_mode}'")
     if options.state_stats is not None:
         source = open_dataset(options.state_stats)
         model.use_state_stats(read_state_stats(source.root, model.config.state_key, source=f"{source.name}/meta/stats.json"))

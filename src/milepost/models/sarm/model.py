@@ -41,18 +41,7 @@ from milepost.models.sarm.network import StreamTransformer, decode, each_stage, 
 from milepost.models.sarm.online import History, live_state, picture
 from milepost.models.sarm.readiness import blank, over_all, stats_of
 from milepost.processes import ALONE, Peers
-from milepost.types import (
-    RAW,
-    Curve,
-    DataError,
-    Dataset,
-    Episode,
-    OnFrames,
-    Progress,
-    Signal,
-    Step,
-    UnreadableError,
-)
+from milepost.types import RAW, Curve, DataError, Dataset, Episode, OnFrames, Progress, Signal, Step, UnreadableError
 from milepost.windows import interpolate, spread, strided
 
 
@@ -160,11 +149,11 @@ class SARMModel(nn.Module):
         return self.frozen.images(images)
 
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
-        """Features of sentences."""
+        """Returns the features of sentences."""
         return self.frozen.text(sentences)
 
     def text_features(self, task: str) -> Float[np.ndarray, "M"]:
-        """Features of an instruction."""
+        """Returns the features of an instruction."""
         return self.frozen.text([task])[0]
 
     # Training

@@ -7,7 +7,7 @@ from typing import Any
 
 from milepost.lerobot import LeRobotDataset
 from milepost.models.processing import BatchStep, to_cpu
-from milepost.models.registry import MAIN_HEAD, ModelKind, Prepared, Run, is_bare
+from milepost.models.registry import ModelKind, Prepared, Run, is_bare, require_heads
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel, read_config
 from milepost.models.topreward.options import TOPRewardOptions
@@ -25,8 +25,7 @@ def bare(device: str | None = None, **fields: Any) -> TOPRewardModel:
 def prepare(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, run: Run) -> Prepared:
     """Returns the model ready for a dataset, its VLM loaded. DataError if the camera is not there, or the VLM cannot be had."""
     anchors(2, options.num_prefixes)  # refused before 16 GB are loaded
-    if run.heads != (MAIN_HEAD,):
-        raise DataError("TOPReward has one head: --head-mode means nothing to it")
+    require_heads(path, run.heads)
     fields = options.given()
     if run.task is not None:
         fields["default_task"] = run.task
