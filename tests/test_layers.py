@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"types"},
-    {"tasks", "images"},
+    {"tasks", "images", "ticks"},
     {
         "windows",
         "stages",

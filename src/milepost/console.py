@@ -96,18 +96,6 @@ def bars() -> Iterator[Callable[[str], Tick]]:
         yield bar
 
 
-def later(bar: Callable[[str], Tick], name: str) -> Tick:
-    """Returns a callback (done, total) whose bar appears when it is first called."""
-    made: list[Tick] = []
-
-    def tick(done: int, total: int) -> None:
-        if not made:
-            made.append(bar(name))
-        made[0](done, total)
-
-    return tick
-
-
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A small table on standard output; the first column is left-aligned, the others right."""
     grid = Table(title=Text(plain(title)), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)

@@ -33,6 +33,7 @@ from milepost.report import Section, report_fragment
 from milepost.sample_weights import SampleWeights
 from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
 from milepost.stages import Stages
+from milepost.ticks import later
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
 from milepost.types import DataError, Episode, RewardModel
 from milepost.viewer.export import export_html
@@ -153,7 +154,10 @@ class Journey:
     def train(self, name: str, mode: AnnotationMode, dataset: LeRobotDataset) -> SARMModel:
         """`models/<name>/`: SARM on the training scenes; the other scenes are named in its evaluation.json."""
         folder = self.folder / "models" / name
-        cache = FeatureCache(self.folder / "cache", dataset.fingerprint, encoder=PixelImages(PRESETS["small"][0].text_dim))
+        cache = FeatureCache(
+            self.folder / "cache", dataset.fingerprint, encoder=PixelImages(PRESETS["small"][0].text_dim),
+            on_frames=later(self.on_stage, f"{name}: read frames"),
+        )  # fmt: skip
         if not (folder / "evaluation.json").is_file():
             sarm, train = PRESETS["small"]
             first, *more = dataset.cameras
@@ -162,7 +166,6 @@ class Journey:
             train = dataclasses.replace(train, steps=steps, seed=self.config.seed)
             episodes = [dataset[i] for i in range(len(dataset))]
             with self.timed(f"train {name}"):
-                cache.on_frames = self.on_stage(f"{name}: read frames")
                 trained = train_sarm(
                     episodes, sarm, train, folder=folder, stages=dataset.stages, holdout=self.config.holdout,
                     features=cache, on_stage=lambda part: self.on_stage(f"{name}: {part}"),
@@ -170,9 +173,7 @@ class Journey:
                 held = [episode for episode in episodes if episode.index in trained.held_out]
                 tick = self.on_stage(f"{name}: evaluate")
                 save_card(folder, trained, dataset.name, evaluate_held_out(trained.model, held, on_progress=tick, seed=self.config.seed))
-        model = SARMModel.from_pretrained(folder)
-        model.cache = cache
-        return model
+        return SARMModel.from_pretrained(folder).use_features(cache)
 
     def held_out(self) -> list[int]:
         """Episode numbers never trained on; the same for both models, which share the split."""

@@ -181,7 +181,7 @@ def train_sarm(
         usable, aside = ([episode for episode in group if episode.index not in unreadable] for group in (usable, aside))
         config = with_encoder(with_statistics(plan, usable, stages), features.encoder)
     torch.manual_seed(train.seed)
-    model = _seeing_through(SARMModel(config), features)
+    model = SARMModel(config).use_features(features)
     data = training_set(model, usable, [seen[episode.index] for episode in usable], rng)
     windows = validation_set(model, aside, [seen[episode.index] for episode in aside]).plain(WINDOWS) if aside else {}
     train = train.with_steps(len(data.rows), peers.world)
@@ -190,7 +190,7 @@ def train_sarm(
     evaluate = partial(model.judge, windows) if aside else None
     fitted = fit(model, data.sample, config=train, folder=folder, key=key, on_progress=on_stage("train"), evaluate=evaluate)
     if (aside or train.more_follows) and peers.first:
-        model = _seeing_through(SARMModel.from_pretrained(folder), features)  # the best; `model` is the last
+        model = SARMModel.from_pretrained(folder).use_features(features)  # the best; `model` is the last
     learnt, chose, kept_out = (tuple(episode.index for episode in group) for group in (usable, aside, held))
     return Trained(model.to("cpu").eval(), learnt, chose, kept_out, tuple(left_out), fitted, faults | unreadable)
 
@@ -210,12 +210,6 @@ def _encoded(
             if len(unreadable) == len(episodes):
                 raise
     return seen, unreadable
-
-
-def _seeing_through(model: SARMModel, features: FeatureCache) -> SARMModel:
-    model.cache = features
-    model.use_encoder(features.encoder)
-    return model
 
 
 def evaluate_held_out(

@@ -15,7 +15,7 @@ import tyro
 
 from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import resolve_device
-from milepost.console import bars, later, ranges, say, table, warn
+from milepost.console import bars, ranges, say, table, warn
 from milepost.labelling import label, left_unknown, provenance, unknown_frames
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
@@ -24,6 +24,7 @@ from milepost.models.registry import Prepared, Run, kind_of, prepare
 from milepost.outputs import output_lock
 from milepost.progress_table import ProgressTable, read_progress
 from milepost.store import comparable, unfinished
+from milepost.ticks import later
 from milepost.types import Closes, DataError, Judges, RewardModel
 
 

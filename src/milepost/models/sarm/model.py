@@ -39,7 +39,7 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.loss import counts_of, labels_of, shown_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
-from milepost.models.sarm.readiness import blank, over_all, stats_of
+from milepost.models.sarm.readiness import blank, over_all, require_cameras, stats_of
 from milepost.processes import ALONE, Peers
 from milepost.types import RAW, Curve, DataError, Dataset, Episode, OnFrames, Progress, Signal, Step, UnreadableError
 from milepost.windows import interpolate, spread, strided
@@ -88,14 +88,13 @@ class SARMModel(nn.Module):
         A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the
         folder in which features of the frames are kept, in half precision. DataError if a camera, or the statistics, are not there.
         """
-        if missing := [camera for camera in self.config.cameras if camera not in dataset.cameras]:
-            raise DataError(f"the model looks at camera '{missing[0]}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+        require_cameras(self.config, dataset.cameras, "this dataset has")
         if not self.config.state_stats_from:
             self.use_state_stats(stats_of(dataset, self.config.state_key))
         if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
             self.cache = None
         if cache is not None or on_frames is not None:
-            ticks = on_frames if on_frames is None else over_all(on_frames, dataset, cameras=len(self.config.cameras))
+            ticks = over_all(on_frames, dataset, cameras=len(self.config.cameras))
             self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=ticks)
 
     # What the encoder makes. Every way into the networks takes its features from one of these three.
@@ -125,6 +124,12 @@ class SARMModel(nn.Module):
             )
         self._frozen = encoder
 
+    def use_features(self, features: FeatureCache) -> SARMModel:
+        """Takes its features from this cache, and sees through the cache's encoder. DataError as `use_encoder`."""
+        self.use_encoder(features.encoder)
+        self.cache = features
+        return self
+
     def project(self, features: Shaped[np.ndarray, "T C P"]) -> Float[np.ndarray, "T C E"]:
         """What the frozen encoder gives -> what the networks take: the built-in one's components; others' features as they are."""
         return self.encoder.project(features) if self.config.encoder == "pixels" else features
@@ -138,9 +143,7 @@ class SARMModel(nn.Module):
     def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
         """Image features of one moment, camera name -> image, (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError if a camera is
         missing or its image is something else."""
-        missing = [camera for camera in self.config.cameras if camera not in frames]
-        if missing:
-            raise DataError(f"the model looks at camera '{missing[0]}', got: {', '.join(frames) or 'none'}")
+        require_cameras(self.config, frames, "got")
         seen = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
         return self.project(np.stack(seen, axis=1))[0]
 
@@ -154,7 +157,7 @@ class SARMModel(nn.Module):
 
     def text_features(self, task: str) -> Float[np.ndarray, "M"]:
         """Returns the features of an instruction."""
-        return self.frozen.text([task])[0]
+        return self.text([task])[0]
 
     # Training
 
@@ -222,7 +225,7 @@ class SARMModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, episode: Episode, *, heads: Sequence[str] | None = None, stride: int = 1, task: str | None = None) -> Progress:
-        """Progress of every frame by the sparse head, and by the dense head (`dense`) if there is one; raw = k + tau.
+        """Returns progress of every frame by each head; its signal "raw" is k + tau.
 
         heads: only these; the sparse one is always among them. stride: look at every stride-th frame and the last; between them
         progress is interpolated, raw and stage are NaN. task: instead of the episode's. UnreadableError if the instruction is blank and the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +26,12 @@ def blank(task: str, config: SARMConfig) -> str:
     return "" if has_words(task) or config.blank_task else words
 
 
+def require_cameras(config: SARMConfig, there: Collection[str], what: str) -> None:
+    """DataError names the first camera that the model looks at and is not there, and those that are."""
+    if missing := [camera for camera in config.cameras if camera not in there]:
+        raise DataError(f"the model looks at camera '{missing[0]}'; {what}: {', '.join(there) or 'none'}")
+
+
 def stats_of(dataset: Dataset, key: str) -> StateStats:
     """Returns the state statistics of a dataset for a checkpoint that has none, with a warning. DataError if they are not there."""
     if not isinstance(dataset, HasRoot):
@@ -35,9 +42,9 @@ def stats_of(dataset: Dataset, key: str) -> StateStats:
     return stats
 
 
-def over_all(on_frames: OnFrames, dataset: Dataset, *, cameras: int) -> OnFrames:
+def over_all(on_frames: OnFrames | None, dataset: Dataset, *, cameras: int) -> OnFrames | None:
     """Returns what counts the frames of all episodes and cameras, where it hears of one episode after the other."""
-    if not isinstance(dataset, KnowsEpisodes):
+    if on_frames is None or not isinstance(dataset, KnowsEpisodes):
         return on_frames
     total = dataset.total_frames * cameras
     done, last = 0, 0
