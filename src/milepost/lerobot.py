@@ -54,6 +54,12 @@ class LeRobotDataset:
         """The Hub id, or the folder's name."""
         return self._files.name
 
+    def showing(self, cameras: Sequence[str]) -> LeRobotDataset:
+        """Returns the dataset with those of these cameras that it has but does not offer by itself: distances that a model learnt from."""
+        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.pictured]
+        both = (*self._cameras, *depth)
+        return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
+
     @property
     def root(self) -> Path:
         """The folder with meta/ in it. For a Hub dataset it is inside the Hub's cache: do not write there."""

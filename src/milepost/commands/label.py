@@ -16,7 +16,6 @@ import tyro
 
 from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import feature_cache, resolve_device, settle_model
-from milepost.commands.readings import showing
 from milepost.commands.topreward_options import TOPRewardOptions, open_topreward
 from milepost.console import Tick, bars, ranges, say, table, warn
 from milepost.labelling import label, left_unknown, provenance, unknown_frames
@@ -140,7 +139,7 @@ def _opened(args: Args, kind: str, dataset: LeRobotDataset) -> tuple[RewardModel
     precision = "float32" if args.precision == "auto" else args.precision
     model = load_model(args.model, resolve_device(args.device), encoder=args.encoder, precision=precision)
     assert isinstance(model, SARMModel)
-    settle_model(model, args.state_stats, showing(dataset, model.config.cameras, revision=args.revision))
+    settle_model(model, args.state_stats, dataset.showing(model.config.cameras))
     made = {"encoder": model.frozen.name, "precision": precision}
     task = {} if args.topreward.task is None else {"task": args.topreward.task}
     return model, {"heads": _heads(model, args.head_mode), "stride": args.stride, **task}, made
@@ -174,10 +173,10 @@ def main(args: Args) -> int:
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
-    dataset = showing(dataset, [args.topreward.image_key or ""], revision=args.revision)
+    dataset = dataset.showing([args.topreward.image_key or ""])
     model, options, made = _opened(args, kind, dataset)
     if isinstance(model, SARMModel):
-        dataset = showing(dataset, model.config.cameras, revision=args.revision)
+        dataset = dataset.showing(model.config.cameras)
     threshold = -math.inf
     if isinstance(model, TOPRewardModel):  # it is no part of the curve: a file need not be made anew for it
         threshold = model.config.success_threshold

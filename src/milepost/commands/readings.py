@@ -65,15 +65,6 @@ def open_with_cameras(
     return open_dataset(folder_or_repo, revision=revision, episodes=episodes, cameras=[*dataset.cameras, *cameras])
 
 
-def showing(dataset: LeRobotDataset, cameras: Sequence[str], *, revision: str | None = None) -> LeRobotDataset:
-    """Returns the dataset with those of these cameras that it has and does not offer by itself: distances that a model learnt from."""
-    depth = [camera for camera in cameras if camera not in dataset.cameras and camera in dataset.hints.pictured]
-    if not depth:
-        return dataset
-    place = dataset.root if dataset.is_local else dataset.name
-    return open_dataset(place, revision=revision, episodes=dataset.episode_indices, cameras=[*dataset.cameras, *depth])
-
-
 class LeftOut:
     """The episodes that a verb could not use, or only in part: each is named with its reason, and the others go on."""
 

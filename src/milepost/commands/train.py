@@ -18,7 +18,6 @@ import tyro
 from milepost.checkpoints import finish_run, is_unfinished
 from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import feature_cache, resolve_device
-from milepost.commands.readings import showing
 from milepost.console import Tick, bars, say, table, warn
 from milepost.embed import load_encoder
 from milepost.evaluate import Summary, summary_table
@@ -130,7 +129,7 @@ def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
 def main(args: Args) -> int:
     _check(args)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
-    dataset = showing(dataset, args.image_key, revision=args.revision)
+    dataset = dataset.showing(args.image_key)
     _require_stages(dataset, _changed(PRESETS[args.preset][0], annotation_mode=args.annotation_mode).annotated_heads)
     cameras = args.image_key or tuple(dataset.cameras)
     if not cameras:
