@@ -1,12 +1,16 @@
 """Shared by all tests: a seeded generator; everything offline."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as milepost.cli does
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in a shell's background: processes of the tests would ignore Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: torch's threads would fight over them
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -851,7 +851,7 @@ def test_a_row_names_no_picture_outside_the_dataset(tmp_path: Path, name: str) -
 
 @pytest.mark.parametrize(
     "template",
-    ["../{chunk_index}.mp4", "/tmp/{file_index}.mp4", "{chunk_index:>3000000000}", "{chunk_index.__class__}", "{0}", "{nothing}", "{", "{video_key:03d}"],  # noqa: E501
+    ["../{chunk_index}.mp4", "/elsewhere/{file_index}.mp4", "{chunk_index:>3000000000}", "{chunk_index.__class__}", "{0}", "{nothing}", "{", "{video_key:03d}"],  # noqa: E501
 )  # fmt: skip
 def test_path_templates_are_plain(tmp_path: Path, template: str) -> None:
     edit_info(v3(tmp_path), lambda info: info.update(video_path=template))

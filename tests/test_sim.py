@@ -383,3 +383,16 @@ def test_an_interrupted_dataset_goes_on_and_comes_out_the_same(dataset: Path, tm
 def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="exists already"):
         make_dataset(tmp_path, TINY)
+
+
+@pytest.mark.usefixtures("renderer")
+def test_tritons_llvm_is_there_before_mesas(tmp_path: Path) -> None:
+    """The other way round the process ends with a segmentation fault as soon as an optimizer is made (torch for NVIDIA GPUs, no GPU)."""
+    (tmp_path / "triton.py").write_text(
+        "import sys\nmaps = open('/proc/self/maps').read() if sys.platform == 'linux' else ''\nassert 'libEGL_mesa' not in maps\n"
+    )
+    code = "import sys; from milepost.sim.scene import require_renderer; require_renderer(); print(sys.modules['triton'].__file__)"
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str(tmp_path / "triton.py")

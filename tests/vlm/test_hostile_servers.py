@@ -6,6 +6,7 @@ The bytes are drawn from a seed. `MILEPOST_CHAOS=100` draws a hundred times as m
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import os
@@ -225,7 +226,7 @@ def mutated(rng: np.random.Generator) -> tuple[list[bytes], dict]:
                 if isinstance(child, dict | list) and child and rng.random() < 0.8:
                     node, keys = child, list(child) if isinstance(child, dict) else list(range(len(child)))
                     continue
-                node[key] = odd[rng.integers(len(odd))]
+                node[key] = copy.deepcopy(odd[rng.integers(len(odd))])
                 break
         body = bytearray(json.dumps(tree).encode())
     elif kind == "headers":

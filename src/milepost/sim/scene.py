@@ -8,6 +8,9 @@ pick-place keeps its marker, which is all there is of its goal.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -62,11 +65,23 @@ def _mujoco() -> Any:
 def _context(side: int) -> Any:
     """An OpenGL context without a window. EGL on Linux even if mujoco was imported first and looked for a window by itself."""
     mujoco = _mujoco()
+    _load_triton_first()
     if sys.platform == "linux" and os.environ.get("MUJOCO_GL", "egl") == "egl":
         from mujoco.egl import GLContext
 
         return GLContext(side, side)
     return mujoco.GLContext(side, side)
+
+
+def _load_triton_first() -> None:
+    """Imports triton if it is installed, as it is with torch for NVIDIA GPUs.
+
+    Mesa draws in software with LLVM. triton, which torch imports with its first optimizer, brings an LLVM of its own, and if it comes after
+    Mesa's, the process ends with a segmentation fault; the other way round both work.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        with contextlib.suppress(ImportError):  # a triton that cannot be loaded does no harm
+            importlib.import_module("triton")
 
 
 def require_renderer() -> None:
