@@ -14,8 +14,9 @@ from milepost.cli import main
 from milepost.copying import copy_with_columns
 from milepost.doctor import examine
 from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore, write_weights
+from milepost.store import ProgressStore
 from milepost.types import Curve, DataError, Progress
+from milepost.weights.file import write_weights
 from parquet_content import content, tree
 
 DATA = Path(__file__).parent / "data"

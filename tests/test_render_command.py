@@ -14,9 +14,10 @@ import pytest
 from builders import TOP, WRIST, build_dataset, edit_parquet
 from milepost.cli import main
 from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore, write_weights
+from milepost.store import ProgressStore
 from milepost.types import Progress
 from milepost.video import probe
+from milepost.weights.file import write_weights
 
 DATA = Path(__file__).parent / "data"
 

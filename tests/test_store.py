@@ -13,8 +13,9 @@ from milepost.labelling import label, provenance, unknown_frames
 from milepost.models import ElapsedModel
 from milepost.outputs import atomic_path
 from milepost.progress_table import read_progress
-from milepost.store import ProgressStore, write_weights
+from milepost.store import ProgressStore
 from milepost.types import Curve, DataError, Progress
+from milepost.weights.file import write_weights
 
 
 def progress(episode: int, length: int, value: float = 0.5) -> Progress:

@@ -13,8 +13,8 @@ from milepost.lerobot import open_dataset
 from milepost.plots import DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, png, span_frames
 from milepost.progress_table import read_progress
 from milepost.sample_weights import SampleWeights
-from milepost.store import read_weights
 from milepost.weights import RabcConfig, Weighed, weigh
+from milepost.weights.file import read_weights
 from milepost.weights.lab import (
     Note,
     advise,

@@ -24,7 +24,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-Tick = Callable[[int, int], None]
+from milepost.types import Tick
+
 EVERY_S = 60.0
 """Seconds between two lines about long work, where there is no terminal to draw a bar on."""
 

@@ -31,11 +31,11 @@ from milepost.plots import weights_figure
 from milepost.progress_table import ProgressTable, read_progress
 from milepost.report import Section, report_fragment
 from milepost.sample_weights import SampleWeights
-from milepost.sim import FAILURES, SUCCESSES, SimConfig, make_dataset
+from milepost.sim import SimConfig, episodes_by_kind, make_dataset
 from milepost.stages import Stages
-from milepost.ticks import later
+from milepost.ticks import Ticks, later
 from milepost.train import PRESETS, evaluate_held_out, train_sarm
-from milepost.types import DataError, Episode, RewardModel
+from milepost.types import DataError, Episode, RewardModel, Tick
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
 from milepost.viewer.media import Films
@@ -43,7 +43,6 @@ from milepost.viewer.review import Model, Review
 from milepost.viewer.summaries import placed
 from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
 
-Tick = Callable[[int, int], None]
 MODES: dict[str, AnnotationMode] = {"sarm": "sparse_only", "sarm_single_stage": "single_stage"}
 """Model name -> annotation mode: with the true stages, and as one stage."""
 
@@ -72,27 +71,6 @@ class DemoResult:
     report: Path
     problems: tuple[str, ...] = ()
     """What could not be put into the report."""
-
-
-def spread(successes: int, failures: int) -> dict[str, int]:
-    """That many successful and failed episodes, shared out over the kinds of each as evenly as they go."""
-    counts: dict[str, int] = {}
-    for total, kinds in ((successes, list(SUCCESSES)), (failures, list(FAILURES))):
-        counts |= {kind: total // len(kinds) + (place < total % len(kinds)) for place, kind in enumerate(kinds)}
-    return counts
-
-
-class Ticks:
-    """A progress callback (name, done, total) that opens a bar for each new name."""
-
-    def __init__(self, on_stage: Callable[[str], Tick]) -> None:
-        self.on_stage = on_stage
-        self.bars: dict[str, Tick] = {}
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        if name not in self.bars:
-            self.bars[name] = self.on_stage(name)
-        self.bars[name](done, total)
 
 
 MADE = ("dataset", "dataset.partial", "models", "cache", "seconds.json", "report.html", "demo.json")
@@ -147,7 +125,7 @@ class Journey:
         root, config = self.folder / "dataset", self.config
         if not root.exists():
             with self.timed("simulate"):
-                sim = SimConfig(config.tasks, spread(config.successes, config.failures), seed=config.seed)
+                sim = SimConfig(config.tasks, episodes_by_kind(config.successes, config.failures), seed=config.seed)
                 make_dataset(root, sim, workers=self.workers, on_progress=Ticks(self.on_stage))
         return open_dataset(root)
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from milepost.checkpoints import CHECKPOINT, finish_run, read_checkpoint, read_mark, readable_checkpoint, save_checkpoint, write_mark
 from milepost.processes import Peers, current
 from milepost.tracking import Line, Log, Tracking
-from milepost.types import DataError
+from milepost.types import DataError, Tick
 
 LAST = "last"
 READ_EVERY = {"cpu": 1}
@@ -39,7 +39,6 @@ HURRY_S = 2.0
 EVALUATIONS = 20
 """Evaluations in a run, unless `eval_every` says otherwise."""
 
-Tick = Callable[[int, int], None]
 Batch = dict[str, Tensor]
 Sample = Callable[[int, np.random.Generator], Batch]
 

@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 
 from milepost.files import parse_json
 from milepost.progress_table import read_progress
-from milepost.store import read_weights, write_weights
 from milepost.types import DataError
 from milepost.weights import RabcConfig, Weighed, weigh
+from milepost.weights.file import read_weights, write_weights
 
 _DRAWN = 1 << 16
 _SPAN = 100_000_000

@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from milepost.console import warn
 from milepost.files import parse_json, read_text
 from milepost.outputs import write_text
 from milepost.types import DataError
@@ -170,7 +170,8 @@ def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> 
             entity=team, project=project, name=name[:128], id=run_id(name, key), resume="allow", dir=str(folder), config=settings
         )
     except wandb.Error as error:
-        warn(f"Weights & Biases refuses this run: {_first_line(error)}; it goes on without, {LOG} has its numbers")
+        words = f"Weights & Biases refuses this run: {_first_line(error)}; it goes on without, {LOG} has its numbers"
+        warnings.warn(words, stacklevel=1)
 
     def report(line: Line) -> None:
         if run is not None:

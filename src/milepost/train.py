@@ -34,9 +34,8 @@ from milepost.models.sarm.prepare import (
 from milepost.outputs import require_writable
 from milepost.processes import current
 from milepost.stages import Stages, annotated_stages
-from milepost.types import DataError, Dataset, Episode, UnreadableError, number_at
+from milepost.types import DataError, Dataset, Episode, Tick, UnreadableError, number_at
 
-Tick = Callable[[int, int], None]
 VALIDATION, ENOUGH = 0.1, 10
 """Share of the training scenes kept aside where nobody says (`TrainConfig.validation` None), and from how many training episodes on."""
 WINDOWS = 256

@@ -329,7 +329,7 @@ def number_at(dataset: Dataset, position: int) -> int:
     return int(getattr(dataset, "episode_indices", range(len(dataset)))[position])
 
 
-OnFrames = Callable[[int, int], None]
+Tick = Callable[[int, int], None]
 """Is called with how many are done, and how many there are."""
 
 
@@ -372,7 +372,7 @@ class Trainable(Protocol):
 class Prepares(Protocol):
     """A model that makes itself ready for a dataset: it looks for its cameras, takes statistics, loads what it needs."""
 
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Raises DataError if the model cannot be used with this dataset. It may be called again with the same dataset.
 
         cache: a folder in which it may keep what it computes of the pictures. on_frames: is called with the frames that are read.

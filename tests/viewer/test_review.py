@@ -20,9 +20,9 @@ from milepost.events import KINDS, count_events, find_events
 from milepost.lerobot import open_dataset
 from milepost.metrics import final
 from milepost.plots.style import STAGE_COLOURS
-from milepost.store import write_weights
 from milepost.types import DataError, Segment
 from milepost.viewer.review import Review
+from milepost.weights.file import write_weights
 from reviewed import LENGTHS, NAMES, annotated_dataset, review_of, thirds, write_progress
 
 

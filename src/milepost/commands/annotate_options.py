@@ -12,8 +12,8 @@ import tyro
 from milepost.annotate import Asking
 from milepost.annotation.names import WHOLE, SubtaskList
 from milepost.annotation.shown import BUDGET, RATE_HZ
-from milepost.commands.options import resolve_device
 from milepost.console import warn
+from milepost.embed import resolve_device
 from milepost.lerobot import LeRobotDataset
 from milepost.types import DataError
 from milepost.vlm import LocalSpeaker, RemoteSpeaker, ServerConfig, Speaker, load_engine

@@ -24,13 +24,12 @@ from milepost.annotation.subtask_index import successes, write_subtask_index
 from milepost.annotation.table import read_file
 from milepost.commands.drawings import write_drawing
 from milepost.commands.readings import warn_of_boxes
-from milepost.console import Tick
 from milepost.hub import require_same_dataset, upload_dataset_files
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import HEADS, read_metadata
 from milepost.outputs import require_writable
 from milepost.plots import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png, words_of
-from milepost.types import DataError, Episode, Segment
+from milepost.types import DataError, Episode, Segment, Tick
 
 META = ("meta/episodes/**", "meta/episodes.jsonl", "meta/temporal_proportions_*.json")
 INDEXED = ("meta/info.json", "meta/subtasks.parquet", "data/**")

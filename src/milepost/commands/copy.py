@@ -18,8 +18,8 @@ from milepost.console import say, table, warn
 from milepost.copying import changed_stamps, copy_with_columns
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.progress_table import read_progress
-from milepost.store import read_weights
 from milepost.types import DataError
+from milepost.weights.file import read_weights
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 import tyro
 
 from milepost.commands.belonging import parse_episodes
-from milepost.commands.options import resolve_device
 from milepost.console import bars, ranges, say, table, warn
+from milepost.embed import resolve_device
 from milepost.labelling import label, left_unknown, provenance, unknown_frames
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final

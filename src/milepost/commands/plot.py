@@ -11,9 +11,9 @@ import tyro
 
 from milepost.commands.belonging import parse_episodes, progress_file
 from milepost.commands.drawings import require_own, write_drawing
-from milepost.commands.options import resolve_device
 from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, warn_of_boxes
 from milepost.console import bars, say, warn
+from milepost.embed import resolve_device
 from milepost.labelling import predicted
 from milepost.lerobot import LeRobotDataset
 from milepost.models.options import ModelOptions, options_for

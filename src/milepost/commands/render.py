@@ -19,8 +19,8 @@ from milepost.lerobot import LeRobotDataset
 from milepost.outputs import atomic_path
 from milepost.render import render_film
 from milepost.report import picture
-from milepost.store import read_weights
 from milepost.types import DataError, Episode
+from milepost.weights.file import read_weights
 
 MOST = 4
 """Curves whose colours can be told apart."""

@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from milepost.console import bars, say
-from milepost.demo import Ticks, spread
-from milepost.sim import SimConfig, make_dataset
+from milepost.sim import SimConfig, episodes_by_kind, make_dataset
+from milepost.ticks import Ticks
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Args:
 
 
 def main(args: Args) -> int:
-    config = SimConfig(args.tasks, spread(args.successes, args.failures), size=args.size, seed=args.seed)
+    config = SimConfig(args.tasks, episodes_by_kind(args.successes, args.failures), size=args.size, seed=args.seed)
     with bars() as bar:
         make_dataset(args.output, config, workers=args.workers, on_progress=Ticks(bar))
     say(f"dataset: {args.output}")

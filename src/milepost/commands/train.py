@@ -17,9 +17,8 @@ import tyro
 
 from milepost.checkpoints import finish_run, is_unfinished
 from milepost.commands.belonging import parse_episodes
-from milepost.commands.options import feature_cache, resolve_device
-from milepost.console import Tick, bars, say, table, warn
-from milepost.embed import load_encoder
+from milepost.console import bars, say, table, warn
+from milepost.embed import FeatureCache, cache_folder, load_encoder, resolve_device
 from milepost.evaluate import Summary, summary_table
 from milepost.fit import TrainConfig
 from milepost.hub import require_repository, upload_model
@@ -34,7 +33,7 @@ from milepost.processes import joined, launched, own_device
 from milepost.stages import doubts
 from milepost.tracking import Tracker, Tracking, require_trackers
 from milepost.train import PRESETS, Trained, evaluate_held_out, read_episodes, train_sarm
-from milepost.types import DataError, Episode, has_words
+from milepost.types import DataError, Episode, Tick, has_words
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,8 @@ def main(args: Args) -> int:
     with joined(device) as peers, output_lock(args.output_dir) if peers.first else nullcontext():
         _require_free(args)
         with bars() if peers.first else _silent() as bar:
-            features = feature_cache(dataset, encoder, keep=not args.no_cache, tick=bar("read and encode frames"))
+            folder, tick = None if args.no_cache else cache_folder(), bar("read and encode frames")
+            features = FeatureCache(folder, dataset.fingerprint, encoder=encoder, half=folder is not None, on_frames=tick)
             episodes, unreadable = read_episodes(dataset)
             trained = train_sarm(
                 episodes, sarm, train, folder=args.output_dir, stages=dataset.stages, holdout=args.holdout, features=features, on_stage=bar

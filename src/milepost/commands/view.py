@@ -22,7 +22,6 @@ from milepost.outputs import require_writable
 from milepost.progress_table import read_progress
 from milepost.records import HEADS
 from milepost.stages import unfit
-from milepost.store import read_weights
 from milepost.types import DataError
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
@@ -30,6 +29,7 @@ from milepost.viewer.media import Films
 from milepost.viewer.review import Model, Review
 from milepost.viewer.serving import bound, server
 from milepost.viewer.summaries import Rows, placed
+from milepost.weights.file import read_weights
 
 NAMED = 9
 """Annotations with a fault that are named, one by one."""

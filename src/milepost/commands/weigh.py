@@ -22,9 +22,9 @@ from milepost.outputs import atomic_path, output_lock, require_writable
 from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
 from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.sample_weights import SampleWeights
-from milepost.store import is_weights_file
 from milepost.types import DataError, UnreadableError
 from milepost.weights import RabcConfig, Weighed, weigh
+from milepost.weights.file import is_weights_file
 from milepost.weights.lab import (
     Advice,
     Findings,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.embed.clip import ClipEncoder as ClipEncoder
+    from milepost.embed.device import resolve_device as resolve_device
     from milepost.embed.encoder import Encoder as Encoder
     from milepost.embed.encoder import load_encoder as load_encoder
     from milepost.embed.features import CacheEntry as CacheEntry
@@ -40,6 +41,7 @@ _WHERE = {
     "embed_text": "pixels",
     "load_encoder": "encoder",
     "reduce_images": "pixels",
+    "resolve_device": "device",
 }
 
 

@@ -27,10 +27,9 @@ from torch import Tensor
 
 from milepost.embed.encoder import Encoder
 from milepost.outputs import atomic_path, require_writable, write_text
-from milepost.types import DataError, Episode, Frames, UnreadableError
+from milepost.types import DataError, Episode, Frames, Tick, UnreadableError
 
 Item = TypeVar("Item")
-OnFrames = Callable[[int, int], None]
 ABOUT = "about.json"
 _DECODED = 16  # frames decoded before they are made small: at 1920 x 1080 these are 100 MB
 _AHEAD = 2  # batches made ready while one is encoded
@@ -53,7 +52,7 @@ class FeatureCache:
         encoder: Encoder,
         overlap: bool = True,
         half: bool = True,
-        on_frames: OnFrames | None = None,
+        on_frames: Tick | None = None,
     ) -> None:
         """folder: None keeps nothing. fingerprint: `Dataset.fingerprint`. overlap: decode in a second thread.
 
@@ -242,7 +241,7 @@ def _file_name(name: str) -> str:
     return quote(name, safe=" +@")
 
 
-def _counter(total: int, on_frames: OnFrames | None) -> Callable[[int], None]:
+def _counter(total: int, on_frames: Tick | None) -> Callable[[int], None]:
     done = 0
 
     def tick(count: int) -> None:

@@ -15,11 +15,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from milepost.console import Tick
 from milepost.planes import Frame, Planes, blank, film_writer, gif_writer, planes, read_planes, to_i420, views
 from milepost.plots import EpisodePicture, sample_frames
 from milepost.render.panel import Panel
-from milepost.types import DataError, Episode, Frames
+from milepost.types import DataError, Episode, Frames, Tick
 
 NARROWEST = 320
 """Pixels of a film's width under which words do not fit; pictures are made larger until they reach it."""

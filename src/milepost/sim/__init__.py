@@ -6,7 +6,7 @@
 Needs the extra `sim` and, for pictures, OpenGL through EGL. Importing this loads neither.
 """
 
-from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, SUCCESSES
+from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, SUCCESSES, episodes_by_kind
 from milepost.sim.closed_loop import observations, succeeds, success_of
 from milepost.sim.dataset import RECIPE, describe, make_dataset
 from milepost.sim.rollout import NoAttemptError, Rollout, SimConfig, roll_out
@@ -34,6 +34,7 @@ __all__ = [
     "Trace",
     "Truth",
     "describe",
+    "episodes_by_kind",
     "make_dataset",
     "observations",
     "require_renderer",

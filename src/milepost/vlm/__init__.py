@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from milepost.vlm.prompt import Prompt as Prompt
     from milepost.vlm.prompt import Script as Script
     from milepost.vlm.qwen3vl import Engine as Engine
+    from milepost.vlm.qwen3vl import Stream as Stream
     from milepost.vlm.remote import RemoteEngine as RemoteEngine
     from milepost.vlm.remote import RemoteScores as RemoteScores
     from milepost.vlm.server import Server as Server
-    from milepost.vlm.stream import Stream as Stream
     from milepost.vlm.transport import ServerConfig as ServerConfig
     from milepost.vlm.transport import ServerError as ServerError
 
@@ -44,7 +44,7 @@ _WHERE = {
     "ServerConfig": "transport",
     "ServerError": "transport",
     "Speaker": "conversation",
-    "Stream": "stream",
+    "Stream": "qwen3vl",
     "Turn": "conversation",
     "load_engine": "loading",
 }

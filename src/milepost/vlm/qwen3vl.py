@@ -19,13 +19,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from milepost.types import UnreadableError
+from milepost.types import DataError, UnreadableError
 from milepost.vlm.budget import Budget
-from milepost.vlm.clip import Appending, Beside, Clip, Trunk, clip_of
+from milepost.vlm.clip import Appending, Beside, Clip, Trunk, clip_of, middle
 from milepost.vlm.language import Networks, Piece, positions
 from milepost.vlm.pictures import PAIR, Pictures, Resolution, Size
 from milepost.vlm.prompt import Prompt, Script, require_lists
-from milepost.vlm.stream import Stream
 
 Group = tuple[UInt8[np.ndarray, "2 H W 3"], float]
 """Two frames, and the time they are stamped with."""
@@ -308,3 +307,43 @@ def common(texts: Sequence[Sequence[int]]) -> int:
     while length < min(map(len, texts)) - 1 and len({text[length] for text in texts}) == 1:
         length += 1
     return length
+
+
+class Stream:
+    """Made by `Engine.stream`. `append` one frame at a time; make a new one for a new attempt."""
+
+    def __init__(
+        self, engine: Engine, *, instructions: Sequence[str], answers: Sequence[str], fps: float | None, resolution: Resolution
+    ) -> None:
+        """DataError if the resolution changes with the number of frames: earlier frames would have to be read again."""
+        if resolution.rule != "milepost":
+            raise DataError(f"under the rule '{resolution.rule}' frames change size as a clip grows; a stream needs rule='milepost'")
+        if fps is not None and not fps > 0:
+            raise DataError(f"fps should be above zero, it is {fps}")
+        self.frames = 0
+        self._engine, self._instructions, self._answers = engine, instructions, answers
+        self._fps, self._resolution = fps, resolution
+        self._trunk: Trunk | None = None
+        self._last: tuple[UInt8[np.ndarray, "H W 3"], float] | None = None
+
+    def append(self, frame: UInt8[np.ndarray, "H W 3"], time_s: float | None = None) -> Float[np.ndarray, "I A"]:
+        """log p(answer | the frames so far, instruction). time_s: where no fps was given. DataError if a frame has another shape."""
+        if (time_s is None) == (self._fps is None):
+            raise DataError("when was this frame taken? give fps to stream(...), or time_s with every frame, not both")
+        now = self.frames / self._fps if self._fps is not None else float(time_s or 0)
+        before = self._last
+        if before is not None and (frame.shape != before[0].shape or now < before[1]):
+            raise DataError(
+                f"a frame of {frame.shape} at {now} s follows one of {before[0].shape} at {before[1]} s; a clip has one shape, in order"
+            )
+        height, width = clip_of(frame[None], times_s=[now], fps=None, resolution=self._resolution).frames.shape[1:3]
+        size = self._engine.pictures.size(self._resolution, frames=PAIR, height=height, width=width)
+        branch = None
+        if self.frames % PAIR and before is not None:
+            group = np.stack([before[0], frame]), middle(before[1], now)
+            self._trunk = self._engine.extend(self._trunk, size=size, group=group)
+        else:
+            branch = np.stack([frame, frame]), middle(now, now)
+        said = self._engine.probe(self._trunk, size=size, branch=branch, instructions=self._instructions, answers=self._answers)
+        self._last, self.frames = (frame.copy(), now), self.frames + 1
+        return said

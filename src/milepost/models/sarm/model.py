@@ -41,7 +41,7 @@ from milepost.models.sarm.network import StreamTransformer, decode, each_stage, 
 from milepost.models.sarm.online import History, live_state, picture
 from milepost.models.sarm.readiness import blank, over_all, require_cameras, stats_of
 from milepost.processes import ALONE, Peers
-from milepost.types import RAW, Curve, DataError, Dataset, Episode, OnFrames, Progress, Signal, Step, UnreadableError
+from milepost.types import RAW, Curve, DataError, Dataset, Episode, Progress, Signal, Step, Tick, UnreadableError
 from milepost.windows import interpolate, spread, strided
 
 
@@ -82,7 +82,7 @@ class SARMModel(nn.Module):
         """Returns what its curves depend on: its config. The weights are identified by their file."""
         return self.config.to_dict()
 
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
 
         A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the

@@ -35,10 +35,10 @@ from milepost.types import (
     Dataset,
     DataWarning,
     Episode,
-    OnFrames,
     Progress,
     Signal,
     Step,
+    Tick,
     UnreadableError,
     has_words,
 )
@@ -79,7 +79,7 @@ class TOPRewardModel:
         """Returns what its curves depend on: its config but for the threshold, which is no part of a curve."""
         return dataclasses.replace(self.config, success_threshold=-math.inf).to_dict()
 
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: it has its camera, or a single one, which is taken; tasks in words; and the VLM is loaded.
 
         Warns, before hours of work, of episodes without a task. cache and on_frames: not used, nothing is kept. DataError if there is no
