@@ -26,7 +26,8 @@ import torch
 
 from milepost.embed import FeatureCache, PixelImages
 from milepost.evaluate import EpisodeScore, score_episode
-from milepost.fit import TrainConfig, fit, run_key
+from milepost.fit import fit, run_key
+from milepost.fit_config import TrainConfig
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
 from milepost.models import ElapsedModel

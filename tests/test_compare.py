@@ -9,9 +9,10 @@ import pytest
 
 from milepost.compare import ARMS, CompareConfig, PoolConfig, rates, read_lines, recovered, run
 from milepost.compare.arms import Mix, rabc_config
+from milepost.compare.config import PolicyConfig
 from milepost.compare.demonstrations import Pool, _simulate, scenes
 from milepost.compare.experiment import Job, Pools, jobs, mixture, run_one
-from milepost.policy import Demonstrations, PolicyConfig
+from milepost.policy import Demonstrations
 from milepost.sim import TASKS, observations, success_of
 from milepost.sim.behaviours import paced
 from milepost.sim.world import View, scripted

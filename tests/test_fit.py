@@ -14,7 +14,8 @@ import torch
 import milepost
 import milepost.train as training
 from fakes import dot_episodes, reduced_dots
-from milepost.fit import TrainConfig, precision
+from milepost.fit import precision
+from milepost.fit_config import TrainConfig
 from milepost.models.sarm import SARMModel
 from milepost.models.sarm.batches import TrainingSet
 from milepost.models.sarm.prepare import training_set, validation_set, with_statistics

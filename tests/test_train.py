@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fakes import dot_episodes
-from milepost.fit import TrainConfig, learning_rate
+from milepost.fit import learning_rate
+from milepost.fit_config import TrainConfig
 from milepost.models.sarm import SARMConfig
 from milepost.train import Trained, evaluate_held_out, split, train_sarm
 from milepost.types import DataError

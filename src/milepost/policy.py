@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import safetensors.torch
@@ -23,42 +22,13 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from milepost.compare.config import PolicyConfig
 from milepost.files import read_json, require_plain_file
 from milepost.outputs import atomic_path, write_text
 from milepost.types import DataError
 from milepost.weights import weighted_mean
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """The network and how it is trained. Sizes of observation and action come from the demonstrations."""
-
-    chunk_size: int = 6
-    """Actions it predicts at once (H)."""
-    loss: Literal["l1", "flow"] = "l1"
-    hidden_dim: int = 256
-    num_layers: int = 3
-    flow_steps: int = 5
-    """Euler steps from noise to actions."""
-    steps: int = 1600
-    batch_size: int = 64
-    lr: float = 2e-3
-    """At the start; a cosine takes it to 0."""
-    weight_decay: float = 1e-4
-    draw: Literal["uniform", "weight"] = "uniform"
-    """uniform: samples are drawn alike and weights act in the loss. weight: samples are drawn by weight, and the loss is a plain mean."""
-
-    def __post_init__(self) -> None:
-        for name in ("chunk_size", "hidden_dim", "num_layers", "flow_steps", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.lr <= 0 or self.weight_decay < 0:
-            raise ValueError(f"lr must be above 0 and weight_decay at least 0, got {self.lr} and {self.weight_decay}")
-        for name, choices in (("loss", ("l1", "flow")), ("draw", ("uniform", "weight"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be {' or '.join(choices)}, got '{getattr(self, name)}'")
 
 
 @dataclass(frozen=True, eq=False)

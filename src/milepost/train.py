@@ -17,7 +17,8 @@ from jaxtyping import Shaped
 
 from milepost.embed import FeatureCache, load_encoder
 from milepost.evaluate import Summary, score_episode, summarise
-from milepost.fit import Fitted, TrainConfig, fit, run_key
+from milepost.fit import Fitted, fit, run_key
+from milepost.fit_config import TrainConfig
 from milepost.models import ElapsedModel
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.sarm.prepare import (

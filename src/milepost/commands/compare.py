@@ -14,9 +14,9 @@ import numpy as np
 
 from milepost.compare import HEADER, CompareConfig, PoolConfig, rates, recovered, rows, run
 from milepost.compare.arms import needs_sarm, rabc_config
+from milepost.compare.config import PolicyConfig
 from milepost.compare.table import points
 from milepost.console import bars, say, table
-from milepost.policy import PolicyConfig
 from milepost.sim import require_renderer
 
 

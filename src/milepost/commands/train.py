@@ -20,7 +20,7 @@ from milepost.commands.belonging import parse_episodes
 from milepost.console import bars, say, table, warn
 from milepost.embed import FeatureCache, cache_folder, load_encoder, resolve_device
 from milepost.evaluate import Summary, summary_table
-from milepost.fit import TrainConfig
+from milepost.fit_config import TrainConfig
 from milepost.hub import require_repository, upload_model
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.model_card import save_card

@@ -4,8 +4,8 @@
 """
 
 from milepost.compare.arms import ARMS as ARMS
-from milepost.compare.demonstrations import PoolConfig as PoolConfig
-from milepost.compare.experiment import CompareConfig as CompareConfig
+from milepost.compare.config import CompareConfig as CompareConfig
+from milepost.compare.config import PoolConfig as PoolConfig
 from milepost.compare.experiment import read_lines as read_lines
 from milepost.compare.experiment import run as run
 from milepost.compare.table import HEADER as HEADER

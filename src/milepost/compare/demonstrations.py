@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from milepost.compare.config import PoolConfig
 from milepost.embed.pixels import SIDE, reduce_images
 from milepost.models.sarm import SARMModel
 from milepost.outputs import atomic_path
@@ -29,19 +30,6 @@ BAD = ("slow", "hesitating", "backtracking", "giving_up", "failing_early")
 """Kinds of bad demonstrations, in equal parts."""
 POLICY, REWARD, TRIAL = 1000, 2000, 900_000_000
 """Where the scenes of each set begin: seeds of the simulation for the first two, scene numbers for the third."""
-
-
-@dataclass(frozen=True)
-class PoolConfig:
-    """What a seed draws: so many good and as many bad demonstrations of a task, and those that SARM learns from."""
-
-    episodes: int = 40
-    """Demonstrations a policy learns from; a share of them is bad."""
-    annotated: int = 30
-    """Bad demonstrations with annotated stages, SARM's alone, so that it has never seen a good one; 0: no SARM."""
-    sarm_steps: int = 300
-    side: int = 32
-    """Pixels of the pictures that are drawn; the built-in encoder averages them to 16 x 16."""
 
 
 @dataclass(frozen=True, eq=False)

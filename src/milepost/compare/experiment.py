@@ -11,56 +11,17 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from milepost.compare.arms import ARMS, Mix, needs_sarm, rabc_config
-from milepost.compare.demonstrations import Pool, PoolConfig, draw, scenes
-from milepost.policy import Demonstrations, PolicyConfig, fit_policy
-from milepost.sim import RECIPE, TASKS, success_of
-from milepost.types import DataError
-from milepost.weights import RabcConfig
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """What to compare. DataError for an unknown task or arm or an impossible number."""
-
-    tasks: tuple[str, ...] = ("pick-place-v3",)
-    shares: tuple[float, ...] = (0.8,)
-    """Shares of bad demonstrations."""
-    arms: tuple[str, ...] = tuple(ARMS)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    trials: int = 30
-    """Start scenes each policy is tried in."""
-    execute: int = 2
-    """Actions of a chunk that are carried out before the policy looks again."""
-    pool: PoolConfig = field(default_factory=PoolConfig)
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    rabc: RabcConfig = field(default_factory=lambda: rabc_config(PolicyConfig().chunk_size))
-
-    def __post_init__(self) -> None:
-        for what, names, known in (("task", self.tasks, TASKS), ("arm", self.arms, ARMS)):
-            unknown = [name for name in names if name not in known]
-            if unknown or not names:
-                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
-        if not all(0 <= share <= 1 for share in self.shares) or not self.shares:
-            raise DataError(f"shares of bad demonstrations lie in [0, 1], got {self.shares}")
-        if min(self.seeds, default=-1) < 0 or self.trials < 1 or not 1 <= self.execute <= self.policy.chunk_size:
-            raise DataError("seeds must be at least 0, trials at least 1, and execute from 1 to the policy's chunk_size")
-        if self.pool.episodes < 5:
-            raise DataError(f"at least 5 demonstrations are needed, got {self.pool.episodes}")
-        if not self.pool.annotated and any(map(needs_sarm, self.arms)):
-            raise DataError("arms with SARM need annotated demonstrations")
-
-    def key(self) -> str:
-        """Changes when a line made before would no longer be the same."""
-        deciding = {name: dataclasses.asdict(getattr(self, name)) for name in ("pool", "policy", "rabc")}
-        text = json.dumps([RECIPE, deciding, self.trials, self.execute], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+from milepost.compare.arms import ARMS, Mix
+from milepost.compare.config import CompareConfig, PoolConfig
+from milepost.compare.demonstrations import Pool, draw, scenes
+from milepost.policy import Demonstrations, fit_policy
+from milepost.sim import RECIPE, success_of
 
 
 @dataclass(frozen=True)
