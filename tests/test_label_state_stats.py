@@ -42,7 +42,7 @@ def test_the_datasets_own_with_a_warning(dataset: Path, tmp_path: Path) -> None:
 def test_another_datasets_if_asked(dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     SARMModel(BARE).save_pretrained(tmp_path / "model")
     stats = ModelOptions(sarm=SARMOptions(state_stats=str(FIXTURE)))
-    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu", models=stats)) == 0
+    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu", model_options=stats)) == 0
     assert not [one for one in recwarn if issubclass(one.category, DataWarning)]
     assert config_of(dataset / "sarm_progress.parquet")["state_stats_from"] == "dataset_v3/meta/stats.json"
 

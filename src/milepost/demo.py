@@ -115,18 +115,18 @@ class Journey:
     def run(self) -> DemoResult:
         """All five steps."""
         dataset = self.simulate()
-        models = {name: self.train(name, mode, dataset) for name, mode in MODES.items()}
-        tables = self.label(dataset, models)
+        reward_models = {name: self.train(name, mode, dataset) for name, mode in MODES.items()}
+        tables = self.label(dataset, reward_models)
         weighed = self.weigh(dataset, tables["sarm"])
-        return self.report(dataset, models, tables, weighed)
+        return self.report(dataset, reward_models, tables, weighed)
 
     def simulate(self) -> LeRobotDataset:
         """`dataset/`: demonstrations with known truth, if not there yet."""
         root, config = self.folder / "dataset", self.config
         if not root.exists():
             with self.timed("simulate"):
-                sim = SimConfig(config.tasks, episodes_by_kind(config.successes, config.failures), seed=config.seed)
-                make_dataset(root, sim, workers=self.workers, on_progress=Ticks(self.on_stage))
+                simulation = SimConfig(config.tasks, episodes_by_kind(config.successes, config.failures), seed=config.seed)
+                make_dataset(root, simulation, workers=self.workers, on_progress=Ticks(self.on_stage))
         return open_dataset(root)
 
     def train(self, name: str, mode: AnnotationMode, dataset: LeRobotDataset) -> SARMModel:
@@ -157,23 +157,23 @@ class Journey:
         """Episode numbers never trained on; the same for both models, which share the split."""
         return json.loads((self.folder / "models" / "sarm" / "evaluation.json").read_text())["held_out"]
 
-    def label(self, dataset: LeRobotDataset, models: Mapping[str, SARMModel]) -> dict[str, ProgressTable]:
+    def label(self, dataset: LeRobotDataset, reward_models: Mapping[str, SARMModel]) -> dict[str, ProgressTable]:
         """`dataset/<name>_progress.parquet` of both models and of the clock."""
         tables = {}
-        everyone: dict[str, RewardModel] = {**models, "elapsed": ElapsedModel()}
+        everyone: dict[str, RewardModel] = {**reward_models, "elapsed": ElapsedModel()}
         for name, model in everyone.items():
             path = dataset.root / f"{name}_progress.parquet"
             if not path.is_file():
                 with self.timed("label"):
-                    source = str(self.folder / "models" / name) if name in models else name
+                    source = str(self.folder / "models" / name) if name in reward_models else name
                     label(model, dataset, path, model_path=source, on_progress=self.on_stage(f"label: {name}"))
             tables[name] = read_progress(path)
         return tables
 
-    def weigh(self, dataset: LeRobotDataset, progress: ProgressTable) -> Weighed:
+    def weigh(self, dataset: LeRobotDataset, table: ProgressTable) -> Weighed:
         """`dataset/weights.parquet`, with kappa at the mean delta."""
         with self.timed("weigh"):
-            columns = (progress.index, progress.episode_index, progress.values())
+            columns = (table.index, table.episode_index, table.values())
             config = RabcConfig(chunk_size=self.config.chunk_size)
             kappa = suggested_kappa(weigh(*columns, config=config))
             weighed = weigh(*columns, config=dataclasses.replace(config, kappa=kappa))
@@ -182,7 +182,7 @@ class Journey:
         return weighed
 
     def report(
-        self, dataset: LeRobotDataset, models: Mapping[str, SARMModel], tables: Mapping[str, ProgressTable], weighed: Weighed
+        self, dataset: LeRobotDataset, reward_models: Mapping[str, SARMModel], tables: Mapping[str, ProgressTable], weighed: Weighed
     ) -> DemoResult:
         """`report.html`: tables, and held-out episodes to be played."""
         with self.timed("report"):
@@ -190,7 +190,7 @@ class Journey:
             episodes = [episode for episode in (dataset[i] for i in range(len(dataset))) if episode.index in held]
             stages = dataset.stages["sparse"]
             summaries = {name: self.summary(table, episodes, stages) for name, table in tables.items()}
-            wrong = self.wrong_instruction(models["sarm"], episodes)
+            wrong = self.wrong_instruction(reward_models["sarm"], episodes)
             path = self.folder / "report.html"
             result = DemoResult(summaries, wrong, weighed, self.seconds, path)
             chosen = one_of_each_kind(episodes)
@@ -206,9 +206,9 @@ class Journey:
         self, path: Path, dataset: LeRobotDataset, tables: Mapping[str, ProgressTable], weighed: Weighed, episodes: list[int], words: str
     ) -> list[str]:
         """The report, with these episodes as `milepost view` shows them. Answers what could not be put into it."""
-        models = {name: Model(dataset.root / f"{name}_progress.parquet", table) for name, table in tables.items()}
-        weights = dataset.root / "weights.parquet", placed(weighed.index, weighed.weight, dataset.total_frames)
-        review = Review(dataset, models, marks=Marks(marks_file(dataset), dataset), weights=weights)
+        reward_models = {name: Model(dataset.root / f"{name}_progress.parquet", table) for name, table in tables.items()}
+        weight_rows = dataset.root / "weights.parquet", placed(weighed.index, weighed.weight, dataset.total_frames)
+        review = Review(dataset, reward_models, marks=Marks(marks_file(dataset), dataset), weights=weight_rows)
         films = Films(self.folder / "cache" / "films", self.workers)
         try:
             tick = self.on_stage("report: films")
@@ -259,7 +259,7 @@ def lead_of(result: DemoResult) -> str:
 
 def tables_of(result: DemoResult) -> list[Section]:
     """The report's numbers."""
-    weights = [(name, f"{value:.3f}") for name, value in weight_numbers(result.weighed).items()]
+    weight_rows = [(name, f"{value:.3f}") for name, value in weight_numbers(result.weighed).items()]
     return [
         Section(
             "Held-out demonstrations",
@@ -286,7 +286,7 @@ def tables_of(result: DemoResult) -> list[Section]:
             f"Horizon {result.weighed.config.chunk_size} frames, kappa {result.weighed.config.kappa:g} (the mean delta). Green frames "
             "count fully, the ramp partly, red ones not at all.",
             ("what", "value"),
-            weights,
+            weight_rows,
             [weights_figure(result.weighed)],
         ),
     ]

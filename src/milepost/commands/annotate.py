@@ -265,7 +265,7 @@ def _drawn(
         warn(f"nothing is drawn: {error}")  # the annotations are written
         return None
     with bars() as bar:
-        draw(dataset, chosen, answers, lists=lists, camera=camera, figures=figures, tick=bar("draw"))
+        draw(dataset, chosen, answers, lists=lists, camera=camera, drawings=figures, tick=bar("draw"))
     return str(args.output_dir)
 
 

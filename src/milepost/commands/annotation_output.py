@@ -193,12 +193,12 @@ def draw(
     *,
     lists: Mapping[str, SubtaskList],
     camera: str | None,
-    figures: Mapping[int, Path],
+    drawings: Mapping[int, Path],
     tick: Tick,
 ) -> None:
     """Draws what is found of these episodes. figures: episode -> its file."""
     words = set[str]()
-    for done, (number, path) in enumerate(figures.items(), start=1):
+    for done, (number, path) in enumerate(drawings.items(), start=1):
         episode = dataset.episode(number)
         heads = {head: found[number][head] for head in HEADS if found[number].get(head)}
         timelines = {
@@ -209,7 +209,7 @@ def draw(
         figure = annotation_figure(AnnotationPicture(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines))
         write_drawing(path, png(figure), dataset)
         words |= set(words_of(figure))
-        tick(done, len(figures))
+        tick(done, len(drawings))
     warn_of_boxes(words)
 
 

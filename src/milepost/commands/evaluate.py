@@ -44,9 +44,9 @@ class Args:
     json: bool = False
 
 
-def _warn_of_training_episodes(progress: ProgressTable, dataset: LeRobotDataset, episodes: set[int]) -> None:
+def _warn_of_training_episodes(progress_table: ProgressTable, dataset: LeRobotDataset, episodes: set[int]) -> None:
     """A model is good on what it learnt from; its evaluation.json, if it can be found, says what that was."""
-    record = Path(progress.metadata.get(f"{METADATA_PREFIX}model_path", "")) / "evaluation.json"
+    record = Path(progress_table.metadata.get(f"{METADATA_PREFIX}model_path", "")) / "evaluation.json"
     if not record.is_file():
         return
     about = read_json_object(record)
@@ -73,16 +73,16 @@ class _Compared:
     def first(self) -> list[EpisodeScore]:
         return next(iter(self.scores.values()))
 
-    def add(self, episode: Episode, progress: ProgressTable, stages: Stages | None, head: str) -> None:
+    def add(self, episode: Episode, progress_table: ProgressTable, stages: Stages | None, head: str) -> None:
         """Adds an episode that the file has, beside the clock."""
         self.sources.add(truth_of(episode, stages, head).source)
-        curve = progress.curve(episode.index, episode.length, head)
+        curve = progress_table.curve(episode.index, episode.length, head)
         if not np.isnan(curve.value).all():
             self.happened[episode.index] = find_events(curve.value, episode.fps)
         for rows, one in zip(self.scores.values(), (curve, ElapsedModel().predict(episode).main), strict=True):
             rows.append(score_episode(one, episode, stages, head))
         if episode.success is not None:
-            self.ends.append((episode.success, _ends(progress, episode, head)))
+            self.ends.append((episode.success, _ends(progress_table, episode, head)))
 
 
 def main(args: Args) -> int:
@@ -95,10 +95,10 @@ def main(args: Args) -> int:
         raise ValueError("give DATASET, or --annotations and --against")
     dataset = open_dataset(args.dataset, episodes=parse_episodes(args.episodes))
     path = progress_file(dataset, args.progress)
-    progress = read_progress(path)
-    require_dataset(path, progress, dataset)
-    require_rows(path, progress, dataset if args.episodes is None else open_dataset(args.dataset))
-    compared = _compare(dataset, progress, path, args.head_mode)
+    progress_table = read_progress(path)
+    require_dataset(path, progress_table, dataset)
+    require_rows(path, progress_table, dataset if args.episodes is None else open_dataset(args.dataset))
+    compared = _compare(dataset, progress_table, path, args.head_mode)
     if not compared.first:
         raise DataError(f"{path} has none of these episodes{'' if not compared.unreadable else ' that can be read'}")
     summaries = {name: summarise(rows, np.random.default_rng(args.seed)) for name, rows in compared.scores.items()}
@@ -109,23 +109,23 @@ def main(args: Args) -> int:
         found |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.happened.items()}}
         say(json_module.dumps(_without_nan(found), allow_nan=False))
     else:
-        _warn_of_training_episodes(progress, dataset, {score.episode for score in compared.first})
+        _warn_of_training_episodes(progress_table, dataset, {score.episode for score in compared.first})
         _tell(compared, summaries, lines)
     for number, reason in compared.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
     return 1 if compared.unreadable else 0
 
 
-def _compare(dataset: LeRobotDataset, progress: ProgressTable, path: Path, head: str) -> _Compared:
+def _compare(dataset: LeRobotDataset, progress_table: ProgressTable, path: Path, head: str) -> _Compared:
     name = path.stem.removesuffix("_progress")
     compared = _Compared({f"{name} (file)" if name == "elapsed" else name: [], "elapsed": []})
     stages = dataset.stages.get(head) or _annotated(dataset, head)
-    numbers = sorted(set(dataset.episode_indices) & set(progress.episode_index.tolist()), key=dataset.episode_indices.index)
+    numbers = sorted(set(dataset.episode_indices) & set(progress_table.episode_index.tolist()), key=dataset.episode_indices.index)
     with bars() as bar:
         tick = bar("compare")
         for done, number in enumerate(numbers, start=1):
             try:
-                compared.add(dataset.episode(number), progress, stages, head)
+                compared.add(dataset.episode(number), progress_table, stages, head)
             except UnreadableError as error:
                 compared.unreadable[number] = str(error)
             tick(done, len(numbers))
@@ -180,9 +180,9 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _ends(progress: ProgressTable, episode: Episode, head: str) -> dict[str, float]:
+def _ends(progress_table: ProgressTable, episode: Episode, head: str) -> dict[str, float]:
     """Where an episode ends, by every number the file has of it."""
-    curve = progress.curve(episode.index, episode.length, head)
+    curve = progress_table.curve(episode.index, episode.length, head)
     named = {f"raw_{head}" if name == RAW else name: signal for name, signal in curve.signals.items()}
     return {"progress": final(curve.value), **{name: final(signal.values) for name, signal in named.items()}}
 

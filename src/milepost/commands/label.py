@@ -34,7 +34,7 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder or Hub id; "topreward", zero-shot; or "elapsed", the clock."""
-    models: Annotated[ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=ModelOptions)
+    model_options: Annotated[ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=ModelOptions)
     task: str | None = None
     """Instruction of episodes that have none; SARM takes it for all episodes."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
@@ -101,7 +101,7 @@ def _closed_after(model: RewardModel) -> Iterator[None]:
 
 def main(args: Args) -> int:
     kind = kind_of(args.model)
-    options = options_for(kind, args.models)
+    options = options_for(kind, args.model_options)
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")

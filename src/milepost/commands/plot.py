@@ -32,7 +32,7 @@ class Args:
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """Progress file or files, drawn together; default (without --model): the one beside the dataset."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
-    models: Annotated[ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=ModelOptions)
+    model_options: Annotated[ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=ModelOptions)
     task: str | None = None
     """With --model: instruction of episodes that have none; SARM takes it for all episodes."""
     camera_key: str | None = None
@@ -56,7 +56,7 @@ def main(args: Args) -> int:
         raise ValueError("give --model or --progress, not both")
     if args.num_visualizations < 1:
         raise ValueError(f"--num-visualizations must be at least 1, got {args.num_visualizations}")
-    if args.model is None and (args.models != ModelOptions() or args.task is not None):
+    if args.model is None and (args.model_options != ModelOptions() or args.task is not None):
         raise ValueError("the options of a model are for --model: without it there is nothing to compute")
     if args.width < NARROWEST:
         raise ValueError(f"--width must be at least {NARROWEST:g} inches, got {args.width:g}")
@@ -69,8 +69,8 @@ def main(args: Args) -> int:
     else:
         read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
     numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
-    figures = {number: args.output_dir / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
-    require_own(figures.values(), dataset, overwrite=args.overwrite)
+    drawings = {number: args.output_dir / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
+    require_own(drawings.values(), dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](), LeftOut()
     with bars() as bar:
         tick = bar("plot")
@@ -82,7 +82,7 @@ def main(args: Args) -> int:
                 figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
                 unknown += sum(int(np.isnan(one.value).sum()) for models in readings.values() for one in models.values())
                 words |= set(words_of(figure))
-                write_drawing(figures[number], drawn(figure, args.format), dataset)
+                write_drawing(drawings[number], drawn(figure, args.format), dataset)
             tick(done + 1, len(numbers))
     say(f"plots: {args.output_dir}")
     warn_of_boxes(words)
@@ -95,7 +95,7 @@ def main(args: Args) -> int:
 def _by_model(path: str, args: Args, dataset: LeRobotDataset, heads: tuple[str, ...]) -> Read:
     """Computed when asked for. DataError now if the model has no such head or does not fit the dataset."""
     kind = kind_of(path)
-    prepared = prepare(path, options_for(kind, args.models), dataset, Run(resolve_device(args.device), heads=heads, task=args.task))
+    prepared = prepare(path, options_for(kind, args.model_options), dataset, Run(resolve_device(args.device), heads=heads, task=args.task))
     prepared.begin()
     name = Path(path).resolve().name
 

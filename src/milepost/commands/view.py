@@ -111,12 +111,12 @@ def open_review(args: Args) -> Review:
     does not is a problem that the page shows."""
     dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
     models, problems = read_models(args.progress or beside(dataset), dataset)
-    weights = (args.weights, _weights(args.weights, dataset)) if args.weights is not None else None
+    weight_rows = (args.weights, _weights(args.weights, dataset)) if args.weights is not None else None
     marks = Marks(args.review_file or marks_file(dataset), dataset)
     if is_interrupted(dataset.root):
         problems.append("writing annotations into this dataset was interrupted: some are old; the next save finishes it first")
     problems += annotation_problems(dataset)
-    return Review(dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weights, problems=problems)
+    return Review(dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weight_rows, problems=problems)
 
 
 def annotation_problems(dataset: LeRobotDataset) -> list[str]:

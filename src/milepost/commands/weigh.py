@@ -87,11 +87,11 @@ def main(args: Args) -> int:
     _require_sense(args)
     dataset = None if args.dataset is None else open_dataset(args.dataset, revision=args.revision)
     path = progress_file(dataset, args.progress) if dataset is not None else find_file(Path(args.progress or ""))
-    progress = read_progress(path)
+    progress_table = read_progress(path)
     missing = 0
     if dataset is not None:
-        require_dataset(path, progress, dataset)
-        missing = require_rows(path, progress, dataset)
+        require_dataset(path, progress_table, dataset)
+        missing = require_rows(path, progress_table, dataset)
         if args.camera_key is not None and args.camera_key not in dataset.cameras:
             raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
     output = args.output_path or path.with_name("weights.parquet")
@@ -101,19 +101,19 @@ def main(args: Args) -> int:
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not is_weights_file(output):
         raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")
-    lab = examine(progress, args, dataset)
+    lab = examine(progress_table, args, dataset)
     made = {"progress_file": str(path), "head_mode": args.head_mode}
-    made |= {key: value for key in ("dataset", "dataset_fingerprint") if (value := progress.metadata.get(f"{METADATA_PREFIX}{key}"))}
+    made |= {key: value for key in ("dataset", "dataset_fingerprint") if (value := progress_table.metadata.get(f"{METADATA_PREFIX}{key}"))}
     if dataset is not None:
         made |= {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
     with output_lock(output):
         SampleWeights.of(lab.weighed, head_mode=args.head_mode).save(output, lab.weighed.config, made)
-    figures, undrawn = draw(lab, progress, args, dataset)
+    drawings, undrawn = draw(lab, progress_table, args, dataset)
     warnings = [each.text for each in lab.advice] + undrawn
     if missing:
         warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
     if args.json:
-        say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, figures)), "warnings": warnings}))
+        say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings}))
         return 1 if undrawn else 0
     show(lab)
     for line in warnings:
@@ -121,7 +121,7 @@ def main(args: Args) -> int:
     if lab.better is not None:
         say(f"recommended: {flags(lab.better[0].config)}")
     say(f"weights: {output}")
-    for figure in figures:
+    for figure in drawings:
         say(f"figure: {figure}")
     say(for_lerobot(lab.weighed, path, args.head_mode))
     return 1 if undrawn else 0
@@ -140,24 +140,24 @@ def _require_sense(args: Args) -> None:
         require_writable(args.figure.parent)
 
 
-def examine(progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> Lab:
+def examine(progress_table: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> Lab:
     """Weigh, and look at it from all sides. DataError if there is nothing to weigh by, or nothing is left."""
-    value = progress.values(args.head_mode)
+    value = progress_table.values(args.head_mode)
     known = value[~np.isnan(value)]
     if not len(known):
         raise DataError("no frame of the progress file has a progress: there is nothing to weigh by; label the dataset again")
     if known.min() == known.max():
         raise DataError(f"progress is {known[0]:g} in every frame: there is nothing to weigh by; look at the curves with milepost plot")
-    notes = {} if dataset is None else notes_of(dataset, np.unique(progress.episode_index).tolist())
+    notes = {} if dataset is None else notes_of(dataset, np.unique(progress_table.episode_index).tolist())
     tasks = sorted({note.task for note in notes.values()})
     task = None
     if notes:
-        numbers, where = np.unique(progress.episode_index, return_inverse=True)
+        numbers, where = np.unique(progress_table.episode_index, return_inverse=True)
         task = np.array([tasks.index(notes[int(number)].task) for number in numbers])[where]
     fps = args.fps if args.fps is not None or dataset is None else dataset.fps
 
     def by(config: RabcConfig) -> Weighed:
-        return weigh(progress.index, progress.episode_index, value, config=config, task=task, fps=fps)
+        return weigh(progress_table.index, progress_table.episode_index, value, config=config, task=task, fps=fps)
 
     weighed = by(args.rabc)
     if not weighed.weight.any():
@@ -265,7 +265,7 @@ def as_json(lab: Lab) -> dict[str, Any]:
     }
 
 
-def draw(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> tuple[list[Path], list[str]]:
+def draw(lab: Lab, progress_table: ProgressTable, args: Args, dataset: LeRobotDataset | None) -> tuple[list[Path], list[str]]:
     """Draws the figures asked for. Returns their paths, and a line for each dropped span whose pictures cannot be read."""
     if args.figure is None:
         return [], []
@@ -274,30 +274,30 @@ def draw(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset 
     title = (
         f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {flags(args.rabc) or 'the default rule'}"
     )
-    figures = {args.figure: lab_figure(LabPicture(title, lab.weighed, lab.sweep, lab.groups, order))}
-    shown, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(lab, progress, args, dataset)
+    drawings = {args.figure: lab_figure(LabPicture(title, lab.weighed, lab.sweep, lab.groups, order))}
+    shown, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(lab, progress_table, args, dataset)
     if shown:
-        figures[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = dropped_figure(shown)
-    for path, figure in figures.items():
+        drawings[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = dropped_figure(shown)
+    for path, figure in drawings.items():
         with atomic_path(path) as temporary:
             temporary.write_bytes(drawn(figure, path.suffix.lower().removeprefix(".")))  # type: ignore[arg-type]
-    warn_of_boxes({text for figure in figures.values() for text in words_of(figure)})
-    return list(figures), undrawn
+    warn_of_boxes({text for figure in drawings.values() for text in words_of(figure)})
+    return list(drawings), undrawn
 
 
-def _dropped(lab: Lab, progress: ProgressTable, args: Args, dataset: LeRobotDataset) -> tuple[list[DroppedSpan], list[str]]:
+def _dropped(lab: Lab, progress_table: ProgressTable, args: Args, dataset: LeRobotDataset) -> tuple[list[DroppedSpan], list[str]]:
     """The dropped spans with their pictures, and a line for each whose pictures cannot be read."""
     shown, undrawn, camera = [], [], args.camera_key or dataset.cameras[0]
     for span in dropped_spans(lab.weighed, SPANS, lab.notes):
         try:
-            shown.append(_picture(dataset, lab, progress, camera, span.episode, (span.start, span.stop), args.head_mode))
+            shown.append(_picture(dataset, lab, progress_table, camera, span.episode, (span.start, span.stop), args.head_mode))
         except UnreadableError as error:
             undrawn.append(f"dropped frames of episode {span.episode} are not drawn: {error}")
     return shown, undrawn
 
 
 def _picture(
-    dataset: LeRobotDataset, lab: Lab, progress: ProgressTable, camera: str, number: int, rows: tuple[int, int], head: str
+    dataset: LeRobotDataset, lab: Lab, progress_table: ProgressTable, camera: str, number: int, rows: tuple[int, int], head: str
 ) -> DroppedSpan:
     episode, note = dataset.episode(number), lab.notes[number]
     start, stop = rows[0] - episode.row, rows[1] - episode.row
@@ -307,7 +307,7 @@ def _picture(
     at = span_frames(start, stop)
     mean = float(np.nanmean(weight[start:stop]))
     title = f"episode {number}, {note.quality}: frames {start} to {stop - 1} ({(stop - start) / episode.fps:.1f} s) weigh {mean:.2f}"
-    curve = progress.episode(number, episode.length, head)
+    curve = progress_table.episode(number, episode.length, head)
     return DroppedSpan(f"{title} · {note.task}", episode.fps, start, stop, curve, weight, episode.camera(camera)[np.array(at)], at)
 
 
