@@ -80,7 +80,7 @@ def main(args: Args) -> int:
                 readings = read(episode)
                 left_out.warn_of_annotation(episode, readings, dataset.stages)
                 figure = episode_figure(picture(episode, readings, dataset.stages, args.camera_key), args.width)
-                unknown += sum(int(np.isnan(one.value).sum()) for models in readings.values() for one in models.values())
+                unknown += sum(int(np.isnan(one.value).sum()) for curves in readings.values() for one in curves.values())
                 words |= set(words_of(figure))
                 write_drawing(drawings[number], drawn(figure, args.format), dataset)
             tick(done + 1, len(numbers))
