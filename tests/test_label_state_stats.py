@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from milepost.commands.label import Args, main
-from milepost.models.options import ModelOptions, SARMOptions
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.progress_table import read_progress
-from milepost.types import DataWarning
+from milepost.cli.label import Args, main
+from milepost.core.types import DataWarning
+from milepost.models.options import ModelOptions
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.options import SARMOptions
+from milepost.progress.table import read_progress
 
 FIXTURE = Path(__file__).parent / "data" / "dataset_v3"
 BARE = SARMConfig(

@@ -140,10 +140,10 @@ def test_heavy_packages_keep_to_their_addresses() -> None:
     [
         ("import milepost", set(HEAVY)),
         ("import milepost.cli; milepost.cli.main(['--help'])", set(HEAVY)),
-        ("import milepost.weights, milepost.stages, milepost.windows, milepost.metrics", set(HEAVY)),
-        ("import milepost.sample_weights", {"torch", "matplotlib", "av", "rich"}),
+        ("import milepost.weights, milepost.core.stages, milepost.core.windows, milepost.metrics.scores", set(HEAVY)),
+        ("import milepost.weights.loader", {"torch", "matplotlib", "av", "rich"}),
         ("import milepost.vlm.server", {"torch", "transformers"}),
-        ("import milepost.lerobot", {"torch", "matplotlib", "tyro", "metaworld", "mujoco"}),
+        ("import milepost.datasets.reader", {"torch", "matplotlib", "tyro", "metaworld", "mujoco"}),
     ],
 )
 def test_the_front_door_loads_nothing_heavy(code: str, absent: set[str]) -> None:

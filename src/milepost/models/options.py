@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from milepost.core import DataError
 from milepost.models.registry import BUILT_IN, ModelKind, NoOptions, changed, kind_of, offered
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.topreward.options import TOPRewardOptions
-from milepost.types import DataError
 
 FLAGS = ("--model", "--reward-model-path")
 

@@ -15,9 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from milepost.files import read_json_object, shown
-from milepost.hub import find_model
-from milepost.types import MAIN_HEAD, DataError, Dataset, Prepares, RewardModel, Tick
+from milepost.core import MAIN_HEAD, DataError, Dataset, Prepares, RewardModel, Tick, read_json_object, shown
+from milepost.datasets import find_model
 
 GROUP = "milepost.models"
 BUILT_IN = {

@@ -15,8 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TextIO
 
-from milepost.outputs import atomic_path
-from milepost.types import DataError, Tick, UnreadableError
+from milepost.core import DataError, Tick, UnreadableError, atomic_path
 from milepost.viewer.media import Films, cameras, own_film
 from milepost.viewer.review import Review
 

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from milepost.types import DataError
+from milepost.core import DataError
 from milepost.viewer.guard import Door, Guard, is_loopback
 from milepost.viewer.media import Films
 from milepost.viewer.review import Review

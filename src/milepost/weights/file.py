@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.outputs import atomic_path
-from milepost.parquet import numbers_of, read_table
-from milepost.progress_table import METADATA_PREFIX
-from milepost.types import DataError
+from milepost.core import DataError, atomic_path
+from milepost.datasets import numbers_of, read_table
+from milepost.progress import METADATA_PREFIX
 
 
 def write_weights(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndarray, "N"], metadata: Mapping[str, str]) -> None:

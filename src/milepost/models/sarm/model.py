@@ -22,10 +22,23 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
-from milepost.embed import Encoder, FeatureCache, PixelEncoder, load_encoder
-from milepost.embed.clip import Precision
-from milepost.hub import find_model, upload_model
-from milepost.models.sarm.batches import look, pad_state, state_of
+from milepost.core import (
+    RAW,
+    Curve,
+    DataError,
+    Dataset,
+    Episode,
+    Progress,
+    Signal,
+    Step,
+    Tick,
+    UnreadableError,
+    interpolate,
+    spread,
+    strided,
+)
+from milepost.datasets import find_model, upload_model
+from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
 from milepost.models.sarm.checkpoint import (
     StateStats,
     misfits,
@@ -40,9 +53,8 @@ from milepost.models.sarm.loss import counts_of, labels_of, shown_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
 from milepost.models.sarm.readiness import blank, over_all, require_cameras, stats_of
-from milepost.processes import ALONE, Peers
-from milepost.types import RAW, Curve, DataError, Dataset, Episode, Progress, Signal, Step, Tick, UnreadableError
-from milepost.windows import interpolate, spread, strided
+from milepost.models.sarm.samples import look, pad_state, state_of
+from milepost.models.training.distributed import ALONE, Peers
 
 
 class SARMModel(nn.Module):

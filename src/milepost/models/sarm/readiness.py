@@ -7,9 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from milepost.core import DataError, Dataset, DataWarning, KnowsEpisodes, Tick, has_words
 from milepost.models.sarm.checkpoint import StateStats, read_state_stats
 from milepost.models.sarm.config import SARMConfig
-from milepost.types import DataError, Dataset, DataWarning, KnowsEpisodes, Tick, has_words
 
 
 @runtime_checkable

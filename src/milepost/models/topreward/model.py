@@ -22,14 +22,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from milepost.files import read_json_object, shown
-from milepost.hub import find_model, is_hub_id, revision_of, upload_model
-from milepost.models.topreward.config import TOPRewardConfig
-from milepost.models.topreward.processor import clip_of, clips_and_tasks
-from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
-from milepost.outputs import write_text
-from milepost.tasks import require_tasks
-from milepost.types import (
+from milepost.core import (
     Curve,
     DataError,
     Dataset,
@@ -41,11 +34,30 @@ from milepost.types import (
     Tick,
     UnreadableError,
     has_words,
+    interpolate,
+    read_json_object,
+    require_tasks,
+    shown,
+    spread,
+    write_text,
 )
-from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
-from milepost.vlm.conversation import MARK
-from milepost.vlm.transport import FINAL, MalformedError, RefusedError, UnreachableError
-from milepost.windows import interpolate, spread
+from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.processor import clip_of, clips_and_tasks
+from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
+from milepost.vlm import (
+    FINAL,
+    MARK,
+    Clip,
+    Engine,
+    MalformedError,
+    RefusedError,
+    RemoteEngine,
+    ServerConfig,
+    Stream,
+    UnreachableError,
+    load_engine,
+)
 
 IN_A_ROW = 3
 """Episodes after which a server that answers about none of them is given up."""
