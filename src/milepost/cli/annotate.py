@@ -6,7 +6,7 @@ import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
 
@@ -19,7 +19,7 @@ from milepost.cli.console import bars, say, warn
 from milepost.cli.drawings import require_own
 from milepost.core import DataError, require_tasks
 
-Stores = Mapping[str, annotation.AnnotationStore]
+Stores: TypeAlias = "Mapping[str, annotation.AnnotationStore]"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from milepost.core import DataError, Episode, Segment, Tick, require_writable
 META = ("meta/episodes/**", "meta/episodes.jsonl", "meta/temporal_proportions_*.json")
 INDEXED = ("meta/info.json", "meta/subtasks.parquet", "data/**")
 """What else changes with a subtask for every frame."""
-Answers = Mapping[str, Mapping[int, annotation.Answer]]
+Answers: TypeAlias = "Mapping[str, Mapping[int, annotation.Answer]]"
 """Head -> episode -> its answer."""
 
 

@@ -120,7 +120,7 @@ def run(verb: str, arguments: list[str]) -> int:
         command = importlib.import_module(f"milepost.cli.{verb}")
         tyro = importlib.import_module("tyro")
         kind = command.Args
-        if "models" in kind.__dataclass_fields__:
+        if "model_options" in kind.__dataclass_fields__:
             kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
         try:
             args = tyro.cli(kind, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from milepost import datasets, figures, progress
 from milepost.cli.belonging import require_dataset
 from milepost.cli.console import warn
 from milepost.core import DataError, Episode, Stages, UnreadableError, annotation_fault
 
-Read = Callable[[Episode], figures.Readings]
+Read: TypeAlias = "Callable[[Episode], figures.Readings]"
 """Episode -> head -> model's name -> what it says."""
 
 

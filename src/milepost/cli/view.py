@@ -65,7 +65,7 @@ def main(args: Args) -> int:
     if args.open:
         webbrowser.open(door.url)
     try:
-        viewer.server(review, door).run(sockets=[socket])
+        viewer.make_server(review, door).run(sockets=[socket])
     except KeyboardInterrupt:
         pass
     finally:

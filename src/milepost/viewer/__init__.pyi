@@ -5,6 +5,6 @@ from .media import Films as Films
 from .review import Model as Model
 from .review import Review as Review
 from .serving import bound as bound
-from .serving import server as server
+from .serving import make_server as make_server
 from .summaries import Rows as Rows
 from .summaries import placed as placed

@@ -99,7 +99,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def server(review: Review, door: Door, films: Films | None = None) -> Server:
+def make_server(review: Review, door: Door, films: Films | None = None) -> Server:
     """Ready to run on the socket of this door."""
     films = films or Films()
     config = uvicorn.Config(

@@ -10,8 +10,7 @@ from typing import Literal
 
 from milepost.core import DataError
 from milepost.sim.compare.arms import ARMS, needs_sarm, rabc_config
-from milepost.sim.dataset import RECIPE
-from milepost.sim.tasks import TASKS
+from milepost.sim.tasks import RECIPE, TASKS
 from milepost.weights import RabcConfig
 
 

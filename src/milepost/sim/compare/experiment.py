@@ -22,7 +22,7 @@ from milepost.sim.compare.arms import ARMS, Mix
 from milepost.sim.compare.config import CompareConfig, PoolConfig
 from milepost.sim.compare.demonstrations import Pool, draw, scenes
 from milepost.sim.compare.policy import Demonstrations, fit_policy
-from milepost.sim.dataset import RECIPE
+from milepost.sim.tasks import RECIPE
 
 
 @dataclass(frozen=True)
