@@ -37,6 +37,8 @@ def test_of_a_drift_only_what_counting_confirms_is_read(drift: float) -> None:
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.floats(-0.9, 0.9), st.integers(-3, 3))
+@example([1, 2, 2], 0.5, 1)
+@example([2, 1], 0.5, 1)
 @example([3, 1], 0.9 - 1e-16, 1)  # one picture is no deleted episode, however short the episodes are
 def test_no_part_is_ever_placed_elsewhere(lengths: list[int], drift: float, more: int) -> None:
     """Whatever meta/'s times are off by, and however many pictures the film has: the right place or none."""

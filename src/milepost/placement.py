@@ -87,8 +87,9 @@ def place(
     if len(parts) == 1:  # whatever meta/ says of it, the film is this episode's; `offsets` compares the counts
         return {parts[0].episode: Placed(0, held, note=_late(start_s, fps), step=step, alone=True)}
     counted = [_counted(parts, [part.length for part in parts], held, rates, start_s)]
-    spans = [part.length if part.start_s is None or part.stop_s is None else round((part.stop_s - part.start_s) * fps) for part in parts]
-    counted.append(_counted(parts, spans, held, rates, start_s))
+    spans = [part.length if part.start_s is None or part.stop_s is None else (part.stop_s - part.start_s) * fps for part in parts]
+    if all(abs(span - round(span)) <= TENTH for span in spans):  # a span between two pictures is a wrong time, and counts nothing
+        counted.append(_counted(parts, [round(span) for span in spans], held, rates, start_s))
     best = max(counted, key=len)
     if best:
         firsts = np.cumsum([0, *(part.length for part in parts)]).tolist()
