@@ -20,7 +20,7 @@ from milepost.cli.entry import main
 from milepost.core.types import DataWarning
 from milepost.datasets.reader import open_dataset
 from milepost.figures import style
-from milepost.figures.style import Format
+from milepost.figures.formats import Format
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.topreward.config import TOPRewardConfig

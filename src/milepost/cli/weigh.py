@@ -254,7 +254,8 @@ def draw(
         return [], []
     each = weights.by_episode(lab.weighed)
     order = each.number[np.argsort(-each.mean, kind="stable")].tolist()
-    title = f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {weights.flags(args.rabc) or 'the default rule'}"
+    rule = weights.flags(args.rabc) or "the default rule"
+    title = f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {rule}"
     drawings = {args.figure: figures.lab_figure(figures.LabPicture(title, lab.weighed, lab.sweep, lab.groups, order))}
     shown, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(lab, progress_table, args, dataset)
     if shown:

@@ -12,14 +12,14 @@ from .film.planes import film_writer as film_writer
 from .film.planes import read_planes as read_planes
 from .film.planes import views as views
 from .film.render import render_film as render_film
+from .formats import FORMATS as FORMATS
+from .formats import Format as Format
 from .report import Readings as Readings
 from .report import Section as Section
 from .report import curve_of as curve_of
 from .report import picture as picture
 from .report import report_fragment as report_fragment
-from .style import FORMATS as FORMATS
 from .style import STAGE_COLOURS as STAGE_COLOURS
-from .style import Format as Format
 from .style import boxes as boxes
 from .style import drawn as drawn
 from .style import png as png

@@ -10,7 +10,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,6 +22,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
+
+from milepost.figures.formats import Format
 
 STAGE_COLOURS = ("#56B4E9", "#F0E442", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#CC79A7")
 """Okabe and Ito's, its black a grey, in an order in which stages that follow each other are also apart in grey."""
@@ -38,8 +40,6 @@ ZERO, PART, FULL = "#7A0403", "#DD8A4E", "#A8DDBB"
 """Of weights 0, between and 1: the darker, the less is left of a frame."""
 WEIGHTS = LinearSegmentedColormap.from_list("weights", (ZERO, PART, FULL))
 INK, FAINT = "#222222", "#DDDDDD"
-FORMATS = ("png", "svg", "pdf")
-Format = Literal["png", "svg", "pdf"]
 _HOUSE = "DejaVu Sans"
 
 

@@ -23,7 +23,7 @@ from milepost.models.sarm.samples import pad_state
 
 @runtime_checkable
 class FeatureEncoder(Protocol):
-    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers; any `encoders.Encoder` is one."""
+    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers, as any `Encoder` gives."""
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]: ...
 
