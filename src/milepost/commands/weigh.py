@@ -25,6 +25,7 @@ from milepost.sample_weights import SampleWeights
 from milepost.store import is_weights_file
 from milepost.types import DataError, UnreadableError
 from milepost.weights import RabcConfig, Weighed, weigh
+from milepost.weights.config import PRESETS, REMOVED, preset_options
 from milepost.weights.lab import (
     Advice,
     Findings,
@@ -41,6 +42,7 @@ from milepost.weights.lab import (
     sweep,
 )
 
+IN_PLACE = "Use --preset study or --kappa"
 SPANS, ROWS = 6, 12
 """Dropped spans drawn; tasks or qualities in a table."""
 
@@ -54,6 +56,9 @@ class Args:
     output_path: Path | None = None
     """Where to write the weights; default: weights.parquet beside the progress file."""
     head_mode: Literal["sparse", "dense"] = "sparse"
+    preset: Literal["study"] | None = None
+    """study: the setting of docs/rabc_study.md, which gained more than the default rule: --end rescale --ramp linear --kappa-pace 1
+    --smooth 5. Other options given beside it take the place of its own."""
     rabc: tyro.conf.OmitArgPrefixes[RabcConfig] = field(default_factory=RabcConfig)
     """How progress becomes weights. The defaults are LeRobot's rule."""
     fps: float | None = None
@@ -81,6 +86,40 @@ class Lab:
     advice: Sequence[Advice]
     better: tuple[Weighed, Findings] | None
     notes: Mapping[int, Note]
+
+
+def rewritten(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the options of `--preset` written out in front, but for those that are given. ValueError for an option
+    that was removed, and for a preset that would do nothing.
+
+    >>> rewritten(["towels", "--preset", "study", "--smooth", "9"])[:6]
+    ['--end', 'rescale', '--ramp', 'linear', '--kappa-pace', '1']
+    """
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments]
+    for name in REMOVED:
+        flag = f"--{name.replace('_', '-')}"
+        if flag in words or flag.replace("--", "--no-") in words:
+            raise ValueError(f"{flag} was removed: no study showed a gain. {IN_PLACE}")
+    rule, preset = (_value_of(name, arguments, words) for name in ("--rule", "--preset"))
+    if rule == "awr":
+        raise ValueError(f"--rule awr was removed: no study showed a gain. {IN_PLACE}")
+    if preset not in PRESETS:
+        return list(arguments)
+    if rule == "uniform":
+        raise ValueError(f"--preset {preset} does nothing beside --rule uniform: every frame weighs 1 there; leave one of them out")
+    given = [word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")]
+    options = preset_options(preset, given)
+    return [*(flags(RabcConfig(**options)).split()), *arguments]
+
+
+def _value_of(flag: str, arguments: Sequence[str], words: Sequence[str]) -> str | None:
+    """Returns what is given with a flag, the last time it is given; words: the arguments without what follows a "="."""
+    values = [
+        argument.partition("=")[2] if "=" in argument else "".join(arguments[place + 1 : place + 2])
+        for place, (argument, word) in enumerate(zip(arguments, words, strict=True))
+        if word == flag
+    ]
+    return values[-1] if values else None
 
 
 def main(args: Args) -> int:

@@ -10,7 +10,6 @@ That is the default, LeRobot 0.6's numbers; `RabcConfig` names what else there i
 from milepost.weights.config import RabcConfig as RabcConfig
 from milepost.weights.deltas import deltas as deltas
 from milepost.weights.deltas import smoothed as smoothed
-from milepost.weights.rules import exponential as exponential
 from milepost.weights.rules import rabc as rabc
 from milepost.weights.rules import statistics as statistics
 from milepost.weights.weighed import Weighed as Weighed

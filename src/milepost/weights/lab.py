@@ -355,16 +355,14 @@ def recommended(config: RabcConfig, advice: Sequence[Advice]) -> RabcConfig:
     for each in advice:
         changes |= each.change
     if "kappa_pace" in changes:
-        changes |= {"kappa": RabcConfig.kappa, "kappa_duration_s": None, "kappa_quantile": None, "kappa_keep": None}
+        changes |= {"kappa": RabcConfig.kappa, "kappa_duration_s": None}
     return dataclasses.replace(config, **changes)
 
 
 def flags(config: RabcConfig) -> str:
     """The options as `milepost weigh` takes them, those at their default left out."""
     names = [f.name for f in dataclasses.fields(config) if config.changed(f.name)]
-    return " ".join(f"--{name.replace('_', '-')} {_flag(getattr(config, name))}" for name in names if name != "awr_centre") + (
-        " --no-awr-centre" if "awr_centre" in names else ""
-    )
+    return " ".join(f"--{name.replace('_', '-')} {_flag(getattr(config, name))}" for name in names)
 
 
 def _flag(value: Any) -> str:
