@@ -1,6 +1,7 @@
 """SARM: causal, masked, labels from the same index as pixels, every draw per sample, and saved whole."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,19 @@ def test_saved_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.predict(episode).value, model.predict(episode).value)
 
 
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_config_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    """Which had two more fields, nearly always at their defaults."""
+    model = small_sarm()
+    model.save_pretrained(tmp_path)
+    edit_config(tmp_path, loss="masked", samples="own")
+    assert SARMModel.from_pretrained(tmp_path).config == model.config
+
+
 def test_statistics_are_the_models_own() -> None:
     """Scaling another dataset's state must change the answer: its own statistics are never used."""
     model, episode = small_sarm(), dot_episodes(1)[0]
@@ -157,6 +171,9 @@ def test_statistics_are_the_models_own() -> None:
         (lambda f: (f / "model.safetensors").write_bytes(b"short"), "cannot be loaded"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text('{"type": "sarm", "colour": 3}'), "unknown fields"),
+        (lambda f: edit_config(f, samples="lerobot"), r'^samples: "lerobot" in the SARM config was removed: .*; train the model again'),
+        (lambda f: edit_config(f, loss="lerobot"), r'^loss: "lerobot" in the SARM config was removed'),
+        (lambda f: edit_config(f, loss="other"), "unknown fields.*: loss"),
     ],
 )
 def test_broken_models_are_refused(tmp_path: Path, damage: object, words: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from benchmarks.lerobot_recipe import taught
 from torch import Tensor
 
 from fakes import dot_episodes
@@ -102,14 +103,14 @@ def test_the_reward_takes_the_features_as_they_come(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("told", "ratio"), [("teacher_forced", 1.0), ("predicted_stage", 0.0)])
 def test_lerobots_loss_and_gradients(mode: str, told: str, ratio: float) -> None:
-    """Padding in the loss, as there: with `loss="lerobot"`. LeRobot's target is stage + tau."""
+    """Padding in the loss, as there: by `taught`, which the benchmark trains with. LeRobot's target is stage + tau."""
     model, wanted = SARMModel.from_pretrained(FOLDER / mode), golden(mode)
-    model.config = dataclasses.replace(model.config, loss="lerobot", gt_stage_ratio=ratio)
+    model.config = dataclasses.replace(model.config, gt_stage_ratio=ratio)
     batch = inputs(mode)
     for head, stages in model.config.heads.items():
         target = torch.from_numpy(wanted[f"{head}_targets"])
         batch |= {f"{head}_stage": target.long().clamp(0, len(stages) - 1), f"{head}_tau": target % 1}
-    loss, parts = model.loss(batch, torch.Generator().manual_seed(0))
+    loss, parts = model.loss(taught(batch), torch.Generator().manual_seed(0))
     loss.backward()
     assert loss.item() == pytest.approx(wanted[f"loss/{told}/total"], abs=1e-5)
     for head in model.config.heads:

@@ -103,7 +103,7 @@ def rewritten(arguments: Sequence[str]) -> list[str]:
     rule, preset = (_value_of(name, arguments, words) for name in ("--rule", "--preset"))
     if rule == "awr":
         raise ValueError(f"--rule awr was removed: no study showed a gain. {IN_PLACE}")
-    if preset not in PRESETS:
+    if preset is None or preset not in PRESETS:
         return list(arguments)
     if rule == "uniform":
         raise ValueError(f"--preset {preset} does nothing beside --rule uniform: every frame weighs 1 there; leave one of them out")
