@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     from milepost.embed.clip import ClipEncoder as ClipEncoder
     from milepost.embed.encoder import Encoder as Encoder
     from milepost.embed.encoder import load_encoder as load_encoder
-    from milepost.embed.features import CacheEntry as CacheEntry
     from milepost.embed.features import FeatureCache as FeatureCache
     from milepost.embed.features import cache_folder as cache_folder
-    from milepost.embed.features import cache_report as cache_report
-    from milepost.embed.features import clear_cache as clear_cache
     from milepost.embed.pixels import PIXELS as PIXELS
     from milepost.embed.pixels import PixelEncoder as PixelEncoder
     from milepost.embed.pixels import PixelImages as PixelImages
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from milepost.embed.preprocess import Preprocessing as Preprocessing
 
 _WHERE = {
-    "CacheEntry": "features",
     "ClipEncoder": "clip",
     "Encoder": "encoder",
     "FeatureCache": "features",
@@ -35,8 +31,6 @@ _WHERE = {
     "PixelImages": "pixels",
     "Preprocessing": "preprocess",
     "cache_folder": "features",
-    "cache_report": "features",
-    "clear_cache": "features",
     "embed_text": "pixels",
     "load_encoder": "encoder",
     "reduce_images": "pixels",
