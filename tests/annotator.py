@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from builders import TOP, WRIST, moving
-from chat_server import Fault
 from milepost.metadata import HEADS
 from milepost.record import write_dataset
 from milepost.recording import Recording
+from milepost.testing import Fault
 from milepost.types import Segment
 
 FPS = 20

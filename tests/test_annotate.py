@@ -11,11 +11,11 @@ import pytest
 
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP, WRIST
-from chat_server import ChatServer, chat_server
 from milepost.annotate import Asking, annotate, look, provenance, to_ask
 from milepost.annotation.names import SubtaskList
 from milepost.annotation.store import AnnotationStore
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.testing import ChatServer, chat_server
 from milepost.types import DataError
 from milepost.vlm import LocalSpeaker, RemoteSpeaker, ServerConfig, load_engine
 

@@ -13,12 +13,12 @@ import torch
 
 import milepost
 import milepost.train as training
-from fakes import dot_episodes, reduced_dots
 from milepost.fit import TrainConfig, precision
 from milepost.models.sarm import SARMModel
 from milepost.models.sarm.batches import TrainingSet
 from milepost.models.sarm.prepare import training_set, validation_set, with_statistics
 from milepost.stages import progress
+from milepost.testing import dot_episodes, reduced_dots
 from milepost.train import keep_aside
 from milepost.types import DataError
 from test_train import QUICK, SMALL, run

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
 from milepost.checkpoints import finish_run, is_unfinished
 from milepost.evaluate import score_episode, summarise
 from milepost.labelling import label
@@ -18,6 +17,7 @@ from milepost.models import ElapsedModel
 from milepost.outputs import BusyError, output_lock
 from milepost.progress_table import read_progress
 from milepost.store import ProgressStore
+from milepost.testing import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
 from milepost.train import read_episodes
 from milepost.types import DataError, Episode, Progress, UnreadableError
 from reviewed import annotated_dataset

@@ -39,12 +39,12 @@ LAYERS = [
     {"doctor", "model_card", "compare", "viewer"},
     {"demo", "copying"},
     {"commands"},
-    {"cli"},
+    {"cli", "testing"},
 ]
 """Twin of the list in ARCHITECTURE.md. A package counts as one module; its own files may import each other."""
 
 HEAVY = {
-    "torch": {"embed", "vlm", "models", "processes", "checkpoints", "fit", "policy", "train", "sample_weights", "commands"},
+    "torch": {"embed", "vlm", "models", "processes", "checkpoints", "fit", "policy", "train", "sample_weights", "commands", "testing"},
     "safetensors": {"models", "embed", "vlm", "policy"},
     "transformers": {"embed", "vlm"},
     "av": {"planes", "video", "colours", "stamps"},
@@ -78,7 +78,7 @@ HEAVY = {
     "trackio": {"tracking"},
     "starlette": {"viewer"},
     "uvicorn": {"viewer"},
-    "PIL": {"cells", "lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
+    "PIL": {"cells", "lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render", "testing"},
 }
 
 

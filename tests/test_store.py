@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import ConstantModel, ListDataset, dot_episodes
 from milepost.labelling import label, provenance, unknown_frames
 from milepost.models import ElapsedModel
 from milepost.outputs import atomic_path
 from milepost.progress_table import read_progress
 from milepost.store import ProgressStore, write_weights
+from milepost.testing import ConstantModel, ListDataset, dot_episodes
 from milepost.types import Curve, DataError, Progress
 
 

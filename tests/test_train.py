@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakes import dot_episodes
 from milepost.fit import TrainConfig, learning_rate
 from milepost.models.sarm import SARMConfig
+from milepost.testing import dot_episodes
 from milepost.train import Trained, evaluate_held_out, split, train_sarm
 from milepost.types import DataError
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fakes import CAMERA, dot_episodes
+from milepost.testing import CAMERA, dot_episodes
 from milepost.types import ArrayFrames, DataError, Episode, Progress, Segment
 
 EPISODE = dot_episodes(1)[0]

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import build_dataset
-from chat_server import Fault, chat_server
 from milepost.annotation.export import write_annotations
 from milepost.annotation.replacing import JOURNAL, finish_interrupted, replacing
 from milepost.annotation.store import AnnotationStore, Answer
@@ -25,6 +24,7 @@ from milepost.models import load_model, make_reward_model, make_reward_model_con
 from milepost.models.topreward import TOPRewardConfig
 from milepost.progress_table import read_progress
 from milepost.store import comparable, made_alike
+from milepost.testing import Fault, chat_server
 from milepost.types import DataError, Segment
 
 SECRET = "AKIA-very-secret"

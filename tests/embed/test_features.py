@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakes import CAMERA, ListDataset, dot_episodes
 from milepost.embed import ClipEncoder, FeatureCache, PixelImages, cache_folder, reduce_images
 from milepost.lerobot import open_dataset
+from milepost.testing import CAMERA, ListDataset, dot_episodes
 from milepost.types import ArrayFrames, DataError, Episode
 
 DATA = Path(__file__).parents[1] / "data"
@@ -208,7 +208,7 @@ def test_two_processes_may_fill_the_same_folder(tmp_path):
     script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from fakes import CAMERA, dot_episodes
+from milepost.testing import CAMERA, dot_episodes
 from milepost.embed import FeatureCache, PixelImages
 from pathlib import Path
 for features in FeatureCache(Path({str(tmp_path)!r}), "dots", encoder=PixelImages()).stream(dot_episodes(20), [CAMERA]):

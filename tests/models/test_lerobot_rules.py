@@ -10,15 +10,14 @@ import pytest
 import torch
 from benchmarks.lerobot_recipe import LeRobotSamples, OneCoin, blanked, combined, rewind, rewind_room, separated, stage_and_tau, taught
 
-from fakes import dot_episodes, reduced_dots
 from milepost.embed import embed_text
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.sarm.prepare import training_set, with_statistics
 from milepost.processes import ALONE
 from milepost.stages import Stages, progress
+from milepost.testing import dot_episodes, reduced_dots, tiny_sarm
 from milepost.types import Segment
 from milepost.windows import centred
-from models.test_contract import small_sarm
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "data" / "sarm_targets.json").read_text())
 FUNCTIONS = FIXTURE["functions"]
@@ -102,7 +101,7 @@ def test_whole_windows(gap: int) -> None:
 
 
 def recipe(**changes: object) -> tuple[SARMConfig, LeRobotSamples]:
-    config = dataclasses.replace(small_sarm().config, window="centred", frame_gap=1, **changes)
+    config = dataclasses.replace(tiny_sarm().config, window="centred", frame_gap=1, **changes)
     episodes = dot_episodes(6, tasks=3)
     config = with_statistics(config, episodes, {})
     data = training_set(SARMModel(config), episodes, reduced_dots(episodes), np.random.default_rng(0))
@@ -148,7 +147,7 @@ def test_rewound_pictures_and_labels_are_of_different_frames() -> None:
 
 
 def test_padding_is_blank_and_taught() -> None:
-    model = small_sarm(window="centred", frame_gap=1, gt_stage_ratio=1.0)
+    model = tiny_sarm(window="centred", frame_gap=1, gt_stage_ratio=1.0)
     batch = batches(1, rewind_probability=0.0)[0]
     assert not batch["images"][:, 5:].any()
     assert not batch["state"][:, 5:].any()

@@ -15,12 +15,11 @@ import torch
 from benchmarks.lerobot_recipe import taught
 from torch import Tensor
 
-from fakes import dot_episodes
 from milepost.models import load_model
 from milepost.models.sarm import SARMConfig, SARMModel, StateStats
 from milepost.models.sarm.config import CLIP
+from milepost.testing import dot_episodes, tiny_sarm
 from milepost.types import DataError, Episode
-from models.test_contract import small_sarm
 
 FOLDER = Path(__file__).parents[1] / "data" / "sarm_checkpoint"
 DATASET = Path(__file__).parents[1] / "data" / "dataset_v3"
@@ -300,7 +299,7 @@ def test_a_lerobot_checkpoint_survives_the_way_back(tmp_path: Path, mode: str) -
 
 def test_what_lerobot_cannot_run_is_refused_with_every_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        small_sarm(more_image_keys=("observation.images.wrist",)).save_pretrained(tmp_path, format="lerobot")
+        tiny_sarm(more_image_keys=("observation.images.wrist",)).save_pretrained(tmp_path, format="lerobot")
     for word in ("causal in time", "window is causal", "seconds", "averages", "2 cameras", "'pixels'", "sparse_only"):
         assert word in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -333,7 +332,7 @@ EDITS = {
 
 def test_a_config_edited_by_hand_is_refused_by_field(tmp_path: Path) -> None:
     """In a process of its own: the tests' own checks of types would be first here."""
-    small_sarm().save_pretrained(tmp_path)
+    tiny_sarm().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     edits = [[field, values | {field: value}] for field, group in EDITS.items() for value in group]
     (tmp_path / "edits.json").write_text(json.dumps(edits))
@@ -358,7 +357,7 @@ values = json.loads((folder / "edits.json").read_text())[0][1]
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
-    model = small_sarm()
+    model = tiny_sarm()
     with torch.no_grad():
         model.stage_model.visual_proj.weight[0, 0] = float("nan")
     model.save_pretrained(tmp_path)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from fakes import dot_episodes
 from milepost.embed import ClipEncoder, FeatureCache, PixelImages
 from milepost.lerobot import open_dataset
 from milepost.models import load_model, make_reward_pre_post_processors
 from milepost.models.sarm import SARMConfig, SARMModel
 from milepost.models.sarm.config import CLIP
+from milepost.testing import dot_episodes
 from milepost.train import TrainConfig, train_sarm
 from milepost.types import DataError
 from milepost.windows import strided

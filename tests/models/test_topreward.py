@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import milepost
-from fakes import CAMERA
 from milepost.models import load_model
 from milepost.models.topreward import TOPREWARD_FEATURE_PREFIX, TOPRewardConfig, TOPRewardModel
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
+from milepost.testing import CAMERA
 from milepost.types import ArrayFrames, DataError, Episode, Progress
 from milepost.vlm import Prompt, Resolution
 from models.test_contract import VLM, tiny_topreward, tiny_vlm

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from chat_server import ChatServer, Fault, Script, chat_server
+from milepost.testing import ChatServer, Fault, Script, chat_server
 from milepost.types import DataError
 from milepost.vlm import Engine, Prompt, RemoteEngine, RemoteScores, Resolution, Server, ServerConfig, load_engine
 from milepost.vlm.frame_parts import text_part

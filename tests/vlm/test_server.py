@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from chat_server import ChatServer, Fault, chat_server, render
+from milepost.testing import ChatServer, Fault, chat_server, render
 from milepost.types import DataError
 from milepost.vlm import transport
 from milepost.vlm.frame_parts import frame_parts, text_part
