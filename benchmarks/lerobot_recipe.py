@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet
-from milepost.models.sarm.batches import LabelledEpisode, look, wrong_instruction
+from milepost.core import Episode, Segment
+from milepost.models import SARMConfig, SARMModel
 from milepost.models.sarm.prepare import training_set
-from milepost.processes import Peers
-from milepost.types import Episode, Segment
+from milepost.models.sarm.samples import LabelledEpisode, TrainingSet, look, wrong_instruction
+from milepost.models.training.distributed import Peers
 
 NEARLY = 0.999
 """tau where LeRobot means "done": k + 1 would be the next stage."""

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from builders import TOP, WRIST, moving
-from milepost.metadata import HEADS
-from milepost.record import write_dataset
-from milepost.recording import Recording
+from milepost.core.types import Segment
+from milepost.datasets.recording import Recording
+from milepost.datasets.records import HEADS
+from milepost.datasets.writer import write_dataset
 from milepost.testing import Fault
-from milepost.types import Segment
 
 FPS = 20
 NAMES = {"sparse": ("reach", "lift", "place"), "dense": ("approach", "grasp", "raise", "carry", "set down")}

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from milepost.doctor import examine
-from milepost.embed import load_encoder
-from milepost.lerobot import open_dataset
-from milepost.models import load_model
+from milepost.core import Curve, Episode, Progress, Signal, Step, UnreadableError
+from milepost.datasets import examine, open_dataset
+from milepost.encoders import load_encoder
+from milepost.models import TOPRewardConfig, TOPRewardModel, load_model
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
 from milepost.testing import CAMERA, ConstantModel, check_reward_model, dot_episodes, tiny_clip, tiny_sarm, tiny_vlm, write_dots
-from milepost.types import Curve, Episode, Progress, Signal, Step, UnreadableError
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 

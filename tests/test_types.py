@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from milepost.core.types import ArrayFrames, DataError, Episode, Progress, Segment
 from milepost.testing import CAMERA, dot_episodes
-from milepost.types import ArrayFrames, DataError, Episode, Progress, Segment
 
 EPISODE = dot_episodes(1)[0]
 

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
-from milepost.types import DataError
-from milepost.weights import RabcConfig, Weighed, deltas, rabc, smoothed, weigh
-from milepost.weights.rules import usual_pace
+from milepost.core.types import DataError
+from milepost.weights import deltas
+from milepost.weights.config import RabcConfig
+from milepost.weights.deltas import smoothed
+from milepost.weights.rules import rabc, usual_pace
+from milepost.weights.weighed import Weighed, weigh
 
 
 def one_episode(value: np.ndarray, **options: object) -> Weighed:

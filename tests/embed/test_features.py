@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.embed import ClipEncoder, FeatureCache, PixelImages, cache_folder, reduce_images
-from milepost.lerobot import open_dataset
+from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.datasets.reader import open_dataset
+from milepost.encoders.clip import ClipEncoder
+from milepost.encoders.features import FeatureCache, cache_folder
+from milepost.encoders.pixels import PixelImages, reduce_images
 from milepost.testing import CAMERA, ListDataset, dot_episodes
-from milepost.types import ArrayFrames, DataError, Episode
 
 DATA = Path(__file__).parents[1] / "data"
 WRIST = "observation.images.wrist"

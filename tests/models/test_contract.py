@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.models import load_model
+from milepost.core.types import DataError, RewardModel
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.registry import BUILT_IN
-from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
+from milepost.models.registry import BUILT_IN, load_model
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
 from milepost.testing import CAMERA, dot_episodes, tiny_sarm
-from milepost.types import DataError, RewardModel
-from milepost.vlm import Engine, load_engine
+from milepost.vlm.engine import Engine
+from milepost.vlm.loading import load_engine
 
 VLM = Path(__file__).parents[1] / "data" / "qwen3vl_tiny"
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import milepost
+from milepost.core.types import DataError
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.batches import look
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.samples import look
 from milepost.testing import CAMERA, dot_episodes, tiny_sarm
-from milepost.types import DataError
 
 DUAL = Path(__file__).parents[1] / "data" / "sarm_checkpoint" / "dual"
 TINY = Path(__file__).parents[1] / "data" / "clip_tiny"

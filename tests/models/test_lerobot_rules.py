@@ -10,14 +10,15 @@ import pytest
 import torch
 from benchmarks.lerobot_recipe import LeRobotSamples, OneCoin, blanked, combined, rewind, rewind_room, separated, stage_and_tau, taught
 
-from milepost.embed import embed_text
-from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.core.stages import Stages, progress
+from milepost.core.types import Segment
+from milepost.core.windows import centred
+from milepost.encoders.pixels import embed_text
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, with_statistics
-from milepost.processes import ALONE
-from milepost.stages import Stages, progress
+from milepost.models.training.distributed import ALONE
 from milepost.testing import dot_episodes, reduced_dots, tiny_sarm
-from milepost.types import Segment
-from milepost.windows import centred
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "data" / "sarm_targets.json").read_text())
 FUNCTIONS = FIXTURE["functions"]

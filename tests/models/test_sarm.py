@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.embed import PixelEncoder, embed_text, reduce_images
-from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet, label_episode
-from milepost.models.sarm.batches import pad_state, wrong_instruction
+from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.encoders.pixels import PixelEncoder, embed_text, reduce_images
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import choose, training_set, with_statistics
+from milepost.models.sarm.samples import TrainingSet, label_episode, pad_state, wrong_instruction
 from milepost.testing import CAMERA, NAMES, dot_episodes, reduced_dots, tiny_sarm
-from milepost.types import ArrayFrames, DataError, Episode
 
 
 def training_data(config: SARMConfig, count: int = 6, failing: int = 0, tasks: int = 1) -> TrainingSet:

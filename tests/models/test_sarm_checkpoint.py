@@ -15,11 +15,12 @@ import torch
 from benchmarks.lerobot_recipe import taught
 from torch import Tensor
 
-from milepost.models import load_model
-from milepost.models.sarm import SARMConfig, SARMModel, StateStats
-from milepost.models.sarm.config import CLIP
+from milepost.core.types import DataError, Episode
+from milepost.models.registry import load_model
+from milepost.models.sarm.checkpoint import StateStats
+from milepost.models.sarm.config import CLIP, SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.testing import dot_episodes, tiny_sarm
-from milepost.types import DataError, Episode
 
 FOLDER = Path(__file__).parents[1] / "data" / "sarm_checkpoint"
 DATASET = Path(__file__).parents[1] / "data" / "dataset_v3"

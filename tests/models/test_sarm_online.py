@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.models.sarm import SARMModel
+from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.core.windows import causal
 from milepost.models.sarm.config import CLIP
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.online import History
 from milepost.testing import CAMERA, dot_episodes, tiny_sarm
-from milepost.types import ArrayFrames, DataError, Episode
-from milepost.windows import causal
 
 WRIST = "observation.images.wrist"
 

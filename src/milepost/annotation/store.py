@@ -14,11 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.annotation.columns import Annotations
-from milepost.files import read_json_object
-from milepost.metadata import HEADS
-from milepost.outputs import require_writable, write_text
-from milepost.types import DataError, Segment
+from milepost.core import DataError, Segment, read_json_object, require_writable, write_text
+from milepost.datasets import HEADS, Annotations
 
 _MARK = "provenance.json"
 

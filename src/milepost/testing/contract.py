@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from milepost.testing.dots import ListDataset
-from milepost.types import (
+from milepost.core import (
     ArrayFrames,
     Curve,
     Episode,
@@ -32,6 +31,7 @@ from milepost.types import (
     Step,
     UnreadableError,
 )
+from milepost.testing.dots import ListDataset
 
 Broken = Iterator[str]
 """Sentences, one for each promise that is broken."""
@@ -48,7 +48,7 @@ def check_reward_model(model: Any, episode: Episode, *, load: Callable[[Path], R
 
     What is asked: of `predict`, one number for each frame, in [0, 1], not NaN for all, the same when it is asked again, from the episode
     alone, which stays as it was, and from an episode of one frame too; signals within their bounds; stage probabilities that sum to 1. Of
-    the capabilities (`milepost.types`) that the model has, what their docstrings say. What the model itself raises is passed on.
+    the capabilities (`milepost.core.types`) that the model has, what their docstrings say. What the model itself raises is passed on.
 
     >>> check_reward_model(object(), dot_episodes(1)[0])  # doctest: +SKIP
     ['the model has no method predict(episode)']
@@ -149,7 +149,7 @@ def _of_steps(model: Online, episode: Episode) -> Broken:
         pictures = {name: images[np.array([frame])][0] for name, images in episode.cameras.items()}
         step = model.step(pictures, episode.state[frame])
         if not isinstance(step, Step):
-            yield f"step must return milepost.types.Step, it returned {type(step).__name__}"
+            yield f"step must return milepost.core.Step, it returned {type(step).__name__}"
             return
         if not (np.isnan(step.progress) or 0 <= step.progress <= 1):
             yield f"step must return progress in [0, 1] or NaN, it returned {step.progress:g} for frame {frame}"

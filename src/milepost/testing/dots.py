@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from milepost.embed import FeatureCache, PixelImages
-from milepost.record import write_dataset
-from milepost.recording import Recording
-from milepost.stages import Stages, progress, targets
-from milepost.types import ArrayFrames, Episode, Progress, Segment
+from milepost.core import ArrayFrames, Episode, Progress, Segment, Stages, progress, targets
+from milepost.datasets import Recording, write_dataset
+from milepost.encoders import FeatureCache, PixelImages
 
 NAMES = ("reach", "carry", "place")
 STAGES = Stages(NAMES, (1 / 3, 1 / 3, 1 / 3))

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.core import load
+from milepost.models import SARMConfig, SARMModel
 from milepost.testing.dots import NAMES
-from milepost.versions import load
 
 _SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",

@@ -17,13 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.annotation.subtask_index import read_columns
-from milepost.events import KINDS, count_events, find_events
-from milepost.lerobot import LeRobotDataset
-from milepost.metrics import final, mean_error
-from milepost.progress_table import ProgressTable
-from milepost.stages import Stages, progress, targets
-from milepost.types import DataError, Segment
+from milepost.core import DataError, Segment, Stages, progress, targets
+from milepost.datasets import LeRobotDataset, read_columns
+from milepost.metrics import KINDS, count_events, final, find_events, mean_error
+from milepost.progress import ProgressTable
 from milepost.viewer.plain import DIGITS, rounded
 
 SPARK = 32

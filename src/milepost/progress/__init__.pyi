@@ -1,0 +1,10 @@
+from .labelling import label as label
+from .labelling import left_unknown as left_unknown
+from .labelling import predicted as predicted
+from .labelling import provenance as provenance
+from .labelling import unknown_frames as unknown_frames
+from .store import comparable as comparable
+from .store import unfinished as unfinished
+from .table import METADATA_PREFIX as METADATA_PREFIX
+from .table import ProgressTable as ProgressTable
+from .table import read_progress as read_progress
