@@ -42,8 +42,9 @@ INSIDE = {
         "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
         "training.checkpoints training.distributed training.tracking",
         "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
-        "sarm.checkpoint sarm.processor sarm.readiness topreward.model training.loop",
-        "sarm.model topreward.kind",
+        "sarm.checkpoint topreward.model training.loop",
+        "sarm.processor sarm.readiness topreward.kind",
+        "sarm.model",
         "factory sarm.kind sarm.prepare",
         "sarm.train",
         "training.card",
