@@ -341,7 +341,6 @@ def test_a_config_edited_by_hand_is_refused_by_field(tmp_path: Path) -> None:
 import json, sys
 from pathlib import Path
 from milepost.models import load_model
-from milepost.models.sarm import SARMModel
 folder = Path(sys.argv[1])
 for field, values in json.loads((folder / "edits.json").read_text()):
     (folder / "config.json").write_text(json.dumps(values))
