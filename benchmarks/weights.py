@@ -57,11 +57,8 @@ OPTIONS = {
     "ramp linear": {"ramp": "linear"},
     "statistics task (8 tasks)": {"statistics": "task"},
     "kappa-duration-s": {"kappa_duration_s": 20.0},
-    "kappa-quantile": {"kappa_quantile": 0.5},
-    "kappa-keep": {"kappa_keep": 0.5},
     "kappa-pace": {"kappa_pace": 0.5},
     "smooth 11": {"smooth": 11},
-    "rule awr": {"rule": "awr"},
     "max-duration-s, min-final": {"max_duration_s": 9.0, "min_final": 0.2},
     "rescale, linear, pace, task, smooth 11": {"end": "rescale", "ramp": "linear", "kappa_pace": 0.5, "statistics": "task", "smooth": 11},
 }

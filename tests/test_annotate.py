@@ -11,12 +11,12 @@ import pytest
 
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP, WRIST
-from chat_server import ChatServer, chat_server
 from milepost.annotation.loop import Asking, annotate, look, provenance, to_ask
 from milepost.annotation.store import AnnotationStore
 from milepost.annotation.subtasks import SubtaskList
 from milepost.core.types import DataError
 from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.testing import ChatServer, chat_server
 from milepost.vlm.chat import RemoteSpeaker
 from milepost.vlm.generate import LocalSpeaker
 from milepost.vlm.loading import load_engine

@@ -13,7 +13,6 @@ import torch
 
 import milepost
 import milepost.models.sarm.train as training
-from fakes import dot_episodes, reduced_dots
 from milepost.core.stages import progress
 from milepost.core.types import DataError
 from milepost.models.sarm.model import SARMModel
@@ -22,6 +21,7 @@ from milepost.models.sarm.samples import TrainingSet
 from milepost.models.sarm.train import keep_aside
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.loop import precision
+from milepost.testing import dot_episodes, reduced_dots
 from test_train import QUICK, SMALL, run
 
 NOISY = dataclasses.replace(SMALL, dropout=0.1, feature_noise=0.3, max_rewind_steps=2, rewind_probability=0.5)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
 from milepost.core.outputs import BusyError, output_lock
 from milepost.core.types import DataError, Episode, Progress, UnreadableError
 from milepost.metrics.evaluation import score_episode, summarise
@@ -20,6 +19,7 @@ from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.progress.labelling import label
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import read_progress
+from milepost.testing import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
 from reviewed import annotated_dataset
 from test_cli import milepost
 from test_train import QUICK, losses, run

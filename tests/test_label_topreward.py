@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from chat_server import Fault, chat_server
-from fakes import ListDataset, dot_episodes
 from milepost.core.types import Episode, Progress, UnreadableError
 from milepost.datasets.reader import open_dataset
 from milepost.models.topreward.config import TOPRewardConfig
@@ -23,6 +21,7 @@ from milepost.models.topreward.options import size_in_bytes
 from milepost.progress.labelling import label
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import read_progress
+from milepost.testing import Fault, ListDataset, chat_server, dot_episodes
 from models.test_contract import VLM, tiny_topreward, tiny_vlm
 from qwen_server import QwenModel
 from test_cli import FIXTURE, assert_refused, dataset, milepost  # noqa: F401, the fixture
@@ -151,7 +150,7 @@ def test_a_server_is_asked_the_same(dataset: Path, output: Path) -> None:  # noq
     np.testing.assert_array_equal(
         read_progress(output).main.signals["logprob"].values, raw
     )  # no fault, another concurrency: the same numbers
-    with chat_server(script=lambda number, body: Fault(status=401, said="no such key")) as server:
+    with chat_server(script=lambda number, body: Fault(status=401, message="no such key")) as server:
         assert_refused(milepost(*given, "--base-url", server.url, "--output-path", output.with_name("no.parquet")), "no such key")
 
 

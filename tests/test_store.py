@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import ConstantModel, ListDataset, dot_episodes
 from milepost.core.outputs import atomic_path
 from milepost.core.types import Curve, DataError, Progress
 from milepost.models.elapsed import ElapsedModel
 from milepost.progress.labelling import label, provenance, unknown_frames
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import read_progress
+from milepost.testing import ConstantModel, ListDataset, dot_episodes
 from milepost.weights.file import write_weights
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fakes import CAMERA, dot_episodes
 from milepost.core.types import ArrayFrames, DataError, Episode, Progress, Segment
+from milepost.testing import CAMERA, dot_episodes
 
 EPISODE = dot_episodes(1)[0]
 

@@ -1,5 +1,6 @@
 """`milepost weigh`, the weight lab: what it says of curves whose faults are known, what it draws, what it refuses."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -123,20 +124,67 @@ def test_other_options_are_said_not_to_be_lerobots(dataset: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "docs/weights.md shows how its loop takes these" in run.stdout
     assert "1 x (now)" in run.stdout
-    run = milepost("weigh", dataset, "--kappa-quantile", 0.5, "--chunk-size", 20, "--fallback-weight", 0.5)
+    run = milepost("weigh", dataset, "--kappa-duration-s", 20, "--chunk-size", 20, "--fallback-weight", 0.5)
     kappa = float(run.stdout.split("--sample_weighting.kappa=")[1].split()[0])
-    assert kappa == pytest.approx(pq_kappa(dataset), rel=1e-4)
+    assert kappa == pytest.approx(20 / (open_dataset(dataset).fps * 20), rel=1e-4)
     assert """extra_params='{"fallback_weight": 0.5}'""" in run.stdout
-    for rule in ("awr", "uniform"):
-        run = milepost("weigh", dataset, "--rule", rule, "--min-final", 0.5)
-        assert run.returncode == 0, run.stderr
-        assert SampleWeights.load(dataset / "weights.parquet")[600] == 0  # the failure is filtered
+    run = milepost("weigh", dataset, "--rule", "uniform", "--min-final", 0.5)
+    assert run.returncode == 0, run.stderr
+    assert SampleWeights.load(dataset / "weights.parquet")[600] == 0  # the failure is filtered
 
 
-def pq_kappa(dataset: Path) -> float:
-    table = read_progress(dataset / "sarm_progress.parquet")
-    config = RabcConfig(20, kappa_quantile=0.5)
-    return weigh(table.index, table.episode_index, table.values(), config=config).one_kappa or 0.0
+def made_with(path: Path) -> dict:
+    return json.loads(pq.read_schema(path).metadata[b"milepost.rabc"])
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ((), {}),
+        (("--smooth", 9), {"smooth": 9}),
+        (("--ramp=hard", "--chunk_size", 20), {"ramp": "hard", "chunk_size": 20}),
+        (("--kappa", 0.05), {"kappa": 0.05}),
+        (("--kappa-duration-s", 12), {"kappa_duration_s": 12.0}),
+    ],
+)
+def test_options_beside_the_preset_take_the_place_of_its_own(dataset: Path, words: tuple, changes: dict) -> None:
+    run = milepost("weigh", "--preset", "study", dataset, *words)
+    assert run.returncode == 0, run.stderr
+    assert made_with(dataset / "weights.parquet") == dataclasses.asdict(RabcConfig.preset("study", **changes))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--kappa-quantile", 0.5), "--kappa-quantile"),
+        (("--kappa_keep=0.5",), "--kappa-keep"),
+        (("--awr-temperature", 0.1), "--awr-temperature"),
+        (("--no-awr-centre",), "--awr-centre"),
+        (("--rule", "awr"), "--rule awr"),
+        (("--rule=awr", "--awr-max", 3), "--awr-max"),
+    ],
+)
+def test_a_removed_option_is_answered_by_one_sentence(dataset: Path, words: tuple, name: str) -> None:
+    run = milepost("weigh", dataset, *words)
+    assert run.returncode == 2
+    assert run.stderr == f"milepost weigh: {name} was removed: no study showed a gain. Use --preset study or --kappa\n"
+    assert not (dataset / "weights.parquet").exists()
+
+
+def test_a_preset_that_would_do_nothing_is_refused(dataset: Path) -> None:
+    assert_refused(milepost("weigh", dataset, "--preset", "study", "--rule", "uniform"), "--preset study does nothing")
+
+
+def test_weights_that_a_removed_option_made_are_still_read(dataset: Path) -> None:
+    milepost("weigh", dataset, "--fallback-weight", 0.5)
+    path = dataset / "weights.parquet"
+    table = pq.read_table(path)
+    old = made_with(path) | {"rule": "awr", "awr_scale": 2.0, "awr_centre": True, "kappa_quantile": 0.5}
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"milepost.rabc": json.dumps(old).encode()}), path)
+    weights = SampleWeights.load(path)
+    assert weights.fallback_weight == 0.5
+    np.testing.assert_array_equal(weights[np.arange(5)], table["weight"].to_numpy()[:5])
+    assert milepost("weigh", dataset).returncode == 0  # and `weigh` replaces them as its own
 
 
 # Bad input
@@ -311,11 +359,11 @@ def test_clean_demonstrations_get_no_recommendation_once_paced() -> None:
 
 
 def test_figures_hold_any_weights(rng: np.random.Generator) -> None:
-    """One lone frame, everything unknown but one episode, hundreds of episodes with long names, a rule without kappa."""
+    """One lone frame, everything unknown but one episode, hundreds of episodes with long names, uniform weights."""
     for curves, options in (
         ([np.array([0.3]), np.array([0.1, 0.2])], {}),
         ([np.full(5, np.nan), np.linspace(0, 1, 30)], {"kappa_pace": 0.5}),
-        ([rng.random(rng.integers(2, 90)) for _ in range(250)], {"rule": "awr"}),
+        ([rng.random(rng.integers(2, 90)) for _ in range(250)], {"rule": "uniform"}),
     ):
         weighed, _ = weighed_of(curves, chunk_size=5, **options)
         names = {number: f"kind {number % 40} {'long ' * 30}$x_1$" for number in range(len(curves))}

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import build_dataset
-from chat_server import Fault, chat_server
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.cli.belonging import parse_episodes
 from milepost.cli.entry import joined_numbers, main
@@ -27,6 +26,7 @@ from milepost.models.registry import load_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.progress.store import comparable, made_alike
 from milepost.progress.table import read_progress
+from milepost.testing import Fault, chat_server
 
 SECRET = "AKIA-very-secret"
 

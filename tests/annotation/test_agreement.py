@@ -19,7 +19,6 @@ from milepost.metrics.agreement import (
     measure_table,
     overlap_hits,
     ranked,
-    segments_of_stages,
 )
 
 FPS = 10.0
@@ -84,12 +83,6 @@ def test_segments_are_counted_once() -> None:
     one, two = (Segment("a", 0, 100),), (Segment("a", 0, 60), Segment("a", 60, 100))
     assert [overlap_hits(two, one, share) for share in (0.3, 0.5, 0.7)] == [1, 1, 0]
     assert [overlap_hits(one, two, share) for share in (0.3, 0.5, 0.7)] == [1, 1, 0]
-
-
-def test_the_simulators_truth() -> None:
-    stage = np.array([0, 0, 1, 1, 1, -1, 0, 2])
-    assert segments_of_stages(stage, ["a", "b", "c"]) == cut([0, 2, 5, 6, 7, 8], "ab.ac")
-    assert segments_of_stages(np.zeros(0, np.int64), ["a"]) == ()
 
 
 @st.composite

@@ -7,44 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from fakes import CAMERA, NAMES, dot_episodes
 from milepost.core.types import DataError, RewardModel
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.registry import BUILT_IN, load_model
-from milepost.models.sarm.config import SARMConfig
-from milepost.models.sarm.model import SARMModel
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
+from milepost.testing import CAMERA, dot_episodes, tiny_sarm
 from milepost.vlm.engine import Engine
 from milepost.vlm.loading import load_engine
 
 VLM = Path(__file__).parents[1] / "data" / "qwen3vl_tiny"
-
-
-def small_sarm(**changes: object) -> SARMModel:
-    torch.manual_seed(0)
-    config = SARMConfig(
-        hidden_dim=32,
-        num_layers=2,
-        num_heads=4,
-        gap_s=0.2,
-        n_obs_steps=4,
-        max_rewind_steps=2,
-        encoder="pixels",
-        image_dim=8,
-        text_dim=8,
-        max_state_dim=4,
-        annotation_mode="sparse_only",
-        sparse_subtask_names=NAMES,
-        sparse_temporal_proportions=(0.5, 0.2, 0.3),
-        state_mean=(15.0, 15.0),
-        state_std=(9.0, 9.0),
-    )
-    model = SARMModel(dataclasses.replace(config, **changes))
-    model.encoder.basis.normal_(generator=torch.Generator().manual_seed(0))
-    return model.eval()
 
 
 @functools.cache
@@ -56,7 +29,7 @@ def tiny_topreward(**changes: object) -> TOPRewardModel:
     return TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), **changes), tiny_vlm())
 
 
-MAKERS: dict[str, Callable[[], RewardModel]] = {"elapsed": ElapsedModel, "sarm": small_sarm, "topreward": tiny_topreward}
+MAKERS: dict[str, Callable[[], RewardModel]] = {"elapsed": ElapsedModel, "sarm": tiny_sarm, "topreward": tiny_topreward}
 
 
 @pytest.fixture(params=BUILT_IN)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from fakes import dot_episodes
 from milepost.core.types import DataError
 from milepost.core.windows import strided
 from milepost.datasets.reader import open_dataset
@@ -22,6 +21,7 @@ from milepost.models.sarm.config import CLIP, SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.train import train_sarm
 from milepost.models.training.config import TrainConfig
+from milepost.testing import dot_episodes
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "clip_tiny"

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import milepost
-from fakes import CAMERA
 from milepost.core.types import ArrayFrames, DataError, Episode, Progress
 from milepost.models.registry import load_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
 from milepost.models.topreward.processor import TOPREWARD_FEATURE_PREFIX
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
+from milepost.testing import CAMERA
 from milepost.vlm.patches import Resolution
 from milepost.vlm.prompt import Prompt
 from models.test_contract import VLM, tiny_topreward, tiny_vlm

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from chat_server import ChatServer, Fault, chat_server
 from milepost.core.types import DataError, UnreadableError
+from milepost.testing import ChatServer, Fault, chat_server
 from milepost.vlm.proxies import client_settings, proxy_of
 from milepost.vlm.replies import quoted
 from milepost.vlm.server import Reply, Server

@@ -13,8 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from chat_server import ChatServer, Fault, Script, chat_server
 from milepost.core.types import DataError
+from milepost.testing import ChatServer, Fault, Script, chat_server
 from milepost.vlm.engine import Engine
 from milepost.vlm.frame_parts import text_part
 from milepost.vlm.loading import load_engine

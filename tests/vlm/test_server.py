@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from chat_server import ChatServer, Fault, chat_server, render
 from milepost.core.types import DataError
+from milepost.testing import ChatServer, Fault, chat_server, render
 from milepost.vlm import transport
 from milepost.vlm.frame_parts import frame_parts, text_part
 from milepost.vlm.server import UNFINISHED_TURN, Reply, Server

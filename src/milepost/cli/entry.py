@@ -122,6 +122,8 @@ def run(verb: str, arguments: list[str]) -> int:
         kind = command.Args
         if "model_options" in kind.__dataclass_fields__:
             kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
+        if hasattr(command, "rewritten"):
+            arguments = command.rewritten(arguments)
         try:
             args = tyro.cli(kind, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
         except SystemExit as leaving:

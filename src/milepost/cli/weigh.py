@@ -18,6 +18,7 @@ from milepost.cli.console import say, table, warn
 from milepost.cli.readings import warn_of_boxes
 from milepost.core import DataError, UnreadableError, atomic_path, output_lock, real, require_writable
 
+IN_PLACE = "Use --preset study or --kappa"
 SPANS, ROWS = 6, 12
 """Dropped spans drawn; tasks or qualities in a table."""
 
@@ -31,6 +32,9 @@ class Args:
     output_path: Path | None = None
     """Where to write the weights; default: weights.parquet beside the progress file."""
     head_mode: Literal["sparse", "dense"] = "sparse"
+    preset: Literal["study"] | None = None
+    """study: the setting of docs/rabc_study.md, which gained more than the default rule: --end rescale --ramp linear --kappa-pace 1
+    --smooth 5. Other options given beside it take the place of its own."""
     rabc: tyro.conf.OmitArgPrefixes[weights.RabcConfig] = field(default_factory=weights.RabcConfig)
     """How progress becomes weights. The defaults are LeRobot's rule."""
     fps: float | None = None
@@ -58,6 +62,40 @@ class Lab:
     advice: Sequence[weights.Advice]
     better: tuple[weights.Weighed, weights.Findings] | None
     notes: Mapping[int, weights.Note]
+
+
+def rewritten(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the options of `--preset` written out in front, but for those that are given. ValueError for an option
+    that was removed, and for a preset that would do nothing.
+
+    >>> rewritten(["towels", "--preset", "study", "--smooth", "9"])[:6]
+    ['--end', 'rescale', '--ramp', 'linear', '--kappa-pace', '1']
+    """
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments]
+    for name in weights.REMOVED:
+        flag = f"--{name.replace('_', '-')}"
+        if flag in words or flag.replace("--", "--no-") in words:
+            raise ValueError(f"{flag} was removed: no study showed a gain. {IN_PLACE}")
+    rule, preset = (_value_of(name, arguments, words) for name in ("--rule", "--preset"))
+    if rule == "awr":
+        raise ValueError(f"--rule awr was removed: no study showed a gain. {IN_PLACE}")
+    if preset is None or preset not in weights.PRESETS:
+        return list(arguments)
+    if rule == "uniform":
+        raise ValueError(f"--preset {preset} does nothing beside --rule uniform: every frame weighs 1 there; leave one of them out")
+    given = [word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")]
+    options = weights.preset_options(preset, given)
+    return [*weights.flags(weights.RabcConfig(**options)).split(), *arguments]
+
+
+def _value_of(flag: str, arguments: Sequence[str], words: Sequence[str]) -> str | None:
+    """Returns what is given with a flag, the last time it is given; words: the arguments without what follows a "="."""
+    values = [
+        argument.partition("=")[2] if "=" in argument else "".join(arguments[place + 1 : place + 2])
+        for place, (argument, word) in enumerate(zip(arguments, words, strict=True))
+        if word == flag
+    ]
+    return values[-1] if values else None
 
 
 def main(args: Args) -> int:

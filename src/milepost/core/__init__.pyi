@@ -55,9 +55,11 @@ from .types import KnowsEpisodes as KnowsEpisodes
 from .types import KnowsRows as KnowsRows
 from .types import LooksFirst as LooksFirst
 from .types import ModelError as ModelError
+from .types import Online as Online
 from .types import Prepares as Prepares
 from .types import Progress as Progress
 from .types import RewardModel as RewardModel
+from .types import Saved as Saved
 from .types import Segment as Segment
 from .types import Signal as Signal
 from .types import Step as Step

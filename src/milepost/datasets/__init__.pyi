@@ -47,3 +47,4 @@ from .video import written as written
 from .writer import assemble as assemble
 from .writer import encode_episode as encode_episode
 from .writer import is_encoded as is_encoded
+from .writer import write_dataset as write_dataset

@@ -173,7 +173,7 @@ class FilmPlaces:
         odd = {"video-order": order} if order and unsure else {}
         if not spare:
             return Doubts(odd=odd)
-        wrong = self._contradiction(camera, places, claimed, counts)
+        wrong = self._contradiction(places, claimed, counts)
         about = f"{counted(len(spare), 'film')} of '{camera}' belong{'s' if len(spare) == 1 else ''} to no episode, first {spare[0]}"
         if not wrong:
             return Doubts(odd=odd | {"stray-film": about})
@@ -217,7 +217,7 @@ class FilmPlaces:
         except DataError:
             return None
 
-    def _contradiction(self, camera: str, places: Mapping[int, str], claimed: list[str], counts: Mapping[str, int]) -> str:
+    def _contradiction(self, places: Mapping[int, str], claimed: list[str], counts: Mapping[str, int]) -> str:
         """Returns the first thing that cannot be if every episode's film is the one that meta/ says; "" if there is none."""
         for name in claimed:
             rows = sum(part.length for part in self.meta.films[name])

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -191,48 +190,6 @@ def require_cache(folder: Path) -> None:
             f"features cannot be kept in {folder} ({error.strerror}); set MILEPOST_CACHE to a folder that can be written, or keep none "
             "with --no-cache"
         ) from error
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    """What one encoder left of one dataset: files and their bytes on disk. dataset: its fingerprint."""
-
-    dataset: str
-    encoder: str
-    files: int
-    size: int
-    folder: Path
-
-
-def cache_report(folder: Path) -> list[CacheEntry]:
-    """Everything kept in a cache folder, largest first; empty if there is none."""
-    entries = []
-    for about in folder.glob(f"*/*/{ABOUT}"):
-        files = _ours(about.parent)
-        size = sum(file.stat().st_size for file in files)
-        kept = sum(not file.name.startswith(".") for file in files)
-        entries.append(CacheEntry(about.parent.parent.name, about.parent.name, kept, size, about.parent))
-    return sorted(entries, key=lambda entry: -entry.size)
-
-
-def clear_cache(folder: Path, dataset: str | None = None) -> int:
-    """Remove what is kept, of one dataset (its fingerprint) if named; returns bytes freed. Only files made here are touched."""
-    freed = 0
-    for entry in cache_report(folder):
-        if dataset is not None and entry.dataset != _file_name(dataset):
-            continue
-        for file in [*_ours(entry.folder), entry.folder / ABOUT]:  # the mark last: a clear cut short is found again
-            file.unlink(missing_ok=True)
-        freed += entry.size
-        for empty in (entry.folder, entry.folder.parent):
-            if not any(empty.iterdir()):
-                empty.rmdir()
-    return freed
-
-
-def _ours(folder: Path) -> list[Path]:
-    """Files of features, and what a killed process left of one."""
-    return [*folder.glob("*.npy"), *folder.glob(".*.npy.*")]
 
 
 def _file_name(name: str) -> str:

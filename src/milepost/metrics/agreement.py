@@ -13,7 +13,6 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from milepost.core import DataError, Segment
 from milepost.metrics.evaluation import Estimate, mean_estimate
@@ -42,13 +41,6 @@ def frame_names(annotation: Sequence[Segment], length: int) -> np.ndarray:
     for segment in annotation:
         names[segment.start : segment.stop] = segment.name
     return names
-
-
-def segments_of_stages(stage: Int[np.ndarray, "T"], names: Sequence[str]) -> Annotation:
-    """Runs of equal stage numbers as segments, -1 as nothing: the simulator's `truth.stage` as an annotation."""
-    edges = np.flatnonzero(np.diff(stage)) + 1
-    starts, stops = np.concatenate([[0], edges]), np.concatenate([edges, [len(stage)]])
-    return tuple(Segment(names[stage[a]], int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b > a and stage[a] >= 0)
 
 
 def borders(annotation: Sequence[Segment], length: int) -> tuple[Border, ...]:

@@ -11,7 +11,10 @@ from .advice import findings as findings
 from .advice import flags as flags
 from .advice import recommended as recommended
 from .advice import sweep as sweep
+from .config import PRESETS as PRESETS
+from .config import REMOVED as REMOVED
 from .config import RabcConfig as RabcConfig
+from .config import preset_options as preset_options
 from .file import is_weights_file as is_weights_file
 from .file import read_weights as read_weights
 from .loader import SampleWeights as SampleWeights

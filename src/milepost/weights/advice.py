@@ -249,7 +249,7 @@ def _rescaled(weighed: Weighed, value: np.ndarray) -> Float[np.ndarray, "N"]:
 def advise(weighed: Weighed, found: Findings, tasks: Sequence[Group], notes: Mapping[int, Note]) -> list[Advice]:
     """What a user should know before training with these weights, most important first."""
     config, mean = weighed.config, float(weighed.weight.mean(dtype=np.float64))
-    said = [*_of_the_curve(weighed, found, mean)]
+    said = [*_of_the_curve(weighed, mean)]
     if config.rule == "rabc":
         said += _of_the_rule(weighed, found, tasks, mean)
     success, failure = (_mean(weighed.weight[_of_success(weighed, notes, wanted)]) for wanted in (True, False))
@@ -260,7 +260,7 @@ def advise(weighed: Weighed, found: Findings, tasks: Sequence[Group], notes: Map
     return said
 
 
-def _of_the_curve(weighed: Weighed, found: Findings, mean: float) -> list[Advice]:
+def _of_the_curve(weighed: Weighed, mean: float) -> list[Advice]:
     config, said = weighed.config, []
     _, frames = np.unique(weighed.episode_index, return_counts=True)
     if weighed.delta_mean <= 0:
@@ -355,16 +355,14 @@ def recommended(config: RabcConfig, advice: Sequence[Advice]) -> RabcConfig:
     for each in advice:
         changes |= each.change
     if "kappa_pace" in changes:
-        changes |= {"kappa": RabcConfig.kappa, "kappa_duration_s": None, "kappa_quantile": None, "kappa_keep": None}
+        changes |= {"kappa": RabcConfig.kappa, "kappa_duration_s": None}
     return dataclasses.replace(config, **changes)
 
 
 def flags(config: RabcConfig) -> str:
     """The options as `milepost weigh` takes them, those at their default left out."""
     names = [f.name for f in dataclasses.fields(config) if config.changed(f.name)]
-    return " ".join(f"--{name.replace('_', '-')} {_flag(getattr(config, name))}" for name in names if name != "awr_centre") + (
-        " --no-awr-centre" if "awr_centre" in names else ""
-    )
+    return " ".join(f"--{name.replace('_', '-')} {_flag(getattr(config, name))}" for name in names)
 
 
 def _flag(value: Any) -> str:

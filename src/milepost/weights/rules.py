@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import DataError
 from milepost.weights.config import RabcConfig
 
 PHASES = 20
@@ -52,44 +51,6 @@ def ramp(delta: np.ndarray, mean: OneOrMany, std: OneOrMany, config: RabcConfig,
         top = np.asarray(kappa, np.float32)
         return np.clip(delta, 0, top) / np.maximum(top, np.finfo(np.float32).tiny)
     return np.zeros_like(delta)
-
-
-def exponential(delta: Float[np.ndarray, "N"], centre: OneOrMany, config: RabcConfig) -> np.ndarray:
-    """TOPReward's weight: min(scale * exp((delta - centre) / temperature), max), (N,) float32, `fallback_weight` where delta is NaN."""
-    highest = np.log(config.awr_max / config.awr_scale)
-    exponent = np.minimum((delta - centre) / config.awr_temperature, highest)
-    return np.where(np.isnan(delta), config.fallback_weight, config.awr_scale * np.exp(exponent)).astype(np.float32)
-
-
-def quantile_kappa(delta: Float[np.ndarray, "N"], quantile: float) -> float:
-    """That quantile of known deltas, at least 0; 0 if none is known."""
-    known = delta[~np.isnan(delta)]
-    return max(0.0, float(np.quantile(known, quantile))) if len(known) else 0.0
-
-
-def keep_kappa(delta: Float[np.ndarray, "N"], mean: float, std: float, config: RabcConfig) -> float:
-    """The largest kappa at which known frames weigh `kappa_keep` on average or more. DataError, with the range there is, if none does."""
-    keep, known = float(config.kappa_keep or 0.0), np.sort(delta[~np.isnan(delta)].astype(np.float32))  # as they will be compared
-    if not len(known):
-        return 0.0
-    candidates = np.unique(np.append(known[known > 0], 0.0))
-    forward = known[known >= 0]
-    step = forward if config.ramp == "linear" else ramp(forward, mean, std, config, kappa=0.0)
-    rising = np.concatenate([[0.0], np.cumsum(step, dtype=np.float64)])
-    below = np.searchsorted(forward, candidates, side="right")
-    on_ramp = rising[below] / (np.maximum(candidates, np.finfo(np.float32).tiny) if config.ramp == "linear" else 1.0)
-    means = (len(forward) - below + on_ramp) / len(known)
-    if means[0] < keep:
-        raise DataError(f"kappa_keep {keep:g}: even with kappa 0 the mean weight is {means[0]:.3f}; ask for less")
-    if means[-1] < keep:
-        return float(candidates[np.flatnonzero(means >= keep)[-1]])
-    if config.ramp == "linear":
-        return float(forward.sum(dtype=np.float64) / (keep * len(known)))
-    if means[-1] > keep:
-        raise DataError(
-            f"kappa_keep {keep:g}: by the {config.ramp} ramp the mean weight never falls below {means[-1]:.3f}; use ramp linear"
-        )
-    return float(candidates[-1])
 
 
 def usual_pace(delta: Float[np.ndarray, "N"], progress: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from milepost.core import DataError
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import Rows, row_deltas, row_smoothed, sort_rows
-from milepost.weights.rules import OneOrMany, exponential, groups, keep_kappa, quantile_kappa, rabc, statistics, usual_pace
+from milepost.weights.rules import OneOrMany, groups, rabc, statistics, usual_pace
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def weigh(
     """Weights of every row of a progress file, in the file's order; rows are global indices and need not be complete.
 
     task: a number for each row's task, needed by statistics="task". fps: needed by options in seconds. DataError if one of them is
-    missing, an index repeats, an episode lies in several pieces, or `kappa_keep` cannot be had.
+    missing, an index repeats, or an episode lies in several pieces.
     """
     if config.statistics == "task" and task is None:
         raise DataError("statistics='task' needs to know each row's task; give the dataset")
@@ -170,15 +170,8 @@ def _basis(delta: np.ndarray, value: np.ndarray, config: RabcConfig, *, number: 
 
 def _own_basis(delta: np.ndarray, value: np.ndarray, config: RabcConfig, fps: float | None) -> _Basis:
     mean, std = statistics(delta, config.epsilon)
-    if config.rule == "awr":
-        known = delta[~np.isnan(delta)]
-        return _Basis(float(known.mean()) if config.awr_centre and len(known) else 0.0, std, config.kappa)
     if config.kappa_duration_s is not None:
         return _Basis(mean, std, config.chunk_size / (float(fps or 0) * config.kappa_duration_s))
-    if config.kappa_quantile is not None:
-        return _Basis(mean, std, quantile_kappa(delta, config.kappa_quantile))
-    if config.kappa_keep is not None:
-        return _Basis(mean, std, keep_kappa(delta, mean, std, config))
     if config.kappa_pace is not None:
         return _Basis(mean, std, config.kappa_pace * usual_pace(delta, value))
     return _Basis(mean, std, config.kappa)
@@ -188,8 +181,6 @@ def _weights(delta: np.ndarray, basis: _Basis, config: RabcConfig, out: np.ndarr
     """The rule, then floor, fallback and filters, each stronger than the one before."""
     if config.rule == "uniform":
         weight = np.where(np.isnan(delta), np.float32(config.fallback_weight), np.float32(1))
-    elif config.rule == "awr":
-        weight = exponential(delta, basis.mean, config)
     else:
         weight = rabc(delta, basis.mean, basis.std, config, basis.kappa)
     if config.floor:

@@ -1,7 +1,7 @@
 """What a SARM model is: sizes, window, stages, statistics. Plain values; all of it is saved in the model's config.json.
 
 Defaults are the paper's (arXiv 2509.25358), names are LeRobot's; `gap_s`, `decode` and `unfinished` are ours. What LeRobot does
-differently has a named value ("centred", "lerobot"), so that its checkpoints run here as they do there and its recipe can be compared.
+differently has a named value ("centred", "lerobot"), so that its checkpoints run here as they do there.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ CHOICES = {
     "window": ("causal", "centred"),
     "attention": ("time", "lerobot"),
     "decode": ("expected", "argmax"),
-    "loss": ("masked", "lerobot"),
-    "samples": ("own", "lerobot"),
     "unfinished": ("mask", "zero"),
 }
 
+
+GONE = {"loss": "masked", "samples": "own"}
+"""Fields that configs of earlier versions have, with the one value that is left."""
 
 _SIZES = {
     "size": ("hidden_dim", "image_dim", "text_dim", "max_state_dim"),
@@ -103,10 +104,6 @@ class SARMConfig:
     """time: a token sees every stream up to its own frame. lerobot: every token before it in the order cameras, text, state, stage."""
     decode: Literal["expected", "argmax"] = "expected"
     """expected: mean progress over the stage probabilities. argmax: the likeliest stage's (the paper)."""
-    loss: Literal["masked", "lerobot"] = "masked"
-    """masked: unknown labels and padding teach nothing. lerobot: they teach stage 0, tau 0, and one coin a batch shows the true stage."""
-    samples: Literal["own", "lerobot"] = "own"
-    """lerobot: training targets, rewind and coins as LeRobot 0.6.1 draws them, mistakes included (`lerobot_rules.py`)."""
     unfinished: Literal["mask", "zero"] = "mask"
     """tau of a run that did not advance: left out of the loss, or taught as 0."""
 
@@ -191,7 +188,14 @@ class SARMConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SARMConfig:
-        """From config.json; unknown keys are refused by name."""
+        """From config.json; unknown keys are refused by name, and LeRobot's way to train, which earlier versions had, by a sentence."""
+        for name in GONE:
+            if values.get(name) == "lerobot":
+                raise DataError(
+                    f'{name}: "lerobot" in the SARM config was removed: it restated LeRobot\'s training, mistakes included; train the '
+                    "model again, and use benchmarks/sarm_recipe.py to compare the recipes"
+                )
+        values = {name: value for name, value in values.items() if name not in GONE or value != GONE[name]}
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known - {"type"})
         if unknown:

@@ -29,7 +29,7 @@ IDLE: Mapping[str, Any] = {
 }  # fmt: skip
 """Fields that change no number here, with LeRobot's default. The first two lines say where a model runs and is kept. Of the last,
 batch_size, stage_loss_weight and pretrained_model_path are read by nothing in LeRobot; clip_batch_size is a matter of speed; and
-drop_n_last_frames is its training sampler's (`samples="lerobot"` drops the 1 frame of its default)."""
+drop_n_last_frames is its training sampler's."""
 
 DERIVED = ("type", "input_features", "output_features")
 """LeRobot makes these anew from the other fields whenever it reads a config."""
@@ -70,7 +70,7 @@ def read_config(values: Mapping[str, Any]) -> SARMConfig:
 
 
 OURS: dict[str, Any] = {"encoder": CLIP, "window": "centred", "attention": "lerobot", "decode": "argmax", "state_stats_from": ""}
-"""What every LeRobot checkpoint is, in our words. How to train it further (`loss`, `samples`) is left at our defaults."""
+"""What every LeRobot checkpoint is, in our words. How it was trained is no part of it."""
 
 
 def _stages(head: str, values: Mapping[str, Any]) -> Stages:

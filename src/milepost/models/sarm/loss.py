@@ -9,18 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from milepost.models.sarm.config import SARMConfig
 from milepost.models.training.distributed import Peers
 
 Labels = tuple[Tensor, Tensor, Tensor]
 """stage (B, L), tau (B, L), and which of the B * L taus are known."""
 
 
-def labels_of(batch: Mapping[str, Tensor], head: str, config: SARMConfig) -> Labels:
-    """Returns the labels of a head; under `loss="lerobot"` an unknown one is stage 0, tau 0."""
+def labels_of(batch: Mapping[str, Tensor], head: str) -> Labels:
+    """Returns the labels of a head."""
     stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
-    if config.loss == "lerobot":
-        stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
     return stage, tau, (~torch.isnan(tau)).flatten().nonzero().squeeze(1)
 
 

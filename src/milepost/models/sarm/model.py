@@ -168,7 +168,6 @@ class SARMModel(nn.Module):
         """Stage cross-entropy + within-stage squared error, over valid frames with a known label, summed over the heads.
 
         `batch` is `TrainingSet.sample`'s, on any device: labels that are on the CPU are counted there, and a GPU need not be waited for.
-        `config.loss="lerobot"`: over all frames, an unknown label being stage 0, tau 0.
         Returns the scalar loss and its parts by name, "loss" among them. With `peers`, this is one process's part of one batch: means are
         over the labels of all of them, so that the sum over the processes is what one process would get for the whole batch.
         """
@@ -177,7 +176,7 @@ class SARMModel(nn.Module):
     def _loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None, peers: Peers, *, ratio: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        labels = {head: labels_of(batch, head, self.config) for head in self.config.heads}
+        labels = {head: labels_of(batch, head) for head in self.config.heads}
         counts = counts_of(list(labels.values()), peers, self.device)
         inputs = self._inputs(batch)
         said = self._stage_logits(inputs, self.config.heads, slice(None))
@@ -186,7 +185,7 @@ class SARMModel(nn.Module):
         for (head, (stage, _, _)), (known_stages, _) in zip(there.items(), counts, strict=True):
             stage_loss = F.cross_entropy(said[head].flatten(0, 1), stage.flatten(), ignore_index=-1, reduction="sum")
             losses[f"{head}_stage_loss"] = stage_loss / known_stages
-            told.append(shown_stage(said[head], stage, self._draw(len(stage), generator, peers), ratio))
+            told.append(shown_stage(said[head], stage, self.coins(len(stage), generator, peers), ratio))
         hidden = self.subtask_model(*inputs, stages=told).unbind(1)
         for (head, (_, tau, places)), (_, known_taus), inside in zip(there.items(), counts, hidden, strict=True):
             predicted = self.subtask_model.heads[head](inside).float().sigmoid().flatten()
@@ -194,10 +193,11 @@ class SARMModel(nn.Module):
         total = torch.stack(list(losses.values())).sum()
         return total, {name: loss.detach() for name, loss in {**losses, "loss": total}.items()}
 
-    def _draw(self, count: int, generator: torch.Generator | None, peers: Peers) -> Float[Tensor, "B 1"]:
-        """Returns one number in [0, 1) for each of this process's samples; under LeRobot's recipe one for all."""
-        if self.config.loss == "lerobot":
-            return torch.rand(1, 1, generator=generator)
+    def coins(self, count: int, generator: torch.Generator | None, peers: Peers) -> Float[Tensor, "B 1"]:
+        """Returns a number in [0, 1) for each of this process's samples: below `gt_stage_ratio` the true stage is shown.
+
+        A recipe that draws them otherwise overrides this (benchmarks/lerobot_recipe.py).
+        """
         whole = count * peers.world
         return torch.rand(whole, 1, generator=generator)[peers.part(whole)]
 

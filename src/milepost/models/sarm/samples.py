@@ -1,8 +1,8 @@
 """Episodes -> training samples. One index array gathers features, states and labels, so pixels and labels cannot disagree.
 
 Every random choice (frame, rewind, instruction) is drawn per sample from the generator passed in. An unknown label is -1 / NaN and the
-loss leaves it out. A wrong instruction makes every label of its sample stage 0, tau 0. With `samples="lerobot"` all of this is as LeRobot
-does it: one coin a batch, one instruction a batch, and other labels (`lerobot_rules.py`).
+loss leaves it out. A wrong instruction makes every label of its sample stage 0, tau 0. `TrainingSet.inputs` and `labels` are for others who
+draw samples in another way: benchmarks/lerobot_recipe.py draws LeRobot's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from milepost.core import DataError, Episode, Segment, causal, centred, rewind, targets
-from milepost.models.sarm import lerobot_rules
 from milepost.models.sarm.config import SARMConfig
 
 STATE = "observation.state"
@@ -97,9 +96,6 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
     for head, stages in config.heads.items():
         whole = (Segment(stages.names[0], 0, episode.length),)
         segments = episode.segments.get(head, ()) if head in config.annotated_heads else whole
-        if config.samples == "lerobot":
-            stage[head], tau[head] = lerobot_rules.labels(segments, stages.names, episode.length)
-            continue
         try:
             stage[head], tau[head] = targets(segments, stages.names, episode.length, episode.success)
         except DataError as error:
@@ -130,8 +126,6 @@ class TrainingSet:
         if self.noise and config.encoder != "pixels":  # the built-in encoder's features have unit variance
             self.noise *= float(self.features.std(dtype=np.float64))
         known = np.any([stage >= 0 for stage in self.stage.values()], axis=0)
-        if config.samples == "lerobot":
-            known[self.starts[1:] - 1] = False  # LeRobot never samples an episode's last frame
         self.rows = np.flatnonzero(known)
         if not len(self.rows):
             raise ValueError("no frame of the training episodes has a label")
@@ -146,23 +140,13 @@ class TrainingSet:
         number = np.searchsorted(self.starts, row, side="right") - 1
         at, gap = row - self.starts[number], self.episodes[0].gap
         frames, valid = look(at, config, gap, np.diff(self.starts)[number][:, None])
-        told = frames
-        if config.samples == "lerobot":
-            frames, told, valid = self._lerobot_rewind(at, gap, frames, valid, rng=rng)
-            wrong = np.full(size, rng.random() < config.language_perturbation_probability)
-        else:
-            if config.max_rewind_steps and config.rewind_probability:
-                steps = rng.integers(1, config.max_rewind_steps + 1, size=size) * (rng.random(size) < config.rewind_probability)
-                back, back_valid = rewind(frames[:, -1], steps, config.max_rewind_steps, gap)
-                frames, valid = np.concatenate([frames, back], axis=1), np.concatenate([valid, back_valid], axis=1)
-                told = frames
-            wrong = rng.random(size) < config.language_perturbation_probability
-        start = self.starts[number][:, None]
-        arrays = {
-            **self._inputs(start + frames, valid, rng),
-            "text": self._text(number, wrong, rng),
-            **self._labels(start + told, valid, wrong),
-        }
+        if config.max_rewind_steps and config.rewind_probability:
+            steps = rng.integers(1, config.max_rewind_steps + 1, size=size) * (rng.random(size) < config.rewind_probability)
+            back, back_valid = rewind(frames[:, -1], steps, config.max_rewind_steps, gap)
+            frames, valid = np.concatenate([frames, back], axis=1), np.concatenate([valid, back_valid], axis=1)
+        wrong = rng.random(size) < config.language_perturbation_probability
+        rows = self.starts[number][:, None] + frames
+        arrays = {**self.inputs(rows, valid, rng), "text": self._text(number, wrong, rng), **self.labels(rows, valid, wrong)}
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
     def plain(self, most: int) -> dict[str, Tensor]:
@@ -172,38 +156,25 @@ class TrainingSet:
         start, true = self.starts[number][:, None], np.zeros(len(row), dtype=bool)
         frames, valid = look(row - start[:, 0], self.config, self.episodes[0].gap, np.diff(self.starts)[number][:, None])
         text = self.words([self.episodes[n].task for n in number])
-        arrays = {**self._inputs(start + frames, valid), "text": text, **self._labels(start + frames, valid, true)}
+        arrays = {**self.inputs(start + frames, valid), "text": text, **self.labels(start + frames, valid, true)}
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
-    def _lerobot_rewind(
-        self, at: np.ndarray, gap: int, frames: np.ndarray, valid: np.ndarray, *, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(frames of the pictures, frames of the labels, valid), with LeRobot's rewind places after the window."""
-        config = self.config
-        room = lerobot_rules.rewind_room(at, config.n_obs_steps, config.max_rewind_steps, gap)
-        steps = rng.integers(1, np.maximum(room, 1) + 1) * (room > 0) * (rng.random() < config.rewind_probability)
-        shown, told, back = lerobot_rules.rewind(at, steps, config.n_obs_steps, config.max_rewind_steps, gap=gap)
-        both = np.concatenate([frames, shown], axis=1), np.concatenate([frames, told], axis=1)
-        return *both, np.concatenate([valid, back], axis=1)
-
-    def _inputs(self, gather: np.ndarray, valid: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+    def inputs(
+        self, gather: Int[np.ndarray, "B L"], valid: Bool[np.ndarray, "B L"], rng: np.random.Generator | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns images (B, L, C, E), state (B, L, Z) and valid of windows. gather: rows of the set. rng: draws the noise, if any."""
         images, state = self.features[gather].astype(np.float32, copy=False), self.state[gather]
         if self.noise and rng is not None:
             images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.noise)
-        if "lerobot" in (self.config.samples, self.config.loss):  # padding is blanked there, and its loss looks at what comes out
-            images, state = np.where(valid[:, :, None, None], images, 0), np.where(valid[:, :, None], state, 0)
         return {"images": images, "state": state, "valid": valid}
 
     def _text(self, number: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Features of each sample's instruction, or of a wrong one. LeRobot gives the whole batch its first sample's."""
+        """Features of each sample's instruction, or of a wrong one."""
         tasks = [self.episodes[n].task for n in number]
-        if self.config.samples == "lerobot":
-            tasks = [wrong_instruction(tasks[0], self.tasks, rng) if wrong[0] else tasks[0]] * len(tasks)
-        else:
-            tasks = [wrong_instruction(task, self.tasks, rng) if no else task for task, no in zip(tasks, wrong, strict=True)]
-        return self.words(tasks)
+        return self.words([wrong_instruction(task, self.tasks, rng) if no else task for task, no in zip(tasks, wrong, strict=True)])
 
-    def _labels(self, gather: np.ndarray, valid: np.ndarray, wrong: np.ndarray) -> dict[str, np.ndarray]:
+    def labels(self, gather: Int[np.ndarray, "B L"], valid: Bool[np.ndarray, "B L"], wrong: Bool[np.ndarray, "B"]) -> dict[str, np.ndarray]:
+        """Returns {head}_stage and {head}_tau (B, L) of windows, -1 and NaN where unknown; 0 and 0 where the instruction is wrong."""
         batch = {}
         for head in self.config.heads:
             known = valid & (self.stage[head][gather] >= 0)

@@ -77,4 +77,4 @@ def needs_sarm(arm: str) -> bool:
 
 def rabc_config(chunk_size: int) -> RabcConfig:
     """The rule of the study: full weight at the usual pace of that phase and above, none for standing still, no end starved."""
-    return RabcConfig(chunk_size, ramp="linear", kappa_pace=1.0, end="rescale", smooth=5)
+    return RabcConfig.preset("study", chunk_size=chunk_size)

@@ -90,6 +90,7 @@ class CompareConfig:
 
     def key(self) -> str:
         """Changes when a line made before would no longer be the same."""
-        deciding = {name: dataclasses.asdict(getattr(self, name)) for name in ("pool", "policy", "rabc")}
+        deciding = {name: dataclasses.asdict(getattr(self, name)) for name in ("pool", "policy")}
+        deciding["rabc"] = {name: value for name, value in vars(self.rabc).items() if self.rabc.changed(name)}
         text = json.dumps([RECIPE, deciding, self.trials, self.execute], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

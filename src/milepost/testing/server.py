@@ -1,6 +1,7 @@
-"""A real HTTP server on loopback that speaks chat/completions: a tiny random model's true log-probabilities, and faults on demand.
+"""A real HTTP server on loopback that speaks OpenAI's chat/completions: a tiny random model's true log-probabilities, faults on demand.
 
 The prompt is rendered as a chat template would, images and all, and the model reads every byte of it: one wrong byte, and no number fits.
+It opens a port on 127.0.0.1 that the system chooses, and no other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import PIL.Image
@@ -21,14 +22,17 @@ import PIL.Image
 VOCABULARY = ["True", " True", "False", " False", "Yes", " yes", "No", *[f"t{number}" for number in range(57)]]
 
 
+@runtime_checkable
 class Model(Protocol):
+    """What stands behind a server."""
+
     def answer(self, body: Mapping[str, Any]) -> tuple[list[tuple[str, float]], int]:
-        """What is asked -> every token with its log-probability, and how many tokens the prompt has."""
+        """Returns every token with its log-probability in nats, and how many tokens the prompt has. body: the request, as it came."""
         ...
 
 
 class TinyModel:
-    """Random weights over bytes and their places: text -> log-probability of every token in VOCABULARY, in double precision."""
+    """A model with random weights over bytes and their places. The same seed gives the same numbers, in double precision."""
 
     def __init__(self, seed: int = 0, width: int = 24) -> None:
         rng = np.random.default_rng(seed)
@@ -37,6 +41,7 @@ class TinyModel:
         self.head = rng.normal(size=(width, len(VOCABULARY)))
 
     def logprobs(self, text: str) -> dict[str, float]:
+        """Returns the log-probability in nats, behind this text, of every token in VOCABULARY."""
         letters = np.frombuffer(text.encode(), np.uint8)
         places = np.cos(np.arange(len(letters))[:, None] * self.turn)
         logits = np.tanh((self.embed[letters] * places).sum(0)) @ self.head
@@ -44,12 +49,16 @@ class TinyModel:
         return dict(zip(VOCABULARY, (logits - np.log(np.exp(logits).sum())).tolist(), strict=True))
 
     def answer(self, body: Mapping[str, Any]) -> tuple[list[tuple[str, float]], int]:
+        """Returns what `Model.answer` says: of the rendered prompt, whose tokens are its bytes."""
         text = render(body)
         return list(self.logprobs(text).items()), len(text.encode())
 
 
 def render(body: Mapping[str, Any]) -> str:
-    """The prompt as the model sees it. An image is its size and the digits of its mean colour, to 8 levels: JPEG may not change more."""
+    """Returns the prompt as the model sees it. An image is its size and its mean colour, to 8 levels: JPEG may not change more.
+
+    ValueError for a request that both continues the final message and adds a generation prompt.
+    """
     text = ""
     for message in body["messages"]:
         content = message["content"]
@@ -72,16 +81,19 @@ def _part(part: Mapping[str, Any]) -> str:
 
 @dataclass
 class Fault:
-    """What goes wrong with one request. `raw` is sent as the whole body; `cut`: so many bytes of the true reply, then the line is dead."""
+    """What goes wrong with one request.
+
+    status, message: an HTTP error and its words. headers: sent with the reply. raw: sent as the whole body. cut: so many bytes of the true
+    reply are sent, then the line is dead. wait: the reply waits for this event, or until the client hangs up.
+    """
 
     status: int = 200
-    said: str = "something went wrong"
+    message: str = "something went wrong"
     headers: dict[str, str] = field(default_factory=dict)
     raw: str | None = None
     content_type: str = "application/json"
     cut: int | None = None
     wait: threading.Event | None = None
-    """The reply waits for this."""
 
 
 Script = Callable[[int, dict[str, Any]], Fault | None]
@@ -89,6 +101,12 @@ Script = Callable[[int, dict[str, Any]], Fault | None]
 
 
 class ChatServer(ThreadingHTTPServer):
+    """The server that `chat_server` runs. `bodies` has every request so far, `authorizations` its keys, `most` how many were here at once.
+
+    model: what stands behind it. script: which requests go wrong. max_logprobs: more than these are refused. key: any other is refused.
+    rendezvous: no request is answered before so many are here. `text` may be set to a function: the request -> what is answered in words.
+    """
+
     daemon_threads = True
     request_queue_size = 64
 
@@ -101,7 +119,6 @@ class ChatServer(ThreadingHTTPServer):
         self.usage = True
         self.takes_schema = True
         self.meet = threading.Barrier(rendezvous) if rendezvous else None
-        """No request is answered before so many are here."""
         self.lock = threading.Lock()
         self.bodies: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
@@ -111,10 +128,11 @@ class ChatServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
+        """The address that `--base-url` takes."""
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error here."""
+        """Does nothing: a client that hangs up is no error here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -128,9 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.connections += 1
 
     def log_message(self, *words: Any) -> None:
-        pass
+        """Logs nothing."""
 
     def do_POST(self) -> None:
+        """Answers one request, or does what the script says."""
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
@@ -152,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, reply, fault or Fault())
 
     def _wait(self, event: threading.Event) -> bool:
-        """Until the event, or until the client hangs up."""
+        """Waits for the event. Returns False if the client hung up before it."""
         self.connection.settimeout(0.02)
         while not event.is_set():
             try:
@@ -193,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, reply: dict[str, Any], fault: Fault) -> None:
         if fault.status != 200:
-            status, reply = fault.status, {"error": {"message": fault.said}}
+            status, reply = fault.status, {"error": {"message": fault.message}}
         content = (json.dumps(reply) if fault.raw is None else fault.raw).encode()
         self.send_response(status)
         self.send_header("Content-Type", fault.content_type)
@@ -209,7 +228,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def chat_server(**settings: Any) -> Iterator[ChatServer]:
-    """A running server."""
+    """Runs a server for the time of a `with` block. settings: those of `ChatServer`.
+
+    >>> with chat_server(script=lambda number, body: Fault(503) if number == 0 else None) as server:
+    ...     server.url.startswith("http://127.0.0.1:")
+    True
+    """
     server = ChatServer(**settings)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
