@@ -15,7 +15,7 @@ from milepost.checks import Finding
 from milepost.features import image_size, is_depth
 from milepost.files import shown
 from milepost.placement import TENTH, Part
-from milepost.types import DataError, Segment
+from milepost.types import DataError, Segment, success_in
 
 HEADS = ("sparse", "dense")
 _OWN = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"}
@@ -61,6 +61,16 @@ class EpisodeRecord:
         return {key: self.entry[key] for key in kept if self.entry[key] is not None}
 
     @property
+    def success(self) -> bool | None:
+        """What meta/ says of the attempt's success; None if it does not."""
+        return success_in(self.facts)
+
+    @property
+    def said_rows(self) -> tuple[Any, Any]:
+        """Returns the first dataset row and the one after the last, as they stand in meta/; None where it does not say."""
+        return self.entry.get("dataset_from_index"), self.entry.get("dataset_to_index")
+
+    @property
     def segments(self) -> dict[str, tuple[Segment, ...]]:
         """head -> its annotation, for the heads this episode has one of. DataError if lists differ in length or run backwards.
 
@@ -99,6 +109,11 @@ class EpisodeRecord:
         raw = frames_of(self._raw(head), self.length, self.fps)[0]
         return [raw[field] for field in FIELDS[:3]]
 
+    def is_older(self, head: str) -> bool:
+        """Returns whether the annotation stands in the older columns alone, beside newer ones that are empty here."""
+        newer = raw_lists(self.entry, f"{head}_")["names"]
+        return newer is None and f"{head}_subtask_names" in self.entry and any(self.lists(head))
+
     @cached_property
     def _heads(self) -> dict[str, tuple[Segment, ...] | str]:
         """head -> its annotation, or what is wrong with it."""
@@ -116,12 +131,6 @@ class EpisodeRecord:
         """The head's lists as they stand; of a table from two annotators, the older one's columns are unprefixed."""
         raw = raw_lists(self.entry, f"{head}_")
         return raw_lists(self.entry, "") if raw["names"] is None and head == "sparse" else raw
-
-
-def head_lists(entry: Mapping[str, Any], head: str) -> list[Any]:
-    """Returns names, start frames and end frames as they stand in an entry; older annotators wrote the sparse head alone, unprefixed."""
-    prefix = "" if head == "sparse" and "sparse_subtask_names" not in entry else f"{head}_"
-    return [entry.get(f"{prefix}subtask_{name}") for name in ("names", "start_frames", "end_frames")]
 
 
 def raw_lists(entry: Mapping[str, Any], prefix: str) -> dict[str, Any]:

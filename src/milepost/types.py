@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 
 class DataError(ValueError):
@@ -42,6 +42,21 @@ def has_words(task: str) -> bool:
     (True, False)
     """
     return any(letter.isalnum() for letter in task)
+
+
+SUCCESS = "next.success"
+"""LeRobot's column that says, frame by frame, whether the task is done."""
+
+
+def success_in(facts: Mapping[str, Any]) -> bool | None:
+    """Returns what an episode's facts say of its success; None if they do not."""
+    fact = facts.get("success")
+    return None if fact is None else bool(fact)
+
+
+def ends_well(column: Shaped[np.ndarray, "T ..."]) -> bool:
+    """Returns whether a column of success, (T,) or (T, 1), says that an attempt ends in success."""
+    return bool(np.any(np.asarray(column)[-1]))
 
 
 @runtime_checkable
@@ -154,11 +169,8 @@ class Episode:
     @property
     def success(self) -> bool | None:
         """Did the attempt end in success? From `facts["success"]`, else from the `next.success` column; None if neither says."""
-        if "success" in self.facts:
-            return bool(self.facts["success"])
-        if "next.success" in self.columns:
-            return bool(np.asarray(self.columns["next.success"]).reshape(self.length, -1)[-1].any())
-        return None
+        fact = success_in(self.facts)
+        return ends_well(self.columns[SUCCESS]) if fact is None and SUCCESS in self.columns else fact
 
     @property
     def sound_segments(self) -> dict[str, tuple[Segment, ...]]:

@@ -24,12 +24,14 @@ import pyarrow.parquet as pq
 from milepost.annotation.columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
 from milepost.annotation.replacing import replacing, require_editable
 from milepost.files import parse_json
-from milepost.metadata import HEADS, EpisodeRecord, Metadata, read_metadata, read_proportions
+from milepost.metadata import HEADS, PROPORTIONS, Metadata, read_metadata, read_proportions
 from milepost.parquet import guarded, open_parquet
 from milepost.stages import WHOLE, Stages, check, finished, names_in_order, proportions
 from milepost.types import DataError, Segment
 
 Rule = Literal["finished", "lerobot"]
+WRITTEN = ("meta/episodes/**", "meta/episodes.jsonl", PROPORTIONS.format(head="*"))
+"""The files that `write_annotations` replaces, as patterns."""
 New = Callable[[str], Path]
 """Name of a file relative to the dataset -> where to write its new content."""
 
@@ -82,7 +84,7 @@ def write_annotations(
         rewrite = _rewrite_v30 if meta.version == "v3.0" else _rewrite_v21
         files = [*rewrite(root, new, annotations, heads=heads, meta=meta)]
         for head, shares in contents.items():
-            name = f"meta/temporal_proportions_{head}.json"
+            name = PROPORTIONS.format(head=head)
             text = json.dumps(shares, indent=2)  # ASCII: LeRobot opens it with whatever encoding the machine has
             if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text:
                 new(name).write_text(text, encoding="utf-8")
@@ -147,13 +149,8 @@ def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Se
         return Stages(tuple(names), _shares_where_shown(held.values(), names))
     records = meta.episodes
     shown = {number: segments for number, segments in held.items() if any(s.stop > s.start for s in segments)}
-    done = [segments for number, segments in shown.items() if finished(segments, names, _success(records[number]))]
+    done = [segments for number, segments in shown.items() if finished(segments, names, records[number].success)]
     return proportions(done or shown.values(), names)
-
-
-def _success(record: EpisodeRecord) -> bool | None:
-    told = record.facts.get("success")
-    return None if told is None else bool(told)
 
 
 def _shares_where_shown(annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[float, ...]:

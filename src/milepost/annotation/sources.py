@@ -20,7 +20,7 @@ from milepost.annotation.subtask_index import read_columns, segments_of, whole
 from milepost.annotation.table import SUFFIXES, read_file
 from milepost.hub import Files, find_files
 from milepost.metadata import HEADS, Metadata, read_metadata, read_proportions
-from milepost.types import DataError, DataWarning
+from milepost.types import SUCCESS, DataError, DataWarning
 
 PATIENCE_S = 3.0
 """A writer that lives is done with its renames by then."""
@@ -58,10 +58,10 @@ def read_truth(folder_or_repo: str | Path, names: Sequence[str] | None = None) -
     if "truth.stage" not in meta.features:
         raise DataError(f"{files.name} has no column 'truth.stage': only simulated datasets know the truth (`milepost simulate`)")
     names = tuple(names or read_proportions(files.root, "sparse") or ())
-    columns = [name for name in ("truth.stage", "next.success") if name in meta.features]
+    columns = [name for name in ("truth.stage", SUCCESS) if name in meta.features]
     out = {}
     for record, values in read_columns(files, meta, columns):
-        done = values.get("next.success", np.zeros(record.length, bool)).astype(bool)
+        done = values.get(SUCCESS, np.zeros(record.length, bool)).astype(bool)
         out[record.index] = {"sparse": segments_of(np.where(done, -1, whole(values["truth.stage"])), names)}
     return {number: heads for number, heads in out.items() if heads["sparse"]}
 

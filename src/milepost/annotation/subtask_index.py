@@ -24,10 +24,12 @@ from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata
 from milepost.parquet import numbered_words, open_parquet, put_columns, read_parquet, to_numpy
 from milepost.stages import check
-from milepost.types import DataError, Segment
+from milepost.types import SUCCESS, DataError, Segment, ends_well
 
 COLUMN = "subtask_index"
 WORDS = "meta/subtasks.parquet"
+WRITTEN = ("meta/info.json", WORDS, "data/**")
+"""The files that `write_subtask_index` replaces, as patterns."""
 
 
 def read_subtask_index(folder_or_repo: str | Path, head: str = "sparse") -> dict[int, dict[str, tuple[Segment, ...]]]:
@@ -107,12 +109,11 @@ def read_columns(files: Files, meta: Metadata, columns: Sequence[str]) -> Iterat
 
 def successes(files: Files, meta: Metadata, numbers: Sequence[int]) -> dict[int, bool | None]:
     """Which of these episodes succeeded, as `Episode.success` has it, without reading them one by one."""
-    facts = {number: meta.episodes[number].facts for number in numbers}
-    found: dict[int, bool | None] = {n: bool(each["success"]) if "success" in each else None for n, each in facts.items()}
-    if "next.success" in meta.features and None in found.values():
-        for record, values in read_columns(files, meta, ["next.success"]):
+    found = {number: meta.episodes[number].success for number in numbers}
+    if SUCCESS in meta.features and None in found.values():
+        for record, values in read_columns(files, meta, [SUCCESS]):
             if found.get(record.index, True) is None:
-                found[record.index] = bool(values["next.success"].reshape(record.length, -1)[-1].any())
+                found[record.index] = ends_well(values[SUCCESS])
     return found
 
 

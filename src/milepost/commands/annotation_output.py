@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,12 @@ import numpy as np
 from milepost.annotation.agreement import borders, matched
 from milepost.annotation.checks import check_segments
 from milepost.annotation.columns import Annotations
-from milepost.annotation.export import write_annotations
+from milepost.annotation.export import WRITTEN, write_annotations
 from milepost.annotation.names import SubtaskList
-from milepost.annotation.replacing import require_editable
+from milepost.annotation.replacing import copy_meta, require_editable
 from milepost.annotation.sources import read_annotations
 from milepost.annotation.store import Answer
+from milepost.annotation.subtask_index import WRITTEN as SUBTASK_FILES
 from milepost.annotation.subtask_index import successes, write_subtask_index
 from milepost.annotation.table import read_file
 from milepost.commands.drawings import write_drawing
@@ -32,9 +32,6 @@ from milepost.outputs import require_writable
 from milepost.plots import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png, words_of
 from milepost.types import DataError, Episode, Segment
 
-META = ("meta/episodes/**", "meta/episodes.jsonl", "meta/temporal_proportions_*.json")
-INDEXED = ("meta/info.json", "meta/subtasks.parquet", "data/**")
-"""What else changes with a subtask for every frame."""
 Answers = Mapping[str, Mapping[int, Answer]]
 """Head -> episode -> its answer."""
 
@@ -76,20 +73,12 @@ class Target:
             yield self.dataset.root
         elif self.copy is not None:
             if not self.copy.exists():
-                _copy_meta(self.dataset.root, self.copy)
+                copy_meta(self.dataset.root, self.copy)
             yield self.copy
         else:
             with tempfile.TemporaryDirectory() as name:
-                _copy_meta(self.dataset.root, Path(name) / "dataset")
+                copy_meta(self.dataset.root, Path(name) / "dataset")
                 yield Path(name) / "dataset"
-
-
-def _copy_meta(root: Path, copy: Path) -> None:
-    """meta/ without links, all of it or nothing."""
-    part = copy.with_name(f".{copy.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(root / "meta", part / "meta")
-    part.rename(copy)
 
 
 def _require_copy(folder: Path, dataset: LeRobotDataset) -> None:
@@ -155,7 +144,7 @@ def write_out(target: Target, found: Annotations, lists: Mapping[str, SubtaskLis
             files += write_subtask_index(folder, found, head)
         address = None
         if target.push:
-            address = upload_dataset_files(folder, target.repository, (*META, *(INDEXED if subtask_index else ())))
+            address = upload_dataset_files(folder, target.repository, (*WRITTEN, *(SUBTASK_FILES if subtask_index else ())))
         kept = target.copy is not None or target.dataset.is_local
         return {"folder": str(folder) if kept else None, "written": files, "uploaded": address}
 

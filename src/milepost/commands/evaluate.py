@@ -135,7 +135,7 @@ def _compare(dataset: LeRobotDataset, progress: ProgressTable, path: Path, head:
 def _annotated(dataset: LeRobotDataset, head: str) -> Stages | None:
     """The stages of the annotation itself, where no proportions file has them; as in training."""
     records = dataset.meta.episodes.values()
-    attempts = [Attempt(r.index, "", s, r.facts.get("success")) for r in records if (s := r.sound_segments.get(head))]
+    attempts = [Attempt(r.index, "", s, r.success) for r in records if (s := r.sound_segments.get(head))]
     return annotated_stages(attempts) if attempts else None
 
 

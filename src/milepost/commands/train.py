@@ -149,7 +149,7 @@ def main(args: Args) -> int:
         # LeRobot normalises states with the statistics of the dataset it labels: the model learns with the same
         sarm = lerobot_architecture(sarm, dataset.fps)
         if sarm.state_key in dataset.meta.features:
-            sarm = with_state_stats(sarm, read_state_stats(dataset.root, sarm.state_key, source=f"{dataset.name}/meta/stats.json"))
+            sarm = with_state_stats(sarm, read_state_stats(dataset.root, sarm.state_key, dataset.name))
     elif args.encoder is not None:
         sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
     device = own_device(_device(args.device))

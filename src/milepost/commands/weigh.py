@@ -23,7 +23,7 @@ from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figu
 from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.sample_weights import SampleWeights
 from milepost.store import is_weights_file
-from milepost.types import DataError, UnreadableError
+from milepost.types import DataError, UnreadableError, success_in
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (
     Advice,
@@ -186,7 +186,7 @@ def notes_of(dataset: LeRobotDataset, numbers: Sequence[int]) -> dict[int, Note]
     notes, ask = {}, True
     for number in numbers:
         facts = dataset.facts_of(number)
-        success = bool(facts["success"]) if "success" in facts else None
+        success = success_in(facts)
         if success is None and ask:
             try:
                 success = dataset.episode(number).success

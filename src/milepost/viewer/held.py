@@ -6,13 +6,13 @@ Refuses a folder that became another dataset meanwhile.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from milepost.annotation.replacing import require_editable
 from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.metadata import HEADS
+from milepost.metadata import HEADS, stamps_of
 from milepost.stages import names_in_order
 from milepost.types import DataError, Segment
 
@@ -42,16 +42,7 @@ class Held:
 
 def _stamps(dataset: LeRobotDataset) -> tuple[Any, ...]:
     """What changes when somebody writes into meta/. A Hub dataset is a commit, which does not change."""
-    return tuple(_files(dataset.root / "meta")) if dataset.is_local else ()
-
-
-def _files(meta: Path) -> Iterator[tuple[str, int, int, int]]:
-    for path in (*sorted(meta.glob("episodes/*/*.parquet")), *sorted(meta.glob("*.json*"))):
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # renamed at this moment
-            continue
-        yield path.name, found.st_mtime_ns, found.st_size, found.st_ino
+    return stamps_of(dataset.root) if dataset.is_local else ()
 
 
 def _shape(dataset: LeRobotDataset) -> list[tuple[int, int, int]]:

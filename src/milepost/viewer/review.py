@@ -172,10 +172,10 @@ class Review:
 
     def _later(self, dataset: LeRobotDataset) -> dict[str, Any]:
         ready, found = self.counting.wait(0.0), self._found
-        told = {number: dataset.meta.episodes[number].facts.get("success") for number in self.rows.numbers}
+        by_meta = {number: dataset.meta.episodes[number].success for number in self.rows.numbers}
         return {
             "ready": ready,
-            "success": [found.success.get(n) if success is None else bool(success) for n, success in told.items()],
+            "success": [found.success.get(n) if success is None else success for n, success in by_meta.items()],
             "disagreement": None if found.disagreement is None else rounded(np.array(found.disagreement)),
             "disagreement_of": found.disagreement_of,
             "models": {m: {h: {"events": found.events.get(m, {}).get(h)} for h in heads} for m, heads in self._curves.items()},

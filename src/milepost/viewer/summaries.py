@@ -23,7 +23,7 @@ from milepost.lerobot import LeRobotDataset
 from milepost.metrics import final, mean_error
 from milepost.progress_table import ProgressTable
 from milepost.stages import Stages, progress, targets
-from milepost.types import DataError, Segment
+from milepost.types import SUCCESS, DataError, Segment, ends_well
 from milepost.viewer.plain import DIGITS, rounded
 
 SPARK = 32
@@ -183,16 +183,16 @@ def count_all(found: Counted, counting: Counting, dataset: LeRobotDataset, rows:
 def _read_rows(found: Counted, dataset: LeRobotDataset, rows: Rows) -> None:
     """Of a local dataset alone: a Hub dataset's rows would have to be downloaded, all of them."""
     meta = dataset.meta
-    told = all("success" in meta.episodes[number].facts for number in rows.numbers)
-    wanted = ["truth.progress", *([] if told else ["next.success"])]
+    known = all(meta.episodes[number].success is not None for number in rows.numbers)
+    wanted = ["truth.progress", *([] if known else [SUCCESS])]
     columns = [name for name in wanted if name in meta.features]
     if not dataset.is_local or not columns:
         return
     truth = np.full(rows.count, np.nan, np.float32)
     try:
         for record, values in read_columns(dataset.files, meta, columns):
-            if "next.success" in values:
-                found.success[record.index] = bool(values["next.success"][-1])
+            if SUCCESS in values:
+                found.success[record.index] = ends_well(values[SUCCESS])
             if "truth.progress" in values:
                 truth[record.row : record.row + record.length] = values["truth.progress"]
     except DataError as error:

@@ -36,7 +36,7 @@ def stats_of(dataset: Dataset, key: str) -> StateStats:
     """Returns the state statistics of a dataset for a checkpoint that has none, with a warning. DataError if they are not there."""
     if not isinstance(dataset, HasRoot):
         raise DataError("this checkpoint has no state statistics: give it some with use_state_stats")
-    stats = read_state_stats(dataset.root, key, source=f"{dataset.name}/meta/stats.json")
+    stats = read_state_stats(dataset.root, key, dataset.name)
     words = f"taking those of {dataset.name}; if it learnt from another dataset, use --state-stats"
     warnings.warn(f"this checkpoint has no state statistics: {words}", DataWarning, stacklevel=3)
     return stats
