@@ -20,6 +20,7 @@ from milepost.columns import ROWS, check_columns
 from milepost.features import codec, image_size, width
 from milepost.files import require_plain_file, shown
 from milepost.footage import Footage, Look
+from milepost.frames import offered
 from milepost.hub import Files, find_files
 from milepost.metadata import HEADS, PROPORTIONS, STATS, SUPPORTED, EpisodeRecord, has_proportions, read_proportions, scan_metadata
 from milepost.parquet import open_parquet, read_parquet, to_numpy
@@ -45,7 +46,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Report:
-    """What `examine` found. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes."""
+    """What `examine` found. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes.
+
+    cameras: those that `open_dataset` offers; depth: those that it gives by name alone.
+    """
 
     name: str
     version: str
@@ -55,6 +59,7 @@ class Report:
     frames: int
     tasks: Mapping[str, int] = field(default_factory=dict)
     cameras: tuple[Camera, ...] = ()
+    depth: tuple[str, ...] = ()
     state: int | None = None
     action: int | None = None
     annotated: Mapping[str, int] = field(default_factory=dict)
@@ -121,7 +126,7 @@ class _Examination:
                 seen = replace(self.meta, episodes=settled.episodes)
                 self.findings += Footage(self.files, seen, self.look, self.anchors, settled.strays, settled.unread or ()).examine()
         progress, weights = self._side_files()
-        written = self.info.get("codebase_version")
+        written, cameras = self.info.get("codebase_version"), tuple(self._cameras())
         return Report(
             name=self.files.name,
             version=written if isinstance(written, str) else "unknown",
@@ -130,7 +135,8 @@ class _Examination:
             episodes=len(self.records),
             frames=sum(record.length for record in self.records),
             tasks=dict(Counter(task for record in self.records for task in record.tasks)),
-            cameras=tuple(self._cameras()),
+            cameras=cameras,
+            depth=tuple(name for name in self.meta.pictured if name not in {camera.name for camera in cameras}),
             state=self._width("observation.state"),
             action=self._width("action"),
             annotated={head: count for head in HEADS if (count := sum(bool(r.lists(head)[0]) for r in self.records))},
@@ -154,7 +160,7 @@ class _Examination:
         return width(self.features[name]) if name in self.features else None
 
     def _cameras(self) -> Iterator[Camera]:
-        for name in self.meta.pictured:
+        for name in offered(self.files, self.meta):
             feature = self.features[name]
             height, width_ = image_size(feature) or (None, None)
             yield Camera(name, str(feature["dtype"]), height, width_, codec(feature))

@@ -17,10 +17,12 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from milepost.cells import is_deep
 from milepost.checks import counted
-from milepost.features import image_size
+from milepost.features import image_size, may_be_depth
 from milepost.files import sampled
 from milepost.hub import Files
+from milepost.parquet import RowReader
 from milepost.placement import Part, Placed, offsets, pause, place, unsteady
 from milepost.records import EpisodeRecord, Metadata
 from milepost.types import DataError, DataWarning, Frames, UnreadableError
@@ -294,3 +296,21 @@ def _out_of_order(places: Mapping[int, str]) -> str:
         if _natural(one) > _natural(other):
             return f"meta/ gives episode {after} an earlier film ({other}) than episode {before} ({one}); look whether the pictures fit"
     return ""
+
+
+def offered(files: Files, meta: Metadata) -> list[str]:
+    """Returns the cameras of colour or grey pictures: those that are looked at without being named.
+
+    One channel may be grey or distances: only a picture tells, so the first that can be read is looked at.
+    """
+    return [camera for camera in meta.cameras if not may_be_depth(meta.features[camera]) or _is_grey(camera, files, meta)]
+
+
+def _is_grey(camera: str, files: Files, meta: Metadata) -> bool:
+    for record in (each for each in meta.episodes.values() if each.data):
+        try:
+            deep = is_deep(RowReader().episode(files.path(record.data), record.index, [camera])[camera], files.path)
+        except DataError:
+            continue
+        return deep is False
+    return False

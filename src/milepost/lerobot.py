@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from milepost.cells import ImageFrames, is_deep
+from milepost.cells import ImageFrames
 from milepost.features import may_be_depth
 from milepost.files import sampled
-from milepost.frames import FilmPlaces, Voice
+from milepost.frames import FilmPlaces, Voice, offered
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata, read_proportions
 from milepost.parquet import RaggedError, RowReader, to_numpy
@@ -366,7 +366,7 @@ def open_dataset(
     _require_cameras(cameras or (), meta.cameras, among=meta.pictured)
     dataset = LeRobotDataset(files, meta, episodes=chosen, cameras=[camera for camera in meta.pictured if camera in (cameras or ())])
     _warn_of_meta(dataset)
-    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=chosen, cameras=_offered(files, meta))
+    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=chosen, cameras=offered(files, meta))
 
 
 def _warn_of_meta(dataset: LeRobotDataset) -> None:
@@ -377,21 +377,6 @@ def _warn_of_meta(dataset: LeRobotDataset) -> None:
     total, known = dataset.hints.info.get("total_episodes"), len(dataset.hints.episodes)
     if isinstance(total, int) and total > known:
         dataset.say("total", f"info.json counts {total} episodes, meta/ lists {known}, which are read")
-
-
-def _offered(files: Files, meta: Metadata) -> list[str]:
-    """The cameras of colour or grey pictures. One channel may be grey or distances: only a picture tells, so the first is looked at."""
-    return [camera for camera in meta.cameras if not may_be_depth(meta.features[camera]) or _is_grey(camera, files, meta)]
-
-
-def _is_grey(camera: str, files: Files, meta: Metadata) -> bool:
-    for record in meta.episodes.values():
-        try:
-            deep = is_deep(RowReader().episode(files.path(record.data), record.index, [camera])[camera], files.path)
-        except DataError:
-            continue
-        return deep is False
-    return False
 
 
 def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
+from milepost.stages import segment_faults
 from milepost.types import DataError, Segment
 
 HEADS = ("sparse", "dense")
@@ -86,12 +87,8 @@ def _check_segments(segments: Mapping[str, Sequence[Segment]], length: int) -> N
     for head, stages in segments.items():
         if head not in HEADS:
             raise DataError(f"segments are for {' or '.join(HEADS)}, got '{head}'")
-        stop = 0
-        for segment in stages:
-            if segment.start < stop or segment.stop > length:
-                where = f"{head} segment '{segment.name}' [{segment.start}, {segment.stop})"
-                raise DataError(f"{where} must start at frame {stop} or later and end by {length}")
-            stop = segment.stop
+        for fault in segment_faults(stages, length, episode="the recording"):
+            raise DataError(f"{head} {fault}")
 
 
 def _check_facts(facts: Mapping[str, str | int | float | bool]) -> None:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from milepost.checks import Finding
 from milepost.features import image_size, is_depth
 from milepost.files import shown
 from milepost.placement import TENTH, Part
+from milepost.stages import unfit
 from milepost.types import DataError, Segment, success_in
 
 HEADS = ("sparse", "dense")
@@ -90,8 +90,8 @@ class EpisodeRecord:
         """head -> why nobody can learn or judge by its annotation: it cannot be read, or stages overlap."""
         faults = {head: found for head, found in self._heads.items() if isinstance(found, str)}
         for head, segments in self.readable_segments.items():
-            if fault := overlap(segments):
-                faults[head] = f"its {head} annotation is wrong: {fault}"
+            if fault := unfit(segments, head, None, self.length):
+                faults[head] = fault
         return faults
 
     @cached_property
@@ -156,14 +156,6 @@ def read_segments(raw: Raw, length: int, fps: float) -> tuple[Segment, ...]:
             raise DataError(f"has a segment {shown(name)} up to frame {shown(end)}, and the episode has {length}")
         segments.append(Segment(name, min(int(start), length), min(int(end), length)))
     return tuple(segments)
-
-
-def overlap(segments: Sequence[Segment]) -> str:
-    """Returns which segment starts before the one before it ends, in words; "" if none does."""
-    for before, after in pairwise(segments):
-        if after.start < before.stop:
-            return f"segment {shown(after.name)} starts at frame {after.start}, before the one before it ends ({before.stop})"
-    return ""
 
 
 def frames_of(raw: Raw, length: int, fps: float) -> tuple[Raw, str]:

@@ -67,6 +67,7 @@ def _content(report: Report) -> list[tuple[str, list[str]]]:
     rows = [
         ("tasks", [f"{task}  ({_count(count, 'episode')})" for task, count in report.tasks.items()]),
         ("cameras", [f"{c.name}  {size[c.name]} {c.codec or c.kind}" for c in report.cameras]),
+        *([("distances", [f"{name}  by name alone" for name in report.depth])] if report.depth else []),
         ("state, action", [f"{_width(report.state)}, {_width(report.action)}"]),
         ("annotated", [f"{head}: {count} of {_count(report.episodes, 'episode')}" for head, count in report.annotated.items()]),
         ("successes", [f"{report.succeeded} of {report.judged}" if report.judged else "not recorded"]),
