@@ -33,7 +33,7 @@ LAYERS = [
     {"store", "checkpoints", "hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "cells"},
     {"vlm", "annotation", "render", "rows", "frames", "sample_weights"},
     {"lerobot", "record", "fit", "policy"},
-    {"models"},
+    {"models", "matching"},
     {"train", "labelling", "annotate", "sim", "report", "footage", "columns"},
     {"doctor", "model_card", "compare", "viewer"},
     {"demo", "copying"},

@@ -18,12 +18,12 @@ from milepost.annotation.replacing import JOURNAL, finish_interrupted, replacing
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.annotation.subtask_index import read_subtask_index, successes, write_subtask_index
 from milepost.cli import joined_numbers, main
-from milepost.commands.belonging import parse_episodes
 from milepost.lerobot import open_dataset
 from milepost.metadata import read_metadata
 from milepost.models import load_model, make_reward_model, make_reward_model_config
 from milepost.models.topreward import TOPRewardConfig
 from milepost.progress_table import read_progress
+from milepost.records import parse_episodes
 from milepost.store import comparable, made_alike
 from milepost.types import DataError, Segment
 

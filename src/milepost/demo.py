@@ -22,6 +22,7 @@ from milepost.evaluate import Estimate, Summary, failure_table, mean_estimate, s
 from milepost.files import read_json_object, read_text
 from milepost.labelling import label
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.matching import by_row
 from milepost.metrics import final
 from milepost.model_card import save_card
 from milepost.models import ElapsedModel
@@ -40,7 +41,6 @@ from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
 from milepost.viewer.media import Films
 from milepost.viewer.review import Model, Review
-from milepost.viewer.summaries import placed
 from milepost.weights import RabcConfig, Weighed, suggested_kappa, weigh
 
 Tick = Callable[[int, int], None]
@@ -229,7 +229,7 @@ class Journey:
     ) -> list[str]:
         """The report, with these episodes as `milepost view` shows them. Answers what could not be put into it."""
         models = {name: Model(dataset.root / f"{name}_progress.parquet", table) for name, table in tables.items()}
-        weights = dataset.root / "weights.parquet", placed(weighed.index, weighed.weight, dataset.total_frames)
+        weights = dataset.root / "weights.parquet", by_row(dataset.root / "weights.parquet", weighed.index, weighed.weight, dataset)
         review = Review(dataset, models, marks=Marks(marks_file(dataset), dataset), weights=weights)
         films = Films(self.folder / "cache" / "films", self.workers)
         try:

@@ -26,9 +26,10 @@ from milepost.frames import FilmPlaces, Voice, offered
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata, read_proportions
 from milepost.parquet import RaggedError, RowReader, to_numpy
+from milepost.records import no_episode, parse_episodes
 from milepost.rows import Settled, settle
 from milepost.stages import Stages
-from milepost.types import DataError, Episode, Frames, Segment, UnreadableError
+from milepost.types import DataError, Episode, Frames, Segment, UnreadableError, require_cameras
 
 STATE = "observation.state"
 _BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
@@ -59,6 +60,18 @@ class LeRobotDataset:
         depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.pictured]
         both = (*self._cameras, *depth)
         return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
+
+    def choose_cameras(self, asked: Sequence[str] = (), *, flag: str, most: int | None = None) -> tuple[str, ...]:
+        """Returns the cameras asked for, else those in use, or the first `most` of them. DataError if there is none, or not such a one.
+
+        flag: by which a user names one, for the message.
+        """
+        require_cameras(asked, self._cameras, hint=f"choose with {flag}")
+        if not self._cameras:
+            depth = ", ".join(self._hints.pictured)
+            named = f"; distances are looked at, as grey, if they are named with {flag}: {depth}" if depth else ""
+            raise DataError(f"{self.name} has no camera, so there is nothing to show{named}")
+        return tuple(asked) or self._cameras[:most]
 
     @property
     def root(self) -> Path:
@@ -216,7 +229,7 @@ class LeRobotDataset:
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's pictures as info.json tells it, without reading one."""
-        _require_cameras([camera], self._hints.pictured)
+        require_cameras([camera], self._hints.pictured)
         return self._hints.image_size(camera)
 
     def proportions(self, head: str) -> dict[str, float] | None:
@@ -231,7 +244,7 @@ class LeRobotDataset:
 
     def _record(self, episode_index: int) -> EpisodeRecord:
         if episode_index not in self._hints.episodes:
-            raise _unknown_episode(episode_index, self._hints)
+            raise no_episode(episode_index, self._hints.episodes)
         return self._hints.episodes[episode_index]
 
     def _places(self, *, everywhere: bool = False) -> Settled:
@@ -343,27 +356,23 @@ def open_dataset(
     folder_or_repo: str | Path,
     *,
     revision: str | None = None,
-    episodes: Sequence[int] | None = None,
+    episodes: Sequence[int] | str | None = None,
     cameras: Sequence[str] | None = None,
 ) -> LeRobotDataset:
     """Open a LeRobot dataset (v3.0 or v2.1) to read: a local folder or, if there is none of that name, the Hub's "owner/name".
 
-    revision: branch, tag or commit on the Hub. episodes: their numbers, in the order wanted; all if None. cameras: full keys.
-    Of a Hub dataset only meta/ is downloaded here; data and video files follow one by one when an episode needs them.
+    revision: branch, tag or commit on the Hub. episodes: their numbers in the order wanted, or as "0-9,12"; all if None.
+    cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files follow one by one when an episode needs them.
     DataError if there is no such dataset, it is of another version, damaged or empty, or an episode or camera is unknown.
 
         dataset = open_dataset("lerobot/pusht", episodes=[0, 1])
         images = dataset[0].cameras[dataset.cameras[0]][np.array([0, 10, 20])]  # (3, H, W, 3) uint8
     """
+    wanted = parse_episodes(episodes) if isinstance(episodes, str) else episodes
     files = find_files(folder_or_repo, revision)
     meta = read_metadata(files.root)
-    chosen = list(meta.episodes) if episodes is None else list(dict.fromkeys(int(number) for number in episodes))
-    if not chosen:
-        raise DataError(f"no episode of {files.name} is chosen; it has {len(meta.episodes)}")
-    for number in chosen:
-        if number not in meta.episodes:
-            raise _unknown_episode(number, meta)
-    _require_cameras(cameras or (), meta.cameras, among=meta.pictured)
+    chosen = meta.choose(wanted)
+    require_cameras((camera for camera in cameras or () if camera not in meta.pictured), meta.cameras)
     dataset = LeRobotDataset(files, meta, episodes=chosen, cameras=[camera for camera in meta.pictured if camera in (cameras or ())])
     _warn_of_meta(dataset)
     return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=chosen, cameras=offered(files, meta))
@@ -385,13 +394,6 @@ def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:
     return column.reshape(length, -1).astype(np.float32)
 
 
-def _require_cameras(cameras: Sequence[str], known: Sequence[str], among: Sequence[str] = ()) -> None:
-    """DataError for a camera that is neither known nor among the others that may be named."""
-    for camera in cameras:
-        if camera not in (*known, *among):
-            raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(known) or 'none'}")
-
-
 def _require_rising(times: Float[np.ndarray, "T"], *, who: str) -> None:
     if not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
         frame = int(np.argmax(~(np.diff(times, prepend=-np.inf) > 0)))
@@ -403,8 +405,3 @@ def _one_a_row(column: pa.ChunkedArray, who: str) -> np.ndarray:
     if values is None or values.size != len(values):
         raise DataError(f"{who}: should hold one whole number a row")
     return values.reshape(-1)
-
-
-def _unknown_episode(number: int, meta: Metadata) -> DataError:
-    known: Mapping[int, EpisodeRecord] = meta.episodes
-    return DataError(f"no episode {number}; this dataset has {len(known)}, numbered {min(known)} to {max(known)}")

@@ -21,7 +21,16 @@ from milepost.parquet import open_parquet, read_parquet
 from milepost.records import HEADS, EpisodeRecord, Metadata, VideoSpan
 from milepost.types import DataError
 
-__all__ = ["HEADS", "SUPPORTED", "EpisodeRecord", "Metadata", "VideoSpan", "read_metadata", "read_proportions", "scan_metadata"]
+__all__ = [
+    "HEADS",
+    "SUPPORTED",
+    "EpisodeRecord",
+    "Metadata",
+    "VideoSpan",
+    "read_metadata",
+    "read_proportions",
+    "scan_metadata",
+]
 SUPPORTED = ("v3.0", "v2.1")
 TEMPLATES = {
     "v3.0": (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -189,6 +190,25 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < 2**53 for each in values)  # NaN is not
 
 
+def parse_episodes(text: str | None) -> list[int] | None:
+    """Returns the episode numbers that "0-9,12" or "0 1 2" names, in that order, None for all. ValueError shows the right form."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in re.split(r"\s*,\s*|\s+", text.strip().rstrip(",")):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+            raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12 or 0 1 2; got {shown(text)}")
+        numbers += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(numbers))
+
+
+def no_episode(number: int, known: Collection[int], where: str = "this dataset has") -> DataError:
+    """Returns the error for an episode that is not among those known."""
+    numbered = f", numbered {min(known)} to {max(known)}" if known else ""
+    return DataError(f"no episode {number}; {where} {len(known)}{numbered}")
+
+
 @dataclass(frozen=True)
 class Metadata:
     """meta/ of one dataset. features: info.json's entries. tasks: task index -> words. episodes: number -> record, ascending.
@@ -205,6 +225,19 @@ class Metadata:
     rows_fit: bool = True
     findings: tuple[Finding, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    def choose(self, episodes: Sequence[int] | None) -> tuple[int, ...]:
+        """Returns the numbers of the episodes wanted, each once, in the order wanted; all if None.
+
+        DataError for an episode that is not there, or for none at all.
+        """
+        chosen = tuple(self.episodes) if episodes is None else tuple(dict.fromkeys(int(number) for number in episodes))
+        for number in chosen:
+            if number not in self.episodes:
+                raise no_episode(number, self.episodes)
+        if not chosen:
+            raise DataError(f"no episode is chosen; there are {len(self.episodes)}")
+        return chosen
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from milepost.evaluate import nothing_known, truth_of
+from milepost.matching import require_episode
 from milepost.plots import EpisodePicture, HeadPicture, png, sample_frames
 from milepost.progress_table import ProgressTable
 from milepost.stages import WHOLE, Stages
-from milepost.types import MAIN_HEAD, Curve, DataError, Episode, UnreadableError
+from milepost.types import MAIN_HEAD, Curve, Episode, UnreadableError
 
 Readings = Mapping[str, Mapping[str, Curve]]
 """Head -> model's name -> what it says of one episode."""
@@ -26,11 +27,8 @@ def curve_of(table: ProgressTable, episode: Episode, stages: Stages | None, head
 
     DataError if the file has no such head, or its rows are not those of this episode.
     """
-    curve = table.curve(episode.index, episode.length, head)
-    rows = table.episode_index == episode.index
-    if not np.array_equal(table.index[rows], episode.row + table.frame_index[rows]):
-        raise DataError(f"the rows of episode {episode.index} in the progress file are not those of this dataset: wrong dataset?")
-    return named(curve, stages)
+    require_episode("the progress file", table, episode)
+    return named(table.curve(episode.index, episode.length, head), stages)
 
 
 def named(curve: Curve, stages: Stages | None) -> Curve:

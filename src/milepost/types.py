@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -42,6 +42,13 @@ def has_words(task: str) -> bool:
     (True, False)
     """
     return any(letter.isalnum() for letter in task)
+
+
+def require_cameras(asked: Iterable[str], there: Collection[str], *, whose: str = "this dataset has", hint: str = "") -> None:
+    """Raises DataError for the first camera asked for that is not there: it lists those that are. hint: what to do about it."""
+    for camera in asked:
+        if camera not in there:
+            raise DataError(f"no camera '{camera}'; {whose}: {', '.join(map(str, there)) or 'none'}{f'; {hint}' if hint else ''}")
 
 
 SUCCESS = "next.success"
@@ -179,8 +186,7 @@ class Episode:
 
     def camera(self, name: str) -> Frames:
         """The camera of that name; DataError lists the right names."""
-        if name not in self.cameras:
-            raise DataError(f"no camera '{name}'; this dataset has: {', '.join(self.cameras) or 'none'}")
+        require_cameras([name], self.cameras)
         return self.cameras[name]
 
 

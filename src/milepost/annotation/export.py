@@ -26,6 +26,7 @@ from milepost.annotation.replacing import replacing, require_editable
 from milepost.files import parse_json
 from milepost.metadata import HEADS, PROPORTIONS, Metadata, read_metadata, read_proportions
 from milepost.parquet import guarded, open_parquet
+from milepost.records import no_episode
 from milepost.stages import WHOLE, Stages, check, finished, names_in_order, proportions
 from milepost.types import DataError, Segment
 
@@ -98,9 +99,7 @@ def _check_known(annotations: Annotations, meta: Metadata) -> None:
         raise DataError("there is no annotation to write")
     for number, heads in annotations.items():
         if number not in meta.episodes:
-            raise DataError(
-                f"no episode {number}; this dataset has {len(meta.episodes)}, numbered {min(meta.episodes)} to {max(meta.episodes)}"
-            )
+            raise no_episode(number, meta.episodes)
         if unknown := set(heads) - set(HEADS):
             raise DataError(f"episode {number}: annotations are for {' or '.join(HEADS)}, got '{', '.join(sorted(unknown))}'")
 

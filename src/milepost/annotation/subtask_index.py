@@ -23,6 +23,7 @@ from milepost.files import read_json_object
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata
 from milepost.parquet import numbered_words, open_parquet, put_columns, read_parquet, to_numpy
+from milepost.records import no_episode
 from milepost.stages import check
 from milepost.types import SUCCESS, DataError, Segment, ends_well
 
@@ -145,7 +146,7 @@ def _check(given: Mapping[int, Sequence[Segment]], meta: Metadata) -> None:
         raise DataError("there is no annotation of this head to write")
     for number, segments in given.items():
         if number not in meta.episodes:
-            raise DataError(f"no episode {number}; this dataset has {len(meta.episodes)}")
+            raise no_episode(number, meta.episodes)
         check(segments, None, meta.episodes[number].length)
 
 

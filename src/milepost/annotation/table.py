@@ -19,6 +19,7 @@ from milepost.annotation.columns import Annotations
 from milepost.files import read_text, require_shallow, shown
 from milepost.metadata import HEADS
 from milepost.outputs import write_text
+from milepost.records import no_episode
 from milepost.stages import segment_faults
 from milepost.types import DataError, Segment
 
@@ -212,5 +213,4 @@ def _whole(row: Mapping[str, Any], column: str) -> int | None:
 
 def _require_episode(number: int, lengths: Mapping[int, int] | None) -> None:
     if lengths is not None and number not in lengths:
-        which = f", numbered {min(lengths)} to {max(lengths)}" if lengths else ""
-        raise DataError(f"no episode {number}; there are {len(lengths)}{which}")
+        raise no_episode(number, lengths, "there are")

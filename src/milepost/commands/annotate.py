@@ -23,7 +23,6 @@ from milepost.annotation.table import to_file
 from milepost.commands.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
 from milepost.commands.annotation_output import Target, corrected, disagreements, draw, require_no_conflict, shortlist, write_out
 from milepost.commands.annotation_report import report
-from milepost.commands.belonging import parse_episodes
 from milepost.commands.drawings import require_own
 from milepost.console import bars, say, warn
 from milepost.lerobot import LeRobotDataset, open_dataset
@@ -88,7 +87,7 @@ def main(args: Args) -> int:
         raise ValueError("--num-visualizations is 0 or more, and --skip-existing contradicts --overwrite")
     if args.output_path is None and modes[:1] not in (["to_file"], ["visualize_only"]):
         finish_interrupted(args.dataset)  # a run that was killed while it wrote; it comes first, or files would be half new, half old
-    dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _store_folder(args, dataset)
     mode = modes[0] if modes else "ask"
     return {

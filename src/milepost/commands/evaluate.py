@@ -11,16 +11,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import parse_episodes, progress_file, require_dataset, require_rows
 from milepost.commands.evaluate_annotations import dataset_in, evaluate_annotations
-from milepost.console import bars, say, table, warn
+from milepost.console import bars, say, table, warn, warn_all
 from milepost.evaluate import EpisodeScore, Summary, failure_table, score_episode, summarise, summary_table, truth_of
 from milepost.events import KINDS, Event, find_events
 from milepost.files import read_json_object
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.matching import find_progress
 from milepost.metrics import final
 from milepost.models import ElapsedModel
-from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
+from milepost.progress_table import METADATA_PREFIX, ProgressTable
 from milepost.stages import Attempt, Stages, annotated_stages
 from milepost.success import Threshold, success_threshold
 from milepost.types import RAW, DataError, Episode, UnreadableError
@@ -89,15 +89,14 @@ def main(args: Args) -> int:
     if args.annotations is not None or args.against is not None:
         if args.annotations is None or args.against is None or args.progress is not None:
             raise ValueError("give --annotations together with --against, and without --progress")
-        opened = open_dataset(args.dataset or dataset_in(args.annotations, args.against), episodes=parse_episodes(args.episodes))
+        opened = open_dataset(args.dataset or dataset_in(args.annotations, args.against), episodes=args.episodes)
         return evaluate_annotations(opened, args.annotations, args.against, head=args.head_mode, seed=args.seed, as_json=args.json)
     if args.dataset is None:
         raise ValueError("give DATASET, or --annotations and --against")
-    dataset = open_dataset(args.dataset, episodes=parse_episodes(args.episodes))
-    path = progress_file(dataset, args.progress)
-    progress = read_progress(path)
-    require_dataset(path, progress, dataset)
-    require_rows(path, progress, dataset if args.episodes is None else open_dataset(args.dataset))
+    dataset = open_dataset(args.dataset, episodes=args.episodes)
+    read = find_progress(dataset, args.progress)
+    warn_all(read.warnings)
+    path, progress = read.path, read.table
     compared = _compare(dataset, progress, path, args.head_mode)
     if not compared.first:
         raise DataError(f"{path} has none of these episodes{'' if not compared.unreadable else ' that can be read'}")

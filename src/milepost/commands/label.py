@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import resolve_device
 from milepost.console import bars, ranges, say, table, warn
 from milepost.labelling import label, left_unknown, provenance, unknown_frames
@@ -102,7 +101,7 @@ def _closed_after(model: RewardModel) -> Iterator[None]:
 def main(args: Args) -> int:
     kind = kind_of(args.model)
     options = options_for(kind, args.models)
-    dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
     heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import parse_episodes, progress_file
 from milepost.commands.drawings import require_own, write_drawing
 from milepost.commands.options import resolve_device
 from milepost.commands.readings import LeftOut, Read, by_files, open_with_cameras, warn_of_boxes
@@ -60,15 +59,14 @@ def main(args: Args) -> int:
         raise ValueError("the options of a model are for --model: without it there is nothing to compute")
     if args.width < NARROWEST:
         raise ValueError(f"--width must be at least {NARROWEST:g} inches, got {args.width:g}")
-    chosen = parse_episodes(args.episodes)
     asked = () if args.camera_key is None else (args.camera_key,)
-    dataset = open_with_cameras(args.dataset, asked, revision=args.revision, episodes=chosen)
+    dataset = open_with_cameras(args.dataset, asked, revision=args.revision, episodes=args.episodes)
     heads = ("sparse", "dense") if args.head_mode == "both" else (args.head_mode,)
     if args.model is not None:
         read, numbers = _by_model(args.model, args, dataset, heads), list(dataset.episode_indices)
     else:
-        read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
-    numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
+        read, numbers = by_files(args.progress, dataset, heads)
+    numbers = list(dataset.episode_indices) if args.episodes is not None else numbers[: args.num_visualizations]
     figures = {number: args.output_dir / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
     require_own(figures.values(), dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](), LeftOut()

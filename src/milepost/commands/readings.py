@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from milepost.commands.belonging import require_dataset
-from milepost.console import warn
-from milepost.hub import find_file
+from milepost.console import warn, warn_all
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.matching import find_progress, match_progress
 from milepost.plots import boxes
-from milepost.progress_table import read_progress
 from milepost.report import Readings, curve_of
 from milepost.stages import Stages, annotation_fault
 from milepost.types import DataError, Episode, UnreadableError
@@ -21,12 +19,16 @@ Read = Callable[[Episode], Readings]
 
 
 def by_files(paths: Sequence[Path], dataset: LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
-    """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
-    paths = [find_file(path) for path in paths]
-    tables = {name_of(path, paths): read_progress(path) for path in paths}
-    for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
-        require_heads(str(path), list(table.heads), heads)
-        require_dataset(path, table, dataset)
+    """And the episodes that the files know; without paths, of the usual file beside the dataset.
+
+    DataError if a file has no such head, or is of another dataset.
+    """
+    files = [find_progress(dataset)] if not paths else [match_progress(path, dataset) for path in dict.fromkeys(paths)]
+    paths = [file.path for file in files]
+    tables = {name_of(file.path, paths): file.table for file in files}
+    for file in files:
+        require_heads(str(file.path), list(file.table.heads), heads)
+        warn_all(file.warnings)
     labelled = [set(table.episode_index.tolist()) for table in tables.values()]
     if not set.union(*labelled) & set(dataset.episode_indices):
         raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
@@ -56,7 +58,7 @@ def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> No
 
 
 def open_with_cameras(
-    folder_or_repo: str, cameras: Sequence[str], *, revision: str | None = None, episodes: Sequence[int] | None = None
+    folder_or_repo: str, cameras: Sequence[str], *, revision: str | None = None, episodes: str | None = None
 ) -> LeRobotDataset:
     """Opens a dataset with the cameras that it offers and those named here: distances are looked at only by name."""
     dataset = open_dataset(folder_or_repo, revision=revision, episodes=episodes)

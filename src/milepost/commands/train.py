@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from milepost.checkpoints import finish_run, is_unfinished
-from milepost.commands.belonging import parse_episodes
 from milepost.commands.options import feature_cache, resolve_device
 from milepost.console import Tick, bars, say, table, warn
 from milepost.embed import load_encoder
@@ -128,17 +127,10 @@ def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
 
 def main(args: Args) -> int:
     _check(args)
-    dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     dataset = dataset.showing(args.image_key)
     _require_stages(dataset, _changed(PRESETS[args.preset][0], annotation_mode=args.annotation_mode).annotated_heads)
-    cameras = args.image_key or tuple(dataset.cameras)
-    if not cameras:
-        depth = ", ".join(dataset.hints.pictured)
-        named = f"; distances are looked at, as grey, if they are named with --image-key: {depth}" if depth else ""
-        raise DataError(f"{dataset.name} has no camera to look at{named}")
-    unknown = [camera for camera in cameras if camera not in dataset.cameras]
-    if unknown:
-        raise DataError(f"no camera '{unknown[0]}'; this dataset has: {', '.join(dataset.cameras)}")
+    cameras = dataset.choose_cameras(args.image_key, flag="--image-key")
     sarm, train = PRESETS[args.preset]
     sarm = _changed(
         sarm, annotation_mode=args.annotation_mode, image_key=cameras[0], more_image_keys=cameras[1:],

@@ -13,23 +13,19 @@ import numpy as np
 import tyro
 
 from milepost.annotation.replacing import is_interrupted
-from milepost.commands.belonging import parse_episodes, require_dataset, require_made_for
 from milepost.commands.readings import name_of
-from milepost.console import bars, say, warn
-from milepost.hub import find_file
+from milepost.console import bars, say, warn, warn_all
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.matching import match_progress, match_weights
 from milepost.outputs import require_writable
-from milepost.progress_table import read_progress
 from milepost.records import HEADS
 from milepost.stages import unfit
-from milepost.store import read_weights
 from milepost.types import DataError
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
 from milepost.viewer.media import Films
 from milepost.viewer.review import Model, Review
 from milepost.viewer.serving import bound, server
-from milepost.viewer.summaries import Rows, placed
 
 NAMED = 9
 """Annotations with a fault that are named, one by one."""
@@ -109,7 +105,7 @@ def export(args: Args, path: Path) -> int:
 def open_review(args: Args) -> Review:
     """The dataset with everything that was asked for. DataError for a dataset, weights or marks that do not fit; a progress file that
     does not is a problem that the page shows."""
-    dataset = open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     models, problems = read_models(args.progress or beside(dataset), dataset)
     weights = (args.weights, _weights(args.weights, dataset)) if args.weights is not None else None
     marks = Marks(args.review_file or marks_file(dataset), dataset)
@@ -146,17 +142,17 @@ def read_models(paths: Sequence[Path], dataset: LeRobotDataset) -> tuple[dict[st
     models, problems = {}, []
     for given in dict.fromkeys(paths):
         try:
-            path = find_file(given)
-            table = read_progress(path)
-            require_dataset(path, table, dataset)
-            models[name_of(given, paths)] = Model(path, table)
+            read = match_progress(given, dataset)
         except DataError as error:
             problems.append(str(error))
+        else:
+            warn_all(read.warnings)
+            models[name_of(given, paths)] = Model(read.path, read.table)
     return models, problems
 
 
 def _weights(path: Path, dataset: LeRobotDataset) -> np.ndarray:
     """(R,) by row of the dataset."""
-    index, weight, made = read_weights(path)
-    require_made_for(path, made, dataset)
-    return placed(index, weight, Rows.of(dataset, tuple(dataset.meta.episodes)).count)
+    file = match_weights(path, dataset)
+    warn_all(file.warnings)
+    return file.weight

@@ -12,18 +12,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from milepost.commands.belonging import progress_file, require_dataset, require_rows
 from milepost.commands.readings import warn_of_boxes
-from milepost.console import say, table, warn
+from milepost.console import say, table, warn, warn_all
 from milepost.files import real
 from milepost.hub import find_file, in_cache
 from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.matching import find_progress
 from milepost.outputs import atomic_path, output_lock, require_writable
 from milepost.plots import FORMATS, DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, span_frames, words_of
 from milepost.progress_table import METADATA_PREFIX, ProgressTable, read_progress
 from milepost.sample_weights import SampleWeights
 from milepost.store import is_weights_file
-from milepost.types import DataError, UnreadableError, success_in
+from milepost.types import DataError, UnreadableError, require_cameras, success_in
 from milepost.weights import RabcConfig, Weighed, weigh
 from milepost.weights.lab import (
     Advice,
@@ -86,14 +86,14 @@ class Lab:
 def main(args: Args) -> int:
     _require_sense(args)
     dataset = None if args.dataset is None else open_dataset(args.dataset, revision=args.revision)
-    path = progress_file(dataset, args.progress) if dataset is not None else find_file(Path(args.progress or ""))
-    progress = read_progress(path)
-    missing = 0
-    if dataset is not None:
-        require_dataset(path, progress, dataset)
-        missing = require_rows(path, progress, dataset)
-        if args.camera_key is not None and args.camera_key not in dataset.cameras:
-            raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+    if dataset is None:
+        path, missing = find_file(Path(args.progress or "")), 0
+        progress = read_progress(path)
+    else:
+        read = find_progress(dataset, args.progress)
+        path, progress, missing = read.path, read.table, read.missing
+        warn_all(read.warnings)
+        require_cameras([] if args.camera_key is None else [args.camera_key], dataset.cameras, hint="choose with --camera-key")
     output = args.output_path or path.with_name("weights.parquet")
     if args.output_path is None and in_cache(output.absolute()):
         raise DataError("a Hub dataset is never written into: give --output-path")

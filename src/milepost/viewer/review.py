@@ -19,6 +19,7 @@ from jaxtyping import Float
 from milepost.annotation.export import ChangedError
 from milepost.events import KINDS, find_events
 from milepost.lerobot import LeRobotDataset
+from milepost.matching import curves_by_row
 from milepost.metadata import HEADS
 from milepost.plots.style import STAGE_COLOURS
 from milepost.progress_table import ProgressTable
@@ -29,7 +30,7 @@ from milepost.viewer.held import Held, segments_of, stage_names, store_folder, w
 from milepost.viewer.marks import Mark, Marks
 from milepost.viewer.plain import counted, plain, rounded
 from milepost.viewer.saving import Edit, FaultyError, judged, parse_segments, version_of, write
-from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, curves_of, listed
+from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, listed
 
 MADE = ("model", "model_path", "model_commit", "created", "code", "stride", "heads", "encoder", "precision")
 """Of a progress file's provenance, what the page shows; other keys have long values."""
@@ -68,12 +69,12 @@ class Review:
         self._named: dict[str, dict[str, Sequence[str]]] = {}
         for name, model in models.items():
             try:
-                self._curves[name] = curves_of(model.table, dataset, self.rows.count)
+                self._curves[name] = curves_by_row(model.path, model.table, dataset)
                 self._named[name] = {head: _stage_names(curve) for head, curve in model.table.heads.items()}
                 self.models[name] = model
             except DataError as error:
                 self._curves.pop(name, None)
-                self.problems.append(f"{model.path}: {error}")
+                self.problems.append(str(error))
         self.weights = weights
         self._ends, self._kept = listed(self.rows, self._curves, weights[1] if weights is not None else None)
         self.counting, self._found = Counting(), Counted()

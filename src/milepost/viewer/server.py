@@ -25,7 +25,7 @@ from starlette.routing import Route
 from milepost.annotation.export import ChangedError
 from milepost.annotation.replacing import BusyError
 from milepost.files import parse_json
-from milepost.types import DataError
+from milepost.types import DataError, require_cameras
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
 from milepost.viewer.media import Films, StoppedError, cameras, source_file
@@ -196,8 +196,10 @@ class _Served:
         number, camera = request.path_params["number"], request.path_params["camera"]
         with _known(number):
             self.review.require(number)
-        if camera not in self.review.dataset.cameras:
-            raise HTTPException(404, f"there is no camera '{camera}'")
+        try:
+            require_cameras([camera], self.review.dataset.cameras)
+        except DataError as error:
+            raise HTTPException(404, str(error)) from error
         return number, camera
 
 

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int, UInt8
 from milepost.annotation.subtask_index import read_columns
 from milepost.events import KINDS, count_events, find_events
 from milepost.lerobot import LeRobotDataset
+from milepost.matching import row_count
 from milepost.metrics import final, mean_error
-from milepost.progress_table import ProgressTable
 from milepost.stages import Stages, progress, targets
 from milepost.types import SUCCESS, DataError, Segment, ends_well
 from milepost.viewer.plain import DIGITS, rounded
@@ -45,43 +45,11 @@ class Rows:
     @classmethod
     def of(cls, dataset: LeRobotDataset, numbers: Sequence[int]) -> Rows:
         records = [dataset.meta.episodes[number] for number in numbers]
-        count = max(record.row + record.length for record in dataset.meta.episodes.values())
-        return cls(tuple(numbers), np.array([r.row for r in records]), np.array([r.length for r in records]), count)
+        return cls(tuple(numbers), np.array([r.row for r in records]), np.array([r.length for r in records]), row_count(dataset))
 
     def cut(self, values: Float[np.ndarray, "R"]) -> list[np.ndarray]:
         """An array an episode, views."""
         return [values[start : start + length] for start, length in zip(self.start.tolist(), self.length.tolist(), strict=True)]
-
-
-def placed(index: Int[np.ndarray, "N"], values: Float[np.ndarray, "N"], count: int) -> Float[np.ndarray, "R"]:
-    """A column of a file by row of the dataset, NaN where the file has none. DataError for a row that the dataset has not."""
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
-        raise DataError(f"rows {index.min()} to {index.max()} in the file, {count} in the dataset: it was made for another dataset")
-    out = np.full(count, np.nan, np.float32)
-    out[index] = values
-    return out
-
-
-def curves_of(table: ProgressTable, dataset: LeRobotDataset, count: int) -> dict[str, np.ndarray]:
-    """Head -> its curve by row. DataError unless every row is the frame of the episode that it says it is."""
-    records = dataset.meta.episodes.values()
-    numbers, first, length = (np.array([getattr(each, name) for each in records]) for name in ("index", "row", "length"))
-    place = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
-    strange = (numbers[place] != table.episode_index) | (table.index != first[place] + table.frame_index)
-    wrong = np.flatnonzero(strange | (table.frame_index < 0) | (table.frame_index >= length[place]))
-    if len(wrong):
-        row = wrong[0]
-        raise DataError(
-            f"{len(wrong)} rows do not fit the dataset, first index {table.index[row]} (episode {table.episode_index[row]}, frame "
-            f"{table.frame_index[row]}): made for another dataset"
-        )
-    if twice := len(table.index) - len(np.unique(table.index)):
-        raise DataError(f"{twice} rows stand in it twice")
-    found = {head: placed(table.index, curve.value, count) for head, curve in table.heads.items()}
-    for head, curve in found.items():
-        if outside := int(((curve < 0) | (curve > 1)).sum()):
-            raise DataError(f"progress_{head} has {outside} values outside 0 to 1")
-    return found
 
 
 def sparks(curve: Float[np.ndarray, "R"], rows: Rows) -> list[str]:

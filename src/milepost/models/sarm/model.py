@@ -39,9 +39,9 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.loss import counts_of, labels_of, shown_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
-from milepost.models.sarm.readiness import blank, over_all, require_cameras, stats_of
+from milepost.models.sarm.readiness import blank, over_all, stats_of
 from milepost.processes import ALONE, Peers
-from milepost.types import RAW, Curve, DataError, Dataset, Episode, OnFrames, Progress, Signal, Step, UnreadableError
+from milepost.types import RAW, Curve, DataError, Dataset, Episode, OnFrames, Progress, Signal, Step, UnreadableError, require_cameras
 from milepost.windows import interpolate, spread, strided
 
 
@@ -88,7 +88,7 @@ class SARMModel(nn.Module):
         A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the
         folder in which features of the frames are kept, in half precision. DataError if a camera, or the statistics, are not there.
         """
-        require_cameras(self.config, dataset.cameras, "this dataset has")
+        require_cameras(self.config.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.config.cameras)}")
         if not self.config.state_stats_from:
             self.use_state_stats(stats_of(dataset, self.config.state_key))
         if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
@@ -143,7 +143,7 @@ class SARMModel(nn.Module):
     def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
         """Image features of one moment, camera name -> image, (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError if a camera is
         missing or its image is something else."""
-        require_cameras(self.config, frames, "got")
+        require_cameras(self.config.cameras, frames, whose="this frame has")
         seen = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
         return self.project(np.stack(seen, axis=1))[0]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -24,12 +23,6 @@ def blank(task: str, config: SARMConfig) -> str:
     """Returns what is wrong with an instruction: a blank one would count as a wrong one, unless the model learnt from blank ones."""
     words = "the task is blank, and this model learnt that another instruction than the right one means no progress; use --task"
     return "" if has_words(task) or config.blank_task else words
-
-
-def require_cameras(config: SARMConfig, there: Collection[str], what: str) -> None:
-    """DataError names the first camera that the model looks at and is not there, and those that are."""
-    if missing := [camera for camera in config.cameras if camera not in there]:
-        raise DataError(f"the model looks at camera '{missing[0]}'; {what}: {', '.join(there) or 'none'}")
 
 
 def stats_of(dataset: Dataset, key: str) -> StateStats:

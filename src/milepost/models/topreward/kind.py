@@ -13,7 +13,7 @@ from milepost.models.topreward.model import TOPRewardModel, read_config
 from milepost.models.topreward.options import TOPRewardOptions
 from milepost.models.topreward.processor import encode_batch
 from milepost.models.topreward.sampling import anchors
-from milepost.types import DataError
+from milepost.types import require_cameras
 from milepost.vlm import RemoteEngine
 
 
@@ -33,9 +33,7 @@ def prepare(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, run: 
         fields["torch_dtype"] = run.precision
     model = bare(run.device, **fields) if is_bare(path, MODEL) else TOPRewardModel.from_pretrained(path, run.device, **fields)
     dataset = dataset.showing([model.config.image_key])
-    if options.image_key is not None and options.image_key not in dataset.cameras:
-        there = ", ".join(dataset.cameras) or "none"
-        raise DataError(f"no camera '{options.image_key}'; this dataset has: {there}; choose with --image-key")
+    require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)
     return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, _vlm(model))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from milepost.images import as_uint8
 from milepost.models.topreward.config import TOPRewardConfig
-from milepost.types import DataError
+from milepost.types import DataError, require_cameras
 
 TOPREWARD_FEATURE_PREFIX = "observation.topreward."
 FRAMES, TASK = f"{TOPREWARD_FEATURE_PREFIX}frames", f"{TOPREWARD_FEATURE_PREFIX}task"
@@ -28,8 +28,7 @@ def encode_batch(batch: Mapping[str, Any], config: TOPRewardConfig) -> dict[str,
     """
     out = dict(batch)
     if FRAMES not in out:
-        if config.image_key not in batch:
-            raise DataError(f"no camera '{config.image_key}' in the batch: {', '.join(batch)}")
+        require_cameras([config.image_key], batch, whose="the batch has")
         out[FRAMES] = clips_of(batch[config.image_key], alone=_one(batch.get(config.task_key, config.default_task)))
     if TASK not in out:
         out[TASK] = tasks_of(batch.get(config.task_key, config.default_task), len(out[FRAMES]), config)
