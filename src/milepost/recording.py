@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
+from milepost.files import shown
 from milepost.stages import segment_faults
 from milepost.types import DataError, Segment
 
@@ -97,4 +98,4 @@ def _check_facts(facts: Mapping[str, str | int | float | bool]) -> None:
         if name in _EPISODE_FIELDS or name.removeprefix("sparse_").removeprefix("dense_").startswith("subtask_"):
             raise DataError(f"the fact name '{name}' is taken by the format itself; choose another")
         if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
-            raise DataError(f"fact '{name}' must be a string, a finite number or a bool, got {value!r}; leave it out if unknown")
+            raise DataError(f"fact '{name}' must be a string, a finite number or a bool, got {shown(value)}; leave it out if unknown")

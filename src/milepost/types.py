@@ -87,6 +87,10 @@ class ArrayFrames:
 
     images: UInt8[np.ndarray, "T H W 3"]
 
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
+            raise DataError(f"images in memory should be uint8 (T, H, W, 3), got {self.images.dtype} {self.images.shape}")
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -7,7 +7,6 @@ stage names): another provenance is refused, or started anew by name with the ol
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.annotation.columns import Annotations
-from milepost.files import read_json_object
+from milepost.files import plain, read_json_object, shown
 from milepost.metadata import HEADS
 from milepost.outputs import require_writable, write_text
 from milepost.types import DataError, Segment
@@ -165,19 +164,8 @@ def _written(answer: Answer) -> dict[str, Any]:
         "failure": answer.failure,
         "replies": list(answer.replies),
         "repairs": list(answer.repairs),
-        "notes": _plain(answer.notes),
+        "notes": plain(answer.notes),
     }
-
-
-def _plain(value: Any) -> Any:
-    """The same in JSON's own types: numpy numbers and arrays as numbers and lists, NaN (unknown) as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(each) for each in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(path: Path) -> Any:
@@ -189,7 +177,7 @@ def _json(path: Path) -> Any:
 
 def _difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
+    return "; ".join(f"{key} was {shown(old.get(key))}, is {shown(new.get(key))}" for key in keys)
 
 
 def _aside(folder: Path) -> Path:

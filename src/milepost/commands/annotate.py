@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from milepost.commands.annotation_output import Target, corrected, disagreements
 from milepost.commands.annotation_report import report
 from milepost.commands.drawings import require_own
 from milepost.console import bars, say, warn
+from milepost.files import to_json
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metadata import HEADS
 from milepost.tasks import require_tasks
@@ -179,7 +179,7 @@ def _import(args: Args, dataset: LeRobotDataset, folder: Path) -> int:
     files = write_out(target, found, lists, subtask_index=args.subtask_index)
     count = sum(len(heads) for heads in found.values())
     if args.json:
-        say(json_module.dumps({"annotations": count, "episodes": sorted(found), **files}))
+        say(to_json({"annotations": count, "episodes": sorted(found), **files}))
     else:
         say(f"{count} annotations of {len(found)} episodes read from {args.import_file}")
         say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from milepost.annotation.names import SubtaskList
 from milepost.annotation.store import Answer
 from milepost.commands.annotation_output import Answers, disagreements
 from milepost.console import say, table, warn
+from milepost.files import to_json
 from milepost.lerobot import LeRobotDataset
 
 DOUBTED = 10
@@ -42,7 +42,7 @@ def report(
     if as_json:
         annotated = {head: sorted(n for n, answer in found.items() if answer.segments) for head, found in chosen.items()}
         told = {"annotated": annotated, "failed": failed, "unanswered": unanswered, "skipped": skipped, "missing": missing}
-        say(json.dumps({**told, "disagreement": {n: doubted[n] for n in order}, **facts}))
+        say(to_json({**told, "disagreement": {n: doubted[n] for n in order}, **facts}))
         return code
     table(
         "annotation",

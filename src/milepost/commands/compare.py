@@ -6,7 +6,6 @@ Interrupted, the same command goes on.
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from milepost.compare import HEADER, CompareConfig, PoolConfig, rates, recovered
 from milepost.compare.arms import needs_sarm, rabc_config
 from milepost.compare.table import points
 from milepost.console import bars, say, table
+from milepost.files import to_json
 from milepost.policy import PolicyConfig
 from milepost.sim import require_renderer
 
@@ -64,7 +64,7 @@ def main(args: Args) -> int:
     with bars() as bar:
         lines = run(config, args.output_dir, on_progress=bar)
     if args.json:
-        say(json_module.dumps([_numbers(lines, share, config.arms) for share in args.shares]))
+        say(to_json([_numbers(lines, share, config.arms) for share in args.shares]))
         return 0
     for share in args.shares:
         bad = f"{share:.0%} bad, {', '.join(args.tasks)}; 95 % intervals, paired by seed and start scene"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
 
 from milepost.console import bars, say, table, warn
 from milepost.demo import DemoConfig, DemoResult, Journey, remove_demo, weight_numbers
 from milepost.evaluate import failure_table, summary_table
+from milepost.files import to_json
 from milepost.sim import require_renderer
 
 
@@ -43,7 +43,7 @@ def main(args: Args) -> int:
     with bars() as bar:
         result = Journey(args.output_dir, config, bar, workers=args.workers).run()
     if args.json:
-        say(json_module.dumps({name: summary.to_dict() for name, summary in result.summaries.items()}))
+        say(to_json({name: summary.to_dict() for name, summary in result.summaries.items()}))
     else:
         show(result)
     return 0

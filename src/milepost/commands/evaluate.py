@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from milepost.commands.evaluate_annotations import dataset_in, evaluate_annotati
 from milepost.console import bars, say, table, warn, warn_all
 from milepost.evaluate import EpisodeScore, Summary, failure_table, score_episode, summarise, summary_table, truth_of
 from milepost.events import KINDS, Event, find_events
-from milepost.files import read_json_object
+from milepost.files import read_json_object, to_json
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.matching import find_progress
 from milepost.metrics import final
@@ -106,7 +105,7 @@ def main(args: Args) -> int:
         found: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
         found |= {"success": {name: asdict(line) for name, line in lines.items()}}
         found |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.happened.items()}}
-        say(json_module.dumps(_without_nan(found), allow_nan=False))
+        say(to_json(found))
     else:
         _warn_of_training_episodes(progress, dataset, {score.episode for score in compared.first})
         _tell(compared, summaries, lines)
@@ -168,15 +167,6 @@ def _event_table(scores: Sequence[EpisodeScore], events: Mapping[int, Sequence[E
         counts = [sum(any(event.kind == kind for event in events[number]) for number in numbers) for kind in KINDS]
         rows.append((name, len(numbers), *(f"{100 * count / len(numbers):.0f} %" if count else "-" for count in counts)))
     return ("", "episodes", *(kind.replace("_", " ") for kind in KINDS)), rows
-
-
-def _without_nan(value: Any) -> Any:
-    """null where a number is not known: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _ends(progress: ProgressTable, episode: Episode, head: str) -> dict[str, float]:

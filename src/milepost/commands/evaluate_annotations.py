@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from milepost.annotation.agreement import Annotation, border_table, compare, mea
 from milepost.annotation.sources import is_store, read_annotations, read_truth
 from milepost.annotation.table import SUFFIXES
 from milepost.console import say, table
+from milepost.files import to_json
 from milepost.lerobot import LeRobotDataset
 from milepost.metadata import read_metadata
 from milepost.types import DataError
@@ -37,7 +37,7 @@ def evaluate_annotations(dataset: LeRobotDataset, annotations: str, against: str
     a, b = (_read(source, dataset, lengths, head) for source in (annotations, against))
     found = compare(a, b, lengths=lengths, fps=dataset.fps, rng=np.random.default_rng(seed))
     if as_json:
-        say(json.dumps(found.to_dict()))
+        say(to_json(found.to_dict()))
         return 1 if found.only_b else 0
     table(f"{head} annotations of {len(found.episodes)} episodes against {against} (95 % intervals)", *measure_table(found))
     if found.borders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,6 +11,7 @@ import tyro
 from milepost.checks import Finding
 from milepost.console import say, warn
 from milepost.doctor import Report, examine
+from milepost.files import to_json
 from milepost.types import DataError
 
 LINES = 10
@@ -40,7 +40,7 @@ def main(args: Args) -> int:
         warn(f"milepost info: {error}")
         return 2
     if args.json:
-        say(json_module.dumps(report.to_dict(), ensure_ascii=False))
+        say(to_json(report.to_dict(), ascii_only=False))
     else:
         show(report)
     return 0 if report.healthy else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import tyro
 
 from milepost.commands.options import resolve_device
 from milepost.console import bars, ranges, say, table, warn
+from milepost.files import to_json
 from milepost.labelling import label, left_unknown, provenance, unknown_frames
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.metrics import final
@@ -166,7 +166,7 @@ def _report(args: Args, path: Path, labelled: ProgressTable, successes: Mapping[
         numbers: dict[str, Any] = {"path": str(path), "frames": len(curve), "episodes": episodes, "unknown_frames": sum(unknown.values())}
         if successes is not None:
             numbers["successes"] = [number for number, success in successes.items() if success]
-        say(json_module.dumps(numbers))
+        say(to_json(numbers))
     else:
         mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
         columns, row = ["episodes", "frames", "unknown", "mean"], [episodes, len(curve), sum(unknown.values()), mean]

@@ -14,7 +14,7 @@ import tyro
 
 from milepost.commands.readings import warn_of_boxes
 from milepost.console import say, table, warn, warn_all
-from milepost.files import real
+from milepost.files import real, to_json
 from milepost.hub import find_file, in_cache
 from milepost.lerobot import LeRobotDataset, open_dataset
 from milepost.matching import find_progress
@@ -113,7 +113,7 @@ def main(args: Args) -> int:
     if missing:
         warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
     if args.json:
-        say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, figures)), "warnings": warnings}))
+        say(to_json(as_json(lab) | {"path": str(output), "figures": list(map(str, figures)), "warnings": warnings}))
         return 1 if undrawn else 0
     show(lab)
     for line in warnings:
@@ -257,7 +257,7 @@ def as_json(lab: Lab) -> dict[str, Any]:
     columns = zip(each.number.tolist(), each.frames.tolist(), each.mean.tolist(), each.dropped.tolist(), strict=True)
     return summary(lab.weighed, lab.found) | {
         "groups": {heading: [dataclasses.asdict(group) for group in members] for heading, members in lab.groups.items()},
-        "sweep": [{key: None if value != value else value for key, value in dataclasses.asdict(row).items()} for row in lab.sweep],
+        "sweep": [dataclasses.asdict(row) for row in lab.sweep],
         "episodes": [dict(zip(("episode", "frames", "mean_weight", "share_dropped"), row, strict=True)) for row in columns],
         "filtered_episodes": lab.weighed.filtered.tolist(),
         "recommended": {name: value for name, value in asked.items() if lab.better and lab.better[0].config.changed(name)},

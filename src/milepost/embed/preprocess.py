@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from milepost.images import require_uint8
 from milepost.types import DataError
 
 MODES = {2: "bilinear", 3: "bicubic"}
@@ -67,6 +68,7 @@ class Preprocessing:
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[Tensor, "N 3 h w"]:
         """Resized and cropped, in whole levels."""
+        require_uint8(images, "pictures")
         # A permuted view, not a copy: torch resizes channels-last bytes twice as fast.
         pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2)
         size = self._size(*images.shape[1:3])

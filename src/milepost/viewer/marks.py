@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.files import plausible, read_json
+from milepost.files import plausible, read_json, shown
 from milepost.lerobot import LeRobotDataset
 from milepost.outputs import output_lock, write_text
 from milepost.types import DataError
@@ -37,7 +37,7 @@ class Mark:
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
-            raise DataError(f"a mark is {', '.join(KINDS)} or none, got {self.kind!r}")
+            raise DataError(f"a mark is {', '.join(KINDS)} or none, got {shown(self.kind)}")
         if not isinstance(self.note, str) or len(self.note) > LONGEST or any("\ud800" <= letter <= "\udfff" for letter in self.note):
             raise DataError(f"a note is a text of at most {LONGEST} letters")
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from milepost.annotation.export import ChangedError
 from milepost.events import KINDS, find_events
+from milepost.files import plain, shown
 from milepost.lerobot import LeRobotDataset
 from milepost.matching import curves_by_row
 from milepost.metadata import HEADS
@@ -28,7 +29,7 @@ from milepost.stages import Stages
 from milepost.types import Curve, DataError, Episode, Segment
 from milepost.viewer.held import Held, segments_of, stage_names, store_folder, why_not_editable
 from milepost.viewer.marks import Mark, Marks
-from milepost.viewer.plain import counted, plain, rounded
+from milepost.viewer.plain import counted, rounded
 from milepost.viewer.saving import Edit, FaultyError, judged, parse_segments, version_of, write
 from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, listed
 
@@ -277,7 +278,7 @@ class Review:
                 raise PermissionError(why)
             head, names = body.get("head"), body.get("names")
             if head not in HEADS:
-                raise FaultyError([f"the head should be {' or '.join(HEADS)}, got {head!r}"])
+                raise FaultyError([f"the head should be {' or '.join(HEADS)}, got {shown(head)}"])
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise FaultyError(["names should be a list of all stage names in their order"])
             before = episode.segments.get(head, ())

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from milepost.annotation.export import ChangedError
 from milepost.annotation.replacing import BusyError
-from milepost.files import parse_json
+from milepost.files import parse_json, shown
 from milepost.types import DataError, require_cameras
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
@@ -247,7 +247,7 @@ def _known(number: Any) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise HTTPException(404, f"there is no episode {number!r} here") from error
+        raise HTTPException(404, f"there is no episode {shown(number)} here") from error
 
 
 def _refused(request: Request, error: HTTPException) -> Response:

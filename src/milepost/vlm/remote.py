@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from milepost.embed.preprocess import Preprocessing
+from milepost.files import shown
 from milepost.types import DataError
 from milepost.vlm.clip import Clip, clip_of
 from milepost.vlm.conversation import MARK
@@ -188,7 +189,7 @@ class RemoteEngine:
             raise DataError(f"the text holds {mark[0]}, which models read as a mark and not as words; take it out")
         words = text.rstrip()
         if not self.prompt.chat_template and text not in (words, words + " "):
-            raise DataError(f"the template ends in {text[len(words) :]!r}, which servers cut off; end it with the last word")
+            raise DataError(f"the template ends in {shown(text[len(words) :])}, which servers cut off; end it with the last word")
         return words
 
     def _shown(self, clip: Clip, frames: int) -> list[Part]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
+from milepost.files import shown
 from milepost.images import as_uint8
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.types import DataError, require_cameras
@@ -82,7 +83,7 @@ def tasks_of(task: Any, count: int, config: TOPRewardConfig) -> list[str]:
     if task is None or isinstance(task, str):
         task = [task or config.default_task or ""] * count
     if not isinstance(task, Sequence) or not all(isinstance(each, str) for each in task):
-        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {task!r}")
+        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {shown(task)}")
     tasks = list(task) * count if len(task) == 1 else list(task)
     if len(tasks) != count:
         raise DataError(f"a batch of {count} clips needs {count} instructions, got {len(tasks)}")
