@@ -19,7 +19,7 @@ from jaxtyping import Int, Shaped
 
 from milepost.annotation.columns import Annotations
 from milepost.annotation.replacing import replacing, require_editable
-from milepost.files import read_json_object
+from milepost.files import read_json_object, shown
 from milepost.hub import Files, find_files
 from milepost.metadata import EpisodeRecord, Metadata, read_metadata
 from milepost.parquet import numbered_words, open_parquet, put_columns, read_parquet, to_numpy
@@ -79,7 +79,7 @@ def read_words(path: Path) -> tuple[str, ...]:
     words = [str(word) for word in table[column].to_pylist()]
     numbers = table[COLUMN].to_pylist() if COLUMN in table.column_names else list(range(len(words)))
     if sorted(numbers) != list(range(len(words))):
-        raise DataError(f"{path}: its numbers should run from 0 to {len(words) - 1}, they are {numbers}")
+        raise DataError(f"{path}: its numbers should run from 0 to {len(words) - 1}, they are {', '.join(map(shown, numbers[:9]))}")
     return tuple(word for _, word in sorted(zip(numbers, words, strict=True)))
 
 
