@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from milepost.annotate import Asking, annotate
-from milepost.annotation.names import SubtaskList
-from milepost.annotation.pictures import sheets
+from milepost.annotation.loop import Asking, annotate
+from milepost.annotation.sheets import sheets
 from milepost.annotation.shown import shown_frames
 from milepost.annotation.store import AnnotationStore
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.record import write_dataset
-from milepost.recording import Recording
-from milepost.vlm import RemoteSpeaker, ServerConfig
+from milepost.annotation.subtasks import SubtaskList
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.datasets.recording import Recording
+from milepost.datasets.writer import write_dataset
+from milepost.vlm.chat import RemoteSpeaker
+from milepost.vlm.transport import ServerConfig
 
 CAMERA, FPS = "observation.images.top", 30
 STAGES = SubtaskList.from_flag("reach, grasp, lift, place")

@@ -21,10 +21,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from milepost.plots import EpisodePicture, HeadPicture
-from milepost.render import render_film
-from milepost.types import Episode
-from milepost.video import VideoFrames, encode_video
+from milepost.core.types import Episode
+from milepost.datasets.video import VideoFrames, encode_video
+from milepost.figures.episode import EpisodePicture, HeadPicture
+from milepost.figures.film.render import render_film
 
 FPS = 30
 os.environ.setdefault("SVT_LOG", "1")  # errors only

@@ -24,16 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from milepost.embed import FeatureCache, PixelImages
-from milepost.evaluate import EpisodeScore, score_episode
-from milepost.fit import TrainConfig, fit, run_key
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.metrics import final
-from milepost.models import ElapsedModel
-from milepost.models.sarm import SARMConfig, SARMModel
+from milepost.core.types import Episode, Progress
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.encoders.features import FeatureCache
+from milepost.encoders.pixels import PixelImages
+from milepost.metrics.evaluation import EpisodeScore, score_episode
+from milepost.metrics.scores import final
+from milepost.models.elapsed import ElapsedModel
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import choose, training_set, with_statistics
-from milepost.train import PRESETS, split
-from milepost.types import Episode, Progress
+from milepost.models.sarm.train import PRESETS, split
+from milepost.models.training.config import TrainConfig
+from milepost.models.training.loop import fit, run_key
 
 SMALL_SARM, SMALL_TRAIN = PRESETS["small"]
 OURS: dict[str, Any] = {

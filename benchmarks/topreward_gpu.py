@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from milepost.vlm import Engine, Pictures
+from milepost.vlm.engine import Engine
+from milepost.vlm.patches import Pictures
 
 FOLDER = Path(__file__).parents[1] / "tests" / "data" / "qwen3vl_tiny"
 TASKS = (

@@ -81,7 +81,8 @@ def lerobot(model: str, count: int, rounds: int) -> dict[str, Any]:
 
 def ours(model: str, count: int, rounds: int) -> dict[str, Any]:
     """The shared pass over every prefix, and one forward of the whole clip."""
-    from milepost.vlm import Resolution, load_engine
+    from milepost.vlm.loading import load_engine
+    from milepost.vlm.patches import Resolution
 
     engine = load_engine(model)
     read = [0]

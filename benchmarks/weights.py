@@ -19,10 +19,12 @@ import time
 import numpy as np
 import torch
 
-from milepost.lerobot import open_dataset
-from milepost.sample_weights import SampleWeights, WeightedSampler
-from milepost.weights import RabcConfig, deltas, weigh, weighted_mean
+from milepost.datasets.reader import open_dataset
+from milepost.weights import deltas
+from milepost.weights.config import RabcConfig
+from milepost.weights.loader import SampleWeights, WeightedSampler
 from milepost.weights.rules import usual_pace
+from milepost.weights.weighed import weigh, weighted_mean
 
 
 def floor(value: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import numbered
-from milepost.commands.view import Args, open_review
-from milepost.lerobot import open_dataset
+from milepost.cli.view import Args, open_review
+from milepost.datasets.reader import open_dataset
 from milepost.viewer.media import Films
 from milepost.viewer.serving import bound, server
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from milepost.embed import FeatureCache, PixelImages
-from milepost.stages import Stages, progress, targets
-from milepost.types import ArrayFrames, Episode, Progress, Segment
+from milepost.core.stages import Stages, progress, targets
+from milepost.core.types import ArrayFrames, Episode, Progress, Segment
+from milepost.encoders.features import FeatureCache
+from milepost.encoders.pixels import PixelImages
 
 NAMES = ("reach", "carry", "place")
 STAGES = Stages(NAMES, (1 / 3, 1 / 3, 1 / 3))

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from milepost.vlm import Pictures, Resolution
+from milepost.vlm.patches import Pictures, Resolution
 
 IMAGE = "<|image_pad|>"
 

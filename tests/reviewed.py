@@ -13,11 +13,11 @@ import numpy as np
 from starlette.testclient import TestClient
 
 from builders import build_dataset
-from milepost.annotation.export import write_annotations
-from milepost.commands.view import Args, open_review
-from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore
-from milepost.types import Curve, Progress, Segment
+from milepost.cli.view import Args, open_review
+from milepost.core.types import Curve, Progress, Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.progress.store import ProgressStore
 from milepost.viewer.guard import Door, Guard
 from milepost.viewer.media import Films
 from milepost.viewer.review import Review

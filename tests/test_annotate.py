@@ -12,12 +12,15 @@ import pytest
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP, WRIST
 from chat_server import ChatServer, chat_server
-from milepost.annotate import Asking, annotate, look, provenance, to_ask
-from milepost.annotation.names import SubtaskList
+from milepost.annotation.loop import Asking, annotate, look, provenance, to_ask
 from milepost.annotation.store import AnnotationStore
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.types import DataError
-from milepost.vlm import LocalSpeaker, RemoteSpeaker, ServerConfig, load_engine
+from milepost.annotation.subtasks import SubtaskList
+from milepost.core.types import DataError
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.vlm.chat import RemoteSpeaker
+from milepost.vlm.generate import LocalSpeaker
+from milepost.vlm.loading import load_engine
+from milepost.vlm.transport import ServerConfig
 
 DATA = Path(__file__).parent / "data"
 LENGTHS = (100, 111, 123, 134, 146, 157, 168, 180, 191, 203, 214, 226, 237, 249)

@@ -20,10 +20,10 @@ from huggingface_hub.utils import filter_repo_objects
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP, WRIST, build_dataset
 from chat_server import Fault, chat_server
-from milepost.annotation.replacing import JOURNAL
 from milepost.annotation.sources import read_annotations
-from milepost.annotation.subtask_index import read_subtask_index
-from milepost.lerobot import open_dataset
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.subtask_index import read_subtask_index
+from milepost.datasets.transaction import JOURNAL
 from test_cli import assert_refused, milepost
 
 DATA = Path(__file__).parent / "data"

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from milepost.annotation.export import write_annotations
 from milepost.annotation.sources import read_annotations
-from milepost.cli import main
-from milepost.doctor import examine
-from milepost.lerobot import open_dataset
-from milepost.records import frames_of
-from milepost.stages import Attempt, Stages, alike, doubts
-from milepost.types import DataWarning, Segment
+from milepost.cli.entry import main
+from milepost.core.stages import Attempt, Stages, alike, doubts
+from milepost.core.types import DataWarning, Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.records import frames_of
+from milepost.datasets.validate import examine
 from odd_datasets import edit_entries, save, v3
 
 BAD = 2
@@ -51,7 +51,7 @@ def words(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
 @pytest.mark.parametrize("name", FAULTS)
 def test_training_goes_on_without_it(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])
@@ -64,7 +64,7 @@ def test_training_goes_on_without_it(tmp_path: Path, name: str, capsys: pytest.C
     assert (tmp_path / "model/evaluation.json").is_file()
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
 @pytest.mark.parametrize("name", ["overlap", "negative", "unknown stage"])
 def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])
@@ -83,7 +83,7 @@ def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.Capture
     assert any(finding.severity == "error" and finding.episode == BAD for finding in examine(root).findings)
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
 def test_films_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS["overlap"])
     assert main(["label", str(root), "--model", "elapsed"]) == 0
@@ -92,7 +92,7 @@ def test_films_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list((tmp_path / "films").rglob("*.mp4"))) == 2
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
 def test_no_episode_that_can_be_used_is_a_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", shares={"pick": 0.5, "put": 0.5})
     train = ["train", str(root), "--preset", "small", "--annotation-mode", "sparse_only", "--output-dir", str(tmp_path / "model")]
@@ -103,7 +103,7 @@ def test_no_episode_that_can_be_used_is_a_refusal(tmp_path: Path, capsys: pytest
     assert not list((tmp_path / "model").glob("*"))
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
 @pytest.mark.parametrize("name", ["overlap", "negative", "lengths differ"])
 def test_it_is_corrected_while_others_are_wrong_too(tmp_path: Path, name: str) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])

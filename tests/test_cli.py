@@ -24,8 +24,8 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file
 
-from milepost.cli import VERBS, explain, help_text, main
-from milepost.progress_table import read_progress
+from milepost.cli.entry import VERBS, explain, help_text, main
+from milepost.progress.table import read_progress
 
 DATA = Path(__file__).parent / "data"
 RECORD = DATA / "command_line.json"
@@ -34,7 +34,7 @@ FIXTURE = DATA / "dataset_v3"
 
 def flags() -> dict[str, dict[str, str]]:
     """Verb -> flag -> default, as the code has them."""
-    return {verb: flags_of(importlib.import_module(f"milepost.commands.{verb}").Args) for verb in VERBS}
+    return {verb: flags_of(importlib.import_module(f"milepost.cli.{verb}").Args) for verb in VERBS}
 
 
 def flags_of(arguments: type) -> dict[str, str]:
@@ -88,7 +88,7 @@ def test_the_command_line_is_frozen() -> None:
 
 def test_every_verb_says_what_it_does() -> None:
     for verb in VERBS:
-        assert importlib.import_module(f"milepost.commands.{verb}").__doc__
+        assert importlib.import_module(f"milepost.cli.{verb}").__doc__
         assert verb in help_text()
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.compare import ARMS, CompareConfig, PoolConfig, rates, read_lines, recovered, run
-from milepost.compare.arms import Mix, rabc_config
-from milepost.compare.demonstrations import Pool, _simulate, scenes
-from milepost.compare.experiment import Job, Pools, jobs, mixture, run_one
-from milepost.policy import Demonstrations, PolicyConfig
-from milepost.sim import TASKS, observations, success_of
+from milepost.core.types import DataError
 from milepost.sim.behaviours import paced
+from milepost.sim.closed_loop import observations, success_of
+from milepost.sim.compare.arms import ARMS, Mix, rabc_config
+from milepost.sim.compare.config import CompareConfig, PolicyConfig, PoolConfig
+from milepost.sim.compare.demonstrations import Pool, _simulate, scenes
+from milepost.sim.compare.experiment import Job, Pools, jobs, mixture, read_lines, run, run_one
+from milepost.sim.compare.policy import Demonstrations
+from milepost.sim.compare.table import rates, recovered
+from milepost.sim.tasks import TASKS
 from milepost.sim.world import View, scripted
-from milepost.types import DataError
 from test_cli import assert_refused, milepost
 
 RULE = rabc_config(4)

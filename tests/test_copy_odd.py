@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.cli import main
-from milepost.doctor import examine
-from milepost.lerobot import open_dataset
+from milepost.cli.entry import main
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.validate import examine
 from odd_datasets import (
     CAMERA,
     DATA,

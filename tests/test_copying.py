@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import milepost.copying
+import milepost.datasets.copy
 from builders import TOP, build_dataset
-from milepost.cli import main
-from milepost.copying import copy_with_columns
-from milepost.doctor import examine
-from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore, write_weights
-from milepost.types import Curve, DataError, Progress
+from milepost.cli.entry import main
+from milepost.core.types import Curve, DataError, Progress
+from milepost.datasets.copy import copy_with_columns
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.validate import examine
+from milepost.progress.store import ProgressStore
+from milepost.weights.file import write_weights
 from parquet_content import content, tree
 
 DATA = Path(__file__).parent / "data"
@@ -117,7 +118,7 @@ def test_half_a_copy_is_none(nails: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(milepost.copying, "_describe", full)
+    monkeypatch.setattr(milepost.datasets.copy, "_describe", full)
     assert copy(nails, "--output-dir", tmp_path / "copy") == 2
     assert not list(tmp_path.iterdir())
 

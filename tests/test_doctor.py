@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import build_dataset
-from milepost.checks import Expected, Finding, check_rows, check_segments
-from milepost.commands import info
-from milepost.doctor import examine
-from milepost.record import Recording, write_dataset
-from milepost.types import DataError, Segment
-from milepost.video import encode_video
+from milepost.cli import info
+from milepost.core.types import DataError, Segment
+from milepost.datasets.findings import Expected, Finding, check_rows, check_segments
+from milepost.datasets.recording import Recording
+from milepost.datasets.validate import examine
+from milepost.datasets.video import encode_video
+from milepost.datasets.writer import write_dataset
 
 DATA = Path(__file__).parent / "data"
 TOP = "observation.images.top"

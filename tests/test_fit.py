@@ -12,15 +12,16 @@ import pytest
 import torch
 
 import milepost
-import milepost.train as training
+import milepost.models.sarm.train as training
 from fakes import dot_episodes, reduced_dots
-from milepost.fit import TrainConfig, precision
-from milepost.models.sarm import SARMModel
-from milepost.models.sarm.batches import TrainingSet
+from milepost.core.stages import progress
+from milepost.core.types import DataError
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, validation_set, with_statistics
-from milepost.stages import progress
-from milepost.train import keep_aside
-from milepost.types import DataError
+from milepost.models.sarm.samples import TrainingSet
+from milepost.models.sarm.train import keep_aside
+from milepost.models.training.config import TrainConfig
+from milepost.models.training.loop import precision
 from test_train import QUICK, SMALL, run
 
 NOISY = dataclasses.replace(SMALL, dropout=0.1, feature_noise=0.3, max_rewind_steps=2, rewind_probability=0.5)
@@ -219,12 +220,12 @@ def test_nan_stops_the_run_and_spoils_nothing(tmp_path: Path, monkeypatch: pytes
 
 def test_a_device_looked_at_every_few_steps_still_names_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: by the time NaN is seen it is in the weights, so what is kept is the checkpoint before."""
-    monkeypatch.setattr("milepost.fit.READ_EVERY", {"cpu": 5})
+    monkeypatch.setattr("milepost.models.training.loop.READ_EVERY", {"cpu": 5})
     run(tmp_path / "lazy", NOISY, JUDGED)
     monkeypatch.undo()
     run(tmp_path / "eager", NOISY, JUDGED)
     same_folder(tmp_path / "lazy", tmp_path / "eager")
-    monkeypatch.setattr("milepost.fit.READ_EVERY", {"cpu": 5})
+    monkeypatch.setattr("milepost.models.training.loop.READ_EVERY", {"cpu": 5})
     poisoned(monkeypatch, 8)
     with pytest.raises(DataError, match=r"nan at step 8.*weights \(after 8 steps"):
         run(tmp_path / "bad", train=dataclasses.replace(JUDGED, eval_every=8))

@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from fakes import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
-from milepost.checkpoints import finish_run, is_unfinished
-from milepost.evaluate import score_episode, summarise
-from milepost.labelling import label
-from milepost.models import ElapsedModel
-from milepost.outputs import BusyError, output_lock
-from milepost.progress_table import read_progress
-from milepost.store import ProgressStore
-from milepost.train import read_episodes
-from milepost.types import DataError, Episode, Progress, UnreadableError
+from milepost.core.outputs import BusyError, output_lock
+from milepost.core.types import DataError, Episode, Progress, UnreadableError
+from milepost.metrics.evaluation import score_episode, summarise
+from milepost.models.elapsed import ElapsedModel
+from milepost.models.sarm.train import read_episodes
+from milepost.models.training.checkpoints import finish_run, is_unfinished
+from milepost.progress.labelling import label
+from milepost.progress.store import ProgressStore
+from milepost.progress.table import read_progress
 from reviewed import annotated_dataset
 from test_cli import milepost
 from test_train import QUICK, losses, run

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import edit_parquet
-from milepost.embed import PixelImages
-from milepost.lerobot import open_dataset
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.progress_table import read_progress
+from milepost.datasets.reader import open_dataset
+from milepost.encoders.pixels import PixelImages
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.progress.table import read_progress
 from test_cli import FIXTURE, assert_refused, milepost
 
 SMALL = {

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from milepost.commands.label import Args, main
-from milepost.models.options import ModelOptions, SARMOptions
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.progress_table import read_progress
-from milepost.types import DataWarning
+from milepost.cli.label import Args, main
+from milepost.core.types import DataWarning
+from milepost.models.options import ModelOptions
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.options import SARMOptions
+from milepost.progress.table import read_progress
 
 FIXTURE = Path(__file__).parent / "data" / "dataset_v3"
 BARE = SARMConfig(
@@ -42,7 +44,7 @@ def test_the_datasets_own_with_a_warning(dataset: Path, tmp_path: Path) -> None:
 def test_another_datasets_if_asked(dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     SARMModel(BARE).save_pretrained(tmp_path / "model")
     stats = ModelOptions(sarm=SARMOptions(state_stats=str(FIXTURE)))
-    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu", models=stats)) == 0
+    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu", model_options=stats)) == 0
     assert not [one for one in recwarn if issubclass(one.category, DataWarning)]
     assert config_of(dataset / "sarm_progress.parquet")["state_stats_from"] == "dataset_v3/meta/stats.json"
 

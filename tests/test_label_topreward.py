@@ -15,13 +15,14 @@ import pytest
 
 from chat_server import Fault, chat_server
 from fakes import ListDataset, dot_episodes
-from milepost.labelling import label
-from milepost.lerobot import open_dataset
-from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
+from milepost.core.types import Episode, Progress, UnreadableError
+from milepost.datasets.reader import open_dataset
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
 from milepost.models.topreward.options import size_in_bytes
-from milepost.progress_table import read_progress
-from milepost.store import ProgressStore
-from milepost.types import Episode, Progress, UnreadableError
+from milepost.progress.labelling import label
+from milepost.progress.store import ProgressStore
+from milepost.progress.table import read_progress
 from models.test_contract import VLM, tiny_topreward, tiny_vlm
 from qwen_server import QwenModel
 from test_cli import FIXTURE, assert_refused, dataset, milepost  # noqa: F401, the fixture

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.cli import main
-from milepost.doctor import Report, examine
-from milepost.lerobot import open_dataset
-from milepost.types import DataError, DataWarning, Episode, UnreadableError
+from milepost.cli.entry import main
+from milepost.core.types import DataError, DataWarning, Episode, UnreadableError
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.validate import Report, examine
 from odd_datasets import (
     CAMERA,
     DATA,
@@ -901,7 +901,7 @@ def test_two_columns_of_one_name_are_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_episodes_too_many_are_not_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.parquet.MOST_ROWS", 20)
+    monkeypatch.setattr("milepost.datasets.parquet.MOST_ROWS", 20)
     v3(tmp_path)
     with pytest.raises(UnreadableError, match="has 36 rows in one place; at most 20"):
         open_dataset(tmp_path)[0]

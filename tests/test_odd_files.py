@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.cli import main
-from milepost.doctor import examine
-from milepost.files import read_json, require_plain_file
-from milepost.lerobot import open_dataset
-from milepost.parquet import null_pictures
-from milepost.stamps import rewriting
-from milepost.types import DataError, UnreadableError
+from milepost.cli.entry import main
+from milepost.core.files import read_json, require_plain_file
+from milepost.core.types import DataError, UnreadableError
+from milepost.datasets.parquet import null_pictures
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.stamps import rewriting
+from milepost.datasets.validate import examine
 from odd_datasets import (
     CAMERA,
     DATA,

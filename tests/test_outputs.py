@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from milepost.outputs import (
+from milepost.core.outputs import (
     MARK,
     BusyError,
     atomic_folder,
@@ -23,7 +23,7 @@ from milepost.outputs import (
     require_writable,
     write_text,
 )
-from milepost.types import DataError
+from milepost.core.types import DataError
 
 WRITE_FOR_EVER = """
 import sys, time

@@ -14,14 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
-import milepost.commands.plot as command
+import milepost.cli.plot as command
 from builders import TOP, WRIST, build_dataset, edit_parquet
-from milepost.cli import main
-from milepost.lerobot import open_dataset
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
-from milepost.plots import Format, style
-from milepost.types import DataWarning
+from milepost.cli.entry import main
+from milepost.core.types import DataWarning
+from milepost.datasets.reader import open_dataset
+from milepost.figures import style
+from milepost.figures.style import Format
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
 from test_plots import areas, axes, captions, images, legend, line
 
 DATA = Path(__file__).parent / "data"
@@ -195,7 +198,7 @@ def test_letters_without_a_font_are_said(
     build_dataset(tmp_path / "one", lengths=(5,), cameras={})
     assert plot(tmp_path / "one", "--model", "elapsed", "--output-dir", tmp_path / "out") == 0
     assert "no font" not in capsys.readouterr().err
-    monkeypatch.setattr("milepost.plots.style._charmap", lambda file: frozenset("abc"))
+    monkeypatch.setattr("milepost.figures.style._charmap", lambda file: frozenset("abc"))
     style._font_with.cache_clear()
     try:
         assert plot(tmp_path / "one", "--model", "elapsed", "--output-dir", tmp_path / "out") == 0

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle, StepPatch
 from matplotlib.text import Text
 
-from milepost.evaluate import truth_of
-from milepost.plots import STAGE_COLOURS, EpisodePicture, HeadPicture, episode_figure, png, sample_frames
-from milepost.plots.style import stage_style, wrap
-from milepost.report import picture
-from milepost.stages import WHOLE, Stages
-from milepost.types import ArrayFrames, Curve, DataError, Episode, Segment
+from milepost.core.stages import WHOLE, Stages
+from milepost.core.types import ArrayFrames, Curve, DataError, Episode, Segment
+from milepost.figures.episode import EpisodePicture, HeadPicture, episode_figure, sample_frames
+from milepost.figures.report import picture
+from milepost.figures.style import STAGE_COLOURS, png, stage_style, wrap
+from milepost.metrics.evaluation import truth_of
 
 FPS = 10.0
 SPARSE = Stages(("reach", "carry", "place"), (0.25, 0.5, 0.25))

@@ -13,8 +13,23 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from milepost.plots import STAGE_COLOURS, boxes, drawn, words_of
-from milepost.plots.style import CURVE_STYLES, FULL, INK, PART, TRUTH_STYLE, WEIGHTS, ZERO, families, font_file, ink_on, wrap
+from milepost.figures.style import (
+    CURVE_STYLES,
+    FULL,
+    INK,
+    PART,
+    STAGE_COLOURS,
+    TRUTH_STYLE,
+    WEIGHTS,
+    ZERO,
+    boxes,
+    drawn,
+    families,
+    font_file,
+    ink_on,
+    words_of,
+    wrap,
+)
 
 SEEN_BY = {
     "all colours": np.eye(3),

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost import record
-from milepost.lerobot import open_dataset
-from milepost.record import Recording, assemble, encode_episode, is_encoded, write_dataset
-from milepost.statistics import ImageCounter, column_stats, merge, sampled_frames
-from milepost.types import DataError, Segment
-from milepost.video import VideoFrames
+from milepost.core.types import DataError, Segment
+from milepost.datasets import writer as record
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.recording import Recording
+from milepost.datasets.statistics import ImageCounter, column_stats, merge, sampled_frames
+from milepost.datasets.video import VideoFrames
+from milepost.datasets.writer import assemble, encode_episode, is_encoded, write_dataset
 
 DATA = Path(__file__).parent / "data"
 TOP, WRIST = "observation.images.top", "observation.images.wrist"

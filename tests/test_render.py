@@ -9,16 +9,16 @@ import PIL.Image
 import pytest
 
 from builders import TOP, build_dataset, encode_with, moving, plain_decode
-from milepost.lerobot import open_dataset
-from milepost.planes import film_writer, planes, to_i420
-from milepost.plots import EpisodePicture, HeadPicture
-from milepost.plots.style import STAGE_COLOURS, ramp
-from milepost.render import render_film
-from milepost.render.curves import between, curves_area, line_mask, rgb, rows_of, stage_colours, strip
-from milepost.render.panel import Panel
-from milepost.render.text import fit, fonts, lines, tile, width_of
-from milepost.types import ArrayFrames, DataError, Episode
-from milepost.video import probe
+from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.video import probe
+from milepost.figures.episode import EpisodePicture, HeadPicture
+from milepost.figures.film.curves import between, curves_area, line_mask, rgb, rows_of, stage_colours, strip
+from milepost.figures.film.panel import Panel
+from milepost.figures.film.planes import film_writer, planes, to_i420
+from milepost.figures.film.render import render_film
+from milepost.figures.film.text import fit, fonts, lines, tile, width_of
+from milepost.figures.style import STAGE_COLOURS, ramp
 
 NAN = float("nan")
 

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import TOP, WRIST, build_dataset, edit_parquet
-from milepost.cli import main
-from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore, write_weights
-from milepost.types import Progress
-from milepost.video import probe
+from milepost.cli.entry import main
+from milepost.core.types import Progress
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.video import probe
+from milepost.progress.store import ProgressStore
+from milepost.weights.file import write_weights
 
 DATA = Path(__file__).parent / "data"
 
@@ -175,7 +176,7 @@ def test_killed_in_the_middle_the_old_film_stays(nails: Path, tmp_path: Path) ->
     film = tmp_path / "episode_000001_progress.mp4"
     before = film.read_bytes()
     script = (
-        "import os, signal, milepost.render.film as film\n"
+        "import os, signal, milepost.figures.film.render as film\n"
         "real = film.Panel.draw\n"
         "def draw(self, frame, out):\n"
         "    real(self, frame, out)\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.scheduling import TASKS, ordinary
-from milepost.video import encode_video
+from milepost.core.scheduling import TASKS, ordinary
+from milepost.datasets.video import encode_video
 
 pytestmark = pytest.mark.skipif(not TASKS.is_dir(), reason="not Linux")
 

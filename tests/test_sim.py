@@ -14,34 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.stages import progress, proportions, targets
-from milepost.types import DataError, Segment
+from milepost.core.stages import progress, proportions, targets
+from milepost.core.types import DataError, Segment
 
 pytest.importorskip("metaworld", reason="simulation needs the extra 'sim'")
 
 from milepost.annotation.sources import read_annotations, read_truth
-from milepost.sim import (
-    CAMERAS,
-    FAILURES,
-    INSTEAD,
-    KINDS,
-    STAGES,
-    TASKS,
-    NoRendererError,
-    Painter,
-    Rollout,
-    SimConfig,
-    Trace,
-    Truth,
-    make_dataset,
-    require_renderer,
-    roll_out,
-    tell,
-)
-from milepost.sim.rollout import keeps_promise, trace_of
+from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS
+from milepost.sim.dataset import make_dataset
+from milepost.sim.rollout import Rollout, SimConfig, keeps_promise, roll_out, trace_of
+from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
 from milepost.sim.stagewise import debounced, finish, runs, stages_of
-from milepost.sim.tasks import HOME
-from milepost.sim.truth import Ranking
+from milepost.sim.tasks import HOME, STAGES, TASKS, Trace
+from milepost.sim.truth import Ranking, Truth, tell
 from milepost.sim.world import EVERY, world
 
 Told = list[tuple[Rollout, Truth]]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.stages import WHOLE, Stages, check, finished, names_in_order, progress, proportions, targets
-from milepost.types import DataError, Segment
+from milepost.core.stages import WHOLE, Stages, check, finished, names_in_order, progress, proportions, targets
+from milepost.core.types import DataError, Segment
 
 NAMES = ("reach", "carry", "place")
 

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fakes import ConstantModel, ListDataset, dot_episodes
-from milepost.labelling import label, provenance, unknown_frames
-from milepost.models import ElapsedModel
-from milepost.outputs import atomic_path
-from milepost.progress_table import read_progress
-from milepost.store import ProgressStore, write_weights
-from milepost.types import Curve, DataError, Progress
+from milepost.core.outputs import atomic_path
+from milepost.core.types import Curve, DataError, Progress
+from milepost.models.elapsed import ElapsedModel
+from milepost.progress.labelling import label, provenance, unknown_frames
+from milepost.progress.store import ProgressStore
+from milepost.progress.table import read_progress
+from milepost.weights.file import write_weights
 
 
 def progress(episode: int, length: int, value: float = 0.5) -> Progress:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from fakes import dot_episodes
-from milepost.fit import TrainConfig, learning_rate
-from milepost.models.sarm import SARMConfig
-from milepost.train import Trained, evaluate_held_out, split, train_sarm
-from milepost.types import DataError
+from milepost.core.types import DataError
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.train import Trained, evaluate_held_out, split, train_sarm
+from milepost.models.training.config import TrainConfig
+from milepost.models.training.loop import learning_rate
 
 SMALL = SARMConfig(
     annotation_mode="sparse_only", hidden_dim=32, num_layers=1, num_heads=2, encoder="pixels", image_dim=16, text_dim=8,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fakes import CAMERA, dot_episodes
-from milepost.types import ArrayFrames, DataError, Episode, Progress, Segment
+from milepost.core.types import ArrayFrames, DataError, Episode, Progress, Segment
 
 EPISODE = dot_episodes(1)[0]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from milepost.cli import main
-from milepost.lerobot import open_dataset
+from milepost.cli.entry import main
+from milepost.datasets.reader import open_dataset
 from odd_datasets import CAMERA, ENTRY, FILM, edit_entries, film, film_v21, lost_bytes, sixteen_bits, v3, v21, zero_length
 
 

@@ -9,13 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.lerobot import open_dataset
-from milepost.plots import DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, png, span_frames
-from milepost.progress_table import read_progress
-from milepost.sample_weights import SampleWeights
-from milepost.store import read_weights
-from milepost.weights import RabcConfig, Weighed, weigh
-from milepost.weights.lab import (
+from milepost.datasets.reader import open_dataset
+from milepost.figures.dropped import DroppedSpan, dropped_figure, span_frames
+from milepost.figures.style import drawn, png
+from milepost.figures.weights import LabPicture, lab_figure
+from milepost.progress.table import read_progress
+from milepost.weights.advice import (
     Note,
     advise,
     by_episode,
@@ -28,6 +27,10 @@ from milepost.weights.lab import (
     smoothing_for,
     sweep,
 )
+from milepost.weights.config import RabcConfig
+from milepost.weights.file import read_weights
+from milepost.weights.loader import SampleWeights
+from milepost.weights.weighed import Weighed, weigh
 from test_cli import FIXTURE, assert_refused, milepost
 
 

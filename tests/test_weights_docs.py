@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from milepost.sample_weights import SampleWeights
-from milepost.weights import RabcConfig, weigh
+from milepost.weights.config import RabcConfig
+from milepost.weights.loader import SampleWeights
+from milepost.weights.weighed import weigh
 
 PAGE = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))

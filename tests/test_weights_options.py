@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
-from milepost.types import DataError
-from milepost.weights import RabcConfig, Weighed, deltas, exponential, rabc, reweigh, smoothed, weigh
-from milepost.weights.rules import usual_pace
+from milepost.core.types import DataError
+from milepost.weights import deltas
+from milepost.weights.config import RabcConfig
+from milepost.weights.deltas import smoothed
+from milepost.weights.rules import exponential, rabc, usual_pace
+from milepost.weights.weighed import Weighed, reweigh, weigh
 
 
 def one_episode(value: np.ndarray, **options: object) -> Weighed:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.annotation.agreement import (
+from milepost.core.types import DataError, Segment
+from milepost.metrics.agreement import (
     agree,
     border_table,
     borders,
@@ -20,7 +21,6 @@ from milepost.annotation.agreement import (
     ranked,
     segments_of_stages,
 )
-from milepost.types import DataError, Segment
 
 FPS = 10.0
 

@@ -18,16 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import EPISODES, build_dataset, edit_parquet, set_column
-from milepost.annotation import export
-from milepost.annotation.columns import FIELDS
-from milepost.annotation.export import write_annotations
-from milepost.annotation.replacing import JOURNAL
 from milepost.annotation.sources import read_annotations
-from milepost.lerobot import open_dataset
-from milepost.metadata import read_metadata
-from milepost.models.sarm import SARMConfig
+from milepost.core.types import DataError, Segment
+from milepost.datasets import annotations as export
+from milepost.datasets.annotation_columns import FIELDS
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.metadata import read_metadata
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.transaction import JOURNAL
+from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.prepare import with_statistics
-from milepost.types import DataError, Segment
 from parquet_content import content, tree
 
 DATA = Path(__file__).parents[1] / "data"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milepost.annotation.sources import read_annotations
-from milepost.annotation.table import read_file, to_file
-from milepost.types import DataError, Segment
+from milepost.annotation.spreadsheet import read_file, to_file
+from milepost.core.types import DataError, Segment
 
 FPS = 30.0
 LENGTHS = {0: 90, 4: 31}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from milepost.annotation.asking import question
-from milepost.annotation.names import Subtask, SubtaskList
+from milepost.annotation.question import question
 from milepost.annotation.shown import shown_frames
-from milepost.types import DataError
+from milepost.annotation.subtasks import Subtask, SubtaskList
+from milepost.core.types import DataError
 
 SPARSE = SubtaskList.from_flag("reach, fold")
 DENSE = SubtaskList((Subtask("reach, slowly", "the arm\nmoves"), Subtask("fold", repeatable=True), Subtask("rest", optional=True)))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from milepost.annotation.checks import Checked, Rules, check_segments, judge, match, unasked
 from milepost.annotation.faults import Fault, reask
-from milepost.annotation.names import Subtask, SubtaskList
 from milepost.annotation.shown import every_frame, shown_frames
-from milepost.types import DataError, Segment
+from milepost.annotation.subtasks import Subtask, SubtaskList
+from milepost.core.types import DataError, Segment
 
 STAGES = SubtaskList.from_flag("reach the cube, grasp it, lift")
 LOOSE = SubtaskList((Subtask("reach"), Subtask("grasp", repeatable=True), Subtask("rest", optional=True), Subtask("lift")))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.annotation.names import SubtaskList
 from milepost.annotation.reply import Claim, json_schema, read, seconds
+from milepost.annotation.subtasks import SubtaskList
 
 TIMES = np.array([0.0, 0.5, 1.0, 1.5])
 TWO = (Claim("reach", 0.0, 3.5), Claim("fold", 3.5, 10.0))

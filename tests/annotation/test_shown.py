@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost.annotation.shown import BUDGET, Shown, every_frame, shown_frames
-from milepost.types import DataError
+from milepost.core.types import DataError
 
 SECONDS = st.floats(5, 600)
 FPS = st.sampled_from([5.0, 10.0, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0, 50.0, 60.0]) | st.floats(5, 60)

@@ -12,8 +12,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from milepost.embed import ClipEncoder, Encoder, PixelImages, load_encoder
-from milepost.types import DataError
+from milepost.core.types import DataError
+from milepost.encoders.clip import ClipEncoder
+from milepost.encoders.encoder import Encoder, load_encoder
+from milepost.encoders.pixels import PixelImages
 
 FOLDER = Path(__file__).parents[1] / "data" / "clip_tiny"
 GOLDEN = np.load(FOLDER / "golden.npz")

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from fakes import CAMERA, ListDataset, dot_episodes
-from milepost.embed import ClipEncoder, FeatureCache, PixelImages, cache_folder, cache_report, clear_cache, reduce_images
-from milepost.lerobot import open_dataset
-from milepost.types import ArrayFrames, DataError, Episode
+from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.datasets.reader import open_dataset
+from milepost.encoders.clip import ClipEncoder
+from milepost.encoders.features import FeatureCache, cache_folder, cache_report, clear_cache
+from milepost.encoders.pixels import PixelImages, reduce_images
 
 DATA = Path(__file__).parents[1] / "data"
 WRIST = "observation.images.wrist"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.embed import Preprocessing
-from milepost.types import DataError
+from milepost.core.types import DataError
+from milepost.encoders.resize import Preprocessing
 
 FOLDER = Path(__file__).parents[1] / "data" / "clip_tiny"
 CONFIG = json.loads((FOLDER / "preprocessor_config.json").read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from milepost.embed.pixels import reduce_by_torch, reduce_images
+from milepost.encoders.pixels import reduce_by_torch, reduce_images
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from fakes import CAMERA, NAMES, dot_episodes
-from milepost.models import load_model
+from milepost.core.types import DataError, RewardModel
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.registry import BUILT_IN
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
-from milepost.types import DataError, RewardModel
-from milepost.vlm import Engine, load_engine
+from milepost.models.registry import BUILT_IN, load_model
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
+from milepost.vlm.engine import Engine
+from milepost.vlm.loading import load_engine
 
 VLM = Path(__file__).parents[1] / "data" / "qwen3vl_tiny"
 

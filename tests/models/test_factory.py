@@ -10,10 +10,11 @@ import torch
 
 import milepost
 from fakes import CAMERA, dot_episodes
+from milepost.core.types import DataError
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.batches import look
-from milepost.types import DataError
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.samples import look
 from models.test_contract import small_sarm
 
 DUAL = Path(__file__).parents[1] / "data" / "sarm_checkpoint" / "dual"

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from fakes import dot_episodes, reduced_dots
-from milepost.embed import embed_text
-from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet
+from milepost.core.stages import Stages, progress
+from milepost.core.types import Segment
+from milepost.core.windows import centred
+from milepost.encoders.pixels import embed_text
+from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.lerobot_rules import combined, rewind, rewind_room, separated, stage_and_tau
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, with_statistics
-from milepost.stages import Stages, progress
-from milepost.types import Segment
-from milepost.windows import centred
+from milepost.models.sarm.samples import TrainingSet
 from models.test_contract import small_sarm
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "data" / "sarm_targets.json").read_text())

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from fakes import CAMERA, NAMES, dot_episodes, reduced_dots
-from milepost.embed import PixelEncoder, embed_text, reduce_images
-from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet, label_episode
-from milepost.models.sarm.batches import pad_state, wrong_instruction
+from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.encoders.pixels import PixelEncoder, embed_text, reduce_images
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import choose, training_set, with_statistics
-from milepost.types import ArrayFrames, DataError, Episode
+from milepost.models.sarm.samples import TrainingSet, label_episode, pad_state, wrong_instruction
 from models.test_contract import small_sarm
 
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from fakes import dot_episodes
-from milepost.models import load_model
-from milepost.models.sarm import SARMConfig, SARMModel, StateStats
-from milepost.models.sarm.config import CLIP
-from milepost.types import DataError, Episode
+from milepost.core.types import DataError, Episode
+from milepost.models.registry import load_model
+from milepost.models.sarm.checkpoint import StateStats
+from milepost.models.sarm.config import CLIP, SARMConfig
+from milepost.models.sarm.model import SARMModel
 from models.test_contract import small_sarm
 
 FOLDER = Path(__file__).parents[1] / "data" / "sarm_checkpoint"

@@ -10,14 +10,18 @@ import pytest
 import torch
 
 from fakes import dot_episodes
-from milepost.embed import ClipEncoder, FeatureCache, PixelImages
-from milepost.lerobot import open_dataset
-from milepost.models import load_model, make_reward_pre_post_processors
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.config import CLIP
-from milepost.train import TrainConfig, train_sarm
-from milepost.types import DataError
-from milepost.windows import strided
+from milepost.core.types import DataError
+from milepost.core.windows import strided
+from milepost.datasets.reader import open_dataset
+from milepost.encoders.clip import ClipEncoder
+from milepost.encoders.features import FeatureCache
+from milepost.encoders.pixels import PixelImages
+from milepost.models.factory import make_reward_pre_post_processors
+from milepost.models.registry import load_model
+from milepost.models.sarm.config import CLIP, SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.train import train_sarm
+from milepost.models.training.config import TrainConfig
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "clip_tiny"

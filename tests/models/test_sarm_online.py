@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fakes import CAMERA, dot_episodes
-from milepost.models.sarm import SARMModel
+from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.core.windows import causal
 from milepost.models.sarm.config import CLIP
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.online import History
-from milepost.types import ArrayFrames, DataError, Episode
-from milepost.windows import causal
 from models.test_contract import small_sarm
 
 WRIST = "observation.images.wrist"

@@ -12,10 +12,12 @@ import pytest
 
 import milepost
 from builders import build_dataset
-from milepost.cli import main
-from milepost.models import load_model, make_reward_model, make_reward_model_config, registry
-from milepost.progress_table import read_progress
-from milepost.types import DataError
+from milepost.cli.entry import main
+from milepost.core.types import DataError
+from milepost.models import registry
+from milepost.models.factory import make_reward_model, make_reward_model_config
+from milepost.models.registry import load_model
+from milepost.progress.table import read_progress
 
 MODEL = '''
 import json
@@ -179,7 +181,7 @@ BAD = {
     "cannot be imported": ("import nothing_of_this_name\n", "Model", "bright 1.2 cannot be imported"),
     "no such object": ("x = 1\n", "Model", "bright 1.2 cannot be imported"),
     "another length": (
-        "import numpy as np\nfrom milepost.types import Progress\nclass Model:\n    def predict(self, episode):\n"
+        "import numpy as np\nfrom milepost.core.types import Progress\nclass Model:\n    def predict(self, episode):\n"
         "        return Progress(episode.index, np.zeros(3, np.float32))\n",
         "Model",
         "of episode 0, which has 9 frames, predict returned 3 frames",
@@ -190,13 +192,13 @@ BAD = {
         "predict should return Progress, it returned list",
     ),
     "outside": (
-        "import numpy as np\nfrom milepost.types import Progress\nclass Model:\n    def predict(self, episode):\n"
+        "import numpy as np\nfrom milepost.core.types import Progress\nclass Model:\n    def predict(self, episode):\n"
         "        return Progress(episode.index, np.full(episode.length, 3, np.float32))\n",
         "Model",
         r"Model .*progress must lie in \[0, 1\]",
     ),
     "no JSON": (
-        "import numpy as np\nfrom milepost.types import Progress\nclass Model:\n    def identity(self):\n        return {'a': object()}\n"
+        "import numpy as np\nfrom milepost.core.types import Progress\nclass Model:\n    def identity(self):\n        return {'a': object()}\n"
         "    def predict(self, episode):\n        return Progress(episode.index, np.zeros(episode.length, np.float32))\n",
         "Model",
         "identity.* should be plain values",

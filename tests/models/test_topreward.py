@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 
 import milepost
 from fakes import CAMERA
-from milepost.models import load_model
-from milepost.models.topreward import TOPREWARD_FEATURE_PREFIX, TOPRewardConfig, TOPRewardModel
+from milepost.core.types import ArrayFrames, DataError, Episode, Progress
+from milepost.models.registry import load_model
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
+from milepost.models.topreward.processor import TOPREWARD_FEATURE_PREFIX
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
-from milepost.types import ArrayFrames, DataError, Episode, Progress
-from milepost.vlm import Prompt, Resolution
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
 from models.test_contract import VLM, tiny_topreward, tiny_vlm
 
 GOLDEN = json.loads((VLM / "golden.json").read_text())

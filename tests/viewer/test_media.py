@@ -18,12 +18,12 @@ import pytest
 
 import milepost.viewer.media as media
 from builders import TOP, WRIST, build_dataset, edit_info, moving, set_column
-from milepost.hub import Files
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.metadata import read_metadata
-from milepost.outputs import temporary_name
-from milepost.types import DataError, Frames
-from milepost.video import encode_video, probe
+from milepost.core.outputs import temporary_name
+from milepost.core.types import DataError, Frames
+from milepost.datasets.hub import Files
+from milepost.datasets.metadata import read_metadata
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.datasets.video import encode_video, probe
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
 from milepost.viewer.media import Films, StoppedError, cameras, codec_string, own_film, source_file, source_type

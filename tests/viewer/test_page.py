@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from browser import Opener, Server, Watched, expect, on_disk
-from milepost.annotation.export import write_annotations
-from milepost.commands.view import Args, open_review
-from milepost.lerobot import open_dataset
-from milepost.progress_table import read_progress
-from milepost.types import Segment
+from milepost.cli.view import Args, open_review
+from milepost.core.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.progress.table import read_progress
 from milepost.viewer.export import export_html
 from milepost.viewer.media import Films
 from numbered import CAMERAS, FPS, LENGTHS, READ, write_numbered

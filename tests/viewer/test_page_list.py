@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from browser import Opener, Server, expect
-from milepost.cli import main
-from milepost.commands.view import Args, open_review
+from milepost.cli.entry import main
+from milepost.cli.view import Args, open_review
 from milepost.viewer.export import export_html
 from milepost.viewer.media import Films
 

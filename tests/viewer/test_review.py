@@ -14,15 +14,15 @@ import pytest
 
 from annotator import dataset_of, truth_of
 from builders import TOP, build_dataset, edit_info, set_column
-from milepost.annotation.export import write_annotations
-from milepost.evaluate import truth_of as truth_by_evaluate
-from milepost.events import KINDS, count_events, find_events
-from milepost.lerobot import open_dataset
-from milepost.metrics import final
-from milepost.plots.style import STAGE_COLOURS
-from milepost.store import write_weights
-from milepost.types import DataError, Segment
+from milepost.core.types import DataError, Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.figures.style import STAGE_COLOURS
+from milepost.metrics.evaluation import truth_of as truth_by_evaluate
+from milepost.metrics.events import KINDS, count_events, find_events
+from milepost.metrics.scores import final
 from milepost.viewer.review import Review
+from milepost.weights.file import write_weights
 from reviewed import LENGTHS, NAMES, annotated_dataset, review_of, thirds, write_progress
 
 
@@ -176,7 +176,7 @@ def test_a_torn_data_file_costs_what_is_in_it_alone(root: Path) -> None:
         review.episode(2)
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
 def test_an_episode_with_a_damaged_annotation_is_shown_without_it(root: Path) -> None:
     """So that it can be annotated anew on the page."""
     columns = [[["reach"], ["reach"], ["reach"]], [[0], [9], [0]]]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from milepost.lerobot import open_dataset
-from milepost.outputs import output_lock
-from milepost.types import DataError
+from milepost.core.outputs import output_lock
+from milepost.core.types import DataError
+from milepost.datasets.reader import open_dataset
 from milepost.viewer import guard, serving
 from milepost.viewer.export import export_html
 from milepost.viewer.guard import Door, Guard

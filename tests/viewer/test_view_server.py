@@ -26,9 +26,9 @@ import milepost.viewer.media as media
 import milepost.viewer.server as server_module
 from builders import TOP, WRIST, moving
 from milepost.annotation.sources import read_annotations
-from milepost.cli import main
-from milepost.types import DataError, Segment
-from milepost.video import encode_video
+from milepost.cli.entry import main
+from milepost.core.types import DataError, Segment
+from milepost.datasets.video import encode_video
 from milepost.viewer.guard import Door
 from milepost.viewer.marks import Marks
 from milepost.viewer.media import Films

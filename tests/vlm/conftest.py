@@ -9,7 +9,9 @@ import pytest
 import torch
 import transformers
 
-from milepost.vlm import Engine, Pictures, load_engine
+from milepost.vlm.engine import Engine
+from milepost.vlm.loading import load_engine
+from milepost.vlm.patches import Pictures
 
 FOLDER = Path(__file__).parents[1] / "data" / "qwen3vl_tiny"
 TASK = "pick up the hammer and drive the nail into the wall"

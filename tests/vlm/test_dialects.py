@@ -12,19 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from chat_server import ChatServer, Fault, chat_server
-from milepost.types import DataError, UnreadableError
+from milepost.core.types import DataError, UnreadableError
 from milepost.vlm.proxies import client_settings, proxy_of
 from milepost.vlm.replies import quoted
 from milepost.vlm.server import Reply, Server
-from milepost.vlm.transport import (
-    MalformedError,
-    NoLogprobsError,
-    RefusedError,
-    ServerConfig,
-    ServerError,
-    TooLongError,
-    UnreachableError,
-)
+from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, ServerError, TooLongError, UnreachableError
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from milepost.types import DataError
-from milepost.vlm import Engine, Prompt, Resolution
+from milepost.core.types import DataError
+from milepost.vlm.engine import Engine
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
 
 LEROBOT = Resolution("lerobot")
 TASKS = ["pick up the hammer and drive the nail into the wall", "slide the window open"]

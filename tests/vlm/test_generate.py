@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.types import DataError
-from milepost.vlm import LocalSpeaker, Resolution, Speaker, Turn, generate, load_engine
-from milepost.vlm.generate import IMAGE
+from milepost.core.types import DataError
+from milepost.vlm import generate
+from milepost.vlm.chat import Speaker, Turn
+from milepost.vlm.generate import IMAGE, LocalSpeaker
+from milepost.vlm.loading import load_engine
+from milepost.vlm.patches import Resolution
 
 SIZE = (64, 96)
 TEXT = {"num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}

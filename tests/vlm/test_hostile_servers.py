@@ -22,8 +22,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from milepost.annotation.names import SubtaskList
 from milepost.annotation.reply import read
+from milepost.annotation.subtasks import SubtaskList
 from milepost.vlm import transport
 from milepost.vlm.replies import MOST
 from milepost.vlm.server import Server

@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import nn
 
-from milepost.types import DataError
+from milepost.core.types import DataError
 from milepost.vlm import layers
 
 

@@ -9,8 +9,8 @@ import torch
 import transformers
 from packaging.version import Version
 
-from milepost.types import DataError
-from milepost.vlm import load_engine
+from milepost.core.types import DataError
+from milepost.vlm.loading import load_engine
 
 
 @pytest.fixture

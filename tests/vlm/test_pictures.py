@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from milepost.types import DataError
-from milepost.vlm import Pictures, Resolution
+from milepost.core.types import DataError
+from milepost.vlm.patches import Pictures, Resolution
 
 LEROBOT = Resolution("lerobot")
 DEFAULTS = Pictures(min_pixels=131_072, max_pixels=786_432)

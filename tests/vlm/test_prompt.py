@@ -3,8 +3,8 @@
 import pytest
 import transformers
 
-from milepost.types import DataError
-from milepost.vlm import Prompt, Script
+from milepost.core.types import DataError
+from milepost.vlm.prompt import Prompt, Script
 
 TASK = "slide the window open"
 

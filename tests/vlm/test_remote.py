@@ -14,10 +14,15 @@ import PIL.Image
 import pytest
 
 from chat_server import ChatServer, Fault, Script, chat_server
-from milepost.types import DataError
-from milepost.vlm import Engine, Prompt, RemoteEngine, RemoteScores, Resolution, Server, ServerConfig, load_engine
+from milepost.core.types import DataError
+from milepost.vlm.engine import Engine
 from milepost.vlm.frame_parts import text_part
-from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, UnfinishedTurnError, UnreachableError
+from milepost.vlm.loading import load_engine
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
+from milepost.vlm.remote import RemoteEngine, RemoteScores
+from milepost.vlm.server import Server
+from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, UnfinishedTurnError, UnreachableError
 from qwen_server import QwenModel
 
 TASKS = ["pick up the hammer and drive the nail into the wall", "slide the window open"]

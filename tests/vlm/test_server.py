@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from chat_server import ChatServer, Fault, chat_server, render
-from milepost.types import DataError
+from milepost.core.types import DataError
 from milepost.vlm import transport
 from milepost.vlm.frame_parts import frame_parts, text_part
 from milepost.vlm.server import UNFINISHED_TURN, Reply, Server

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from milepost.types import DataError
-from milepost.vlm import Prompt, Resolution
+from milepost.core.types import DataError
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
 
 TASKS = ["pick up the hammer and drive the nail into the wall", "slide the window open"]
 

@@ -13,10 +13,10 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from milepost.annotation.faults import Fault, Kind, Repair, quoted
-from milepost.annotation.names import SubtaskList, words
 from milepost.annotation.reply import Reading, read
 from milepost.annotation.shown import Shown, every_frame
-from milepost.types import DataError, Segment
+from milepost.annotation.subtasks import SubtaskList, words
+from milepost.core import DataError, Segment
 
 ALIKE = 0.85
 """Words with one first letter are one word misspelt from this share of common letters on (difflib): grsp/grasp 0.89, insert/invert 0.83."""

@@ -2,7 +2,7 @@
 
 Times: seconds (12.5, "12.5 s"), clocks ("01:05", "01:05.5", "01:02:03"), "1 min 5 s", frame numbers ("frame 31", `start_frame`: as shown,
 from 1). The last complete answer in the text counts: models draft before they decide. Of a text that was cut off nothing counts but an
-answer that is all of it: the rest may be thoughts. Whether the claims make sense is `checks.py`'s.
+answer that is all of it: the rest may be thoughts. Whether the claims make sense is `datasets/findings.py`'s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
 
 from milepost.annotation.faults import Fault, quoted
-from milepost.annotation.names import SubtaskList
+from milepost.annotation.subtasks import SubtaskList
 
 
 @dataclass(frozen=True)

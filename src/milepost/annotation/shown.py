@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 RATE_HZ = 2.0
 """Frames a second, as published sweeps of contact sheets ended up with (macrodata's WGO-Bench, LeRobot's language annotator)."""

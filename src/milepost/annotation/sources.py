@@ -13,14 +13,22 @@ from warnings import warn
 
 import numpy as np
 
-from milepost.annotation.columns import Annotations
-from milepost.annotation.replacing import is_interrupted
+from milepost.annotation.spreadsheet import SUFFIXES, read_file
 from milepost.annotation.store import read_provenance, read_store
-from milepost.annotation.subtask_index import read_columns, segments_of, whole
-from milepost.annotation.table import SUFFIXES, read_file
-from milepost.hub import Files, find_files
-from milepost.metadata import HEADS, Metadata, read_metadata, read_proportions
-from milepost.types import SUCCESS, DataError, DataWarning
+from milepost.core import SUCCESS, DataError, DataWarning
+from milepost.datasets import (
+    HEADS,
+    Annotations,
+    Files,
+    Metadata,
+    find_files,
+    is_interrupted,
+    read_columns,
+    read_metadata,
+    read_proportions,
+    segments_of,
+    whole,
+)
 
 PATIENCE_S = 3.0
 """A writer that lives is done with its renames by then."""

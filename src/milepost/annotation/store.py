@@ -13,11 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.annotation.columns import Annotations
-from milepost.files import plain, read_json_object, shown
-from milepost.metadata import HEADS
-from milepost.outputs import require_writable, write_text
-from milepost.types import DataError, Segment
+from milepost.core import DataError, Segment, plain, read_json_object, require_writable, shown, write_text
+from milepost.datasets import HEADS, Annotations
 
 _MARK = "provenance.json"
 
@@ -177,7 +174,11 @@ def _json(path: Path) -> Any:
 
 def _difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {shown(old.get(key))}, is {shown(new.get(key))}" for key in keys)
+    return "; ".join(f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}" for key in keys)
+
+
+def _shown(value: str | None) -> str:
+    return "None" if value is None else shown(value)
 
 
 def _aside(folder: Path) -> Path:

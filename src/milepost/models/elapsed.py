@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from milepost.core import Episode, Progress
 from milepost.models.registry import ModelKind
-from milepost.types import Episode, Progress
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from milepost.core import DataError
 from milepost.models.registry import BUILT_IN, ModelKind, NoOptions, changed, kind_of, offered
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.topreward.options import TOPRewardOptions
-from milepost.types import DataError
 
 FLAGS = ("--model", "--reward-model-path")
 
@@ -40,14 +40,16 @@ def with_model(args: type, arguments: Sequence[str]) -> type:
     They are called `--NAME.OPTION`, so that no package's options hide another's.
     """
     fields = {each.name: each for each in dataclasses.fields(args)}
-    kind = _named(arguments) if "models" in fields else None
+    kind = _named(arguments) if "model_options" in fields else None
     if kind is None or kind.name in BUILT_IN or kind.options is NoOptions:
         return args
     group = dataclasses.make_dataclass(
         "ModelOptions", [(kind.name, kind.options, field(default_factory=kind.options))], bases=(ModelOptions,), frozen=True
     )
     prefixes = Annotated[group, tyro.conf.arg(name="")]  # type: ignore[valid-type]
-    return dataclasses.make_dataclass(args.__name__, [("models", prefixes, field(default_factory=group))], bases=(args,), frozen=True)
+    return dataclasses.make_dataclass(
+        args.__name__, [("model_options", prefixes, field(default_factory=group))], bases=(args,), frozen=True
+    )
 
 
 def _named(arguments: Sequence[str]) -> ModelKind | None:

@@ -15,9 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from milepost.files import read_json_object, shown
-from milepost.hub import find_model
-from milepost.types import MAIN_HEAD, DataError, Dataset, OnFrames, Prepares, RewardModel
+from milepost.core import MAIN_HEAD, DataError, Dataset, Prepares, RewardModel, Tick, read_json_object, shown
+from milepost.datasets import find_model
 
 GROUP = "milepost.models"
 BUILT_IN = {
@@ -61,7 +60,7 @@ class Prepared:
     settings: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
 
-    def begin(self, on_frames: OnFrames | None = None) -> None:
+    def begin(self, on_frames: Tick | None = None) -> None:
         """Makes the model ready to keep what it computes. on_frames: is called with the frames that are read."""
         if isinstance(self.model, Prepares):
             self.model.prepare_for(self.dataset, cache=self.cache, on_frames=on_frames)

@@ -215,3 +215,11 @@ dataset that does not ask for it."""
 
 INSTEAD = {("dropping", name): "giving_up" for name, task in TASKS.items() if task.reach is None}
 """(kind, task) that cannot be, because nothing is held, and the kind that is made in its place."""
+
+
+def episodes_by_kind(successes: int, failures: int) -> dict[str, int]:
+    """Returns the episodes of each kind: so many successful and failed ones, divided over the kinds of each as evenly as possible."""
+    counts: dict[str, int] = {}
+    for total, kinds in ((successes, list(SUCCESSES)), (failures, list(FAILURES))):
+        counts |= {kind: total // len(kinds) + (place < total % len(kinds)) for place, kind in enumerate(kinds)}
+    return counts

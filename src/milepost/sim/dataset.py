@@ -16,18 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from milepost.record import assemble, encode_episode, is_encoded
-from milepost.recording import Recording
+from milepost.core import DataError
+from milepost.datasets import Recording, assemble, encode_episode, is_encoded
 from milepost.sim.pool import pool
 from milepost.sim.rollout import Report, Rollout, SimConfig, roll_out_with
 from milepost.sim.scene import CAMERAS, Painter, close_painters, painter, require_renderer
-from milepost.sim.tasks import TASKS
+from milepost.sim.tasks import RECIPE, TASKS
 from milepost.sim.truth import Truth, tell
 from milepost.sim.world import FPS
-from milepost.types import DataError
-
-RECIPE = 2
-"""To be raised when equal configs begin to give other episodes, so that an old work folder is not gone on with."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32
 
+from milepost.core import DataError
 from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, Script, paced
 from milepost.sim.pool import Run, pool
 from milepost.sim.stagewise import FLICKER, finish, stages_of
 from milepost.sim.tasks import STAGES, TASKS, Task, Trace
 from milepost.sim.world import EVERY, View, World, metaworld, scripted, world
-from milepost.types import DataError
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, how many there are)."""

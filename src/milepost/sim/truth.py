@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from milepost.core import Segment, Stages, progress, proportions
 from milepost.sim.rollout import Rollout
 from milepost.sim.stagewise import finish, runs, stages_of
 from milepost.sim.tasks import STAGES, TASKS, Trace
-from milepost.stages import Stages, progress, proportions
-from milepost.types import Segment
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from milepost.core import require
 from milepost.sim.tasks import HOME, TASKS, Task
-from milepost.versions import require
 
 EVERY, FPS = 4, 20
 """The simulator takes 80 commands a second; every 4th moment is stored, which is 20 frames a second exactly."""

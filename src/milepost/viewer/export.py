@@ -15,8 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TextIO
 
-from milepost.outputs import atomic_path
-from milepost.types import DataError, UnreadableError
+from milepost.core import DataError, Tick, UnreadableError, atomic_path
 from milepost.viewer.media import Films, cameras, own_film
 from milepost.viewer.review import Review
 
@@ -30,7 +29,6 @@ WAIT_S = 3600.0
 CHUNK = 3 * 2**18
 """Bytes of a film that are encoded at once: a multiple of three, so that the pieces join."""
 
-Tick = Callable[[int, int], None]
 _FOLDERS = re.compile(r"(?<![\w.:/])~?/(?:[^/\s:;,'\"()]+/)+")
 
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.files import plausible, read_json, shown
-from milepost.lerobot import LeRobotDataset
-from milepost.outputs import output_lock, write_text
-from milepost.types import DataError
+from milepost.core import DataError, output_lock, plausible, read_json, shown, write_text
+from milepost.datasets import LeRobotDataset
 
 KINDS = ("keep", "drop", "unsure")
 LONGEST = 4000

@@ -15,11 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from milepost.lerobot import LeRobotDataset
-from milepost.outputs import clear_leftovers
-from milepost.planes import blank, film_writer, read_planes, views
-from milepost.types import DataError, Frames
-from milepost.video import VideoInfo, probe
+from milepost.core import DataError, Frames, clear_leftovers
+from milepost.datasets import LeRobotDataset, VideoInfo, probe
+from milepost.figures import blank, film_writer, read_planes, views
 
 GUESSED = {"av1": "av01.0.08M.08", "h264": "avc1.640028", "hevc": "hvc1.1.6.L120.B0"}
 """For a file that is still on the Hub: what its codec usually is."""

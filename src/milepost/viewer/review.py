@@ -16,22 +16,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.annotation.export import ChangedError
-from milepost.events import KINDS, find_events
-from milepost.files import plain, shown
-from milepost.lerobot import LeRobotDataset
-from milepost.matching import curves_by_row
-from milepost.metadata import HEADS
-from milepost.plots.style import STAGE_COLOURS
-from milepost.progress_table import ProgressTable
-from milepost.report import curve_of, picture
-from milepost.stages import Stages
-from milepost.types import Curve, DataError, Episode, Segment
-from milepost.viewer.held import Held, segments_of, stage_names, store_folder, why_not_editable
+from milepost.core import Curve, DataError, Episode, Segment, Stages, plain, shown
+from milepost.datasets import HEADS, ChangedError, LeRobotDataset
+from milepost.figures import STAGE_COLOURS, curve_of, picture
+from milepost.metrics import KINDS, find_events
+from milepost.progress import ProgressTable, curves_by_row
 from milepost.viewer.marks import Mark, Marks
 from milepost.viewer.plain import counted, rounded
 from milepost.viewer.saving import Edit, FaultyError, judged, parse_segments, version_of, write
 from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, listed
+from milepost.viewer.watch import Held, segments_of, stage_names, store_folder, why_not_editable
 
 MADE = ("model", "model_path", "model_commit", "created", "code", "stride", "heads", "encoder", "precision")
 """Of a progress file's provenance, what the page shows; other keys have long values."""

@@ -13,14 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.annotation.checks import check_segments
-from milepost.annotation.export import write_annotations
-from milepost.annotation.names import Subtask, SubtaskList
-from milepost.annotation.replacing import BusyError
-from milepost.annotation.store import read_provenance
-from milepost.files import parse_json
-from milepost.stages import segment_faults
-from milepost.types import DataError, Segment
+from milepost.annotation import Subtask, SubtaskList, check_segments, read_provenance
+from milepost.core import DataError, Segment, parse_json, segment_faults
+from milepost.datasets import BusyError, write_annotations
 
 BUSY_S = 5.0
 """How long to wait for another process that writes into the dataset."""

@@ -22,10 +22,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from milepost.annotation.export import ChangedError
-from milepost.annotation.replacing import BusyError
-from milepost.files import parse_json, shown
-from milepost.types import DataError, require_cameras
+from milepost.core import DataError, parse_json, require_cameras, shown
+from milepost.datasets import BusyError, ChangedError
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
 from milepost.viewer.media import Films, StoppedError, cameras, source_file

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from milepost.types import DataError
+from milepost.core import DataError
 from milepost.viewer.guard import Door, Guard, is_loopback
 from milepost.viewer.media import Films
 from milepost.viewer.review import Review
@@ -99,7 +99,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def server(review: Review, door: Door, films: Films | None = None) -> Server:
+def make_server(review: Review, door: Door, films: Films | None = None) -> Server:
     """Ready to run on the socket of this door."""
     films = films or Films()
     config = uvicorn.Config(

@@ -17,13 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.annotation.subtask_index import read_columns
-from milepost.events import KINDS, count_events, find_events
-from milepost.lerobot import LeRobotDataset
-from milepost.matching import row_count
-from milepost.metrics import final, mean_error
-from milepost.stages import Stages, progress, targets
-from milepost.types import SUCCESS, DataError, Segment, ends_well
+from milepost.core import SUCCESS, DataError, Segment, Stages, ends_well, progress, targets
+from milepost.datasets import LeRobotDataset, read_columns
+from milepost.metrics import KINDS, count_events, final, find_events, mean_error
+from milepost.progress import row_count
 from milepost.viewer.plain import DIGITS, rounded
 
 SPARK = 32

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 Part = dict[str, Any]
 

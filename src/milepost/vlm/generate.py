@@ -1,4 +1,4 @@
-"""A local Qwen3-VL that answers in words: images and text prefilled once, then token after token, by the networks of `language.py`.
+"""A local Qwen3-VL that answers in words: images and text prefilled once, then token after token, by the networks of `network.py`.
 
 What a conversation has in common with the one before it is not read again: a second question about the same pictures, or a second try
 after a first answer, costs its own tokens. The words are those of transformers' own `generate`; images need no torchvision.
@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from milepost.types import DataError
-from milepost.vlm.clip import Appending, Trunk
-from milepost.vlm.conversation import Turn, plain
-from milepost.vlm.language import Piece, positions
-from milepost.vlm.pictures import Resolution, Size
-from milepost.vlm.qwen3vl import LOOK, Engine
+from milepost.core import DataError
+from milepost.vlm.chat import Turn, plain
+from milepost.vlm.engine import LOOK, Engine
+from milepost.vlm.network import Piece, positions
+from milepost.vlm.patches import Resolution, Size
 from milepost.vlm.server import Reply
+from milepost.vlm.video_clip import Appending, Trunk
 
 IMAGE = "<|image_pad|>"
 SHEETS = Resolution(max_pixels=1_638_400)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 CACHE = ("cache", "past_key_values")
 """What a decoder layer has called the cache it is given, newest first."""

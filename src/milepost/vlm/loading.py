@@ -16,12 +16,10 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from milepost.files import read_json
-from milepost.types import DataError
-from milepost.versions import load, require
-from milepost.vlm.pictures import Pictures
+from milepost.core import DataError, load, read_json, require
+from milepost.vlm.engine import Engine
+from milepost.vlm.patches import Pictures
 from milepost.vlm.prompt import Prompt
-from milepost.vlm.qwen3vl import Engine
 
 FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
 BLOCKS, BLOCK = 64, 2**16

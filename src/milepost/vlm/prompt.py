@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.types import DataError, has_words
+from milepost.core import DataError, has_words
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 
 def proxy_of(url: str) -> str | None:

@@ -19,16 +19,15 @@ from typing import Literal, NoReturn
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.embed.preprocess import Preprocessing
-from milepost.files import shown
-from milepost.types import DataError
-from milepost.vlm.clip import Clip, clip_of
-from milepost.vlm.conversation import MARK
+from milepost.core import DataError, shown
+from milepost.encoders import Preprocessing
+from milepost.vlm.chat import MARK
 from milepost.vlm.frame_parts import Part, frame_parts, text_part
-from milepost.vlm.pictures import PAIR, Pictures, Resolution
+from milepost.vlm.patches import PAIR, Pictures, Resolution
 from milepost.vlm.prompt import Prompt, require_lists
 from milepost.vlm.server import Message, Report, Server
 from milepost.vlm.transport import ServerConfig, Usage
+from milepost.vlm.video_clip import Clip, clip_of
 
 STAMP = "<{time_s:.1f} seconds>"
 """Qwen3-VL's own words for when a frame was taken."""

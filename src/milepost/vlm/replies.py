@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from milepost.files import parse_json
+from milepost.core import parse_json
 
 if TYPE_CHECKING:
     import httpx2

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from milepost.types import DataError
+from milepost.core import DataError
 from milepost.vlm.dialect import Dialect
+from milepost.vlm.logprobs import NumberedTokensError, Spelling, TokenScore, listed_tokens, score_answers
 from milepost.vlm.replies import quoted
-from milepost.vlm.token_scores import NumberedTokensError, Spelling, TokenScore, listed_tokens, score_answers
 from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, Transport, UnfinishedTurnError, Usage
 
 Message = Mapping[str, Any]

@@ -23,8 +23,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from milepost.types import DataError, UnreadableError
-from milepost.versions import require
+from milepost.core import DataError, UnreadableError, require
 from milepost.vlm.proxies import client_settings
 from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedError, parse, problem_inside, problem_of, quoted, read_body
 

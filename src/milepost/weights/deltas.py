@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 LEAST = 4
 """A rescaled horizon is never shorter than a LEAST-th of the chunk, so noise grows LEAST-fold at most."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.types import DataError
+from milepost.core import DataError
 from milepost.weights.config import RabcConfig
 
 PHASES = 20

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.types import DataError
+from milepost.core import DataError
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import Rows, row_deltas, row_smoothed, sort_rows
 from milepost.weights.rules import OneOrMany, exponential, groups, keep_kappa, quantile_kappa, rabc, statistics, usual_pace

@@ -19,12 +19,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from milepost.files import read_json_object, require_plain_file
-from milepost.metadata import read_column_stats
+from milepost.core import DataError, atomic_path, read_json_object, require_plain_file
+from milepost.datasets import read_column_stats
 from milepost.models.sarm import lerobot_format
 from milepost.models.sarm.config import SARMConfig
-from milepost.outputs import atomic_path
-from milepost.types import DataError
 
 NORMALIZER = "_normalizer_processor.safetensors"
 

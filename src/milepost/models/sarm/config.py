@@ -13,10 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from milepost.files import plausible, shown
-from milepost.stages import WHOLE, Stages
-from milepost.types import DataError
-from milepost.windows import gap_frames
+from milepost.core import WHOLE, DataError, Stages, gap_frames, plausible, shown
 
 CLIP = "openai/clip-vit-base-patch32"
 """The paper's encoder, and that of every LeRobot checkpoint: 512 numbers an image or a sentence."""

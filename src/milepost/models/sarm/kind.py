@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.embed import cache_folder
-from milepost.hub import find_model
-from milepost.lerobot import LeRobotDataset, open_dataset
+from milepost.datasets import LeRobotDataset, find_model, open_dataset
+from milepost.encoders import cache_folder
 from milepost.models.registry import ModelKind, Prepared, Run, require_heads
 from milepost.models.sarm.checkpoint import read_folder, read_state_stats
 from milepost.models.sarm.config import SARMConfig

@@ -13,9 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from milepost.core import DataError, Stages
 from milepost.models.sarm.config import CLIP, SARMConfig
-from milepost.stages import Stages
-from milepost.types import DataError
 
 SAME = (
     "annotation_mode", "n_obs_steps", "frame_gap", "max_rewind_steps", "image_dim", "text_dim", "hidden_dim", "num_heads", "num_layers",

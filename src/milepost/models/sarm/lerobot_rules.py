@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from milepost.types import Segment
+from milepost.core import Segment
 
 NEARLY = 0.999
 """tau where LeRobot means "done": k + 1 would be the next stage."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from milepost.models.sarm.config import SARMConfig
-from milepost.processes import Peers
+from milepost.models.training.distributed import Peers
 
 Labels = tuple[Tensor, Tensor, Tensor]
 """stage (B, L), tau (B, L), and which of the B * L taus are known."""

@@ -22,10 +22,24 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
-from milepost.embed import Encoder, FeatureCache, PixelEncoder, load_encoder
-from milepost.embed.clip import Precision
-from milepost.hub import find_model, upload_model
-from milepost.models.sarm.batches import look, pad_state, state_of
+from milepost.core import (
+    RAW,
+    Curve,
+    DataError,
+    Dataset,
+    Episode,
+    Progress,
+    Signal,
+    Step,
+    Tick,
+    UnreadableError,
+    interpolate,
+    require_cameras,
+    spread,
+    strided,
+)
+from milepost.datasets import find_model, upload_model
+from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
 from milepost.models.sarm.checkpoint import (
     StateStats,
     misfits,
@@ -40,9 +54,8 @@ from milepost.models.sarm.loss import counts_of, labels_of, shown_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
 from milepost.models.sarm.readiness import blank, over_all, stats_of
-from milepost.processes import ALONE, Peers
-from milepost.types import RAW, Curve, DataError, Dataset, Episode, OnFrames, Progress, Signal, Step, UnreadableError, require_cameras
-from milepost.windows import interpolate, spread, strided
+from milepost.models.sarm.samples import look, pad_state, state_of
+from milepost.models.training.distributed import ALONE, Peers
 
 
 class SARMModel(nn.Module):
@@ -82,7 +95,7 @@ class SARMModel(nn.Module):
         """Returns what its curves depend on: its config. The weights are identified by their file."""
         return self.config.to_dict()
 
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
 
         A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from milepost.stages import Stages
+from milepost.core import Stages
 
 
 class StreamTransformer(nn.Module):

@@ -8,9 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
-from milepost.images import as_uint8
-from milepost.types import DataError
-from milepost.windows import causal
+from milepost.core import DataError, as_uint8, causal
 
 
 class History:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from milepost.embed import Encoder
-from milepost.models.sarm.batches import TrainingSet, label_episode, state_of
+from milepost.core import Attempt, DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, has_words
+from milepost.encoders import Encoder
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.stages import Attempt, Stages, annotated_stages, annotation_fault, contradictions
-from milepost.types import DataError, Episode, has_words
+from milepost.models.sarm.samples import TrainingSet, label_episode, state_of
 
 FIT_FRAMES = 4096
 

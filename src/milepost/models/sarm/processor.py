@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
 
-from milepost.embed import load_encoder
-from milepost.images import as_uint8
+from milepost.core import DataError, as_uint8, require_cameras
+from milepost.encoders import load_encoder
 from milepost.models.processing import BatchStep, to_cpu
-from milepost.models.sarm.batches import pad_state
 from milepost.models.sarm.checkpoint import StateStats, with_state_stats
 from milepost.models.sarm.config import SARMConfig
-from milepost.types import DataError, require_cameras
+from milepost.models.sarm.samples import pad_state
 
 
 @runtime_checkable

@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from milepost.core import DataError, Dataset, DataWarning, KnowsEpisodes, Tick, has_words
 from milepost.models.sarm.checkpoint import StateStats, read_state_stats
 from milepost.models.sarm.config import SARMConfig
-from milepost.types import DataError, Dataset, DataWarning, KnowsEpisodes, OnFrames, has_words
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ def stats_of(dataset: Dataset, key: str) -> StateStats:
     return stats
 
 
-def over_all(on_frames: OnFrames | None, dataset: Dataset, *, cameras: int) -> OnFrames | None:
+def over_all(on_frames: Tick | None, dataset: Dataset, *, cameras: int) -> Tick | None:
     """Returns what counts the frames of all episodes and cameras, where it hears of one episode after the other."""
     if on_frames is None or not isinstance(dataset, KnowsEpisodes):
         return on_frames

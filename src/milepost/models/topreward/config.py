@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from milepost.files import shown
-from milepost.types import DataError
+from milepost.core import DataError, shown
 from milepost.vlm import Prompt, Resolution
 
 Protocol = Literal["milepost", "lerobot"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from milepost.lerobot import LeRobotDataset
+from milepost.core import require_cameras
+from milepost.datasets import LeRobotDataset
 from milepost.models.processing import BatchStep, to_cpu
 from milepost.models.registry import ModelKind, Prepared, Run, is_bare, require_heads
 from milepost.models.topreward.config import TOPRewardConfig
@@ -13,7 +14,6 @@ from milepost.models.topreward.model import TOPRewardModel, read_config
 from milepost.models.topreward.options import TOPRewardOptions
 from milepost.models.topreward.processor import encode_batch
 from milepost.models.topreward.sampling import anchors
-from milepost.types import require_cameras
 from milepost.vlm import RemoteEngine
 
 

@@ -22,31 +22,43 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from milepost.files import read_json_object, shown
-from milepost.hub import find_model, is_hub_id, revision_of, upload_model
-from milepost.models.topreward.config import TOPRewardConfig
-from milepost.models.topreward.processor import clip_of, clips_and_tasks
-from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
-from milepost.outputs import write_text
-from milepost.tasks import require_tasks
-from milepost.types import (
+from milepost.core import (
     Curve,
     DataError,
     Dataset,
     DataWarning,
     Episode,
-    OnFrames,
     Progress,
     Signal,
     Step,
+    Tick,
     UnreadableError,
     has_words,
+    interpolate,
+    read_json_object,
     require_cameras,
+    require_tasks,
+    shown,
+    spread,
+    write_text,
 )
-from milepost.vlm import Clip, Engine, RemoteEngine, ServerConfig, Stream, load_engine
-from milepost.vlm.conversation import MARK
-from milepost.vlm.transport import FINAL, MalformedError, RefusedError, UnreachableError
-from milepost.windows import interpolate, spread
+from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.processor import clip_of, clips_and_tasks
+from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
+from milepost.vlm import (
+    FINAL,
+    MARK,
+    Clip,
+    Engine,
+    MalformedError,
+    RefusedError,
+    RemoteEngine,
+    ServerConfig,
+    Stream,
+    UnreachableError,
+    load_engine,
+)
 
 IN_A_ROW = 3
 """Episodes after which a server that answers about none of them is given up."""
@@ -80,7 +92,7 @@ class TOPRewardModel:
         """Returns what its curves depend on: its config but for the threshold, which is no part of a curve."""
         return dataclasses.replace(self.config, success_threshold=-math.inf).to_dict()
 
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: OnFrames | None = None) -> None:
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: it has its camera, or a single one, which is taken; tasks in words; and the VLM is loaded.
 
         Warns, before hours of work, of episodes without a task. cache and on_frames: not used, nothing is kept. DataError if there is no

@@ -12,10 +12,8 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from milepost.files import shown
-from milepost.images import as_uint8
+from milepost.core import DataError, as_uint8, require_cameras, shown
 from milepost.models.topreward.config import TOPRewardConfig
-from milepost.types import DataError, require_cameras
 
 TOPREWARD_FEATURE_PREFIX = "observation.topreward."
 FRAMES, TASK = f"{TOPREWARD_FEATURE_PREFIX}frames", f"{TOPREWARD_FEATURE_PREFIX}task"

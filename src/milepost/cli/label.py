@@ -1,0 +1,183 @@
+"""Write a model's progress for every frame of a dataset: `<dataset>/<model>_progress.parquet`, which LeRobot's RA-BC reads as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from milepost import datasets, encoders, metrics, models, progress
+from milepost.cli.console import bars, ranges, say, table, warn
+from milepost.core import Closes, DataError, Judges, RewardModel, later, output_lock, to_json
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """LeRobot dataset: a folder or a Hub id."""
+    model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
+    """Model folder or Hub id; "topreward", zero-shot; or "elapsed", the clock."""
+    model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
+    task: str | None = None
+    """Instruction of episodes that have none; SARM takes it for all episodes."""
+    head_mode: Literal["sparse", "dense", "both"] = "sparse"
+    """Heads to write; with dense or both, both columns are there."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the networks compute in. auto: float32, and a VLM on a GPU bfloat16. SARM has no float16."""
+    output_path: Path | None = None
+    """Where to write; default: beside the dataset. A Hub dataset needs one."""
+    episodes: str | None = None
+    """Episodes to label, such as 0-9,12 or 0 1 2; default: all."""
+    revision: str | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    """Replace a progress file made by another model, or with other options."""
+    json: bool = False
+
+
+def _finished(path: Path, wanted: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
+    """The file that is there, if it was made by the same model with the same options and lacks none of these episodes. DataError if it was
+    made otherwise; the dataset may have changed if it was incomplete."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
+    there = progress.read_progress(path)
+    other = _differences(there.made_by, wanted)
+    unknown = {*progress.unknown_frames(there), *(set(episodes) - set(there.episode_index.tolist()))} & set(episodes)
+    if other and not (other == ["dataset"] and unknown):
+        raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
+    return None if other or unknown else there
+
+
+def _require_same_run(path: Path, wanted: Mapping[str, str]) -> None:
+    """DataError if an unfinished run is there that had another model or other options: what it has done would be thrown away."""
+    begun = progress.unfinished(path)
+    if begun and (other := _differences(begun, wanted)):
+        raise DataError(
+            f"{path} was begun with another {', '.join(other)}, and is unfinished; use --overwrite to begin anew, or another --output-path"
+        )
+
+
+def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """What two provenances differ in, as a user calls it."""
+    named = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
+    then, wanted = progress.comparable(there, wanted), progress.comparable(wanted, wanted)
+    other = [words for key, words in named.items() if then.get(key) != wanted[key]]
+    before, now = then["settings"], wanted["settings"]
+    changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
+    return other + [f"--{name.replace('_', '-')}" if name in _flags() else name for name in changed]
+
+
+def _flags() -> set[str]:
+    groups = (vars(getattr(models.ModelOptions(), group)) for group in vars(models.ModelOptions()))
+    return {*Args.__dataclass_fields__, *(name for group in groups for name in group)}
+
+
+@contextmanager
+def _closed_after(model: RewardModel) -> Iterator[None]:
+    """Whatever happens, what the model holds open is closed, and what it has to say is shown."""
+    try:
+        yield
+    finally:
+        for line in model.close() if isinstance(model, Closes) else ():
+            warn(line)
+
+
+def main(args: Args) -> int:
+    kind = models.kind_of(args.model)
+    options = models.options_for(kind, args.model_options)
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
+    if args.output_path is None and not dataset.is_local:
+        raise DataError("a Hub dataset is never written into: give --output-path")
+    heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")
+    run = models.Run(encoders.resolve_device(args.device), args.precision, heads, args.task)
+    prepared = models.prepare(args.model, options, dataset, run)
+    dataset = prepared.dataset
+    path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
+    made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
+    with output_lock(path):
+        done = None if args.overwrite else _labelled_already(path, made_by, dataset.episode_indices)
+        if done is not None:
+            warn("labelled already, by this model with these options: nothing to do")
+        labelled = done or _label(args, prepared, dataset, path)
+    threshold = prepared.model.success_threshold if isinstance(prepared.model, Judges) else -math.inf
+    return _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
+
+
+def _labelled_already(path: Path, made_by: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
+    """The finished file, None if there is work to do. DataError if a file or an unfinished run is there that would be lost."""
+    done = _finished(path, made_by, episodes) if path.exists() else None
+    if done is None:
+        _require_same_run(path, made_by)
+    return done
+
+
+def _label(args: Args, prepared: models.Prepared, dataset: datasets.LeRobotDataset, path: Path) -> progress.ProgressTable:
+    unread: list[str] = []
+    with _closed_after(prepared.model), bars() as bar:
+        prepared.begin(later(bar, "encode frames"))
+        labelled = progress.label(
+            prepared.model, dataset, path, model_path=args.model, anew=args.overwrite, on_progress=bar("label"),
+            on_unreadable=lambda number, error: unread.append(progress.left_unknown(number, error)),
+            options=prepared.arguments, **prepared.settings,
+        )  # fmt: skip
+    for line in unread:
+        warn(line)
+    return labelled
+
+
+def _successes(threshold: float, labelled: progress.ProgressTable) -> dict[int, bool] | None:
+    """Episode -> are its last scores above the threshold; None if there is none. An episode without scores is not in it."""
+    if not math.isfinite(threshold) or not labelled.main.score:
+        return None
+    return {number: end > threshold for number, end in _ends(labelled).items()}
+
+
+def _ends(labelled: progress.ProgressTable) -> dict[int, float]:
+    """Episode -> the mean of its last three scores, where it has any."""
+    curve = labelled.main
+    if not curve.score:
+        return {}
+    score, numbers = curve.signals[curve.score].values, np.unique(labelled.episode_index)
+    ends = {int(number): metrics.final(score[labelled.episode_index == number]) for number in numbers}
+    return {number: end for number, end in ends.items() if not math.isnan(end)}
+
+
+def _report(
+    args: Args, path: Path, labelled: progress.ProgressTable, successes: Mapping[int, bool] | None, asked_for: Sequence[int]
+) -> int:
+    """What came out, in a table or as JSON; 1 if frames of the episodes asked for are left unknown."""
+    unknown, curve = {n: count for n, count in progress.unknown_frames(labelled).items() if n in set(asked_for)}, labelled.main.value
+    episodes = len(np.unique(labelled.episode_index))
+    if args.json:
+        numbers: dict[str, Any] = {"path": str(path), "frames": len(curve), "episodes": episodes, "unknown_frames": sum(unknown.values())}
+        if successes is not None:
+            numbers["successes"] = [number for number, success in successes.items() if success]
+        say(to_json(numbers))
+    else:
+        mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
+        columns, row = ["episodes", "frames", "unknown", "mean"], [episodes, len(curve), sum(unknown.values()), mean]
+        if labelled.main.score:
+            ends = _ends(labelled)
+            columns, row = [*columns, f"mean final {labelled.main.score}"], [*row, f"{np.mean(list(ends.values())):.3f}" if ends else "-"]
+        table("progress", columns, [row])
+        if successes is not None:
+            say(f"above the success threshold: {sum(successes.values())} of {len(successes)} episodes")
+        say(f"progress: {path}")
+    signals, score = labelled.main.signals, labelled.main.score
+    if f"{score}_bound" in signals:
+        asked = ~np.isnan(signals[f"{score}_bound"].values)
+        missing = int(np.isnan(signals[score].values[asked]).sum())
+        warn(
+            f"to {missing} of the questions the server did not list the answer among its likeliest tokens: their score is NaN, and "
+            f"raw_{score}_bound says what it is at most"
+        )
+    if unknown:
+        warn(f"{sum(unknown.values())} frames have no progress, in episodes {ranges(sorted(unknown))}")
+    rowless = set(asked_for) - set(labelled.episode_index.tolist())  # their rows cannot be read, so they are not in the file
+    return 1 if unknown or rowless else 0

@@ -1,0 +1,107 @@
+"""Progress files, one or several, read episode by episode: what is drawn by the verbs that draw. A file of another dataset is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from milepost import datasets, figures, progress
+from milepost.cli.console import warn, warn_all
+from milepost.core import DataError, Episode, Stages, UnreadableError, annotation_fault
+
+Read: TypeAlias = "Callable[[Episode], figures.Readings]"
+"""Episode -> head -> model's name -> what it says."""
+
+
+def by_files(paths: Sequence[Path], dataset: datasets.LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
+    """And the episodes that the files know; without paths, of the usual file beside the dataset.
+
+    DataError if a file has no such head, or is of another dataset.
+    """
+    if paths:
+        files = [progress.match_progress(path, dataset) for path in dict.fromkeys(paths)]
+    else:
+        files = [progress.find_progress(dataset)]
+    paths = [file.path for file in files]
+    tables = {name_of(file.path, paths): file.table for file in files}
+    for file in files:
+        require_heads(str(file.path), list(file.table.heads), heads)
+        warn_all(file.warnings)
+    labelled = [set(table.episode_index.tolist()) for table in tables.values()]
+    if not set.union(*labelled) & set(dataset.episode_indices):
+        raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
+    everywhere = set.intersection(*labelled) or set.union(*labelled)
+    numbers = [number for number in dataset.episode_indices if number in everywhere]
+
+    def read(episode: Episode) -> figures.Readings:
+        stages = dataset.stages
+        return {head: {name: figures.curve_of(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
+
+    return read, numbers
+
+
+def name_of(path: Path, paths: Sequence[Path]) -> str:
+    """Returns what the file is called in the legend: its name, and as many folders as tell it from the others, never the whole path."""
+    others = [other.absolute().parts for other in dict.fromkeys(paths)]
+    parts = path.absolute().parts
+    same = [other for other in others if other[-1] == parts[-1]]
+    depth = next((k for k in range(1, len(parts)) if [other[-k:] for other in same].count(parts[-k:]) == 1), len(parts) - 1)
+    return "/".join((*parts[-depth:-1], path.stem.removesuffix("_progress")))
+
+
+def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> None:
+    for head in heads:
+        if head not in known:
+            raise DataError(f"{source} has no {head} head; it has: {', '.join(known)}")
+
+
+def open_with_cameras(
+    folder_or_repo: str, cameras: Sequence[str], *, revision: str | None = None, episodes: str | None = None
+) -> datasets.LeRobotDataset:
+    """Opens a dataset with the cameras that it offers and those named here: distances are looked at only by name."""
+    dataset = datasets.open_dataset(folder_or_repo, revision=revision, episodes=episodes)
+    if all(camera in dataset.cameras for camera in cameras):
+        return dataset
+    return datasets.open_dataset(folder_or_repo, revision=revision, episodes=episodes, cameras=[*dataset.cameras, *cameras])
+
+
+class LeftOut:
+    """The episodes that a verb could not use, or only in part: each is named with its reason, and the others go on."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.unannotated: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers or self.unannotated)
+
+    @contextmanager
+    def unless_readable(self, number: int) -> Iterator[None]:
+        """What is done inside with one episode is given up if the episode turns out not to be readable."""
+        try:
+            yield
+        except UnreadableError as error:
+            self.numbers.append(number)
+            warn(f"episode {number} is left out: {error}")
+
+    def warn_of_annotation(self, episode: Episode, heads: Iterable[str], stages: Mapping[str, Stages]) -> None:
+        """Says what is not drawn of an episode that is: an annotation that cannot be true."""
+        for head in heads:
+            if fault := annotation_fault(episode, head, stages.get(head)):
+                self.unannotated.append(episode.index)
+                warn(f"episode {episode.index} is drawn without its annotation: {fault}")
+
+    def report(self, total: int) -> None:
+        """Says how many were left out, if any."""
+        if self.numbers:
+            some = ", ".join(map(str, self.numbers[:20])) + (" and others" if len(self.numbers) > 20 else "")
+            warn(f"{len(self.numbers)} of {total} episodes could not be read and are left out: {some}")
+
+
+def warn_of_boxes(texts: Iterable[str]) -> None:
+    """Say which letters of what was drawn no font here has."""
+    if lost := figures.boxes(texts):
+        some = lost if len(lost) <= 20 else f"{lost[:20]} and {len(lost) - 20} more"
+        warn(f"no font here has the letters {some}: boxes stand for them; install one that has them, such as Noto Sans CJK")

@@ -1,0 +1,237 @@
+"""Train a reward model on a dataset. The model folder holds config, weights, log, a model card and the held-out table.
+
+Several GPUs: accelerate launch --multi_gpu --num_processes 2 -m milepost.cli train DATASET --output-dir ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from milepost import datasets, encoders, metrics, models
+from milepost.cli.console import bars, say, table, warn
+from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """LeRobot dataset: a folder or a Hub id."""
+    output_dir: Path
+    """Folder for the trained model; made if missing."""
+    model: Literal["sarm", "topreward"] = "sarm"
+    """topreward is refused: it is zero-shot."""
+    preset: Literal["paper", "small"] = "paper"
+    """paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96 on the built-in encoder,
+    minutes on a CPU."""
+    annotation_mode: models.AnnotationMode = "single_stage"
+    encoder: str | None = None
+    """CLIP- or SigLIP-type model, a folder or owner/name, or "pixels", the built-in one; default: the preset's."""
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Do not keep the frames' features on disk, where they are in half precision."""
+    image_key: tuple[str, ...] = ()
+    """Camera or cameras to look at; default: all of the dataset's."""
+    state_key: str | None = None
+    """Column of the robot states; default: observation.state."""
+    n_obs_steps: int | None = None
+    gap_s: float | None = None
+    """Seconds between the frames of the window."""
+    frame_gap: int | None = None
+    """The same in frames, whatever the frame rate."""
+    window: Literal["causal", "centred"] | None = None
+    """causal (default): nothing after now, works online. centred: LeRobot's, with its attention, which looks ahead."""
+    for_lerobot: bool = False
+    """A model LeRobot can load, in OUTPUT_DIR/lerobot: centred window in frames, its attention and decoding, one camera, CLIP ViT-B/32."""
+    unfinished: Literal["mask", "zero"] | None = None
+    """Progress within the last stage of a run that did not advance: left out of the loss, or taught as 0. docs/sarm_recipe.md compares."""
+    steps: int | None = None
+    epochs: float | None = None
+    """Instead of --steps: passes over the labelled training frames."""
+    batch_size: int | None = None
+    """Samples a step, of each process."""
+    lr: float | None = None
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] | None = None
+    """Default: what accelerate launch was told, else auto: bf16 on a CUDA GPU that has it, no on a CPU."""
+    holdout: float = 0.1
+    """Share of the start scenes (or episodes) kept out of training and evaluated on."""
+    validation: float | None = None
+    """Share of the training scenes kept aside to choose the best checkpoint, never one held out; 0 keeps the last checkpoint.
+    Default: 0.1 where there are at least 10 training episodes, else 0."""
+    eval_every: int | None = None
+    """Steps between evaluations; default: a twentieth of the steps."""
+    patience: int | None = None
+    """Stop after that many evaluations without a better one; default: never."""
+    log_to: tuple[models.Tracker, ...] = ()
+    """Besides log.jsonl: tensorboard, wandb, trackio."""
+    project: str = "milepost"
+    """Project name for --log-to."""
+    run_name: str | None = None
+    """Run name for --log-to; default: the name of the output folder."""
+    push_to_hub: str | None = None
+    """Upload card, config and weights to this Hub repository, owner/name, made private if it is not there."""
+    episodes: str | None = None
+    """Episodes to use, such as 0-9,12 or 0 1 2; default: all."""
+    revision: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    overwrite: bool = False
+    """Replace a model, or an unfinished run with other settings, that is already in the output folder."""
+
+
+BUILT_IN = {"image_dim": 64, "text_dim": 32}
+"""Widths of the built-in encoder, which can have any."""
+
+Config = TypeVar("Config", models.SARMConfig, models.TrainConfig)
+
+
+def _changed(config: Config, **fields: Any) -> Config:
+    return dataclasses.replace(config, **{k: v for k, v in fields.items() if v is not None})
+
+
+def _require_stages(dataset: datasets.LeRobotDataset, heads: Sequence[str]) -> None:
+    """DataError if the only stages the dataset has are in the form that SARM does not read: it says how to bring them over."""
+    records = [dataset.meta.episodes[number] for number in dataset.episode_indices]
+    if (
+        heads
+        and "subtask_index" in dataset.meta.features
+        and not any(record.readable_segments.get(head) for record in records for head in heads)
+    ):
+        raise DataError(
+            f"{dataset.name} has its stages as subtask_index, one for every frame, and no {' or '.join(heads)} annotation; bring them over "
+            f"first: milepost annotate DATASET --from-subtask-index {heads[0]}"
+        )
+
+
+def main(args: Args) -> int:
+    _check(args)
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
+    dataset = dataset.showing(args.image_key)
+    _require_stages(dataset, _changed(models.PRESETS[args.preset][0], annotation_mode=args.annotation_mode).annotated_heads)
+    cameras = dataset.choose_cameras(args.image_key, flag="--image-key")
+    sarm, train = models.PRESETS[args.preset]
+    sarm = _changed(
+        sarm, annotation_mode=args.annotation_mode, image_key=cameras[0], more_image_keys=cameras[1:],
+        state_key=args.state_key, n_obs_steps=args.n_obs_steps, gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window,
+        attention="lerobot" if args.window == "centred" else None, unfinished=args.unfinished,
+    )  # fmt: skip
+    if args.for_lerobot:
+        # LeRobot normalises states with the statistics of the dataset it labels: the model learns with the same
+        sarm = models.lerobot_architecture(sarm, dataset.fps)
+        if sarm.state_key in dataset.meta.features:
+            sarm = models.with_state_stats(sarm, models.read_state_stats(dataset.root, sarm.state_key, dataset.name))
+    elif args.encoder is not None:
+        sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
+    device = models.own_device(_device(args.device))
+    train = _changed(
+        train, steps=args.steps, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, seed=args.seed, device=device,
+        mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), eval_every=args.eval_every,
+        patience=args.patience, overwrite=args.overwrite, tracking=models.Tracking(args.log_to, args.project, args.run_name),
+    )  # fmt: skip
+    train = dataclasses.replace(train, validation=args.validation, more_follows=True)
+    encoder = encoders.load_encoder(args.encoder or sarm.encoder, device=device, text_width=sarm.text_dim)
+    with models.joined(device) as peers, output_lock(args.output_dir) if peers.first else nullcontext():
+        _require_free(args)
+        with bars() if peers.first else _silent() as bar:
+            folder, tick = None if args.no_cache else encoders.cache_folder(), bar("read and encode frames")
+            features = encoders.FeatureCache(folder, dataset.fingerprint, encoder=encoder, half=folder is not None, on_frames=tick)
+            episodes, unreadable = models.read_episodes(dataset)
+            trained = models.train_sarm(
+                episodes, sarm, train, folder=args.output_dir, stages=dataset.stages, holdout=args.holdout, features=features, on_stage=bar
+            )
+            if not peers.first:
+                return 0
+            unreadable |= trained.unreadable
+            held = [episode for episode in episodes if episode.index in trained.held_out]
+            summaries = models.evaluate_held_out(
+                trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed,
+                on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
+            )  # fmt: skip
+        models.save_card(args.output_dir, trained, dataset.name, summaries, fingerprint=dataset.fingerprint)
+        if args.for_lerobot:
+            trained.model.save_pretrained(args.output_dir / "lerobot", format="lerobot")
+        _report(args, trained, summaries, unreadable, _doubts(episodes, trained))
+        models.finish_run(args.output_dir)
+    return 1 if unreadable else 0
+
+
+def _doubts(episodes: Sequence[Episode], trained: models.Trained) -> list[str]:
+    """What in the annotation may be meant otherwise, by the episodes that were learnt from."""
+    config = trained.model.config
+    learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
+    blank = sum(not has_words(episode.task) for episode in learnt)
+    words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
+    return words + [words for head in config.annotated_heads for words in doubts(models.attempts_of(learnt, head), config.heads[head])]
+
+
+def _report(
+    args: Args,
+    trained: models.Trained,
+    summaries: Mapping[str, metrics.Summary],
+    unreadable: Mapping[int, str],
+    questionable: Sequence[str],
+) -> None:
+    """Says what was left out, the table, and which checkpoint this is; uploads the model if asked."""
+    for left in trained.left_out:
+        warn(str(left))
+    for number, reason in unreadable.items():
+        warn(f"episode {number} is left out: {reason}")
+    for words in questionable:
+        warn(words)
+    kept = (trained.train_episodes, trained.validation_episodes, trained.held_out)
+    say("episodes learnt from: {}, to choose the checkpoint: {}, held out: {}".format(*map(len, kept)))
+    if args.holdout and not trained.held_out:
+        warn("nothing could be held out (each task and kind keeps one scene to learn from), so nothing is known of how good this model is")
+    if summaries:
+        count = len(set(trained.held_out) - set(unreadable))
+        table(f"{count} held-out episodes (95 % intervals over episodes)", *metrics.summary_table(summaries))
+    _say_what_came_out(args, trained)
+
+
+def _check(args: Args) -> None:
+    """What can be refused before any work."""
+    if args.model == "topreward":
+        raise ValueError("TOPReward is zero-shot: there is nothing to train. Use milepost label DATASET --model topreward")
+    _require_free(args)
+    if args.steps is not None and args.epochs is not None:
+        raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} say two things; give one")
+    if args.push_to_hub is not None:
+        datasets.require_repository(args.push_to_hub)
+    models.require_trackers(models.Tracking(args.log_to, args.project, args.run_name))
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and models.launched() == 1:
+        warn(
+            "accelerate launch --cpu started one process only; for several: accelerate launch --multi_gpu --num_processes N, without --cpu"
+        )
+
+
+def _require_free(args: Args) -> None:
+    """DataError if a finished model would be replaced without being asked to."""
+    folder = args.output_dir
+    if (folder / "config.json").exists() and not (args.overwrite or models.is_unfinished(folder)):
+        raise DataError(f"there is a trained model in {folder} already; use --overwrite or another --output-dir")
+
+
+def _device(name: str) -> str:
+    """The device asked for; "auto" also heeds `accelerate launch --cpu`."""
+    return "cpu" if name == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else encoders.resolve_device(name)
+
+
+@contextmanager
+def _silent() -> Iterator[Callable[[str], Tick]]:
+    yield lambda name: lambda done, total: None
+
+
+def _say_what_came_out(args: Args, trained: models.Trained) -> None:
+    fitted = trained.fitted
+    if trained.validation_episodes:
+        aside = f"{len(trained.validation_episodes)} episodes kept aside for it"
+        say(f"best after step {fitted.kept} of {fitted.steps} (validation loss {fitted.scores['validation_loss']:.4f}, {aside})")
+    say(f"model: {args.output_dir}")
+    if args.push_to_hub is not None:
+        say(f"uploaded: {datasets.upload_model(args.output_dir, args.push_to_hub, private=True)}")

@@ -1,0 +1,313 @@
+"""Turn progress into sample weights, and say what they would do before anything is trained: the weight lab."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from milepost import datasets, figures, progress, weights
+from milepost.cli.console import say, table, warn, warn_all
+from milepost.cli.readings import warn_of_boxes
+from milepost.core import DataError, UnreadableError, atomic_path, output_lock, real, require_cameras, require_writable, success_in, to_json
+
+SPANS, ROWS = 6, 12
+"""Dropped spans drawn; tasks or qualities in a table."""
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
+    """LeRobot dataset: finds its progress file, checks that it fits, and tells tasks, qualities and pictures. Not needed otherwise."""
+    progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
+    """Progress file; default: the one beside the dataset."""
+    output_path: Path | None = None
+    """Where to write the weights; default: weights.parquet beside the progress file."""
+    head_mode: Literal["sparse", "dense"] = "sparse"
+    rabc: tyro.conf.OmitArgPrefixes[weights.RabcConfig] = field(default_factory=weights.RabcConfig)
+    """How progress becomes weights. The defaults are LeRobot's rule."""
+    fps: float | None = None
+    """Frames per second, for options in seconds; default: the dataset's."""
+    figure: Path | None = None
+    """Also draw the lab into this PNG, SVG or PDF, and pictures of dropped frames into one beside it (FIGURE_dropped.png) if the
+    dataset is given."""
+    camera_key: str | None = None
+    """Camera of those pictures; default: the first."""
+    revision: str | None = None
+    overwrite: bool = False
+    """Replace an output that something else made; weights of an earlier `weigh` are always replaced."""
+    json: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """All that is said and drawn. better: the weights by the recommended options, and what they make of the frames that stand still by
+    today's deltas; None if there is nothing to recommend."""
+
+    weighed: weights.Weighed
+    found: weights.Findings
+    groups: Mapping[str, list[weights.Group]]
+    sweep: Sequence[weights.Sweep]
+    advice: Sequence[weights.Advice]
+    better: tuple[weights.Weighed, weights.Findings] | None
+    notes: Mapping[int, weights.Note]
+
+
+def main(args: Args) -> int:
+    _require_sense(args)
+    dataset = None if args.dataset is None else datasets.open_dataset(args.dataset, revision=args.revision)
+    if dataset is None:
+        path, missing = datasets.find_file(Path(args.progress or "")), 0
+        progress_table = progress.read_progress(path)
+    else:
+        read = progress.find_progress(dataset, args.progress)
+        path, progress_table, missing = read.path, read.table, read.missing
+        warn_all(read.warnings)
+        require_cameras([] if args.camera_key is None else [args.camera_key], dataset.cameras, hint="choose with --camera-key")
+    output = args.output_path or path.with_name("weights.parquet")
+    if args.output_path is None and datasets.in_cache(output.absolute()):
+        raise DataError("a Hub dataset is never written into: give --output-path")
+    if real(output) == real(path):
+        raise DataError(f"{output} is the progress file itself; choose another --output-path")
+    if output.exists() and not args.overwrite and not weights.is_weights_file(output):
+        raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")
+    lab = examine(progress_table, args, dataset)
+    made = {"progress_file": str(path), "head_mode": args.head_mode}
+    made |= {
+        key: value
+        for key in ("dataset", "dataset_fingerprint")
+        if (value := progress_table.metadata.get(f"{progress.METADATA_PREFIX}{key}"))
+    }
+    if dataset is not None:
+        made |= {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
+    with output_lock(output):
+        weights.SampleWeights.of(lab.weighed, head_mode=args.head_mode).save(output, lab.weighed.config, made)
+    drawings, undrawn = draw(lab, progress_table, args, dataset)
+    warnings = [each.text for each in lab.advice] + undrawn
+    if missing:
+        warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
+    if args.json:
+        say(to_json(as_json(lab) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings}))
+        return 1 if undrawn else 0
+    show(lab)
+    for line in warnings:
+        warn(line)
+    if lab.better is not None:
+        say(f"recommended: {weights.flags(lab.better[0].config)}")
+    say(f"weights: {output}")
+    for figure in drawings:
+        say(f"figure: {figure}")
+    say(for_lerobot(lab.weighed, path, args.head_mode))
+    return 1 if undrawn else 0
+
+
+def _require_sense(args: Args) -> None:
+    if args.figure is not None and args.figure.suffix.lower().removeprefix(".") not in figures.FORMATS:
+        raise ValueError(f"--figure is a file ending in .{', .'.join(figures.FORMATS)}; got {args.figure}")
+    if args.progress is None and args.dataset is None:
+        raise DataError("give a dataset or --progress FILE")
+    if args.fps is not None and not args.rabc.needs_fps:
+        raise ValueError("--fps does nothing without an option in seconds (--kappa-duration-s, --max-duration-s)")
+    if args.camera_key is not None and args.figure is None:
+        raise ValueError("--camera-key does nothing without --figure")
+    if args.figure is not None:
+        require_writable(args.figure.parent)
+
+
+def examine(progress_table: progress.ProgressTable, args: Args, dataset: datasets.LeRobotDataset | None) -> Lab:
+    """Weigh, and look at it from all sides. DataError if there is nothing to weigh by, or nothing is left."""
+    value = progress_table.values(args.head_mode)
+    known = value[~np.isnan(value)]
+    if not len(known):
+        raise DataError("no frame of the progress file has a progress: there is nothing to weigh by; label the dataset again")
+    if known.min() == known.max():
+        raise DataError(f"progress is {known[0]:g} in every frame: there is nothing to weigh by; look at the curves with milepost plot")
+    notes = {} if dataset is None else notes_of(dataset, np.unique(progress_table.episode_index).tolist())
+    tasks = sorted({note.task for note in notes.values()})
+    task = None
+    if notes:
+        numbers, where = np.unique(progress_table.episode_index, return_inverse=True)
+        task = np.array([tasks.index(notes[int(number)].task) for number in numbers])[where]
+    fps = args.fps if args.fps is not None or dataset is None else dataset.fps
+
+    def by(config: weights.RabcConfig) -> weights.Weighed:
+        return weights.weigh(progress_table.index, progress_table.episode_index, value, config=config, task=task, fps=fps)
+
+    weighed = by(args.rabc)
+    if not weighed.weight.any():
+        raise DataError("every frame weighs 0: nothing would be learnt; lower kappa, or loosen --max-duration-s and --min-final")
+    groups = {
+        "quality": weights.by_name(weighed, {number: note.quality for number, note in notes.items()}),
+        "task": weights.by_name(weighed, {number: note.task for number, note in notes.items() if note.task}),
+    }
+    found = weights.findings(weighed, value)
+    advice = weights.advise(weighed, found, groups["task"], notes)
+    config = weights.recommended(args.rabc, advice)
+    better = by(config) if config != args.rabc else None
+    return Lab(
+        weighed=weighed,
+        found=found,
+        groups={heading: members for heading, members in groups.items() if len(members) > 1},
+        sweep=weights.sweep(weighed, notes) if args.rabc.rule == "rabc" else [],
+        advice=advice,
+        better=None if better is None else (better, weights.findings(better, value, weighed.delta)),
+        notes=notes,
+    )
+
+
+def notes_of(dataset: datasets.LeRobotDataset, numbers: Sequence[int]) -> dict[int, weights.Note]:
+    """Task, kind and success of these episodes; rows are read only where meta/ does not tell success and the rows may."""
+    notes, ask = {}, True
+    for number in numbers:
+        facts = dataset.facts_of(number)
+        success = success_in(facts)
+        if success is None and ask:
+            try:
+                success = dataset.episode(number).success
+            except UnreadableError:  # its weights stand all the same; what it shows is asked of the next one
+                notes[number] = weights.Note(dataset.task_of(number), str(facts.get("kind", "")), None)
+                continue
+            ask = success is not None
+        notes[number] = weights.Note(dataset.task_of(number), str(facts.get("kind", "")), success)
+    return notes
+
+
+def summary(weighed: weights.Weighed, found: weights.Findings) -> dict[str, float]:
+    """The numbers LeRobot logs during training, known before it, and what it does not log."""
+    one = weighed.one_kappa
+    return {
+        "frames": float(len(weighed.weight)),
+        "delta_mean": weighed.delta_mean,
+        "delta_std": weighed.delta_std,
+        "kappa": float(weighed.kappa.mean()) if one is None else one,
+        "share_full": weighed.full,
+        "share_soft": weighed.soft,
+        "share_zero": weighed.zero,
+        "share_unknown": weighed.unknown,
+        "mean_weight": float(np.mean(weighed.weight, dtype=np.float64)),
+        "effective_share": weighed.effective,
+        "standing_still_share": found.still_share,
+        "standing_still_weight": found.still_weight,
+        "last_tenth_weight": found.end_weight,
+        "rest_weight": found.rest_weight,
+        "frame_noise": found.noise,
+    }
+
+
+def show(lab: Lab) -> None:
+    """The tables."""
+    rows = summary(lab.weighed, lab.found)
+    better = None if lab.better is None else summary(*lab.better)
+    columns = ("what", "value") if better is None else ("what", "now", "recommended")
+    sides = [each for each in (rows, better) if each is not None]
+    cells = [[name.replace("_", " "), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)] for name in rows]
+    table("Sample weights", columns, cells)
+    for heading, members in lab.groups.items():
+        few = sorted(members, key=lambda group: group.mean_weight)[:ROWS] if len(members) > ROWS else members
+        per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in few]
+        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "zero", "full", "of all"), per)
+        if len(few) < len(members):
+            say(f"the {ROWS} lightest of {len(members)}; --json has all")
+    if lab.sweep:
+        one = lab.weighed.one_kappa is not None
+        known = not all(np.isnan(row.successes) and np.isnan(row.failures) for row in lab.sweep)
+        ends = ("successes", "failures") if known else ()
+        body = []
+        for row in lab.sweep:
+            now = " (now)" if (row.kappa == lab.weighed.one_kappa if one else row.factor == 1) else ""
+            first = f"{row.kappa:.3g}{now}" if one else f"{row.factor:g} x{now}"
+            numbers = [row.mean_weight, row.full, row.zero, row.effective, *([row.successes, row.failures] if known else [])]
+            body.append([first, *("-" if np.isnan(number) else f"{number:.2f}" for number in numbers)])
+        table("Other kappas", ("kappa", "mean weight", "share full", "share 0", "effective share", *ends), body)
+    each = weights.by_episode(lab.weighed)
+    light = [f"{each.number[i]} ({each.mean[i]:.2f})" for i in np.argsort(each.mean, kind="stable")[:8]]
+    say(f"lightest episodes (mean weight): {', '.join(light)}")
+
+
+def as_json(lab: Lab) -> dict[str, Any]:
+    """Everything in `show`, every episode, and the recommended options."""
+    each = weights.by_episode(lab.weighed)
+    asked = {} if lab.better is None else dataclasses.asdict(lab.better[0].config)
+    columns = zip(each.number.tolist(), each.frames.tolist(), each.mean.tolist(), each.dropped.tolist(), strict=True)
+    return summary(lab.weighed, lab.found) | {
+        "groups": {heading: [dataclasses.asdict(group) for group in members] for heading, members in lab.groups.items()},
+        "sweep": [dataclasses.asdict(row) for row in lab.sweep],
+        "episodes": [dict(zip(("episode", "frames", "mean_weight", "share_dropped"), row, strict=True)) for row in columns],
+        "filtered_episodes": lab.weighed.filtered.tolist(),
+        "recommended": {name: value for name, value in asked.items() if lab.better and lab.better[0].config.changed(name)},
+        "recommended_flags": "" if lab.better is None else weights.flags(lab.better[0].config),
+    }
+
+
+def draw(
+    lab: Lab, progress_table: progress.ProgressTable, args: Args, dataset: datasets.LeRobotDataset | None
+) -> tuple[list[Path], list[str]]:
+    """Draws the figures asked for. Returns their paths, and a line for each dropped span whose pictures cannot be read."""
+    if args.figure is None:
+        return [], []
+    each = weights.by_episode(lab.weighed)
+    order = each.number[np.argsort(-each.mean, kind="stable")].tolist()
+    title = f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {weights.flags(args.rabc) or 'the default rule'}"
+    drawings = {args.figure: figures.lab_figure(figures.LabPicture(title, lab.weighed, lab.sweep, lab.groups, order))}
+    shown, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(lab, progress_table, args, dataset)
+    if shown:
+        drawings[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = figures.dropped_figure(shown)
+    for path, figure in drawings.items():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(figures.drawn(figure, path.suffix.lower().removeprefix(".")))  # type: ignore[arg-type]
+    warn_of_boxes({text for figure in drawings.values() for text in figures.words_of(figure)})
+    return list(drawings), undrawn
+
+
+def _dropped(
+    lab: Lab, progress_table: progress.ProgressTable, args: Args, dataset: datasets.LeRobotDataset
+) -> tuple[list[figures.DroppedSpan], list[str]]:
+    """The dropped spans with their pictures, and a line for each whose pictures cannot be read."""
+    shown, undrawn, camera = [], [], args.camera_key or dataset.cameras[0]
+    for span in weights.dropped_spans(lab.weighed, SPANS, lab.notes):
+        try:
+            shown.append(_picture(dataset, lab, progress_table, camera, span.episode, (span.start, span.stop), args.head_mode))
+        except UnreadableError as error:
+            undrawn.append(f"dropped frames of episode {span.episode} are not drawn: {error}")
+    return shown, undrawn
+
+
+def _picture(
+    dataset: datasets.LeRobotDataset,
+    lab: Lab,
+    progress_table: progress.ProgressTable,
+    camera: str,
+    number: int,
+    rows: tuple[int, int],
+    head: str,
+) -> figures.DroppedSpan:
+    episode, note = dataset.episode(number), lab.notes[number]
+    start, stop = rows[0] - episode.row, rows[1] - episode.row
+    weight = np.full(episode.length, np.nan, dtype=np.float32)
+    own = lab.weighed.episode_index == number
+    weight[lab.weighed.index[own] - episode.row] = lab.weighed.weight[own]
+    at = figures.span_frames(start, stop)
+    mean = float(np.nanmean(weight[start:stop]))
+    title = f"episode {number}, {note.quality}: frames {start} to {stop - 1} ({(stop - start) / episode.fps:.1f} s) weigh {mean:.2f}"
+    curve = progress_table.episode(number, episode.length, head)
+    return figures.DroppedSpan(f"{title} · {note.task}", episode.fps, start, stop, curve, weight, episode.camera(camera)[np.array(at)], at)
+
+
+def for_lerobot(weighed: weights.Weighed, path: Path, head: str) -> str:
+    """How LeRobot's own training gets these weights."""
+    config, one = weighed.config, weighed.one_kappa
+    if not config.is_lerobots or one is None:
+        return "in LeRobot: its own rule makes other weights from the progress file; docs/weights.md shows how its loop takes these"
+    words = {"type": "rabc", "progress_path": str(path), "head_mode": head, "kappa": f"{one:.6g}"}
+    if config.changed("epsilon"):
+        words["epsilon"] = f"{config.epsilon:g}"
+    if config.changed("fallback_weight"):
+        words["extra_params"] = f"'{json_module.dumps({'fallback_weight': config.fallback_weight})}'"
+    options = " ".join(f"--sample_weighting.{key}={value}" for key, value in words.items())
+    return f"in LeRobot, for a policy with chunk_size {config.chunk_size}: lerobot-train ... {options}"

@@ -1,0 +1,405 @@
+"""A LeRobot dataset (v3.0 or v2.1; mp4 or pictures in parquet; a folder or a Hub repository) as a `types.Dataset`.
+
+Opening reads meta/ only; an episode reads its own rows; pictures are read when their frame numbers are asked for. Writes nothing.
+What meta/ says wrongly of places is found in the data instead, with a DataWarning. Rows that do not fit together (numbers, time stamps,
+counts) are refused, never repaired: UnreadableError, for that episode alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled
+from milepost.datasets.cells import ImageFrames
+from milepost.datasets.features import may_be_depth
+from milepost.datasets.frames import FilmPlaces, Voice, offered
+from milepost.datasets.hub import Files, find_files
+from milepost.datasets.metadata import read_metadata, read_proportions
+from milepost.datasets.parquet import RaggedError, RowReader, to_numpy
+from milepost.datasets.records import EpisodeRecord, Metadata, no_episode, parse_episodes
+from milepost.datasets.rows import Settled, settle
+
+STATE = "observation.state"
+_BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
+
+
+class LeRobotDataset:
+    """Episodes of a LeRobot dataset, by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`."""
+
+    def __init__(self, files: Files, meta: Metadata, *, episodes: Sequence[int], cameras: Sequence[str]) -> None:
+        self._files = files
+        self._hints = meta
+        self._chosen = tuple(episodes)
+        self._cameras = tuple(cameras)
+        self._rows = RowReader(meta.pictured)
+        self._pictures = {camera: RowReader() for camera in cameras}
+        self._settled: Settled | None = None
+        self._searched = False
+        self._say = Voice(files.name)
+        self._films = FilmPlaces(files, meta)
+
+    @property
+    def name(self) -> str:
+        """The Hub id, or the folder's name."""
+        return self._files.name
+
+    def showing(self, cameras: Sequence[str]) -> LeRobotDataset:
+        """Returns the dataset with those of these cameras that it has but does not offer by itself: distances that a model learnt from."""
+        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.pictured]
+        both = (*self._cameras, *depth)
+        return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
+
+    def choose_cameras(self, asked: Sequence[str] = (), *, flag: str, most: int | None = None) -> tuple[str, ...]:
+        """Returns the cameras asked for, else those in use, or the first `most` of them. DataError if there is none, or not such a one.
+
+        flag: by which a user names one, for the message.
+        """
+        require_cameras(asked, self._cameras, hint=f"choose with {flag}")
+        if not self._cameras:
+            depth = ", ".join(self._hints.pictured)
+            named = f"; distances are looked at, as grey, if they are named with {flag}: {depth}" if depth else ""
+            raise DataError(f"{self.name} has no camera, so there is nothing to show{named}")
+        return tuple(asked) or self._cameras[:most]
+
+    @property
+    def root(self) -> Path:
+        """The folder with meta/ in it. For a Hub dataset it is inside the Hub's cache: do not write there."""
+        return self._files.root
+
+    @property
+    def is_local(self) -> bool:
+        """Is `root` the user's own folder, and not the Hub's cache?"""
+        return self._files.repo is None
+
+    @property
+    def files(self) -> Files:
+        """Where its files are, and how they are downloaded."""
+        return self._files
+
+    @property
+    def meta(self) -> Metadata:
+        """What meta/ said when it was opened, of all episodes, in use or not, with the right places of their rows."""
+        return replace(self._hints, episodes=self._places().episodes)
+
+    @property
+    def hints(self) -> Metadata:
+        """meta/ as it stands, its places unchecked."""
+        return self._hints
+
+    @property
+    def say(self) -> Voice:
+        """How it warns."""
+        return self._say
+
+    @property
+    def version(self) -> str:
+        """LeRobot's codebase version by which it is laid out, "v3.0" or "v2.1"."""
+        return self._hints.version
+
+    @property
+    def fps(self) -> float:
+        return self._hints.fps
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The instructions, in the order of their task index."""
+        return tuple(self._hints.tasks.values())
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Full keys of the cameras in use, in the order of info.json."""
+        return self._cameras
+
+    @property
+    def episode_indices(self) -> tuple[int, ...]:
+        """The dataset's numbers of the episodes in use, by position."""
+        return self._chosen
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of the episodes in use."""
+        return sum(self._hints.episodes[number].length for number in self._chosen)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that defines the frames of the whole dataset, whichever episodes and cameras are in use.
+
+        fps, features, each episode's number, length and tasks, and the data and video files' names, sizes and samples of their bytes (of a
+        Hub dataset the commit instead). Annotations, proportions, progress and weights are not in it.
+        """
+        meta = self._hints
+        records = [(record.index, record.length, list(record.tasks)) for record in meta.episodes.values()]
+        about = {"fps": meta.fps, "features": meta.features, "episodes": records, "files": self._files.commit or self._contents()}
+        about |= {"parts": meta.odd_parts} if meta.odd_parts else {}
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def footage_fingerprint(self) -> str:
+        """As `fingerprint`, but not over the tables of frames, which annotating may add a column to. Pictures kept in them do not count."""
+        records = [(record.index, record.length, list(record.tasks)) for record in self._hints.episodes.values()]
+        about = {
+            "fps": self.fps,
+            "cameras": list(self._hints.cameras),
+            "episodes": records,
+            "files": self._files.commit or self._contents(False),
+        } | ({"parts": self._hints.odd_parts} if self._hints.odd_parts else {})
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _contents(self, tables: bool = True) -> list[tuple[str, int, str]]:
+        records = self._hints.episodes.values()
+        names = {span.path for record in records for span in record.videos.values()}
+        names |= {record.data for record in records if record.data} if tables else set()
+        paths = {name: self._files.path(name) for name in sorted(names)}
+        return [(name, *sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self.episode(number) for number in self._chosen)
+
+    def __getitem__(self, index: int) -> Episode:
+        """The episode at this position (negative from the end). DataError if its rows are damaged or do not fit meta/."""
+        return self.episode(self._chosen[index])
+
+    def episode(self, episode_index: int) -> Episode:
+        """The episode with this number in the dataset. UnreadableError as for `[position]`; DataError for an unknown number."""
+        self._record(episode_index)
+        try:
+            return self._episode(self._places().episodes[episode_index])
+        except DataError as error:
+            raise UnreadableError(str(error)) from error
+
+    def _episode(self, record: EpisodeRecord) -> Episode:
+        self._say_of_annotation(record)
+        record, rows = self._read_rows(record)
+        columns = self._columns(record, rows)
+        times = np.asarray(columns.get("timestamp", np.arange(record.length) / self.fps), np.float64).reshape(-1)
+        _require_rising(times, who=f"episode {record.index}")
+        instructions = self._instructions(record, columns.get("task_index"))
+        return Episode(
+            index=record.index,
+            row=record.row,
+            task=instructions[0].name if instructions else self._task(record, columns.get("task_index")),
+            fps=self.fps,
+            length=record.length,
+            state=_state(columns.get(STATE), record.length),
+            cameras={camera: frames for camera in self._cameras if (frames := self._frames(camera, record, times)) is not None},
+            segments=record.readable_segments,
+            annotation_faults=record.annotation_faults,
+            columns={name: column for name, column in columns.items() if name not in (STATE, *_BOOKKEEPING)},
+            facts=record.facts,
+            instructions=instructions,
+        )
+
+    def _say_of_annotation(self, record: EpisodeRecord) -> None:
+        for kind, words in (("annotation", record.annotation_faults), ("clash", record.clashes)):
+            for head, reason in words.items():
+                self._say(f"{kind} {head}", f"episode {record.index}, {head}: {reason} (milepost info lists all such episodes)")
+
+    def row_range(self, episode_index: int) -> tuple[int, int]:
+        """The dataset rows [start, stop) of the episode with this number."""
+        self._record(episode_index)
+        record = self._places().episodes[episode_index]
+        return record.row, record.row + record.length
+
+    def length(self, episode_index: int) -> int:
+        """Frames of the episode with this number, without reading its rows."""
+        return self._record(episode_index).length
+
+    def task_of(self, episode_index: int) -> str:
+        """What meta/ says the (first) task of the episode with this number is, without reading its rows; "" if it says nothing."""
+        return next(iter(self._record(episode_index).tasks), "")
+
+    def facts_of(self, episode_index: int) -> Mapping[str, Any]:
+        """`Episode.facts` of the episode with this number, without reading its rows."""
+        return self._record(episode_index).facts
+
+    def image_size(self, camera: str) -> tuple[int, int]:
+        """(height, width) of a camera's pictures as info.json tells it, without reading one."""
+        require_cameras([camera], self._hints.pictured)
+        return self._hints.image_size(camera)
+
+    def proportions(self, head: str) -> dict[str, float] | None:
+        """Stage name -> mean share of an episode, from meta/temporal_proportions_{head}.json; None if there is none."""
+        return read_proportions(self.root, head)
+
+    @property
+    def stages(self) -> dict[str, Stages]:
+        """Head ("sparse", "dense") -> its stages and their usual shares, for the heads that have a proportions file."""
+        found = {head: self.proportions(head) for head in ("sparse", "dense")}
+        return {head: Stages.from_proportions(shares) for head, shares in found.items() if shares}
+
+    def _record(self, episode_index: int) -> EpisodeRecord:
+        if episode_index not in self._hints.episodes:
+            raise no_episode(episode_index, self._hints.episodes)
+        return self._hints.episodes[episode_index]
+
+    def _places(self, *, everywhere: bool = False) -> Settled:
+        """Where the rows are, found out when it is first asked for; `everywhere` also in files that must be downloaded for it."""
+        if self._settled is None or (everywhere and not self._searched):
+            self._settled = settle(self._files, self._hints, everywhere=everywhere)
+            self._searched = everywhere or self.is_local
+            for number, message in enumerate(self._settled.warnings):
+                self._say(f"places {number} {everywhere}", message)
+        return self._settled
+
+    def _read_rows(self, record: EpisodeRecord) -> tuple[EpisodeRecord, pa.Table]:
+        """The episode's record and rows, wherever they are."""
+        if record.fault:
+            raise UnreadableError(record.fault)
+        if not record.data and self._searched:
+            raise UnreadableError(
+                f"episode {record.index}: meta/ does not say where its rows are, and no data file has {record.length} rows of it"
+            )
+        try:
+            if not record.data:
+                raise UnreadableError("meta/ does not say where its rows are")
+            return record, self._checked_rows(record)
+        except DataError:
+            if self._searched:
+                raise
+        moved = self._places(everywhere=True).episodes[record.index]
+        return moved, self._checked_rows(moved)
+
+    def _checked_rows(self, record: EpisodeRecord) -> pa.Table:
+        path = self._files.path(record.data)
+        rows = self._rows.episode(path, record.index)
+        who = f"parquet file {path}: episode {record.index}"
+        if rows.num_rows != record.length and "episode_index" not in rows.column_names:
+            raise DataError(f"parquet file {path} has no column 'episode_index'; it is not a LeRobot data file")
+        if rows.num_rows != record.length:
+            raise DataError(f"{who} has {rows.num_rows} rows, meta/ says {record.length}; copy or download the dataset again")
+        by_position = self._places().by_position
+        for name, first in (("frame_index", 0), ("index", record.row)):
+            if name not in rows.column_names:
+                self._say(name, f"the data has no column '{name}' (first seen in episode {record.index}): rows are counted by their order")
+                continue
+            found = _one_a_row(rows[name], f"{who}, '{name}'")
+            if name == "index" and by_position and len(found) and np.isfinite(found[0]):
+                first = int(found[0])
+            if not np.array_equal(found, np.arange(first, first + record.length)):
+                raise DataError(
+                    f"{who}: '{name}' should run from {first} to {first + record.length - 1} one by one, it runs from {found[0]:.10g} "
+                    f"to {found[-1]:.10g}; the rows are shuffled, repeated or missing"
+                )
+        return rows
+
+    def _columns(self, record: EpisodeRecord, rows: pa.Table) -> dict[str, np.ndarray]:
+        """Every column of numbers. One that nobody asks for and that is none is left out."""
+        columns = {}
+        for name in rows.column_names:
+            try:
+                column = to_numpy(f"episode {record.index}, {name}", rows[name])
+            except RaggedError as error:
+                if name in (STATE, "action", "timestamp", *_BOOKKEEPING):
+                    raise
+                self._say(f"column {name}", f"{error}: the column is left out of such episodes")
+                continue
+            if column is not None:
+                columns[name] = column
+            elif name in (STATE, "timestamp"):
+                raise DataError(f"episode {record.index}: '{name}' should hold numbers, it holds {rows[name].type}")
+        return columns
+
+    def _instructions(self, record: EpisodeRecord, task_index: np.ndarray | None) -> tuple[Segment, ...]:
+        """Which task holds for which frames, if there are several; empty for one."""
+        if task_index is None or task_index.size != record.length or (task_index == task_index.reshape(-1)[0]).all():
+            return ()
+        numbers = task_index.reshape(-1)
+        edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), record.length]
+        words = [self._hints.tasks.get(int(numbers[start]) if np.isfinite(numbers[start]) else -1, "") for start in edges[:-1]]
+        if not all(words):
+            return ()
+        self._say("tasks", f"episode {record.index} has several tasks; `instructions` has which frames have which, `task` is the first")
+        return tuple(Segment(word, start, stop) for word, start, stop in zip(words, edges, edges[1:], strict=False))
+
+    def _task(self, record: EpisodeRecord, task_index: np.ndarray | None) -> str:
+        first = -1 if task_index is None or not task_index.size else task_index.reshape(-1)[0]
+        number = int(first) if np.isfinite(first) else -1
+        if number in self._hints.tasks:
+            return self._hints.tasks[number]
+        if not record.tasks:
+            known = ", ".join(map(str, list(self._hints.tasks)[:9])) or "none"
+            raise DataError(f"episode {record.index}: its task number {number} is not in meta/tasks, which has {known}")
+        return record.tasks[0]
+
+    def _frames(self, camera: str, record: EpisodeRecord, times: Float[np.ndarray, "T"]) -> Frames:
+        feature = self._hints.features[camera]
+        if feature.get("dtype") == "image":
+            path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
+            return ImageFrames(self._pictures[camera], path, self._files.path, record.index, camera, record.length, depth)
+        return self._films.frames(camera, record, times, strays=self._places().strays, say=self._say)
+
+    def film_start(self, episode_index: int, camera: str) -> float | None:
+        """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
+
+        None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
+        """
+        record = self._places().episodes[episode_index]
+        return self._films.even_start(camera, record, strays=self._places().strays)
+
+
+def open_dataset(
+    folder_or_repo: str | Path,
+    *,
+    revision: str | None = None,
+    episodes: Sequence[int] | str | None = None,
+    cameras: Sequence[str] | None = None,
+) -> LeRobotDataset:
+    """Open a LeRobot dataset (v3.0 or v2.1) to read: a local folder or, if there is none of that name, the Hub's "owner/name".
+
+    revision: branch, tag or commit on the Hub. episodes: their numbers in the order wanted, or as "0-9,12"; all if None.
+    cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files follow one by one when an episode needs them.
+    DataError if there is no such dataset, it is of another version, damaged or empty, or an episode or camera is unknown.
+
+        dataset = open_dataset("lerobot/pusht", episodes=[0, 1])
+        images = dataset[0].cameras[dataset.cameras[0]][np.array([0, 10, 20])]  # (3, H, W, 3) uint8
+    """
+    wanted = parse_episodes(episodes) if isinstance(episodes, str) else episodes
+    files = find_files(folder_or_repo, revision)
+    meta = read_metadata(files.root)
+    chosen = meta.choose(wanted)
+    require_cameras((camera for camera in cameras or () if camera not in meta.pictured), meta.cameras)
+    dataset = LeRobotDataset(files, meta, episodes=chosen, cameras=[camera for camera in meta.pictured if camera in (cameras or ())])
+    _warn_of_meta(dataset)
+    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=chosen, cameras=offered(files, meta))
+
+
+def _warn_of_meta(dataset: LeRobotDataset) -> None:
+    """Say what of meta/ was left out."""
+    left_out = [finding.message for finding in dataset.hints.findings if finding.code in ("episodes", "tasks") and finding.episode is None]
+    if errors := [message for message in left_out if "left out" in message or ", line " in message]:
+        dataset.say("meta", f"{errors[0]} ({len(errors)} in all)")
+    total, known = dataset.hints.info.get("total_episodes"), len(dataset.hints.episodes)
+    if isinstance(total, int) and total > known:
+        dataset.say("total", f"info.json counts {total} episodes, meta/ lists {known}, which are read")
+
+
+def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:
+    if column is None:
+        return np.zeros((length, 0), np.float32)
+    return column.reshape(length, -1).astype(np.float32)
+
+
+def _require_rising(times: Float[np.ndarray, "T"], *, who: str) -> None:
+    if not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
+        frame = int(np.argmax(~(np.diff(times, prepend=-np.inf) > 0)))
+        raise DataError(f"{who}: the time stamps must ascend, at frame {frame} they do not ({times[frame]:.10g} s)")
+
+
+def _one_a_row(column: pa.ChunkedArray, who: str) -> np.ndarray:
+    values = to_numpy(who, column)
+    if values is None or values.size != len(values):
+        raise DataError(f"{who}: should hold one whole number a row")
+    return values.reshape(-1)

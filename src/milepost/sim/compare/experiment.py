@@ -1,0 +1,126 @@
+"""Run the comparison: every (seed, task, share of bad demonstrations, arm) is one policy trained and tried, and one line of a file.
+
+All arms of a cell have the same demonstrations, network, steps, first weights, batches and start scenes; they differ in the weights alone.
+A line is written when its policy has been tried, so that a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from milepost.sim.closed_loop import success_of
+from milepost.sim.compare.arms import ARMS, Mix
+from milepost.sim.compare.config import CompareConfig, PoolConfig
+from milepost.sim.compare.demonstrations import Pool, draw, scenes
+from milepost.sim.compare.policy import Demonstrations, fit_policy
+from milepost.sim.tasks import RECIPE
+
+
+@dataclass(frozen=True)
+class Job:
+    """One policy to train and try."""
+
+    seed: int
+    task: str
+    share: float
+    arm: str
+
+
+def jobs(config: CompareConfig) -> Iterator[Job]:
+    """Seed by seed, so that whatever is done is a comparison."""
+    for seed in config.seeds:
+        for task in config.tasks:
+            for share in config.shares:
+                for arm in config.arms:
+                    yield Job(seed, task, share, arm)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Finished lines; one that was cut off by a kill is not one."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """One more line, on a line of its own even behind one that was cut off."""
+    cut = path.is_file() and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file:
+        file.write("\n" * cut + json.dumps(line) + "\n")
+
+
+def run(config: CompareConfig, folder: Path, *, on_progress: Callable[[str], Callable[[int, int], None]]) -> list[dict[str, Any]]:
+    """All lines of this comparison, those in `folder/runs.jsonl` and new ones. Demonstrations are kept in `folder` too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, key = folder / "runs.jsonl", config.key()
+    lines = {Job(*(line[name] for name in ("seed", "task", "share", "arm"))): line for line in read_lines(path) if line["key"] == key}
+    wanted, pools = list(jobs(config)), Pools(folder, config.pool)
+    tick = on_progress("policies")
+    for done, job in enumerate(wanted):
+        tick(done, len(wanted))
+        if job not in lines:
+            lines[job] = {**dataclasses.asdict(job), "key": key, **run_one(job, pools.get(job.task, job.seed), config)}
+            append(path, lines[job])
+    tick(len(wanted), len(wanted))
+    return [lines[job] for job in wanted]
+
+
+class Pools:
+    """Demonstrations by task and seed, drawn once and kept on disk; the last one in memory."""
+
+    def __init__(self, folder: Path, config: PoolConfig) -> None:
+        self.folder, self.config = folder, config
+        self.mark = hashlib.sha256(json.dumps([RECIPE, dataclasses.asdict(config)]).encode()).hexdigest()[:8]
+        self._last: Pool | None = None
+
+    def get(self, task: str, seed: int) -> Pool:
+        if self._last is None or (self._last.task, self._last.seed) != (task, seed):
+            path = self.folder / f"demonstrations-{task}-{seed}-{self.mark}.npz"
+            if not path.is_file():
+                draw(task, seed, self.config).save(path)
+            self._last = Pool.load(path, task, seed)
+        return self._last
+
+
+def mixture(pool: Pool, episodes: int, share: float) -> tuple[Demonstrations, Mix]:
+    """The demonstrations of a share, and what the arms may know of them."""
+    chosen = pool.mix(episodes, share)
+    rows = np.isin(pool.frames.episode_index, chosen)
+    number = np.searchsorted(chosen, pool.frames.episode_index[rows])
+    curves = {name: value[rows] for name, value in pool.progress.items()}
+    frames = Demonstrations(pool.frames.observation[rows], pool.frames.action[rows], number)
+    return frames, Mix(number, pool.success[chosen], curves)
+
+
+def run_one(job: Job, pool: Pool, config: CompareConfig) -> dict[str, Any]:
+    """Train the policy of a job and try it: what the line says."""
+    frames, mix = mixture(pool, config.pool.episodes, job.share)
+    weight = ARMS[job.arm](mix, config.rabc, np.random.default_rng([job.seed, 7]))
+    start = time.monotonic()
+    policy = fit_policy(frames, config.policy, rng=np.random.default_rng([job.seed, 11]), weight=weight)
+    trained = time.monotonic()
+    act = policy.actor(np.random.default_rng([job.seed, 13]))
+    success = success_of(job.task, act, scenes(job.seed, config.trials), execute=config.execute)
+    good = np.array([kind == "expert" for kind in np.array(pool.kind)[pool.mix(config.pool.episodes, job.share)]])[mix.episode]
+    return {
+        "success": [int(done) for done in success],
+        "frames": len(weight),
+        "mean_weight": _mean(weight),
+        "good_weight": _mean(weight[good]),
+        "bad_weight": _mean(weight[~good]),
+        "train_s": round(trained - start, 2),
+        "trial_s": round(time.monotonic() - trained, 2),
+    }
+
+
+def _mean(weight: np.ndarray) -> float | None:
+    return round(float(weight.mean()), 4) if len(weight) else None

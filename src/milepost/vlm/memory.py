@@ -1,0 +1,62 @@
+"""How much is computed at once: as many jobs as fit into memory and into a number of tokens, and half as many when memory runs out.
+
+What a job takes is an estimate; running out is what corrects it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from milepost.core import DataError
+
+PLENTY = 2**30
+"""Bytes a pass may take on a CPU."""
+
+
+class Budget:
+    """limits: tokens at once, by kind of job; halved for good when a pass runs out of memory."""
+
+    def __init__(self, max_memory: int | None, *, device: torch.device, limits: dict[str, int]) -> None:
+        if max_memory is not None and max_memory < 1:
+            raise DataError(f"max_memory should be a number of bytes above zero, it is {max_memory}")
+        self.limits = limits
+        self._max_memory, self._device = max_memory, device
+
+    def free(self) -> int:
+        """Bytes one pass may take: what was asked for, else half of what a GPU has left, else a gigabyte."""
+        if self._max_memory is not None:
+            return self._max_memory
+        if self._device.type != "cuda":
+            return PLENTY
+        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return (torch.cuda.mem_get_info(self._device)[0] + unused) // 2
+
+    def steps(self, kind: str, total: int, *, cost: Callable[[int, int], tuple[int, int]], run: Callable[[int, int], None]) -> None:
+        """`run(start, stop)` over jobs 0..total, in order. cost: (tokens, bytes) of jobs [start, stop); a single job is never divided.
+
+        DataError if one job alone runs out of memory.
+        """
+        start = 0
+        while start < total:
+            stop = self._stop(kind, start, total, cost=cost)
+            try:
+                run(start, stop)
+            except torch.OutOfMemoryError as error:
+                if stop - start == 1:
+                    raise DataError(
+                        "out of memory with one piece of the clip at a time; use a smaller resolution or fewer frames"
+                    ) from error
+                self.limits[kind] = max(1, cost(start, stop)[0] // 2)
+            else:
+                start = stop
+
+    def _stop(self, kind: str, start: int, total: int, *, cost: Callable[[int, int], tuple[int, int]]) -> int:
+        stop, room = start + 1, self.free()
+        while stop < total:
+            tokens, taken = cost(start, stop + 1)
+            if tokens > self.limits[kind] or taken > room:
+                break
+            stop += 1
+        return stop

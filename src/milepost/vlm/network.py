@@ -1,0 +1,161 @@
+"""One pass of Qwen3-VL's networks over a row of tokens that are not one text: pieces of a trunk, or branches and questions beside it.
+
+The decoder layers are driven one by one with our own keys, positions and masks; image features are added after the first few (DeepStack).
+The model's own forward is not used: its positions hang on module state, its masks on what it believes the cache to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from milepost.vlm.layers import keys_and_values, own_logits, require_known, rotations, seen_by, through
+from milepost.vlm.patches import Size
+from milepost.vlm.video_clip import Appending, Beside, Ready
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some tokens in a row. positions (3, L): time, height, width. sees: trunk tokens all of them may look at.
+
+    family, member: inside one family, member 0 is seen by every later token, and any other member by itself alone; families see nothing of
+    each other.
+    """
+
+    ids: list[int]
+    positions: Int[np.ndarray, "3 L"]
+    sees: int = 0
+    family: int = 0
+    member: int = 0
+
+
+def positions(ids: Sequence[int], *, video: int, grid: Size, start: int) -> tuple[Int[np.ndarray, "3 L"], int]:
+    """(time, height, width) of each token from `start`, and the position after them: words count one, a picture its longer side.
+
+    grid: language tokens a picture is high and wide; all its placeholders (id `video`) share one time.
+    """
+    tokens = np.asarray(ids)
+    pictured = np.flatnonzero(tokens == video)
+    if not len(pictured):
+        return np.broadcast_to(np.arange(start, start + len(tokens)), (3, len(tokens))), start + len(tokens)
+    first, last = int(pictured[0]), int(pictured[-1]) + 1
+    after = start + first + max(grid)
+    inside = start + first + np.stack([np.zeros(grid, np.int64), *np.indices(grid)]).reshape(3, -1)
+    before, behind = np.arange(start, start + first), np.arange(after, after + len(tokens) - last)
+    places = np.concatenate([np.tile(before, (3, 1)), inside, np.tile(behind, (3, 1))], axis=1)
+    return places, after + len(tokens) - last
+
+
+def mask(pieces: Sequence[Piece], seen: int, *, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 Q K"]:
+    """What a row of pieces may look at: 0 or the lowest number, over `seen` tokens of the trunk and then the row itself."""
+
+    def spread(values: list[int]) -> Tensor:
+        return torch.from_numpy(np.repeat(values, [len(piece.ids) for piece in pieces])).to(device)
+
+    family, member, sees = (spread([getattr(p, name) for p in pieces]) for name in ("family", "member", "sees"))
+    own = (family[:, None] == family) & ((member[:, None] == member) | (member == 0))
+    total, least = len(family), min(piece.sees for piece in pieces)
+    width = -(-(seen + total) // 8) * 8  # the GPU's kernel reads rows in eights; a view of wider rows spares it a copy
+    allowed = torch.zeros((total, width), dtype=dtype, device=device)[:, : seen + total]
+    lowest = torch.finfo(dtype).min
+    allowed[:, least:seen].masked_fill_(torch.arange(least, seen, device=device) >= sees[:, None], lowest)
+    allowed[:, seen:].masked_fill_(~own.tril_(), lowest)
+    return allowed[None, None]
+
+
+class Networks:
+    """The vision tower, the language layers and the output head of a loaded model, of which nothing else is used."""
+
+    def __init__(self, model: nn.Module) -> None:
+        whole: Any = model
+        require_known(whole)
+        self.model = whole
+        self.text = whole.model.language_model
+        self.tower = whole.model.visual
+        self.config = whole.config.text_config
+        self.video: int = whole.config.video_token_id
+        self.image: int = whole.config.image_token_id
+        self.layers = len(self.text.layers)
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.text.embed_tokens.weight.dtype
+
+    @property
+    def eager(self) -> bool:
+        return bool(self.config._attn_implementation == "eager")
+
+    def look(self, rows: Float[Tensor, "N D"], *, groups: int, grid: Size) -> tuple[Tensor, list[Tensor]]:
+        """Features of all groups' tokens, and those of each DeepStack level."""
+        where = torch.tensor([[groups, *grid]], device=self.device)
+        return seen_by(self.tower, rows, where)
+
+    def forward(
+        self,
+        pieces: Sequence[Piece],
+        cache: Appending | Beside,
+        *,
+        features: tuple[Tensor, list[Tensor]] | None,
+        seen: int,
+        wanted: Sequence[int] = (),
+    ) -> Float[Tensor, "N E"]:
+        """Last hidden states of the `wanted` tokens of a row of pieces, words all of them. features: of the placeholders, in order.
+
+        seen: tokens of the trunk in the cache. In the last layer the other tokens leave their keys and values, which cost little.
+        """
+        ids = torch.tensor([i for piece in pieces for i in piece.ids], device=self.device)[None]
+        places = torch.from_numpy(np.concatenate([piece.positions for piece in pieces], axis=1)).to(self.device)[:, None]
+        hidden = self.text.embed_tokens(ids)
+        pictured = ((ids == self.video) | (ids == self.image))[0]
+        if features is not None:
+            hidden[0, pictured] = features[0].to(hidden.dtype)
+        text = isinstance(cache, Appending) and not seen and not self.eager  # plain causal attention, which needs no mask
+        allowed = None if text else mask(pieces, seen, dtype=hidden.dtype, device=self.device)
+        turns = rotations(self.text, hidden, places)
+        *layers, last = self.text.layers
+        for number, layer in enumerate(layers):
+            hidden = through(layer, hidden, mask=allowed, turns=turns, keeper=cache)
+            if features is not None and number < len(features[1]):
+                hidden[0, pictured] += features[1][number].to(hidden.dtype)
+        there = Ready(*cache.extend(len(layers), *keys_and_values(last, hidden, turns)))
+        if not wanted:
+            return hidden[0, :0]
+        assert allowed is not None  # only a trunk goes without, and of a trunk nothing is wanted
+        rows = torch.tensor(wanted, device=self.device)
+        turns = turns[0][:, rows], turns[1][:, rows]
+        hidden = through(last, hidden[:, rows], mask=allowed[:, :, rows], turns=turns, keeper=there)
+        return self.text.norm(hidden)[0]
+
+    def own(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
+        """Log-probabilities of the token after `ids` by the model's own forward, in float32. grid: (groups, high, wide) of its video."""
+        tokens, where = torch.tensor([ids], device=self.device), torch.tensor([grid], device=self.device)
+        return own_logits(self.model, tokens, video=self.video, rows=rows, grid=where).float().log_softmax(-1)
+
+    def log_probabilities(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N V"]:
+        """Of the next token, in float32."""
+        return self.model.lm_head(hidden).float().log_softmax(-1)
+
+    def activation_bytes(self, keys: int) -> tuple[int, int, int]:
+        """About what a pass takes per language token looking at `keys` tokens, per token's patches in the tower, per answer row."""
+        text, tower, size = self.config, self.model.config.vision_config, self.dtype.itemsize
+        heads = text.num_attention_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // heads
+        busy = max(text.intermediate_size, getattr(text, "moe_intermediate_size", 0) * getattr(text, "num_experts_per_tok", 0))
+        token = size * (6 * text.hidden_size + 3 * busy + 4 * heads * head) + 8 * text.hidden_size
+        token += keys * (heads * (8 + size) if self.eager else size + 1)
+        patches = tower.spatial_merge_size**2
+        return (
+            token,
+            patches * (size * (8 * tower.hidden_size + 2 * tower.intermediate_size) + 24 * tower.patch_size**2),
+            12 * text.vocab_size,
+        )

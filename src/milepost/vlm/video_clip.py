@@ -1,0 +1,143 @@
+"""A clip to be scored: frames, when each was taken, how large they are made; and the trunks computed for it so far.
+
+A trunk is the language model's keys and values over complete groups of two frames at one size; what comes after it may look at any
+whole number of its groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from milepost.core import DataError
+from milepost.vlm.patches import PAIR, Resolution, Size
+
+
+class Trunk:
+    """Keys and values of every layer, (1, heads, tokens, D) each, in buffers that double. `ends` and `nexts` by number of groups."""
+
+    def __init__(self, layers: int, size: Size) -> None:
+        self.size = size
+        self.ends = [0]
+        """Tokens up to the end of so many groups."""
+        self.nexts = [0]
+        """The position of whatever follows so many groups."""
+        self._kept: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    @property
+    def groups(self) -> int:
+        return len(self.ends) - 1
+
+    def seen(self, layer: int, tokens: int) -> tuple[Tensor, Tensor] | None:
+        """The first `tokens` keys and values of a layer; None if there are none yet."""
+        kept = self._kept[layer]
+        return None if kept is None else (kept[0][:, :, :tokens], kept[1][:, :, :tokens])
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new ones behind those of `ends`, and hand out all. They count once `ends` says so: a pass that failed can be repeated."""
+        start = self.ends[-1]
+        stop = start + keys.shape[2]
+        kept = self._kept[layer]
+        if kept is None or kept[0].shape[2] < stop:
+            room = stop if kept is None else max(stop, 2 * kept[0].shape[2])
+            grown = tuple(new.new_empty(1, new.shape[1], room, new.shape[3]) for new in (keys, values))
+            if kept is not None:
+                for new, old in zip(grown, kept, strict=True):
+                    new[:, :, :start] = old[:, :, :start]
+            kept = self._kept[layer] = (grown[0], grown[1])
+        kept[0][:, :, start:stop], kept[1][:, :, start:stop] = keys, values
+        return kept[0][:, :, :stop], kept[1][:, :, :stop]
+
+
+class Appending:
+    """A keeper of keys and values (`layers.Keeper`): new tokens become part of the trunk."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        self.trunk = trunk
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self.trunk.write(layer, keys, values)
+
+
+class Beside:
+    """A keeper: new tokens look at the first `seen` of the trunk and at each other, and leave no trace."""
+
+    def __init__(self, trunk: Trunk, seen: int) -> None:
+        self.trunk, self.tokens = trunk, seen
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        shared = self.trunk.seen(layer, self.tokens)
+        if shared is None or not self.tokens:
+            return keys, values
+        return torch.cat([shared[0], keys], dim=2), torch.cat([shared[1], values], dim=2)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A keeper: everything there is to look at is in it already."""
+
+    keys: Tensor
+    values: Tensor
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self.keys, self.values
+
+
+@dataclass(frozen=True)
+class Clip:
+    """frames (T, H, W, 3) uint8 and times_s (T,) seconds, in order. DataError if they are not."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    times_s: Float[np.ndarray, "T"]
+    resolution: Resolution
+    trunks: dict[Hashable, Trunk] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
+            raise DataError(f"frames should be (T, H, W, 3) uint8, they are {self.frames.shape} {self.frames.dtype}")
+        if not len(self.frames):
+            raise DataError("the clip is empty; give it at least one frame")
+        if not self.frames.size:
+            raise DataError(f"frames of {self.frames.shape[1]} x {self.frames.shape[2]} have no area; check the camera and the crop")
+        if self.times_s.shape != (len(self.frames),) or not np.isfinite(self.times_s).all() or (np.diff(self.times_s) < 0).any():
+            raise DataError(f"times_s should be {len(self.frames)} seconds in order, one a frame; they are {self.times_s}")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def pair(self, group: int) -> tuple[UInt8[np.ndarray, "2 H W 3"], float]:
+        """A complete group: its frames, and the middle of their times."""
+        a = PAIR * group
+        return self.frames[a : a + PAIR], middle(self.times_s[a], self.times_s[a + 1])
+
+    def odd(self, prefix: int) -> tuple[UInt8[np.ndarray, "2 H W 3"], float] | None:
+        """The last group of a prefix of odd length: its last frame twice, and that frame's time. None if the length is even."""
+        last = prefix - 1
+        return (self.frames[[last, last]], middle(self.times_s[last], self.times_s[last])) if prefix % PAIR else None
+
+    def prefixes(self, wanted: Sequence[int] | None) -> list[int]:
+        """The lengths asked for, or all. DataError if one is not in 1..T."""
+        lengths = list(range(1, len(self) + 1)) if wanted is None else [int(each) for each in wanted]
+        if wrong := [each for each in lengths if not 1 <= each <= len(self)]:
+            raise DataError(f"prefixes are lengths from 1 to the clip's {len(self)} frames; {wrong[0]} is not")
+        return lengths
+
+
+def middle(first_s: float, second_s: float) -> float:
+    """The time a group is stamped with; in this order of operations, on which the printed tenth can hang."""
+    return float((first_s + second_s) / 2)
+
+
+def clip_of(frames: UInt8[np.ndarray, "T H W 3"], *, times_s: Sequence[float] | None, fps: float | None, resolution: Resolution) -> Clip:
+    """A clip from times, or from a rate: frame i at i / fps."""
+    if (times_s is None) == (fps is None):
+        raise DataError("when was each frame taken? give either times_s (one a frame) or fps")
+    if fps is not None and not fps > 0:
+        raise DataError(f"fps should be above zero, it is {fps}")
+    times = np.arange(len(frames)) / fps if fps is not None else np.asarray(times_s, np.float64)
+    return Clip(np.asarray(frames), times, resolution)
