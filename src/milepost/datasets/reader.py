@@ -369,7 +369,7 @@ def open_dataset(
     wanted = parse_episodes(episodes) if isinstance(episodes, str) else episodes
     files = find_files(folder_or_repo, revision)
     meta = read_metadata(files.root)
-    chosen = meta.choose(wanted)
+    chosen = meta.choose(wanted, files.name)
     require_cameras((camera for camera in cameras or () if camera not in meta.pictured), meta.cameras)
     dataset = LeRobotDataset(files, meta, episodes=chosen, cameras=[camera for camera in meta.pictured if camera in (cameras or ())])
     _warn_of_meta(dataset)

@@ -224,17 +224,17 @@ class Metadata:
     findings: tuple[Finding, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def choose(self, episodes: Sequence[int] | None) -> tuple[int, ...]:
+    def choose(self, episodes: Sequence[int] | None, who: str) -> tuple[int, ...]:
         """Returns the numbers of the episodes wanted, each once, in the order wanted; all if None.
 
-        DataError for an episode that is not there, or for none at all.
+        who: the dataset, for the message. DataError for an episode that is not there, or for none at all.
         """
         chosen = tuple(self.episodes) if episodes is None else tuple(dict.fromkeys(int(number) for number in episodes))
         for number in chosen:
             if number not in self.episodes:
                 raise no_episode(number, self.episodes)
         if not chosen:
-            raise DataError(f"no episode is chosen; there are {len(self.episodes)}")
+            raise DataError(f"no episode of {who} is chosen; it has {len(self.episodes)}")
         return chosen
 
     @cached_property

@@ -78,7 +78,7 @@ class Review:
 
     def stop(self) -> None:
         """Give up what is being counted, soon. Safe in a signal handler."""
-        self.counting.closing = True
+        self.counting.stop()
 
     def close(self) -> None:
         self.counting.close()
@@ -188,7 +188,7 @@ class Review:
                 truth = annotated_progress(segments_of(dataset, "sparse", self.rows.numbers), stages, self.rows, success.get)
             pair = compared(self._curves, truth)
             if pair is not None:
-                found.disagreement_of, found.disagreement = pair[0], pair[1](self.rows)
+                found.disagree(pair[0], pair[1](self.rows))
 
         if len(self._curves) < 2 or self._found.disagreement is None:
             self.counting.submit(count)

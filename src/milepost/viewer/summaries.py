@@ -85,6 +85,14 @@ class Counted:
     disagreement_of: str | None = None
     problems: list[str] = field(default_factory=list)
 
+    def know(self, truth: Float[np.ndarray, "R"]) -> None:
+        """Keeps the simulator's progress by row."""
+        self.truth = truth
+
+    def disagree(self, which: str, how_much: list[float]) -> None:
+        """Keeps which two curves were compared, and their difference in each episode."""
+        self.disagreement_of, self.disagreement = which, how_much
+
 
 class Counting:
     """Jobs done one after the other in a thread beside the requests. revision: grows with each one done."""
@@ -111,9 +119,13 @@ class Counting:
                 self._changed.wait(min(left, 0.2))  # `closing` is set by a signal, which must take no lock
             return not self._pending
 
-    def close(self) -> None:
-        """Give up what is being counted."""
+    def stop(self) -> None:
+        """Gives up what is being counted, soon. Takes no lock: safe in a signal handler."""
         self.closing = True
+
+    def close(self) -> None:
+        """Gives up what is being counted."""
+        self.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, job: Callable[[], None]) -> None:
@@ -163,7 +175,7 @@ def _read_rows(found: Counted, dataset: LeRobotDataset, rows: Rows) -> None:
     except DataError as error:
         found.problems.append(str(error))
     if "truth.progress" in columns:
-        found.truth = truth
+        found.know(truth)
 
 
 def differences(first: Float[np.ndarray, "R"], second: Float[np.ndarray, "R"], rows: Rows) -> list[float]:

@@ -67,11 +67,11 @@ class SARMModel(nn.Module):
     encoder: PixelEncoder
     """The trained half of the built-in encoder; any other encoder is not part of the weights."""
 
-    def __init__(self, config: SARMConfig) -> None:
+    def __init__(self, config: SARMConfig, precision: Precision = "float32") -> None:
         super().__init__()
         self.config = config
         self.cache: FeatureCache | None = None
-        self.precision: Precision = "float32"
+        self.precision: Precision = precision
         self._frozen: Encoder | None = None
         self._history: History | None = None
         heads = config.heads
@@ -440,12 +440,11 @@ class SARMModel(nn.Module):
         broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
         if broken:
             raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
-        model = cls(config)
+        model = cls(config, precision)
         model.load_state_dict(weights)
         if state_stats is not None:
             given = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
             model.use_state_stats(given)
-        model.precision = precision
         if encoder is not None:
             if not isinstance(encoder, Encoder):
                 encoder = load_encoder(str(encoder), device=str(device), precision=precision, text_width=config.text_dim)
