@@ -16,7 +16,7 @@ import numbered
 from milepost.cli.view import Args, open_review
 from milepost.datasets.reader import open_dataset
 from milepost.viewer.media import Films
-from milepost.viewer.serving import bound, server
+from milepost.viewer.serving import bound, make_server
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WHY_NOT = "no browser: looked for chromium, chromium-browser and google-chrome on the PATH"
@@ -27,7 +27,7 @@ def serving(root: Path, **options: Any) -> Iterator[str]:
     """The address of `milepost view` on this dataset."""
     review = open_review(Args(dataset=str(root), **options))
     socket, door = bound("127.0.0.1", 0)
-    running = server(review, door, Films(root.parent / "films"))
+    running = make_server(review, door, Films(root.parent / "films"))
     thread = threading.Thread(target=lambda: running.run(sockets=[socket]))
     thread.start()
     try:

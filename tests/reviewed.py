@@ -22,7 +22,7 @@ from milepost.viewer.guard import Door, Guard
 from milepost.viewer.media import Films
 from milepost.viewer.review import Review
 from milepost.viewer.server import create_app
-from milepost.viewer.serving import bound, server
+from milepost.viewer.serving import bound, make_server
 
 ORIGIN = "http://127.0.0.1:8000"
 NAMES = ("reach", "push")
@@ -73,7 +73,7 @@ def page_of(review: Review, films: Films | None = None, door: Door | None = None
 def served(review: Review, films: Films | None = None) -> Iterator[str]:
     """The address of a real server in a thread."""
     socket, door = bound("127.0.0.1", 0)
-    running = server(review, door, films)
+    running = make_server(review, door, films)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()
     until = time.monotonic() + 20

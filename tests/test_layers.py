@@ -42,8 +42,9 @@ INSIDE = {
         "processing registry sarm.config sarm.lerobot_rules sarm.network sarm.online sarm.options topreward.config topreward.options "
         "training.checkpoints training.distributed training.tracking",
         "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
-        "sarm.checkpoint sarm.processor sarm.readiness topreward.model training.loop",
-        "sarm.model topreward.kind",
+        "sarm.checkpoint topreward.model training.loop",
+        "sarm.processor sarm.readiness topreward.kind",
+        "sarm.model",
         "factory sarm.kind sarm.prepare",
         "sarm.train",
         "training.card",
@@ -95,7 +96,9 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" if is_module(f"{node.module}.{alias.name}") else node.module or "" for alias in node.names]
+            names = [
+                f"{node.module}.{alias.name}" if is_module(f"{node.module}.{alias.name}") else node.module or "" for alias in node.names
+            ]
         rows += [(name, node.lineno, id(node) in nested) for name in names]
     return rows
 

@@ -87,8 +87,9 @@ def place(
     if len(parts) == 1:  # whatever meta/ says of it, the film is this episode's; `offsets` compares the counts
         return {parts[0].episode: Placed(0, held, note=_late(start_s, fps), step=step, alone=True)}
     counted = [_counted(parts, [part.length for part in parts], held, rates, start_s)]
-    spans = [part.length if part.start_s is None or part.stop_s is None else round((part.stop_s - part.start_s) * fps) for part in parts]
-    counted.append(_counted(parts, spans, held, rates, start_s))
+    spans = [part.length if part.start_s is None or part.stop_s is None else (part.stop_s - part.start_s) * fps for part in parts]
+    if all(abs(span - round(span)) <= TENTH for span in spans):  # a span between two pictures is a wrong time, and counts nothing
+        counted.append(_counted(parts, [round(span) for span in spans], held, rates, start_s))
     best = max(counted, key=len)
     if best:
         firsts = np.cumsum([0, *(part.length for part in parts)]).tolist()
@@ -185,14 +186,14 @@ def _timed(parts: Sequence[Part], held: int, fps: float, strays: tuple[int, ...]
 def _accounted(parts: Sequence[Part], timed: Mapping[int, Placed]) -> dict[int, Placed]:
     """Returns the parts, or their refusal where meta/'s times leave pictures out between two episodes that nothing explains.
 
-    As many pictures as an episode may have (half of the shortest here, at least) may be those of one that was deleted and whose number was
-    given away. Fewer are nobody's: then the times are as likely to be late by them.
+    As many pictures as an episode may have (half of the shortest here, and at least two) may be those of one that was deleted and whose
+    number was given away. Fewer are nobody's: then the times are as likely to be late by them.
     """
     end, spare, shortest = 0, 0, min((part.length for part in parts if part.length), default=0)
     for part in sorted(parts, key=lambda part: timed[part.episode].first):
         first = timed[part.episode].first
         hole = first - end if part.follows or not part.episode else 0
-        if 0 < hole < shortest / 2:
+        if 0 < hole < max(2, shortest / 2):
             words = (
                 f"has {hole} more picture{'' if hole == 1 else 's'} before episode {part.episode} than meta/ accounts for: its times may "
                 "be late, or the film may have pictures of no episode; correct from_timestamp, or cut the film to its rows"

@@ -29,7 +29,7 @@ _REMEMBERED = 10_000
 
 
 class ClipEncoder:
-    """A frozen two-tower model. `load` makes one by name; see `embed.Encoder` for what it offers."""
+    """A frozen two-tower model. `load` makes one by name; see `encoders.Encoder` for what it offers."""
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ def embed_text(sentence: str, width: int) -> Float[np.ndarray, "E"]:
 
 
 class PixelImages:
-    """The fixed half of the built-in encoder, as an `embed.Encoder`: features are the 768 reduced pixels, uint8."""
+    """The fixed half of the built-in encoder, as an `encoders.Encoder`: features are the 768 reduced pixels, uint8."""
 
     name: ClassVar[str] = "pixels"
     fingerprint: ClassVar[str] = "pixels"

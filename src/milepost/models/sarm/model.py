@@ -53,7 +53,7 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.loss import counts_of, labels_of, shown_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
-from milepost.models.sarm.readiness import blank, over_all, stats_of
+from milepost.models.sarm.readiness import blank, over_all, require_encoder, stats_of
 from milepost.models.sarm.samples import look, pad_state, state_of
 from milepost.models.training.distributed import ALONE, Peers
 
@@ -122,19 +122,8 @@ class SARMModel(nn.Module):
         return self._frozen
 
     def use_encoder(self, encoder: Encoder) -> None:
-        """See through this one. DataError if its features have other widths, or it is known not to be the one this model learnt with."""
-        config, widths = self.config, (encoder.width, encoder.text_width)
-        if config.encoder != "pixels" and widths != (config.image_dim, config.text_dim):
-            raise DataError(
-                f"the encoder {encoder.name} gives {widths[0]} numbers an image and {widths[1]} a sentence, this model takes "
-                f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
-            )
-        known = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
-        if known and known != encoder.fingerprint:
-            raise DataError(
-                f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {known}): "
-                f"its weights or preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
-            )
+        """Uses this encoder from now on. DataError if its features have other widths, or if it is not the one this model learnt with."""
+        require_encoder(self.config, encoder)
         self._frozen = encoder
 
     def use_features(self, features: FeatureCache) -> SARMModel:

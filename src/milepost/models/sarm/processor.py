@@ -23,7 +23,7 @@ from milepost.models.sarm.samples import pad_state
 
 @runtime_checkable
 class FeatureEncoder(Protocol):
-    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers; any `embed.Encoder` is one."""
+    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers; any `encoders.Encoder` is one."""
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]: ...
 
@@ -47,7 +47,7 @@ def make_sarm_processors(
     """The steps before and after the model.
 
     dataset_stats: key -> {"mean", "std"}, instead of the config's own state statistics; else those of `dataset_meta`. encoder: the model
-    itself, so that both see the same, or any `embed.Encoder`; without, `config.encoder` is loaded when a batch first needs it.
+    itself, so that both see the same, or any `encoders.Encoder`; without, `config.encoder` is loaded when a batch first needs it.
     """
     dataset_stats = dataset_stats or getattr(dataset_meta, "stats", None)
     if dataset_stats and config.state_key in dataset_stats:

@@ -1,4 +1,4 @@
-"""What a SARM model needs of a dataset before it can label it."""
+"""What a SARM model needs before it can label: of a dataset, and of an encoder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from milepost.core import DataError, Dataset, DataWarning, KnowsEpisodes, Tick, has_words
+from milepost.encoders import Encoder
 from milepost.models.sarm.checkpoint import StateStats, read_state_stats
 from milepost.models.sarm.config import SARMConfig
 
@@ -48,3 +49,19 @@ def over_all(on_frames: Tick | None, dataset: Dataset, *, cameras: int) -> Tick 
         on_frames(min(done, total), total)
 
     return count
+
+
+def require_encoder(config: SARMConfig, encoder: Encoder) -> None:
+    """Raises DataError if an encoder gives features of other widths, or if it is known not to be the one this model learnt with."""
+    widths = encoder.width, encoder.text_width
+    if config.encoder != "pixels" and widths != (config.image_dim, config.text_dim):
+        raise DataError(
+            f"the encoder {encoder.name} gives {widths[0]} numbers an image and {widths[1]} a sentence, this model takes "
+            f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
+        )
+    known = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
+    if known and known != encoder.fingerprint:
+        raise DataError(
+            f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {known}): "
+            f"its weights or preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
+        )
