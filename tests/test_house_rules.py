@@ -1,6 +1,7 @@
 """What review would otherwise have to repeat: sizes of files, functions and signatures; no catch-all except; every file says what it is."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -75,6 +76,21 @@ def test_nobody_assigns_to_another_objects_attributes() -> None:
         for node in (each for each in ast.walk(tree) if isinstance(each, ast.stmt)):
             targets = [each for each in assigned(node) if isinstance(each, ast.Attribute)]
             wrong += [f"{name}:{node.lineno} {ast.unparse(each)}" for each in targets if ast.unparse(each.value) not in own]
+    assert not wrong
+
+
+def test_only_datasets_knows_where_lerobot_keeps_its_files() -> None:
+    """No name of a file of meta/, and no template of a path, stands in code of another room. Docstrings and messages may name them."""
+    layout = re.compile(r"meta/$|meta/[a-z_{}*/]+\.(json|jsonl|parquet)$|meta/episodes|chunk-\{|temporal_proportions_\{")
+    wrong = []
+    for path in FILES:
+        name = path.relative_to(ROOT / "src" / "milepost").as_posix()
+        tree = ast.parse(path.read_text())
+        words = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [
+            each for each in ast.walk(tree) if isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in words
+        ]
+        wrong += [f"{name}:{each.lineno} {each.value}" for each in texts if not name.startswith("datasets/") and layout.match(each.value)]
     assert not wrong
 
 
