@@ -220,7 +220,7 @@ def annotate(dataset: Path, *lists: list) -> None:
     ("names", "starts", "ends", "words"),
     [
         (["reach the object", "fly"], [0, 50], [50, 148], "unknown stage 'fly'"),
-        (["reach the object", "move the object"], [0, 40], [60, 148], "before the one before it ends"),
+        (["reach the object", "move the object"], [0, 40], [60, 148], "before 'reach the object' ends at 60"),
         (["reach the object", "move the object"], [0, 90], [90, 60], "from frame 90 to 60"),
         (["reach the object", "move the object"], [0, 60], [60, 170], "up to frame 170"),
     ],

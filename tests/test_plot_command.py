@@ -286,7 +286,7 @@ def test_rows_of_another_dataset(tmp_path: Path, capsys: pytest.CaptureFixture) 
     edit_parquet(path, lambda table: table.replace_schema_metadata(None))
     for episode in (0, 1):
         assert plot(tmp_path / "mine", "--progress", path, "--episodes", episode, "--output-dir", tmp_path / "out") == 2
-        assert "wrong dataset?" in capsys.readouterr().err
+        assert "do not fit mine" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_what_was_there(nails: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from builders import build_dataset
 from milepost.annotation.store import AnnotationStore, Answer
-from milepost.cli.belonging import parse_episodes
 from milepost.cli.entry import joined_numbers, main
 from milepost.core.types import DataError, Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.metadata import read_metadata
 from milepost.datasets.reader import open_dataset
+from milepost.datasets.records import parse_episodes
 from milepost.datasets.subtask_index import read_subtask_index, successes, write_subtask_index
 from milepost.datasets.transaction import JOURNAL, finish_interrupted, replacing
 from milepost.models.factory import make_reward_model, make_reward_model_config

@@ -247,7 +247,7 @@ WRONG = {
     "no episode 7; this dataset has 3, numbered 0 to 2": {7: {"sparse": parts(0, 1)}},
     "annotations are for sparse or dense, got 'coarse'": {0: {"coarse": parts(0, 1)}},
     "there is no annotation to write": {},
-    "episode 0, sparse: segment 'move' starts at frame 2, before the one before it ends": {
+    "episode 0, sparse: segment 'move' starts at frame 2, before 'reach' ends at 3": {
         0: {"sparse": (Segment("reach", 0, 3), Segment("move", 2, 5))}
     },
     "episode 2, dense: segment 'reach' ends at frame 7, the episode has 6": {0: {"sparse": parts(0, 9)}, 2: {"dense": parts(0, 7)}},

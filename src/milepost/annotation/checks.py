@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from milepost.annotation.faults import Fault, Kind, Repair, quoted
-from milepost.annotation.reply import Claim, Reading, read
+from milepost.annotation.reply import Reading, read
 from milepost.annotation.shown import Shown, every_frame
 from milepost.annotation.subtasks import SubtaskList, words
 from milepost.core import DataError, Segment
@@ -63,10 +63,10 @@ def judge(
 def check_segments(
     segments: Sequence[Segment], subtasks: SubtaskList, length: int, fps: float, *, success: bool | None = None, rules: Rules | None = None
 ) -> Checked:
-    """The same checks on segments that a person wrote. Nothing is moved farther than a frame unless `rules` allow it."""
-    claims = tuple(Claim(segment.name, segment.start / fps, segment.stop / fps) for segment in segments)
-    exact = rules or Rules(tolerance_s=0.0)
-    return check(Reading(claims), subtasks, every_frame(length, fps), success=success, rules=exact)
+    """The same checks on segments that a person wrote, in frames. Nothing is moved farther than a frame unless `rules` allow it."""
+    shown = every_frame(length, fps)
+    case = _Case.of_frames(subtasks, shown, rules or Rules(tolerance_s=0.0))
+    return _checked([_Timed(each.name, each.start, each.stop) for each in segments], case, success=success)
 
 
 def unasked(subtasks: SubtaskList, length: int) -> tuple[Segment, ...] | None:
@@ -88,54 +88,89 @@ def check(reading: Reading, subtasks: SubtaskList, shown: Shown, *, success: boo
     Frames: round(t fps), one number for both sides of a border.
     Whole seconds throughout are accepted, with a fault that is not fatal, where frames shown are less than a second apart.
     """
-    rules = rules or Rules()
-    case = _Case(subtasks, shown, rules.tolerance(shown), rules.shortest_s, list(reading.faults), [])
+    case = _Case.of_seconds(subtasks, shown, rules or Rules(), reading.faults)
+    timed = [_Timed(claim.name, claim.start_s, claim.stop_s) for claim in reading.claims]
+    return _checked(timed, case, success=success, whole_seconds=reading.whole_seconds)
+
+
+def _checked(timed: Sequence[_Timed], case: _Case, *, success: bool | None, whole_seconds: bool = False) -> Checked:
+    """Applies the rules of `check`, in the case's unit of time."""
     if case.faults:
         return case.outcome(None)
-    claims = _sorted(_lasting(_named(reading.claims, case), case), case)
+    claims = _sorted(_lasting(_named(timed, case), case), case)
     if not case.faults:
         claims = _merged(claims, case)
         _check_sequence(claims, case, unfinished=success is False)
     if case.faults:
         return case.outcome(None)
     segments = _frames(_bordered(claims, case), case)
-    if not case.faults and reading.whole_seconds and len(segments) > 1 and shown.step_s < 1:
+    if not case.faults and whole_seconds and len(segments) > 1 and case.shown.step_s < 1:
         message = "every time is a whole number of seconds; read them off the frames, with decimals, as in 3.5"
         case.faults.append(Fault("whole seconds", message, fatal=False))
     return case.outcome(segments)
 
 
 @dataclass(frozen=True)
+class _Timed:
+    """A stage from `start` to `stop`, in the unit of time of its case: seconds of a model's words, frames of a person's segments."""
+
+    name: str
+    start: float | int
+    stop: float | int
+
+
+@dataclass(frozen=True)
 class _Case:
-    """One answer: by what it is judged, and what was found so far."""
+    """One annotation: by what it is judged, and what was found so far.
+
+    Times are in one unit throughout: it lasts `unit_s` seconds and has `per_unit` frames. end: of the episode.
+    """
 
     subtasks: SubtaskList
     shown: Shown
-    tolerance: float
-    shortest_s: float
+    tolerance: float | int
+    shortest: float | int
+    end: float | int
+    unit_s: float | int
+    per_unit: float | int
     faults: list[Fault]
     repairs: list[Repair]
+
+    @classmethod
+    def of_seconds(cls, subtasks: SubtaskList, shown: Shown, rules: Rules, faults: Sequence[Fault]) -> _Case:
+        """Returns the case of a model's words, which are in seconds."""
+        return cls(subtasks, shown, rules.tolerance(shown), rules.shortest_s, shown.duration_s, 1.0, shown.fps, list(faults), [])
+
+    @classmethod
+    def of_frames(cls, subtasks: SubtaskList, shown: Shown, rules: Rules) -> _Case:
+        """Returns the case of segments, which are in frames and stay so."""
+        tolerance, shortest = rules.tolerance(shown) * shown.fps, rules.shortest_s * shown.fps
+        return cls(subtasks, shown, tolerance, shortest, shown.length, 1 / shown.fps, 1.0, [], [])
+
+    def s(self, time: float | int) -> str:
+        """Returns a time in seconds, for a message."""
+        return f"{time * self.unit_s:.2f} s"
+
+    def span(self, timed: _Timed) -> str:
+        """Returns a stage with its times, for a message."""
+        return f"{quoted(timed.name)} ({self.s(timed.start)} to {self.s(timed.stop)})"
 
     def fault(self, kind: Kind, message: str) -> None:
         self.faults.append(Fault(kind, message))
 
-    def repair(self, kind: Kind, message: str, moved_s: float = 0.0) -> None:
-        self.repairs.append(Repair(kind, message, moved_s))
+    def repair(self, kind: Kind, message: str, moved: float | int = 0.0) -> None:
+        self.repairs.append(Repair(kind, message, moved * self.unit_s))
 
-    def visible(self, time_s: float) -> bool:
+    def visible(self, time: float | int) -> bool:
         """Is it more than rounding: half a frame?"""
-        return abs(time_s) > 0.5 / self.shown.fps + 1e-9
+        return abs(time) > 0.5 / self.per_unit + 1e-9
 
     def outcome(self, segments: tuple[Segment, ...] | None) -> Checked:
         fatal = any(fault.fatal for fault in self.faults)
         return Checked(None if fatal else segments, tuple(self.repairs), tuple(self.faults))
 
 
-def _span(claim: Claim) -> str:
-    return f"{quoted(claim.name)} ({claim.start_s:.2f} s to {claim.stop_s:.2f} s)"
-
-
-def _named(claims: Sequence[Claim], case: _Case) -> list[Claim]:
+def _named(claims: Sequence[_Timed], case: _Case) -> list[_Timed]:
     known, out = case.subtasks.names, []
     for claim in claims:
         name = match(claim.name, known)
@@ -174,50 +209,50 @@ def _misspelt(said: tuple[str, ...], meant: tuple[str, ...]) -> bool:
     return len(said) == len(meant) and all(alike(a, b) for a, b in zip(said, meant, strict=True))
 
 
-def _lasting(claims: Sequence[Claim], case: _Case) -> list[Claim]:
+def _lasting(claims: Sequence[_Timed], case: _Case) -> list[_Timed]:
     """Clipped to the episode; those that last no time are left out if they may, and faults if not."""
-    end, out = case.shown.duration_s, []
+    end, out = case.end, []
     for claim in claims:
-        if claim.stop_s < claim.start_s:
-            case.fault("reversed", f"{_span(claim)} ends before it starts")
+        if claim.stop < claim.start:
+            case.fault("reversed", f"{case.span(claim)} ends before it starts")
             continue
-        past = max(-claim.start_s, claim.stop_s - end, claim.start_s - end, 0.0)
+        past = max(-claim.start, claim.stop - end, claim.start - end, 0.0)
         if past > case.tolerance + 1e-9:
-            case.fault("past the end", f"{_span(claim)} leaves the recording, which lasts from 0.00 s to {end:.2f} s")
+            case.fault("past the end", f"{case.span(claim)} leaves the recording, which lasts from 0.00 s to {case.s(end)}")
             continue
-        inside = replace(claim, start_s=min(max(claim.start_s, 0.0), end), stop_s=min(max(claim.stop_s, 0.0), end))
+        inside = replace(claim, start=min(max(claim.start, 0.0), end), stop=min(max(claim.stop, 0.0), end))
         if case.visible(past):
-            case.repair("past the end", f"{_span(claim)} was cut to the recording", past)
-        if inside.stop_s > inside.start_s:
+            case.repair("past the end", f"{case.span(claim)} was cut to the recording", past)
+        if inside.stop > inside.start:
             out.append(inside)
         elif case.subtasks[claim.name].optional:
-            case.repair("too short", f"{_span(claim)} lasts no time: it did not happen")
+            case.repair("too short", f"{case.span(claim)} lasts no time: it did not happen")
         else:
-            case.fault("too short", f"{_span(claim)} lasts no time")
+            case.fault("too short", f"{case.span(claim)} lasts no time")
     return out
 
 
-def _sorted(claims: Sequence[Claim], case: _Case) -> list[Claim]:
-    ordered = sorted(claims, key=lambda claim: (claim.start_s, claim.stop_s))
+def _sorted(claims: Sequence[_Timed], case: _Case) -> list[_Timed]:
+    ordered = sorted(claims, key=lambda claim: (claim.start, claim.stop))
     if ordered != list(claims):
         case.repair("order", "the entries were not in order of time, and were sorted")
     return ordered
 
 
-def _merged(claims: Sequence[Claim], case: _Case) -> list[Claim]:
+def _merged(claims: Sequence[_Timed], case: _Case) -> list[_Timed]:
     """Neighbours of one name that touch are one segment, unless the stage is repeatable."""
-    out: list[Claim] = []
+    out: list[_Timed] = []
     for claim in claims:
         last = out[-1] if out else None
-        if last and last.name == claim.name and not case.subtasks[claim.name].repeatable and claim.start_s - last.stop_s <= case.tolerance:
-            case.repair("repeated", f"{_span(last)} and {_span(claim)} were joined")
-            out[-1] = replace(last, stop_s=max(last.stop_s, claim.stop_s))
+        if last and last.name == claim.name and not case.subtasks[claim.name].repeatable and claim.start - last.stop <= case.tolerance:
+            case.repair("repeated", f"{case.span(last)} and {case.span(claim)} were joined")
+            out[-1] = replace(last, stop=max(last.stop, claim.stop))
         else:
             out.append(claim)
     return out
 
 
-def _check_sequence(claims: Sequence[Claim], case: _Case, *, unfinished: bool) -> None:
+def _check_sequence(claims: Sequence[_Timed], case: _Case, *, unfinished: bool) -> None:
     place = {name: number for number, name in enumerate(case.subtasks.names)}
     counts = Counter(claim.name for claim in claims)
     once = [name for name in counts if not case.subtasks[name].repeatable]
@@ -226,7 +261,7 @@ def _check_sequence(claims: Sequence[Claim], case: _Case, *, unfinished: bool) -
             case.fault("repeated", f"'{name}' is given {counts[name]} times, and it happens once")
     for before, after in pairwise(claims):
         if place[after.name] < place[before.name] and after.name in once and counts[after.name] == 1:
-            case.fault("order", f"{_span(after)} comes after {_span(before)}, but the list has it before")
+            case.fault("order", f"{case.span(after)} comes after {case.span(before)}, but the list has it before")
     reached = max((place[claim.name] for claim in claims), default=-1)
     for number, subtask in enumerate(case.subtasks):
         seen = any(claim.name == subtask.name for claim in claims)
@@ -234,31 +269,31 @@ def _check_sequence(claims: Sequence[Claim], case: _Case, *, unfinished: bool) -
             case.fault("missing", f"'{subtask.name}' is missing, and it happens in every recording")
 
 
-def _bordered(claims: Sequence[Claim], case: _Case) -> list[Claim]:
+def _bordered(claims: Sequence[_Timed], case: _Case) -> list[_Timed]:
     """Small gaps and overlaps closed at their midpoints, the ends put on the episode's."""
-    out, end, covers = list(claims), case.shown.duration_s, case.subtasks.covers
+    out, end, covers = list(claims), case.end, case.subtasks.covers
     for number, (before, after) in enumerate(pairwise(claims)):
-        gap = after.start_s - before.stop_s
+        gap = after.start - before.stop
         kind: Kind = "gap" if gap > 0 else "overlap"
-        middle = (before.stop_s + after.start_s) / 2
+        middle = (before.stop + after.start) / 2
         if abs(gap) > case.tolerance + 1e-9:
             if kind == "overlap" or covers:
-                case.fault(kind, f"there is {_article(kind)} of {abs(gap):.2f} s between {_span(before)} and {_span(after)}")
+                case.fault(kind, f"there is {_article(kind)} of {case.s(abs(gap))} between {case.span(before)} and {case.span(after)}")
             continue
         if case.visible(gap):
-            closed = f"{kind} of {abs(gap):.2f} s between {_span(before)} and {_span(after)} closed at {middle:.2f} s"
+            closed = f"{kind} of {case.s(abs(gap))} between {case.span(before)} and {case.span(after)} closed at {case.s(middle)}"
             case.repair(kind, closed, abs(gap) / 2)
-        out[number] = replace(out[number], stop_s=middle)
-        out[number + 1] = replace(out[number + 1], start_s=middle)
-    for number, missing, word in ((0, out[0].start_s, "first"), (-1, end - out[-1].stop_s, "last")) if out else ():
+        out[number] = replace(out[number], stop=middle)
+        out[number + 1] = replace(out[number + 1], start=middle)
+    for number, missing, word in ((0, out[0].start, "first"), (-1, end - out[-1].stop, "last")) if out else ():
         if missing > case.tolerance + 1e-9:
             if covers:
                 which = "before the first stage begins" if word == "first" else "after the last stage ends"
-                case.fault("coverage", f"{missing:.2f} s of the recording have no stage, {which}: {_span(claims[number])}")
+                case.fault("coverage", f"{case.s(missing)} of the recording have no stage, {which}: {case.span(claims[number])}")
             continue
         if case.visible(missing):
-            case.repair("coverage", f"the {word} border was put on the recording's, {missing:.2f} s away", missing)
-        out[number] = replace(out[number], start_s=0.0) if word == "first" else replace(out[number], stop_s=end)
+            case.repair("coverage", f"the {word} border was put on the recording's, {case.s(missing)} away", missing)
+        out[number] = replace(out[number], start=0.0) if word == "first" else replace(out[number], stop=end)
     return out
 
 
@@ -266,13 +301,12 @@ def _article(kind: Kind) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def _frames(claims: Sequence[Claim], case: _Case) -> tuple[Segment, ...]:
-    fps, length = case.shown.fps, case.shown.length
-    out = []
+def _frames(claims: Sequence[_Timed], case: _Case) -> tuple[Segment, ...]:
+    length, out = case.shown.length, []
     for claim in claims:
-        start, stop = (min(max(round(time * fps), 0), length) for time in (claim.start_s, claim.stop_s))
-        if claim.stop_s - claim.start_s < case.shortest_s - 1e-9 or stop <= start:
-            case.fault("too short", f"{_span(claim)} lasts less than {max(case.shortest_s, 1 / fps):.2f} s")
+        start, stop = (min(max(round(time * case.per_unit), 0), length) for time in (claim.start, claim.stop))
+        if claim.stop - claim.start < case.shortest - 1e-9 or stop <= start:
+            case.fault("too short", f"{case.span(claim)} lasts less than {case.s(max(case.shortest, 1 / case.per_unit))}")
         else:
             out.append(Segment(claim.name, start, stop))
     return tuple(out)

@@ -15,7 +15,7 @@ import numpy as np
 
 from milepost.annotation.spreadsheet import SUFFIXES, read_file
 from milepost.annotation.store import read_provenance, read_store
-from milepost.core import DataError, DataWarning
+from milepost.core import SUCCESS, DataError, DataWarning
 from milepost.datasets import (
     HEADS,
     Annotations,
@@ -66,10 +66,10 @@ def read_truth(folder_or_repo: str | Path, names: Sequence[str] | None = None) -
     if "truth.stage" not in meta.features:
         raise DataError(f"{files.name} has no column 'truth.stage': only simulated datasets know the truth (`milepost simulate`)")
     names = tuple(names or read_proportions(files.root, "sparse") or ())
-    columns = [name for name in ("truth.stage", "next.success") if name in meta.features]
+    columns = [name for name in ("truth.stage", SUCCESS) if name in meta.features]
     out = {}
     for record, values in read_columns(files, meta, columns):
-        done = values.get("next.success", np.zeros(record.length, bool)).astype(bool)
+        done = values.get(SUCCESS, np.zeros(record.length, bool)).astype(bool)
         out[record.index] = {"sparse": segments_of(np.where(done, -1, whole(values["truth.stage"])), names)}
     return {number: heads for number, heads in out.items() if heads["sparse"]}
 

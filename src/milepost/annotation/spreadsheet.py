@@ -12,12 +12,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Segment, read_text, require_shallow, shown, write_text
-from milepost.datasets import HEADS, Annotations
+from milepost.core import DataError, Segment, read_text, require_shallow, segment_faults, shown, write_text
+from milepost.datasets import HEADS, Annotations, no_episode
 
 COLUMNS = ("episode", "head", "name", "start_s", "end_s", "start_frame", "stop_frame")
 SUFFIXES = (".csv", ".json")
@@ -67,27 +66,27 @@ def read_file(
     """
     path = _known(Path(path))
     found: dict[tuple[int, str], list[tuple[int, Segment]]] = {}
-    faults: list[str] = []
+    faults: list[tuple[int, str]] = []
     for line, row in _rows(path):
         try:
             number, head, segment = _segment(row, fps)
-            _check(number, head, segment, lengths=lengths, names=names)
+            _require_episode(number, lengths)
         except DataError as error:
-            faults.append(f"{path}, line {line}: {error}")
+            faults.append((line, str(error)))
             continue
         found.setdefault((number, head), []).append((line, segment))
     out: dict[int, dict[str, tuple[Segment, ...]]] = {}
     for (number, head), pairs in sorted(found.items(), key=lambda item: (item[0][0], HEADS.index(item[0][1]))):
         pairs.sort(key=lambda pair: (pair[1].start, pair[1].stop))
-        for (line, before), (next_line, after) in pairwise(pairs):
-            if after.start < before.stop:
-                faults.append(
-                    f"{path}, line {next_line}: episode {number}: '{after.name}' starts at frame {after.start}, before '{before.name}' "
-                    f"(line {line}) ends at {before.stop}; {head} stages of an episode may not overlap"
-                )
+        length, known = math.inf if lengths is None else lengths[number], (names or {}).get(head)
+        places = [f" (line {line})" for line, _ in pairs]
+        parts = [segment for _, segment in pairs]
+        for fault in segment_faults(parts, length, known, head=head, episode=f"episode {number}", notes=places):
+            order = f"episode {number}: {fault.words}; {head} stages of an episode may not overlap"
+            faults.append((pairs[fault.place][0], order if fault.kind == "order" else fault.words))
         out.setdefault(number, {})[head] = tuple(segment for _, segment in pairs)
     if faults:
-        raise DataError("\n".join(faults))
+        raise DataError("\n".join(f"{path}, line {line}: {fault}" for line, fault in sorted(faults)))
     return out
 
 
@@ -207,13 +206,6 @@ def _whole(row: Mapping[str, Any], column: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _check(
-    number: int, head: str, segment: Segment, *, lengths: Mapping[int, int] | None, names: Mapping[str, Sequence[str]] | None
-) -> None:
+def _require_episode(number: int, lengths: Mapping[int, int] | None) -> None:
     if lengths is not None and number not in lengths:
-        which = f", numbered {min(lengths)} to {max(lengths)}" if lengths else ""
-        raise DataError(f"no episode {number}; there are {len(lengths)}{which}")
-    if lengths is not None and segment.stop > lengths[number]:
-        raise DataError(f"'{segment.name}' ends at frame {segment.stop}, episode {number} has {lengths[number]}")
-    if names is not None and head in names and segment.name not in names[head]:
-        raise DataError(f"unknown {head} stage '{segment.name}'; the stages are: {', '.join(names[head])}")
+        raise no_episode(number, lengths, "there are")

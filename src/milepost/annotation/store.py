@@ -7,14 +7,13 @@ stage names): another provenance is refused, or started anew by name with the ol
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Segment, read_json_object, require_writable, write_text
+from milepost.core import DataError, Segment, plain, read_json_object, require_writable, shown, write_text
 from milepost.datasets import HEADS, Annotations
 
 _MARK = "provenance.json"
@@ -162,19 +161,8 @@ def _written(answer: Answer) -> dict[str, Any]:
         "failure": answer.failure,
         "replies": list(answer.replies),
         "repairs": list(answer.repairs),
-        "notes": _plain(answer.notes),
+        "notes": plain(answer.notes),
     }
-
-
-def _plain(value: Any) -> Any:
-    """The same in JSON's own types: numpy numbers and arrays as numbers and lists, NaN (unknown) as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(each) for each in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(path: Path) -> Any:
@@ -186,7 +174,11 @@ def _json(path: Path) -> Any:
 
 def _difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
+    return "; ".join(f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}" for key in keys)
+
+
+def _shown(value: str | None) -> str:
+    return "None" if value is None else shown(value)
 
 
 def _aside(folder: Path) -> Path:

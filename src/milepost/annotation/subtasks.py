@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
-from milepost.core import DataError, parse_json, read_text
+from milepost.core import DataError, parse_json, read_text, shown
 
 ARTICLES = {"a", "an", "the"}
 
@@ -30,7 +30,7 @@ class Subtask:
 
     def __post_init__(self) -> None:
         if not words(self.name) or self.name != self.name.strip() or not self.name.isprintable():
-            raise DataError(f"a stage needs a name of one line, without spaces around it, got {self.name!r}")
+            raise DataError(f"a stage needs a name of one line, without spaces around it, got {shown(self.name)}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SubtaskList:
         """
         names = [part.strip() for part in text.split(",")]
         if not all(names):
-            raise DataError(f"stage names are separated by commas, with a name between any two; got {text!r}")
+            raise DataError(f"stage names are separated by commas, with a name between any two; got {shown(text)}")
         return cls(tuple(Subtask(name) for name in names))
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,9 @@ from milepost import annotation, datasets, metrics
 from milepost.cli.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
 from milepost.cli.annotation_output import Target, corrected, disagreements, draw, require_no_conflict, shortlist, write_out
 from milepost.cli.annotation_report import report
-from milepost.cli.belonging import parse_episodes
 from milepost.cli.console import bars, say, warn
 from milepost.cli.drawings import require_own
-from milepost.core import DataError, require_tasks
+from milepost.core import DataError, require_tasks, to_json
 
 Stores: TypeAlias = "Mapping[str, annotation.AnnotationStore]"
 
@@ -78,7 +76,7 @@ def main(args: Args) -> int:
         datasets.finish_interrupted(
             args.dataset
         )  # a run that was killed while it wrote; it comes first, or files would be half new, half old
-    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _store_folder(args, dataset)
     mode = modes[0] if modes else "ask"
     return {
@@ -172,7 +170,7 @@ def _import(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     files = write_out(target, found, lists, subtask_index=args.subtask_index)
     count = sum(len(heads) for heads in found.values())
     if args.json:
-        say(json_module.dumps({"annotations": count, "episodes": sorted(found), **files}))
+        say(to_json({"annotations": count, "episodes": sorted(found), **files}))
     else:
         say(f"{count} annotations of {len(found)} episodes read from {args.import_file}")
         say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")

@@ -78,12 +78,7 @@ class AskOptions:
     def asking(self, dataset: datasets.LeRobotDataset) -> annotation.Asking:
         """DataError for a camera that is not there: it names those that are."""
         cameras = dataset.cameras
-        if not cameras:
-            raise DataError(f"{dataset.name} has no camera, and annotation looks at pictures")
-        for camera in self.video_key:
-            if camera not in cameras:
-                raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(cameras)}; choose with --video-key")
-        chosen = self.video_key or cameras[:1]
+        chosen = dataset.choose_cameras(self.video_key, flag="--video-key", most=1)
         if not self.video_key and len(cameras) > 1:
             warn(f"looking at '{chosen[0]}', the first of {len(cameras)} cameras ({', '.join(cameras[1:])}); choose with --video-key")
         return annotation.Asking(

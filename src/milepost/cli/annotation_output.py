@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,6 @@ from milepost.cli.drawings import write_drawing
 from milepost.cli.readings import warn_of_boxes
 from milepost.core import DataError, Episode, Segment, Tick, require_writable
 
-META = ("meta/episodes/**", "meta/episodes.jsonl", "meta/temporal_proportions_*.json")
-INDEXED = ("meta/info.json", "meta/subtasks.parquet", "data/**")
-"""What else changes with a subtask for every frame."""
 Answers: TypeAlias = "Mapping[str, Mapping[int, annotation.Answer]]"
 """Head -> episode -> its answer."""
 
@@ -61,20 +57,12 @@ class Target:
             yield self.dataset.root
         elif self.copy is not None:
             if not self.copy.exists():
-                _copy_meta(self.dataset.root, self.copy)
+                datasets.copy_meta(self.dataset.root, self.copy)
             yield self.copy
         else:
             with tempfile.TemporaryDirectory() as name:
-                _copy_meta(self.dataset.root, Path(name) / "dataset")
+                datasets.copy_meta(self.dataset.root, Path(name) / "dataset")
                 yield Path(name) / "dataset"
-
-
-def _copy_meta(root: Path, copy: Path) -> None:
-    """meta/ without links, all of it or nothing."""
-    part = copy.with_name(f".{copy.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(root / "meta", part / "meta")
-    part.rename(copy)
 
 
 def _require_copy(folder: Path, dataset: datasets.LeRobotDataset) -> None:
@@ -147,7 +135,8 @@ def write_out(
             files += datasets.write_subtask_index(folder, found, head)
         address = None
         if target.push:
-            address = datasets.upload_dataset_files(folder, target.repository, (*META, *(INDEXED if subtask_index else ())))
+            changed = (*datasets.ANNOTATION_FILES, *(datasets.SUBTASK_FILES if subtask_index else ()))
+            address = datasets.upload_dataset_files(folder, target.repository, changed)
         kept = target.copy is not None or target.dataset.is_local
         return {"folder": str(folder) if kept else None, "written": files, "uploaded": address}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from milepost import annotation, datasets, metrics
 from milepost.cli.annotation_output import Answers, disagreements
 from milepost.cli.console import say, table, warn
+from milepost.core import to_json
 
 DOUBTED = 10
 """Episodes to look at first, in the table."""
@@ -39,7 +39,7 @@ def report(
     if as_json:
         annotated = {head: sorted(n for n, answer in found.items() if answer.segments) for head, found in chosen.items()}
         told = {"annotated": annotated, "failed": failed, "unanswered": unanswered, "skipped": skipped, "missing": missing}
-        say(json.dumps({**told, "disagreement": {n: doubted[n] for n in order}, **facts}))
+        say(to_json({**told, "disagreement": {n: doubted[n] for n in order}, **facts}))
         return code
     table(
         "annotation",

@@ -6,7 +6,6 @@ Interrupted, the same command goes on.
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from milepost import sim
 from milepost.cli.console import bars, say, table
+from milepost.core import to_json
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(args: Args) -> int:
     with bars() as bar:
         lines = sim.run(config, args.output_dir, on_progress=bar)
     if args.json:
-        say(json_module.dumps([_numbers(lines, share, config.arms) for share in args.shares]))
+        say(to_json([_numbers(lines, share, config.arms) for share in args.shares]))
         return 0
     for share in args.shares:
         bad = f"{share:.0%} bad, {', '.join(args.tasks)}; 95 % intervals, paired by seed and start scene"

@@ -115,3 +115,9 @@ def say(text: str, *, style: str = "") -> None:
 def warn(text: str) -> None:
     """A line on standard error."""
     Console(stderr=True, soft_wrap=True).print(plain(text), style="yellow", highlight=False, markup=False)
+
+
+def warn_all(texts: Iterable[str]) -> None:
+    """Prints warnings, one after another, on standard error."""
+    for text in texts:
+        warn(text)

@@ -14,9 +14,8 @@ import numpy as np
 import tyro
 
 from milepost import datasets, progress, weights
-from milepost.cli.belonging import progress_file, require_dataset, require_made_for, require_rows
-from milepost.cli.console import say, table, warn
-from milepost.core import DataError
+from milepost.cli.console import say, table, warn, warn_all
+from milepost.progress import row_count
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,16 @@ class Args:
 def main(args: Args) -> int:
     dataset = datasets.open_dataset(args.dataset, revision=args.revision)
     records = dataset.meta.episodes.values()
-    rows = max(record.row + record.length for record in records)
-    columns = {} if _only_stamps(args, dataset) else _progress(args, dataset, rows)
+    columns = {} if _only_stamps(args, dataset) else _progress(args, dataset)
     if args.weights is not None:
-        index, weight, made = weights.read_weights(args.weights)
-        require_made_for(args.weights, made, dataset)
-        if len(index) and not 0 <= index.min() <= index.max() < rows:
-            raise DataError(f"{args.weights} has row {index.max()}, {dataset.name} has {rows}: it was made for another dataset")
-        columns["weight"] = _placed(index, weight, rows)
+        matched = weights.match_weights(args.weights, dataset)
+        warn_all(matched.warnings)
+        columns["weight"] = matched.weight
     stamps = datasets.changed_stamps(dataset) if args.restamp else None
     left_out = datasets.copy_with_columns(
         args.dataset, args.output_dir, columns, restamp=args.restamp, even_damaged=args.even_damaged, revision=args.revision
     )
-    known = np.zeros(rows, bool)
+    known = np.zeros(row_count(dataset), bool)
     for record in records:
         known[record.row : record.row + record.length] = True
     unknown = {name: int(np.isnan(column[known]).sum()) for name, column in columns.items()}
@@ -73,17 +69,9 @@ def _only_stamps(args: Args, dataset: datasets.LeRobotDataset) -> bool:
     return args.restamp and args.progress is None and not list(dataset.root.glob("*_progress.parquet"))
 
 
-def _progress(args: Args, dataset: datasets.LeRobotDataset, rows: int) -> dict[str, np.ndarray]:
+def _progress(args: Args, dataset: datasets.LeRobotDataset) -> dict[str, np.ndarray]:
     """The columns of the progress file. DataError if it is of another dataset."""
-    path = progress_file(dataset, args.progress)
-    read = progress.read_progress(path)
-    require_dataset(path, read, dataset)
-    require_rows(path, read, dataset)
-    names = {head: "progress" if len(read.heads) == 1 else f"progress_{head}" for head in read.heads}
-    return {names[head]: _placed(read.index, curve.value, rows) for head, curve in read.heads.items()}
-
-
-def _placed(index: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
-    out = np.full(rows, np.nan, np.float32)
-    out[index] = values
-    return out
+    matched = progress.find_progress(dataset, args.progress)
+    warn_all(matched.warnings)
+    curves = progress.curves_by_row(matched.path, matched.table, dataset)
+    return {"progress" if len(curves) == 1 else f"progress_{head}": curve for head, curve in curves.items()}

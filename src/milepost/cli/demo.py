@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
 
 from milepost import metrics, sim
 from milepost.cli.console import bars, say, table, warn
 from milepost.cli.journey import DemoConfig, DemoResult, Journey, remove_demo, weight_numbers
+from milepost.core import to_json
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main(args: Args) -> int:
     with bars() as bar:
         result = Journey(args.output_dir, config, bar, workers=args.workers).run()
     if args.json:
-        say(json_module.dumps({name: summary.to_dict() for name, summary in result.summaries.items()}))
+        say(to_json({name: summary.to_dict() for name, summary in result.summaries.items()}))
     else:
         show(result)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,10 +11,9 @@ import numpy as np
 import tyro
 
 from milepost import datasets, metrics, models, progress
-from milepost.cli.belonging import parse_episodes, progress_file, require_dataset, require_rows
-from milepost.cli.console import bars, say, table, warn
+from milepost.cli.console import bars, say, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
-from milepost.core import RAW, Attempt, DataError, Episode, Stages, UnreadableError, annotated_stages, read_json_object
+from milepost.core import RAW, Attempt, DataError, Episode, Stages, UnreadableError, annotated_stages, read_json_object, to_json
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,14 @@ def main(args: Args) -> int:
     if args.annotations is not None or args.against is not None:
         if args.annotations is None or args.against is None or args.progress is not None:
             raise ValueError("give --annotations together with --against, and without --progress")
-        opened = datasets.open_dataset(args.dataset or dataset_in(args.annotations, args.against), episodes=parse_episodes(args.episodes))
+        opened = datasets.open_dataset(args.dataset or dataset_in(args.annotations, args.against), episodes=args.episodes)
         return evaluate_annotations(opened, args.annotations, args.against, head=args.head_mode, seed=args.seed, as_json=args.json)
     if args.dataset is None:
         raise ValueError("give DATASET, or --annotations and --against")
-    dataset = datasets.open_dataset(args.dataset, episodes=parse_episodes(args.episodes))
-    path = progress_file(dataset, args.progress)
-    progress_table = progress.read_progress(path)
-    require_dataset(path, progress_table, dataset)
-    require_rows(path, progress_table, dataset if args.episodes is None else datasets.open_dataset(args.dataset))
+    dataset = datasets.open_dataset(args.dataset, episodes=args.episodes)
+    read = progress.find_progress(dataset, args.progress)
+    warn_all(read.warnings)
+    path, progress_table = read.path, read.table
     compared = _compare(dataset, progress_table, path, args.head_mode)
     if not compared.first:
         raise DataError(f"{path} has none of these episodes{'' if not compared.unreadable else ' that can be read'}")
@@ -99,7 +96,7 @@ def main(args: Args) -> int:
         found: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
         found |= {"success": {name: asdict(line) for name, line in lines.items()}}
         found |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.happened.items()}}
-        say(json_module.dumps(_without_nan(found), allow_nan=False))
+        say(to_json(found))
     else:
         _warn_of_training_episodes(progress_table, dataset, {score.episode for score in compared.first})
         _tell(compared, summaries, lines)
@@ -127,7 +124,7 @@ def _compare(dataset: datasets.LeRobotDataset, progress_table: progress.Progress
 def _annotated(dataset: datasets.LeRobotDataset, head: str) -> Stages | None:
     """The stages of the annotation itself, where no proportions file has them; as in training."""
     records = dataset.meta.episodes.values()
-    attempts = [Attempt(r.index, "", s, r.facts.get("success")) for r in records if (s := r.sound_segments.get(head))]
+    attempts = [Attempt(r.index, "", s, r.success) for r in records if (s := r.sound_segments.get(head))]
     return annotated_stages(attempts) if attempts else None
 
 
@@ -163,15 +160,6 @@ def _event_table(
         counts = [sum(any(event.kind == kind for event in events[number]) for number in numbers) for kind in metrics.KINDS]
         rows.append((name, len(numbers), *(f"{100 * count / len(numbers):.0f} %" if count else "-" for count in counts)))
     return ("", "episodes", *(kind.replace("_", " ") for kind in metrics.KINDS)), rows
-
-
-def _without_nan(value: Any) -> Any:
-    """null where a number is not known: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _ends(progress_table: progress.ProgressTable, episode: Episode, head: str) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from milepost import annotation, datasets, metrics
 from milepost.cli.console import say, table
-from milepost.core import DataError
+from milepost.core import DataError, to_json
 
 WORST = 5
 """Episodes named at the end."""
@@ -33,7 +32,7 @@ def evaluate_annotations(dataset: datasets.LeRobotDataset, annotations: str, aga
     a, b = (_read(source, dataset, lengths, head) for source in (annotations, against))
     found = metrics.compare(a, b, lengths=lengths, fps=dataset.fps, rng=np.random.default_rng(seed))
     if as_json:
-        say(json.dumps(found.to_dict()))
+        say(to_json(found.to_dict()))
         return 1 if found.only_b else 0
     table(f"{head} annotations of {len(found.episodes)} episodes against {against} (95 % intervals)", *metrics.measure_table(found))
     if found.borders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +10,7 @@ import tyro
 
 from milepost import datasets
 from milepost.cli.console import say, warn
-from milepost.core import DataError
+from milepost.core import DataError, to_json
 
 LINES = 10
 LOOKS = {"error": ("red", "✗"), "warning": ("yellow", "!"), "note": ("cyan", "·")}
@@ -39,7 +38,7 @@ def main(args: Args) -> int:
         warn(f"milepost info: {error}")
         return 2
     if args.json:
-        say(json_module.dumps(report.to_dict(), ensure_ascii=False))
+        say(to_json(report.to_dict(), ascii_only=False))
     else:
         show(report)
     return 0 if report.healthy else 1
@@ -66,6 +65,7 @@ def _content(report: datasets.Report) -> list[tuple[str, list[str]]]:
     rows = [
         ("tasks", [f"{task}  ({_count(count, 'episode')})" for task, count in report.tasks.items()]),
         ("cameras", [f"{c.name}  {size[c.name]} {c.codec or c.kind}" for c in report.cameras]),
+        *([("distances", [f"{name}  by name alone" for name in report.depth])] if report.depth else []),
         ("state, action", [f"{_width(report.state)}, {_width(report.action)}"]),
         ("annotated", [f"{head}: {count} of {_count(report.episodes, 'episode')}" for head, count in report.annotated.items()]),
         ("successes", [f"{report.succeeded} of {report.judged}" if report.judged else "not recorded"]),

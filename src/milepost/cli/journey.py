@@ -196,7 +196,8 @@ class Journey:
     ) -> list[str]:
         """The report, with these episodes as `milepost view` shows them. Answers what could not be put into it."""
         reward_models = {name: viewer.Model(dataset.root / f"{name}_progress.parquet", table) for name, table in tables.items()}
-        weight_rows = dataset.root / "weights.parquet", viewer.placed(weighed.index, weighed.weight, dataset.total_frames)
+        path = dataset.root / "weights.parquet"
+        weight_rows = path, progress.by_row(path, weighed.index, weighed.weight, dataset)
         review = viewer.Review(dataset, reward_models, marks=viewer.Marks(viewer.marks_file(dataset), dataset), weights=weight_rows)
         films = viewer.Films(self.folder / "cache" / "films", self.workers)
         try:

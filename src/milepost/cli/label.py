@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,8 @@ import numpy as np
 import tyro
 
 from milepost import datasets, encoders, metrics, models, progress
-from milepost.cli.belonging import parse_episodes
 from milepost.cli.console import bars, ranges, say, table, warn
-from milepost.core import Closes, DataError, Judges, RewardModel, later, output_lock
+from milepost.core import Closes, DataError, Judges, RewardModel, later, output_lock, to_json
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def _closed_after(model: RewardModel) -> Iterator[None]:
 def main(args: Args) -> int:
     kind = models.kind_of(args.model)
     options = models.options_for(kind, args.model_options)
-    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
     heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")
@@ -160,7 +158,7 @@ def _report(
         numbers: dict[str, Any] = {"path": str(path), "frames": len(curve), "episodes": episodes, "unknown_frames": sum(unknown.values())}
         if successes is not None:
             numbers["successes"] = [number for number, success in successes.items() if success]
-        say(json_module.dumps(numbers))
+        say(to_json(numbers))
     else:
         mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
         columns, row = ["episodes", "frames", "unknown", "mean"], [episodes, len(curve), sum(unknown.values()), mean]

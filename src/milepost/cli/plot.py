@@ -10,7 +10,6 @@ import numpy as np
 import tyro
 
 from milepost import datasets, encoders, figures, models, progress
-from milepost.cli.belonging import parse_episodes, progress_file
 from milepost.cli.console import bars, say, warn
 from milepost.cli.drawings import require_own, write_drawing
 from milepost.cli.readings import LeftOut, Read, by_files, open_with_cameras, warn_of_boxes
@@ -54,15 +53,14 @@ def main(args: Args) -> int:
         raise ValueError("the options of a model are for --model: without it there is nothing to compute")
     if args.width < figures.NARROWEST:
         raise ValueError(f"--width must be at least {figures.NARROWEST:g} inches, got {args.width:g}")
-    chosen = parse_episodes(args.episodes)
     asked = () if args.camera_key is None else (args.camera_key,)
-    dataset = open_with_cameras(args.dataset, asked, revision=args.revision, episodes=chosen)
+    dataset = open_with_cameras(args.dataset, asked, revision=args.revision, episodes=args.episodes)
     heads = ("sparse", "dense") if args.head_mode == "both" else (args.head_mode,)
     if args.model is not None:
         read, numbers = _by_model(args.model, args, dataset, heads), list(dataset.episode_indices)
     else:
-        read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, heads)
-    numbers = list(chosen) if chosen is not None else numbers[: args.num_visualizations]
+        read, numbers = by_files(args.progress, dataset, heads)
+    numbers = list(dataset.episode_indices) if args.episodes is not None else numbers[: args.num_visualizations]
     drawings = {number: args.output_dir / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
     require_own(drawings.values(), dataset, overwrite=args.overwrite)
     unknown, words, left_out = 0, set[str](), LeftOut()

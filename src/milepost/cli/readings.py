@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from milepost import datasets, figures, progress
-from milepost.cli.belonging import require_dataset
-from milepost.cli.console import warn
+from milepost.cli.console import warn, warn_all
 from milepost.core import DataError, Episode, Stages, UnreadableError, annotation_fault
 
 Read: TypeAlias = "Callable[[Episode], figures.Readings]"
@@ -17,12 +16,19 @@ Read: TypeAlias = "Callable[[Episode], figures.Readings]"
 
 
 def by_files(paths: Sequence[Path], dataset: datasets.LeRobotDataset, heads: Sequence[str]) -> tuple[Read, list[int]]:
-    """And the episodes that the files know. DataError if a file has no such head, or is of another dataset."""
-    paths = [datasets.find_file(path) for path in paths]
-    tables = {name_of(path, paths): progress.read_progress(path) for path in paths}
-    for path, table in zip(dict.fromkeys(paths), tables.values(), strict=True):
-        require_heads(str(path), list(table.heads), heads)
-        require_dataset(path, table, dataset)
+    """And the episodes that the files know; without paths, of the usual file beside the dataset.
+
+    DataError if a file has no such head, or is of another dataset.
+    """
+    if paths:
+        files = [progress.match_progress(path, dataset) for path in dict.fromkeys(paths)]
+    else:
+        files = [progress.find_progress(dataset)]
+    paths = [file.path for file in files]
+    tables = {name_of(file.path, paths): file.table for file in files}
+    for file in files:
+        require_heads(str(file.path), list(file.table.heads), heads)
+        warn_all(file.warnings)
     labelled = [set(table.episode_index.tolist()) for table in tables.values()]
     if not set.union(*labelled) & set(dataset.episode_indices):
         raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
@@ -52,7 +58,7 @@ def require_heads(source: str, known: Sequence[str], heads: Sequence[str]) -> No
 
 
 def open_with_cameras(
-    folder_or_repo: str, cameras: Sequence[str], *, revision: str | None = None, episodes: Sequence[int] | None = None
+    folder_or_repo: str, cameras: Sequence[str], *, revision: str | None = None, episodes: str | None = None
 ) -> datasets.LeRobotDataset:
     """Opens a dataset with the cameras that it offers and those named here: distances are looked at only by name."""
     dataset = datasets.open_dataset(folder_or_repo, revision=revision, episodes=episodes)

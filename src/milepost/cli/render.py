@@ -12,8 +12,7 @@ import numpy as np
 import tyro
 
 from milepost import datasets, figures, weights
-from milepost.cli.belonging import parse_episodes, progress_file, require_made_for
-from milepost.cli.console import bars, say, warn
+from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.drawings import marked, require_own
 from milepost.cli.readings import LeftOut, by_files, open_with_cameras, warn_of_boxes
 from milepost.core import DataError, Episode, atomic_path
@@ -48,14 +47,15 @@ class Args:
 
 def main(args: Args) -> int:
     _require_sense(args)
-    chosen = None if args.episodes in (None, "all") else parse_episodes(args.episodes)
+    chosen = None if args.episodes == "all" else args.episodes
     dataset = open_with_cameras(args.dataset, args.camera_key, revision=args.revision, episodes=chosen)
-    cameras = args.camera_key or dataset.cameras[:1]
-    if not cameras:
-        raise DataError(f"{dataset.name} has no camera, so there is nothing to show; depth is filmed if it is named with --camera-key")
-    read, numbers = by_files(args.progress or (progress_file(dataset, None),), dataset, (args.head_mode,))
+    cameras = dataset.choose_cameras(args.camera_key, flag="--camera-key", most=1)
+    read, numbers = by_files(args.progress, dataset, (args.head_mode,))
     weight = _weights(args.weights, dataset) if args.weights is not None else None
-    numbers = list(chosen) if chosen is not None else numbers[: None if args.episodes == "all" else args.num_visualizations]
+    if chosen is not None:
+        numbers = list(dataset.episode_indices)
+    elif args.episodes != "all":
+        numbers = numbers[: args.num_visualizations]
     films = {number: args.output_dir / f"episode_{number:06d}_progress.mp4" for number in numbers}
     kinds = (".mp4", ".gif") if args.gif else (".mp4",)
     require_own([path.with_suffix(kind) for path in films.values() for kind in kinds], dataset, overwrite=args.overwrite)
@@ -96,15 +96,13 @@ def _require_sense(args: Args) -> None:
 
 def _weights(path: Path, dataset: datasets.LeRobotDataset) -> Callable[[Episode], np.ndarray]:
     """Episode -> (T,) its weights, NaN where the file has none. DataError if the file is of another dataset."""
-    index, weight, made = weights.read_weights(path)
-    require_made_for(path, made, dataset)
+    file = weights.match_weights(path, dataset)
+    warn_all(file.warnings)
 
     def of(episode: Episode) -> np.ndarray:
-        out = np.full(episode.length, np.nan, np.float32)
-        mine = (index >= episode.row) & (index < episode.row + episode.length)
-        if not mine.any():
+        own = file.weight[episode.row : episode.row + episode.length]
+        if np.isnan(own).all():
             raise DataError(f"{path} has no weight for episode {episode.index} (rows {episode.row} to {episode.row + episode.length - 1})")
-        out[index[mine] - episode.row] = weight[mine]
-        return out
+        return own
 
     return of

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from milepost import datasets, encoders, metrics, models
-from milepost.cli.belonging import parse_episodes
 from milepost.cli.console import bars, say, table, warn
 from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock
 
@@ -112,17 +111,10 @@ def _require_stages(dataset: datasets.LeRobotDataset, heads: Sequence[str]) -> N
 
 def main(args: Args) -> int:
     _check(args)
-    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     dataset = dataset.showing(args.image_key)
     _require_stages(dataset, _changed(models.PRESETS[args.preset][0], annotation_mode=args.annotation_mode).annotated_heads)
-    cameras = args.image_key or tuple(dataset.cameras)
-    if not cameras:
-        depth = ", ".join(dataset.hints.pictured)
-        named = f"; distances are looked at, as grey, if they are named with --image-key: {depth}" if depth else ""
-        raise DataError(f"{dataset.name} has no camera to look at{named}")
-    unknown = [camera for camera in cameras if camera not in dataset.cameras]
-    if unknown:
-        raise DataError(f"no camera '{unknown[0]}'; this dataset has: {', '.join(dataset.cameras)}")
+    cameras = dataset.choose_cameras(args.image_key, flag="--image-key")
     sarm, train = models.PRESETS[args.preset]
     sarm = _changed(
         sarm, annotation_mode=args.annotation_mode, image_key=cameras[0], more_image_keys=cameras[1:],
@@ -133,9 +125,7 @@ def main(args: Args) -> int:
         # LeRobot normalises states with the statistics of the dataset it labels: the model learns with the same
         sarm = models.lerobot_architecture(sarm, dataset.fps)
         if sarm.state_key in dataset.meta.features:
-            sarm = models.with_state_stats(
-                sarm, models.read_state_stats(dataset.root, sarm.state_key, source=f"{dataset.name}/meta/stats.json")
-            )
+            sarm = models.with_state_stats(sarm, models.read_state_stats(dataset.root, sarm.state_key, dataset.name))
     elif args.encoder is not None:
         sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
     device = models.own_device(_device(args.device))

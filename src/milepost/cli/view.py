@@ -13,8 +13,7 @@ import numpy as np
 import tyro
 
 from milepost import datasets, progress, viewer, weights
-from milepost.cli.belonging import parse_episodes, require_dataset, require_made_for
-from milepost.cli.console import bars, say, warn
+from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.readings import name_of
 from milepost.core import DataError, require_writable, unfit
 
@@ -96,7 +95,7 @@ def export(args: Args, path: Path) -> int:
 def open_review(args: Args) -> viewer.Review:
     """The dataset with everything that was asked for. DataError for a dataset, weights or marks that do not fit; a progress file that
     does not is a problem that the page shows."""
-    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=parse_episodes(args.episodes))
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     models, problems = read_models(args.progress or beside(dataset), dataset)
     weight_rows = (args.weights, _weights(args.weights, dataset)) if args.weights is not None else None
     marks = viewer.Marks(args.review_file or viewer.marks_file(dataset), dataset)
@@ -133,17 +132,17 @@ def read_models(paths: Sequence[Path], dataset: datasets.LeRobotDataset) -> tupl
     models, problems = {}, []
     for given in dict.fromkeys(paths):
         try:
-            path = datasets.find_file(given)
-            table = progress.read_progress(path)
-            require_dataset(path, table, dataset)
-            models[name_of(given, paths)] = viewer.Model(path, table)
+            read = progress.match_progress(given, dataset)
         except DataError as error:
             problems.append(str(error))
+        else:
+            warn_all(read.warnings)
+            models[name_of(given, paths)] = viewer.Model(read.path, read.table)
     return models, problems
 
 
 def _weights(path: Path, dataset: datasets.LeRobotDataset) -> np.ndarray:
     """(R,) by row of the dataset."""
-    index, weight, made = weights.read_weights(path)
-    require_made_for(path, made, dataset)
-    return viewer.placed(index, weight, viewer.Rows.of(dataset, tuple(dataset.meta.episodes)).count)
+    matched = weights.match_weights(path, dataset)
+    warn_all(matched.warnings)
+    return matched.weight

@@ -13,10 +13,9 @@ import numpy as np
 import tyro
 
 from milepost import datasets, figures, progress, weights
-from milepost.cli.belonging import progress_file, require_dataset, require_rows
-from milepost.cli.console import say, table, warn
+from milepost.cli.console import say, table, warn, warn_all
 from milepost.cli.readings import warn_of_boxes
-from milepost.core import DataError, UnreadableError, atomic_path, output_lock, real, require_writable
+from milepost.core import DataError, UnreadableError, atomic_path, output_lock, real, require_cameras, require_writable, success_in, to_json
 
 IN_PLACE = "Use --preset study or --kappa"
 SPANS, ROWS = 6, 12
@@ -101,14 +100,14 @@ def _value_of(flag: str, arguments: Sequence[str], words: Sequence[str]) -> str 
 def main(args: Args) -> int:
     _require_sense(args)
     dataset = None if args.dataset is None else datasets.open_dataset(args.dataset, revision=args.revision)
-    path = progress_file(dataset, args.progress) if dataset is not None else datasets.find_file(Path(args.progress or ""))
-    progress_table = progress.read_progress(path)
-    missing = 0
-    if dataset is not None:
-        require_dataset(path, progress_table, dataset)
-        missing = require_rows(path, progress_table, dataset)
-        if args.camera_key is not None and args.camera_key not in dataset.cameras:
-            raise DataError(f"no camera '{args.camera_key}'; this dataset has: {', '.join(dataset.cameras) or 'none'}")
+    if dataset is None:
+        path, missing = datasets.find_file(Path(args.progress or "")), 0
+        progress_table = progress.read_progress(path)
+    else:
+        read = progress.find_progress(dataset, args.progress)
+        path, progress_table, missing = read.path, read.table, read.missing
+        warn_all(read.warnings)
+        require_cameras([] if args.camera_key is None else [args.camera_key], dataset.cameras, hint="choose with --camera-key")
     output = args.output_path or path.with_name("weights.parquet")
     if args.output_path is None and datasets.in_cache(output.absolute()):
         raise DataError("a Hub dataset is never written into: give --output-path")
@@ -132,7 +131,7 @@ def main(args: Args) -> int:
     if missing:
         warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
     if args.json:
-        say(json_module.dumps(as_json(lab) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings}))
+        say(to_json(as_json(lab) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings}))
         return 1 if undrawn else 0
     show(lab)
     for line in warnings:
@@ -205,7 +204,7 @@ def notes_of(dataset: datasets.LeRobotDataset, numbers: Sequence[int]) -> dict[i
     notes, ask = {}, True
     for number in numbers:
         facts = dataset.facts_of(number)
-        success = bool(facts["success"]) if "success" in facts else None
+        success = success_in(facts)
         if success is None and ask:
             try:
                 success = dataset.episode(number).success
@@ -276,7 +275,7 @@ def as_json(lab: Lab) -> dict[str, Any]:
     columns = zip(each.number.tolist(), each.frames.tolist(), each.mean.tolist(), each.dropped.tolist(), strict=True)
     return summary(lab.weighed, lab.found) | {
         "groups": {heading: [dataclasses.asdict(group) for group in members] for heading, members in lab.groups.items()},
-        "sweep": [{key: None if value != value else value for key, value in dataclasses.asdict(row).items()} for row in lab.sweep],
+        "sweep": [dataclasses.asdict(row) for row in lab.sweep],
         "episodes": [dict(zip(("episode", "frames", "mean_weight", "share_dropped"), row, strict=True)) for row in columns],
         "filtered_episodes": lab.weighed.filtered.tolist(),
         "recommended": {name: value for name, value in asked.items() if lab.better and lab.better[0].config.changed(name)},

@@ -1,6 +1,7 @@
 from .files import expand as expand
 from .files import is_inside as is_inside
 from .files import parse_json as parse_json
+from .files import plain as plain
 from .files import plausible as plausible
 from .files import read_json as read_json
 from .files import read_json_object as read_json_object
@@ -11,7 +12,9 @@ from .files import require_plain_file as require_plain_file
 from .files import require_shallow as require_shallow
 from .files import sampled as sampled
 from .files import shown as shown
+from .files import to_json as to_json
 from .images import as_uint8 as as_uint8
+from .images import require_uint8 as require_uint8
 from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers
@@ -34,6 +37,7 @@ from .stages import finished as finished
 from .stages import names_in_order as names_in_order
 from .stages import progress as progress
 from .stages import proportions as proportions
+from .stages import segment_faults as segment_faults
 from .stages import targets as targets
 from .stages import unfit as unfit
 from .tasks import require_tasks as require_tasks
@@ -41,6 +45,7 @@ from .ticks import Ticks as Ticks
 from .ticks import later as later
 from .types import MAIN_HEAD as MAIN_HEAD
 from .types import RAW as RAW
+from .types import SUCCESS as SUCCESS
 from .types import ArrayFrames as ArrayFrames
 from .types import Closes as Closes
 from .types import Curve as Curve
@@ -65,8 +70,11 @@ from .types import Signal as Signal
 from .types import Step as Step
 from .types import Tick as Tick
 from .types import UnreadableError as UnreadableError
+from .types import ends_well as ends_well
 from .types import has_words as has_words
 from .types import number_at as number_at
+from .types import require_cameras as require_cameras
+from .types import success_in as success_in
 from .versions import WORKING as WORKING
 from .versions import load as load
 from .versions import require as require

@@ -193,6 +193,28 @@ def parse_json(text: str | bytes, *, source: str, finite: bool = False) -> Any:
         raise DataError(f"{source} cannot be read as JSON ({shown(_reason(error), 120)[1:-1]}); copy or download it again") from error
 
 
+def plain(value: Any) -> Any:
+    """Returns any value in JSON's own types: numpy as numbers and lists, an unknown number (NaN, infinity) as null, the rest as text.
+
+    >>> plain({"share": float("nan"), 3: (1, True)})
+    {'share': None, '3': [1, True]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(each) for each in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def to_json(value: Any, *, ascii_only: bool = True) -> str:
+    """Returns a value as one line of JSON, which has no NaN: see `plain`."""
+    return json.dumps(plain(value), ensure_ascii=ascii_only, allow_nan=False)
+
+
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 """One that does not end is taken to the end of the text, or every quote in it would be tried again."""
 _BRACKETS = re.compile(r"[\[\]{}]")

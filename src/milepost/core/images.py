@@ -8,6 +8,12 @@ from jaxtyping import Shaped, UInt8
 from milepost.core.types import DataError
 
 
+def require_uint8(images: Shaped[np.ndarray, "..."], what: str) -> None:
+    """Raises DataError unless pictures, which it calls `what`, are uint8: a reader's own, of which none is converted."""
+    if images.dtype != np.uint8:
+        raise DataError(f"{what} should be uint8, from 0 to 255, got {images.dtype}; a reader of pictures gives them so")
+
+
 def as_uint8(images: Shaped[np.ndarray, "..."], what: str) -> UInt8[np.ndarray, "..."]:
     """Returns pictures of any shape as uint8; floats between 0 and 1 are multiplied by 255 and rounded.
 

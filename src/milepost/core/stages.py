@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -50,25 +51,71 @@ class Stages:
 WHOLE = Stages(("task",), (1.0,))
 
 
-def check(segments: Sequence[Segment], names: Sequence[str], length: int) -> None:
-    """DataError unless the segments are known, in order of time, without overlap and inside [0, length)."""
-    stop = 0
-    for segment in segments:
-        if segment.name not in names:
-            near = next((name for name in names if alike([name, segment.name])), None)
-            hint = "" if near is None else f" ('{near}' differs by case or white space alone)"
-            raise DataError(f"unknown stage '{segment.name}'{hint}; the stages are: {', '.join(names)}")
-        if segment.start < stop:
-            raise DataError(f"segment '{segment.name}' starts at frame {segment.start}, before the one before it ends ({stop})")
-        if segment.stop > length:
-            raise DataError(f"segment '{segment.name}' ends at frame {segment.stop}, the episode has {length}")
-        stop = segment.stop
+Span = tuple[str, float | int, float | int]
+"""Name of a stage, first frame, frame after the last: a segment as it stands somewhere, before it is known to be one."""
+
+
+@dataclass(frozen=True)
+class SegmentFault:
+    """What is wrong with one segment of an episode. place: which one, by position. words: the fault, as the rest of "segment ..."."""
+
+    kind: Literal["unknown", "outside", "order"]
+    place: int
+    words: str
+
+    def __str__(self) -> str:
+        return self.words if self.kind == "unknown" else f"segment {self.words}"
+
+
+def segment_faults(
+    segments: Iterable[Segment | Span],
+    length: float | int,
+    names: Sequence[str] | None = None,
+    *,
+    head: str = "",
+    episode: str = "the episode",
+    notes: Sequence[str] = (),
+) -> list[SegmentFault]:
+    """Returns all that keeps segments from being an annotation of an episode of this many frames; [] if nothing does.
+
+    They must be of known stages, inside [0, length), and begin where the one before ends or later. names: the stages there are, None if
+    nothing lists them. head, episode: what they are called in the words. notes: what to say of each segment that another one overlaps.
+
+    >>> [str(fault) for fault in segment_faults([Segment("reach", 0, 5), Segment("lift", 4, 9)], 8)]
+    ["segment 'lift' starts at frame 4, before 'reach' ends at 5", "segment 'lift' ends at frame 9, the episode has 8"]
+    """
+    spans = [each if isinstance(each, tuple) else (each.name, each.start, each.stop) for each in segments]
+    faults, last = [], -1
+    for place, (name, start, stop) in enumerate(spans):
+        if names is not None and name not in names:
+            faults.append(SegmentFault("unknown", place, _unknown(name, names, head)))
+        if last >= 0 and start < spans[last][2]:
+            before = f"'{spans[last][0]}'{notes[last] if notes else ''} ends at {spans[last][2]}"
+            faults.append(SegmentFault("order", place, f"'{name}' starts at frame {start}, before {before}"))
+        if not 0 <= start <= stop:
+            faults.append(SegmentFault("outside", place, f"'{name}' goes from frame {start} to {stop}"))
+        elif stop > length:
+            faults.append(SegmentFault("outside", place, f"'{name}' ends at frame {stop}, {episode} has {length}"))
+        last = place if last < 0 or stop > spans[last][2] else last
+    return faults
+
+
+def _unknown(name: str, names: Sequence[str], head: str) -> str:
+    near = next((each for each in names if alike([each, name])), None)
+    hint = "" if near is None else f" ('{near}' differs by case or white space alone)"
+    return f"unknown {f'{head} stage' if head else 'stage'} '{name}'{hint}; the stages are: {', '.join(names)}"
+
+
+def check(segments: Sequence[Segment], names: Sequence[str] | None, length: int) -> None:
+    """Raises DataError with the first of the `segment_faults`, if there is one."""
+    for fault in segment_faults(segments, length, names):
+        raise DataError(str(fault))
 
 
 def unfit(segments: Sequence[Segment], head: str, stages: Stages | None, length: int) -> str:
     """Returns why segments are no annotation of an episode, in words, "" if they are. stages: of the head, None if nothing lists them."""
     try:
-        check(segments, stages.names if stages is not None else [segment.name for segment in segments], length)
+        check(segments, stages.names if stages is not None else None, length)
     except DataError as error:
         return f"its {head} annotation is wrong: {error}"
     return ""

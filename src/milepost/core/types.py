@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 
 class DataError(ValueError):
@@ -44,6 +44,28 @@ def has_words(task: str) -> bool:
     return any(letter.isalnum() for letter in task)
 
 
+def require_cameras(asked: Iterable[str], there: Collection[str], *, whose: str = "this dataset has", hint: str = "") -> None:
+    """Raises DataError for the first camera asked for that is not there: it lists those that are. hint: what to do about it."""
+    for camera in asked:
+        if camera not in there:
+            raise DataError(f"no camera '{camera}'; {whose}: {', '.join(map(str, there)) or 'none'}{f'; {hint}' if hint else ''}")
+
+
+SUCCESS = "next.success"
+"""LeRobot's column that says, frame by frame, whether the task is done."""
+
+
+def success_in(facts: Mapping[str, Any]) -> bool | None:
+    """Returns what an episode's facts say of its success; None if they do not."""
+    fact = facts.get("success")
+    return None if fact is None else bool(fact)
+
+
+def ends_well(column: Shaped[np.ndarray, "T ..."]) -> bool:
+    """Returns whether a column of success, (T,) or (T, 1), says that an attempt ends in success."""
+    return bool(np.any(np.asarray(column)[-1]))
+
+
 @runtime_checkable
 class Frames(Protocol):
     """The images of one camera in one episode, read only when asked for. An array (T, H, W, 3) wrapped in `ArrayFrames` is one."""
@@ -64,6 +86,10 @@ class ArrayFrames:
     """Images already in memory, as Frames."""
 
     images: UInt8[np.ndarray, "T H W 3"]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
+            raise DataError(f"images in memory should be uint8 (T, H, W, 3), got {self.images.dtype} {self.images.shape}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -154,11 +180,8 @@ class Episode:
     @property
     def success(self) -> bool | None:
         """Did the attempt end in success? From `facts["success"]`, else from the `next.success` column; None if neither says."""
-        if "success" in self.facts:
-            return bool(self.facts["success"])
-        if "next.success" in self.columns:
-            return bool(np.asarray(self.columns["next.success"]).reshape(self.length, -1)[-1].any())
-        return None
+        fact = success_in(self.facts)
+        return ends_well(self.columns[SUCCESS]) if fact is None and SUCCESS in self.columns else fact
 
     @property
     def sound_segments(self) -> dict[str, tuple[Segment, ...]]:
@@ -167,8 +190,7 @@ class Episode:
 
     def camera(self, name: str) -> Frames:
         """The camera of that name; DataError lists the right names."""
-        if name not in self.cameras:
-            raise DataError(f"no camera '{name}'; this dataset has: {', '.join(self.cameras) or 'none'}")
+        require_cameras([name], self.cameras)
         return self.cameras[name]
 
 

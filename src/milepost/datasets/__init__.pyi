@@ -1,4 +1,5 @@
 from .annotation_columns import Annotations as Annotations
+from .annotations import ANNOTATION_FILES as ANNOTATION_FILES
 from .annotations import ChangedError as ChangedError
 from .annotations import write_annotations as write_annotations
 from .colours import quarter_turns as quarter_turns
@@ -18,8 +19,10 @@ from .hub import require_same_dataset as require_same_dataset
 from .hub import revision_of as revision_of
 from .hub import upload_dataset_files as upload_dataset_files
 from .hub import upload_model as upload_model
+from .metadata import read_column_stats as read_column_stats
 from .metadata import read_metadata as read_metadata
 from .metadata import read_proportions as read_proportions
+from .metadata import stamps_of as stamps_of
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table
 from .reader import LeRobotDataset as LeRobotDataset
@@ -27,6 +30,8 @@ from .reader import open_dataset as open_dataset
 from .recording import Recording as Recording
 from .records import HEADS as HEADS
 from .records import Metadata as Metadata
+from .records import no_episode as no_episode
+from .subtask_index import SUBTASK_FILES as SUBTASK_FILES
 from .subtask_index import read_columns as read_columns
 from .subtask_index import read_subtask_index as read_subtask_index
 from .subtask_index import segments_of as segments_of
@@ -34,6 +39,7 @@ from .subtask_index import successes as successes
 from .subtask_index import whole as whole
 from .subtask_index import write_subtask_index as write_subtask_index
 from .transaction import BusyError as BusyError
+from .transaction import copy_meta as copy_meta
 from .transaction import finish_interrupted as finish_interrupted
 from .transaction import is_interrupted as is_interrupted
 from .transaction import require_editable as require_editable

@@ -23,12 +23,14 @@ import pyarrow.parquet as pq
 
 from milepost.core import WHOLE, DataError, Segment, Stages, check, finished, names_in_order, parse_json, proportions
 from milepost.datasets.annotation_columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
-from milepost.datasets.metadata import read_metadata, read_proportions
+from milepost.datasets.metadata import PROPORTIONS, read_metadata, read_proportions
 from milepost.datasets.parquet import guarded, open_parquet
-from milepost.datasets.records import HEADS, EpisodeRecord, Metadata
+from milepost.datasets.records import HEADS, Metadata, no_episode
 from milepost.datasets.transaction import replacing, require_editable
 
 Rule = Literal["finished", "lerobot"]
+ANNOTATION_FILES = ("meta/episodes/**", "meta/episodes.jsonl", PROPORTIONS.format(head="*"))
+"""The files that `write_annotations` replaces, as patterns."""
 New = Callable[[str], Path]
 """Name of a file relative to the dataset -> where to write its new content."""
 
@@ -81,7 +83,7 @@ def write_annotations(
         rewrite = _rewrite_v30 if meta.version == "v3.0" else _rewrite_v21
         files = [*rewrite(root, new, annotations, heads=heads, meta=meta)]
         for head, shares in contents.items():
-            name = f"meta/temporal_proportions_{head}.json"
+            name = PROPORTIONS.format(head=head)
             text = json.dumps(shares, indent=2)  # ASCII: LeRobot opens it with whatever encoding the machine has
             if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text:
                 new(name).write_text(text, encoding="utf-8")
@@ -95,9 +97,7 @@ def _check_known(annotations: Annotations, meta: Metadata) -> None:
         raise DataError("there is no annotation to write")
     for number, heads in annotations.items():
         if number not in meta.episodes:
-            raise DataError(
-                f"no episode {number}; this dataset has {len(meta.episodes)}, numbered {min(meta.episodes)} to {max(meta.episodes)}"
-            )
+            raise no_episode(number, meta.episodes)
         if unknown := set(heads) - set(HEADS):
             raise DataError(f"episode {number}: annotations are for {' or '.join(HEADS)}, got '{', '.join(sorted(unknown))}'")
 
@@ -146,13 +146,8 @@ def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Se
         return Stages(tuple(names), _shares_where_shown(held.values(), names))
     records = meta.episodes
     shown = {number: segments for number, segments in held.items() if any(s.stop > s.start for s in segments)}
-    done = [segments for number, segments in shown.items() if finished(segments, names, _success(records[number]))]
+    done = [segments for number, segments in shown.items() if finished(segments, names, records[number].success)]
     return proportions(done or shown.values(), names)
-
-
-def _success(record: EpisodeRecord) -> bool | None:
-    told = record.facts.get("success")
-    return None if told is None else bool(told)
 
 
 def _shares_where_shown(annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[float, ...]:

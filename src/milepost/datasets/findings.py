@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
+from milepost.core import segment_faults, shown
+
 JITTER_S = 1e-3
 Severity = Literal["error", "warning", "note"]
 
@@ -127,16 +129,11 @@ def check_segments(
         counts = f"{len(lists[0])} names, {len(lists[1])} starts, {len(lists[2])} ends"
         yield _error("segment-lists", f"{head}: the lists differ in length: {counts}", episode)
         return
-    before: float = 0
+    spans = []
     for name, start, end in zip(*lists, strict=True):
         if not isinstance(start, int | float) or not isinstance(end, int | float) or not isinstance(name, str) or not name.strip():
-            yield _error("segment-lists", f"{head}: a segment '{name}' from {start} to {end}", episode)
-            continue
-        where = f"{head} '{name}' [{start}, {end})"
-        if known is not None and name not in known:
-            yield _error("segment-unknown", f"{where}: no such stage; there are {', '.join(known)}", episode)
-        if not 0 <= start <= end or end > length:
-            yield _error("segment-outside", f"{where} is not inside the episode's {length} frames", episode)
-        if start < before:
-            yield _error("segment-order", f"{where} starts before frame {before}, where the one before it ends", episode)
-        before = max(before, end)
+            yield _error("segment-lists", f"{head}: a segment {shown(name)} from {shown(start)} to {shown(end)}", episode)
+        else:
+            spans.append((name, start, end))
+    for fault in segment_faults(spans, length, known):
+        yield _error(f"segment-{fault.kind}", f"{head}: {fault}", episode)

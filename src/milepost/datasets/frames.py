@@ -18,9 +18,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from milepost.core import DataError, DataWarning, Frames, UnreadableError, sampled
-from milepost.datasets.features import image_size
+from milepost.datasets.cells import is_deep
+from milepost.datasets.features import image_size, may_be_depth
 from milepost.datasets.findings import counted
 from milepost.datasets.hub import Files
+from milepost.datasets.parquet import RowReader
 from milepost.datasets.placement import Part, Placed, offsets, pause, place, unsteady
 from milepost.datasets.records import EpisodeRecord, Metadata
 from milepost.datasets.stamps import FilmIndex
@@ -294,3 +296,21 @@ def _out_of_order(places: Mapping[int, str]) -> str:
         if _natural(one) > _natural(other):
             return f"meta/ gives episode {after} an earlier film ({other}) than episode {before} ({one}); look whether the pictures fit"
     return ""
+
+
+def offered(files: Files, meta: Metadata) -> list[str]:
+    """Returns the cameras of colour or grey pictures: those that are looked at without being named.
+
+    One channel may be grey or distances: only a picture tells, so the first that can be read is looked at.
+    """
+    return [camera for camera in meta.cameras if not may_be_depth(meta.features[camera]) or _is_grey(camera, files, meta)]
+
+
+def _is_grey(camera: str, files: Files, meta: Metadata) -> bool:
+    for record in (each for each in meta.episodes.values() if each.data):
+        try:
+            deep = is_deep(RowReader().episode(files.path(record.data), record.index, [camera])[camera], files.path)
+        except DataError:
+            continue
+        return deep is False
+    return False

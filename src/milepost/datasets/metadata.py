@@ -20,7 +20,16 @@ from milepost.datasets.findings import Finding, Severity
 from milepost.datasets.parquet import open_parquet, read_parquet
 from milepost.datasets.records import HEADS, EpisodeRecord, Metadata, VideoSpan
 
-__all__ = ["HEADS", "SUPPORTED", "EpisodeRecord", "Metadata", "VideoSpan", "read_metadata", "read_proportions", "scan_metadata"]
+__all__ = [
+    "HEADS",
+    "SUPPORTED",
+    "EpisodeRecord",
+    "Metadata",
+    "VideoSpan",
+    "read_metadata",
+    "read_proportions",
+    "scan_metadata",
+]
 SUPPORTED = ("v3.0", "v2.1")
 TEMPLATES = {
     "v3.0": (
@@ -33,6 +42,7 @@ TEMPLATES = {
     ),
 }
 """LeRobot's own `data_path` and `video_path`, for an info.json without them."""
+PROPORTIONS, STATS = "meta/temporal_proportions_{head}.json", "meta/stats.json"
 QUOTE = "'"
 DERIVED = "correct it, or remove it: the shares are then taken from the annotation"
 _VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,3})(\.\d{1,3})?")
@@ -54,11 +64,46 @@ def scan_metadata(root: Path) -> tuple[Metadata, str]:
     return scan.metadata(), scan.fatal
 
 
+def has_proportions(root: Path, head: str) -> bool:
+    """Returns whether there is a proportions file of this head, readable or not."""
+    return (root / PROPORTIONS.format(head=head)).exists()
+
+
+def read_column_stats(root: Path, column: str, *, name: str = "") -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    """Returns mean and standard deviation of each number of a column, from meta/stats.json, and where they come from.
+
+    name: what the dataset is called; default: its folder's name. DataError if the file is missing or says nothing of the kind.
+    """
+    path = root / STATS
+    if not path.exists():
+        raise DataError(f"{path} is missing: there are no state statistics to take from this dataset")
+    stats = read_json_object(path, what="statistics").get(column)
+    if not isinstance(stats, dict) or not all(isinstance(stats.get(key), list) for key in ("mean", "std")):
+        raise DataError(f"{path} has no mean and std of '{column}'")
+    numbers = [value for key in ("mean", "std") for value in stats[key]]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf for value in numbers):
+        raise DataError(f"{path}: mean and std of '{column}' should be finite numbers, one for each channel")
+    mean, std = (tuple(map(float, stats[key])) for key in ("mean", "std"))
+    return mean, std, f"{name or root.resolve().name}/{STATS}"
+
+
+def stamps_of(root: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Returns what changes when somebody writes into meta/: each file's name, time, size and number on the disk."""
+    meta, stamps = root / "meta", []
+    for path in (*sorted(meta.glob("episodes/*/*.parquet")), *sorted(meta.glob("*.json*"))):
+        try:
+            about = path.stat()
+        except FileNotFoundError:  # renamed at this moment
+            continue
+        stamps.append((path.name, about.st_mtime_ns, about.st_size, about.st_ino))
+    return tuple(stamps)
+
+
 def read_proportions(root: Path, head: str) -> dict[str, float] | None:
     """Stage name -> its mean share of an episode, from meta/temporal_proportions_{head}.json; None if there is none."""
-    path = root / "meta" / f"temporal_proportions_{head}.json"
-    if not path.exists():
+    if not has_proportions(root, head):
         return None
+    path = root / PROPORTIONS.format(head=head)
     shares = read_json(path, what="proportions file")
     if not isinstance(shares, dict) or not all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares.values()):
         raise DataError(f"{path} should map stage names to numbers; {DERIVED}")

@@ -19,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, sampled
-from milepost.datasets.cells import ImageFrames, is_deep
+from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled
+from milepost.datasets.cells import ImageFrames
 from milepost.datasets.features import may_be_depth
-from milepost.datasets.frames import FilmPlaces, Voice
+from milepost.datasets.frames import FilmPlaces, Voice, offered
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata, read_proportions
 from milepost.datasets.parquet import RaggedError, RowReader, to_numpy
-from milepost.datasets.records import EpisodeRecord, Metadata
+from milepost.datasets.records import EpisodeRecord, Metadata, no_episode, parse_episodes
 from milepost.datasets.rows import Settled, settle
 
 STATE = "observation.state"
@@ -58,6 +58,18 @@ class LeRobotDataset:
         depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.pictured]
         both = (*self._cameras, *depth)
         return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
+
+    def choose_cameras(self, asked: Sequence[str] = (), *, flag: str, most: int | None = None) -> tuple[str, ...]:
+        """Returns the cameras asked for, else those in use, or the first `most` of them. DataError if there is none, or not such a one.
+
+        flag: by which a user names one, for the message.
+        """
+        require_cameras(asked, self._cameras, hint=f"choose with {flag}")
+        if not self._cameras:
+            depth = ", ".join(self._hints.pictured)
+            named = f"; distances are looked at, as grey, if they are named with {flag}: {depth}" if depth else ""
+            raise DataError(f"{self.name} has no camera, so there is nothing to show{named}")
+        return tuple(asked) or self._cameras[:most]
 
     @property
     def root(self) -> Path:
@@ -215,7 +227,7 @@ class LeRobotDataset:
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's pictures as info.json tells it, without reading one."""
-        _require_cameras([camera], self._hints.pictured)
+        require_cameras([camera], self._hints.pictured)
         return self._hints.image_size(camera)
 
     def proportions(self, head: str) -> dict[str, float] | None:
@@ -230,7 +242,7 @@ class LeRobotDataset:
 
     def _record(self, episode_index: int) -> EpisodeRecord:
         if episode_index not in self._hints.episodes:
-            raise _unknown_episode(episode_index, self._hints)
+            raise no_episode(episode_index, self._hints.episodes)
         return self._hints.episodes[episode_index]
 
     def _places(self, *, everywhere: bool = False) -> Settled:
@@ -342,30 +354,26 @@ def open_dataset(
     folder_or_repo: str | Path,
     *,
     revision: str | None = None,
-    episodes: Sequence[int] | None = None,
+    episodes: Sequence[int] | str | None = None,
     cameras: Sequence[str] | None = None,
 ) -> LeRobotDataset:
     """Open a LeRobot dataset (v3.0 or v2.1) to read: a local folder or, if there is none of that name, the Hub's "owner/name".
 
-    revision: branch, tag or commit on the Hub. episodes: their numbers, in the order wanted; all if None. cameras: full keys.
-    Of a Hub dataset only meta/ is downloaded here; data and video files follow one by one when an episode needs them.
+    revision: branch, tag or commit on the Hub. episodes: their numbers in the order wanted, or as "0-9,12"; all if None.
+    cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files follow one by one when an episode needs them.
     DataError if there is no such dataset, it is of another version, damaged or empty, or an episode or camera is unknown.
 
         dataset = open_dataset("lerobot/pusht", episodes=[0, 1])
         images = dataset[0].cameras[dataset.cameras[0]][np.array([0, 10, 20])]  # (3, H, W, 3) uint8
     """
+    wanted = parse_episodes(episodes) if isinstance(episodes, str) else episodes
     files = find_files(folder_or_repo, revision)
     meta = read_metadata(files.root)
-    chosen = list(meta.episodes) if episodes is None else list(dict.fromkeys(int(number) for number in episodes))
-    if not chosen:
-        raise DataError(f"no episode of {files.name} is chosen; it has {len(meta.episodes)}")
-    for number in chosen:
-        if number not in meta.episodes:
-            raise _unknown_episode(number, meta)
-    _require_cameras(cameras or (), meta.cameras, among=meta.pictured)
+    chosen = meta.choose(wanted, files.name)
+    require_cameras((camera for camera in cameras or () if camera not in meta.pictured), meta.cameras)
     dataset = LeRobotDataset(files, meta, episodes=chosen, cameras=[camera for camera in meta.pictured if camera in (cameras or ())])
     _warn_of_meta(dataset)
-    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=chosen, cameras=_offered(files, meta))
+    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=chosen, cameras=offered(files, meta))
 
 
 def _warn_of_meta(dataset: LeRobotDataset) -> None:
@@ -378,32 +386,10 @@ def _warn_of_meta(dataset: LeRobotDataset) -> None:
         dataset.say("total", f"info.json counts {total} episodes, meta/ lists {known}, which are read")
 
 
-def _offered(files: Files, meta: Metadata) -> list[str]:
-    """The cameras of colour or grey pictures. One channel may be grey or distances: only a picture tells, so the first is looked at."""
-    return [camera for camera in meta.cameras if not may_be_depth(meta.features[camera]) or _is_grey(camera, files, meta)]
-
-
-def _is_grey(camera: str, files: Files, meta: Metadata) -> bool:
-    for record in meta.episodes.values():
-        try:
-            deep = is_deep(RowReader().episode(files.path(record.data), record.index, [camera])[camera], files.path)
-        except DataError:
-            continue
-        return deep is False
-    return False
-
-
 def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:
     if column is None:
         return np.zeros((length, 0), np.float32)
     return column.reshape(length, -1).astype(np.float32)
-
-
-def _require_cameras(cameras: Sequence[str], known: Sequence[str], among: Sequence[str] = ()) -> None:
-    """DataError for a camera that is neither known nor among the others that may be named."""
-    for camera in cameras:
-        if camera not in (*known, *among):
-            raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(known) or 'none'}")
 
 
 def _require_rising(times: Float[np.ndarray, "T"], *, who: str) -> None:
@@ -417,8 +403,3 @@ def _one_a_row(column: pa.ChunkedArray, who: str) -> np.ndarray:
     if values is None or values.size != len(values):
         raise DataError(f"{who}: should hold one whole number a row")
     return values.reshape(-1)
-
-
-def _unknown_episode(number: int, meta: Metadata) -> DataError:
-    known: Mapping[int, EpisodeRecord] = meta.episodes
-    return DataError(f"no episode {number}; this dataset has {len(known)}, numbered {min(known)} to {max(known)}")

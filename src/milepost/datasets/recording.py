@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
-from milepost.core import DataError, Segment
+from milepost.core import DataError, Segment, segment_faults, shown
 
 HEADS = ("sparse", "dense")
 DEFAULTS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64"}
@@ -86,12 +86,8 @@ def _check_segments(segments: Mapping[str, Sequence[Segment]], length: int) -> N
     for head, stages in segments.items():
         if head not in HEADS:
             raise DataError(f"segments are for {' or '.join(HEADS)}, got '{head}'")
-        stop = 0
-        for segment in stages:
-            if segment.start < stop or segment.stop > length:
-                where = f"{head} segment '{segment.name}' [{segment.start}, {segment.stop})"
-                raise DataError(f"{where} must start at frame {stop} or later and end by {length}")
-            stop = segment.stop
+        for fault in segment_faults(stages, length, episode="the recording"):
+            raise DataError(f"{head} {fault}")
 
 
 def _check_facts(facts: Mapping[str, str | int | float | bool]) -> None:
@@ -100,4 +96,4 @@ def _check_facts(facts: Mapping[str, str | int | float | bool]) -> None:
         if name in _EPISODE_FIELDS or name.removeprefix("sparse_").removeprefix("dense_").startswith("subtask_"):
             raise DataError(f"the fact name '{name}' is taken by the format itself; choose another")
         if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
-            raise DataError(f"fact '{name}' must be a string, a finite number or a bool, got {value!r}; leave it out if unknown")
+            raise DataError(f"fact '{name}' must be a string, a finite number or a bool, got {shown(value)}; leave it out if unknown")

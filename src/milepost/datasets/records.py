@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from milepost.core import DataError, Segment, shown
+from milepost.core import DataError, Segment, shown, success_in, unfit
 from milepost.datasets.features import image_size, is_depth
 from milepost.datasets.findings import Finding
 from milepost.datasets.placement import TENTH, Part
@@ -60,6 +60,16 @@ class EpisodeRecord:
         return {key: self.entry[key] for key in kept if self.entry[key] is not None}
 
     @property
+    def success(self) -> bool | None:
+        """What meta/ says of the attempt's success; None if it does not."""
+        return success_in(self.facts)
+
+    @property
+    def said_rows(self) -> tuple[Any, Any]:
+        """Returns the first dataset row and the one after the last, as they stand in meta/; None where it does not say."""
+        return self.entry.get("dataset_from_index"), self.entry.get("dataset_to_index")
+
+    @property
     def segments(self) -> dict[str, tuple[Segment, ...]]:
         """head -> its annotation, for the heads this episode has one of. DataError if lists differ in length or run backwards.
 
@@ -79,8 +89,8 @@ class EpisodeRecord:
         """head -> why nobody can learn or judge by its annotation: it cannot be read, or stages overlap."""
         faults = {head: found for head, found in self._heads.items() if isinstance(found, str)}
         for head, segments in self.readable_segments.items():
-            if fault := overlap(segments):
-                faults[head] = f"its {head} annotation is wrong: {fault}"
+            if fault := unfit(segments, head, None, self.length):
+                faults[head] = fault
         return faults
 
     @cached_property
@@ -97,6 +107,11 @@ class EpisodeRecord:
         """Returns names, start frames and end frames as they stand; of frames that contradict the seconds, those that count."""
         raw = frames_of(self._raw(head), self.length, self.fps)[0]
         return [raw[field] for field in FIELDS[:3]]
+
+    def is_older(self, head: str) -> bool:
+        """Returns whether the annotation stands in the older columns alone, beside newer ones that are empty here."""
+        newer = raw_lists(self.entry, f"{head}_")["names"]
+        return newer is None and f"{head}_subtask_names" in self.entry and any(self.lists(head))
 
     @cached_property
     def _heads(self) -> dict[str, tuple[Segment, ...] | str]:
@@ -115,12 +130,6 @@ class EpisodeRecord:
         """The head's lists as they stand; of a table from two annotators, the older one's columns are unprefixed."""
         raw = raw_lists(self.entry, f"{head}_")
         return raw_lists(self.entry, "") if raw["names"] is None and head == "sparse" else raw
-
-
-def head_lists(entry: Mapping[str, Any], head: str) -> list[Any]:
-    """Returns names, start frames and end frames as they stand in an entry; older annotators wrote the sparse head alone, unprefixed."""
-    prefix = "" if head == "sparse" and "sparse_subtask_names" not in entry else f"{head}_"
-    return [entry.get(f"{prefix}subtask_{name}") for name in ("names", "start_frames", "end_frames")]
 
 
 def raw_lists(entry: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -146,14 +155,6 @@ def read_segments(raw: Raw, length: int, fps: float) -> tuple[Segment, ...]:
             raise DataError(f"has a segment {shown(name)} up to frame {shown(end)}, and the episode has {length}")
         segments.append(Segment(name, min(int(start), length), min(int(end), length)))
     return tuple(segments)
-
-
-def overlap(segments: Sequence[Segment]) -> str:
-    """Returns which segment starts before the one before it ends, in words; "" if none does."""
-    for before, after in pairwise(segments):
-        if after.start < before.stop:
-            return f"segment {shown(after.name)} starts at frame {after.start}, before the one before it ends ({before.stop})"
-    return ""
 
 
 def frames_of(raw: Raw, length: int, fps: float) -> tuple[Raw, str]:
@@ -187,6 +188,25 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < 2**53 for each in values)  # NaN is not
 
 
+def parse_episodes(text: str | None) -> list[int] | None:
+    """Returns the episode numbers that "0-9,12" or "0 1 2" names, in that order, None for all. ValueError shows the right form."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in re.split(r"\s*,\s*|\s+", text.strip().rstrip(",")):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+            raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12 or 0 1 2; got {shown(text)}")
+        numbers += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(numbers))
+
+
+def no_episode(number: int, known: Collection[int], where: str = "this dataset has") -> DataError:
+    """Returns the error for an episode that is not among those known."""
+    numbered = f", numbered {min(known)} to {max(known)}" if known else ""
+    return DataError(f"no episode {number}; {where} {len(known)}{numbered}")
+
+
 @dataclass(frozen=True)
 class Metadata:
     """meta/ of one dataset. features: info.json's entries. tasks: task index -> words. episodes: number -> record, ascending.
@@ -203,6 +223,19 @@ class Metadata:
     rows_fit: bool = True
     findings: tuple[Finding, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    def choose(self, episodes: Sequence[int] | None, who: str) -> tuple[int, ...]:
+        """Returns the numbers of the episodes wanted, each once, in the order wanted; all if None.
+
+        who: the dataset, for the message. DataError for an episode that is not there, or for none at all.
+        """
+        chosen = tuple(self.episodes) if episodes is None else tuple(dict.fromkeys(int(number) for number in episodes))
+        for number in chosen:
+            if number not in self.episodes:
+                raise no_episode(number, self.episodes)
+        if not chosen:
+            raise DataError(f"no episode of {who} is chosen; it has {len(self.episodes)}")
+        return chosen
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:

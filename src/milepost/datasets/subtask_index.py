@@ -17,16 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
-from milepost.core import DataError, Segment, check, read_json_object
+from milepost.core import SUCCESS, DataError, Segment, check, ends_well, read_json_object, shown
 from milepost.datasets.annotation_columns import Annotations
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata
 from milepost.datasets.parquet import numbered_words, open_parquet, put_columns, read_parquet, to_numpy
-from milepost.datasets.records import EpisodeRecord, Metadata
+from milepost.datasets.records import EpisodeRecord, Metadata, no_episode
 from milepost.datasets.transaction import replacing, require_editable
 
 COLUMN = "subtask_index"
 WORDS = "meta/subtasks.parquet"
+SUBTASK_FILES = ("meta/info.json", WORDS, "data/**")
+"""The files that `write_subtask_index` replaces, as patterns."""
 
 
 def read_subtask_index(folder_or_repo: str | Path, head: str = "sparse") -> dict[int, dict[str, tuple[Segment, ...]]]:
@@ -75,7 +77,7 @@ def read_words(path: Path) -> tuple[str, ...]:
     words = [str(word) for word in table[column].to_pylist()]
     numbers = table[COLUMN].to_pylist() if COLUMN in table.column_names else list(range(len(words)))
     if sorted(numbers) != list(range(len(words))):
-        raise DataError(f"{path}: its numbers should run from 0 to {len(words) - 1}, they are {numbers}")
+        raise DataError(f"{path}: its numbers should run from 0 to {len(words) - 1}, they are [{', '.join(map(shown, numbers[:9]))}]")
     return tuple(word for _, word in sorted(zip(numbers, words, strict=True)))
 
 
@@ -106,12 +108,11 @@ def read_columns(files: Files, meta: Metadata, columns: Sequence[str]) -> Iterat
 
 def successes(files: Files, meta: Metadata, numbers: Sequence[int]) -> dict[int, bool | None]:
     """Which of these episodes succeeded, as `Episode.success` has it, without reading them one by one."""
-    facts = {number: meta.episodes[number].facts for number in numbers}
-    found: dict[int, bool | None] = {n: bool(each["success"]) if "success" in each else None for n, each in facts.items()}
-    if "next.success" in meta.features and None in found.values():
-        for record, values in read_columns(files, meta, ["next.success"]):
+    found = {number: meta.episodes[number].success for number in numbers}
+    if SUCCESS in meta.features and None in found.values():
+        for record, values in read_columns(files, meta, [SUCCESS]):
             if found.get(record.index, True) is None:
-                found[record.index] = bool(values["next.success"].reshape(record.length, -1)[-1].any())
+                found[record.index] = ends_well(values[SUCCESS])
     return found
 
 
@@ -143,8 +144,8 @@ def _check(given: Mapping[int, Sequence[Segment]], meta: Metadata) -> None:
         raise DataError("there is no annotation of this head to write")
     for number, segments in given.items():
         if number not in meta.episodes:
-            raise DataError(f"no episode {number}; this dataset has {len(meta.episodes)}")
-        check(segments, [segment.name for segment in segments], meta.episodes[number].length)
+            raise no_episode(number, meta.episodes)
+        check(segments, None, meta.episodes[number].length)
 
 
 def _column(table: pa.Table, frames: Mapping[int, Int[np.ndarray, "T"]]) -> Int[np.ndarray, "N"]:

@@ -45,6 +45,14 @@ def require_editable(folder: str | Path) -> Path:
     return root
 
 
+def copy_meta(root: Path, folder: Path) -> None:
+    """Copies meta/ of a dataset into a new folder, links followed, all of it or nothing."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(root / "meta", part / "meta")
+    part.rename(folder)
+
+
 def is_interrupted(root: Path) -> bool:
     """Was a replacement killed while it was renaming? Some files are new then, some old, until the next one finishes it."""
     return (root / JOURNAL).is_file()

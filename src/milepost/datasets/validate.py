@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from milepost.core import (
+    SUCCESS,
     Attempt,
     DataError,
     Stages,
@@ -23,6 +24,7 @@ from milepost.core import (
     annotated_stages,
     contradictions,
     doubts,
+    ends_well,
     has_words,
     require_plain_file,
     shown,
@@ -31,14 +33,15 @@ from milepost.datasets.columns import ROWS, check_columns
 from milepost.datasets.features import codec, image_size, width
 from milepost.datasets.findings import Expected, Finding, Severity, check_rows, check_segments, counted, gathered
 from milepost.datasets.footage import Footage, Look
+from milepost.datasets.frames import offered
 from milepost.datasets.hub import Files, find_files
-from milepost.datasets.metadata import SUPPORTED, read_proportions, scan_metadata
+from milepost.datasets.metadata import PROPORTIONS, STATS, SUPPORTED, has_proportions, read_proportions, scan_metadata
 from milepost.datasets.parquet import open_parquet, read_parquet, to_numpy
 from milepost.datasets.placement import TENTH
-from milepost.datasets.records import HEADS, EpisodeRecord, head_lists
+from milepost.datasets.records import HEADS, EpisodeRecord
 from milepost.datasets.rows import Settled, data_files, settle
 
-_MEASURED = ("observation.state", "action", "next.success")
+_MEASURED = ("observation.state", "action", SUCCESS)
 _COUNTS = ("total_episodes", "total_frames", "total_tasks")
 
 
@@ -55,7 +58,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Report:
-    """What `examine` found. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes."""
+    """What `examine` found. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes.
+
+    cameras: those that `open_dataset` offers; depth: those that it gives by name alone.
+    """
 
     name: str
     version: str
@@ -65,6 +71,7 @@ class Report:
     frames: int
     tasks: Mapping[str, int] = field(default_factory=dict)
     cameras: tuple[Camera, ...] = ()
+    depth: tuple[str, ...] = ()
     state: int | None = None
     action: int | None = None
     annotated: Mapping[str, int] = field(default_factory=dict)
@@ -100,11 +107,9 @@ def examine(folder_or_repo: str | Path, *, quick: bool = False, deep: bool = Fal
     in the cache are looked at.
     DataError only if this is no LeRobot dataset: no such folder or repository, or no meta/info.json.
     """
-    files = find_files(folder_or_repo, revision)
-    if not (files.root / "meta/info.json").exists():
-        raise DataError(f"{files.root} is not a LeRobot dataset: it has no meta/info.json")
     if quick and deep:
         raise ValueError("quick and deep exclude each other")
+    files = find_files(folder_or_repo, revision)
     return _Examination(files, "none" if quick else "all" if deep else "some").report()
 
 
@@ -133,7 +138,7 @@ class _Examination:
                 seen = replace(self.meta, episodes=settled.episodes)
                 self.findings += Footage(self.files, seen, self.look, self.anchors, settled.strays, settled.unread or ()).examine()
         progress, weights = self._side_files()
-        written = self.info.get("codebase_version")
+        written, cameras = self.info.get("codebase_version"), tuple(self._cameras())
         return Report(
             name=self.files.name,
             version=written if isinstance(written, str) else "unknown",
@@ -142,10 +147,11 @@ class _Examination:
             episodes=len(self.records),
             frames=sum(record.length for record in self.records),
             tasks=dict(Counter(task for record in self.records for task in record.tasks)),
-            cameras=tuple(self._cameras()),
+            cameras=cameras,
+            depth=tuple(name for name in self.meta.pictured if name not in {camera.name for camera in cameras}),
             state=self._width("observation.state"),
             action=self._width("action"),
-            annotated={head: count for head in HEADS if (count := sum(bool(head_lists(r.entry, head)[0]) for r in self.records))},
+            annotated={head: count for head in HEADS if (count := sum(bool(r.lists(head)[0]) for r in self.records))},
             succeeded=sum(self.success.values()),
             judged=len(self.success),
             progress_files=progress,
@@ -166,7 +172,7 @@ class _Examination:
         return width(self.features[name]) if name in self.features else None
 
     def _cameras(self) -> Iterator[Camera]:
-        for name in self.meta.pictured:
+        for name in offered(self.files, self.meta):
             feature = self.features[name]
             height, width_ = image_size(feature) or (None, None)
             yield Camera(name, str(feature["dtype"]), height, width_, codec(feature))
@@ -192,7 +198,7 @@ class _Examination:
         for head in HEADS:
             self._check_head(head)
         features = self.info.get("features")
-        annotated = any(any(head_lists(record.entry, head)) for record in self.records for head in HEADS)
+        annotated = any(any(record.lists(head)) for record in self.records for head in HEADS)
         if isinstance(features, dict) and "subtask_index" in features and not annotated:
             self._note(
                 "subtask-index",
@@ -204,10 +210,10 @@ class _Examination:
         if self.meta.version != "v3.0":
             return
         try:
-            require_plain_file(self.files.root / "meta/stats.json")
+            require_plain_file(self.files.root / STATS)
         except DataError as error:
             missing = str(error).endswith(" is missing")
-            self._warn("stats", f"{'meta/stats.json is missing' if missing else error}: LeRobot's policies cannot normalise")
+            self._warn("stats", f"{f'{STATS} is missing' if missing else error}: LeRobot's policies cannot normalise")
 
     def _check_numbers(self) -> None:
         numbers = [record.index for record in self.records]
@@ -227,7 +233,7 @@ class _Examination:
         """What meta/ says of rows and tasks, entry by entry."""
         row, known = 0, set(self.meta.tasks.values())
         for record in self.records:
-            start, stop = (record.entry.get(name) for name in ("dataset_from_index", "dataset_to_index"))
+            start, stop = record.said_rows
             if self.meta.version == "v3.0" and (start, row + record.length if stop is None else stop) != (row, row + record.length):
                 said = f"rows [{shown(start)}, {shown(stop)}) for {record.length} frames, expected [{row}, {row + record.length})"
                 self._error("episode-rows", f"meta/ says {said}", record.index)
@@ -246,14 +252,17 @@ class _Examination:
             self._error("proportions", str(error))
         if shares is not None and not (shares and 0.999 < sum(shares.values()) < 1.001 and min(shares.values()) >= 0):
             self._warn("proportions", f"the {head} proportions should be >= 0 and sum to 1, they sum to {sum(shares.values()):.4f}")
-        marked = [record for record in self.records if any(head_lists(record.entry, head))]
+        marked = [record for record in self.records if any(record.lists(head))]
         if not marked:
             return
-        if shares is None and not (self.files.root / f"meta/temporal_proportions_{head}.json").exists():
-            self._note("proportions", f"there are {head} annotations but no meta/temporal_proportions_{head}.json")
+        if shares is None and not has_proportions(self.files.root, head):
+            self._note("proportions", f"there are {head} annotations but no {PROPORTIONS.format(head=head)}")
         for record in self.records:
-            if not any(head_lists(record.entry, head)):
+            if not any(record.lists(head)):
                 self._warn("not-annotated", f"no {head} annotation, while {len(marked)} episodes have one", record.index)
+            elif record.is_older(head):
+                where = f"its {head} annotation stands in the columns subtask_* alone, and here are {head}_subtask_* too"
+                self._warn("not-annotated", f"{where}: LeRobot reads those, and finds none", record.index)
             known = None if shares is None else tuple(shares)
             self.findings += check_segments(head, *record.lists(head), length=record.length, known=known, episode=record.index)
             if head in record.clashes:
@@ -276,8 +285,7 @@ class _Examination:
 
     def _success(self, record: EpisodeRecord) -> bool | None:
         """What meta/ says. Where a column of the data says it, nothing is concluded from where an episode ends, as of a failure."""
-        fact = record.facts.get("success")
-        return bool(fact) if fact is not None else (False if "next.success" in self.features else None)
+        return False if record.success is None and SUCCESS in self.features else record.success
 
     # data/ ------------------------------------------------------------------------------------------------------------
 
@@ -350,7 +358,7 @@ class _Examination:
             mine = {column: values[order[first:last]] for column, values in columns.items()}
             said = Expected(record.index, record.length, None if by_position else record.row, self.fps or 1.0, len(self.meta.tasks))
             self.findings += check_rows({n: v for n, v in mine.items() if self.fps or n != "timestamp"}, said)
-            self._judge(record, mine.get("next.success"))
+            self._judge(record, mine.get(SUCCESS))
             self._note_times(record, mine)
         strangers = np.setdiff1d(owner, list(self.meta.episodes))
         if len(strangers):
@@ -359,11 +367,10 @@ class _Examination:
             self._error("stray-rows", f"{name}: {rows} rows belong to episodes that meta/ does not list: {numbers}")
 
     def _judge(self, record: EpisodeRecord, column: np.ndarray | None) -> None:
-        said = record.entry.get("success")
-        if isinstance(said, bool):
-            self.success[record.index] = said
+        if record.success is not None:
+            self.success[record.index] = record.success
         elif column is not None and column.size:
-            self.success[record.index] = bool(column[-1].any())
+            self.success[record.index] = ends_well(column)
 
     def _note_times(self, record: EpisodeRecord, columns: Mapping[str, np.ndarray]) -> None:
         """What of the rows the films are compared with, and whether they have several tasks."""

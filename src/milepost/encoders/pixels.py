@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from milepost.core import require_uint8
+
 SIDE = 16
 PIXELS = SIDE * SIDE * 3
 EXACT = 2**24
@@ -31,6 +33,7 @@ def reduce_images(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 
     Whole numbers are added up, many times faster than torch's averages of floats and equal to them in every bit: below 2^24 a float32
     sum of whole numbers is exact in any order, and both divide by the height of a cell and then by its width.
     """
+    require_uint8(images, "pictures")
     rows, columns = (_cells(side) for side in images.shape[1:3])
     tall, wide = (np.array([stop - start for start, stop in cells]) for cells in (rows, columns))
     if not images.size or 255 * int(tall.max()) * int(wide.max()) >= EXACT or tall.max() > TALLEST:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from milepost.core import DataError
+from milepost.core import DataError, require_uint8, shown
 
 MODES = {2: "bilinear", 3: "bicubic"}
 """The numbers preprocessor_config.json uses for filters."""
@@ -52,7 +52,7 @@ class Preprocessing:
         if not config.get("do_resize", True) or "size" not in config:
             raise DataError("this preprocessor_config.json does not say to which size images are resized")
         if config.get("resample", 3) not in MODES:
-            raise DataError(f"preprocessor_config.json asks for filter {config['resample']}; supported are {MODES}")
+            raise DataError(f"preprocessor_config.json asks for filter {shown(config['resample'])}; supported are {MODES}")
         cropped = config.get("do_center_crop", "crop_size" in config)
         scaled = config.get("do_rescale", True)
         mean, std = _statistics(config) if config.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
@@ -67,6 +67,7 @@ class Preprocessing:
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[Tensor, "N 3 h w"]:
         """Resized and cropped, in whole levels."""
+        require_uint8(images, "pictures")
         # A permuted view, not a copy: torch resizes channels-last bytes twice as fast.
         pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2)
         size = self._size(*images.shape[1:3])
@@ -92,7 +93,9 @@ class Preprocessing:
 def _statistics(config: Mapping[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     found = [config.get(name) for name in ("image_mean", "image_std")]
     if not all(isinstance(each, list | tuple) and len(each) == 3 for each in found):
-        raise DataError(f"preprocessor_config.json should have three numbers in image_mean and in image_std, it has {found}")
+        raise DataError(
+            f"preprocessor_config.json should have three numbers in image_mean and image_std, it has {shown(found[0])}, {shown(found[1])}"
+        )
     (a, b, c), (d, e, f) = ((float(x) for x in each or ()) for each in found)
     return (a, b, c), (d, e, f)
 
@@ -111,4 +114,4 @@ def _height_width(size: Any) -> tuple[int, int]:
         return size, size
     if isinstance(size, Mapping) and set(size) == {"height", "width"}:
         return int(size["height"]), int(size["width"])
-    raise DataError(f"preprocessor_config.json has the size {size}; supported are a number, shortest_edge, and height with width")
+    raise DataError(f"preprocessor_config.json has the size {shown(size)}; supported are a number, shortest_edge, and height with width")

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from milepost.core import MAIN_HEAD, WHOLE, Curve, DataError, Episode, Stages, UnreadableError
+from milepost.core import MAIN_HEAD, WHOLE, Curve, Episode, Stages, UnreadableError
 from milepost.figures.episode import EpisodePicture, HeadPicture, sample_frames
 from milepost.figures.style import png
 from milepost.metrics import nothing_known, truth_of
-from milepost.progress import ProgressTable
+from milepost.progress import ProgressTable, require_episode
 
 Readings = Mapping[str, Mapping[str, Curve]]
 """Head -> model's name -> what it says of one episode."""
@@ -26,11 +26,8 @@ def curve_of(table: ProgressTable, episode: Episode, stages: Stages | None, head
 
     DataError if the file has no such head, or its rows are not those of this episode.
     """
-    curve = table.curve(episode.index, episode.length, head)
-    rows = table.episode_index == episode.index
-    if not np.array_equal(table.index[rows], episode.row + table.frame_index[rows]):
-        raise DataError(f"the rows of episode {episode.index} in the progress file are not those of this dataset: wrong dataset?")
-    return named(curve, stages)
+    require_episode("the progress file", table, episode)
+    return named(table.curve(episode.index, episode.length, head), stages)
 
 
 def named(curve: Curve, stages: Stages | None) -> Curve:

@@ -3,6 +3,13 @@ from .labelling import left_unknown as left_unknown
 from .labelling import predicted as predicted
 from .labelling import provenance as provenance
 from .labelling import unknown_frames as unknown_frames
+from .matching import by_row as by_row
+from .matching import curves_by_row as curves_by_row
+from .matching import find_progress as find_progress
+from .matching import match_progress as match_progress
+from .matching import require_episode as require_episode
+from .matching import require_made_for as require_made_for
+from .matching import row_count as row_count
 from .store import comparable as comparable
 from .store import unfinished as unfinished
 from .table import METADATA_PREFIX as METADATA_PREFIX

@@ -6,5 +6,3 @@ from .review import Model as Model
 from .review import Review as Review
 from .serving import bound as bound
 from .serving import make_server as make_server
-from .summaries import Rows as Rows
-from .summaries import placed as placed

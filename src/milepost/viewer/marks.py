@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, output_lock, plausible, read_json, write_text
+from milepost.core import DataError, output_lock, plausible, read_json, shown, write_text
 from milepost.datasets import LeRobotDataset
 
 KINDS = ("keep", "drop", "unsure")
@@ -35,7 +35,7 @@ class Mark:
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
-            raise DataError(f"a mark is {', '.join(KINDS)} or none, got {self.kind!r}")
+            raise DataError(f"a mark is {', '.join(KINDS)} or none, got {shown(self.kind)}")
         if not isinstance(self.note, str) or len(self.note) > LONGEST or any("\ud800" <= letter <= "\udfff" for letter in self.note):
             raise DataError(f"a note is a text of at most {LONGEST} letters")
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import Curve, DataError, Episode, Segment, Stages
+from milepost.core import Curve, DataError, Episode, Segment, Stages, plain, shown
 from milepost.datasets import HEADS, ChangedError, LeRobotDataset
 from milepost.figures import STAGE_COLOURS, curve_of, picture
 from milepost.metrics import KINDS, find_events
-from milepost.progress import ProgressTable
+from milepost.progress import ProgressTable, curves_by_row
 from milepost.viewer.marks import Mark, Marks
-from milepost.viewer.plain import counted, plain, rounded
+from milepost.viewer.plain import counted, rounded
 from milepost.viewer.saving import Edit, FaultyError, judged, parse_segments, version_of, write
-from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, curves_of, listed
+from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, listed
 from milepost.viewer.watch import Held, segments_of, stage_names, store_folder, why_not_editable
 
 MADE = ("model", "model_path", "model_commit", "created", "code", "stride", "heads", "encoder", "precision")
@@ -64,12 +64,12 @@ class Review:
         self._named: dict[str, dict[str, Sequence[str]]] = {}
         for name, model in models.items():
             try:
-                self._curves[name] = curves_of(model.table, dataset, self.rows.count)
+                self._curves[name] = curves_by_row(model.path, model.table, dataset)
                 self._named[name] = {head: _stage_names(curve) for head, curve in model.table.heads.items()}
                 self.models[name] = model
             except DataError as error:
                 self._curves.pop(name, None)
-                self.problems.append(f"{model.path}: {error}")
+                self.problems.append(str(error))
         self.weights = weights
         self._ends, self._kept = listed(self.rows, self._curves, weights[1] if weights is not None else None)
         self.counting, self._found = Counting(), Counted()
@@ -78,7 +78,7 @@ class Review:
 
     def stop(self) -> None:
         """Give up what is being counted, soon. Safe in a signal handler."""
-        self.counting.closing = True
+        self.counting.stop()
 
     def close(self) -> None:
         self.counting.close()
@@ -168,10 +168,10 @@ class Review:
 
     def _later(self, dataset: LeRobotDataset) -> dict[str, Any]:
         ready, found = self.counting.wait(0.0), self._found
-        told = {number: dataset.meta.episodes[number].facts.get("success") for number in self.rows.numbers}
+        by_meta = {number: dataset.meta.episodes[number].success for number in self.rows.numbers}
         return {
             "ready": ready,
-            "success": [found.success.get(n) if success is None else bool(success) for n, success in told.items()],
+            "success": [found.success.get(n) if success is None else success for n, success in by_meta.items()],
             "disagreement": None if found.disagreement is None else rounded(np.array(found.disagreement)),
             "disagreement_of": found.disagreement_of,
             "models": {m: {h: {"events": found.events.get(m, {}).get(h)} for h in heads} for m, heads in self._curves.items()},
@@ -188,7 +188,7 @@ class Review:
                 truth = annotated_progress(segments_of(dataset, "sparse", self.rows.numbers), stages, self.rows, success.get)
             pair = compared(self._curves, truth)
             if pair is not None:
-                found.disagreement_of, found.disagreement = pair[0], pair[1](self.rows)
+                found.disagree(pair[0], pair[1](self.rows))
 
         if len(self._curves) < 2 or self._found.disagreement is None:
             self.counting.submit(count)
@@ -272,7 +272,7 @@ class Review:
                 raise PermissionError(why)
             head, names = body.get("head"), body.get("names")
             if head not in HEADS:
-                raise FaultyError([f"the head should be {' or '.join(HEADS)}, got {head!r}"])
+                raise FaultyError([f"the head should be {' or '.join(HEADS)}, got {shown(head)}"])
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise FaultyError(["names should be a list of all stage names in their order"])
             before = episode.segments.get(head, ())

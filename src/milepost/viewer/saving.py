@@ -10,12 +10,11 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from milepost.annotation import Subtask, SubtaskList, check_segments, read_provenance
-from milepost.core import DataError, Segment, parse_json
+from milepost.core import DataError, Segment, parse_json, segment_faults
 from milepost.datasets import BusyError, write_annotations
 
 BUSY_S = 5.0
@@ -86,8 +85,8 @@ def judged(edit: Edit, store: Path) -> tuple[tuple[Segment, ...], tuple[str, ...
     except DataError as error:
         raise FaultyError([str(error)]) from error
     if asked is None:
-        if faults := _plain_faults(edit, names):
-            raise FaultyError(faults)
+        if faults := segment_faults(edit.segments, edit.length, names):
+            raise FaultyError(list(dict.fromkeys(map(str, faults))))
         return edit.segments, names, []
     entries = {each.name: each for each in asked}
     subtasks = SubtaskList(tuple(entries.get(each.name, each) for each in listed), asked.covers)
@@ -107,19 +106,6 @@ def _asked(store: Path) -> SubtaskList | None:
     if told is None or "stages" not in told:
         return None
     return SubtaskList.from_dict(parse_json(told["stages"], source="the annotation's provenance"))
-
-
-def _plain_faults(edit: Edit, names: Sequence[str]) -> list[str]:
-    """What every annotation has to be: of known stages, in order of time, apart, inside the episode."""
-    unknown = dict.fromkeys(each.name for each in edit.segments if each.name not in names)
-    faults = [f"unknown stage '{name}'; the stages are: {', '.join(names)}" for name in unknown]
-    for each in edit.segments:
-        if each.stop > edit.length:
-            faults.append(f"'{each.name}' ends at frame {each.stop}, the episode has {edit.length}")
-    for before, after in pairwise(edit.segments):
-        if after.start < before.stop:
-            faults.append(f"'{after.name}' starts at frame {after.start}, before '{before.name}' ends at {before.stop}")
-    return faults
 
 
 def write(root: Path, edit: Edit, segments: tuple[Segment, ...], names: tuple[str, ...]) -> None:

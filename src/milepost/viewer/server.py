@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from milepost.core import DataError, parse_json
+from milepost.core import DataError, parse_json, require_cameras, shown
 from milepost.datasets import BusyError, ChangedError
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
@@ -194,8 +194,10 @@ class _Served:
         number, camera = request.path_params["number"], request.path_params["camera"]
         with _known(number):
             self.review.require(number)
-        if camera not in self.review.dataset.cameras:
-            raise HTTPException(404, f"there is no camera '{camera}'")
+        try:
+            require_cameras([camera], self.review.dataset.cameras)
+        except DataError as error:
+            raise HTTPException(404, str(error)) from error
         return number, camera
 
 
@@ -243,7 +245,7 @@ def _known(number: Any) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise HTTPException(404, f"there is no episode {number!r} here") from error
+        raise HTTPException(404, f"there is no episode {shown(number)} here") from error
 
 
 def _refused(request: Request, error: HTTPException) -> Response:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import DataError, Segment, Stages, progress, targets
+from milepost.core import SUCCESS, DataError, Segment, Stages, ends_well, progress, targets
 from milepost.datasets import LeRobotDataset, read_columns
 from milepost.metrics import KINDS, count_events, final, find_events, mean_error
-from milepost.progress import ProgressTable
+from milepost.progress import row_count
 from milepost.viewer.plain import DIGITS, rounded
 
 SPARK = 32
@@ -42,43 +42,11 @@ class Rows:
     @classmethod
     def of(cls, dataset: LeRobotDataset, numbers: Sequence[int]) -> Rows:
         records = [dataset.meta.episodes[number] for number in numbers]
-        count = max(record.row + record.length for record in dataset.meta.episodes.values())
-        return cls(tuple(numbers), np.array([r.row for r in records]), np.array([r.length for r in records]), count)
+        return cls(tuple(numbers), np.array([r.row for r in records]), np.array([r.length for r in records]), row_count(dataset))
 
     def cut(self, values: Float[np.ndarray, "R"]) -> list[np.ndarray]:
         """An array an episode, views."""
         return [values[start : start + length] for start, length in zip(self.start.tolist(), self.length.tolist(), strict=True)]
-
-
-def placed(index: Int[np.ndarray, "N"], values: Float[np.ndarray, "N"], count: int) -> Float[np.ndarray, "R"]:
-    """A column of a file by row of the dataset, NaN where the file has none. DataError for a row that the dataset has not."""
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
-        raise DataError(f"rows {index.min()} to {index.max()} in the file, {count} in the dataset: it was made for another dataset")
-    out = np.full(count, np.nan, np.float32)
-    out[index] = values
-    return out
-
-
-def curves_of(table: ProgressTable, dataset: LeRobotDataset, count: int) -> dict[str, np.ndarray]:
-    """Head -> its curve by row. DataError unless every row is the frame of the episode that it says it is."""
-    records = dataset.meta.episodes.values()
-    numbers, first, length = (np.array([getattr(each, name) for each in records]) for name in ("index", "row", "length"))
-    place = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
-    strange = (numbers[place] != table.episode_index) | (table.index != first[place] + table.frame_index)
-    wrong = np.flatnonzero(strange | (table.frame_index < 0) | (table.frame_index >= length[place]))
-    if len(wrong):
-        row = wrong[0]
-        raise DataError(
-            f"{len(wrong)} rows do not fit the dataset, first index {table.index[row]} (episode {table.episode_index[row]}, frame "
-            f"{table.frame_index[row]}): made for another dataset"
-        )
-    if twice := len(table.index) - len(np.unique(table.index)):
-        raise DataError(f"{twice} rows stand in it twice")
-    found = {head: placed(table.index, curve.value, count) for head, curve in table.heads.items()}
-    for head, curve in found.items():
-        if outside := int(((curve < 0) | (curve > 1)).sum()):
-            raise DataError(f"progress_{head} has {outside} values outside 0 to 1")
-    return found
 
 
 def sparks(curve: Float[np.ndarray, "R"], rows: Rows) -> list[str]:
@@ -117,6 +85,14 @@ class Counted:
     disagreement_of: str | None = None
     problems: list[str] = field(default_factory=list)
 
+    def know(self, truth: Float[np.ndarray, "R"]) -> None:
+        """Keeps the simulator's progress by row."""
+        self.truth = truth
+
+    def disagree(self, which: str, how_much: list[float]) -> None:
+        """Keeps which two curves were compared, and their difference in each episode."""
+        self.disagreement_of, self.disagreement = which, how_much
+
 
 class Counting:
     """Jobs done one after the other in a thread beside the requests. revision: grows with each one done."""
@@ -143,9 +119,13 @@ class Counting:
                 self._changed.wait(min(left, 0.2))  # `closing` is set by a signal, which must take no lock
             return not self._pending
 
-    def close(self) -> None:
-        """Give up what is being counted."""
+    def stop(self) -> None:
+        """Gives up what is being counted, soon. Takes no lock: safe in a signal handler."""
         self.closing = True
+
+    def close(self) -> None:
+        """Gives up what is being counted."""
+        self.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, job: Callable[[], None]) -> None:
@@ -180,22 +160,22 @@ def count_all(found: Counted, counting: Counting, dataset: LeRobotDataset, rows:
 def _read_rows(found: Counted, dataset: LeRobotDataset, rows: Rows) -> None:
     """Of a local dataset alone: a Hub dataset's rows would have to be downloaded, all of them."""
     meta = dataset.meta
-    told = all("success" in meta.episodes[number].facts for number in rows.numbers)
-    wanted = ["truth.progress", *([] if told else ["next.success"])]
+    known = all(meta.episodes[number].success is not None for number in rows.numbers)
+    wanted = ["truth.progress", *([] if known else [SUCCESS])]
     columns = [name for name in wanted if name in meta.features]
     if not dataset.is_local or not columns:
         return
     truth = np.full(rows.count, np.nan, np.float32)
     try:
         for record, values in read_columns(dataset.files, meta, columns):
-            if "next.success" in values:
-                found.success[record.index] = bool(values["next.success"][-1])
+            if SUCCESS in values:
+                found.success[record.index] = ends_well(values[SUCCESS])
             if "truth.progress" in values:
                 truth[record.row : record.row + record.length] = values["truth.progress"]
     except DataError as error:
         found.problems.append(str(error))
     if "truth.progress" in columns:
-        found.truth = truth
+        found.know(truth)
 
 
 def differences(first: Float[np.ndarray, "R"], second: Float[np.ndarray, "R"], rows: Rows) -> list[float]:

@@ -6,12 +6,12 @@ Refuses a folder that became another dataset meanwhile.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from milepost.core import DataError, Segment, names_in_order
-from milepost.datasets import HEADS, LeRobotDataset, open_dataset, require_editable
+from milepost.datasets import HEADS, LeRobotDataset, open_dataset, require_editable, stamps_of
 
 
 class Held:
@@ -39,16 +39,7 @@ class Held:
 
 def _stamps(dataset: LeRobotDataset) -> tuple[Any, ...]:
     """What changes when somebody writes into meta/. A Hub dataset is a commit, which does not change."""
-    return tuple(_files(dataset.root / "meta")) if dataset.is_local else ()
-
-
-def _files(meta: Path) -> Iterator[tuple[str, int, int, int]]:
-    for path in (*sorted(meta.glob("episodes/*/*.parquet")), *sorted(meta.glob("*.json*"))):
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # renamed at this moment
-            continue
-        yield path.name, found.st_mtime_ns, found.st_size, found.st_ino
+    return stamps_of(dataset.root) if dataset.is_local else ()
 
 
 def _shape(dataset: LeRobotDataset) -> list[tuple[int, int, int]]:

@@ -238,7 +238,7 @@ class Engine:
             features = self._look([frames for frames, _ in groups[start:stop]], trunk.size)
             self.networks.forward(pieces, Appending(trunk), features=features, seen=trunk.ends[-1])
             self.tokens["trunk"] += ends[-1] - trunk.ends[-1]
-            trunk.ends, trunk.nexts = ends, nexts
+            trunk.grow(ends, nexts)
 
         self.budget.steps("trunk", len(groups), cost=cost, run=run)
 

@@ -131,7 +131,7 @@ class LocalSpeaker:
             )
         kept = min(_common(self._keys, keys), len(keys) - 1)
         self._keys, self._after = self._keys[:kept], self._after[:kept]
-        self._trunk.ends, self._trunk.nexts = [0, kept], [0, 0]
+        self._trunk.grow([0, kept], [0, 0])
         self.tokens.update({"reused": kept, "prefilled": len(keys) - kept})
         *todo, last = _behind(parts, kept)  # a template ends in words; of them the very last token is asked, the others are read
         if len(last.ids) > 1:
@@ -181,7 +181,7 @@ class LocalSpeaker:
             last = int(piece.positions.max()) + 1
             self._after += [last] * len(piece.ids) if pictured else (piece.positions[0] + 1).tolist()
         self._keys += keys
-        self._trunk.ends = [0, len(self._keys)]
+        self._trunk.grow([0, len(self._keys)], [0, 0])
         return hidden
 
     def _look(self, pictures: Sequence[LocalPicture]) -> tuple[Tensor, list[Tensor]] | None:

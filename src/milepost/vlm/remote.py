@@ -19,7 +19,7 @@ from typing import Literal, NoReturn
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.core import DataError
+from milepost.core import DataError, shown
 from milepost.encoders import Preprocessing
 from milepost.vlm.chat import MARK
 from milepost.vlm.frame_parts import Part, frame_parts, text_part
@@ -188,7 +188,7 @@ class RemoteEngine:
             raise DataError(f"the text holds {mark[0]}, which models read as a mark and not as words; take it out")
         words = text.rstrip()
         if not self.prompt.chat_template and text not in (words, words + " "):
-            raise DataError(f"the template ends in {text[len(words) :]!r}, which servers cut off; end it with the last word")
+            raise DataError(f"the template ends in {shown(text[len(words) :])}, which servers cut off; end it with the last word")
         return words
 
     def _shown(self, clip: Clip, frames: int) -> list[Part]:

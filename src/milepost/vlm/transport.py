@@ -46,7 +46,13 @@ class ServerError(DataError):
     elsewhere: another address of the same server might have answered.
     """
 
-    elsewhere = False
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
+
+    def amend(self, message: str) -> None:
+        """Puts these words in the place of the message, which they repeat: what was tried after it is known by then."""
+        self.args = (message,)
 
 
 class UnreachableError(ServerError):
@@ -59,8 +65,8 @@ class RefusedError(ServerError):
     too_long = False
     """Is it this prompt's size that was refused?"""
 
-    def __init__(self, message: str, *, status: int, said: str, param: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, status: int, said: str, param: str = "", elsewhere: bool = False) -> None:
+        super().__init__(message, elsewhere=elsewhere)
         self.status, self.said, self.param = status, said, param
 
 
@@ -252,9 +258,9 @@ class Transport:
             reply = await self._patiently(versioned, content, rng)
         except ServerError as error:
             if error.elsewhere:
-                first.args = (f"{first}. {versioned} was tried too",)
+                first.amend(f"{first}. {versioned} was tried too")
                 raise first from first.__cause__
-            error.args = (f"{error}; it was asked since {first}",)
+            error.amend(f"{error}; it was asked since {first}")
             raise
         self.url, self.moved = versioned, f"asked at {versioned}, since {first}"
         return reply
@@ -269,7 +275,7 @@ class Transport:
                 last = attempt == self.config.retries or late == TIMEOUTS or time.monotonic() > until
                 if last or waited + problem.after_s > self.config.longest_wait_s:
                     patience = f"{attempt + 1} tries" if last else f"it asks to wait {problem.after_s:.0f} s"
-                    problem.error.args = (f"{problem.error} ({patience})",)
+                    problem.error.amend(f"{problem.error} ({patience})")
                     raise problem.error from problem.__cause__
                 wait = backoff_s(self.config, attempt, rng, after_s=problem.after_s)
                 waited += problem.after_s
@@ -310,11 +316,10 @@ class Transport:
             reply = parse(content)
         except ValueError as error:  # broken JSON or broken UTF-8
             start = quoted(self._clean(content[:4000].decode("utf-8", "replace")), 80)
-            problem = MalformedError(f"{url} answered with something that is not JSON; it begins '{start}'{self._hint()}")
+            words = f"{url} answered with something that is not JSON; it begins '{start}'{self._hint()}"
             if "json" in response.headers.get("Content-Type", ""):
-                raise _AgainError(problem) from error  # cut on the way
-            problem.elsewhere = True
-            raise problem from error
+                raise _AgainError(MalformedError(words)) from error  # cut on the way
+            raise MalformedError(words, elsewhere=True) from error
         if (inside := problem_inside(reply)) is not None:
             raise self._refusal(url, response, inside)
         if not isinstance(reply, dict):
@@ -348,9 +353,7 @@ class Transport:
             to = quoted(self._clean(response.headers.get("Location", "")), 200)
             message += f"; it points to '{to}', which is not followed: if it is right, give it as base_url"
         kind = TooLongError if problem.too_long else RefusedError
-        error = kind(message, status=status, said=said, param=problem.param)
-        error.elsewhere = bool(lost)
-        return error
+        return kind(message, status=status, said=said, param=problem.param, elsewhere=bool(lost))
 
     def _hint(self) -> str:
         return "; is base_url right? It usually ends in /v1" if self.config.versioned_url else ""

@@ -33,6 +33,10 @@ class Trunk:
     def groups(self) -> int:
         return len(self.ends) - 1
 
+    def grow(self, ends: list[int], nexts: list[int]) -> None:
+        """Counts what was written: from now on the trunk has the tokens up to these ends. Fewer than before: the others are forgotten."""
+        self.ends, self.nexts = ends, nexts
+
     def seen(self, layer: int, tokens: int) -> tuple[Tensor, Tensor] | None:
         """The first `tokens` keys and values of a layer; None if there are none yet."""
         kept = self._kept[layer]

@@ -16,10 +16,10 @@ from .config import REMOVED as REMOVED
 from .config import RabcConfig as RabcConfig
 from .config import preset_options as preset_options
 from .file import is_weights_file as is_weights_file
-from .file import read_weights as read_weights
 from .loader import SampleWeights as SampleWeights
 from .loader import UniformWeights as UniformWeights
 from .loader import WeightedSampler as WeightedSampler
+from .matching import match_weights as match_weights
 from .weighed import Weighed as Weighed
 from .weighed import over_episode as over_episode
 from .weighed import places as places

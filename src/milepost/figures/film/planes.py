@@ -19,7 +19,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
-from milepost.core import DataError, Frames
+from milepost.core import DataError, Frames, require_uint8
 from milepost.datasets import VideoFrames, add_encoder, quarter_turns, to_rgb, upright, written
 
 _SETTINGS = {"preset": "veryfast", "crf": "18", "x264-params": "mbtree=0"}
@@ -35,6 +35,7 @@ Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def to_i420(image: UInt8[np.ndarray, "H W 3"], converter: VideoReformatter | None = None) -> UInt8[np.ndarray, "H2 W2"]:
     """The planes of an RGB image; an odd side is made even by its last line, twice. One converter for many images of a size is faster."""
+    require_uint8(image, "a picture of a film")
     if image.shape[0] % 2 or image.shape[1] % 2:
         image = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
     frame = Frame.from_ndarray(np.ascontiguousarray(image), format="rgb24")

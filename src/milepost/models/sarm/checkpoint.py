@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from milepost.core import DataError, atomic_path, read_json_object, require_plain_file
+from milepost.datasets import read_column_stats
 from milepost.models.sarm import lerobot_format
 from milepost.models.sarm.config import SARMConfig
 
@@ -40,19 +40,12 @@ class StateStats:
             raise DataError(f"state statistics need one std a mean, and a source, got {len(self.mean)}, {len(self.std)}, '{self.source}'")
 
 
-def read_state_stats(dataset: Path | str, key: str = "observation.state", source: str = "") -> StateStats:
-    """Those in a LeRobot dataset folder's `meta/stats.json`. DataError if the file or the state is not in it."""
-    path = Path(dataset) / "meta" / "stats.json"
-    if not path.exists():
-        raise DataError(f"{path} is missing: there are no state statistics to take from this dataset")
-    stats = read_json_object(path, what="statistics").get(key)
-    if not isinstance(stats, dict) or not all(isinstance(stats.get(name), list) for name in ("mean", "std")):
-        raise DataError(f"{path} has no mean and std of '{key}'")
-    numbers = [value for name in ("mean", "std") for value in stats[name]]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf for value in numbers):
-        raise DataError(f"{path}: mean and std of '{key}' should be finite numbers, one for each channel")
-    mean, std = (tuple(map(float, stats[name])) for name in ("mean", "std"))
-    return StateStats(mean, std, source or f"{Path(dataset).resolve().name}/meta/stats.json")
+def read_state_stats(dataset: Path | str, key: str = "observation.state", name: str = "") -> StateStats:
+    """Returns those that a LeRobot dataset has of its robot state. name: what the dataset is called, if not as its folder.
+
+    DataError if it has none.
+    """
+    return StateStats(*read_column_stats(Path(dataset), key, name=name))
 
 
 def beside_weights(folder: Path, key: str) -> StateStats | None:

@@ -41,7 +41,7 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
     require_heads(path, run.heads, list(model.config.heads), why=f"annotation_mode '{model.config.annotation_mode}'")
     if options.state_stats is not None:
         source = open_dataset(options.state_stats)
-        model.use_state_stats(read_state_stats(source.root, model.config.state_key, source=f"{source.name}/meta/stats.json"))
+        model.use_state_stats(read_state_stats(source.root, model.config.state_key, source.name))
     dataset = dataset.showing(model.config.cameras)
     model.prepare_for(dataset)
     arguments: Mapping[str, Any] = {"heads": list(run.heads), "stride": options.stride}

@@ -34,6 +34,7 @@ from milepost.core import (
     Tick,
     UnreadableError,
     interpolate,
+    require_cameras,
     spread,
     strided,
 )
@@ -52,7 +53,7 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.loss import counts_of, labels_of, shown_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
-from milepost.models.sarm.readiness import blank, over_all, require_cameras, require_encoder, stats_of
+from milepost.models.sarm.readiness import blank, over_all, require_encoder, stats_of
 from milepost.models.sarm.samples import look, pad_state, state_of
 from milepost.models.training.distributed import ALONE, Peers
 
@@ -66,11 +67,11 @@ class SARMModel(nn.Module):
     encoder: PixelEncoder
     """The trained half of the built-in encoder; any other encoder is not part of the weights."""
 
-    def __init__(self, config: SARMConfig) -> None:
+    def __init__(self, config: SARMConfig, precision: Precision = "float32") -> None:
         super().__init__()
         self.config = config
         self.cache: FeatureCache | None = None
-        self.precision: Precision = "float32"
+        self.precision: Precision = precision
         self._frozen: Encoder | None = None
         self._history: History | None = None
         heads = config.heads
@@ -100,7 +101,7 @@ class SARMModel(nn.Module):
         A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the
         folder in which features of the frames are kept, in half precision. DataError if a camera, or the statistics, are not there.
         """
-        require_cameras(self.config, dataset.cameras, "this dataset has")
+        require_cameras(self.config.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.config.cameras)}")
         if not self.config.state_stats_from:
             self.use_state_stats(stats_of(dataset, self.config.state_key))
         if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
@@ -144,7 +145,7 @@ class SARMModel(nn.Module):
     def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
         """Image features of one moment, camera name -> image, (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError if a camera is
         missing or its image is something else."""
-        require_cameras(self.config, frames, "got")
+        require_cameras(self.config.cameras, frames, whose="this frame has")
         seen = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
         return self.project(np.stack(seen, axis=1))[0]
 
@@ -428,12 +429,11 @@ class SARMModel(nn.Module):
         broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
         if broken:
             raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
-        model = cls(config)
+        model = cls(config, precision)
         model.load_state_dict(weights)
         if state_stats is not None:
             given = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
             model.use_state_stats(given)
-        model.precision = precision
         if encoder is not None:
             if not isinstance(encoder, Encoder):
                 encoder = load_encoder(str(encoder), device=str(device), precision=precision, text_width=config.text_dim)

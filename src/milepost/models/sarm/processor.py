@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
 
-from milepost.core import DataError, as_uint8
+from milepost.core import DataError, as_uint8, require_cameras
 from milepost.encoders import load_encoder
 from milepost.models.processing import BatchStep, to_cpu
 from milepost.models.sarm.checkpoint import StateStats, with_state_stats
@@ -101,8 +101,7 @@ def _load(config: SARMConfig) -> FeatureEncoder:
 
 
 def _views(batch: Mapping[str, Any], camera: str) -> UInt8[np.ndarray, "B L H W 3"]:
-    if camera not in batch:
-        raise DataError(f"the model looks at camera '{camera}', which is not in the batch: {', '.join(batch)}")
+    require_cameras([camera], batch, whose="the batch has")
     images = np.asarray(batch[camera])
     if images.ndim != 5 or 3 not in (images.shape[2], images.shape[-1]):
         raise DataError(f"camera '{camera}' should be (B, L, H, W, 3) or (B, L, 3, H, W), got {images.shape}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -27,17 +26,11 @@ def blank(task: str, config: SARMConfig) -> str:
     return "" if has_words(task) or config.blank_task else words
 
 
-def require_cameras(config: SARMConfig, there: Collection[str], what: str) -> None:
-    """DataError names the first camera that the model looks at and is not there, and those that are."""
-    if missing := [camera for camera in config.cameras if camera not in there]:
-        raise DataError(f"the model looks at camera '{missing[0]}'; {what}: {', '.join(there) or 'none'}")
-
-
 def stats_of(dataset: Dataset, key: str) -> StateStats:
     """Returns the state statistics of a dataset for a checkpoint that has none, with a warning. DataError if they are not there."""
     if not isinstance(dataset, HasRoot):
         raise DataError("this checkpoint has no state statistics: give it some with use_state_stats")
-    stats = read_state_stats(dataset.root, key, source=f"{dataset.name}/meta/stats.json")
+    stats = read_state_stats(dataset.root, key, dataset.name)
     words = f"taking those of {dataset.name}; if it learnt from another dataset, use --state-stats"
     warnings.warn(f"this checkpoint has no state statistics: {words}", DataWarning, stacklevel=3)
     return stats

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from milepost.core import DataError
+from milepost.core import require_cameras
 from milepost.datasets import LeRobotDataset
 from milepost.models.processing import BatchStep, to_cpu
 from milepost.models.registry import ModelKind, Prepared, Run, is_bare, require_heads
@@ -33,9 +33,7 @@ def prepare(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, run: 
         fields["torch_dtype"] = run.precision
     model = bare(run.device, **fields) if is_bare(path, MODEL) else TOPRewardModel.from_pretrained(path, run.device, **fields)
     dataset = dataset.showing([model.config.image_key])
-    if options.image_key is not None and options.image_key not in dataset.cameras:
-        there = ", ".join(dataset.cameras) or "none"
-        raise DataError(f"no camera '{options.image_key}'; this dataset has: {there}; choose with --image-key")
+    require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)
     return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, _vlm(model))
 

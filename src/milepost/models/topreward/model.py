@@ -36,6 +36,7 @@ from milepost.core import (
     has_words,
     interpolate,
     read_json_object,
+    require_cameras,
     require_tasks,
     shown,
     spread,
@@ -101,7 +102,7 @@ class TOPRewardModel:
         camera, there = self.config.image_key, dataset.cameras
         if camera not in there:
             if len(there) != 1:
-                raise DataError(f"no camera '{camera}'; this dataset has: {', '.join(there) or 'none'}; choose with --image-key")
+                require_cameras([camera], there, hint="choose with --image-key")
             self.config = dataclasses.replace(self.config, image_key=there[0])
             warnings.warn(f"there is no camera '{camera}': looking at '{there[0]}', the only one", DataWarning, stacklevel=2)
         _ = self.engine
@@ -258,8 +259,7 @@ class TOPRewardModel:
         if self._attempt is None:
             raise DataError("call reset(task) before the first step")
         if isinstance(frame, Mapping):
-            if self.config.image_key not in frame:
-                raise DataError(f"the model looks at camera '{self.config.image_key}', got: {', '.join(frame) or 'none'}")
+            require_cameras([self.config.image_key], frame, whose="this frame has")
             frame = frame[self.config.image_key]
         if np.ndim(frame) != 3:
             raise DataError(f"a step takes one frame, (H, W, 3) or (3, H, W), this is {np.shape(frame)}")

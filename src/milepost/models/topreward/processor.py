@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from milepost.core import DataError, as_uint8
+from milepost.core import DataError, as_uint8, require_cameras, shown
 from milepost.models.topreward.config import TOPRewardConfig
 
 TOPREWARD_FEATURE_PREFIX = "observation.topreward."
@@ -27,8 +27,7 @@ def encode_batch(batch: Mapping[str, Any], config: TOPRewardConfig) -> dict[str,
     """
     out = dict(batch)
     if FRAMES not in out:
-        if config.image_key not in batch:
-            raise DataError(f"no camera '{config.image_key}' in the batch: {', '.join(batch)}")
+        require_cameras([config.image_key], batch, whose="the batch has")
         out[FRAMES] = clips_of(batch[config.image_key], alone=_one(batch.get(config.task_key, config.default_task)))
     if TASK not in out:
         out[TASK] = tasks_of(batch.get(config.task_key, config.default_task), len(out[FRAMES]), config)
@@ -82,7 +81,7 @@ def tasks_of(task: Any, count: int, config: TOPRewardConfig) -> list[str]:
     if task is None or isinstance(task, str):
         task = [task or config.default_task or ""] * count
     if not isinstance(task, Sequence) or not all(isinstance(each, str) for each in task):
-        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {task!r}")
+        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {shown(task)}")
     tasks = list(task) * count if len(task) == 1 else list(task)
     if len(tasks) != count:
         raise DataError(f"a batch of {count} clips needs {count} instructions, got {len(tasks)}")
