@@ -1,7 +1,7 @@
 """Pictures as films hold them, from any camera to mp4 (H.264) or GIF: yuv420p planes, so that nothing is converted to RGB and back.
 
 A picture of (H, W), both even, is one (3 H / 2, W) uint8 array: H rows of brightness, then the two half-size colour planes (I420, BT.601,
-16 to 235). White is 235, 128, 128; whatever is grey is brightness alone. No model learns from these: it gets the RGB of `datasets/video.py`.
+16 to 235). White is 235, 128, 128; whatever is grey is brightness alone. No model learns from these: it gets RGB of `datasets/video.py`.
 Planes of a frame of the decoder's or the encoder's are views into it, so a picture is copied once, from one to the other.
 """
 
