@@ -28,7 +28,7 @@ from milepost.core.types import DataError
 WRITE_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from milepost.outputs import atomic_path, atomic_folder, output_lock
+from milepost.core import atomic_path, atomic_folder, output_lock
 path = Path(sys.argv[1])
 with output_lock(path), atomic_path(path) as temporary, atomic_folder(path.with_name("folder")):
     temporary.write_text("half")

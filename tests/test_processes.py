@@ -15,9 +15,9 @@ SCRIPT = """
 import dataclasses, os, sys, time
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from milepost.models.sarm.batches import TrainingSet
-from milepost.processes import joined
-from milepost.types import DataError
+from milepost.models.sarm.samples import TrainingSet
+from milepost.models.training.distributed import joined
+from milepost.core import DataError
 from test_train import QUICK, SMALL, run
 
 folder, batch, mode = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

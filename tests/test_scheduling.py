@@ -33,7 +33,7 @@ def test_writing_av1_changes_no_threads_scheduling(tmp_path: Path) -> None:
 
 CHANGES = """
 import os, threading
-from milepost.scheduling import ordinary, TASKS
+from milepost.core.scheduling import ordinary, TASKS
 done = threading.Event()
 with ordinary():
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))

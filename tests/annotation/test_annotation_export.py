@@ -350,8 +350,8 @@ def test_killed_at_any_rename_the_same_call_finishes(small, tmp_path, monkeypatc
 KILL = """
 import os, sys
 from pathlib import Path
-from milepost.annotation.export import write_annotations
-from milepost.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.core import Segment
 root, after = Path(sys.argv[1]), int(sys.argv[2])
 replace, seen = Path.replace, []
 def replace_until(self, target):

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from milepost.models.registry import ModelKind
-from milepost.types import Curve, Progress, Signal
+from milepost.core import Curve, Progress, Signal
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,8 @@ def test_somebody_else_was_faster(root: Path) -> None:
     with page_of(review_of(root)) as page:
         held = head(page, 1)
         script = f"""
-from milepost.annotation.export import write_annotations
-from milepost.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.core import Segment
 write_annotations({str(root)!r}, {{1: {{"sparse": (Segment("push", 0, 34),)}}}})
 """
         subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})

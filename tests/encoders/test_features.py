@@ -211,7 +211,7 @@ def test_two_processes_may_fill_the_same_folder(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from milepost.testing import CAMERA, dot_episodes
-from milepost.embed import FeatureCache, PixelImages
+from milepost.encoders import FeatureCache, PixelImages
 from pathlib import Path
 for features in FeatureCache(Path({str(tmp_path)!r}), "dots", encoder=PixelImages()).stream(dot_episodes(20), [CAMERA]):
     print(int(features.astype(int).sum()))
@@ -229,8 +229,8 @@ def test_memory_does_not_grow_with_the_episode():
     script = """
 import resource
 import numpy as np
-from milepost.embed import FeatureCache, PixelImages
-from milepost.types import Episode
+from milepost.encoders import FeatureCache, PixelImages
+from milepost.core import Episode
 
 class Lazy:
     def __init__(self, count): self.count = count
