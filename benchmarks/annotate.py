@@ -31,7 +31,7 @@ from milepost.annotation.subtasks import SubtaskList
 from milepost.datasets.reader import LeRobotDataset, open_dataset
 from milepost.datasets.recording import Recording
 from milepost.datasets.writer import write_dataset
-from milepost.vlm.chat import RemoteSpeaker
+from milepost.vlm.chat import RemoteChatModel
 from milepost.vlm.transport import ServerConfig
 
 CAMERA, FPS = "observation.images.top", 30
@@ -90,7 +90,7 @@ def serve(latency_s: float, port: Any) -> None:
 def run(dataset: LeRobotDataset, url: str, workers: int, folder: Path) -> float:
     """Seconds for all episodes, from the first look to the last answer on disk."""
     stores = {"sparse": AnnotationStore(folder, {"made": "by a benchmark"})}
-    speaker = RemoteSpeaker(ServerConfig(url, "stub", concurrency=workers))
+    speaker = RemoteChatModel(ServerConfig(url, "stub", concurrency=workers))
     todo = dict.fromkeys(dataset.episode_indices, ("sparse",))
     start = time.perf_counter()
     lost = annotate(dataset, speaker, todo, stages={"sparse": STAGES}, stores=stores, asking=Asking((CAMERA,)), workers=workers)
@@ -104,7 +104,7 @@ def run(dataset: LeRobotDataset, url: str, workers: int, folder: Path) -> float:
 
 def preparation(dataset: LeRobotDataset, count: int) -> dict[str, float]:
     """Median milliseconds an episode, by part."""
-    speaker = RemoteSpeaker(ServerConfig("http://127.0.0.1:9/v1", "stub"))
+    speaker = RemoteChatModel(ServerConfig("http://127.0.0.1:9/v1", "stub"))
     parts: dict[str, list[float]] = {"rows": [], "decode": [], "sheets": [], "jpeg": []}
     for number in dataset.episode_indices[:count]:
         marks = [time.perf_counter()]
@@ -116,7 +116,7 @@ def preparation(dataset: LeRobotDataset, count: int) -> dict[str, float]:
         drawn = sheets(images, shown.times_s)
         marks.append(time.perf_counter())
         for sheet in drawn:
-            speaker.picture(sheet)
+            speaker.prepare_image(sheet)
         marks.append(time.perf_counter())
         for name, a, b in zip(parts, marks[:-1], marks[1:], strict=True):
             parts[name].append(1000 * (b - a))

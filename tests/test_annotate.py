@@ -17,8 +17,8 @@ from milepost.annotation.subtasks import SubtaskList
 from milepost.core.types import DataError
 from milepost.datasets.reader import LeRobotDataset, open_dataset
 from milepost.testing import ChatServer, chat_server
-from milepost.vlm.chat import RemoteSpeaker
-from milepost.vlm.generate import LocalSpeaker
+from milepost.vlm.chat import RemoteChatModel
+from milepost.vlm.generate import LocalChatModel
 from milepost.vlm.loading import load_engine
 from milepost.vlm.transport import ServerConfig
 
@@ -50,9 +50,9 @@ def stores_in(folder: Path, heads=("sparse", "dense")) -> dict[str, AnnotationSt
     return {head: AnnotationStore(folder / head, {"made": "by a test"}) for head in heads}
 
 
-def speaker_of(server: ChatServer, **settings) -> RemoteSpeaker:
+def speaker_of(server: ChatServer, **settings) -> RemoteChatModel:
     quick = {"backoff_s": 0.001, "retries": 2, **settings}
-    return RemoteSpeaker(ServerConfig(server.url, "tiny", **quick))
+    return RemoteChatModel(ServerConfig(server.url, "tiny", **quick))
 
 
 def asked(dataset, server, stores, todo, *, workers=4, asking=None, speaker=None) -> dict[int, str]:
@@ -231,7 +231,7 @@ def test_damaged_pictures_are_listed(tmp_path) -> None:
 
 
 def test_what_a_look_shows(dataset) -> None:
-    eyes = LocalSpeaker(load_engine(DATA / "qwen3vl_tiny"))
+    eyes = LocalChatModel(load_engine(DATA / "qwen3vl_tiny"))
     view = look(dataset.episode(13), eyes, Asking((TOP,), rate_hz=4.0))
     assert len(view.shown) == 51  # 12.4 s from the first to the last frame, at 4 Hz, and the first
     assert view.shown.times_s[-1] == 248 / FPS

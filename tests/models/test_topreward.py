@@ -102,14 +102,14 @@ def test_fewer_prefixes_are_the_same_numbers() -> None:
 def test_many_instructions_share_one_reading() -> None:
     episode, tasks = moving(30), ["push the dot", "pull the dot", "leave"]
     engine = tiny_vlm()
-    before = engine.tokens["trunk"]
+    before = engine.tokens["prefix"]
     together = tiny_topreward().predict_tasks(episode, tasks)
-    read = engine.tokens["trunk"] - before
+    read = engine.tokens["prefix"] - before
     for task, said in zip(tasks, together, strict=True):
-        before = engine.tokens["trunk"]
+        before = engine.tokens["prefix"]
         alone = tiny_topreward().predict(dataclasses.replace(episode, task=task))
         np.testing.assert_allclose(raw_of(said), raw_of(alone), atol=1e-5)
-        assert engine.tokens["trunk"] - before == read  # all three cost one
+        assert engine.tokens["prefix"] - before == read  # all three cost one
 
 
 @pytest.mark.parametrize("length", [1, 2, 33, 36, 40])

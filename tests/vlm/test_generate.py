@@ -6,8 +6,8 @@ import torch
 
 from milepost.core.types import DataError
 from milepost.vlm import generate
-from milepost.vlm.chat import Speaker, Turn
-from milepost.vlm.generate import IMAGE, LocalSpeaker
+from milepost.vlm.chat import ChatModel, Message
+from milepost.vlm.generate import IMAGE, LocalChatModel
 from milepost.vlm.loading import load_engine
 from milepost.vlm.patches import Resolution
 
@@ -20,13 +20,13 @@ def pictures(rng: np.random.Generator, *sizes: tuple[int, int]) -> list[np.ndarr
     return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in sizes]
 
 
-def by_transformers(speaker: LocalSpeaker, text: str, images: list[np.ndarray], count: int) -> tuple[list[int], torch.Tensor]:
+def by_transformers(speaker: LocalChatModel, text: str, images: list[np.ndarray], count: int) -> tuple[list[int], torch.Tensor]:
     """The same prompt through transformers' generate: its positions, its cache, its loop. Of ours it uses `Pictures`."""
     engine = speaker.engine
     pieces, rows, grids = text.split(IMAGE), [], []
     assert len(pieces) == len(images) + 1
     for number, image in enumerate(images):
-        size = speaker.picture(image).size
+        size = speaker.prepare_image(image).size
         rows.append(engine.pictures.rows(np.stack([image, image]), size))
         grids.append([1, *engine.pictures.grid(size)])
         pieces[number] += IMAGE * engine.pictures.tokens(size)
@@ -48,8 +48,8 @@ def by_transformers(speaker: LocalSpeaker, text: str, images: list[np.ndarray], 
     return told.sequences[0, tokens.shape[1] :].tolist(), torch.cat(told.logits).log_softmax(-1)
 
 
-def asked(speaker: LocalSpeaker, images: list[np.ndarray], words: str = "Divide it into stages.") -> Turn:
-    return Turn("user", ("A robot lifts a cube.\n", *(speaker.picture(image) for image in images), words))
+def asked(speaker: LocalChatModel, images: list[np.ndarray], words: str = "Divide it into stages.") -> Message:
+    return Message("user", ("A robot lifts a cube.\n", *(speaker.prepare_image(image) for image in images), words))
 
 
 def rendered(count: int, words: str = "Divide it into stages.") -> str:
@@ -64,8 +64,8 @@ def test_the_words_of_transformers(random_engine, rng, seed, experts, attention,
     """Token for token; and since random models soon repeat themselves, also what was thought of every other token at every step."""
     thought: list[torch.Tensor] = []
     monkeypatch.setattr(generate, "_choice", lambda logits, *_: thought.append(logits) or int(logits.argmax()))
-    speaker = LocalSpeaker(random_engine(seed, text=TEXT, vision={}, attention=attention, experts=experts), resolution=SMALL)
-    assert isinstance(speaker, Speaker)
+    speaker = LocalChatModel(random_engine(seed, text=TEXT, vision={}, attention=attention, experts=experts), resolution=SMALL)
+    assert isinstance(speaker, ChatModel)
     images = pictures(rng, SIZE, SIZE, (96, 64), (40, 50))
     said = speaker.reply([asked(speaker, images)], max_tokens=24)
     words, logprobs = by_transformers(speaker, rendered(4), images, 24)
@@ -78,7 +78,7 @@ def test_the_words_of_transformers(random_engine, rng, seed, experts, attention,
 
 
 def test_the_tiny_one_of_the_tests(folder, clips) -> None:
-    speaker = LocalSpeaker(load_engine(folder))
+    speaker = LocalChatModel(load_engine(folder))
     images = list(clips["wide"][:3])
     said = speaker.reply([asked(speaker, images)], max_tokens=40)
     assert (speaker.tokens["generated"], said.finish) == (40, "length")
@@ -88,16 +88,16 @@ def test_the_tiny_one_of_the_tests(folder, clips) -> None:
 def test_what_was_read_is_not_read_again(random_engine, rng) -> None:
     """A second question about the same pictures, then a second try, say what a fresh reading says and prefill their own tokens alone."""
     engine = random_engine(5, text=TEXT, vision={})
-    speaker, fresh = (LocalSpeaker(engine, resolution=SMALL) for _ in range(2))
+    speaker, fresh = (LocalChatModel(engine, resolution=SMALL) for _ in range(2))
     images = pictures(rng, SIZE, SIZE, SIZE)
     shown = asked(speaker, images)
     first = speaker.reply([shown], max_tokens=12)
     whole = speaker.tokens["prefilled"]
-    other = Turn("user", (*shown.content[:-1], "Divide it into many stages."))
+    other = Message("user", (*shown.content[:-1], "Divide it into many stages."))
     second = speaker.reply([other], max_tokens=12)
     assert speaker.tokens["prefilled"] - whole < 30 < whole
     assert second.text == fresh.reply([asked(fresh, images, "Divide it into many stages.")], max_tokens=12).text
-    again = [other, Turn("assistant", (second.text,)), Turn("user", ("No. Once more.",))]
+    again = [other, Message("assistant", (second.text,)), Message("user", ("No. Once more.",))]
     before = speaker.tokens["prefilled"]
     third = speaker.reply(again, max_tokens=12)
     assert speaker.tokens["prefilled"] - before < 70
@@ -111,20 +111,20 @@ def test_what_was_read_is_not_read_again(random_engine, rng) -> None:
 
 def test_pieces_when_memory_is_short(random_engine, rng) -> None:
     images = pictures(rng, SIZE, (96, 64), SIZE)
-    whole, pieces = (LocalSpeaker(random_engine(7, text=TEXT, vision={}), resolution=SMALL) for _ in range(2))
-    pieces.engine.budget.limits["trunk"] = 1
+    whole, pieces = (LocalChatModel(random_engine(7, text=TEXT, vision={}), resolution=SMALL) for _ in range(2))
+    pieces.engine.budget.limits["prefix"] = 1
     assert whole.reply([asked(whole, images)], max_tokens=16) == pieces.reply([asked(pieces, images)], max_tokens=16)
 
 
 def test_sampling_is_seeded(random_engine, rng) -> None:
-    speaker = LocalSpeaker(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
+    speaker = LocalChatModel(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
     turn = asked(speaker, pictures(rng, SIZE))
     drawn = [speaker.reply([turn], max_tokens=12, temperature=1.0, seed=seed).text for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_an_answer_stops_at_the_end_of_the_turn_or_is_cut(random_engine, rng) -> None:
-    speaker = LocalSpeaker(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
+    speaker = LocalChatModel(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
     turn = asked(speaker, pictures(rng, SIZE))
     cut = speaker.reply([turn], max_tokens=8)
     assert cut.finish == "length"
@@ -136,14 +136,14 @@ def test_an_answer_stops_at_the_end_of_the_turn_or_is_cut(random_engine, rng) ->
 
 
 def test_marks_in_words_are_no_marks(random_engine, rng) -> None:
-    speaker = LocalSpeaker(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
+    speaker = LocalChatModel(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
     images = pictures(rng, SIZE)
     said = speaker.reply([asked(speaker, images, f"Stages{IMAGE}<|im_end|>.")], max_tokens=8)
     assert said == speaker.reply([asked(speaker, images, "Stages  .")], max_tokens=8)
 
 
 def test_too_much_for_the_context(random_engine, rng) -> None:
-    speaker = LocalSpeaker(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
+    speaker = LocalChatModel(random_engine(9, text=TEXT, vision={}), resolution=SMALL)
     speaker.engine.longest = 40
     with pytest.raises(DataError, match="the model reads 40: show fewer frames"):
         speaker.reply([asked(speaker, pictures(rng, SIZE, SIZE))], max_tokens=8)

@@ -67,7 +67,7 @@ def remote(server: ChatServer, *, prompt: Prompt | None = None, encoding: str = 
 
 def truth(local: Engine, frames: np.ndarray, *, prompt: Prompt | None = None, resolution: Resolution | None = None, **asked) -> np.ndarray:
     """The engine's own numbers, without HTTP: a video that shows every frame twice, at its time."""
-    local.prompt = prompt or Prompt()
+    local = local.with_prompt(prompt or Prompt())
     lengths = [2 * n for n in asked.pop("prefixes", PREFIXES)]
     clip = local.clip(frames.repeat(2, 0), times_s=np.repeat(TIMES_S[: len(frames)], 2).tolist(), resolution=resolution)
     return local.score(clip, **{"instructions": TASKS, **asked}, prefixes=lengths)

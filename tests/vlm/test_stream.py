@@ -12,7 +12,7 @@ TASKS = ["pick up the hammer and drive the nail into the wall", "slide the windo
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_stream_is_the_offline_curve(chat, engine, clips):
-    engine.prompt = Prompt(chat_template=chat)
+    engine = engine.with_prompt(Prompt(chat_template=chat))
     stream = engine.stream(instructions=TASKS, fps=2.0)
     live = np.stack([stream.append(frame) for frame in clips["wide"]], axis=1)
     assert stream.frames == 9

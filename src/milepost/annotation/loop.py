@@ -30,7 +30,7 @@ from milepost.annotation.subtasks import SubtaskList
 from milepost.core import DataError, Episode, UnreadableError, parse_json
 from milepost.datasets import LeRobotDataset
 from milepost.metrics import Annotation, consensus
-from milepost.vlm import FINAL, RefusedError, ServerError, Speaker, Turn
+from milepost.vlm import FINAL, ChatModel, Message, RefusedError, ServerError
 
 AHEAD = 2
 """Episodes whose pictures are read while others are asked about."""
@@ -113,17 +113,17 @@ def stages_of(told: Mapping[str, str]) -> SubtaskList:
     return SubtaskList.from_dict(parse_json(told["stages"], source="the annotation's provenance"))
 
 
-def look(episode: Episode, speaker: Speaker, asking: Asking, repeat: int = 0) -> View:
+def look(episode: Episode, speaker: ChatModel, asking: Asking, repeat: int = 0) -> View:
     """Read the frames, each once, and draw number and time over them. repeat: from 1 on inner frames are moved inside their half-steps."""
     rng = np.random.default_rng((asking.seed, episode.index, repeat)) if repeat else None
     shown = shown_frames(episode.length, episode.fps, rate_hz=asking.rate_hz, budget=asking.frames, rng=rng)
     images = beside([episode.camera(camera)[shown.frames] for camera in asking.cameras])
     drawn = (sheets if asking.look == "sheets" else stamped)(images, shown.times_s)
-    return View(shown, tuple(speaker.picture(image) for image in drawn))
+    return View(shown, tuple(speaker.prepare_image(image) for image in drawn))
 
 
 def converse(
-    speaker: Speaker, view: View, subtasks: SubtaskList, asking: Asking, *, episode: Episode, repeat: int = 0, warm: bool = False
+    speaker: ChatModel, view: View, subtasks: SubtaskList, asking: Asking, *, episode: Episode, repeat: int = 0, warm: bool = False
 ) -> Conversation:
     """Ask about one head of one episode until the answer has no fault, or no try is left. warm: not greedily, whatever `asking` says.
 
@@ -132,7 +132,7 @@ def converse(
     asked = question(
         episode.task.strip() or asking.task, subtasks, view.shown, look=asking.look, cameras=len(asking.cameras), success=episode.success
     )
-    turns = [Turn("user", (asked.before, *view.pictures, asked.after))]
+    turns = [Message("user", (asked.before, *view.pictures, asked.after))]
     temperature = max(asking.temperature, WARM) if warm else asking.temperature
     kept = Conversation(None, ())
     for attempt in range(asking.tries):
@@ -156,7 +156,7 @@ def converse(
         kept = Conversation(segments, replies, repairs, checked.faults, moved)
         if not checked.faults or refused:
             break
-        turns += [Turn("assistant", (words or "(nothing)",)), Turn("user", (reask(checked.faults),))]
+        turns += [Message("assistant", (words or "(nothing)",)), Message("user", (reask(checked.faults),))]
     return kept
 
 
@@ -213,7 +213,7 @@ def to_ask(
 
 def annotate(
     dataset: LeRobotDataset,
-    speaker: Speaker,
+    speaker: ChatModel,
     todo: Mapping[int, Sequence[str]],
     *,
     stages: Mapping[str, SubtaskList],
@@ -250,7 +250,7 @@ class _Run:
     def __init__(
         self,
         dataset: LeRobotDataset,
-        speaker: Speaker,
+        speaker: ChatModel,
         stages: Mapping[str, SubtaskList],
         stores: Mapping[str, AnnotationStore],
         asking: Asking,

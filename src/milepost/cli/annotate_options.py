@@ -121,13 +121,13 @@ class ModelOptions:
         weights = {"weights": vlm.fingerprint(where)} if local else {}
         return {"model": self.model, "revision": self.model_revision or "", "quantization": self.quantization or "", **weights}
 
-    def open(self) -> vlm.Speaker:
+    def open(self) -> vlm.ChatModel:
         """DataError if the model cannot be had."""
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"--num-workers must be at least 1, got {self.num_workers}")
         if self.base_url is not None:
             settings: dict[str, Any] = {"price_per_million": self.price_per_million, "timeout_s": self.timeout_s}
-            return vlm.RemoteSpeaker(
+            return vlm.RemoteChatModel(
                 vlm.ServerConfig(self.base_url, self.model, api_key_env=self.api_key_env, concurrency=self.workers, **settings)
             )
         if self.workers > 1:
@@ -139,14 +139,14 @@ class ModelOptions:
         engine = vlm.load_engine(
             self.model, revision=self.model_revision, device=device, dtype=self.precision, quantization=self.quantization
         )
-        return vlm.LocalSpeaker(engine)
+        return vlm.LocalChatModel(engine)
 
 
-def usage_of(speaker: vlm.Speaker) -> str:
+def usage_of(speaker: vlm.ChatModel) -> str:
     """What was asked, in one line."""
-    if isinstance(speaker, vlm.RemoteSpeaker):
+    if isinstance(speaker, vlm.RemoteChatModel):
         return "\n".join(f"server: {line}" for line in (speaker.usage, *speaker.notes))
-    if isinstance(speaker, vlm.LocalSpeaker):
+    if isinstance(speaker, vlm.LocalChatModel):
         counts: Mapping[str, int] = speaker.tokens
         return "tokens: " + ", ".join(f"{counts[kind]} {kind}" for kind in ("prefilled", "reused", "generated"))
     return ""

@@ -1,10 +1,10 @@
-from .chat import MARK as MARK
-from .chat import RemoteSpeaker as RemoteSpeaker
-from .chat import Speaker as Speaker
-from .chat import Turn as Turn
+from .chat import SPECIAL_TOKEN as SPECIAL_TOKEN
+from .chat import ChatModel as ChatModel
+from .chat import Message as Message
+from .chat import RemoteChatModel as RemoteChatModel
 from .engine import Engine as Engine
 from .engine import Stream as Stream
-from .generate import LocalSpeaker as LocalSpeaker
+from .generate import LocalChatModel as LocalChatModel
 from .loading import fingerprint as fingerprint
 from .loading import load_engine as load_engine
 from .patches import Resolution as Resolution

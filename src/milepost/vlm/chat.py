@@ -17,12 +17,12 @@ from milepost.vlm.frame_parts import data_url, text_part
 from milepost.vlm.server import Reply, Server
 from milepost.vlm.transport import ServerConfig, Usage
 
-MARK = re.compile(r"<\|[^|<>]*\|>")
+SPECIAL_TOKEN = re.compile(r"<\|[^|<>]*\|>")
 """What a tokenizer may read as the end of a turn, or a picture, and not as words."""
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class Message:
     """What one side says. content: words, and images as the speaker's `picture` made them; the assistant has words alone."""
 
     role: Literal["user", "assistant"]
@@ -30,19 +30,19 @@ class Turn:
 
 
 @runtime_checkable
-class Speaker(Protocol):
+class ChatModel(Protocol):
     """Who answers. Turns that begin like earlier ones, with the same pictures, may cost less."""
 
     @property
     def name(self) -> str: ...
 
-    def picture(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+    def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         """An image as `reply` takes it; may be called from any thread."""
         ...
 
     def reply(
         self,
-        turns: Sequence[Turn],
+        messages: Sequence[Message],
         *,
         json_schema: Mapping[str, Any] | None = None,
         max_tokens: int = 2048,
@@ -55,28 +55,28 @@ class Speaker(Protocol):
     def close(self) -> None: ...
 
 
-def plain(text: str) -> str:
+def strip_special_tokens(text: str) -> str:
     """The text without marks.
 
     >>> plain("done<|im_end|>")
     'done '
     """
-    return MARK.sub(" ", text)
+    return SPECIAL_TOKEN.sub(" ", text)
 
 
-class RemoteSpeaker:
+class RemoteChatModel:
     """An OpenAI-compatible server. Several threads may ask at once; `config.concurrency` bounds them together."""
 
     def __init__(self, config: ServerConfig, *, encoding: Literal["jpeg", "png"] = "jpeg", rng: np.random.Generator | None = None) -> None:
         self.name = config.model
         self._server, self._encoding = Server(config, rng=rng), encoding
 
-    def picture(self, image: UInt8[np.ndarray, "H W 3"]) -> dict[str, Any]:
+    def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": data_url(image, encoding=self._encoding)}}
 
     def reply(
         self,
-        turns: Sequence[Turn],
+        messages: Sequence[Message],
         *,
         json_schema: Mapping[str, Any] | None = None,
         max_tokens: int = 2048,
@@ -84,9 +84,9 @@ class RemoteSpeaker:
         seed: int | None = None,
     ) -> Reply:
         """ServerError if this request is refused or no try is left: others that are under way go on."""
-        messages = [{"role": turn.role, "content": _content(turn)} for turn in turns]
+        conversation = [{"role": message.role, "content": _content(message)} for message in messages]
         settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        return self._server.complete([messages], json_schema=json_schema, **settings)[0]
+        return self._server.complete([conversation], json_schema=json_schema, **settings)[0]
 
     @property
     def usage(self) -> Usage:
@@ -103,7 +103,7 @@ class RemoteSpeaker:
         self._server.close()
 
 
-def _content(turn: Turn) -> Any:
-    if turn.role == "assistant":
-        return plain("".join(turn.content))
-    return [text_part(plain(part)) if isinstance(part, str) else part for part in turn.content]
+def _content(message: Message) -> Any:
+    if message.role == "assistant":
+        return strip_special_tokens("".join(message.content))
+    return [text_part(strip_special_tokens(part)) if isinstance(part, str) else part for part in message.content]

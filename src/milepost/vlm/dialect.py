@@ -23,8 +23,8 @@ _A_VALUE = re.compile(r"too large|too high|at most|less than|maximum|exceed", re
 class Dialect:
     """What is known of one server so far. by_hand: fields that are sent whatever it says."""
 
-    def __init__(self, by_hand: Mapping[str, Any]) -> None:
-        self._by_hand = frozenset(by_hand)
+    def __init__(self, fixed_fields: Mapping[str, Any]) -> None:
+        self._fixed_fields = frozenset(fixed_fields)
         self._renamed: dict[str, str] = {}
         self._refused: dict[str, None] = {}
 
@@ -35,17 +35,19 @@ class Dialect:
         without += [f"without '{old}'" for old, new in self._renamed.items() if new in self._refused]
         return ", ".join([*without, *renamed])
 
-    def spoken(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def translate(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The request as this server takes it; what is None is not sent."""
-        named = {self._renamed.get(name, name): value for name, value in body.items()}
-        return {name: value for name, value in named.items() if value is not None and name not in self._refused}
+        fields = {self._renamed.get(name, name): value for name, value in body.items()}
+        return {name: value for name, value in fields.items() if value is not None and name not in self._refused}
 
-    def learn(self, error: RefusedError, sent: Mapping[str, Any]) -> bool:
+    def learn(self, error: RefusedError, request: Mapping[str, Any]) -> bool:
         """Takes note of what the error refuses of the request it answers; False if there is nothing in it that can be left out."""
         if error.status not in STATUSES or error.too_long:
             return False
         names = [
-            name for name in sent if name not in self._by_hand and (name in LEFT_OUT or name in RENAMED) and _blames(error, name, sent)
+            name
+            for name in request
+            if name not in self._fixed_fields and (name in LEFT_OUT or name in RENAMED) and _blames(error, name, request)
         ]
         for name in names:
             if name in RENAMED:
@@ -55,8 +57,8 @@ class Dialect:
         return bool(names)
 
 
-def _blames(error: RefusedError, name: str, sent: Mapping[str, Any]) -> bool:
-    if name.startswith("max_") and _A_VALUE.search(error.said):
+def _blames(error: RefusedError, name: str, request: Mapping[str, Any]) -> bool:
+    if name.startswith("max_") and _A_VALUE.search(error.words):
         return False
-    named = set(re.findall(r"\w+", error.param)) & set(sent)
-    return name in named if named else re.search(rf"(?<!\w){name}(?!\w)", error.said) is not None
+    blamed = set(re.findall(r"\w+", error.param)) & set(request)
+    return name in blamed if blamed else re.search(rf"(?<!\w){name}(?!\w)", error.words) is not None

@@ -21,33 +21,33 @@ from torch import Tensor, nn
 
 from milepost.core import DataError, UnreadableError
 from milepost.vlm.memory import Budget
-from milepost.vlm.network import Networks, Piece, positions
+from milepost.vlm.network import Networks, TokenBlock, positions
 from milepost.vlm.patches import PAIR, Pictures, Resolution, Size
-from milepost.vlm.prompt import Prompt, Script, require_lists
-from milepost.vlm.video_clip import Appending, Beside, Clip, Trunk, clip_of, middle
+from milepost.vlm.prompt import Prompt, PromptTokens, require_lists
+from milepost.vlm.video_clip import AppendView, Clip, PrefixCache, ReadView, make_clip, middle
 
-Group = tuple[UInt8[np.ndarray, "2 H W 3"], float]
+FramePair = tuple[UInt8[np.ndarray, "2 H W 3"], float]
 """Two frames, and the time they are stamped with."""
-Asked = list[tuple[list[int], list[int]]]
+Suffixes = list[tuple[list[int], list[int]]]
 """For each instruction the ids of the question, and the id of each answer."""
 CHUNK = {"cpu": 512, "cuda": 4096}
 """Tokens asked at once, at most: they look past each other, and what is masked costs as much as what is not."""
-LOOK = 8
+IMAGE_BATCH = 8
 """Groups the vision tower sees at once: enough to fill a GPU, and little enough for an allocator to keep."""
 
 
 @dataclass(frozen=True)
-class Question:
+class PromptSuffix:
     """One suffix: `ids` behind `groups` groups of the trunk, and behind `branch` if the prefix is odd. cell: where its answer goes."""
 
     cell: tuple[int, int]
     groups: int
-    branch: Group | None
+    branch: FramePair | None
     ids: list[int]
 
 
 class Engine:
-    """A loaded model. Not for two threads at once. `tokens` counts language tokens: "trunk", "branches", "suffixes", "separate"."""
+    """A loaded model. Not for two threads at once. `tokens` counts language tokens: "prefix", "branches", "suffixes", "separate"."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Engine:
         """Tokens a prefix and its question may have: the model's context, or fewer if so set."""
         self.tokens: Counter[str] = Counter()
         self.tokenizer = tokenizer
-        self._script = Script(tokenizer, prompt or Prompt())
-        limits = {"trunk": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
+        self._prompt_tokens = PromptTokens(tokenizer, prompt or Prompt())
+        limits = {"prefix": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
         self.budget = Budget(max_memory, device=self.networks.device, limits=limits)
 
     @property
@@ -80,7 +80,7 @@ class Engine:
 
     @property
     def prompt(self) -> Prompt:
-        return self._script.prompt
+        return self._prompt_tokens.prompt
 
     def with_limit(self, tokens: int) -> Engine:
         """Returns an engine on the same networks that refuses longer prefixes than this, with their question."""
@@ -91,7 +91,7 @@ class Engine:
     def with_prompt(self, prompt: Prompt) -> Engine:
         """Returns an engine on the same networks that asks in other words; this one stays as it is."""
         other = copy.copy(self)
-        other._script = Script(self.tokenizer, prompt)
+        other._prompt_tokens = PromptTokens(self.tokenizer, prompt)
         return other
 
     def clip(
@@ -103,7 +103,7 @@ class Engine:
         resolution: Resolution | None = None,
     ) -> Clip:
         """Frames to be scored, stamped with `times_s` or i / `fps`. It keeps its trunks: later questions about it cost their own tokens."""
-        return clip_of(frames, times_s=times_s, fps=fps, resolution=resolution or Resolution())
+        return make_clip(frames, times_s=times_s, fps=fps, resolution=resolution or Resolution())
 
     @torch.inference_mode()
     def score(
@@ -119,17 +119,17 @@ class Engine:
         DataError if an instruction is empty, an answer is not one token, or the clip is longer than the model's context.
         """
         lengths = clip.prefixes(prefixes)
-        asked = self._asked(instructions, answers)
-        table = np.full((len(asked), len(lengths), len(answers)), np.nan, np.float32)
+        suffixes = self._suffixes(instructions, answers)
+        table = np.full((len(suffixes), len(lengths), len(answers)), np.nan, np.float32)
         sizes = {n: self._size(clip, n) for n in lengths}
         for size in dict.fromkeys(sizes.values()):
             here = sorted((n, place) for place, n in enumerate(lengths) if sizes[n] == size)
-            trunk = clip.trunks.setdefault((self.networks, self._script.before, size), Trunk(self.networks.layers, size))
+            cache = clip.caches.setdefault((self.networks, self._prompt_tokens.before, size), PrefixCache(self.networks.layers, size))
             deepest = here[-1][0] // PAIR
-            self._require_context(trunk, groups=-(-here[-1][0] // PAIR), question=max(len(ids) for ids, _ in asked))
-            self._grow(trunk, [clip.pair(group) for group in range(trunk.groups, deepest)])
-            questions = [Question((i, place), n // PAIR, clip.odd(n), ids) for n, place in here for i, (ids, _) in enumerate(asked)]
-            self._ask(trunk, questions, asked, table=table)
+            self._require_context(cache, groups=-(-here[-1][0] // PAIR), question=max(len(ids) for ids, _ in suffixes))
+            self._prefill(cache, [clip.pair(group) for group in range(cache.groups, deepest)])
+            questions = [PromptSuffix((i, place), n // PAIR, clip.odd(n), ids) for n, place in here for i, (ids, _) in enumerate(suffixes)]
+            self._ask(cache, questions, suffixes, table=table)
         return table
 
     @torch.inference_mode()
@@ -143,17 +143,17 @@ class Engine:
     ) -> Float[np.ndarray, "I P A"]:
         """The same numbers by one pass of the published forward per prefix and instruction: nothing shared, positions transformers' own."""
         lengths = clip.prefixes(prefixes)
-        asked = self._asked(instructions, answers)
-        table = np.full((len(asked), len(lengths), len(answers)), np.nan, np.float32)
+        suffixes = self._suffixes(instructions, answers)
+        table = np.full((len(suffixes), len(lengths), len(answers)), np.nan, np.float32)
         for place, n in enumerate(lengths):
             size = self._size(clip, n)
             pairs = [*(clip.pair(group) for group in range(n // PAIR)), *filter(None, [clip.odd(n)])]
             rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
-            for i, (ids, chosen) in enumerate(asked):
+            for i, (ids, answer_ids) in enumerate(suffixes):
                 before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
                 logprobs = self.networks.own(before + ids, rows, (len(pairs), *self.pictures.grid(size)))
                 self.tokens["separate"] += len(before + ids)
-                table[i, place] = logprobs[chosen].cpu().numpy()
+                table[i, place] = logprobs[answer_ids].cpu().numpy()
         return table
 
     def stream(
@@ -165,138 +165,148 @@ class Engine:
         resolution: Resolution | None = None,
     ) -> Stream:
         """Scores while frames arrive; see `Stream`. fps: None if each frame comes with its time."""
-        self._asked(instructions, answers)
+        self._suffixes(instructions, answers)
         return Stream(self, instructions=tuple(instructions), answers=tuple(answers), fps=fps, resolution=resolution or Resolution())
 
     @torch.inference_mode()
-    def extend(self, trunk: Trunk | None, *, size: Size, group: Group) -> Trunk:
+    def extend(self, cache: PrefixCache | None, *, size: Size, group: FramePair) -> PrefixCache:
         """A trunk with one more complete group; a new one if there is none yet."""
-        trunk = trunk or Trunk(self.networks.layers, size)
-        self._require_context(trunk, groups=trunk.groups + 1, question=0)
-        self._grow(trunk, [group])
-        return trunk
+        cache = cache or PrefixCache(self.networks.layers, size)
+        self._require_context(cache, groups=cache.groups + 1, question=0)
+        self._prefill(cache, [group])
+        return cache
 
     @torch.inference_mode()
     def probe(
-        self, trunk: Trunk | None, *, size: Size, branch: Group | None, instructions: Sequence[str], answers: Sequence[str]
+        self, cache: PrefixCache | None, *, size: Size, branch: FramePair | None, instructions: Sequence[str], answers: Sequence[str]
     ) -> Float[np.ndarray, "I A"]:
         """What is said after all of a trunk, and after a branch if there is one. The trunk stays as it is."""
-        trunk = trunk or Trunk(self.networks.layers, size)
-        asked = self._asked(instructions, answers)
-        self._require_context(trunk, groups=trunk.groups + (branch is not None), question=max(len(ids) for ids, _ in asked))
-        table = np.full((len(asked), 1, len(answers)), np.nan, np.float32)
-        questions = [Question((i, 0), trunk.groups, branch, ids) for i, (ids, _) in enumerate(asked)]
-        self._ask(trunk, questions, asked, table=table)
+        cache = cache or PrefixCache(self.networks.layers, size)
+        suffixes = self._suffixes(instructions, answers)
+        self._require_context(cache, groups=cache.groups + (branch is not None), question=max(len(ids) for ids, _ in suffixes))
+        table = np.full((len(suffixes), 1, len(answers)), np.nan, np.float32)
+        questions = [PromptSuffix((i, 0), cache.groups, branch, ids) for i, (ids, _) in enumerate(suffixes)]
+        self._ask(cache, questions, suffixes, table=table)
         return table[:, 0]
 
-    def _asked(self, instructions: Sequence[str], answers: Sequence[str]) -> Asked:
+    def _suffixes(self, instructions: Sequence[str], answers: Sequence[str]) -> Suffixes:
         require_lists(instructions, answers)
-        return [self._script.question(instruction, answers) for instruction in instructions]
+        return [self._prompt_tokens.question(instruction, answers) for instruction in instructions]
 
     def _size(self, clip: Clip, frames: int) -> Size:
         height, width = clip.frames.shape[1:3]
         return self.pictures.size(clip.resolution, frames=frames, height=height, width=width)
 
     def _stamp(self, group: int, time_s: float, size: Size) -> list[int]:
-        return self._script.stamp(group, time_s=time_s, tokens=self.pictures.tokens(size))
+        return self._prompt_tokens.stamp(group, time_s=time_s, tokens=self.pictures.tokens(size))
 
-    def _require_context(self, trunk: Trunk, *, groups: int, question: int) -> None:
+    def _require_context(self, cache: PrefixCache, *, groups: int, question: int) -> None:
         """UnreadableError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
-        each = len(self._stamp(1, 9999.9, trunk.size))
-        needed = len(self._stamp(0, 0.0, trunk.size)) + each * (groups - 1) + question
+        each = len(self._stamp(1, 9999.9, cache.size))
+        needed = len(self._stamp(0, 0.0, cache.size)) + each * (groups - 1) + question
         context = int(self.networks.config.max_position_embeddings)
         if needed > min(self.longest, context):
             limit = f"the model reads {context}" if context <= self.longest else f"max_input_length allows {self.longest}"
             raise UnreadableError(
-                f"{groups} groups of frames at {trunk.size[0]} x {trunk.size[1]} and a question of {question} tokens are about {needed} "
+                f"{groups} groups of frames at {cache.size[0]} x {cache.size[1]} and a question of {question} tokens are about {needed} "
                 f"tokens, {limit}; use fewer frames (fps), smaller ones, or allow more"
             )
 
-    def _piece(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[Piece, int]:
+    def _block(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[TokenBlock, int]:
         """Tokens from position `start`, and the position after them."""
         grid = size[0] // self.pictures.factor, size[1] // self.pictures.factor
         places, after = positions(ids, video=self.networks.video, grid=grid, start=start)
-        return Piece(ids, places, **place), after
+        return TokenBlock(ids, places, **place), after
 
-    def _grow(self, trunk: Trunk, groups: list[Group]) -> None:
+    def _prefill(self, cache: PrefixCache, groups: list[FramePair]) -> None:
         """Prefill complete groups behind those the trunk has, as many at once as memory allows."""
-        each = len(self._stamp(1, 0.0, trunk.size))
+        each = len(self._stamp(1, 0.0, cache.size))
 
         def cost(start: int, stop: int) -> tuple[int, int]:
             tokens = each * (stop - start)
-            masked = trunk.ends[-1] or self.networks.eager
-            token, patches, _ = self.networks.activation_bytes(trunk.ends[-1] + tokens if masked else 0)
+            masked = cache.ends[-1] or self.networks.eager
+            token, patches, _ = self.networks.activation_bytes(cache.ends[-1] + tokens if masked else 0)
             return tokens, tokens * (token + patches)
 
         def run(start: int, stop: int) -> None:
-            pieces, ends, nexts = [], list(trunk.ends), list(trunk.nexts)
-            for number, (_, time_s) in enumerate(groups[start:stop], start=trunk.groups):
-                piece, after = self._piece(self._stamp(number, time_s, trunk.size), trunk.size, start=nexts[-1], sees=trunk.ends[-1])
-                pieces.append(piece)
-                ends.append(ends[-1] + len(piece.ids))
-                nexts.append(after)
-            features = self._look([frames for frames, _ in groups[start:stop]], trunk.size)
-            self.networks.forward(pieces, Appending(trunk), features=features, seen=trunk.ends[-1])
-            self.tokens["trunk"] += ends[-1] - trunk.ends[-1]
-            trunk.grow(ends, nexts)
+            blocks, ends, next_positions = [], list(cache.ends), list(cache.next_positions)
+            for number, (_, time_s) in enumerate(groups[start:stop], start=cache.groups):
+                block, after = self._block(
+                    self._stamp(number, time_s, cache.size), cache.size, start=next_positions[-1], visible=cache.ends[-1]
+                )
+                blocks.append(block)
+                ends.append(ends[-1] + len(block.ids))
+                next_positions.append(after)
+            features = self._encode_images([frames for frames, _ in groups[start:stop]], cache.size)
+            self.networks.forward(blocks, AppendView(cache), features=features, prefix_tokens=cache.ends[-1])
+            self.tokens["prefix"] += ends[-1] - cache.ends[-1]
+            cache.commit(ends, next_positions)
 
-        self.budget.steps("trunk", len(groups), cost=cost, run=run)
+        self.budget.steps("prefix", len(groups), cost=cost, run=run)
 
-    def _ask(self, trunk: Trunk, questions: list[Question], asked: Asked, *, table: Float[np.ndarray, "I P A"]) -> None:
+    def _ask(self, cache: PrefixCache, questions: list[PromptSuffix], suffixes: Suffixes, *, table: Float[np.ndarray, "I P A"]) -> None:
         """Put the answers to questions, which are in order of their prefixes, into `table`."""
-        each = len(self._stamp(1, 0.0, trunk.size))
-        lead = common([ids for ids, _ in asked])
+        each = len(self._stamp(1, 0.0, cache.size))
+        lead = common([ids for ids, _ in suffixes])
 
         def cost(start: int, stop: int) -> tuple[int, int]:
             here = questions[start:stop]
             branches = len({q.cell[1] for q in here if q.branch}) * each
             tokens = branches + sum(len(q.ids) - lead for q in here) + len({q.cell[1] for q in here}) * lead
-            token, patches, row = self.networks.activation_bytes(trunk.ends[here[-1].groups] + tokens)
+            token, patches, row = self.networks.activation_bytes(cache.ends[here[-1].groups] + tokens)
             return tokens, tokens * token + branches * patches + len(here) * row
 
         def run(start: int, stop: int) -> None:
-            self._ask_at_once(trunk, questions[start:stop], asked, lead=lead, table=table)
+            self._ask_in_one_pass(cache, questions[start:stop], suffixes, lead=lead, table=table)
 
         self.budget.steps("questions", len(questions), cost=cost, run=run)
 
-    def _ask_at_once(self, trunk: Trunk, questions: list[Question], asked: Asked, *, lead: int, table: Float[np.ndarray, "I P A"]) -> None:
+    def _ask_in_one_pass(
+        self, cache: PrefixCache, questions: list[PromptSuffix], suffixes: Suffixes, *, lead: int, table: Float[np.ndarray, "I P A"]
+    ) -> None:
         """One pass: questions of one prefix stand together, behind its branch and the first `lead` tokens, which all begin with."""
-        pieces: list[Piece] = []
-        pictures, last, family, after = [], [], -1, 0
+        blocks: list[TokenBlock] = []
+        odd_pairs, last, attention_group, after = [], [], -1, 0
         counts = Counter[str]()
 
-        def add(kind: str, ids: list[int], question: Question, member: int) -> int:
-            piece, end = self._piece(ids, trunk.size, start=after, sees=trunk.ends[question.groups], family=family, member=member)
-            pieces.append(piece)
+        def add(kind: str, ids: list[int], question: PromptSuffix, subgroup: int) -> int:
+            block, end = self._block(
+                ids, cache.size, start=after, visible=cache.ends[question.groups], attention_group=attention_group, subgroup=subgroup
+            )
+            blocks.append(block)
             counts[kind] += len(ids)
             return end
 
         for number, question in enumerate(questions):
             if not number or question.cell[1] != questions[number - 1].cell[1]:
-                family, after = family + 1, trunk.nexts[question.groups]
+                attention_group, after = attention_group + 1, cache.next_positions[question.groups]
                 if question.branch is not None:
                     frames, time_s = question.branch
-                    after = add("branches", self._stamp(question.groups, time_s, trunk.size), question, 0)
-                    pictures.append(frames)
+                    after = add("branches", self._stamp(question.groups, time_s, cache.size), question, 0)
+                    odd_pairs.append(frames)
                 if lead:
                     after = add("suffixes", question.ids[:lead], question, 0)
             add("suffixes", question.ids[lead:], question, number + 1)
             last.append(counts.total() - 1)
-        seen = trunk.ends[questions[-1].groups]
-        features = self._look(pictures, trunk.size) if pictures else None
-        hidden = self.networks.forward(pieces, Beside(trunk, seen), features=features, seen=seen, wanted=last)
-        for said, question in zip(self.networks.log_probabilities(hidden), questions, strict=True):
-            table[question.cell] = said[asked[question.cell[0]][1]].cpu().numpy()
+        prefix_tokens = cache.ends[questions[-1].groups]
+        features = self._encode_images(odd_pairs, cache.size) if odd_pairs else None
+        hidden = self.networks.forward(
+            blocks, ReadView(cache, prefix_tokens), features=features, prefix_tokens=prefix_tokens, output_tokens=last
+        )
+        for logprobs, question in zip(self.networks.log_probabilities(hidden), questions, strict=True):
+            table[question.cell] = logprobs[suffixes[question.cell[0]][1]].cpu().numpy()
         self.tokens.update(counts)
 
-    def _look(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
+    def _encode_images(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
         """Features of groups, a few at a time: their pixels are many, their features few."""
-        seen = []
-        for start in range(0, len(pairs), LOOK):
-            some = pairs[start : start + LOOK]
-            rows = self.pictures.rows(np.concatenate(some), size, device=self.networks.device)
-            seen.append(self.networks.look(rows, groups=len(some), grid=self.pictures.grid(size)))
-        return torch.cat([features for features, _ in seen]), [torch.cat(level) for level in zip(*(deep for _, deep in seen), strict=True)]
+        batches = []
+        for start in range(0, len(pairs), IMAGE_BATCH):
+            batch = pairs[start : start + IMAGE_BATCH]
+            rows = self.pictures.rows(np.concatenate(batch), size, device=self.networks.device)
+            batches.append(self.networks.encode_images(rows, groups=len(batch), grid=self.pictures.grid(size)))
+        return torch.cat([features for features, _ in batches]), [
+            torch.cat(level) for level in zip(*(deep for _, deep in batches), strict=True)
+        ]
 
 
 def common(texts: Sequence[Sequence[int]]) -> int:
@@ -323,7 +333,7 @@ class Stream:
         self.frames = 0
         self._engine, self._instructions, self._answers = engine, instructions, answers
         self._fps, self._resolution = fps, resolution
-        self._trunk: Trunk | None = None
+        self._cache: PrefixCache | None = None
         self._last: tuple[UInt8[np.ndarray, "H W 3"], float] | None = None
 
     def append(self, frame: UInt8[np.ndarray, "H W 3"], time_s: float | None = None) -> Float[np.ndarray, "I A"]:
@@ -336,14 +346,14 @@ class Stream:
             raise DataError(
                 f"a frame of {frame.shape} at {now} s follows one of {before[0].shape} at {before[1]} s; a clip has one shape, in order"
             )
-        height, width = clip_of(frame[None], times_s=[now], fps=None, resolution=self._resolution).frames.shape[1:3]
+        height, width = make_clip(frame[None], times_s=[now], fps=None, resolution=self._resolution).frames.shape[1:3]
         size = self._engine.pictures.size(self._resolution, frames=PAIR, height=height, width=width)
         branch = None
         if self.frames % PAIR and before is not None:
             group = np.stack([before[0], frame]), middle(before[1], now)
-            self._trunk = self._engine.extend(self._trunk, size=size, group=group)
+            self._cache = self._engine.extend(self._cache, size=size, group=group)
         else:
             branch = np.stack([frame, frame]), middle(now, now)
-        said = self._engine.probe(self._trunk, size=size, branch=branch, instructions=self._instructions, answers=self._answers)
+        logprobs = self._engine.probe(self._cache, size=size, branch=branch, instructions=self._instructions, answers=self._answers)
         self._last, self.frames = (frame.copy(), now), self.frames + 1
-        return said
+        return logprobs

@@ -12,10 +12,10 @@ from jaxtyping import Float, UInt8
 
 from milepost.core import DataError
 
-Part = dict[str, Any]
+ContentPart = dict[str, Any]
 
 
-def text_part(text: str) -> Part:
+def text_part(text: str) -> ContentPart:
     """Words, as a content part."""
     return {"type": "text", "text": text}
 
@@ -27,8 +27,8 @@ def frame_parts(
     caption: str = "",
     encoding: Literal["jpeg", "png"] = "jpeg",
     quality: int = 90,
-    extra: Part | None = None,
-) -> list[Part]:
+    extra: ContentPart | None = None,
+) -> list[ContentPart]:
     """Images (H, W, 3) uint8 -> a caption and an `image_url` part for each, in order.
 
     caption: a format with `{number}` (from 1), `{time_s}`; by default "Frame {number}:", or with times "Frame {number}, {time_s:.2f} s:".
@@ -47,9 +47,9 @@ def frame_parts(
         raise DataError(f"the caption '{words}' needs times_s")
     parts = []
     for position, frame in enumerate(frames):
-        named = {"number": position + 1, "time_s": 0.0 if times_s is None else float(times_s[position])}
+        values = {"number": position + 1, "time_s": 0.0 if times_s is None else float(times_s[position])}
         url = data_url(frame, encoding=encoding, quality=quality)
-        parts += [text_part(words.format(**named)), {"type": "image_url", "image_url": {"url": url, **(extra or {})}}]
+        parts += [text_part(words.format(**values)), {"type": "image_url", "image_url": {"url": url, **(extra or {})}}]
     return parts
 
 

@@ -27,28 +27,28 @@ _FORWARD = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_vi
 
 
 @runtime_checkable
-class Keeper(Protocol):
+class CacheView(Protocol):
     """Where the keys and values of new tokens go, and what those tokens may look at instead of themselves alone."""
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
-class _Handed:
+class _TransformersCache:
     """A keeper in the shape of transformers' `Cache`, as far as a decoder layer calls one; what else it is handed does not matter here."""
 
-    keeper: Keeper
+    cache: CacheView
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        return self.keeper.extend(layer_idx, key_states, value_states)
+        return self.cache.update(layer_idx, key_states, value_states)
 
 
-def through(
-    layer: nn.Module, hidden: Float[Tensor, "1 Q E"], *, mask: Tensor | None, turns: tuple[Tensor, Tensor], keeper: Keeper
+def run_layer(
+    layer: nn.Module, hidden: Float[Tensor, "1 Q E"], *, mask: Tensor | None, rotary: tuple[Tensor, Tensor], cache: CacheView
 ) -> Float[Tensor, "1 Q E"]:
     """Returns what a decoder layer makes of its input. mask: what may be looked at, None for all that came before; turns: `rotations`."""
     name = cache_keyword(layer.forward)
-    out = layer(hidden, attention_mask=mask, position_embeddings=turns, **{str(name): _Handed(keeper)})
+    out = layer(hidden, attention_mask=mask, position_embeddings=rotary, **{str(name): _TransformersCache(cache)})
     return out if isinstance(out, Tensor) else out[0]  # a tuple before transformers 5
 
 
@@ -59,25 +59,25 @@ def cache_keyword(forward: Callable[..., Any]) -> str | None:
     return next((name for name in (*CACHE, *by_type) if name in names), None)
 
 
-def rotations(text: Any, hidden: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_embeddings(text: Any, hidden: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """Returns cosines and sines (1, L, D) of positions (3, 1, L), by which queries and keys are turned."""
     return text.rotary_emb(hidden, places)
 
 
-def keys_and_values(layer: Any, hidden: Float[Tensor, "1 Q E"], turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def keys_and_values(layer: Any, hidden: Float[Tensor, "1 Q E"], rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Returns what a decoder layer makes of its input for later tokens to look at, (1, heads, Q, D) each, without running it."""
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
     shape = (*hidden.shape[:2], -1, attention.head_dim)
     keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
     first, second = keys.chunk(2, dim=-1)
-    keys = keys * turns[0][:, None] + torch.cat([-second, first], dim=-1) * turns[1][:, None]
+    keys = keys * rotary[0][:, None] + torch.cat([-second, first], dim=-1) * rotary[1][:, None]
     return keys, attention.v_proj(normed).view(shape).transpose(1, 2)
 
 
-def seen_by(tower: Any, rows: Float[Tensor, "N D"], grid: Tensor) -> tuple[Tensor, list[Tensor]]:
+def vision_features(tower: Any, rows: Float[Tensor, "N D"], grid: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Returns the vision tower's features of all tokens, and those of each DeepStack level. grid: (groups, high, wide) of each picture."""
-    seen = tower(rows.to(tower.dtype), grid_thw=grid)
-    return seen.pooler_output, seen.deepstack_features
+    output = tower(rows.to(tower.dtype), grid_thw=grid)
+    return output.pooler_output, output.deepstack_features
 
 
 def own_logits(model: Any, tokens: Tensor, *, video: int, rows: Tensor, grid: Tensor) -> Float[Tensor, "V"]:
@@ -99,32 +99,32 @@ def changes(model: Any) -> list[str]:
     text, tower = model.model.language_model, model.model.visual
     layer = text.layers[0]
     kind = type(layer).__name__
-    found = _lacking(layer.forward, ("hidden_states", "attention_mask", "position_embeddings"), kind)
+    messages = _lacking(layer.forward, ("hidden_states", "attention_mask", "position_embeddings"), kind)
     if cache_keyword(layer.forward) is None:
-        found.append(f"{kind}.forward takes no cache ({' or '.join(CACHE)})")
-    found += _lacking(text.rotary_emb.forward, ("x", "position_ids"), type(text.rotary_emb).__name__)
-    found += _lacking(tower.forward, ("hidden_states", "grid_thw"), type(tower).__name__)
-    found += _lacking(model.forward, _FORWARD, type(model).__name__)
+        messages.append(f"{kind}.forward takes no cache ({' or '.join(CACHE)})")
+    messages += _lacking(text.rotary_emb.forward, ("x", "position_ids"), type(text.rotary_emb).__name__)
+    messages += _lacking(tower.forward, ("hidden_states", "grid_thw"), type(tower).__name__)
+    messages += _lacking(model.forward, _FORWARD, type(model).__name__)
     parts = {
         kind: (layer, ("input_layernorm", "self_attn")),
         "its attention": (layer.self_attn, ("head_dim", "k_proj", "k_norm", "v_proj")),
     }
     parts |= {type(text).__name__: (text, ("embed_tokens", "norm")), type(model).__name__: (model, ("lm_head",))}
-    found += [f"{name} has no {part}" for name, (owner, wanted) in parts.items() for part in wanted if not hasattr(owner, part)]
+    messages += [f"{name} has no {part}" for name, (owner, names) in parts.items() for part in names if not hasattr(owner, part)]
     update = tuple(inspect.signature(importlib.import_module("transformers").Cache.update).parameters)[1:4]
-    return found + ([f"Cache.update takes {', '.join(update)} in place of {', '.join(_UPDATE)}"] if update != _UPDATE else [])
+    return messages + ([f"Cache.update takes {', '.join(update)} in place of {', '.join(_UPDATE)}"] if update != _UPDATE else [])
 
 
 def require_known(model: Any) -> None:
     """Raises DataError if the installed transformers has changed what is driven here."""
-    if found := changes(model):
+    if messages := changes(model):
         version = importlib.import_module("transformers").__version__
         raise DataError(
-            f"transformers {version} has changed inside since it was tested ({'; '.join(found)}): pip install 'transformers{TESTED}'"
+            f"transformers {version} has changed inside since it was tested ({'; '.join(messages)}): pip install 'transformers{TESTED}'"
         )
 
 
 def _lacking(function: Callable[..., Any], names: tuple[str, ...], owner: str) -> list[str]:
     """Returns, in words, which of the names are no parameters of the function."""
-    there = inspect.signature(function).parameters
-    return [f"{owner}.forward takes no {name}" for name in names if name not in there]
+    parameters = inspect.signature(function).parameters
+    return [f"{owner}.forward takes no {name}" for name in names if name not in parameters]

@@ -25,7 +25,7 @@ FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
 BLOCKS, BLOCK = 64, 2**16
 """How much of a file is hashed."""
 Attention = Literal["sdpa", "eager"]
-Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["8bit", "4bit"]
 
 
@@ -34,7 +34,7 @@ def load_engine(
     *,
     revision: str | None = None,
     device: str = "cpu",
-    dtype: Precision = "auto",
+    dtype: Dtype = "auto",
     quantization: Quantization | None = None,
     attention: Attention = "sdpa",
     prompt: Prompt | None = None,
@@ -125,18 +125,18 @@ def _load(
         model, info = transformers.AutoModelForImageTextToText.from_pretrained(
             **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
         )
-    if lacking := sorted(info["missing_keys"]):
-        raise DataError(f"its weights are incomplete, {len(lacking)} are missing: {', '.join(lacking[:5])}")
+    if missing := sorted(info["missing_keys"]):
+        raise DataError(f"its weights are incomplete, {len(missing)} are missing: {', '.join(missing[:5])}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where, **_processors_template(where))
     if len(tokenizer) <= config.video_token_id:  # a folder without tokenizer files loads as an empty one
         raise DataError(
             f"its tokenizer knows {len(tokenizer)} tokens, not the video token {config.video_token_id}: tokenizer files are missing"
         )
-    model = _of_one_precision(model.requires_grad_(False).eval(), dtype)
+    model = _in_one_precision(model.requires_grad_(False).eval(), dtype)
     return model if more else model.to(device), tokenizer, _video_config(where)
 
 
-def _of_one_precision(model: Any, dtype: torch.dtype) -> Any:
+def _in_one_precision(model: Any, dtype: torch.dtype) -> Any:
     """Returns the model computing in one precision: without a GPU transformers turns FP8 weights into bfloat16, whatever was asked for.
 
     Weights that stay quantized, and the scales beside them, are left as they are.
@@ -160,13 +160,13 @@ def _bar_on_terminals() -> Iterator[None]:
     """transformers draws its progress bar into log files too; not here."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 

@@ -51,29 +51,29 @@ class TokenScore:
         return self.token is None
 
 
-def score_answers(listed: Sequence[tuple[str, float]], answers: Sequence[str], spelling: Spelling = "exact") -> dict[str, TokenScore]:
+def score_answers(tokens: Sequence[tuple[str, float]], answers: Sequence[str], spelling: Spelling = "exact") -> dict[str, TokenScore]:
     """(token, log-probability) as listed, most probable first -> one score for each answer. ValueError for an unknown spelling."""
     if spelling not in get_args(Spelling):
         raise ValueError(f"spelling is one of {', '.join(get_args(Spelling))}; got '{spelling}'")
-    known: dict[str, float] = {}
-    for token, logprob in listed:
-        known.setdefault(token, logprob)  # two tokens may print alike: the likelier one is meant
-    bound = absent_bound([logprob for _, logprob in listed])
-    return {answer: _score(answer, known, bound, spelling) for answer in answers}
+    logprobs: dict[str, float] = {}
+    for token, logprob in tokens:
+        logprobs.setdefault(token, logprob)  # two tokens may print alike: the likelier one is meant
+    bound = absent_bound([logprob for _, logprob in tokens])
+    return {answer: _score(answer, logprobs, bound, spelling) for answer in answers}
 
 
-def _score(answer: str, known: Mapping[str, float], bound: float, spelling: Spelling) -> TokenScore:
+def _score(answer: str, logprobs: Mapping[str, float], bound: float, spelling: Spelling) -> TokenScore:
     spaced = answer.startswith(SPACES)
     twins = [space + answer[spaced:] for space in SPACES]
-    found = {token: known[token] for token in (twins if spaced else (answer, *twins)) if token in known}
-    usable = {token: p for token, p in found.items() if spaced or token == answer} if spelling == "exact" else found
+    spellings = {token: logprobs[token] for token in (twins if spaced else (answer, *twins)) if token in logprobs}
+    usable = {token: p for token, p in spellings.items() if spaced or token == answer} if spelling == "exact" else spellings
     if not usable:
-        return TokenScore(math.nan, bound, None, found)
+        return TokenScore(math.nan, bound, None, spellings)
     token = max(usable, key=usable.__getitem__)
     if spelling == "sum" and len(usable) > 1:
         value = min(usable[token] + math.log(sum(math.exp(p - usable[token]) for p in usable.values())), 0.0)
-        return TokenScore(value, value, "+".join(usable), found)
-    return TokenScore(usable[token], usable[token], token, found)
+        return TokenScore(value, value, "+".join(usable), spellings)
+    return TokenScore(usable[token], usable[token], token, spellings)
 
 
 def absent_bound(logprobs: Sequence[float]) -> float:
@@ -101,12 +101,12 @@ def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]] | None:
     if not content:
         return None
     first = content[0]
-    listed = [entry for each in first.get("top_logprobs") or [] if (entry := _entry(each)) is not None]
-    chosen = _entry(first)
-    lowest = min((p for _, p in listed), default=-math.inf)
-    if chosen is not None and chosen[0] not in [token for token, _ in listed] and chosen[1] >= lowest:
-        listed.append(chosen)
-    return sorted(listed, key=lambda entry: -entry[1])
+    entries = [entry for each in first.get("top_logprobs") or [] if (entry := _entry(each)) is not None]
+    generated = _entry(first)
+    lowest = min((p for _, p in entries), default=-math.inf)
+    if generated is not None and generated[0] not in [token for token, _ in entries] and generated[1] >= lowest:
+        entries.append(generated)
+    return sorted(entries, key=lambda entry: -entry[1])
 
 
 def _entry(entry: Mapping[str, Any]) -> tuple[str, float] | None:

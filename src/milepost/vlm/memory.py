@@ -30,8 +30,8 @@ class Budget:
             return self._max_memory
         if self._device.type != "cuda":
             return PLENTY
-        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        return (torch.cuda.mem_get_info(self._device)[0] + unused) // 2
+        cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return (torch.cuda.mem_get_info(self._device)[0] + cached) // 2
 
     def steps(self, kind: str, total: int, *, cost: Callable[[int, int], tuple[int, int]], run: Callable[[int, int], None]) -> None:
         """`run(start, stop)` over jobs 0..total, in order. cost: (tokens, bytes) of jobs [start, stop); a single job is never divided.
@@ -55,8 +55,8 @@ class Budget:
     def _stop(self, kind: str, start: int, total: int, *, cost: Callable[[int, int], tuple[int, int]]) -> int:
         stop, room = start + 1, self.free()
         while stop < total:
-            tokens, taken = cost(start, stop + 1)
-            if tokens > self.limits[kind] or taken > room:
+            tokens, size = cost(start, stop + 1)
+            if tokens > self.limits[kind] or size > room:
                 break
             stop += 1
         return stop

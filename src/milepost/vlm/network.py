@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from milepost.vlm.layers import keys_and_values, own_logits, require_known, rotations, seen_by, through
+from milepost.vlm.layers import keys_and_values, own_logits, require_known, rotary_embeddings, run_layer, vision_features
 from milepost.vlm.patches import Size
-from milepost.vlm.video_clip import Appending, Beside, Ready
+from milepost.vlm.video_clip import AppendView, ReadView, StoredView
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenBlock:
     """Some tokens in a row. positions (3, L): time, height, width. sees: trunk tokens all of them may look at.
 
     family, member: inside one family, member 0 is seen by every later token, and any other member by itself alone; families see nothing of
@@ -30,9 +30,9 @@ class Piece:
 
     ids: list[int]
     positions: Int[np.ndarray, "3 L"]
-    sees: int = 0
-    family: int = 0
-    member: int = 0
+    visible: int = 0
+    attention_group: int = 0
+    subgroup: int = 0
 
 
 def positions(ids: Sequence[int], *, video: int, grid: Size, start: int) -> tuple[Int[np.ndarray, "3 L"], int]:
@@ -41,32 +41,32 @@ def positions(ids: Sequence[int], *, video: int, grid: Size, start: int) -> tupl
     grid: language tokens a picture is high and wide; all its placeholders (id `video`) share one time.
     """
     tokens = np.asarray(ids)
-    pictured = np.flatnonzero(tokens == video)
-    if not len(pictured):
+    image_positions = np.flatnonzero(tokens == video)
+    if not len(image_positions):
         return np.broadcast_to(np.arange(start, start + len(tokens)), (3, len(tokens))), start + len(tokens)
-    first, last = int(pictured[0]), int(pictured[-1]) + 1
+    first, last = int(image_positions[0]), int(image_positions[-1]) + 1
     after = start + first + max(grid)
-    inside = start + first + np.stack([np.zeros(grid, np.int64), *np.indices(grid)]).reshape(3, -1)
-    before, behind = np.arange(start, start + first), np.arange(after, after + len(tokens) - last)
-    places = np.concatenate([np.tile(before, (3, 1)), inside, np.tile(behind, (3, 1))], axis=1)
-    return places, after + len(tokens) - last
+    image_grid = start + first + np.stack([np.zeros(grid, np.int64), *np.indices(grid)]).reshape(3, -1)
+    before_image, after_image = np.arange(start, start + first), np.arange(after, after + len(tokens) - last)
+    token_positions = np.concatenate([np.tile(before_image, (3, 1)), image_grid, np.tile(after_image, (3, 1))], axis=1)
+    return token_positions, after + len(tokens) - last
 
 
-def mask(pieces: Sequence[Piece], seen: int, *, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 Q K"]:
+def mask(blocks: Sequence[TokenBlock], prefix_tokens: int, *, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 Q K"]:
     """What a row of pieces may look at: 0 or the lowest number, over `seen` tokens of the trunk and then the row itself."""
 
     def spread(values: list[int]) -> Tensor:
-        return torch.from_numpy(np.repeat(values, [len(piece.ids) for piece in pieces])).to(device)
+        return torch.from_numpy(np.repeat(values, [len(block.ids) for block in blocks])).to(device)
 
-    family, member, sees = (spread([getattr(p, name) for p in pieces]) for name in ("family", "member", "sees"))
-    own = (family[:, None] == family) & ((member[:, None] == member) | (member == 0))
-    total, least = len(family), min(piece.sees for piece in pieces)
-    width = -(-(seen + total) // 8) * 8  # the GPU's kernel reads rows in eights; a view of wider rows spares it a copy
-    allowed = torch.zeros((total, width), dtype=dtype, device=device)[:, : seen + total]
+    attention_group, subgroup, visible = (spread([getattr(p, name) for p in blocks]) for name in ("attention_group", "subgroup", "visible"))
+    own = (attention_group[:, None] == attention_group) & ((subgroup[:, None] == subgroup) | (subgroup == 0))
+    total, least = len(attention_group), min(block.visible for block in blocks)
+    width = -(-(prefix_tokens + total) // 8) * 8  # the GPU's kernel reads rows in eights; a view of wider rows spares it a copy
+    attention_mask = torch.zeros((total, width), dtype=dtype, device=device)[:, : prefix_tokens + total]
     lowest = torch.finfo(dtype).min
-    allowed[:, least:seen].masked_fill_(torch.arange(least, seen, device=device) >= sees[:, None], lowest)
-    allowed[:, seen:].masked_fill_(~own.tril_(), lowest)
-    return allowed[None, None]
+    attention_mask[:, least:prefix_tokens].masked_fill_(torch.arange(least, prefix_tokens, device=device) >= visible[:, None], lowest)
+    attention_mask[:, prefix_tokens:].masked_fill_(~own.tril_(), lowest)
+    return attention_mask[None, None]
 
 
 class Networks:
@@ -95,45 +95,45 @@ class Networks:
     def eager(self) -> bool:
         return bool(self.config._attn_implementation == "eager")
 
-    def look(self, rows: Float[Tensor, "N D"], *, groups: int, grid: Size) -> tuple[Tensor, list[Tensor]]:
+    def encode_images(self, rows: Float[Tensor, "N D"], *, groups: int, grid: Size) -> tuple[Tensor, list[Tensor]]:
         """Features of all groups' tokens, and those of each DeepStack level."""
         where = torch.tensor([[groups, *grid]], device=self.device)
-        return seen_by(self.tower, rows, where)
+        return vision_features(self.tower, rows, where)
 
     def forward(
         self,
-        pieces: Sequence[Piece],
-        cache: Appending | Beside,
+        blocks: Sequence[TokenBlock],
+        cache: AppendView | ReadView,
         *,
         features: tuple[Tensor, list[Tensor]] | None,
-        seen: int,
-        wanted: Sequence[int] = (),
+        prefix_tokens: int,
+        output_tokens: Sequence[int] = (),
     ) -> Float[Tensor, "N E"]:
         """Last hidden states of the `wanted` tokens of a row of pieces, words all of them. features: of the placeholders, in order.
 
         seen: tokens of the trunk in the cache. In the last layer the other tokens leave their keys and values, which cost little.
         """
-        ids = torch.tensor([i for piece in pieces for i in piece.ids], device=self.device)[None]
-        places = torch.from_numpy(np.concatenate([piece.positions for piece in pieces], axis=1)).to(self.device)[:, None]
+        ids = torch.tensor([i for block in blocks for i in block.ids], device=self.device)[None]
+        token_positions = torch.from_numpy(np.concatenate([block.positions for block in blocks], axis=1)).to(self.device)[:, None]
         hidden = self.text.embed_tokens(ids)
-        pictured = ((ids == self.video) | (ids == self.image))[0]
+        is_image_token = ((ids == self.video) | (ids == self.image))[0]
         if features is not None:
-            hidden[0, pictured] = features[0].to(hidden.dtype)
-        text = isinstance(cache, Appending) and not seen and not self.eager  # plain causal attention, which needs no mask
-        allowed = None if text else mask(pieces, seen, dtype=hidden.dtype, device=self.device)
-        turns = rotations(self.text, hidden, places)
+            hidden[0, is_image_token] = features[0].to(hidden.dtype)
+        plain_causal = isinstance(cache, AppendView) and not prefix_tokens and not self.eager  # plain causal attention, which needs no mask
+        attention_mask = None if plain_causal else mask(blocks, prefix_tokens, dtype=hidden.dtype, device=self.device)
+        rotary = rotary_embeddings(self.text, hidden, token_positions)
         *layers, last = self.text.layers
         for number, layer in enumerate(layers):
-            hidden = through(layer, hidden, mask=allowed, turns=turns, keeper=cache)
+            hidden = run_layer(layer, hidden, mask=attention_mask, rotary=rotary, cache=cache)
             if features is not None and number < len(features[1]):
-                hidden[0, pictured] += features[1][number].to(hidden.dtype)
-        there = Ready(*cache.extend(len(layers), *keys_and_values(last, hidden, turns)))
-        if not wanted:
+                hidden[0, is_image_token] += features[1][number].to(hidden.dtype)
+        last_cache = StoredView(*cache.update(len(layers), *keys_and_values(last, hidden, rotary)))
+        if not output_tokens:
             return hidden[0, :0]
-        assert allowed is not None  # only a trunk goes without, and of a trunk nothing is wanted
-        rows = torch.tensor(wanted, device=self.device)
-        turns = turns[0][:, rows], turns[1][:, rows]
-        hidden = through(last, hidden[:, rows], mask=allowed[:, :, rows], turns=turns, keeper=there)
+        assert attention_mask is not None  # only the prefill of a new prefix goes without a mask, and it asks for no outputs
+        rows = torch.tensor(output_tokens, device=self.device)
+        rotary = rotary[0][:, rows], rotary[1][:, rows]
+        hidden = run_layer(last, hidden[:, rows], mask=attention_mask[:, :, rows], rotary=rotary, cache=last_cache)
         return self.text.norm(hidden)[0]
 
     def own(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
@@ -147,15 +147,18 @@ class Networks:
 
     def activation_bytes(self, keys: int) -> tuple[int, int, int]:
         """About what a pass takes per language token looking at `keys` tokens, per token's patches in the tower, per answer row."""
-        text, tower, size = self.config, self.model.config.vision_config, self.dtype.itemsize
-        heads = text.num_attention_heads
-        head = getattr(text, "head_dim", None) or text.hidden_size // heads
-        busy = max(text.intermediate_size, getattr(text, "moe_intermediate_size", 0) * getattr(text, "num_experts_per_tok", 0))
-        token = size * (6 * text.hidden_size + 3 * busy + 4 * heads * head) + 8 * text.hidden_size
+        config, tower, size = self.config, self.model.config.vision_config, self.dtype.itemsize
+        heads = config.num_attention_heads
+        head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        busy = max(
+            config.intermediate_size,
+            getattr(config, "moe_intermediate_size", 0) * getattr(config, "num_experts_per_tok", 0),
+        )
+        token = size * (6 * config.hidden_size + 3 * busy + 4 * heads * head) + 8 * config.hidden_size
         token += keys * (heads * (8 + size) if self.eager else size + 1)
         patches = tower.spatial_merge_size**2
         return (
             token,
             patches * (size * (8 * tower.hidden_size + 2 * tower.intermediate_size) + 24 * tower.patch_size**2),
-            12 * text.vocab_size,
+            12 * config.vocab_size,
         )

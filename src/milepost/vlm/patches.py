@@ -84,13 +84,13 @@ class Pictures:
             raise DataError(f"frames of {height} x {width} are too narrow: one side at most {TALLEST} times the other")
         if resolution.rule == "lerobot":
             low, high = resolution.min_pixels or self.min_pixels, resolution.max_pixels or self.max_pixels
-            return fitted(height, width, frames=frames, low=low, high=high, factor=self.factor)
+            return smart_resize(height, width, frames=frames, low=low, high=high, factor=self.factor)
         if resolution.size is not None:
             if any(side % self.factor for side in resolution.size):
                 raise DataError(f"the size {resolution.size} should be multiples of {self.factor}, the pixels a token is wide")
             return resolution.size
         low, high = resolution.min_pixels or 4 * self.factor**2, resolution.max_pixels or 768 * self.factor**2
-        return fitted(height, width, frames=PAIR, low=PAIR * low, high=PAIR * high, factor=self.factor)
+        return smart_resize(height, width, frames=PAIR, low=PAIR * low, high=PAIR * high, factor=self.factor)
 
     def grid(self, size: Size) -> Size:
         """Patches a frame of this size is high and wide."""
@@ -109,14 +109,14 @@ class Pictures:
             frames = np.concatenate([frames, frames[-1:]])
         resized = Preprocessing(resize=size, mode="bicubic").images(frames).to(device)
         high, wide = (side // self.factor for side in size)
-        cut = resized.view(-1, PAIR, 3, high, self.merge, self.patch, wide, self.merge, self.patch)
-        rows = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, 3, PAIR * self.patch**2)
+        patches = resized.view(-1, PAIR, 3, high, self.merge, self.patch, wide, self.merge, self.patch)
+        rows = patches.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, 3, PAIR * self.patch**2)
         mean, std = (torch.tensor(each, device=device).view(3, 1) * 255 for each in (self.mean, self.std))
         # subtracted and divided in the processor's order, equal to its last bit
         return rows.float().sub_(mean).div_(std).flatten(1)
 
 
-def fitted(height: int, width: int, *, frames: int, low: int, high: int, factor: int) -> Size:
+def smart_resize(height: int, width: int, *, frames: int, low: int, high: int, factor: int) -> Size:
     """The multiples of `factor` nearest to a picture's size, unless the pixels of all frames together leave [low, high].
 
     This is transformers' `smart_resize` of video; where its versions disagree (a frame count that is odd), that of 5.5, LeRobot's.

@@ -53,7 +53,7 @@ def require_lists(instructions: Sequence[str], answers: Sequence[str]) -> None:
         raise DataError("no answers to score; give at least one, as in ['True']")
 
 
-class Script:
+class PromptTokens:
     """One prompt in one model's tokens."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
@@ -75,18 +75,18 @@ class Script:
         """(ids after the last group, id of each answer). DataError if an answer is not one token here, or the text is not plain text."""
         require_lists([instruction], answers)
         text = self._after(instruction)
-        asked = [self._ids(text + answer) for answer in answers]
-        for ids, answer in zip(asked, answers, strict=True):
-            if not answer.strip() or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != asked[0][:-1]:
+        texts = [self._ids(text + answer) for answer in answers]
+        for ids, answer in zip(texts, answers, strict=True):
+            if not answer.strip() or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != texts[0][:-1]:
                 pieces = self._tokenizer.convert_ids_to_tokens(self._ids(answer))
                 raise DataError(f"the answer '{answer}' should be one token; this tokenizer has {pieces}. Choose a shorter word")
-        return asked[0][:-1], [ids[-1] for ids in asked]
+        return texts[0][:-1], [ids[-1] for ids in texts]
 
     def _after(self, instruction: str) -> str:
         """The text between the last group and the answer."""
         words = self.prompt.words(instruction)
-        if found := [token for token in self._special if token in self.prompt.prefix + words]:
-            raise DataError(f"the prompt or the instruction holds {found[0]}, which is a mark to this model and no words; take it out")
+        if marks := [token for token in self._special if token in self.prompt.prefix + words]:
+            raise DataError(f"the prompt or the instruction holds {marks[0]}, which is a mark to this model and no words; take it out")
         if self.prompt.chat_template:
             return self._rendered(self.prompt.prefix + words.rstrip())[1]
         text = self._rendered(self.prompt.prefix)[1] + words

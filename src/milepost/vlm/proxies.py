@@ -36,12 +36,12 @@ def client_settings(url: str) -> dict[str, Any]:
     if proxy is None:
         return settings
     parts = urlsplit(proxy)
-    shown = f"{parts.scheme}://{parts.hostname}"
+    address = f"{parts.scheme}://{parts.hostname}"
     if parts.scheme not in ("http", "https", "socks5", "socks5h") or not parts.hostname:
-        raise DataError(f"the environment names the proxy {shown} for {urlsplit(url).hostname}; it should be http, https or socks5")
+        raise DataError(f"the environment names the proxy {address} for {urlsplit(url).hostname}; it should be http, https or socks5")
     if parts.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise DataError(
-            f"the environment names the SOCKS proxy {shown} for {urlsplit(url).hostname}, which needs a package: pip install socksio "
+            f"the environment names the SOCKS proxy {address} for {urlsplit(url).hostname}, which needs a package: pip install socksio "
             "(or name the host in NO_PROXY)"
         )
     return {**settings, "proxy": proxy}

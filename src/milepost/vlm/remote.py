@@ -19,15 +19,15 @@ from typing import Literal, NoReturn
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.core import DataError, shown
+from milepost.core import DataError, Tick, shown
 from milepost.encoders import Preprocessing
-from milepost.vlm.chat import MARK
-from milepost.vlm.frame_parts import Part, frame_parts, text_part
+from milepost.vlm.chat import SPECIAL_TOKEN
+from milepost.vlm.frame_parts import ContentPart, frame_parts, text_part
 from milepost.vlm.patches import PAIR, Pictures, Resolution
 from milepost.vlm.prompt import Prompt, require_lists
-from milepost.vlm.server import Message, Report, Server
+from milepost.vlm.server import MessageDict, Server
 from milepost.vlm.transport import ServerConfig, Usage
-from milepost.vlm.video_clip import Clip, clip_of
+from milepost.vlm.video_clip import Clip, make_clip
 
 STAMP = "<{time_s:.1f} seconds>"
 """Qwen3-VL's own words for when a frame was taken."""
@@ -114,7 +114,7 @@ class RemoteEngine:
         resolution = resolution or Resolution()
         if resolution.rule != "milepost":
             raise DataError(f"a server is sent frames of one size; the rule '{resolution.rule}' has many. Use rule='milepost'")
-        return clip_of(frames, times_s=times_s, fps=fps, resolution=resolution)
+        return make_clip(frames, times_s=times_s, fps=fps, resolution=resolution)
 
     def score(
         self,
@@ -123,7 +123,7 @@ class RemoteEngine:
         instructions: Sequence[str],
         answers: Sequence[str] = ("True", "False"),
         prefixes: Sequence[int] | None = None,
-        on_progress: Report | None = None,
+        on_progress: Tick | None = None,
     ) -> Float[np.ndarray, "I P A"]:
         """`ask` without the bounds: what a local engine's `score` gives, but NaN where the server did not list the answer."""
         return self.ask(clip, instructions=instructions, answers=answers, prefixes=prefixes, on_progress=on_progress).logprob
@@ -135,7 +135,7 @@ class RemoteEngine:
         instructions: Sequence[str],
         answers: Sequence[str] = ("True", "False"),
         prefixes: Sequence[int] | None = None,
-        on_progress: Report | None = None,
+        on_progress: Tick | None = None,
     ) -> RemoteScores:
         """log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all), one request for each.
 
@@ -145,20 +145,20 @@ class RemoteEngine:
         """
         lengths = clip.prefixes(prefixes)
         require_lists(instructions, answers)
-        spelled = self._spelled(answers)
+        tokens = self._spelled(answers)
         questions = [self._question(instruction) for instruction in instructions]
-        shape = len(questions), len(lengths), len(spelled)
+        shape = len(questions), len(lengths), len(tokens)
         logprob, bound = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         if not lengths:
             return RemoteScores(logprob, bound)
-        shown = self._shown(clip, max(lengths))
+        frame_messages = self._shown(clip, max(lengths))
         cells = [(i, place) for place in np.argsort(lengths, kind="stable").tolist() for i in range(len(questions))]
-        prompts: list[list[Message]] = [
-            [{"role": "user", "content": [*shown[: 2 * lengths[place]], text_part(questions[i])]}] for i, place in cells
+        prompts: list[list[MessageDict]] = [
+            [{"role": "user", "content": [*frame_messages[: 2 * lengths[place]], text_part(questions[i])]}] for i, place in cells
         ]  # short ones first: what a server's prefix cache keeps of one is the beginning of the next
-        found = self._server.next_token(prompts, answers=spelled, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress)
-        for cell, scores in zip(cells, found, strict=True):
-            for number, answer in enumerate(spelled):
+        results = self._server.next_token(prompts, answers=tokens, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress)
+        for cell, scores in zip(cells, results, strict=True):
+            for number, answer in enumerate(tokens):
                 score = scores[answer]
                 logprob[*cell, number] = score.logprob
                 up = np.nextafter(np.float32(score.bound), np.float32(0))  # rounded to float32 it must stay a bound
@@ -184,18 +184,18 @@ class RemoteEngine:
     def _question(self, instruction: str) -> str:
         """The text behind the frames. DataError if there is no instruction, or the text cannot be sent as it is."""
         text = self.prompt.prefix + self.prompt.words(instruction)
-        if mark := MARK.search(text):
+        if mark := SPECIAL_TOKEN.search(text):
             raise DataError(f"the text holds {mark[0]}, which models read as a mark and not as words; take it out")
         words = text.rstrip()
         if not self.prompt.chat_template and text not in (words, words + " "):
             raise DataError(f"the template ends in {shown(text[len(words) :])}, which servers cut off; end it with the last word")
         return words
 
-    def _shown(self, clip: Clip, frames: int) -> list[Part]:
+    def _shown(self, clip: Clip, frames: int) -> list[ContentPart]:
         """A time and an image for each of the first frames, in order."""
         height, width = clip.frames.shape[1:3]
         resize = Preprocessing(resize=SIZES.size(clip.resolution, frames=PAIR, height=height, width=width), mode="bicubic")
-        parts: list[Part] = []
+        parts: list[ContentPart] = []
         for number in range(frames):
             image = resize.images(clip.frames[number : number + 1]).permute(0, 2, 3, 1).numpy()
             times = [float(clip.times_s[number])]

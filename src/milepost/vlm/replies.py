@@ -91,14 +91,14 @@ async def read_body(response: httpx2.Response, *, most: int = MOST, whole: bool 
     if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise PackedError(f"it is packed as '{quoted(packing, 40)}', which was not asked for")
     unpack = None if packing in ("", "identity") else zlib.decompressobj(wbits=47)  # gzip or zlib, by its first bytes
-    out, begun = bytearray(), False
+    out, has_begun = bytearray(), False
     async for chunk in response.aiter_raw():
         try:
             out += chunk if unpack is None else unpack.decompress(chunk, most + 1 - len(out))
         except zlib.error as error:
             raise PackedError("its packing is broken") from error
-        if not begun and out.strip():
-            begun = True
+        if not has_begun and out.strip():
+            has_begun = True
             started()
         if len(out) > most:
             if whole:
@@ -161,20 +161,20 @@ def _words(fields: Mapping[str, Any]) -> str:
 
 def _param(fields: Mapping[str, Any]) -> str:
     error = fields.get("error")
-    named = (error if isinstance(error, dict) else fields).get("param")
-    return named if isinstance(named, str) else ""
+    param = (error if isinstance(error, dict) else fields).get("param")
+    return param if isinstance(param, str) else ""
 
 
 def _status(error: Mapping[str, Any], reply: Mapping[str, Any], words: str) -> int:
     """The status an error without one of its own stands for; 200 if that cannot be known."""
     names = ("code", "status", "status_code", "http_status", "type")
-    said = [
+    values = [
         each for each in (*(error.get(name) for name in names), *(reply.get(name) for name in names[:4])) if isinstance(each, int | str)
     ]
-    for each in said:
+    for each in values:
         if re.fullmatch(r"[1-5]\d\d", str(each)):
             return int(each)
-    kinds = " ".join(map(str, said))
+    kinds = " ".join(map(str, values))
     if _STAYS.search(f"{kinds} {words}"):
         return 402
     return 503 if _PASSES.search(kinds) or _PASSES_IN_WORDS.search(words) else 200

@@ -65,9 +65,9 @@ class RefusedError(ServerError):
     too_long = False
     """Is it this prompt's size that was refused?"""
 
-    def __init__(self, message: str, *, status: int, said: str, param: str = "", elsewhere: bool = False) -> None:
+    def __init__(self, message: str, *, status: int, words: str, param: str = "", elsewhere: bool = False) -> None:
         super().__init__(message, elsewhere=elsewhere)
-        self.status, self.said, self.param = status, said, param
+        self.status, self.words, self.param = status, words, param
 
 
 class TooLongError(RefusedError, UnreadableError):
@@ -326,34 +326,34 @@ class Transport:
             raise MalformedError(f"{url} answered with a JSON {type(reply).__name__}, not an object")
         usage = reply.get("usage")
         counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-        known = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < COUNTABLE]
-        prompt, completion = known if len(known) == 2 else (0, 0)
-        self._count(answers=1, prompt_tokens=prompt, completion_tokens=completion, unmetered=0 if len(known) == 2 else 1)
+        valid = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < COUNTABLE]
+        prompt, completion = valid if len(valid) == 2 else (0, 0)
+        self._count(answers=1, prompt_tokens=prompt, completion_tokens=completion, unmetered=0 if len(valid) == 2 else 1)
         return reply
 
     def _refusal(self, url: str, response: httpx2.Response, problem: Problem) -> RefusedError | _AgainError:
-        status, inside = problem.status, 200 <= response.status_code < 300
-        said = quoted(self._clean(problem.words))
+        status, in_body = problem.status, 200 <= response.status_code < 300
+        words = quoted(self._clean(problem.words))
         where = f"{response.status_code} with an error in it" + (f" (code {status})" if status != response.status_code else "")
-        message = f"{url} answered {where if inside else f'{status} {quoted(response.reason_phrase, 60)}'}: {said}"
+        message = f"{url} answered {where if in_body else f'{status} {quoted(response.reason_phrase, 60)}'}: {words}"
         if problem.passes:
             after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
             return _AgainError(UnreachableError(message), after_s=after_s)
-        lost = status in (404, 405) or (
-            inside and status == 200 and re.search(r"endpoint|route|path|not found|method", said, re.IGNORECASE)
+        wrong_place = status in (404, 405) or (
+            in_body and status == 200 and re.search(r"endpoint|route|path|not found|method", words, re.IGNORECASE)
         )
         if status in (401, 403):
             state = "which is set" if os.environ.get(self.config.api_key_env) else "which is not set"
             message += f"; the key is read from ${self.config.api_key_env}, {state}"
         if status == 404:
             message += f"; is base_url right (it usually ends in /v1), and does the server have the model '{self.config.model}'?"
-        elif lost:
+        elif wrong_place:
             message += self._hint()
         if 300 <= status < 400:
             to = quoted(self._clean(response.headers.get("Location", "")), 200)
             message += f"; it points to '{to}', which is not followed: if it is right, give it as base_url"
         kind = TooLongError if problem.too_long else RefusedError
-        return kind(message, status=status, said=said, param=problem.param, elsewhere=bool(lost))
+        return kind(message, status=status, words=words, param=problem.param, elsewhere=bool(wrong_place))
 
     def _hint(self) -> str:
         return "; is base_url right? It usually ends in /v1" if self.config.versioned_url else ""

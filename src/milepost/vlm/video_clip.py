@@ -18,77 +18,77 @@ from milepost.core import DataError
 from milepost.vlm.patches import PAIR, Resolution, Size
 
 
-class Trunk:
+class PrefixCache:
     """Keys and values of every layer, (1, heads, tokens, D) each, in buffers that double. `ends` and `nexts` by number of groups."""
 
     def __init__(self, layers: int, size: Size) -> None:
         self.size = size
         self.ends = [0]
         """Tokens up to the end of so many groups."""
-        self.nexts = [0]
+        self.next_positions = [0]
         """The position of whatever follows so many groups."""
-        self._kept: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        self._layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
 
     @property
     def groups(self) -> int:
         return len(self.ends) - 1
 
-    def grow(self, ends: list[int], nexts: list[int]) -> None:
+    def commit(self, ends: list[int], next_positions: list[int]) -> None:
         """Counts what was written: from now on the trunk has the tokens up to these ends. Fewer than before: the others are forgotten."""
-        self.ends, self.nexts = ends, nexts
+        self.ends, self.next_positions = ends, next_positions
 
-    def seen(self, layer: int, tokens: int) -> tuple[Tensor, Tensor] | None:
+    def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor] | None:
         """The first `tokens` keys and values of a layer; None if there are none yet."""
-        kept = self._kept[layer]
-        return None if kept is None else (kept[0][:, :, :tokens], kept[1][:, :, :tokens])
+        buffers = self._layers[layer]
+        return None if buffers is None else (buffers[0][:, :, :tokens], buffers[1][:, :, :tokens])
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put new ones behind those of `ends`, and hand out all. They count once `ends` says so: a pass that failed can be repeated."""
         start = self.ends[-1]
         stop = start + keys.shape[2]
-        kept = self._kept[layer]
-        if kept is None or kept[0].shape[2] < stop:
-            room = stop if kept is None else max(stop, 2 * kept[0].shape[2])
-            grown = tuple(new.new_empty(1, new.shape[1], room, new.shape[3]) for new in (keys, values))
-            if kept is not None:
-                for new, old in zip(grown, kept, strict=True):
+        buffers = self._layers[layer]
+        if buffers is None or buffers[0].shape[2] < stop:
+            room = stop if buffers is None else max(stop, 2 * buffers[0].shape[2])
+            larger = tuple(new.new_empty(1, new.shape[1], room, new.shape[3]) for new in (keys, values))
+            if buffers is not None:
+                for new, old in zip(larger, buffers, strict=True):
                     new[:, :, :start] = old[:, :, :start]
-            kept = self._kept[layer] = (grown[0], grown[1])
-        kept[0][:, :, start:stop], kept[1][:, :, start:stop] = keys, values
-        return kept[0][:, :, :stop], kept[1][:, :, :stop]
+            buffers = self._layers[layer] = (larger[0], larger[1])
+        buffers[0][:, :, start:stop], buffers[1][:, :, start:stop] = keys, values
+        return buffers[0][:, :, :stop], buffers[1][:, :, :stop]
 
 
-class Appending:
+class AppendView:
     """A keeper of keys and values (`layers.Keeper`): new tokens become part of the trunk."""
 
-    def __init__(self, trunk: Trunk) -> None:
-        self.trunk = trunk
+    def __init__(self, cache: PrefixCache) -> None:
+        self.cache = cache
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        return self.trunk.write(layer, keys, values)
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cache.write(layer, keys, values)
 
 
-class Beside:
+class ReadView:
     """A keeper: new tokens look at the first `seen` of the trunk and at each other, and leave no trace."""
 
-    def __init__(self, trunk: Trunk, seen: int) -> None:
-        self.trunk, self.tokens = trunk, seen
+    def __init__(self, cache: PrefixCache, tokens: int) -> None:
+        self.cache, self.tokens = cache, tokens
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        shared = self.trunk.seen(layer, self.tokens)
-        if shared is None or not self.tokens:
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        prefix = self.cache.read(layer, self.tokens)
+        if prefix is None or not self.tokens:
             return keys, values
-        return torch.cat([shared[0], keys], dim=2), torch.cat([shared[1], values], dim=2)
+        return torch.cat([prefix[0], keys], dim=2), torch.cat([prefix[1], values], dim=2)
 
 
 @dataclass(frozen=True)
-class Ready:
+class StoredView:
     """A keeper: everything there is to look at is in it already."""
 
     keys: Tensor
     values: Tensor
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         return self.keys, self.values
 
 
@@ -99,7 +99,7 @@ class Clip:
     frames: UInt8[np.ndarray, "T H W 3"]
     times_s: Float[np.ndarray, "T"]
     resolution: Resolution
-    trunks: dict[Hashable, Trunk] = field(default_factory=dict, repr=False, compare=False)
+    caches: dict[Hashable, PrefixCache] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
@@ -124,9 +124,9 @@ class Clip:
         last = prefix - 1
         return (self.frames[[last, last]], middle(self.times_s[last], self.times_s[last])) if prefix % PAIR else None
 
-    def prefixes(self, wanted: Sequence[int] | None) -> list[int]:
+    def prefixes(self, requested: Sequence[int] | None) -> list[int]:
         """The lengths asked for, or all. DataError if one is not in 1..T."""
-        lengths = list(range(1, len(self) + 1)) if wanted is None else [int(each) for each in wanted]
+        lengths = list(range(1, len(self) + 1)) if requested is None else [int(each) for each in requested]
         if wrong := [each for each in lengths if not 1 <= each <= len(self)]:
             raise DataError(f"prefixes are lengths from 1 to the clip's {len(self)} frames; {wrong[0]} is not")
         return lengths
@@ -137,7 +137,7 @@ def middle(first_s: float, second_s: float) -> float:
     return float((first_s + second_s) / 2)
 
 
-def clip_of(frames: UInt8[np.ndarray, "T H W 3"], *, times_s: Sequence[float] | None, fps: float | None, resolution: Resolution) -> Clip:
+def make_clip(frames: UInt8[np.ndarray, "T H W 3"], *, times_s: Sequence[float] | None, fps: float | None, resolution: Resolution) -> Clip:
     """A clip from times, or from a rate: frame i at i / fps."""
     if (times_s is None) == (fps is None):
         raise DataError("when was each frame taken? give either times_s (one a frame) or fps")

@@ -48,7 +48,7 @@ from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
 from milepost.vlm import (
     FINAL,
-    MARK,
+    SPECIAL_TOKEN,
     Clip,
     Engine,
     MalformedError,
@@ -167,7 +167,7 @@ class TOPRewardModel:
         task = episode.task.strip() if has_words(episode.task) else self.config.default_task or ""
         if not has_words(task):
             raise UnreadableError(f"episode {episode.index} has no task in words; give one for such episodes: --task, or default_task")
-        if mark := MARK.search(task):
+        if mark := SPECIAL_TOKEN.search(task):
             raise UnreadableError(f"episode {episode.index}: its task holds {mark[0]}, which models read as a mark and not as words")
         return self.predict_tasks(episode, [task], num_prefixes=num_prefixes, seen=seen)[0]
 
