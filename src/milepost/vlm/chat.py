@@ -1,6 +1,7 @@
-"""A conversation about pictures: turns of words and images, and who answers them in words, a server (here) or a local model (`generate`).
+"""A conversation about images: messages of words and images, and the model that answers them, on a server (here) or locally (`generate`).
 
-Marks that a tokenizer would read as the end of a turn or as a picture are taken out of the words: models repeat them, users paste them.
+Special tokens are removed from the words, because a tokenizer would read them as the end of a message or as an image. Models repeat them
+and users paste them.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from milepost.vlm.server import Reply, Server
 from milepost.vlm.transport import ServerConfig, Usage
 
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>]*\|>")
-"""What a tokenizer may read as the end of a turn, or a picture, and not as words."""
+"""What a tokenizer may read as the end of a message, or as an image, and not as words."""
 
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """What one side says. content: words, and images as the speaker's `picture` made them; the assistant has words alone."""
+    """One message. content: words, and images as the chat model's `prepare_image` made them. The assistant's messages have words alone."""
 
     role: Literal["user", "assistant"]
     content: tuple[Any, ...]
@@ -31,13 +32,13 @@ class Message:
 
 @runtime_checkable
 class ChatModel(Protocol):
-    """Who answers. Turns that begin like earlier ones, with the same pictures, may cost less."""
+    """A model that answers in words. Messages that begin like earlier ones, with the same images, may cost less."""
 
     @property
     def name(self) -> str: ...
 
     def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
-        """An image as `reply` takes it; may be called from any thread."""
+        """Returns an image in the form that `reply` takes. It may be called from any thread."""
         ...
 
     def reply(
@@ -49,14 +50,16 @@ class ChatModel(Protocol):
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Reply:
-        """The next turn, the assistant's. temperature 0 is the likeliest words; above it the seed decides. json_schema: a wish."""
+        """Returns the assistant's next message. temperature 0 is greedy; above 0 the seed decides. json_schema: a wish, which the model may
+        ignore.
+        """
         ...
 
     def close(self) -> None: ...
 
 
 def strip_special_tokens(text: str) -> str:
-    """The text without marks.
+    """Returns the text with a space in place of every special token.
 
     >>> plain("done<|im_end|>")
     'done '
@@ -65,7 +68,9 @@ def strip_special_tokens(text: str) -> str:
 
 
 class RemoteChatModel:
-    """An OpenAI-compatible server. Several threads may ask at once; `config.concurrency` bounds them together."""
+    """A model behind an OpenAI-compatible server. Several threads may ask at once; `config.concurrency` bounds all their requests
+    together.
+    """
 
     def __init__(self, config: ServerConfig, *, encoding: Literal["jpeg", "png"] = "jpeg", rng: np.random.Generator | None = None) -> None:
         self.name = config.model
@@ -83,23 +88,23 @@ class RemoteChatModel:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Reply:
-        """ServerError if this request is refused or no try is left: others that are under way go on."""
+        """Returns the assistant's next message. ServerError if this request is refused or no retry is left; other requests go on."""
         conversation = [{"role": message.role, "content": _content(message)} for message in messages]
         settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         return self._server.complete([conversation], json_schema=json_schema, **settings)[0]
 
     @property
     def usage(self) -> Usage:
-        """What the server was asked so far."""
+        """Returns what the server was asked so far."""
         return self._server.usage
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the server was found to be like, see `Server`."""
+        """Returns how the server differs from others, see `Server.notes`."""
         return self._server.notes
 
     def close(self) -> None:
-        """End what is under way and close every connection. Closing twice is fine."""
+        """Ends the requests under way and closes every connection. It may be called twice."""
         self._server.close()
 
 

@@ -1,9 +1,10 @@
-"""The shared-prefix engine: log p(answer | first n frames, instruction) for many n and many instructions, the clip read once.
+"""The shared-prefix engine: log p(answer | first n frames, instruction) for many n and many instructions, with the clip read once.
 
-In Qwen3-VL a group of two frames is seen by itself, its tokens follow those of earlier groups, and no position hangs on a later one: at one
-size, the prefixes of a clip are prefixes of one text. So the clip is prefilled once (the trunk), and every question is asked over the keys
-and values of the groups it may know. A prefix of odd length ends in a group of its own, the last frame twice: a branch. Sizes that change
-with the prefix ("lerobot") make one trunk each. The numbers are those of one pass per prefix, to rounding; `separate` is that pass.
+In Qwen3-VL the vision tower encodes each group of two frames alone, the tokens of a group follow those of earlier groups, and no position
+depends on a later group. So, at one image size, the prefixes of a clip are prefixes of one token sequence. The clip is prefilled once into
+a KV cache (`PrefixCache`), and every question attends to the keys and values of the groups it may see. A prefix of odd length ends in a
+group of its own, the last frame twice, called a branch. Sizes that depend on the prefix ("lerobot") need one cache each. The numbers equal
+those of one pass per prefix, to rounding; `separate` is that pass.
 """
 
 from __future__ import annotations
@@ -27,18 +28,22 @@ from milepost.vlm.prompt import Prompt, PromptTokens, require_lists
 from milepost.vlm.video_clip import AppendView, Clip, PrefixCache, ReadView, make_clip, middle
 
 FramePair = tuple[UInt8[np.ndarray, "2 H W 3"], float]
-"""Two frames, and the time they are stamped with."""
+"""Two frames, and the time they are stamped with, in seconds."""
 Suffixes = list[tuple[list[int], list[int]]]
-"""For each instruction the ids of the question, and the id of each answer."""
+"""For each instruction, the ids of the question and the id of each answer."""
 CHUNK = {"cpu": 512, "cuda": 4096}
-"""Tokens asked at once, at most: they look past each other, and what is masked costs as much as what is not."""
+"""The most tokens of questions in one pass. All of them are one sequence with a mask, and masked pairs cost as much as others: larger
+passes lose.
+"""
 IMAGE_BATCH = 8
-"""Groups the vision tower sees at once: enough to fill a GPU, and little enough for an allocator to keep."""
+"""Groups that the vision tower encodes at once. Eight fill a GPU and need so little memory that the allocator keeps it."""
 
 
 @dataclass(frozen=True)
 class PromptSuffix:
-    """One suffix: `ids` behind `groups` groups of the trunk, and behind `branch` if the prefix is odd. cell: where its answer goes."""
+    """What follows the prefix: `branch` if the prefix is odd, then `ids`, after `groups` groups of the cache. cell: where its answer goes
+    in the table.
+    """
 
     cell: tuple[int, int]
     groups: int
@@ -47,7 +52,9 @@ class PromptSuffix:
 
 
 class Engine:
-    """A loaded model. Not for two threads at once. `tokens` counts language tokens: "prefix", "branches", "suffixes", "separate"."""
+    """A loaded model. Not for two threads at once. `tokens` counts the language tokens computed: "prefix", "branches", "suffixes",
+    "separate".
+    """
 
     def __init__(
         self,
@@ -61,12 +68,14 @@ class Engine:
         commit: str = "",
         fingerprint: str = "",
     ) -> None:
-        """max_memory: bytes one pass may take beside weights and trunk (default 1 GiB on a CPU, half of what is free on a GPU)."""
+        """Takes a loaded model. max_memory: bytes that one pass may take beside the weights and the KV cache (default: 1 GiB on a CPU, half
+        of the free memory of a GPU).
+        """
         self.networks = Networks(model)
         self.pictures = pictures
         self.name, self.commit, self.fingerprint = name, commit, fingerprint
         self.longest = int(self.networks.config.max_position_embeddings)
-        """Tokens a prefix and its question may have: the model's context, or fewer if so set."""
+        """The most tokens of a prefix with its question: the model's context, or fewer if `with_limit` says so."""
         self.tokens: Counter[str] = Counter()
         self.tokenizer = tokenizer
         self._prompt_tokens = PromptTokens(tokenizer, prompt or Prompt())
@@ -75,7 +84,7 @@ class Engine:
 
     @property
     def precision(self) -> str:
-        """What the language model computes in, as "bfloat16"."""
+        """Returns the dtype that the language model computes in, such as "bfloat16"."""
         return str(self.networks.dtype).removeprefix("torch.")
 
     @property
@@ -102,7 +111,9 @@ class Engine:
         fps: float | None = None,
         resolution: Resolution | None = None,
     ) -> Clip:
-        """Frames to be scored, stamped with `times_s` or i / `fps`. It keeps its trunks: later questions about it cost their own tokens."""
+        """Returns a clip of these frames, stamped with `times_s` or i / `fps`. The clip keeps its KV caches, so later questions about it
+        cost only their own tokens.
+        """
         return make_clip(frames, times_s=times_s, fps=fps, resolution=resolution or Resolution())
 
     @torch.inference_mode()
@@ -114,7 +125,7 @@ class Engine:
         answers: Sequence[str] = ("True", "False"),
         prefixes: Sequence[int] | None = None,
     ) -> Float[np.ndarray, "I P A"]:
-        """log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all).
+        """Returns log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all).
 
         DataError if an instruction is empty, an answer is not one token, or the clip is longer than the model's context.
         """
@@ -141,7 +152,9 @@ class Engine:
         answers: Sequence[str] = ("True", "False"),
         prefixes: Sequence[int] | None = None,
     ) -> Float[np.ndarray, "I P A"]:
-        """The same numbers by one pass of the published forward per prefix and instruction: nothing shared, positions transformers' own."""
+        """Returns the same numbers by one pass of the model's published forward per prefix and instruction. Nothing is shared, and
+        transformers computes the positions.
+        """
         lengths = clip.prefixes(prefixes)
         suffixes = self._suffixes(instructions, answers)
         table = np.full((len(suffixes), len(lengths), len(answers)), np.nan, np.float32)
@@ -164,13 +177,13 @@ class Engine:
         fps: float | None = None,
         resolution: Resolution | None = None,
     ) -> Stream:
-        """Scores while frames arrive; see `Stream`. fps: None if each frame comes with its time."""
+        """Returns a stream that scores while frames arrive, see `Stream`. fps: None if each frame comes with its time."""
         self._suffixes(instructions, answers)
         return Stream(self, instructions=tuple(instructions), answers=tuple(answers), fps=fps, resolution=resolution or Resolution())
 
     @torch.inference_mode()
     def extend(self, cache: PrefixCache | None, *, size: Size, group: FramePair) -> PrefixCache:
-        """A trunk with one more complete group; a new one if there is none yet."""
+        """Returns the cache with one more complete group; a new cache if it is None."""
         cache = cache or PrefixCache(self.networks.layers, size)
         self._require_context(cache, groups=cache.groups + 1, question=0)
         self._prefill(cache, [group])
@@ -180,7 +193,7 @@ class Engine:
     def probe(
         self, cache: PrefixCache | None, *, size: Size, branch: FramePair | None, instructions: Sequence[str], answers: Sequence[str]
     ) -> Float[np.ndarray, "I A"]:
-        """What is said after all of a trunk, and after a branch if there is one. The trunk stays as it is."""
+        """Returns log p of the answers after all groups of a cache, and after a branch if there is one. The cache is not changed."""
         cache = cache or PrefixCache(self.networks.layers, size)
         suffixes = self._suffixes(instructions, answers)
         self._require_context(cache, groups=cache.groups + (branch is not None), question=max(len(ids) for ids, _ in suffixes))
@@ -201,7 +214,9 @@ class Engine:
         return self._prompt_tokens.stamp(group, time_s=time_s, tokens=self.pictures.tokens(size))
 
     def _require_context(self, cache: PrefixCache, *, groups: int, question: int) -> None:
-        """UnreadableError if a prefix of so many groups and a question do not fit; the time stamps' digits are counted generously."""
+        """Raises UnreadableError if a prefix of so many groups and a question do not fit. The digits of the time stamps are counted
+        generously.
+        """
         each = len(self._stamp(1, 9999.9, cache.size))
         needed = len(self._stamp(0, 0.0, cache.size)) + each * (groups - 1) + question
         context = int(self.networks.config.max_position_embeddings)
@@ -213,13 +228,13 @@ class Engine:
             )
 
     def _block(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[TokenBlock, int]:
-        """Tokens from position `start`, and the position after them."""
+        """Returns a block of tokens from position `start`, and the position after them."""
         grid = size[0] // self.pictures.factor, size[1] // self.pictures.factor
         places, after = positions(ids, video=self.networks.video, grid=grid, start=start)
         return TokenBlock(ids, places, **place), after
 
     def _prefill(self, cache: PrefixCache, groups: list[FramePair]) -> None:
-        """Prefill complete groups behind those the trunk has, as many at once as memory allows."""
+        """Computes the keys and values of complete groups and appends them to the cache, as many groups at once as memory allows."""
         each = len(self._stamp(1, 0.0, cache.size))
 
         def cost(start: int, stop: int) -> tuple[int, int]:
@@ -245,7 +260,7 @@ class Engine:
         self.budget.steps("prefix", len(groups), cost=cost, run=run)
 
     def _ask(self, cache: PrefixCache, questions: list[PromptSuffix], suffixes: Suffixes, *, table: Float[np.ndarray, "I P A"]) -> None:
-        """Put the answers to questions, which are in order of their prefixes, into `table`."""
+        """Writes the answers to the questions, which are in order of their prefixes, into `table`."""
         each = len(self._stamp(1, 0.0, cache.size))
         lead = common([ids for ids, _ in suffixes])
 
@@ -264,7 +279,9 @@ class Engine:
     def _ask_in_one_pass(
         self, cache: PrefixCache, questions: list[PromptSuffix], suffixes: Suffixes, *, lead: int, table: Float[np.ndarray, "I P A"]
     ) -> None:
-        """One pass: questions of one prefix stand together, behind its branch and the first `lead` tokens, which all begin with."""
+        """Runs one pass. Questions about one prefix form one attention group: its branch and the first `lead` tokens, common to all, are
+        shared (subgroup 0).
+        """
         blocks: list[TokenBlock] = []
         odd_pairs, last, attention_group, after = [], [], -1, 0
         counts = Counter[str]()
@@ -298,7 +315,7 @@ class Engine:
         self.tokens.update(counts)
 
     def _encode_images(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
-        """Features of groups, a few at a time: their pixels are many, their features few."""
+        """Returns the features of groups, computed a few groups at a time: pixels take much memory, features little."""
         batches = []
         for start in range(0, len(pairs), IMAGE_BATCH):
             batch = pairs[start : start + IMAGE_BATCH]
@@ -310,7 +327,7 @@ class Engine:
 
 
 def common(texts: Sequence[Sequence[int]]) -> int:
-    """How many first tokens several texts have in common, leaving each at least one; 0 for a single text."""
+    """Returns how many first tokens the texts have in common, leaving at least one to each; 0 for a single text."""
     if len(texts) < 2:
         return 0
     length = 0
@@ -320,12 +337,12 @@ def common(texts: Sequence[Sequence[int]]) -> int:
 
 
 class Stream:
-    """Made by `Engine.stream`. `append` one frame at a time; make a new one for a new attempt."""
+    """Scores frame by frame; made by `Engine.stream`. Call `append` for each frame; make a new stream for a new attempt."""
 
     def __init__(
         self, engine: Engine, *, instructions: Sequence[str], answers: Sequence[str], fps: float | None, resolution: Resolution
     ) -> None:
-        """DataError if the resolution changes with the number of frames: earlier frames would have to be read again."""
+        """Raises DataError if the resolution changes with the number of frames: earlier frames would have to be encoded again."""
         if resolution.rule != "milepost":
             raise DataError(f"under the rule '{resolution.rule}' frames change size as a clip grows; a stream needs rule='milepost'")
         if fps is not None and not fps > 0:
@@ -337,7 +354,9 @@ class Stream:
         self._last: tuple[UInt8[np.ndarray, "H W 3"], float] | None = None
 
     def append(self, frame: UInt8[np.ndarray, "H W 3"], time_s: float | None = None) -> Float[np.ndarray, "I A"]:
-        """log p(answer | the frames so far, instruction). time_s: where no fps was given. DataError if a frame has another shape."""
+        """Returns log p(answer | the frames so far, instruction). time_s: needed where no fps was given. DataError if a frame has another
+        shape.
+        """
         if (time_s is None) == (self._fps is None):
             raise DataError("when was this frame taken? give fps to stream(...), or time_s with every frame, not both")
         now = self.frames / self._fps if self._fps is not None else float(time_s or 0)

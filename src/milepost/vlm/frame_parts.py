@@ -1,4 +1,4 @@
-"""Frames as the content parts of a chat message: each a data URL, with its number or time in words before it."""
+"""Frames as the content parts of a chat message: each is a data URL, with its number or time in words before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ContentPart = dict[str, Any]
 
 
 def text_part(text: str) -> ContentPart:
-    """Words, as a content part."""
+    """Returns words as a content part."""
     return {"type": "text", "text": text}
 
 
@@ -29,7 +29,7 @@ def frame_parts(
     quality: int = 90,
     extra: ContentPart | None = None,
 ) -> list[ContentPart]:
-    """Images (H, W, 3) uint8 -> a caption and an `image_url` part for each, in order.
+    """Returns, for images (H, W, 3) uint8, a caption and an `image_url` part each, in order.
 
     caption: a format with `{number}` (from 1), `{time_s}`; by default "Frame {number}:", or with times "Frame {number}, {time_s:.2f} s:".
     quality: of JPEG; PNG keeps every pixel at several times the bytes. extra: what else goes into `image_url`, such as
@@ -54,7 +54,7 @@ def frame_parts(
 
 
 def data_url(frame: UInt8[np.ndarray, "H W 3"], *, encoding: Literal["jpeg", "png"] = "jpeg", quality: int = 90) -> str:
-    """One image as `data:image/...;base64,...`. DataError if it is not an RGB uint8 image."""
+    """Returns one image as `data:image/...;base64,...`. DataError if it is not an RGB uint8 image."""
     if frame.ndim != 3 or frame.shape[2] != 3 or not frame.size or frame.dtype != np.uint8:
         raise DataError(f"a frame is a uint8 image (H, W, 3) with at least one pixel, got {frame.dtype} {frame.shape}")
     import PIL.Image

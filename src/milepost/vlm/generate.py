@@ -1,7 +1,9 @@
-"""A local Qwen3-VL that answers in words: images and text prefilled once, then token after token, by the networks of `network.py`.
+"""A local Qwen3-VL that answers in words: images and text are prefilled once, then one token follows another, by the networks of
+`network.py`.
 
-What a conversation has in common with the one before it is not read again: a second question about the same pictures, or a second try
-after a first answer, costs its own tokens. The words are those of transformers' own `generate`; images need no torchvision.
+The tokens that a conversation has in common with the one before it are not computed again. So a second question about the same images, or a
+second try after a first answer, costs only its own tokens. The words equal those of transformers' own `generate`. Images need no
+torchvision.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ from milepost.vlm.video_clip import AppendView, PrefixCache
 
 IMAGE = "<|image_pad|>"
 SHEETS = Resolution(max_pixels=1_638_400)
-"""Contact sheets as they are: 1600 tokens, where a frame has at most 768; their numbers and times stay legible."""
+"""Contact sheets are read at their own size: 1600 tokens, where a frame has at most 768. Their printed numbers and times then stay
+legible.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class LocalImage:
-    """An image and the size it is read at. key: below 0, of this picture alone."""
+    """An image and the size it is resized to. key: a number below 0 that no other image has."""
 
     image: UInt8[np.ndarray, "H W 3"]
     size: Size
@@ -41,7 +45,9 @@ class LocalImage:
 
 @dataclass(frozen=True)
 class _ContentTokens:
-    """Text as ids, or one picture's placeholders. keys: what tells two texts apart, the ids, or the picture's key at each placeholder."""
+    """The ids of a text, or the placeholders of one image. keys: what tells two contents apart: the ids, or the image's key at each
+    placeholder.
+    """
 
     ids: list[int]
     image: LocalImage | None = None
@@ -52,7 +58,9 @@ class _ContentTokens:
 
 
 class LocalChatModel:
-    """One loaded model. Not for two threads at once, but for `picture`. `tokens` counts "prefilled", "reused" and "generated" ones."""
+    """One loaded model. Not for two threads at once, but for `prepare_image`. `tokens` counts tokens "prefilled", "reused" and
+    "generated".
+    """
 
     def __init__(self, engine: Engine, *, resolution: Resolution = SHEETS) -> None:
         self.engine = engine
@@ -60,7 +68,7 @@ class LocalChatModel:
         self._resolution, self._numbers = resolution, count(1)
         self._keys: list[int] = []
         self._after: list[int] = []
-        """The position that follows each token read so far."""
+        """The position that follows each token in the cache."""
         self._cache = PrefixCache(engine.networks.layers, (0, 0))
         self._stops = {engine.tokenizer.eos_token_id}
         end_tokens = getattr(getattr(engine.networks.model, "generation_config", None), "eos_token_id", None)
@@ -71,12 +79,13 @@ class LocalChatModel:
         return self.engine.name
 
     def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> LocalImage:
+        """Returns the image with the size it will be resized to: `reply` encodes it."""
         height, width = image.shape[:2]
         size = self.engine.pictures.size(self._resolution, frames=2, height=height, width=width)
         return LocalImage(image, size, -next(self._numbers))
 
     def close(self) -> None:
-        """Forget what was read."""
+        """Empties the KV cache."""
         self._keys, self._after, self._cache = [], [], PrefixCache(self.engine.networks.layers, (0, 0))
 
     @torch.inference_mode()
@@ -89,7 +98,9 @@ class LocalChatModel:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Reply:
-        """DataError if it does not fit into the model's context, or memory runs out. json_schema is not held to here."""
+        """Returns the assistant's next message. DataError if the conversation does not fit into the model's context, or memory runs out.
+        json_schema is ignored here.
+        """
         logits = self._read(self._parts(messages), room=max_tokens)
         generator = torch.Generator().manual_seed(seed if seed is not None else 0)
         words: list[int] = []
@@ -104,7 +115,7 @@ class LocalChatModel:
         return Reply(str(text), "length" if len(words) == max_tokens else "stop")
 
     def _parts(self, messages: Sequence[Message]) -> list[_ContentTokens]:
-        """The conversation in the model's chat template, as texts and pictures in turn."""
+        """Returns the conversation in the model's chat template, as texts and images in turn."""
         images = [part for message in messages for part in message.content if isinstance(part, LocalImage)]
         conversation = [{"role": message.role, "content": _content(message)} for message in messages]
         tokenizer = self.engine.tokenizer
@@ -121,7 +132,7 @@ class LocalChatModel:
         return parts
 
     def _read(self, parts: Sequence[_ContentTokens], *, room: int) -> Float[Tensor, "V"]:
-        """Prefill what is new of the conversation; returns what is said of the next token."""
+        """Prefills the part of the conversation that is not in the cache. Returns the log-probabilities of the next token."""
         keys = [key for part in parts for key in part.keys]
         longest = min(self.engine.longest, self.engine.networks.config.max_position_embeddings)
         if len(keys) + room > longest:
@@ -156,7 +167,7 @@ class LocalChatModel:
         return self._next(last.ids[-1])
 
     def _next(self, token: int) -> Float[Tensor, "V"]:
-        """Put one token of words behind those read so far; returns the log-probabilities of the one after it."""
+        """Appends one token of words to the cache. Returns the log-probabilities of the token after it."""
         hidden = self._append([TokenBlock([token], np.full((3, 1), self._after[-1] if self._after else 0))], [token], output_tokens=(0,))
         return self.engine.networks.log_probabilities(hidden)[0]
 
@@ -173,7 +184,7 @@ class LocalChatModel:
         features: tuple[Tensor, list[Tensor]] | None = None,
         output_tokens: Sequence[int] = (),
     ) -> Float[Tensor, "N E"]:
-        """Put tokens behind those read so far; returns the last hidden states of those wanted. A pass that fails leaves nothing."""
+        """Appends tokens to the cache. Returns the last hidden states of `output_tokens`. A pass that fails leaves the cache unchanged."""
         prefix_tokens = self._cache.ends[-1]
         blocks = [TokenBlock(block.ids, block.positions, visible=prefix_tokens) for block in blocks]
         hidden = self.engine.networks.forward(
@@ -188,7 +199,7 @@ class LocalChatModel:
         return hidden
 
     def _encode_images(self, images: Sequence[LocalImage]) -> tuple[Tensor, list[Tensor]] | None:
-        """Features of the pictures' tokens, each picture twice in one group; neighbours of one size a few at a time."""
+        """Returns the features of the images' tokens, each image twice in one group; neighbours of one size are encoded a few at a time."""
         if not images:
             return None
         batches, engine = [], self.engine
@@ -211,12 +222,12 @@ def _content(message: Message) -> Any:
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first tokens are the same."""
+    """Returns how many first tokens are the same."""
     return next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
 def _without_prefix(parts: Sequence[_ContentTokens], skip: int) -> Iterator[_ContentTokens]:
-    """What is left of the parts without their first `kept` tokens."""
+    """Yields the contents without their first `skip` tokens."""
     for part in parts:
         if skip < len(part.ids):
             yield _ContentTokens(part.ids[skip:], part.image) if skip else part

@@ -1,6 +1,7 @@
-"""Open a Qwen3-VL by folder or Hub name: dense or mixture of experts, as it is or in 8 or 4 bits. transformers is imported here alone.
+"""Opens a Qwen3-VL by folder or Hub name: dense or mixture of experts, as published or in 8 or 4 bits. transformers is imported here alone.
 
-A model folder's code is never run, a checkpoint that lacks weights is refused, and what is missing offline is said with the way to get it.
+The code of a model folder is never run, and a checkpoint that lacks weights is refused. The message about files that are missing offline
+says how to get them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def load_engine(
     prompt: Prompt | None = None,
     max_memory: int | None = None,
 ) -> Engine:
-    """An engine. dtype "auto": bfloat16 on a GPU, float32 on a CPU. max_memory: bytes of one pass, beside weights and trunk.
+    """Returns an engine. dtype "auto": bfloat16 on a GPU, float32 on a CPU. max_memory: bytes of one pass, beside weights and KV cache.
 
     DataError if transformers (or, to quantize, bitsandbytes) is not installed, the model is not a Qwen3-VL, or files are missing.
     """
@@ -78,7 +79,9 @@ def load_engine(
 
 
 def fingerprint(where: dict[str, Any]) -> str:
-    """A hash of a model's config and weights: of each file its name, its size and 64 spread blocks, so that 16 GB cost no minute."""
+    """Returns a hash of a model's config and weights. Of each file it covers the name, the size and 64 blocks spread over it: hashing all
+    16 GB would take a minute.
+    """
     from transformers.utils import cached_file
 
     config = cached_file(where["pretrained_model_name_or_path"], "config.json", revision=where["revision"])
@@ -95,7 +98,7 @@ def fingerprint(where: dict[str, Any]) -> str:
 
 
 def _require_device(name: str) -> None:
-    """DataError if torch knows no such device, or sees none of that kind here."""
+    """Raises DataError if torch knows no such device, or sees none of that kind here."""
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
@@ -107,7 +110,7 @@ def _require_device(name: str) -> None:
 def _load(
     where: dict[str, Any], *, device: str, dtype: torch.dtype, quantization: Quantization | None, attention: Attention
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """(model, tokenizer, contents of the video preprocessor's config)."""
+    """Returns (model, tokenizer, contents of the video preprocessor's config)."""
     transformers = load("transformers", purpose="vision-language models", install="milepost[vlm]")
     config = transformers.AutoConfig.from_pretrained(**where)
     if config.model_type not in FAMILIES:
@@ -157,7 +160,7 @@ def _processors_template(where: dict[str, Any]) -> dict[str, str]:
 
 @contextmanager
 def _bar_on_terminals() -> Iterator[None]:
-    """transformers draws its progress bar into log files too; not here."""
+    """Switches transformers' progress bar off where the output is no terminal: it would fill log files."""
     from transformers.utils import logging
 
     was_enabled = logging.is_progress_bar_enabled()
@@ -171,7 +174,7 @@ def _bar_on_terminals() -> Iterator[None]:
 
 
 def _video_config(where: dict[str, Any]) -> dict[str, Any]:
-    """video_preprocessor_config.json, or the part of processor_config.json that newer folders keep it in."""
+    """Returns video_preprocessor_config.json, or the part of processor_config.json where newer folders have it."""
     for file in ("video_preprocessor_config.json", "processor_config.json"):
         content = _json_of(where, file) or {}
         part = content.get("video_processor", content) if file == "processor_config.json" else content

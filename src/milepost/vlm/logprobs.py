@@ -1,8 +1,8 @@
 """Next-token log-probabilities out of a chat/completions reply. A token that is not listed gets a bound, never an invented number.
 
-A server lists the N most probable tokens. What is not in the list has log p <= the smallest one listed, and p <= 1 - the sum of all listed.
-"True" and " True" are two tokens with two probabilities: which one was read is said, and nothing is added up unless asked for. An entry
-whose number is null, or a mark such as -9999, stands for a probability of zero: it is left out like one that is not listed.
+A server lists the N most probable tokens. A token outside the list has log p <= the smallest one listed, and p <= 1 - the sum of all
+listed. "True" and " True" are two tokens with two probabilities: the result says which one was read, and they are added up only on request.
+An entry whose number is null, or a mark such as -9999, stands for a probability of zero and counts as not listed.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ class TokenScore:
 
     @property
     def is_bound(self) -> bool:
-        """Whether nothing but the upper bound is known."""
+        """Returns whether only the upper bound is known."""
         return self.token is None
 
 
 def score_answers(tokens: Sequence[tuple[str, float]], answers: Sequence[str], spelling: Spelling = "exact") -> dict[str, TokenScore]:
-    """(token, log-probability) as listed, most probable first -> one score for each answer. ValueError for an unknown spelling."""
+    """Returns one score for each answer, from (token, log-probability) as listed, most probable first. ValueError for an unknown
+    spelling.
+    """
     if spelling not in get_args(Spelling):
         raise ValueError(f"spelling is one of {', '.join(get_args(Spelling))}; got '{spelling}'")
     logprobs: dict[str, float] = {}
@@ -77,7 +79,7 @@ def _score(answer: str, logprobs: Mapping[str, float], bound: float, spelling: S
 
 
 def absent_bound(logprobs: Sequence[float]) -> float:
-    """What the log-probability of a token outside this list is at most.
+    """Returns the highest log-probability that a token outside this list can have.
 
     >>> absent_bound([math.log(0.5), math.log(0.4)]) == math.log(1 - 0.5 - 0.4 + ROUNDING)
     True
@@ -91,7 +93,7 @@ class NumberedTokensError(ValueError):
 
 
 def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]] | None:
-    """The first token's list in one `choice` of a reply; None if the server sent no log-probabilities.
+    """Returns the first token's list in one `choice` of a reply; None if the server sent no log-probabilities.
 
     The token chosen is part of the list even where the server does not repeat it there, unless it is less probable than the list's last:
     then it was not chosen greedily, and would lower the bound of all others. ValueError (NumberedTokensError), KeyError, TypeError or
@@ -110,7 +112,7 @@ def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]] | None:
 
 
 def _entry(entry: Mapping[str, Any]) -> tuple[str, float] | None:
-    """(token, log-probability), None where that is minus infinity."""
+    """Returns (token, log-probability), or None where that is minus infinity."""
     token, number = entry["token"], entry["logprob"]
     if not isinstance(token, str) or isinstance(number, bool):
         raise TypeError("a token with a log-probability <= 0 was expected")
@@ -124,7 +126,7 @@ def _entry(entry: Mapping[str, Any]) -> tuple[str, float] | None:
 
 
 def _text(token: str, raw: Any) -> str:
-    """The token in letters, also where the server gives its number and, beside it, its bytes."""
+    """Returns the token in letters, also where the server gives its number and, beside it, its bytes."""
     if not _NUMBERED.fullmatch(token):
         return token
     text = bytes(raw).decode("utf-8", "replace") if isinstance(raw, list) else token

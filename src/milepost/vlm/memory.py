@@ -1,6 +1,6 @@
-"""How much is computed at once: as many jobs as fit into memory and into a number of tokens, and half as many when memory runs out.
+"""How much is computed at once: as many jobs as fit into memory and into a number of tokens, and half as many after memory ran out.
 
-What a job takes is an estimate; running out is what corrects it.
+The memory of a job is an estimate. An out-of-memory error corrects it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import torch
 from milepost.core import DataError
 
 PLENTY = 2**30
-"""Bytes a pass may take on a CPU."""
+"""Bytes that a pass may take on a CPU."""
 
 
 class Budget:
-    """limits: tokens at once, by kind of job; halved for good when a pass runs out of memory."""
+    """Divides jobs into passes. limits: the most tokens in one pass, by kind of job; a limit is halved for good when a pass runs out of
+    memory.
+    """
 
     def __init__(self, max_memory: int | None, *, device: torch.device, limits: dict[str, int]) -> None:
         if max_memory is not None and max_memory < 1:
@@ -25,7 +27,7 @@ class Budget:
         self._max_memory, self._device = max_memory, device
 
     def free(self) -> int:
-        """Bytes one pass may take: what was asked for, else half of what a GPU has left, else a gigabyte."""
+        """Returns the bytes that one pass may take: `max_memory` if given, else half of a GPU's free memory, else 1 GiB."""
         if self._max_memory is not None:
             return self._max_memory
         if self._device.type != "cuda":
@@ -34,7 +36,8 @@ class Budget:
         return (torch.cuda.mem_get_info(self._device)[0] + cached) // 2
 
     def steps(self, kind: str, total: int, *, cost: Callable[[int, int], tuple[int, int]], run: Callable[[int, int], None]) -> None:
-        """`run(start, stop)` over jobs 0..total, in order. cost: (tokens, bytes) of jobs [start, stop); a single job is never divided.
+        """Calls `run(start, stop)` over jobs 0..total, in order. cost: (tokens, bytes) of jobs [start, stop). A single job is never
+        divided.
 
         DataError if one job alone runs out of memory.
         """

@@ -1,7 +1,8 @@
-"""One pass of Qwen3-VL's networks over a row of tokens that are not one text: pieces of a trunk, or branches and questions beside it.
+"""One pass of Qwen3-VL's networks over a sequence that is not one text: blocks of a prefix, or branches and questions after a cached
+prefix.
 
-The decoder layers are driven one by one with our own keys, positions and masks; image features are added after the first few (DeepStack).
-The model's own forward is not used: its positions hang on module state, its masks on what it believes the cache to be.
+The decoder layers are called one by one with our own KV cache, positions and masks. Image features are added after the first layers
+(DeepStack). The model's own forward is not used: its positions depend on state of the module, its masks on what it assumes about the cache.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from milepost.vlm.video_clip import AppendView, ReadView, StoredView
 
 @dataclass(frozen=True)
 class TokenBlock:
-    """Some tokens in a row. positions (3, L): time, height, width. sees: trunk tokens all of them may look at.
+    """Consecutive tokens that see the same. positions (3, L): time, height, width. visible: how many tokens of the cached prefix they
+    attend to.
 
-    family, member: inside one family, member 0 is seen by every later token, and any other member by itself alone; families see nothing of
-    each other.
+    attention_group, subgroup: attention inside the sequence is causal and stays inside one attention group. Subgroup 0 is visible to every
+    later token of the group; every other subgroup is visible to itself alone.
     """
 
     ids: list[int]
@@ -36,7 +38,7 @@ class TokenBlock:
 
 
 def positions(ids: Sequence[int], *, video: int, grid: Size, start: int) -> tuple[Int[np.ndarray, "3 L"], int]:
-    """(time, height, width) of each token from `start`, and the position after them: words count one, a picture its longer side.
+    """Returns (time, height, width) of each token from `start`, and the position after them. A word counts one, an image its longer side.
 
     grid: language tokens a picture is high and wide; all its placeholders (id `video`) share one time.
     """
@@ -53,7 +55,9 @@ def positions(ids: Sequence[int], *, video: int, grid: Size, start: int) -> tupl
 
 
 def mask(blocks: Sequence[TokenBlock], prefix_tokens: int, *, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 Q K"]:
-    """What a row of pieces may look at: 0 or the lowest number, over `seen` tokens of the trunk and then the row itself."""
+    """Returns the additive attention mask of a sequence of blocks: 0 or the lowest number, over `prefix_tokens` cached tokens and then the
+    sequence.
+    """
 
     def spread(values: list[int]) -> Tensor:
         return torch.from_numpy(np.repeat(values, [len(block.ids) for block in blocks])).to(device)
@@ -96,7 +100,7 @@ class Networks:
         return bool(self.config._attn_implementation == "eager")
 
     def encode_images(self, rows: Float[Tensor, "N D"], *, groups: int, grid: Size) -> tuple[Tensor, list[Tensor]]:
-        """Features of all groups' tokens, and those of each DeepStack level."""
+        """Returns the vision tower's features of all groups' tokens, and those of each DeepStack level."""
         where = torch.tensor([[groups, *grid]], device=self.device)
         return vision_features(self.tower, rows, where)
 
@@ -109,9 +113,10 @@ class Networks:
         prefix_tokens: int,
         output_tokens: Sequence[int] = (),
     ) -> Float[Tensor, "N E"]:
-        """Last hidden states of the `wanted` tokens of a row of pieces, words all of them. features: of the placeholders, in order.
+        """Returns the last hidden states of `output_tokens`, all of which are words. features: of the image placeholders, in order.
 
-        seen: tokens of the trunk in the cache. In the last layer the other tokens leave their keys and values, which cost little.
+        prefix_tokens: how many tokens the cache has. In the last layer only the output tokens go through attention; the others leave their
+        keys and values, which cost little.
         """
         ids = torch.tensor([i for block in blocks for i in block.ids], device=self.device)[None]
         token_positions = torch.from_numpy(np.concatenate([block.positions for block in blocks], axis=1)).to(self.device)[:, None]
@@ -137,16 +142,20 @@ class Networks:
         return self.text.norm(hidden)[0]
 
     def own(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
-        """Log-probabilities of the token after `ids` by the model's own forward, in float32. grid: (groups, high, wide) of its video."""
+        """Returns log-probabilities (float32) of the token after `ids` by the model's own forward. grid: (groups, height, width) of its
+        video.
+        """
         tokens, where = torch.tensor([ids], device=self.device), torch.tensor([grid], device=self.device)
         return own_logits(self.model, tokens, video=self.video, rows=rows, grid=where).float().log_softmax(-1)
 
     def log_probabilities(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N V"]:
-        """Of the next token, in float32."""
+        """Returns log-probabilities of the next token, in float32."""
         return self.model.lm_head(hidden).float().log_softmax(-1)
 
     def activation_bytes(self, keys: int) -> tuple[int, int, int]:
-        """About what a pass takes per language token looking at `keys` tokens, per token's patches in the tower, per answer row."""
+        """Returns estimates in bytes: of a language token that attends to `keys` tokens, of the patches of an image token in the tower, of
+        an answer's logits.
+        """
         config, tower, size = self.config, self.model.config.vision_config, self.dtype.itemsize
         heads = config.num_attention_heads
         head = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -1,7 +1,7 @@
-"""Frames as the rows of patches Qwen3-VL's vision tower reads: resized in whole levels, normalised, cut up. No torchvision.
+"""Frames as the rows of patches that Qwen3-VL's vision tower takes: resized in whole levels, normalised, cut into patches. No torchvision.
 
-Which size a clip is resized to has a name. "milepost": one size whatever the prefix, so that every prefix shares the same patches.
-"lerobot": transformers' rule, which budgets the pixels of the whole prefix, so that the size may change as the clip grows.
+The rule that decides a clip's size has a name. "milepost": one size for every prefix, so that all prefixes share the same patches.
+"lerobot": transformers' rule, which bounds the pixels of the whole prefix, so that the size may change as the clip grows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 PAIR = 2
 """Frames in one temporal group."""
 TALLEST = 200
-"""The longer side over the shorter, at most: the published processors refuse more."""
+"""The largest allowed ratio of the longer side to the shorter; the published processors refuse more."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Resolution:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What one model's processor does. patch, merge: pixels a patch is wide, patches a token is wide. Pixels: of a whole clip."""
+    """What one model's processor does. patch: pixels a patch is wide; merge: patches a token is wide. min_pixels, max_pixels: of a whole
+    clip.
+    """
 
     patch: int = 16
     merge: int = 2
@@ -61,7 +63,9 @@ class Pictures:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Pictures:
-        """From the contents of video_preprocessor_config.json. DataError names what is missing or another processor's."""
+        """Returns the settings in video_preprocessor_config.json. DataError names what is missing or belongs to another kind of
+        processor.
+        """
         size, mean, std = config.get("size") or {}, config.get("image_mean"), config.get("image_std")
         if not {"shortest_edge", "longest_edge"} <= set(size) or not mean or not std or len(mean) != 3 or len(std) != 3:
             raise DataError(f"the video preprocessor should have size (shortest_edge, longest_edge), image_mean, image_std; has {config}")
@@ -73,11 +77,11 @@ class Pictures:
 
     @property
     def factor(self) -> int:
-        """Pixels one language token is wide and high."""
+        """Returns the width and height of a language token in pixels."""
         return self.patch * self.merge
 
     def size(self, resolution: Resolution, *, frames: int, height: int, width: int) -> Size:
-        """(height, width) a prefix of `frames` frames is resized to. DataError if a frame has no area or is a sliver."""
+        """Returns the (height, width) that a prefix of `frames` frames is resized to. DataError if a frame has no area or is a sliver."""
         if min(height, width) < 1:
             raise DataError(f"frames of {height} x {width} have no area; check the camera and the crop")
         if max(height, width) > TALLEST * min(height, width):
@@ -93,15 +97,15 @@ class Pictures:
         return smart_resize(height, width, frames=PAIR, low=PAIR * low, high=PAIR * high, factor=self.factor)
 
     def grid(self, size: Size) -> Size:
-        """Patches a frame of this size is high and wide."""
+        """Returns the height and width in patches of a frame of this size."""
         return size[0] // self.patch, size[1] // self.patch
 
     def tokens(self, size: Size) -> int:
-        """Language tokens of one group."""
+        """Returns the number of language tokens of one group."""
         return (size[0] // self.factor) * (size[1] // self.factor)
 
     def rows(self, frames: UInt8[np.ndarray, "T H W 3"], size: Size, *, device: torch.device | None = None) -> Float[Tensor, "N D"]:
-        """The patches of groups of two frames, an odd last frame repeated: N = groups x grid, D = 3 x 2 x patch x patch, float32.
+        """Returns the patches of groups of two frames, an odd last frame repeated: N = groups x grid, D = 3 x 2 x patch x patch, float32.
 
         Bytes go to the device and are cut up there, a quarter of the traffic of floats.
         """
@@ -117,7 +121,7 @@ class Pictures:
 
 
 def smart_resize(height: int, width: int, *, frames: int, low: int, high: int, factor: int) -> Size:
-    """The multiples of `factor` nearest to a picture's size, unless the pixels of all frames together leave [low, high].
+    """Returns the multiples of `factor` nearest to a frame's size, unless the pixels of all frames together leave [low, high].
 
     This is transformers' `smart_resize` of video; where its versions disagree (a frame count that is odd), that of 5.5, LeRobot's.
     """

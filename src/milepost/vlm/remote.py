@@ -30,9 +30,9 @@ from milepost.vlm.transport import ServerConfig, Usage
 from milepost.vlm.video_clip import Clip, make_clip
 
 STAMP = "<{time_s:.1f} seconds>"
-"""Qwen3-VL's own words for when a frame was taken."""
+"""Qwen3-VL's own words for the time of a frame."""
 SIZES = Pictures()
-"""Frames are sent in the sizes a local Qwen3-VL would see; what the server's own processor makes of their sizes is its affair."""
+"""Frames are sent in the sizes that a local Qwen3-VL would use. The server's own processor may resize them again."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RemoteScores:
 
     @property
     def unlisted(self) -> int:
-        """How many answers have a bound and no number."""
+        """Returns how many answers have a bound and no number."""
         return int(np.isnan(self.logprob).sum())
 
 
@@ -80,23 +80,23 @@ class RemoteEngine:
         self.close()
 
     def with_prompt(self, prompt: Prompt) -> RemoteEngine:
-        """Returns an engine on the same connection that asks in other words; this one stays as it is."""
+        """Returns an engine on the same connection with another prompt; this one is not changed."""
         other = copy.copy(self)
         other.prompt = prompt
         return other
 
     def close(self) -> None:
-        """End what is under way and close every connection. Closing twice is fine."""
+        """Ends the requests under way and closes every connection. It may be called twice."""
         self._server.close()
 
     @property
     def usage(self) -> Usage:
-        """Requests, retries, tokens, seconds, cost so far; printed, one line with the rate."""
+        """Returns requests, retries, tokens, seconds and cost so far; `str` of it is one line with the rate."""
         return self._server.usage
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the server was found to be like, see `Server`."""
+        """Returns how the server differs from others, see `Server.notes`."""
         return self._server.notes
 
     def clip(
@@ -107,7 +107,7 @@ class RemoteEngine:
         fps: float | None = None,
         resolution: Resolution | None = None,
     ) -> Clip:
-        """Frames to be asked about, stamped with `times_s` or i / `fps`.
+        """Returns a clip of these frames, stamped with `times_s` or i / `fps`.
 
         resolution: one size for the whole clip; `Resolution(max_pixels=...)` caps a frame, and so the bytes of a request.
         """
@@ -125,7 +125,7 @@ class RemoteEngine:
         prefixes: Sequence[int] | None = None,
         on_progress: Tick | None = None,
     ) -> Float[np.ndarray, "I P A"]:
-        """`ask` without the bounds: what a local engine's `score` gives, but NaN where the server did not list the answer."""
+        """Returns `ask` without the bounds: the numbers of a local engine's `score`, but NaN where the server did not list the answer."""
         return self.ask(clip, instructions=instructions, answers=answers, prefixes=prefixes, on_progress=on_progress).logprob
 
     def ask(
@@ -137,7 +137,8 @@ class RemoteEngine:
         prefixes: Sequence[int] | None = None,
         on_progress: Tick | None = None,
     ) -> RemoteScores:
-        """log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all), one request for each.
+        """Returns log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all), with one request for
+        each.
 
         answers: single tokens; one of several tokens is never listed. on_progress: (done, total), called from the connection's own thread.
         ServerError when a request is refused or no try is left: it ends the whole call. UnfinishedTurnError, before anything is asked, if
@@ -166,11 +167,12 @@ class RemoteEngine:
         return RemoteScores(logprob, bound)
 
     def stream(self, **settings: object) -> NoReturn:
-        """Not offered: each step would send the whole clip again."""
+        """Raises DataError: each step would send the whole clip again."""
         raise DataError("a server cannot be streamed to: every step would send the whole clip again. Use a local engine, or score prefixes")
 
     def _spelled(self, answers: Sequence[str]) -> list[str]:
-        """The token that is the answer: " True" in an open turn, where it goes on behind "is:"; "True" at the start of the assistant's.
+        """Returns the token of each answer: " True" in an open message, where it continues "is:"; "True" at the start of the assistant's
+        message.
 
         The space is part of the answer's token and cannot end the prompt: a tokenizer would make it a token of its own, after which "True"
         has another probability, and chat templates cut trailing spaces.
@@ -182,7 +184,7 @@ class RemoteEngine:
         return list(answers) if self.prompt.chat_template else [f" {answer}" for answer in answers]
 
     def _question(self, instruction: str) -> str:
-        """The text behind the frames. DataError if there is no instruction, or the text cannot be sent as it is."""
+        """Returns the text after the frames. DataError if there is no instruction, or the text cannot be sent unchanged."""
         text = self.prompt.prefix + self.prompt.words(instruction)
         if mark := SPECIAL_TOKEN.search(text):
             raise DataError(f"the text holds {mark[0]}, which models read as a mark and not as words; take it out")
@@ -192,7 +194,7 @@ class RemoteEngine:
         return words
 
     def _shown(self, clip: Clip, frames: int) -> list[ContentPart]:
-        """A time and an image for each of the first frames, in order."""
+        """Returns a time and an image for each of the first frames, in order."""
         height, width = clip.frames.shape[1:3]
         resize = Preprocessing(resize=SIZES.size(clip.resolution, frames=PAIR, height=height, width=width), mode="bicubic")
         parts: list[ContentPart] = []

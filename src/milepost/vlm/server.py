@@ -41,15 +41,16 @@ CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "content_fil
 REFUSED = (200, 400, 422)
 """Statuses with which a server refuses a part of a request; 200: an error in the body that names no other."""
 MOST_CHANGES = 8
-"""Times one request may be changed to what a server takes."""
+"""How often one request may be changed to what a server takes."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Where servers put the words that a model thinks in."""
+"""Fields in which servers put a model's reasoning."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer in words. finish: why it ended; "length" means it was cut. refusal: what a hosted model says instead of an answer.
-    reasoning: words that the server keeps apart from the answer."""
+    """One answer in words. finish: why it ended; "length" means that it was cut. refusal: what a hosted model says in place of an answer.
+    reasoning: words that the server separates from the answer.
+    """
 
     text: str
     finish: str = ""
@@ -58,7 +59,7 @@ class Reply:
 
     @property
     def cut(self) -> bool:
-        """Did it end before the model was done?"""
+        """Returns whether the answer ended before the model was done."""
         return self.finish.lower() in CUT
 
 
@@ -73,11 +74,11 @@ class Server:
         self.top_logprobs = config.top_logprobs
         """How many tokens the server lists, as far as is known."""
         self.takes_schema = True
-        """False once it has refused a JSON schema and answered without one."""
+        """False once the server has refused a JSON schema and answered without one."""
         self.leaves_open = False
-        """True once it has shown that it leaves a turn open when asked to."""
+        """True once the server has shown that it leaves a message open on request."""
         self.dialect = Dialect(config.extra_body)
-        """What it was found not to take; `str(server.dialect)` says it."""
+        """What the server does not take; `str(server.dialect)` describes it."""
         self._transport = Transport(config)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._rng, self._lock, self._checking = rng or np.random.default_rng(), threading.Lock(), threading.Lock()
@@ -95,7 +96,7 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        """End what is under way and close every connection. Closing twice is fine."""
+        """Ends the requests under way and closes every connection. It may be called twice."""
         if self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
@@ -105,12 +106,12 @@ class Server:
 
     @property
     def usage(self) -> Usage:
-        """Requests, retries, tokens, seconds and cost so far."""
+        """Returns requests, retries, tokens, seconds and cost so far."""
         return self._transport.usage
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What this server was found to be like, a line each: where it answers, what it does not take."""
+        """Returns how this server differs from others, a line each: where it answers, what it does not take."""
         lines = (self._transport.moved, f"asked {self.dialect}, as it refused more" if str(self.dialect) else "")
         return tuple(line for line in lines if line)
 
@@ -123,7 +124,8 @@ class Server:
         unfinished_turn: bool = False,
         on_progress: Tick | None = None,
     ) -> list[dict[str, TokenScore]]:
-        """For each prompt, which stops before its answer: the log-probability of each answer as the next token, or a bound on it.
+        """Returns, for each prompt, the log-probability of each answer as the next token, or a bound on it. A prompt stops before its
+        answer.
 
         One token is generated at temperature 0. unfinished_turn: the last message is continued (`UNFINISHED_TURN`); else the assistant
         answers. spelling: whether " True" may stand for "True". ServerError, NoLogprobsError among them, ends the whole call; so does
@@ -152,7 +154,7 @@ class Server:
         seed: int | None = None,
         on_progress: Tick | None = None,
     ) -> list[Reply]:
-        """For each prompt, an answer in words.
+        """Returns, for each prompt, an answer in words.
 
         json_schema: sent as `response_format`; a server that refuses it (400, 422) and answers without it is not sent one again, so the
         prompt should ask for the format too, and the answer be checked. ServerError ends the whole call.
@@ -165,7 +167,9 @@ class Server:
         return self._all(prompts, ask, on_progress)
 
     def _require_open_turns(self) -> None:
-        """Once: two small requests, the same words with the turn closed and left open. Open has fewer tokens, or UnfinishedTurnError."""
+        """Checks once, by two small requests, that the server leaves a message open: then it counts fewer tokens. UnfinishedTurnError if it
+        does not.
+        """
         advice = (
             "ask with the turn closed: unfinished_turn=False, in a Prompt chat_template=True, in a TOPReward config add_chat_template=True "
             "(the numbers are those of another prompt), or use a server that can, such as vLLM"
@@ -189,7 +193,7 @@ class Server:
             self.leaves_open = True
 
     def _prompt_tokens(self, turn: Mapping[str, Any]) -> int | None:
-        """How many tokens the server makes of one word; None if it does not say."""
+        """Returns how many tokens the server makes of one word; None if it does not say."""
 
         async def count(messages: list[MessageDict], rng: np.random.Generator) -> int | None:
             reply = await self._post({"messages": messages, "max_tokens": 1, "temperature": 0, **turn}, rng)
@@ -323,7 +327,7 @@ class Server:
 
 
 def words_of(content: Any) -> str | None:
-    """The words of a message's content: a text, nothing, or parts, of which those with `text` are words. None if it is no such."""
+    """Returns the words of a message's content, which is a text, nothing, or parts with `text`. None if it is none of these."""
     if content is None:
         return ""
     if isinstance(content, str):

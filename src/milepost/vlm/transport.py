@@ -1,9 +1,9 @@
-"""One request to a chat/completions server until it is answered or refused: retries, time-outs, counters. It does not know what is asked.
+"""One request to a chat/completions server until it is answered or refused: retries, time-outs, counters. It does not know the question.
 
-Tried again, with exponential back-off and jitter: what passes (`replies.AGAIN`; 429 no sooner than Retry-After), in the status or in the
-body of a 200; cut connections, broken JSON; a time-out once. Refused at once: other statuses, and bodies without end. Redirects are never
-followed: key and pictures go to the address that was given, or to its /v1 if that was forgotten. The key is read from the environment, sits
-in the HTTP client alone, and is cut out of messages.
+It tries again, with exponential back-off and jitter: after statuses that pass (`replies.AGAIN`; 429 no sooner than Retry-After), in the
+header or in the body of a 200; after cut connections and broken JSON; once after a time-out. It stops at once at other statuses and at
+bodies that do not end. It never follows redirects: key and images go to the address that was given, or to its /v1 if that was forgotten.
+The key is read from the environment, stays in the HTTP client alone, and is removed from messages.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     import httpx2
 
 FINAL = (401, 402, 403, 404, 405)
-"""What a server says to every request alike: no key, no money, no such model, no such place."""
+"""Statuses that every request would get: no key, no money, no such model, no such place."""
 TIMEOUTS = 2
-"""Tries that may run out of time: a server that is merely busy says so."""
+"""The most tries that may time out. A server that is merely busy says so, so more would only waste time."""
 BODY_S = 30.0
-"""From a reply's first letter to its last."""
+"""The most seconds from the first letter of a reply to its last."""
 COUNTABLE = 2**53
 """Token counts from here on are no counts."""
 
@@ -51,7 +51,7 @@ class ServerError(DataError):
         self.elsewhere = elsewhere
 
     def amend(self, message: str) -> None:
-        """Puts these words in the place of the message, which they repeat: what was tried after it is known by then."""
+        """Replaces the message by one that repeats it and adds what was tried afterwards."""
         self.args = (message,)
 
 
@@ -60,10 +60,12 @@ class UnreachableError(ServerError):
 
 
 class RefusedError(ServerError):
-    """The server understood and said no. status: HTTP's, or that in the body; said: its own words; param: the field they blame."""
+    """The server understood the request and refused it. status: HTTP's, or that in the body; words: its own; param: the field they
+    blame.
+    """
 
     too_long = False
-    """Is it this prompt's size that was refused?"""
+    """Whether the size of this prompt was refused."""
 
     def __init__(self, message: str, *, status: int, words: str, param: str = "", elsewhere: bool = False) -> None:
         super().__init__(message, elsewhere=elsewhere)
@@ -85,7 +87,7 @@ class NoLogprobsError(ServerError):
 
 
 class UnfinishedTurnError(ServerError):
-    """The server closes a turn that was to be left open: the number would be that of another prompt."""
+    """The server closes a message that should stay open: the number would be that of another prompt."""
 
 
 class _AgainError(Exception):
@@ -136,12 +138,12 @@ class ServerConfig:
 
     @property
     def url(self) -> str:
-        """Where requests go."""
+        """Returns the address of requests."""
         return self.base_url.rstrip("/") + "/chat/completions"
 
     @property
     def versioned_url(self) -> str:
-        """Where they go if the version was forgotten; empty if it was not."""
+        """Returns the address with a version where it was forgotten; empty if it was not."""
         if re.search(r"/v\d+[a-z0-9]*(/|$)", urlsplit(self.base_url).path):
             return ""
         return self.base_url.rstrip("/") + "/v1/chat/completions"
@@ -167,7 +169,7 @@ class Usage:
 
     @property
     def cost(self) -> float | None:
-        """In the currency of the prices; None without prices."""
+        """Returns the cost in the currency of the prices; None without prices."""
         if self.price_per_million is None:
             return None
         return (self.prompt_tokens * self.price_per_million[0] + self.completion_tokens * self.price_per_million[1]) / 1e6
@@ -181,12 +183,12 @@ class Usage:
 
 
 def backoff_s(config: ServerConfig, attempt: int, rng: np.random.Generator, *, after_s: float = 0.0) -> float:
-    """How long to wait after this failed attempt (from 0): at least `after_s`, plus a jittered, doubling back-off of at most 30 s."""
+    """Returns the seconds to wait after this failed attempt (from 0): `after_s` plus a jittered, doubling back-off of at most 30 s."""
     return after_s + min(config.backoff_s * 2.0**attempt, 30.0) * float(rng.uniform(0.5, 1.0))
 
 
 def retry_after_s(header: str | None, now: datetime) -> float:
-    """`Retry-After`, seconds or a date, as seconds from now; 0 if there is none or it cannot be read."""
+    """Returns `Retry-After`, in seconds or a date, as seconds from now; 0 if there is none or it cannot be read."""
     if not header:
         return 0.0
     try:
@@ -225,7 +227,7 @@ class Transport:
 
     @property
     def usage(self) -> Usage:
-        """The counters as they are now."""
+        """Returns the counters as they are now."""
         running = time.perf_counter() - self._since if self._busy else 0.0
         return replace(self._usage, seconds=self._usage.seconds + running)
 
@@ -233,7 +235,7 @@ class Transport:
         await self._http.aclose()
 
     async def post(self, body: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """The reply to this request, as JSON. ServerError when it is refused or no try is left."""
+        """Returns the reply to this request, as JSON. ServerError if it is refused or no try is left."""
         content = json.dumps(body).encode()
         if not self._busy:
             self._since = time.perf_counter()
@@ -246,7 +248,7 @@ class Transport:
                 self._count(seconds=time.perf_counter() - self._since)
 
     async def _addressed(self, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
-        """At the address given, or, where that knows nothing of chat/completions and has no version, at its /v1, and from then on there."""
+        """Asks the given address. If that has no version and knows no chat/completions, asks its /v1, and keeps to it from then on."""
         url, versioned = self.url, self.config.versioned_url
         try:
             return await self._patiently(url, content, rng)

@@ -1,6 +1,6 @@
-"""A clip to be scored: frames, when each was taken, how large they are made; and the trunks computed for it so far.
+"""A clip to be scored: frames, the time of each, the size they are resized to; and the KV caches computed for it so far.
 
-A trunk is the language model's keys and values over complete groups of two frames at one size; what comes after it may look at any
+A `PrefixCache` holds the language model's keys and values over complete groups of two frames at one size. Tokens after it may attend to any
 whole number of its groups.
 """
 
@@ -19,7 +19,7 @@ from milepost.vlm.patches import PAIR, Resolution, Size
 
 
 class PrefixCache:
-    """Keys and values of every layer, (1, heads, tokens, D) each, in buffers that double. `ends` and `nexts` by number of groups."""
+    """A KV cache: keys and values of every layer, (1, heads, tokens, D) each. `ends` and `next_positions` are by number of groups."""
 
     def __init__(self, layers: int, size: Size) -> None:
         self.size = size
@@ -34,16 +34,18 @@ class PrefixCache:
         return len(self.ends) - 1
 
     def commit(self, ends: list[int], next_positions: list[int]) -> None:
-        """Counts what was written: from now on the trunk has the tokens up to these ends. Fewer than before: the others are forgotten."""
+        """Makes the tokens up to these ends part of the cache. If they are fewer than before, the others are dropped."""
         self.ends, self.next_positions = ends, next_positions
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor] | None:
-        """The first `tokens` keys and values of a layer; None if there are none yet."""
+        """Returns the first `tokens` keys and values of a layer; None if it has none yet."""
         buffers = self._layers[layer]
         return None if buffers is None else (buffers[0][:, :, :tokens], buffers[1][:, :, :tokens])
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put new ones behind those of `ends`, and hand out all. They count once `ends` says so: a pass that failed can be repeated."""
+        """Writes new keys and values after those of `ends`, and returns all. They count only after `commit`, so a pass that failed can be
+        repeated.
+        """
         start = self.ends[-1]
         stop = start + keys.shape[2]
         buffers = self._layers[layer]
@@ -59,22 +61,24 @@ class PrefixCache:
 
 
 class AppendView:
-    """A keeper of keys and values (`layers.Keeper`): new tokens become part of the trunk."""
+    """A `layers.CacheView` that makes new tokens part of the prefix cache."""
 
     def __init__(self, cache: PrefixCache) -> None:
         self.cache = cache
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the cached keys and values with the new ones after them."""
         return self.cache.write(layer, keys, values)
 
 
 class ReadView:
-    """A keeper: new tokens look at the first `seen` of the trunk and at each other, and leave no trace."""
+    """A read-only `layers.CacheView`: new tokens attend to the first `tokens` of the prefix cache and to each other, and are not stored."""
 
     def __init__(self, cache: PrefixCache, tokens: int) -> None:
         self.cache, self.tokens = cache, tokens
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the prefix's keys and values with the new ones after them."""
         prefix = self.cache.read(layer, self.tokens)
         if prefix is None or not self.tokens:
             return keys, values
@@ -83,18 +87,19 @@ class ReadView:
 
 @dataclass(frozen=True)
 class StoredView:
-    """A keeper: everything there is to look at is in it already."""
+    """A read-only `layers.CacheView` that has the keys and values of all tokens already."""
 
     keys: Tensor
     values: Tensor
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the stored keys and values."""
         return self.keys, self.values
 
 
 @dataclass(frozen=True)
 class Clip:
-    """frames (T, H, W, 3) uint8 and times_s (T,) seconds, in order. DataError if they are not."""
+    """A clip: frames (T, H, W, 3) uint8 and times_s (T,) seconds, in order. DataError if they are not."""
 
     frames: UInt8[np.ndarray, "T H W 3"]
     times_s: Float[np.ndarray, "T"]
@@ -115,17 +120,17 @@ class Clip:
         return len(self.frames)
 
     def pair(self, group: int) -> tuple[UInt8[np.ndarray, "2 H W 3"], float]:
-        """A complete group: its frames, and the middle of their times."""
+        """Returns a complete group: its two frames, and the middle of their times."""
         a = PAIR * group
         return self.frames[a : a + PAIR], middle(self.times_s[a], self.times_s[a + 1])
 
     def odd(self, prefix: int) -> tuple[UInt8[np.ndarray, "2 H W 3"], float] | None:
-        """The last group of a prefix of odd length: its last frame twice, and that frame's time. None if the length is even."""
+        """Returns the last group of a prefix of odd length: its last frame twice, and that frame's time. None if the length is even."""
         last = prefix - 1
         return (self.frames[[last, last]], middle(self.times_s[last], self.times_s[last])) if prefix % PAIR else None
 
     def prefixes(self, requested: Sequence[int] | None) -> list[int]:
-        """The lengths asked for, or all. DataError if one is not in 1..T."""
+        """Returns the requested lengths, or all. DataError if one is not in 1..T."""
         lengths = list(range(1, len(self) + 1)) if requested is None else [int(each) for each in requested]
         if wrong := [each for each in lengths if not 1 <= each <= len(self)]:
             raise DataError(f"prefixes are lengths from 1 to the clip's {len(self)} frames; {wrong[0]} is not")
@@ -133,12 +138,12 @@ class Clip:
 
 
 def middle(first_s: float, second_s: float) -> float:
-    """The time a group is stamped with; in this order of operations, on which the printed tenth can hang."""
+    """Returns the time that a group is stamped with. The printed tenth of a second can depend on this order of operations."""
     return float((first_s + second_s) / 2)
 
 
 def make_clip(frames: UInt8[np.ndarray, "T H W 3"], *, times_s: Sequence[float] | None, fps: float | None, resolution: Resolution) -> Clip:
-    """A clip from times, or from a rate: frame i at i / fps."""
+    """Returns a clip with these times, or with a rate: frame i at i / fps."""
     if (times_s is None) == (fps is None):
         raise DataError("when was each frame taken? give either times_s (one a frame) or fps")
     if fps is not None and not fps > 0:
