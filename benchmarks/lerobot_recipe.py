@@ -19,8 +19,8 @@ from torch import Tensor
 from milepost.core import Episode, Segment
 from milepost.models import SARMConfig, SARMModel
 from milepost.models.sarm.prepare import training_set
-from milepost.models.sarm.samples import LabelledEpisode, TrainingSet, look, wrong_instruction
-from milepost.models.training.distributed import Peers
+from milepost.models.sarm.samples import LabelledEpisode, TrainingSet, window_frames, wrong_instruction
+from milepost.models.training.distributed import ProcessGroup
 
 NEARLY = 0.999
 """tau where LeRobot means "done": k + 1 would be the next stage."""
@@ -92,7 +92,7 @@ Sample = Callable[[int, np.random.Generator], Batch]
 class OneCoin(SARMModel):
     """SARM as LeRobot trains it: one coin decides for a whole batch whether the within-stage network is shown the true stage."""
 
-    def coins(self, count: int, generator: torch.Generator | None, peers: Peers) -> Float[Tensor, "1 1"]:
+    def coins(self, count: int, generator: torch.Generator | None, process_group: ProcessGroup) -> Float[Tensor, "1 1"]:
         return torch.rand(1, 1, generator=generator)
 
 
@@ -112,7 +112,7 @@ class LeRobotSamples:
         row = rng.choice(self.rows, size=size)
         number = np.searchsorted(data.starts, row, side="right") - 1
         at, gap = row - data.starts[number], data.episodes[0].gap
-        frames, valid = look(at, config, gap, np.diff(data.starts)[number][:, None])
+        frames, valid = window_frames(at, config, gap, np.diff(data.starts)[number][:, None])
         room = rewind_room(at, config.n_obs_steps, config.max_rewind_steps, gap)
         steps = rng.integers(1, np.maximum(room, 1) + 1) * (room > 0) * (rng.random() < config.rewind_probability)
         shown, told, back = rewind(at, steps, config.n_obs_steps, config.max_rewind_steps, gap=gap)

@@ -59,7 +59,7 @@ def test_an_epoch_is_as_many_samples_as_labelled_frames(tmp_path: Path) -> None:
     trained = run(tmp_path, train=dataclasses.replace(QUICK, epochs=0.5))
     episodes = {episode.index: episode for episode in dot_episodes(24, failing=6, tasks=2)}
     frames = sum(episodes[i].length for i in trained.train_episodes)
-    assert len(lines(tmp_path)) == trained.fitted.steps == -(-frames // (2 * QUICK.batch_size))
+    assert len(lines(tmp_path)) == trained.fit_result.steps == -(-frames // (2 * QUICK.batch_size))
 
 
 # Validation
@@ -103,7 +103,7 @@ def test_validation_sees_the_frames_as_they_are_and_is_never_told_the_stage() ->
     assert 8 <= len(data.plain(10)["images"]) <= 10
 
     model.eval()
-    found = model.judge(windows)
+    found = model.validation_scores(windows)
     labels = progress(data.stage["sparse"], data.tau["sparse"], config.heads["sparse"])
     curves = np.concatenate([model.predict(episode).value for episode in episodes])
     assert found["validation_error"] == pytest.approx(np.nanmean(np.abs(curves - labels)), abs=1e-5)
@@ -126,10 +126,10 @@ def test_the_folder_holds_the_best_and_last_the_last(tmp_path: Path, monkeypatch
     losses = {line["step"] + 1: line["validation_loss"] for line in lines(tmp_path) if "validation_loss" in line}
     assert list(losses) == list(range(4, 61, 4))
     best = min(losses, key=lambda step: losses[step])
-    assert trained.fitted.kept == best != 60
+    assert trained.fit_result.kept == best != 60
     for folder, step in ((tmp_path, best), (tmp_path / "last", 60)):
         model = milepost.load_model(folder)
-        assert model.judge(kept["windows"])["validation_loss"] == pytest.approx(losses[step], rel=1e-6)
+        assert model.validation_scores(kept["windows"])["validation_loss"] == pytest.approx(losses[step], rel=1e-6)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -143,7 +143,7 @@ def test_without_validation_there_is_no_last(tmp_path: Path) -> None:
 def test_patience(tmp_path: Path) -> None:
     """At a rate of 0 nothing gets better: the first evaluation is the best, and the second in vain after it is the end."""
     trained = run(tmp_path, train=dataclasses.replace(JUDGED, lr=0.0, eval_every=2, patience=2))
-    assert (trained.fitted.steps, trained.fitted.kept, len(lines(tmp_path))) == (6, 2, 6)
+    assert (trained.fit_result.steps, trained.fit_result.kept, len(lines(tmp_path))) == (6, 2, 6)
 
 
 # Resume
@@ -247,7 +247,7 @@ def test_mixed_precision_lands_near_float32(tmp_path: Path, name: str) -> None:
     full, half = ([line["loss"] for line in lines(tmp_path / folder)] for folder in ("full", "mixed"))
     assert full[0] != half[0] == pytest.approx(full[0], rel=0.01)
     assert np.mean(half[-5:]) == pytest.approx(np.mean(full[-5:]), rel=0.1)
-    assert trained.fitted.precision == name
+    assert trained.fit_result.precision == name
     assert {tensor.dtype for tensor in trained.model.parameters()} == {torch.float32}
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", train=mixed, on_step=at_step(7, fail(KeyboardInterrupt())))

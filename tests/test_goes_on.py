@@ -144,7 +144,7 @@ def test_an_interrupted_table_is_finished_by_the_same_call(tmp_path: Path) -> No
     again = run(tmp_path, train=train, on_step=never)
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     assert losses(tmp_path) == lines
-    assert again.fitted == first.fitted
+    assert again.fit_result == first.fit_result
     assert all((a == b).all() for a, b in zip(again.model.state_dict().values(), first.model.state_dict().values(), strict=True))
     with pytest.raises(DataError, match="other settings or data"):
         run(tmp_path, train=dataclasses.replace(train, seed=1))

@@ -49,7 +49,7 @@ INSIDE = {
         "sarm.train",
         "training.card",
     ],
-    "annotation": ["faults sheets shown spreadsheet store subtasks", "question reply sources", "checks", "loop"],
+    "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop"],
     "figures": [
         "film.planes formats",
         "style",

@@ -9,7 +9,7 @@ import pytest
 
 from milepost.core.types import DataError
 from milepost.models.sarm.config import SARMConfig
-from milepost.models.sarm.train import Trained, evaluate_held_out, split, train_sarm
+from milepost.models.sarm.train import TrainResult, evaluate_held_out, split, train_sarm
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.loop import learning_rate
 from milepost.testing import dot_episodes
@@ -21,7 +21,7 @@ SMALL = SARMConfig(
 QUICK = TrainConfig(steps=120, batch_size=48, lr=3e-3)
 
 
-def run(folder: Path, config: SARMConfig = SMALL, train: TrainConfig = QUICK, on_step: object = None, **changes: object) -> Trained:
+def run(folder: Path, config: SARMConfig = SMALL, train: TrainConfig = QUICK, on_step: object = None, **changes: object) -> TrainResult:
     def on_stage(name: str) -> object:
         return on_step if on_step and name == "train" else lambda done, total: None
 

@@ -13,7 +13,7 @@ from milepost.core.types import DataError
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.models.sarm.samples import look
+from milepost.models.sarm.samples import window_frames
 from milepost.testing import CAMERA, dot_episodes, tiny_sarm
 
 DUAL = Path(__file__).parents[1] / "data" / "sarm_checkpoint" / "dual"
@@ -155,7 +155,7 @@ def test_a_model_stands_for_its_encoder(kind: str) -> None:
         model = SARMModel(dataclasses.replace(model.config, encoder=str(TINY), image_dim=512, text_dim=512)).eval()
     before, _ = milepost.make_reward_pre_post_processors(model.config, encoder=model)
     at = np.arange(3, episode.length)
-    frames, valid = look(at, model.config, model.config.gap(episode.fps), episode.length)
+    frames, valid = window_frames(at, model.config, model.config.gap(episode.fps), episode.length)
     whole = at[valid.all(axis=1)]
     frames = frames[valid.all(axis=1)]
     pictures = episode.cameras[CAMERA][frames.ravel()].reshape(*frames.shape, 32, 32, 3)

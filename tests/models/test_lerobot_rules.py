@@ -17,7 +17,7 @@ from milepost.encoders.pixels import embed_text
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, with_statistics
-from milepost.models.training.distributed import ALONE
+from milepost.models.training.distributed import SINGLE_PROCESS
 from milepost.testing import dot_episodes, reduced_dots, tiny_sarm
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "data" / "sarm_targets.json").read_text())
@@ -176,5 +176,5 @@ def test_the_last_frame_is_never_a_sample() -> None:
 
 def test_one_coin_for_all_samples_and_one_for_each() -> None:
     config = recipe()[0]
-    counts = [len(model.coins(32, torch.Generator().manual_seed(0), ALONE)) for model in (OneCoin(config), SARMModel(config))]
+    counts = [len(model.coins(32, torch.Generator().manual_seed(0), SINGLE_PROCESS)) for model in (OneCoin(config), SARMModel(config))]
     assert counts == [1, 32]

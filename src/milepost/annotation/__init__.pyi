@@ -1,12 +1,12 @@
 from .checks import check_segments as check_segments
-from .checks import unasked as unasked
-from .loop import Asking as Asking
+from .checks import trivial_answer as trivial_answer
+from .loop import AskConfig as AskConfig
 from .loop import annotate as annotate
 from .loop import provenance as provenance
 from .loop import stages_of as stages_of
 from .loop import to_ask as to_ask
-from .shown import BUDGET as BUDGET
-from .shown import RATE_HZ as RATE_HZ
+from .sampling import BUDGET as BUDGET
+from .sampling import RATE_HZ as RATE_HZ
 from .sources import is_store as is_store
 from .sources import read_annotations as read_annotations
 from .sources import read_truth as read_truth

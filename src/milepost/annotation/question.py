@@ -1,7 +1,7 @@
-"""The words of the question. Everything that does not hang on the list of stages stands before it, so sparse and dense share that prefix.
+"""The words of the question. Everything that does not depend on the list of stages comes before it, so sparse and dense share that prefix.
 
-Asked about several heads, a server or local model reads pictures and shared words once. Nothing here says that the attempt succeeded:
-stages may be optional, and a failed attempt may stop before the last ones.
+So a server or local model reads images and shared words once for several heads. Nothing here says that the attempt succeeded: stages may be
+optional, and a failed attempt may stop before the last ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from milepost.annotation.shown import Shown
+from milepost.annotation.sampling import FrameSample
 from milepost.annotation.subtasks import SubtaskList
 from milepost.core import DataError, has_words
 
@@ -23,7 +23,9 @@ LeRobot's maintainers report that legible times, with other changes, about doubl
 
 @dataclass(frozen=True)
 class Question:
-    """before, [pictures], shared, own: what stands before the pictures, follows for every head, and hangs on the list of stages."""
+    """before, [images], shared, own: the text before the images, the text after them for every head, and the text that depends on the list
+    of stages.
+    """
 
     before: str
     shared: str
@@ -31,23 +33,23 @@ class Question:
 
     @property
     def after(self) -> str:
-        """All that follows the pictures."""
+        """Returns all that follows the images."""
         return self.shared + self.own
 
 
 def question(
-    task: str, subtasks: SubtaskList, shown: Shown, *, look: Look = "sheets", cameras: int = 1, success: bool | None = None
+    task: str, subtasks: SubtaskList, sample: FrameSample, *, look: Look = "sheets", cameras: int = 1, success: bool | None = None
 ) -> Question:
-    """What to ask of one episode and head. success: False says that the attempt failed. DataError for a task without words.
+    """Returns the question about one episode and head. success: False says that the attempt failed. DataError for a task without words.
 
-    >>> from milepost.annotation.shown import shown_frames
-    >>> question("lift the cube", SubtaskList.from_flag("reach, grasp"), shown_frames(90, 30.0)).own.splitlines()[1]
+    >>> from milepost.annotation.sampling import sample_frames
+    >>> question("lift the cube", SubtaskList.from_flag("reach, grasp"), sample_frames(90, 30.0)).own.splitlines()[1]
     '1. "reach"'
     """
     if not has_words(task):
         raise DataError("the episode has no task in words; annotation asks about a task, as in 'pick up the cube'")
-    end = f"{shown.duration_s:.2f}"
-    before = f"One recorded attempt of a robot at this task: {' '.join(task.split())}\n{_pictures(shown, look, cameras)}\n"
+    end = f"{sample.duration_s:.2f}"
+    before = f"One recorded attempt of a robot at this task: {' '.join(task.split())}\n{_pictures(sample, look, cameras)}\n"
     shared = (
         f"The recording lasts {end} seconds. It is to be divided into stages.\n"
         "A stage begins at the moment the motion that serves it begins. It ends at the moment its result can be seen: a thing is held, "
@@ -59,8 +61,8 @@ def question(
     return Question(before, shared, _list(subtasks) + _rules(subtasks, end, success) + _form())
 
 
-def _pictures(shown: Shown, look: Look, cameras: int) -> str:
-    count = f"{len(shown)} frame{'s' if len(shown) > 1 else ''} in order of time"
+def _pictures(sample: FrameSample, look: Look, cameras: int) -> str:
+    count = f"{len(sample)} frame{'s' if len(sample) > 1 else ''} in order of time"
     several = f" Each frame shows {cameras} cameras side by side, at the same moment." if cameras > 1 else ""
     band = "The black band above each frame has its number and, on the right, its time in seconds."
     return {

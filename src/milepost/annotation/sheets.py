@@ -1,6 +1,6 @@
-"""Frames as a model can cite them: each under a band with its number and time, one by one or as contact sheets.
+"""Frames that a model can refer to: each under a band with its number and time, one by one or as contact sheets.
 
-The band stands above the picture, so it hides nothing and is legible on any background. Small frames are enlarged. Nothing is cut off.
+The band stands above the image, so it hides nothing and is legible on any background. Small frames are enlarged. Nothing is cut off.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from jaxtyping import Float, UInt8
 from milepost.core import DataError
 
 TILE = 192
-"""Pixels a frame is high on a sheet: the band then stays readable after hosted models shrink the sheet to their own size."""
+"""The height of a frame on a sheet in pixels: the band stays legible after hosted models shrink the sheet to their own size."""
 BAND = 28
-"""Pixels the band is high at that size, a seventh of the frame; it grows with larger frames."""
+"""The height of the band at that size in pixels, a seventh of the frame; it grows with larger frames."""
 NARROWEST = 160
-"""Pixels a tile is at least wide: `120` and `3599.98 s` fit side by side."""
+"""The smallest width of a tile in pixels: `120` and `3599.98 s` fit side by side."""
 SHEET = (1320, 4)
-"""Pixels a sheet is at most wide, rows it has: five by four tiles of 4:3."""
+"""The largest width of a sheet in pixels, and its rows: five by four tiles of 4:3."""
 GAP = 6
 DARK, PAPER, LIGHT, FAINT = (0, 0, 0), (70, 70, 70), (255, 255, 255), (170, 170, 170)
 
 
 def beside(cameras: Sequence[UInt8[np.ndarray, "N _H _W 3"]]) -> UInt8[np.ndarray, "N H W 3"]:
-    """The same frames of several cameras side by side, all made as high as the highest."""
+    """Returns the same frames of several cameras side by side, all resized to the height of the highest."""
     if not cameras or len({len(camera) for camera in cameras}) != 1:
         raise DataError(f"the cameras should have the same frames, they have {[len(camera) for camera in cameras]}")
     if len(cameras) == 1:
@@ -41,13 +41,13 @@ def beside(cameras: Sequence[UInt8[np.ndarray, "N _H _W 3"]]) -> UInt8[np.ndarra
 def stamped(
     images: UInt8[np.ndarray, "N H W 3"], times_s: Float[np.ndarray, "N"], *, smallest: int = TILE
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """Each frame under its band, numbered from 1, made at least `smallest` pixels high."""
+    """Returns each frame under its band, numbered from 1, at least `smallest` pixels high."""
     _require(images, times_s)
     return [_tile(image, number, float(time_s), max(smallest, image.shape[0])) for number, (image, time_s) in _numbered(images, times_s)]
 
 
 def sheets(images: UInt8[np.ndarray, "N H W 3"], times_s: Float[np.ndarray, "N"], *, tile: int = TILE) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """Contact sheets, in order, row by row: as many columns as fit, four rows; the last has only the rows it needs."""
+    """Returns contact sheets, in order, row by row: as many columns as fit, four rows; the last has only the rows it needs."""
     _require(images, times_s)
     tiles = [_tile(image, number, float(time_s), tile) for number, (image, time_s) in _numbered(images, times_s)]
     high, wide = tiles[0].shape[:2]

@@ -26,7 +26,7 @@ _Line = tuple[int, Mapping[str, Any]]
 
 
 def to_file(path: str | Path, annotations: Annotations, fps: float, *, overwrite: bool = False) -> int:
-    """Write a `.csv` or `.json` file, sorted by episode, head and time; returns its number of rows. stop and end are exclusive.
+    """Writes a `.csv` or `.json` file, sorted by episode, head and time; returns its number of rows. stop and end are exclusive.
 
     DataError for another suffix, or if the file exists and `overwrite` is not asked for: it may hold a person's corrections.
     """
@@ -35,8 +35,8 @@ def to_file(path: str | Path, annotations: Annotations, fps: float, *, overwrite
         raise DataError(f"{path} exists and may hold corrections; remove it, choose another name or ask for overwriting")
     digits = max(3, math.ceil(math.log10(2 * fps)))  # enough to round back to the same frame
     rows = [
-        (number, head, s.name, round(s.start / fps, digits), round(s.stop / fps, digits), s.start, s.stop)
-        for number, heads in sorted(annotations.items())
+        (episode_index, head, s.name, round(s.start / fps, digits), round(s.stop / fps, digits), s.start, s.stop)
+        for episode_index, heads in sorted(annotations.items())
         for head in HEADS
         for s in heads.get(head, ())
     ]
@@ -58,33 +58,33 @@ def read_file(
     lengths: Mapping[int, int] | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[int, dict[str, tuple[Segment, ...]]]:
-    """Read what `to_file` wrote and a person edited. Episodes without a row are not in the result.
+    """Reads what `to_file` wrote and a person edited. Episodes without a row are not in the result.
 
     fps: frames per second; without it only the frame columns can be read. lengths: episode -> frames, for the episodes there are.
     names: head -> its stages. DataError with file and line for a row that is no segment, an unknown episode, head or stage, a stage
     that ends before it starts, past the episode's end or after the next one begins.
     """
     path = _known(Path(path))
-    found: dict[tuple[int, str], list[tuple[int, Segment]]] = {}
+    lines_by_head: dict[tuple[int, str], list[tuple[int, Segment]]] = {}
     faults: list[tuple[int, str]] = []
     for line, row in _rows(path):
         try:
-            number, head, segment = _segment(row, fps)
-            _require_episode(number, lengths)
+            episode_index, head, segment = _segment(row, fps)
+            _require_episode(episode_index, lengths)
         except DataError as error:
             faults.append((line, str(error)))
             continue
-        found.setdefault((number, head), []).append((line, segment))
+        lines_by_head.setdefault((episode_index, head), []).append((line, segment))
     out: dict[int, dict[str, tuple[Segment, ...]]] = {}
-    for (number, head), pairs in sorted(found.items(), key=lambda item: (item[0][0], HEADS.index(item[0][1]))):
+    for (episode_index, head), pairs in sorted(lines_by_head.items(), key=lambda item: (item[0][0], HEADS.index(item[0][1]))):
         pairs.sort(key=lambda pair: (pair[1].start, pair[1].stop))
-        length, known = math.inf if lengths is None else lengths[number], (names or {}).get(head)
+        length, stage_names = math.inf if lengths is None else lengths[episode_index], (names or {}).get(head)
         places = [f" (line {line})" for line, _ in pairs]
         parts = [segment for _, segment in pairs]
-        for fault in segment_faults(parts, length, known, head=head, episode=f"episode {number}", notes=places):
-            order = f"episode {number}: {fault.words}; {head} stages of an episode may not overlap"
+        for fault in segment_faults(parts, length, stage_names, head=head, episode=f"episode {episode_index}", notes=places):
+            order = f"episode {episode_index}: {fault.words}; {head} stages of an episode may not overlap"
             faults.append((pairs[fault.place][0], order if fault.kind == "order" else fault.words))
-        out.setdefault(number, {})[head] = tuple(segment for _, segment in pairs)
+        out.setdefault(episode_index, {})[head] = tuple(segment for _, segment in pairs)
     if faults:
         raise DataError("\n".join(f"{path}, line {line}: {fault}" for line, fault in sorted(faults)))
     return out
@@ -107,10 +107,10 @@ def _rows(path: Path) -> Iterator[_Line]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[_Line]:
-    """Spreadsheets of some countries write ';' between the cells and ',' inside numbers."""
+    """Yields the rows of a CSV. Spreadsheets of some countries write ';' between the cells and ',' inside numbers."""
     first = text.split("\n", 1)[0]
-    mark = ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    separator = ";" if ";" in first and "," not in first else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
         _require_columns(path, header)
@@ -118,14 +118,14 @@ def _csv_rows(path: Path, text: str) -> Iterator[_Line]:
             if any(cell.strip() for cell in cells):
                 if len(cells) > len(header):
                     raise DataError(f"{path}, line {reader.line_num}: {len(cells)} cells, the header names {len(header)}; quote commas")
-                numbers = {k: c.replace(",", ".") if mark == ";" and k != "name" else c for k, c in zip(header, cells, strict=False)}
+                numbers = {k: c.replace(",", ".") if separator == ";" and k != "name" else c for k, c in zip(header, cells, strict=False)}
                 yield reader.line_num, numbers
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
 
 
 def _json_rows(path: Path, text: str) -> Iterator[_Line]:
-    """The objects of a JSON list with the lines they begin at, which the JSON module alone does not tell."""
+    """Yields the objects of a JSON list with the lines they begin at, which the JSON module alone does not tell."""
     require_shallow(text, str(path))
     decoder, place = json.JSONDecoder(), len(text) - len(text.lstrip())
     if not text[place:].startswith("["):
@@ -156,8 +156,8 @@ def _require_columns(path: Path, header: Sequence[str]) -> None:
 
 
 def _segment(row: Mapping[str, Any], fps: float | None) -> tuple[int, str, Segment]:
-    number, head, name = _whole(row, "episode"), str(row.get("head", "")).strip(), row.get("name")
-    if number is None:
+    episode_index, head, name = _whole(row, "episode"), str(row.get("head", "")).strip(), row.get("name")
+    if episode_index is None:
         raise DataError("the episode's number is missing")
     if head not in HEADS:
         raise DataError(f"the head should be {' or '.join(HEADS)}, got '{head}'")
@@ -166,24 +166,25 @@ def _segment(row: Mapping[str, Any], fps: float | None) -> tuple[int, str, Segme
     start, stop = (_frame(row, time, frame, fps) for time, frame in _BOUNDARIES)
     if start < 0 or stop < start:
         raise DataError(f"'{name}' goes from frame {start} to {stop}; a stage starts at 0 or later and ends after it starts")
-    return number, head, Segment(name, start, stop)
+    return episode_index, head, Segment(name, start, stop)
 
 
 def _frame(row: Mapping[str, Any], time: str, frame: str, fps: float | None) -> int:
-    """A boundary's frame: the nearest to its seconds, or its frame number; DataError if they say different things."""
-    seconds, told = _number(row, time), _whole(row, frame)
-    if seconds is None or (fps is None and told is not None):
-        if told is None:
+    """Returns a boundary's frame: the nearest to its seconds, or its frame number. DataError if the two differ."""
+    seconds, frame_index = _number(row, time), _whole(row, frame)
+    if seconds is None or (fps is None and frame_index is not None):
+        if frame_index is None:
             raise DataError(f"neither {time} nor {frame} is given")
-        return told
+        return frame_index
     if fps is None:
         raise DataError(f"{time} is in seconds, and how many frames a second has is not known here; give {frame}")
-    meant = math.floor(seconds * fps + 0.5)
-    if told is not None and told != meant:
+    nearest = math.floor(seconds * fps + 0.5)
+    if frame_index is not None and frame_index != nearest:
         raise DataError(
-            f"{time} {seconds:g} is frame {meant}, but {frame} says {told}; empty the one that is old (or delete the columns not edited)"
+            f"{time} {seconds:g} is frame {nearest}, but {frame} says {frame_index}; empty the one that is old (or delete the columns not "
+            "edited)"
         )
-    return meant
+    return nearest
 
 
 def _number(row: Mapping[str, Any], column: str) -> float | None:
@@ -206,6 +207,6 @@ def _whole(row: Mapping[str, Any], column: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _require_episode(number: int, lengths: Mapping[int, int] | None) -> None:
-    if lengths is not None and number not in lengths:
-        raise no_episode(number, lengths, "there are")
+def _require_episode(episode_index: int, lengths: Mapping[int, int] | None) -> None:
+    if lengths is not None and episode_index not in lengths:
+        raise no_episode(episode_index, lengths, "there are")

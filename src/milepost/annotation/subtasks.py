@@ -43,11 +43,11 @@ class SubtaskList:
     def __post_init__(self) -> None:
         if not self.subtasks:
             raise DataError("the list of stages is empty; give at least one name")
-        seen: dict[tuple[str, ...], str] = {}
+        names: dict[tuple[str, ...], str] = {}
         for subtask in self.subtasks:
-            if (other := seen.get(words(subtask.name))) is not None:
+            if (other := names.get(words(subtask.name))) is not None:
                 raise DataError(f"the stages '{other}' and '{subtask.name}' are one name to a reader; make them differ, or keep one")
-            seen[words(subtask.name)] = subtask.name
+            names[words(subtask.name)] = subtask.name
 
     def __len__(self) -> int:
         return len(self.subtasks)
@@ -56,7 +56,7 @@ class SubtaskList:
         return iter(self.subtasks)
 
     def __getitem__(self, name: str) -> Subtask:
-        """The stage of that exact name; KeyError if there is none."""
+        """Returns the stage of that exact name; KeyError if there is none."""
         return {subtask.name: subtask for subtask in self.subtasks}[name]
 
     @property
@@ -65,7 +65,7 @@ class SubtaskList:
 
     @classmethod
     def from_flag(cls, text: str) -> SubtaskList:
-        """From "reach the cube, grasp it". DataError for nothing between two commas.
+        """Returns the list of "reach the cube, grasp it". DataError for nothing between two commas.
 
         >>> SubtaskList.from_flag("reach, grasp").names
         ('reach', 'grasp')
@@ -76,13 +76,13 @@ class SubtaskList:
         return cls(tuple(Subtask(name) for name in names))
 
     @classmethod
-    def from_dict(cls, held: Mapping[str, Any]) -> SubtaskList:
-        """Back from `dataclasses.asdict`."""
-        return cls(tuple(Subtask(**each) for each in held["subtasks"]), bool(held["covers"]))
+    def from_dict(cls, fields: Mapping[str, Any]) -> SubtaskList:
+        """Returns the list that `dataclasses.asdict` made these fields of."""
+        return cls(tuple(Subtask(**each) for each in fields["subtasks"]), bool(fields["covers"]))
 
     @classmethod
     def from_file(cls, path: Path) -> SubtaskList:
-        """From a `.json` file (a list of names or objects, or {"subtasks": [...], "covers": false}), else from lines of text.
+        """Reads a `.json` file (a list of names or objects, or {"subtasks": [...], "covers": false}), else lines of text.
 
         A line is a name, or "name: description"; empty lines and lines that begin with # are skipped. Objects have the fields of
         `Subtask`. Names may contain commas, in JSON also colons.
@@ -98,13 +98,13 @@ class SubtaskList:
 
 
 def words(name: str) -> tuple[str, ...]:
-    """A name as a reader compares it: its words in lower case, without punctuation and articles.
+    """Returns a name as a reader compares it: its words in lower case, without punctuation and articles.
 
     >>> words("Grab the cup, gently!")
     ('grab', 'cup', 'gently')
     """
-    found = re.findall(r"\w+", unicodedata.normalize("NFKC", name).casefold().replace("_", " "))
-    return tuple(word for word in found if word not in ARTICLES) or tuple(found)
+    all_words = re.findall(r"\w+", unicodedata.normalize("NFKC", name).casefold().replace("_", " "))
+    return tuple(word for word in all_words if word not in ARTICLES) or tuple(all_words)
 
 
 class _Entry(BaseModel):
@@ -123,27 +123,27 @@ class _Whole(BaseModel):
 
 def _from_json(text: str) -> SubtaskList:
     try:
-        read = parse_json(text, source="the list of stages")
-        whole = read if isinstance(read, dict) else {"subtasks": read}
-        if isinstance(listed := whole.get("subtasks"), list):
-            whole = whole | {"subtasks": [{"name": each} if isinstance(each, str) else each for each in listed]}
-        checked = _Whole.model_validate(whole)
+        content = parse_json(text, source="the list of stages")
+        whole = content if isinstance(content, dict) else {"subtasks": content}
+        if isinstance(entries := whole.get("subtasks"), list):
+            whole = whole | {"subtasks": [{"name": each} if isinstance(each, str) else each for each in entries]}
+        validated = _Whole.model_validate(whole)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         wanted = "a list of names, or of objects with name, description, optional, repeatable"
         raise DataError(f"expected {wanted}; {where}: {first['msg']}") from error
-    entries = (Subtask(each.name.strip(), each.description.strip(), each.optional, each.repeatable) for each in checked.subtasks)
-    return SubtaskList(tuple(entries), checked.covers)
+    entries = (Subtask(each.name.strip(), each.description.strip(), each.optional, each.repeatable) for each in validated.subtasks)
+    return SubtaskList(tuple(entries), validated.covers)
 
 
 def _from_lines(text: str) -> SubtaskList:
     if text.lstrip()[:1] in ("[", "{"):
         raise DataError("this looks like JSON; name the file .json")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    parted = [re.split(r":(?:\s+|$)", line, maxsplit=1) for line in lines]
-    return SubtaskList(tuple(Subtask(part[0].strip(), part[1].strip() if len(part) > 1 else "") for part in parted))
+    pairs = [re.split(r":(?:\s+|$)", line, maxsplit=1) for line in lines]
+    return SubtaskList(tuple(Subtask(part[0].strip(), part[1].strip() if len(part) > 1 else "") for part in pairs))
 
 
 WHOLE = SubtaskList((Subtask("task"),))
-"""The list of a head that nobody gave stages for."""
+"""The list of a head for which nobody gave stages."""

@@ -99,7 +99,7 @@ def _ask(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     stores: Stores = {}
     if nobody:
         answers: dict[str, dict[int, annotation.Answer]] = {
-            "sparse": {n: annotation.Answer(annotation.unasked(annotation.WHOLE, dataset.length(n))) for n in wanted["sparse"]}
+            "sparse": {n: annotation.Answer(annotation.trivial_answer(annotation.WHOLE, dataset.length(n))) for n in wanted["sparse"]}
         }
         require_no_conflict(dataset, _accepted(answers, wanted), lists, wanted=wanted, overwrite=args.overwrite)
         unanswered: dict[int, str] = {}
@@ -112,7 +112,7 @@ def _ask(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
         opened = {head: _opened(args, folder / head, annotation.provenance(dataset, facts, lists[head], asking)) for head in there_first}
         stores = {head: opened[head] for head in lists}
         todo = annotation.to_ask(stores, wanted, failed=args.retry_failed)
-        unanswered = _asked(args, dataset, todo, lists=lists, stores=stores, asking=asking) if todo else {}
+        unanswered = _asked(args, dataset, todo, lists=lists, stores=stores, config=asking) if todo else {}
         answers = _answers(stores)
     found = _accepted(answers, wanted)
     files = write_out(target, found, lists, subtask_index=args.subtask_index) if found else {}
@@ -128,18 +128,25 @@ def _asked(
     *,
     lists: Mapping[str, annotation.SubtaskList],
     stores: Stores,
-    asking: annotation.Asking,
+    config: annotation.AskConfig,
 ) -> dict[int, str]:
-    speaker = args.model.open()
+    chat_model = args.model.open()
     try:
         with bars() as bar:
             return annotation.annotate(
-                dataset, speaker, todo, stages=lists, stores=stores, asking=asking, workers=args.model.workers, on_progress=bar("annotate")
+                dataset,
+                chat_model,
+                todo,
+                stages=lists,
+                stores=stores,
+                config=config,
+                workers=args.model.workers,
+                on_progress=bar("annotate"),
             )
     finally:
-        speaker.close()
-        if said := usage_of(speaker):
-            warn(said)
+        chat_model.close()
+        if usage := usage_of(chat_model):
+            warn(usage)
 
 
 def _export(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:

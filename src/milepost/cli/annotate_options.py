@@ -75,13 +75,13 @@ class AskOptions:
     task: str | None = None
     """Instruction of episodes that have none."""
 
-    def asking(self, dataset: datasets.LeRobotDataset) -> annotation.Asking:
+    def asking(self, dataset: datasets.LeRobotDataset) -> annotation.AskConfig:
         """DataError for a camera that is not there: it names those that are."""
         cameras = dataset.cameras
         chosen = dataset.choose_cameras(self.video_key, flag="--video-key", most=1)
         if not self.video_key and len(cameras) > 1:
             warn(f"looking at '{chosen[0]}', the first of {len(cameras)} cameras ({', '.join(cameras[1:])}); choose with --video-key")
-        return annotation.Asking(
+        return annotation.AskConfig(
             tuple(chosen), self.look, self.frames_per_second, self.max_frames, self.repeats, self.tries, self.temperature, self.seed,
             self.max_tokens, self.task or "",
         )  # fmt: skip
@@ -142,11 +142,11 @@ class ModelOptions:
         return vlm.LocalChatModel(engine)
 
 
-def usage_of(speaker: vlm.ChatModel) -> str:
+def usage_of(chat_model: vlm.ChatModel) -> str:
     """What was asked, in one line."""
-    if isinstance(speaker, vlm.RemoteChatModel):
-        return "\n".join(f"server: {line}" for line in (speaker.usage, *speaker.notes))
-    if isinstance(speaker, vlm.LocalChatModel):
-        counts: Mapping[str, int] = speaker.tokens
+    if isinstance(chat_model, vlm.RemoteChatModel):
+        return "\n".join(f"server: {line}" for line in (chat_model.usage, *chat_model.notes))
+    if isinstance(chat_model, vlm.LocalChatModel):
+        counts: Mapping[str, int] = chat_model.tokens
         return "tokens: " + ", ".join(f"{counts[kind]} {kind}" for kind in ("prefilled", "reused", "generated"))
     return ""

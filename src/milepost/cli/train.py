@@ -128,7 +128,7 @@ def main(args: Args) -> int:
             sarm = models.with_state_stats(sarm, models.read_state_stats(dataset.root, sarm.state_key, dataset.name))
     elif args.encoder is not None:
         sarm = _changed(sarm, encoder=args.encoder, **(BUILT_IN if args.encoder == "pixels" else {}))
-    device = models.own_device(_device(args.device))
+    device = models.local_device(_device(args.device))
     train = _changed(
         train, steps=args.steps, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, seed=args.seed, device=device,
         mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), eval_every=args.eval_every,
@@ -136,16 +136,16 @@ def main(args: Args) -> int:
     )  # fmt: skip
     train = dataclasses.replace(train, validation=args.validation, more_follows=True)
     encoder = encoders.load_encoder(args.encoder or sarm.encoder, device=device, text_width=sarm.text_dim)
-    with models.joined(device) as peers, output_lock(args.output_dir) if peers.first else nullcontext():
+    with models.init_process_group(device) as process_group, output_lock(args.output_dir) if process_group.is_main else nullcontext():
         _require_free(args)
-        with bars() if peers.first else _silent() as bar:
+        with bars() if process_group.is_main else _silent() as bar:
             folder, tick = None if args.no_cache else encoders.cache_folder(), bar("read and encode frames")
             features = encoders.FeatureCache(folder, dataset.fingerprint, encoder=encoder, half=folder is not None, on_frames=tick)
             episodes, unreadable = models.read_episodes(dataset)
             trained = models.train_sarm(
                 episodes, sarm, train, folder=args.output_dir, stages=dataset.stages, holdout=args.holdout, features=features, on_stage=bar
             )
-            if not peers.first:
+            if not process_group.is_main:
                 return 0
             unreadable |= trained.unreadable
             held = [episode for episode in episodes if episode.index in trained.held_out]
@@ -161,7 +161,7 @@ def main(args: Args) -> int:
     return 1 if unreadable else 0
 
 
-def _doubts(episodes: Sequence[Episode], trained: models.Trained) -> list[str]:
+def _doubts(episodes: Sequence[Episode], trained: models.TrainResult) -> list[str]:
     """What in the annotation may be meant otherwise, by the episodes that were learnt from."""
     config = trained.model.config
     learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
@@ -172,7 +172,7 @@ def _doubts(episodes: Sequence[Episode], trained: models.Trained) -> list[str]:
 
 def _report(
     args: Args,
-    trained: models.Trained,
+    trained: models.TrainResult,
     summaries: Mapping[str, metrics.Summary],
     unreadable: Mapping[int, str],
     questionable: Sequence[str],
@@ -204,7 +204,7 @@ def _check(args: Args) -> None:
     if args.push_to_hub is not None:
         datasets.require_repository(args.push_to_hub)
     models.require_trackers(models.Tracking(args.log_to, args.project, args.run_name))
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and models.launched() == 1:
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and models.launched_processes() == 1:
         warn(
             "accelerate launch --cpu started one process only; for several: accelerate launch --multi_gpu --num_processes N, without --cpu"
         )
@@ -227,8 +227,8 @@ def _silent() -> Iterator[Callable[[str], Tick]]:
     yield lambda name: lambda done, total: None
 
 
-def _say_what_came_out(args: Args, trained: models.Trained) -> None:
-    fitted = trained.fitted
+def _say_what_came_out(args: Args, trained: models.TrainResult) -> None:
+    fitted = trained.fit_result
     if trained.validation_episodes:
         aside = f"{len(trained.validation_episodes)} episodes kept aside for it"
         say(f"best after step {fitted.kept} of {fitted.steps} (validation loss {fitted.scores['validation_loss']:.4f}, {aside})")

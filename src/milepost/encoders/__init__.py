@@ -1,7 +1,7 @@
-"""Frames and words -> feature vectors, each frame decoded once and encoded once, kept on disk in half precision.
+"""Images and words -> feature vectors, each frame decoded once and encoded once, stored in half precision.
 
-`load_encoder` finds an encoder by name, `FeatureCache` keeps what it makes; `PixelEncoder` is the built-in one, which needs no download.
-The names here are imported when first used: what only resizes pictures needs no pyarrow.
+`load_encoder` returns an encoder by name, `FeatureCache` stores what it computes; `PixelEncoder` is the built-in one, which needs no
+download. The names here are imported when they are first used: code that only resizes images needs no pyarrow.
 """
 
 import lazy_loader

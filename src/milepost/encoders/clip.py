@@ -1,7 +1,8 @@
 """CLIP- and SigLIP-type models as encoders, through transformers, which is imported only when one is loaded.
 
-Features are what the model's own projection gives, not scaled to unit length. A model folder's code is never run, a checkpoint that lacks
-weights is refused, and images are resized by `resize.py` rather than by PIL, which moves features by hundredths of their spread.
+Features are the output of the model's own projection, not scaled to unit length. The code of a model folder is never run, and a checkpoint
+that lacks weights is refused. Images are resized by `resize.py` rather than by PIL, which moves features by hundredths of their standard
+deviation.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _REMEMBERED = 10_000
 
 
 class ClipEncoder:
-    """A frozen two-tower model. `load` makes one by name; see `encoders.Encoder` for what it offers."""
+    """A frozen model with an image and a text tower. `load` makes one by name; see `encoders.Encoder` for what it offers."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class ClipEncoder:
         precision: Precision = "float32",
         batch: int | None = None,
     ) -> None:
-        """model: with `get_image_features` and `get_text_features`. label: begins the name. batch: 32 on a CPU, 256 elsewhere."""
+        """Takes a model with `get_image_features` and `get_text_features`. label: begins the name. batch: 32 on a CPU, 256 elsewhere."""
         self.device = torch.device(device)
         self.precision = precision
         self.batch = batch or (32 if self.device.type == "cpu" else 256)
@@ -58,7 +59,7 @@ class ClipEncoder:
     def load(
         cls, name_or_folder: str, *, revision: str | None = None, device: str = "cpu", precision: Precision = "float32"
     ) -> ClipEncoder:
-        """Any CLIP- or SigLIP-type model with weights, tokenizer and preprocessor_config.json, from a folder or the Hub.
+        """Returns any CLIP- or SigLIP-type model with weights, tokenizer and preprocessor_config.json, from a folder or the Hub.
 
         precision: what the image network computes in (autocast); text is always float32. DataError if transformers is not installed, if
         there is no such model, if it has no image or no text tower, if weights are missing, or if its preprocessing is not supported.
@@ -84,7 +85,7 @@ class ClipEncoder:
 
     @cached_property
     def width(self) -> int:
-        """E, found by encoding one black picture: every family of models writes it elsewhere in its config."""
+        """Returns E, from encoding one black image: every family of models writes it elsewhere in its config."""
         return self.images(np.zeros((1, 8, 8, 3), np.uint8)).shape[1]
 
     @cached_property
@@ -92,12 +93,12 @@ class ClipEncoder:
         return self.text([""]).shape[1]
 
     def prepare(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[Tensor, "N 3 h w"]:
-        """Resized and cropped on the CPU."""
+        """Returns the images resized and cropped, on the CPU."""
         return self._images.images(images)
 
     @torch.inference_mode()
     def encode(self, prepared: UInt8[Tensor, "N 3 h w"]) -> Float[np.ndarray, "N E"]:
-        """float32 features. DataError if the network gives NaN or infinite numbers."""
+        """Returns float32 features. DataError if the network gives NaN or infinite numbers."""
         pixels = self._images.normalise(prepared.to(self.device))
         half = getattr(torch, self.precision)
         with torch.autocast(self.device.type, half, enabled=self.precision != "float32"):
@@ -109,12 +110,12 @@ class ClipEncoder:
         return features
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]:
-        """Features of pictures of one size, `batch` at a time."""
+        """Returns the features of images of one size, `batch` at a time."""
         starts = range(0, len(images), self.batch)
         return np.concatenate([self.encode(self.prepare(images[i : i + self.batch])) for i in starts])
 
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
-        """Features of sentences, each encoded once and remembered. Warns of a sentence that is longer than the model reads."""
+        """Returns the features of sentences; each is encoded once and cached. Warns of a sentence that is longer than the model reads."""
         return np.stack([self._sentence(sentence) for sentence in sentences])
 
     def _sentence(self, sentence: str) -> Float[np.ndarray, "M"]:
@@ -126,7 +127,9 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def _encode_sentence(self, sentence: str) -> Float[np.ndarray, "M"]:
-        """Alone, at full length: in a batch the last digits would depend on its neighbours, and a resumed training run would drift."""
+        """Returns the features of one sentence alone, at full length. In a batch the last digits would depend on its neighbours, and a
+        resumed training run would drift.
+        """
         config = self._model.config
         length = min(config.text_config.max_position_embeddings, self._tokenizer.model_max_length)
         tokens = self._tokenizer([sentence], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
@@ -139,32 +142,36 @@ class ClipEncoder:
 
 
 def _load(where: dict[str, Any]) -> tuple[nn.Module, Any, dict[str, Any]]:
-    """(model, tokenizer, contents of preprocessor_config.json)."""
+    """Returns (model, tokenizer, contents of preprocessor_config.json)."""
     transformers = load("transformers", purpose="CLIP and SigLIP encoders", install="milepost[clip]")
     transformers.utils.logging.disable_progress_bar()
     config = transformers.AutoConfig.from_pretrained(**where)
     if not hasattr(config, "text_config") or not hasattr(getattr(config, "vision_config", None), "image_size"):
         raise DataError(f"a '{config.model_type}' model is not of the CLIP or SigLIP type, with one fixed image size and a text tower")
     model, info = transformers.AutoModel.from_pretrained(**where, config=config, dtype=torch.float32, output_loading_info=True)
-    if lacking := sorted(info["missing_keys"]):
-        raise DataError(f"its weights are incomplete, {len(lacking)} are missing: {', '.join(lacking[:5])}")
+    if missing := sorted(info["missing_keys"]):
+        raise DataError(f"its weights are incomplete, {len(missing)} are missing: {', '.join(missing[:5])}")
     if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
         raise DataError(f"a '{config.model_type}' model has no features of images and of text")
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-    known, wanted = len(tokenizer), config.text_config.vocab_size
-    if known * 2 < wanted:  # a folder without tokenizer files loads as an empty one, and every sentence would mean the same
-        raise DataError(f"its tokenizer knows {known} tokens, the model {wanted}: tokenizer files are missing")
+    tokenizer_size, vocabulary_size = len(tokenizer), config.text_config.vocab_size
+    if (
+        tokenizer_size * 2 < vocabulary_size
+    ):  # a folder without tokenizer files loads as an empty one, and every sentence would mean the same
+        raise DataError(f"its tokenizer knows {tokenizer_size} tokens, the model {vocabulary_size}: tokenizer files are missing")
     images, _ = transformers.ImageProcessingMixin.get_image_processor_dict(**where)
     return model, tokenizer, images
 
 
 def _pooled(output: Any) -> Tensor:
-    """transformers 5 wraps the projected features; 4 gave the tensor itself."""
+    """Returns the projected features, which transformers 5 wraps in an output; 4 gave the tensor itself."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
 def _digest(model: nn.Module) -> str:
-    """12 hex digits over the weights and the towers' settings, so that a model moved or downloaded again keeps its name."""
+    """Returns 12 hex digits over the weights and the towers' settings, so that a model keeps its name when it is moved or downloaded
+    again.
+    """
     config: Any = model.config
     towers = {name: getattr(config, name).to_diff_dict() for name in ("vision_config", "text_config")}
     settings = {name: {k: v for k, v in tower.items() if k not in _PASSING} for name, tower in towers.items()}

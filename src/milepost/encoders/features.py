@@ -1,8 +1,8 @@
-"""Features of every frame of an episode: decoded once, encoded once in large batches, kept on disk in half precision.
+"""Features of every frame of an episode: decoded once, encoded once in large batches, stored in half precision.
 
-One file an episode and camera, `<folder>/<dataset fingerprint>/<encoder>-<hash of its preprocessing>/<camera>-<episode>.npy`, written
-whole or not at all, so that an interrupted run goes on and two runs may share a folder. Without a folder the numbers are the same.
-While a batch is encoded, the next is decoded and resized in a second thread.
+There is one file an episode and camera, `<folder>/<dataset fingerprint>/<encoder>-<hash of its preprocessing>/<camera>-<episode>.npy`. It
+is written whole or not at all, so that an interrupted run can continue and two runs may share a folder. Without a folder the numbers are
+the same. While a batch is encoded, the next one is decoded and resized in a second thread.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _AHEAD = 2  # batches made ready while one is encoded
 
 
 def cache_folder() -> Path:
-    """Where features are kept unless told otherwise: $MILEPOST_CACHE, else ~/.cache/milepost/features."""
-    told = os.environ.get("MILEPOST_CACHE")
-    return Path(told).expanduser() if told else Path.home() / ".cache" / "milepost" / "features"
+    """Returns where features are stored by default: $MILEPOST_CACHE, else ~/.cache/milepost/features."""
+    folder = os.environ.get("MILEPOST_CACHE")
+    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "milepost" / "features"
 
 
 class FeatureCache:
-    """Features of one dataset's episodes by one encoder. Floats are rounded to float16, kept or not; integers stay as they are."""
+    """Features of one dataset's episodes by one encoder. Floats are rounded to float16, stored or not; integers stay as they are."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class FeatureCache:
         half: bool = True,
         on_frames: Tick | None = None,
     ) -> None:
-        """folder: None keeps nothing. fingerprint: `Dataset.fingerprint`. overlap: decode in a second thread.
+        """Takes a folder (None stores nothing) and `Dataset.fingerprint`. overlap: decode in a second thread.
 
         half: False does not round, and only without a folder: what is on disk is float16.
         on_frames(done, all) counts frames of all cameras, of one call at a time.
@@ -67,34 +67,36 @@ class FeatureCache:
         self.folder = None if folder is None else Path(folder) / _file_name(fingerprint) / _file_name(kind)
 
     def features(self, episode: Episode, cameras: Sequence[str]) -> Shaped[np.ndarray, "T C E"]:
-        """Features of every frame, float16 (uint8 of the built-in encoder), from disk where they are there.
+        """Returns the features of every frame, float16 (uint8 of the built-in encoder), from disk where they are there.
 
         DataError for an unknown camera, an unreadable video, features that are not finite in half precision, or a folder that cannot be
         written; what is done by then is kept.
         """
-        with closing(self.stream([episode], cameras)) as found:
-            return next(found)
+        with closing(self.stream([episode], cameras)) as arrays:
+            return next(arrays)
 
     def stream(self, episodes: Sequence[Episode], cameras: Sequence[str]) -> Generator[Shaped[np.ndarray, "T C E"], None, None]:
-        """`features` of each episode, in order; the next one is decoded while this one is encoded, however short they are."""
+        """Yields `features` of each episode, in order. The next one is decoded while this one is encoded, however short they are."""
         if not cameras:
             raise DataError("features need at least one camera, none was named")
         frames = [[episode.camera(camera) for camera in cameras] for episode in episodes]
         total = sum(len(camera) for views in frames for camera in views)
         tick = _counter(total, self.on_frames)
         work = self._work(episodes, frames, cameras)
-        with closing(_ahead(work) if self.overlap else work) as parts:
+        with closing(_prefetched(work) if self.overlap else work) as parts:
             for episode in episodes:
                 views = [self._collect(parts, episode, camera, tick) for camera in cameras]
                 yield np.stack(views, axis=1)
 
     def features_at(self, episode: Episode, cameras: Sequence[str], frames: Int[np.ndarray, "N"]) -> Shaped[np.ndarray, "N C E"]:
-        """`features` of these frames only, given in order. They are read from disk where the whole episode is there, but not kept."""
+        """Returns `features` of these frames only, given in order. They are read from disk where the whole episode is there, but not
+        stored.
+        """
         views, tick = [], _counter(len(frames) * len(cameras), self.on_frames)
         for name in cameras:
-            camera, kept, size = episode.camera(name), self._read(episode, name), self.encoder.batch
-            parts = [] if kept is None else [kept[frames]]
-            for batch in np.split(frames, np.arange(size, len(frames), size)) if kept is None else ():
+            camera, stored, size = episode.camera(name), self._read(episode, name), self.encoder.batch
+            parts = [] if stored is None else [stored[frames]]
+            for batch in np.split(frames, np.arange(size, len(frames), size)) if stored is None else ():
                 parts.append(self._rounded(self.encoder.images(camera[batch])))
                 tick(len(batch))
             views.append(np.concatenate(parts))
@@ -103,41 +105,41 @@ class FeatureCache:
     def _work(
         self, episodes: Sequence[Episode], frames: Sequence[Sequence[Frames]], cameras: Sequence[str]
     ) -> Generator[np.ndarray | Tensor, None, None]:
-        """For each episode and camera: its features if they are on disk, else its pictures, prepared, in batches."""
+        """Yields, for each episode and camera, its features if they are on disk, else its prepared images in batches."""
         for episode, views in zip(episodes, frames, strict=True):
             for name, camera in zip(cameras, views, strict=True):
-                kept = self._read(episode, name)
-                if kept is not None:
-                    yield kept
+                stored = self._read(episode, name)
+                if stored is not None:
+                    yield stored
                 else:
                     yield from self._batches(camera, f"episode {episode.index}, camera '{name}'")
 
     def _batches(self, camera: Frames, who: str) -> Generator[UInt8[Tensor, "N ..."], None, None]:
-        """A camera's pictures prepared, in batches that do not depend on anything but the encoder: same batch, same bits."""
-        size, seen = self.encoder.batch, 0
+        """Yields a camera's prepared images, in batches that depend on nothing but the encoder: same batch, same bits."""
+        size, frames_read = self.encoder.batch, 0
         whole, rest = divmod(len(camera), size)
         with closing(_chunks(camera)) as chunks:
             small = _in_turn(self.encoder.prepare(images) for images in chunks)
             for count in itertools.chain(itertools.repeat(size, whole), [rest] * bool(rest)):
                 batch = list(itertools.islice(small, count))
-                seen += len(batch)
+                frames_read += len(batch)
                 if len(batch) != count:
-                    raise UnreadableError(f"{who}: {len(camera)} frames were promised, the reader gave {seen}")
+                    raise UnreadableError(f"{who}: {len(camera)} frames were promised, the reader gave {frames_read}")
                 yield torch.stack(batch)
 
     def _collect(
         self, parts: Iterator[np.ndarray | Tensor], episode: Episode, camera: str, tick: Callable[[int], None]
     ) -> Shaped[np.ndarray, "T E"]:
-        """One camera's features out of the stream of work, written down if they were not."""
-        done: list[np.ndarray] = []
-        while sum(map(len, done)) < episode.length:
+        """Returns one camera's features out of the stream of work, and stores them if they are new."""
+        batches: list[np.ndarray] = []
+        while sum(map(len, batches)) < episode.length:
             part = next(parts)
             if isinstance(part, np.ndarray):
                 tick(len(part))
                 return part
-            done.append(self._rounded(self.encoder.encode(part)))
+            batches.append(self._rounded(self.encoder.encode(part)))
             tick(len(part))
-        features = np.concatenate(done)
+        features = np.concatenate(batches)
         self._write(episode, camera, features)
         return features
 
@@ -149,15 +151,15 @@ class FeatureCache:
         return self.folder / f"{_file_name(camera)}-{episode.index:06d}.npy"
 
     def _read(self, episode: Episode, camera: str) -> Shaped[np.ndarray, "T E"] | None:
-        """Kept features; None if there are none, or the file is damaged or of another length: then they are made again."""
+        """Returns stored features; None if there are none, or the file is damaged or of another length: then they are computed again."""
         if self.folder is None:
             return None
         try:
-            kept = np.load(self._path(episode, camera), allow_pickle=False)
+            stored = np.load(self._path(episode, camera), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             require_cache(self.folder)  # now, before minutes of encoding
             return None
-        return kept if kept.ndim == 2 and len(kept) == episode.length else None
+        return stored if stored.ndim == 2 and len(stored) == episode.length else None
 
     def _write(self, episode: Episode, camera: str, features: Shaped[np.ndarray, "T E"]) -> None:
         if self.folder is None:
@@ -171,7 +173,7 @@ class FeatureCache:
 
 
 def in_half(features: Shaped[np.ndarray, "N E"], who: str) -> Shaped[np.ndarray, "N E"]:
-    """Floats as float16, other numbers as they are. DataError if one is too large for it; `who` made them."""
+    """Returns floats as float16, other numbers as they are. DataError if one is too large for it; `who` made them."""
     if not np.issubdtype(features.dtype, np.floating):
         return features
     with np.errstate(over="ignore"):
@@ -182,7 +184,7 @@ def in_half(features: Shaped[np.ndarray, "N E"], who: str) -> Shaped[np.ndarray,
 
 
 def require_cache(folder: Path) -> None:
-    """DataError, with the way out, if features cannot be written in this folder (made if missing)."""
+    """Raises DataError, with the way out, if features cannot be written in this folder (made if missing)."""
     try:
         require_writable(folder)
     except OSError as error:
@@ -193,7 +195,7 @@ def require_cache(folder: Path) -> None:
 
 
 def _file_name(name: str) -> str:
-    """Any text as one file name; different texts stay different."""
+    """Returns any text as one file name; different texts stay different."""
     return quote(name, safe=" +@")
 
 
@@ -210,18 +212,18 @@ def _counter(total: int, on_frames: Tick | None) -> Callable[[int], None]:
 
 
 def _chunks(camera: Frames) -> Generator[UInt8[np.ndarray, "N H W 3"], None, None]:
-    """`camera.chunks` as something that can be closed: a video stays open as long as it is read."""
+    """Yields `camera.chunks` from a generator, which can be closed: a video stays open as long as it is read."""
     yield from camera.chunks(_DECODED)
 
 
 def _in_turn(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The rows of each, one after another."""
+    """Yields the rows of each chunk, one after another."""
     for chunk in chunks:
         yield from chunk
 
 
-def _ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
-    """The same items, made in one other thread, at most `_AHEAD` of them before they are asked for.
+def _prefetched(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
+    """Yields the same items, made in one other thread, at most `_AHEAD` of them before they are needed.
 
     What goes wrong there is raised here. Closing this, by an interrupt too, waits for the item in the making and closes `items`.
     """

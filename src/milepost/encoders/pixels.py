@@ -1,7 +1,7 @@
-"""The built-in encoder, which needs no download: `PixelImages` makes every picture small, `PixelEncoder` learns what of it to look at.
+"""The built-in encoder, which needs no download: `PixelImages` reduces every image, `PixelEncoder` learns which directions of it matter.
 
-Every image is averaged down to 16 x 16, then projected on the main directions of the training images (PCA, one per
-camera, unit variance). Words get fixed random vectors from their spelling; a sentence is their mean. docs/LOG.md has what else was tried.
+Every image is averaged down to 16 x 16, then projected on the main directions of the training images (PCA, one per camera, unit variance).
+Words get fixed random vectors from their spelling; a sentence is their mean. docs/LOG.md has what else was tried.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PIXELS = SIDE * SIDE * 3
 EXACT = 2**24
 """Whole numbers below it are exact as float32."""
 TALLEST = (2**16 - 1) // 255
-"""Bytes that can be added up in 16 bits."""
+"""How many bytes can be summed in 16 bits without overflow."""
 
 
 def reduce_images(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 768"]:
-    """Each image averaged down to 16 x 16 RGB and flattened.
+    """Returns each image averaged down to 16 x 16 RGB and flattened.
 
     Whole numbers are added up, many times faster than torch's averages of floats and equal to them in every bit: below 2^24 a float32
     sum of whole numbers is exact in any order, and both divide by the height of a cell and then by its width.
@@ -45,12 +45,12 @@ def reduce_images(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 
 
 
 def _cells(side: int) -> list[tuple[int, int]]:
-    """Pixels [start, stop) of each cell along a side; they share pixels where the side cannot be divided."""
+    """Returns pixels [start, stop) of each cell along a side. Cells share pixels where the side cannot be divided."""
     return [(i * side // SIDE, -(-(i + 1) * side // SIDE)) for i in range(SIDE)]
 
 
 def reduce_by_torch(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 768"]:
-    """The same by torch, for pictures of any size."""
+    """Returns the same by torch, for images of any size."""
     tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     small = F.interpolate(tensor, size=(SIDE, SIDE), mode="area")
     return small.round().to(torch.uint8).flatten(1).numpy()
@@ -58,12 +58,12 @@ def reduce_by_torch(images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "
 
 @lru_cache(maxsize=100_000)
 def word_vector(word: str, width: int) -> Float[np.ndarray, "E"]:
-    """A fixed random unit-variance vector that depends on nothing but the spelling."""
+    """Returns a fixed random unit-variance vector that depends on nothing but the spelling."""
     return np.random.default_rng(zlib.crc32(word.encode())).standard_normal(width).astype(np.float32)
 
 
 def embed_text(sentence: str, width: int) -> Float[np.ndarray, "E"]:
-    """Mean of the word vectors, scaled back to unit variance; zeros for an empty sentence."""
+    """Returns the mean of the word vectors, scaled back to unit variance; zeros for an empty sentence."""
     words = "".join(c if c.isalnum() else " " for c in sentence.lower()).split()
     if not words:
         return np.zeros(width, dtype=np.float32)
@@ -84,19 +84,19 @@ class PixelImages:
         self.batch = batch
 
     def prepare(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[Tensor, "N 768"]:
-        """All of the work."""
+        """Returns the reduced images: all of the work."""
         return torch.from_numpy(reduce_images(images))
 
     def encode(self, prepared: UInt8[Tensor, "N 768"]) -> UInt8[np.ndarray, "N 768"]:
-        """None of the work."""
+        """Returns the prepared images unchanged: the work was done in `prepare`."""
         return prepared.numpy()
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N 768"]:
-        """`reduce_images`."""
+        """Returns `reduce_images` of the images."""
         return reduce_images(images)
 
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
-        """`embed_text` of each."""
+        """Returns `embed_text` of each sentence."""
         return np.stack([embed_text(sentence, self.text_width) for sentence in sentences])
 
 
@@ -113,7 +113,9 @@ class PixelEncoder(nn.Module):
         self.register_buffer("basis", torch.zeros(cameras, PIXELS, width))
 
     def fit(self, reduced: UInt8[np.ndarray, "N C 768"]) -> None:
-        """Principal components of these images, each scaled to unit variance over them; directions without variance stay zero."""
+        """Computes the principal components of these images, each scaled to unit variance over them. Directions without variance stay
+        zero.
+        """
         for camera in range(reduced.shape[1]):
             pixels = torch.from_numpy(reduced[:, camera]).double() / 255
             mean = pixels.mean(0)
@@ -126,6 +128,6 @@ class PixelEncoder(nn.Module):
 
     @torch.no_grad()
     def project(self, reduced: UInt8[np.ndarray, "T C 768"]) -> Float[np.ndarray, "T C E"]:
-        """Features of reduced images, float32."""
+        """Returns the features of reduced images, float32."""
         pixels = torch.from_numpy(reduced).to(self.mean.device).float() / 255 - self.mean
         return torch.einsum("tcp,cpe->tce", pixels, self.basis).cpu().numpy()

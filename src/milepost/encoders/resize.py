@@ -1,7 +1,8 @@
-"""A vision model's preprocessing (resize, centre crop, scale, normalise) in torch, to the level what torchvision makes of it.
+"""A vision model's preprocessing (resize, centre crop, scale, normalise) in torch, equal to torchvision's to the grey level.
 
 Resizing stays in uint8: torch then rounds and clamps after the horizontal pass and after the vertical one, which is what the published
-image processors do. In float the overshoot of the first pass survives, and pixels differ by up to 13 levels. No PIL, no torchvision.
+image processors do. In float the overshoot of the first pass would survive, and pixels would differ by up to 13 levels. No PIL, no
+torchvision.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from torch import Tensor
 from milepost.core import DataError, require_uint8, shown
 
 MODES = {2: "bilinear", 3: "bicubic"}
-"""The numbers preprocessor_config.json uses for filters."""
+"""Filters by the numbers that preprocessor_config.json has for them."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What preprocessor_config.json asks for. resize: the shorter side, or (height, width); crop: (height, width) of the centre."""
+    """The steps of a preprocessor_config.json. resize: the shorter side, or (height, width); crop: (height, width) of the centre."""
 
     resize: int | tuple[int, int]
     crop: tuple[int, int] | None = None
@@ -43,30 +44,30 @@ class Preprocessing:
 
     @property
     def key(self) -> str:
-        """All of it as text."""
+        """Returns all settings as text."""
         return json.dumps({"resized": "uint8, antialiased", **asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
-        """From the contents of preprocessor_config.json, old and new spellings. DataError names what is missing or not supported."""
+        """Returns the steps of preprocessor_config.json, in old or new spelling. DataError names what is missing or not supported."""
         if not config.get("do_resize", True) or "size" not in config:
             raise DataError("this preprocessor_config.json does not say to which size images are resized")
         if config.get("resample", 3) not in MODES:
             raise DataError(f"preprocessor_config.json asks for filter {shown(config['resample'])}; supported are {MODES}")
-        cropped = config.get("do_center_crop", "crop_size" in config)
-        scaled = config.get("do_rescale", True)
+        has_crop = config.get("do_center_crop", "crop_size" in config)
+        has_scale = config.get("do_rescale", True)
         mean, std = _statistics(config) if config.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
         return cls(
-            resize=_resize(config["size"], cropped=cropped),
-            crop=_height_width(config.get("crop_size", config["size"])) if cropped else None,
+            resize=_resize(config["size"], has_crop=has_crop),
+            crop=_height_width(config.get("crop_size", config["size"])) if has_crop else None,
             mode=MODES[config.get("resample", 3)],
-            scale=float(config.get("rescale_factor", 1 / 255)) if scaled else 1.0,
+            scale=float(config.get("rescale_factor", 1 / 255)) if has_scale else 1.0,
             mean=mean,
             std=std,
         )
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> UInt8[Tensor, "N 3 h w"]:
-        """Resized and cropped, in whole levels."""
+        """Returns the images resized and cropped, in whole levels."""
         require_uint8(images, "pictures")
         # A permuted view, not a copy: torch resizes channels-last bytes twice as fast.
         pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2)
@@ -79,7 +80,7 @@ class Preprocessing:
         return pixels.contiguous()
 
     def normalise(self, pixels: UInt8[Tensor, "N 3 h w"]) -> Float[Tensor, "N 3 h w"]:
-        """(level * scale - mean) / std, on the pixels' device."""
+        """Returns (level * scale - mean) / std, on the pixels' device."""
         mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) / self.scale for each in (self.mean, self.std))
         return (pixels.float() - mean) / std
 
@@ -91,19 +92,19 @@ class Preprocessing:
 
 
 def _statistics(config: Mapping[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    found = [config.get(name) for name in ("image_mean", "image_std")]
-    if not all(isinstance(each, list | tuple) and len(each) == 3 for each in found):
+    values = [config.get(name) for name in ("image_mean", "image_std")]
+    if not all(isinstance(each, list | tuple) and len(each) == 3 for each in values):
         raise DataError(
-            f"preprocessor_config.json should have three numbers in image_mean and image_std, it has {shown(found[0])}, {shown(found[1])}"
+            f"preprocessor_config.json should have three numbers in image_mean and image_std, it has {shown(values[0])}, {shown(values[1])}"
         )
-    (a, b, c), (d, e, f) = ((float(x) for x in each or ()) for each in found)
+    (a, b, c), (d, e, f) = ((float(x) for x in each or ()) for each in values)
     return (a, b, c), (d, e, f)
 
 
-def _resize(size: Any, *, cropped: bool) -> int | tuple[int, int]:
-    """The old spelling, one number, meant the shorter side where a crop follows and a square elsewhere."""
+def _resize(size: Any, *, has_crop: bool) -> int | tuple[int, int]:
+    """Returns the size. The old spelling, one number, meant the shorter side where a crop follows and a square elsewhere."""
     if isinstance(size, int):
-        return size if cropped else (size, size)
+        return size if has_crop else (size, size)
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         return int(size["shortest_edge"])
     return _height_width(size)

@@ -17,7 +17,7 @@ from .sarm.lerobot_format import lerobot_architecture as lerobot_architecture
 from .sarm.model import SARMModel as SARMModel
 from .sarm.prepare import attempts_of as attempts_of
 from .sarm.train import PRESETS as PRESETS
-from .sarm.train import Trained as Trained
+from .sarm.train import TrainResult as TrainResult
 from .sarm.train import evaluate_held_out as evaluate_held_out
 from .sarm.train import read_episodes as read_episodes
 from .sarm.train import train_sarm as train_sarm
@@ -28,9 +28,9 @@ from .training.card import save_card as save_card
 from .training.checkpoints import finish_run as finish_run
 from .training.checkpoints import is_unfinished as is_unfinished
 from .training.config import TrainConfig as TrainConfig
-from .training.distributed import joined as joined
-from .training.distributed import launched as launched
-from .training.distributed import own_device as own_device
+from .training.distributed import init_process_group as init_process_group
+from .training.distributed import launched_processes as launched_processes
+from .training.distributed import local_device as local_device
 from .training.tracking import Tracker as Tracker
 from .training.tracking import Tracking as Tracking
 from .training.tracking import require_trackers as require_trackers

@@ -1,4 +1,6 @@
-"""Progress is the share of the episode that has gone by. The baseline every table compares with, and the file to copy for a new model."""
+"""Progress is the elapsed proportion of the episode. Every table compares with this baseline, and it is the file to copy for a new
+model.
+"""
 
 from __future__ import annotations
 

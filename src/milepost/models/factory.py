@@ -48,15 +48,15 @@ def make_reward_model_config(model_type: str, **fields: Any) -> Any:
         raise ValueError(f"unknown reward model '{model_type}'; known: {', '.join(names())}")
     if kind.config is None:
         raise ValueError(f"{kind.called} has no config to be made; load_model('{model_type}') makes the model")
-    known = [field.name for field in dataclasses.fields(kind.config)]
-    unknown = sorted(set(fields) - set(known))
+    field_names = [field.name for field in dataclasses.fields(kind.config)]
+    unknown = sorted(set(fields) - set(field_names))
     if unknown:
-        raise ValueError(f"{kind.config.__name__} has no field {', '.join(unknown)}; it has: {', '.join(known)}")
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    if given.get("pretrained_path"):
+        raise ValueError(f"{kind.config.__name__} has no field {', '.join(unknown)}; it has: {', '.join(field_names)}")
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    if values.get("pretrained_path"):
         assert kind.read_config is not None
-        return dataclasses.replace(kind.read_config(given["pretrained_path"]), **given)
-    return kind.config(**given)
+        return dataclasses.replace(kind.read_config(values["pretrained_path"]), **values)
+    return kind.config(**values)
 
 
 def make_reward_model(config: Any) -> Any:
@@ -66,16 +66,16 @@ def make_reward_model(config: Any) -> Any:
     """
     kind = _kind_with(config)
     if kind is None or kind.make is None:
-        known = ", ".join(each.config.__name__ for each in kinds().values() if each.config is not None)
-        raise ValueError(f"expected the config of a reward model ({known}), got {type(config).__name__}")
+        config_names = ", ".join(each.config.__name__ for each in kinds().values() if each.config is not None)
+        raise ValueError(f"expected the config of a reward model ({config_names}), got {type(config).__name__}")
     path = getattr(config, "pretrained_path", None)
     if not path:
         return kind.make(config, None)
     assert kind.read_config is not None
-    saved, default = kind.read_config(path), type(config)()
+    saved_config, default = kind.read_config(path), type(config)()
     fields = [field.name for field in dataclasses.fields(config)]
     changed = {name: getattr(config, name) for name in fields if getattr(config, name) != getattr(default, name)}
-    return kind.make(dataclasses.replace(saved, **{**changed, "pretrained_path": None}), path)
+    return kind.make(dataclasses.replace(saved_config, **{**changed, "pretrained_path": None}), path)
 
 
 def make_reward_pre_post_processors(

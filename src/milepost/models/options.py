@@ -29,8 +29,8 @@ class ModelOptions:
 def options_for(kind: ModelKind, options: ModelOptions) -> Any:
     """Returns the options of one kind. ValueError if an option of another kind was given: it means nothing to this one."""
     for group in vars(options):
-        if group != kind.name and (given := list(changed(getattr(options, group)))):
-            raise ValueError(f"--{given[0].replace('_', '-')} means nothing to a model of type {kind.name}")
+        if group != kind.name and (option_names := list(changed(getattr(options, group)))):
+            raise ValueError(f"--{option_names[0].replace('_', '-')} means nothing to a model of type {kind.name}")
     return getattr(options, kind.name, None) or kind.options()
 
 

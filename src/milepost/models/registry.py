@@ -90,7 +90,7 @@ class ModelKind:
 
     @property
     def called(self) -> str:
-        """The model as messages call it."""
+        """Returns the model as messages call it."""
         return f"the model '{self.name}'" + (f" of the package {self.package}" if self.package else "")
 
 
@@ -101,11 +101,11 @@ def kinds() -> dict[str, ModelKind]:
 
 def offered() -> dict[str, list[EntryPoint]]:
     """Returns by name what other packages offer; nothing of it is imported."""
-    found: dict[str, list[EntryPoint]] = {}
+    points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         if point.name not in BUILT_IN:
-            found.setdefault(point.name, []).append(point)
-    return found
+            points.setdefault(point.name, []).append(point)
+    return points
 
 
 def names() -> list[str]:
@@ -116,8 +116,8 @@ def names() -> list[str]:
 def kind_named(name: str) -> ModelKind | None:
     """Returns the kind of that name, None if there is none. DataError names the package that offers something else than a model."""
     if name in BUILT_IN:
-        found: ModelKind = import_module(BUILT_IN[name]).MODEL
-        return found
+        kind: ModelKind = import_module(BUILT_IN[name]).MODEL
+        return kind
     points = offered().get(name, [])
     if not points:
         return None
@@ -186,9 +186,9 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
 
 def load(kind: ModelKind, path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
     """Returns the model of this kind at a path. DataError if it has no `predict`, or an option is not the kind's."""
-    made = kind.bare if is_bare(path, kind) else kind.load
-    assert made is not None
-    model: Any = made(device, **options) if is_bare(path, kind) else made(path, device, **options)
+    make = kind.bare if is_bare(path, kind) else kind.load
+    assert make is not None
+    model: Any = make(device, **options) if is_bare(path, kind) else make(path, device, **options)
     if not isinstance(model, RewardModel):
         raise DataError(f"{kind.called} has no predict(episode): it is a {type(model).__name__}")
     return model
@@ -202,19 +202,21 @@ def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     require_heads(path, run.heads)
     if run.task is not None:
         raise ValueError(f"--task means nothing to {kind.called}")
-    given = changed(options)
-    model = load(kind, path, run.device, **given)
+    option_values = changed(options)
+    model = load(kind, path, run.device, **option_values)
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
-    settings = {"package": kind.package, **{name: str(value) for name, value in given.items()}} if kind.package else {}
+    settings = {"package": kind.package, **{name: str(value) for name, value in option_values.items()}} if kind.package else {}
     return Prepared(model, dataset, settings=settings)
 
 
-def require_heads(path: str, wanted: Sequence[str], there: Sequence[str] = (MAIN_HEAD,), *, why: str = "--head-mode means nothing") -> None:
-    """DataError if the model at a path has not all of these heads."""
-    for head in wanted:
-        if head not in there:
-            raise DataError(f"{path} has no {head} head; it has: {', '.join(there)} ({why})")
+def require_heads(
+    path: str, heads: Sequence[str], available: Sequence[str] = (MAIN_HEAD,), *, why: str = "--head-mode means nothing"
+) -> None:
+    """Raises DataError if the model at a path has not all of these heads."""
+    for head in heads:
+        if head not in available:
+            raise DataError(f"{path} has no {head} head; it has: {', '.join(available)} ({why})")
 
 
 def changed(options: Any) -> dict[str, Any]:

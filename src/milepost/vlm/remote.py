@@ -19,7 +19,7 @@ from typing import Literal, NoReturn
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.core import DataError, Tick, shown
+from milepost.core import DataError, Tick
 from milepost.encoders import Preprocessing
 from milepost.vlm.chat import SPECIAL_TOKEN
 from milepost.vlm.frame_parts import ContentPart, frame_parts, text_part
@@ -190,7 +190,8 @@ class RemoteEngine:
             raise DataError(f"the text holds {mark[0]}, which models read as a mark and not as words; take it out")
         words = text.rstrip()
         if not self.prompt.chat_template and text not in (words, words + " "):
-            raise DataError(f"the template ends in {shown(text[len(words) :])}, which servers cut off; end it with the last word")
+            ending = text[len(words) :].encode("unicode_escape").decode()  # white space, made visible
+            raise DataError(f"the template ends in '{ending}', which servers cut off; end it with the last word")
         return words
 
     def _shown(self, clip: Clip, frames: int) -> list[ContentPart]:

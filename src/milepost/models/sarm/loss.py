@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from milepost.models.training.distributed import Peers
+from milepost.models.training.distributed import ProcessGroup
 
 Labels = tuple[Tensor, Tensor, Tensor]
 """stage (B, L), tau (B, L), and which of the B * L taus are known."""
@@ -21,15 +21,15 @@ def labels_of(batch: Mapping[str, Tensor], head: str) -> Labels:
     return stage, tau, (~torch.isnan(tau)).flatten().nonzero().squeeze(1)
 
 
-def counts_of(labels: Sequence[Labels], peers: Peers, device: torch.device) -> Tensor | list[list[int]]:
+def counts_of(labels: Sequence[Labels], process_group: ProcessGroup, device: torch.device) -> Tensor | list[list[int]]:
     """Returns how many stages and taus of each head are known, over all processes; at least 1."""
     own = [[int((stage >= 0).sum()), len(places)] for stage, _, places in labels]
-    if peers.world == 1:
+    if process_group.world_size == 1:
         return [[max(1, count) for count in pair] for pair in own]
-    return peers.sum(torch.tensor(own, dtype=torch.float32, device=device)).clamp(min=1)
+    return process_group.all_reduce(torch.tensor(own, dtype=torch.float32, device=device)).clamp(min=1)
 
 
-def shown_stage(
+def teacher_forced_stage(
     logits: Float[Tensor, "B L K"], stage: Int[Tensor, "B L"], draw: Float[Tensor, "D 1"], ratio: float
 ) -> Float[Tensor, "B L K"]:
     """Returns, one-hot, the true stage where `draw` is below `ratio`, and the predicted one elsewhere and where it is unknown."""

@@ -44,7 +44,7 @@ def make_sarm_processors(
     dataset_meta: Any = None,
     encoder: FeatureEncoder | None = None,
 ) -> tuple[BatchStep, BatchStep]:
-    """The steps before and after the model.
+    """Returns the steps before and after the model.
 
     dataset_stats: key -> {"mean", "std"}, instead of the config's own state statistics; else those of `dataset_meta`. encoder: the model
     itself, so that both see the same, or any `encoders.Encoder`; without, `config.encoder` is loaded when a batch first needs it.
@@ -65,7 +65,8 @@ def make_sarm_processors(
 
 
 def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: Callable[[], FeatureEncoder]) -> dict[str, Any]:
-    """The batch, with video_features (B, L, C, E), text_features (B, M), state_features (B, L, Z) and lengths (B,) added where missing.
+    """Returns the batch, with video_features (B, L, C, E), text_features (B, M), state_features (B, L, Z) and lengths (B,) added where
+    missing.
 
     Reads each camera (B, L, H, W, 3) or (B, L, 3, H, W), uint8 or float in [0, 1]; the state (B, L, S) in raw units; "task", B sentences
     or one. `encoder` is called only if something must be encoded. DataError if a camera or the task is missing.

@@ -41,12 +41,12 @@ def over_all(on_frames: Tick | None, dataset: Dataset, *, cameras: int) -> Tick 
     if on_frames is None or not isinstance(dataset, KnowsEpisodes):
         return on_frames
     total = dataset.total_frames * cameras
-    done, last = 0, 0
+    total_done, last_count = 0, 0
 
     def count(now: int, whole: int) -> None:
-        nonlocal done, last
-        done, last = done + now - (last if now > last else 0), now if now < whole else 0
-        on_frames(min(done, total), total)
+        nonlocal total_done, last_count
+        total_done, last_count = total_done + now - (last_count if now > last_count else 0), now if now < whole else 0
+        on_frames(min(total_done, total), total)
 
     return count
 
@@ -59,9 +59,9 @@ def require_encoder(config: SARMConfig, encoder: Encoder) -> None:
             f"the encoder {encoder.name} gives {widths[0]} numbers an image and {widths[1]} a sentence, this model takes "
             f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
         )
-    known = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
-    if known and known != encoder.fingerprint:
+    fingerprint = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
+    if fingerprint and fingerprint != encoder.fingerprint:
         raise DataError(
-            f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {known}): "
+            f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {fingerprint}): "
             f"its weights or preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
         )

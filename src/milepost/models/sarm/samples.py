@@ -20,7 +20,7 @@ from milepost.models.sarm.config import SARMConfig
 
 STATE = "observation.state"
 """The state every LeRobot dataset has, which is `Episode.state`; others are in its columns."""
-Words = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
+TextEncoder = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
 
 VERBS = ("open", "close", "pick up", "put down", "turn", "press", "hang", "fold", "wipe", "stack", "pour", "sort", "cut", "plug in")
 NOUNS = (
@@ -30,24 +30,26 @@ NOUNS = (
 
 
 def wrong_instruction(task: str, tasks: Sequence[str], rng: np.random.Generator) -> str:
-    """Something else to do: another task of the dataset, or a made-up one (half and half when there are others)."""
+    """Returns another task of the dataset, or a made-up one (half and half when there are others)."""
     others = [other for other in tasks if other != task]
     if others and rng.random() < 0.5:
         return others[rng.integers(len(others))]
     return f"{VERBS[rng.integers(len(VERBS))]} {NOUNS[rng.integers(len(NOUNS))]}"
 
 
-def look(
+def window_frames(
     at: Int[np.ndarray, "N"], config: SARMConfig, gap: int, length: int | Int[np.ndarray, "N 1"]
 ) -> tuple[Int[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
-    """The model's window at these frames, without rewind: frames (N, 1 + n_obs_steps) and valid. `length`: frames in the episode."""
+    """Returns the model's window at these frames, without rewind: frames (N, 1 + n_obs_steps) and valid. `length`: frames in the
+    episode.
+    """
     if config.window == "centred":
         return centred(at, config.n_obs_steps, gap, length)
     return causal(at, config.n_obs_steps, gap)
 
 
 def state_of(episode: Episode, config: SARMConfig) -> Float[np.ndarray, "T S"]:
-    """The robot state the model looks at: `config.state_key`'s column. DataError if the episode has no such numbers."""
+    """Returns the robot state the model takes: `config.state_key`'s column. DataError if the episode has no such numbers."""
     if config.state_key == STATE:
         return episode.state
     column = episode.columns.get(config.state_key)
@@ -59,7 +61,7 @@ def state_of(episode: Episode, config: SARMConfig) -> Float[np.ndarray, "T S"]:
 
 
 def pad_state(state: Float[np.ndarray, "T S"], config: SARMConfig) -> Float[np.ndarray, "T Z"]:
-    """State normalised with the training set's statistics and padded or cut to `max_state_dim`. DataError if there are none."""
+    """Returns the state normalised with the training set's statistics and padded or cut to `max_state_dim`. DataError if there are none."""
     if not config.state_stats_from:
         raise DataError(
             "this checkpoint does not say how its robot states were normalised (LeRobot leaves that in the dataset): load it with "
@@ -111,8 +113,8 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
 class TrainingSet:
     """All training episodes end to end, ready for windows to be gathered from."""
 
-    def __init__(self, episodes: Sequence[LabelledEpisode], config: SARMConfig, *, words: Words) -> None:
-        """words: features (N, M) of sentences. ValueError if no frame of any episode has a label."""
+    def __init__(self, episodes: Sequence[LabelledEpisode], config: SARMConfig, *, words: TextEncoder) -> None:
+        """Takes labelled episodes. words: features (N, M) of sentences. ValueError if no frame of any episode has a label."""
         self.config = config
         self.words = words
         self.episodes = episodes
@@ -131,7 +133,7 @@ class TrainingSet:
             raise ValueError("no frame of the training episodes has a label")
 
     def sample(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """A batch: images (B, L, C, E), text (B, M), state (B, L, Z), valid (B, L), per head {head}_stage and {head}_tau (B, L).
+        """Returns a batch: images (B, L, C, E), text (B, M), state (B, L, Z), valid (B, L), per head {head}_stage and {head}_tau (B, L).
 
         L is 1 + n_obs_steps + max_rewind_steps; rewind positions not drawn are padding.
         """
@@ -139,7 +141,7 @@ class TrainingSet:
         row = rng.choice(self.rows, size=size)
         number = np.searchsorted(self.starts, row, side="right") - 1
         at, gap = row - self.starts[number], self.episodes[0].gap
-        frames, valid = look(at, config, gap, np.diff(self.starts)[number][:, None])
+        frames, valid = window_frames(at, config, gap, np.diff(self.starts)[number][:, None])
         if config.max_rewind_steps and config.rewind_probability:
             steps = rng.integers(1, config.max_rewind_steps + 1, size=size) * (rng.random(size) < config.rewind_probability)
             back, back_valid = rewind(frames[:, -1], steps, config.max_rewind_steps, gap)
@@ -150,11 +152,13 @@ class TrainingSet:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
     def plain(self, most: int) -> dict[str, Tensor]:
-        """Up to `most` windows spread evenly over the labelled frames, like `sample`'s but nothing drawn: no rewind, noise or lie."""
+        """Returns up to `most` windows spread evenly over the labelled frames, like `sample`'s but without any random change: no rewind,
+        noise or wrong instruction.
+        """
         row = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int))]
         number = np.searchsorted(self.starts, row, side="right") - 1
         start, true = self.starts[number][:, None], np.zeros(len(row), dtype=bool)
-        frames, valid = look(row - start[:, 0], self.config, self.episodes[0].gap, np.diff(self.starts)[number][:, None])
+        frames, valid = window_frames(row - start[:, 0], self.config, self.episodes[0].gap, np.diff(self.starts)[number][:, None])
         text = self.words([self.episodes[n].task for n in number])
         arrays = {**self.inputs(start + frames, valid), "text": text, **self.labels(start + frames, valid, true)}
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -169,7 +173,7 @@ class TrainingSet:
         return {"images": images, "state": state, "valid": valid}
 
     def _text(self, number: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Features of each sample's instruction, or of a wrong one."""
+        """Returns the features of each sample's instruction, or of a wrong one."""
         tasks = [self.episodes[n].task for n in number]
         return self.words([wrong_instruction(task, self.tasks, rng) if no else task for task, no in zip(tasks, wrong, strict=True)])
 

@@ -48,8 +48,8 @@ def _vlm(model: TOPRewardModel) -> dict[str, str]:
     engine = model.engine
     if isinstance(engine, RemoteEngine):
         return {"vlm": engine.name, "base_url": engine.config.base_url, "frames_as": "images"}
-    made = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
-    return {**made, "frames_as": "video", "precision": engine.precision}
+    settings = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
+    return {**settings, "frames_as": "video", "precision": engine.precision}
 
 
 def processors(config: TOPRewardConfig, **_: Any) -> tuple[BatchStep, BatchStep]:

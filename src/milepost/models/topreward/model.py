@@ -61,7 +61,7 @@ from milepost.vlm import (
 )
 
 IN_A_ROW = 3
-"""Episodes after which a server that answers about none of them is given up."""
+"""The run ends after a server failed on so many episodes in a row."""
 
 
 class TOPRewardModel:
@@ -78,14 +78,14 @@ class TOPRewardModel:
 
     @property
     def engine(self) -> Engine | RemoteEngine:
-        """The VLM, loaded (or its server called) when it is first needed. DataError if it cannot be."""
+        """Returns the VLM, loaded (or its server called) when it is first needed. DataError if it cannot be."""
         if self._engine is None:
             self._engine = open_engine(self.config)
         return self._engine
 
     @property
     def success_threshold(self) -> float:
-        """The score above which an attempt is a success; minus infinity if there is none."""
+        """Returns the score above which an attempt is a success; minus infinity if there is none."""
         return self.config.success_threshold
 
     def identity(self) -> dict[str, Any]:
@@ -117,21 +117,22 @@ class TOPRewardModel:
     # Scores
 
     def compute_reward(self, batch: Mapping[str, Any]) -> Float[Tensor, "B"]:
-        """log P(answer | clip, instruction) of each sample, in nats, or 1 and 0 where `success_threshold` is finite. NaN: not known.
+        """Returns log P(answer | clip, instruction) of each sample, in nats, or 1 and 0 where `success_threshold` is finite. NaN: not
+        known.
 
         `batch`: `observation.topreward.frames`, B clips (T, H, W, 3), of which `max_frames` are looked at, and `.task`, B sentences.
         """
-        said = []
+        scores = []
         for frames, task in clips_and_tasks(batch, self.config):
             most, count = self.config.max_frames, len(frames)
-            chosen = np.arange(count)
+            indices = np.arange(count)
             if most is not None and count > most:
                 last = self.config.protocol == "lerobot"
-                chosen = chosen[-most:] if last else np.unique(np.linspace(0, count - 1, most).round().astype(int))
-            times = (np.arange(len(chosen)) if self.config.protocol == "lerobot" else chosen) / self.config.fps
-            logprob, bound = self._ask(frames[chosen], times, [task], [len(chosen)])
-            said.append((logprob[0, 0, 0], bound[0, 0, 0]))
-        reward, most_likely = torch.tensor(np.array(said, np.float32).reshape(-1, 2), device=self.config.device or "cpu").T
+                indices = indices[-most:] if last else np.unique(np.linspace(0, count - 1, most).round().astype(int))
+            times = (np.arange(len(indices)) if self.config.protocol == "lerobot" else indices) / self.config.fps
+            logprob, bound = self._ask(frames[indices], times, [task], [len(indices)])
+            scores.append((logprob[0, 0, 0], bound[0, 0, 0]))
+        reward, most_likely = torch.tensor(np.array(scores, np.float32).reshape(-1, 2), device=self.config.device or "cpu").T
         threshold = self.config.success_threshold
         if not math.isfinite(threshold):
             return reward
@@ -139,7 +140,7 @@ class TOPRewardModel:
         return torch.where(unknown, reward, (reward > threshold).float())
 
     def predict_curves(self, batch: Mapping[str, Any], num_prefixes: int | None = None) -> dict[str, list[Float[Tensor, "T"]]]:
-        """Of each clip of a batch, one number a frame: "progress" in [0, 1], "raw" and "logodds" (nats; NaN where not asked).
+        """Returns, for each clip of a batch, one number a frame: "progress" in [0, 1], "raw" and "logodds" (nats; NaN where not asked).
 
         num_prefixes: None asks after every frame; else after so many, first and last among them, and progress is drawn straight between.
         """
@@ -147,17 +148,17 @@ class TOPRewardModel:
         for frames, task in clips_and_tasks(batch, self.config):
             at = np.arange(len(frames))
             curves += self._curves(frames, (at, at / self.config.fps), [task], (0, len(frames)), num_prefixes)
-        named = {"progress": [curve.value for curve in curves]}
+        arrays_by_name = {"progress": [curve.value for curve in curves]}
         for key, name in (("raw", "logprob"), ("logodds", "logodds")):
-            named[key] = [curve.main.signals[name].values for curve in curves]
-        return {key: [torch.from_numpy(each) for each in arrays] for key, arrays in named.items()}
+            arrays_by_name[key] = [curve.main.signals[name].values for curve in curves]
+        return {key: [torch.from_numpy(each) for each in arrays] for key, arrays in arrays_by_name.items()}
 
     def look(self, episode: Episode) -> UInt8[np.ndarray, "N H W 3"]:
-        """The frames that `predict` looks at; reading them needs no VLM. DataError if the camera is not there."""
+        """Returns the frames that `predict` takes; reading them needs no VLM. DataError if the camera is not there."""
         return episode.camera(self.config.image_key)[looked_at(episode.length, episode.fps, self.config)[0]]
 
     def predict(self, episode: Episode, *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None) -> Progress:
-        """The curve of an episode: `value` min-maxed, signals "logprob", log P(answer), and "logodds", NaN where not asked.
+        """Returns the curve of an episode: `value` min-maxed, signals "logprob", log P(answer), and "logodds", NaN where not asked.
 
         A server may not list an answer: then that is NaN as well, and the signal "logprob_bound" is what log P(answer) is at most.
         num_prefixes: as in `predict_curves`, of the frames looked at. seen: them, if `look` has read them already.
@@ -174,7 +175,7 @@ class TOPRewardModel:
     def predict_tasks(
         self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None
     ) -> list[Progress]:
-        """The curve of an episode under each of several instructions; the VLM reads it once."""
+        """Returns the curve of an episode under each of several instructions; the VLM reads it once."""
         places = looked_at(episode.length, episode.fps, self.config)
         images = self.look(episode) if seen is None else seen
         try:
@@ -187,7 +188,9 @@ class TOPRewardModel:
         return curves
 
     def _is_of_this_episode(self, error: DataError) -> bool:
-        """Whether a server may well answer about another episode: it has not failed too often in a row, and said nothing for all alike."""
+        """Returns whether a server may answer about another episode: it has not failed too often in a row, and did not refuse all requests
+        alike.
+        """
         if not isinstance(error, RefusedError | UnreachableError | MalformedError):
             return False
         self._unanswered += 1
@@ -204,35 +207,37 @@ class TOPRewardModel:
         episode: tuple[int, int],
         num_prefixes: int | None,
     ) -> list[Progress]:
-        """places: (frames, seconds) of the images. episode: its number and length."""
-        (frames, times), (number, length) = places, episode
+        """Returns a curve for each task. places: (frames, seconds) of the images. episode: its index and length."""
+        (frames, times), (episode_index, length) = places, episode
         prefixes = anchors(len(frames), num_prefixes)
-        at, found = frames[prefixes - 1], []
-        for said, bound in zip(*self._ask(images, times, tasks, prefixes.tolist()), strict=True):
-            scores = {"logprob": said[:, 0], "logodds": said[:, 0] - said[:, 1]}
-            if np.isnan(said).any():
+        at, curves = frames[prefixes - 1], []
+        for logprobs, bound in zip(*self._ask(images, times, tasks, prefixes.tolist()), strict=True):
+            scores = {"logprob": logprobs[:, 0], "logodds": logprobs[:, 0] - logprobs[:, 1]}
+            if np.isnan(logprobs).any():
                 scores["logprob_bound"] = bound[:, 0]
-            value = interpolate(at, min_max(said[:, 0], self.config.protocol), length)
+            value = interpolate(at, min_max(logprobs[:, 0], self.config.protocol), length)
             signals = {name: _nats(name, spread(each, at, length)) for name, each in scores.items()}
-            found.append(Progress(number, Curve(value, signals=signals, score="logprob")))
-        return found
+            curves.append(Progress(episode_index, Curve(value, signals=signals, score="logprob")))
+        return curves
 
     def _ask(
         self, images: UInt8[np.ndarray, "N H W 3"], times_s: Float[np.ndarray, "N"], tasks: Sequence[str], prefixes: Sequence[int]
     ) -> tuple[Float[np.ndarray, "I P 2"], Float[np.ndarray, "I P 2"]]:
-        """log P of the answer and of its contrast, by instruction and prefix, NaN where a server does not say; and what it is at most."""
+        """Returns log P of the answer and of its contrast, by instruction and prefix, NaN where a server does not say; and an upper bound
+        of each.
+        """
         engine, answers = self.engine, self.config.answers
         clip: Clip = engine.clip(images, times_s=times_s.tolist(), resolution=self.config.resolution)
         if isinstance(engine, RemoteEngine):
-            said = engine.ask(clip, instructions=list(tasks), answers=answers, prefixes=prefixes)
-            return said.logprob, said.bound
+            scores = engine.ask(clip, instructions=list(tasks), answers=answers, prefixes=prefixes)
+            return scores.logprob, scores.bound
         logprob = engine.score(clip, instructions=list(tasks), answers=answers, prefixes=prefixes)
         return logprob, logprob
 
     # While the robot moves
 
     def reset(self, task: str = "", *, fps: float | None = None) -> None:
-        """A new attempt at `task` begins, its frames coming at `fps`; None: at the config's, and every one is looked at.
+        """Begins a new attempt at `task`, whose frames come at `fps`; None: at the config's rate, and every frame is used.
 
         DataError under protocol "lerobot" (earlier frames would change size), and on a server (every step would send the clip again).
         """
@@ -268,23 +273,23 @@ class TOPRewardModel:
     # What a reward model of the other kind would do
 
     def loss(self, *_: object, **__: object) -> NoReturn:
-        """ValueError: nothing here can be trained."""
+        """Raises ValueError: nothing here can be trained."""
         raise ValueError("TOPReward is zero-shot: it has nothing to train. Label with it as it is, or train a SARM (milepost train)")
 
     forward = __call__ = loss
 
     def train(self, mode: bool = True) -> TOPRewardModel:
-        """ValueError, unless `mode` is False."""
+        """Raises ValueError, unless `mode` is False."""
         if mode:
             self.loss()
         return self
 
     def eval(self) -> TOPRewardModel:
-        """As it is: it is never anything else."""
+        """Returns the model itself: it has no training mode."""
         return self
 
     def to(self, device: str | torch.device) -> TOPRewardModel:
-        """On another device from now on."""
+        """Moves the model to another device."""
         self.config = dataclasses.replace(self.config, device=str(device))
         if isinstance(self._engine, Engine) and self._engine.networks.device != torch.device(device):
             self._engine = None
@@ -293,7 +298,8 @@ class TOPRewardModel:
     # On disk
 
     def save_pretrained(self, folder: Path | str, *, format: Literal["milepost", "lerobot"] = "milepost") -> None:  # noqa: A002
-        """`config.json`, about 1 KB: the VLM is named in it, not copied, and need not be here. format="lerobot": as LeRobot 0.6.1 reads it.
+        """Writes `config.json`, about 1 KB: the VLM is named in it, not copied, and need not be here. format="lerobot": as LeRobot 0.6.1
+        reads it.
 
         DataError says why a config cannot be saved so.
         """
@@ -305,11 +311,13 @@ class TOPRewardModel:
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str | None = None, **fields: Any) -> TOPRewardModel:
-        """A saved config, ours or LeRobot's, from a folder or the Hub (`owner/name`), but for the fields given. No VLM is loaded yet."""
+        """Returns a saved config's model, ours or LeRobot's, from a folder or the Hub (`owner/name`), but for the fields given. No VLM is
+        loaded yet.
+        """
         return cls(read_config(folder, device=device, **fields))
 
     def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
-        """Upload the saved config to the Hub repository `owner/name` and return its address; nothing else here ever uploads."""
+        """Uploads the saved config to the Hub repository `owner/name` and returns its address. Nothing else here ever uploads."""
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_model(Path(folder), repo_id, private=private)
@@ -344,7 +352,9 @@ class _Attempt:
 
 
 def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
-    """A saved config but for the fields given. DataError if there is none, it is not TOPReward's, or it is a Hub's and names a path."""
+    """Returns a saved config but for the fields given. DataError if there is none, it is not TOPReward's, or it is a Hub's and names a
+    path.
+    """
     path = find_model(folder) / "config.json"
     if not path.exists():
         raise DataError(f"{folder} is not a saved TOPReward: {path} is missing")
@@ -358,7 +368,7 @@ def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
 
 
 def open_engine(config: TOPRewardConfig) -> Engine | RemoteEngine:
-    """The VLM of a config: loaded here, or (`base_url`) a connection to its server. DataError if it cannot be."""
+    """Returns the VLM of a config: loaded here, or (`base_url`) a connection to its server. DataError if it cannot be had."""
     if config.base_url is not None:
         server = ServerConfig(
             config.base_url, config.vlm_name, api_key_env=config.api_key_env, concurrency=config.concurrency,

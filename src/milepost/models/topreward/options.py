@@ -52,11 +52,11 @@ class TOPRewardOptions:
     """Count the episodes whose last scores are above it; milepost evaluate fits one."""
 
     def changed(self) -> dict[str, Any]:
-        """Option -> value, of what was given."""
+        """Returns option -> value, of what was given."""
         return {name: value for name, value in vars(self).items() if value is not None and value is not False}
 
     def given(self) -> dict[str, Any]:
-        """Field of TOPRewardConfig -> value, of what was given. ValueError if --max-memory is no size."""
+        """Returns field of TOPRewardConfig -> value, of what was given. ValueError if --max-memory is no size."""
         fields = self.changed()
         fields.pop("num_prefixes", None)
         alone = SERVER if "base_url" not in fields else HERE
@@ -69,7 +69,7 @@ class TOPRewardOptions:
 
 
 def size_in_bytes(text: str) -> int:
-    """ "6GB" -> 6000000000, "512MiB" -> 536870912. ValueError shows the right form."""
+    """Returns 6000000000 for "6GB", 536870912 for "512MiB". ValueError shows the right form."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
     if match is None or match[2] not in UNITS or float(match[1]) <= 0:
         raise ValueError(f"--max-memory takes a size such as 6GB or 512MiB; got '{text}'")

@@ -20,7 +20,8 @@ FRAMES, TASK = f"{TOPREWARD_FEATURE_PREFIX}frames", f"{TOPREWARD_FEATURE_PREFIX}
 
 
 def encode_batch(batch: Mapping[str, Any], config: TOPRewardConfig) -> dict[str, Any]:
-    """The batch with `observation.topreward.frames`, a list of B clips (T, H, W, 3) uint8, and `.task`, B sentences, added where missing.
+    """Returns the batch with `observation.topreward.frames`, a list of B clips (T, H, W, 3) uint8, and `.task`, B sentences, added where
+    missing.
 
     Reads the camera (B, T, C, H, W), (B, T, H, W, C), (B, C, H, W) or a list of clips, uint8 or float in [0, 1]; and `config.task_key`, B
     sentences or one. Four dimensions and a single sentence are one clip of T frames. DataError if something is missing or does not fit.
@@ -35,7 +36,7 @@ def encode_batch(batch: Mapping[str, Any], config: TOPRewardConfig) -> dict[str,
 
 
 def clips_and_tasks(batch: Mapping[str, Any], config: TOPRewardConfig) -> list[tuple[UInt8[np.ndarray, "T H W 3"], str]]:
-    """(clip, instruction) of each sample of an encoded batch. DataError if it was not encoded."""
+    """Returns (clip, instruction) of each sample of an encoded batch. DataError if it was not encoded."""
     for key in (FRAMES, TASK):
         if key not in batch:
             raise DataError(f"the batch has no '{key}': let the preprocessor of make_reward_pre_post_processors see it first")
@@ -44,12 +45,14 @@ def clips_and_tasks(batch: Mapping[str, Any], config: TOPRewardConfig) -> list[t
 
 
 def _one(task: Any) -> bool:
-    """Is this the instruction of a single clip?"""
+    """Returns whether this is the instruction of a single clip."""
     return isinstance(task, str) or (isinstance(task, Sequence) and len(task) == 1)
 
 
 def clips_of(frames: Any, *, alone: bool) -> list[UInt8[np.ndarray, "T H W 3"]]:
-    """Each sample's frames, (T, H, W, 3) uint8. alone: four dimensions are one clip and not B pictures. DataError if they are none."""
+    """Returns each sample's frames, (T, H, W, 3) uint8. alone: four dimensions are one clip and not B images. DataError if they are
+    neither.
+    """
     if isinstance(frames, Sequence):
         return [clip_of(each) for each in frames]
     array = _numpy(frames)
@@ -63,7 +66,7 @@ def clips_of(frames: Any, *, alone: bool) -> list[UInt8[np.ndarray, "T H W 3"]]:
 
 
 def clip_of(frames: Any) -> UInt8[np.ndarray, "T H W 3"]:
-    """One clip, channels first or last, uint8 or float in [0, 1]. DataError if it is neither, empty or without area."""
+    """Returns one clip, channels first or last, uint8 or float in [0, 1]. DataError if it is neither, empty or without area."""
     array = _numpy(frames)
     if array.ndim == 3:
         array = array[None]
@@ -77,7 +80,9 @@ def clip_of(frames: Any) -> UInt8[np.ndarray, "T H W 3"]:
 
 
 def tasks_of(task: Any, count: int, config: TOPRewardConfig) -> list[str]:
-    """The instruction of each of `count` samples; an empty one is `default_task`. DataError if there is none, or another number of them."""
+    """Returns the instruction of each of `count` samples; an empty one is `default_task`. DataError if there is none, or another number of
+    them.
+    """
     if task is None or isinstance(task, str):
         task = [task or config.default_task or ""] * count
     if not isinstance(task, Sequence) or not all(isinstance(each, str) for each in task):

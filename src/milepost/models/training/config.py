@@ -22,14 +22,16 @@ class TrainConfig:
     lr: float = 5e-5
     weight_decay: float = 1e-3
     warmup: float = 0.1
-    """Share of the steps spent warming up."""
+    """Proportion of the steps in which the learning rate rises."""
     clip: float = 1.0
     seed: int = 0
     device: str = "cpu"
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """auto: bf16 on a CUDA GPU that has it, else no."""
     validation: float | None = 0.0
-    """Share of the training scenes kept aside to choose the best checkpoint. None: 0.1 if there are enough episodes."""
+    """Proportion of the training scenes set aside as validation set, which chooses the best checkpoint. None: 0.1 if there are enough
+    episodes.
+    """
     eval_every: int | None = None
     """Steps between evaluations; default: a twentieth of the steps."""
     patience: int | None = None
@@ -59,11 +61,15 @@ class TrainConfig:
             raise ValueError(f"mixed_precision must be auto, no, bf16 or fp16, got '{self.mixed_precision}'")
 
     def with_steps(self, frames: int, processes: int) -> TrainConfig:
-        """The same with `steps` from `epochs`, if those are given: an epoch is as many samples as there are labelled training frames."""
+        """Returns the config with `steps` from `epochs`, if those are given: an epoch is as many samples as there are labelled training
+        frames.
+        """
         if self.epochs is None:
             return self
         return dataclasses.replace(self, steps=math.ceil(self.epochs * frames / (self.batch_size * processes)))
 
     def deciding(self) -> dict[str, Any]:
-        """What the result depends on: not how often a checkpoint is written, what it replaces, or who is told."""
+        """Returns the fields that the result depends on: not how often a checkpoint is written, what it replaces, or which trackers are
+        used.
+        """
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("checkpoint_s", "overwrite", "tracking", "more_follows")}

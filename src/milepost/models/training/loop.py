@@ -1,8 +1,8 @@
 """The training loop: AdamW, warm-up then cosine, clipping, mixed precision, validation, checkpoints, a log. It knows no model.
 
-What happens at step s depends only on (seed, s) and the weights before it, so a resumed run has the losses of an uninterrupted one.
-Several processes draw the same batch, each learns from its own slice, and gradients are summed: together they are one process with the
-whole batch. Only the first writes. Numbers are read from the device every few steps, so that a GPU never waits for the log.
+Step s depends only on (seed, s) and the weights before it, so a resumed run has the losses of an uninterrupted one. Several processes draw
+the same batch, each learns from its own part, and gradients are summed: together they give the losses of one process with the whole batch.
+Only the main process writes. Numbers are read from the device every few steps, so that a GPU never waits for the log.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from milepost.models.training.checkpoints import (
     write_mark,
 )
 from milepost.models.training.config import TrainConfig
-from milepost.models.training.distributed import Peers, current
+from milepost.models.training.distributed import ProcessGroup, current_process_group
 from milepost.models.training.tracking import Line, Log
 
 LAST = "last"
 READ_EVERY = {"cpu": 1}
-"""Steps between two looks at the numbers, by kind of device; each look makes a GPU wait."""
+"""Steps between two reads of the numbers, by kind of device; each read makes a GPU wait."""
 READ_EVERY_ELSEWHERE = 10
 HURRY_S = 2.0
-"""A launcher passes on the Ctrl-C that its processes have had already; one later than this is the user's."""
+"""A launcher passes on the Ctrl-C that its processes have had already; one that comes later than this is the user's second."""
 EVALUATIONS = 20
 """Evaluations in a run, unless `eval_every` says otherwise."""
 
@@ -52,18 +52,18 @@ Sample = Callable[[int, np.random.Generator], Batch]
 
 
 class Learner(Protocol):
-    """What can be trained here: a torch module that knows its own loss, a sum of means over the labels of all processes."""
+    """A model that can be trained here: a torch module that computes its own loss, a sum of means over the labels of all processes."""
 
-    def loss(self, batch: Batch, generator: torch.Generator, peers: Peers) -> tuple[Tensor, dict[str, Tensor]]:
-        """This process's share of the loss, and of its parts by name, one of them "loss"."""
+    def loss(self, batch: Batch, generator: torch.Generator, process_group: ProcessGroup) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns this process's part of the loss, and of its terms by name, one of them "loss"."""
         ...
 
     def save_pretrained(self, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """How a run went. `kept`: steps behind the weights in the folder; `scores`: their validation, empty without one."""
+class FitResult:
+    """How a run went. `kept`: steps before the weights in the folder; `scores`: their validation scores, empty without a validation set."""
 
     config: TrainConfig
     steps: int
@@ -74,24 +74,24 @@ class Fitted:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up to `lr`, then a cosine down to a tenth of it."""
+    """Returns the learning rate of a step: linear warm-up to `lr`, then a cosine down to a tenth of it."""
     warmup = max(1, round(config.warmup * config.steps))
     if step < warmup:
         return config.lr * (step + 1) / warmup
-    done = (step - warmup) / max(1, config.steps - warmup)
-    return config.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+    fraction = (step - warmup) / max(1, config.steps - warmup)
+    return config.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
 def precision(config: TrainConfig) -> torch.dtype:
-    """What the networks compute in; weights, losses and softmax stay float32."""
+    """Returns the dtype that the networks compute in. Weights, losses and softmax stay float32."""
     if config.mixed_precision == "auto":
-        good = config.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if good else torch.float32
+        has_bf16 = config.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float32
     return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
 
 
 def run_key(*parts: object) -> str:
-    """A short hash of everything that decides a run."""
+    """Returns a short hash of everything that decides a run."""
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]
 
 
@@ -104,8 +104,8 @@ def fit(
     key: str,
     on_progress: Tick,
     evaluate: Callable[[], dict[str, float]] | None = None,
-) -> Fitted:
-    """Train a `Learner` on `sample(batch_size, rng)` for `config.steps` steps, logging to `folder/log.jsonl`.
+) -> FitResult:
+    """Trains a `Learner` on `sample(batch_size, rng)` for `config.steps` steps, and logs to `folder/log.jsonl`.
 
     `evaluate()` gives "validation_loss" and whatever else is worth a line; the model with the lowest is then saved in `folder` and the last
     one in `folder/last`. Without it the last one is saved in `folder`. `model` ends as the last one.
@@ -113,44 +113,45 @@ def fit(
     `config.more_follows`, a run that has done all its steps is not repeated until `finish_run`: what came after may have been interrupted.
     DataError if a number is not finite: it says at which step, and what was kept.
     """
-    if (done := _done_before(folder, config, key)) is not None:
+    if (earlier := _earlier_result(folder, config, key)) is not None:
         on_progress(config.steps, config.steps)
-        return done
-    run = Run(model, config, folder, key, evaluate)
-    run.begin()
-    read_every = READ_EVERY.get(run.device.type, READ_EVERY_ELSEWHERE)
-    with run.open_log() as log, closing(_ahead(sample, run, config)) as batches, _asked_to_stop() as asked:
+        return earlier
+    trainer = Trainer(model, config, folder, key, evaluate)
+    trainer.begin()
+    read_every = READ_EVERY.get(trainer.device.type, READ_EVERY_ELSEWHERE)
+    with trainer.open_log() as log, closing(_batches(sample, trainer, config)) as batches, _stop_requests() as stop_requested:
         try:
-            while run.step < config.steps and not run.given_up:
-                evaluated = run.evaluation_due
-                look = evaluated or (run.step + 1) % read_every == 0
-                stop = run.learn(next(batches), look=look, asked=asked.is_set())
+            while trainer.step < config.steps and not trainer.is_out_of_patience:
+                evaluated = trainer.evaluation_due
+                collect = evaluated or (trainer.step + 1) % read_every == 0
+                stop = trainer.learn(next(batches), collect=collect, stop_requested=stop_requested.is_set())
                 if evaluated:
-                    run.judge()
-                if look:
-                    run.tell(log)
-                on_progress(config.steps if run.given_up else run.step, config.steps)
+                    trainer.validate()
+                if collect:
+                    trainer.write_lines(log)
+                on_progress(config.steps if trainer.is_out_of_patience else trainer.step, config.steps)
                 if stop:
-                    run.save()
-                    run.peers.from_first([0.0], run.device)  # nobody leaves before it is written: a launcher then ends the others
+                    trainer.save()
+                    # Nobody leaves before it is written: a launcher ends the others as soon as one has left.
+                    trainer.process_group.broadcast([0.0], trainer.device)
                     raise KeyboardInterrupt
-                if look and (evaluated or time.monotonic() - run.saved > config.checkpoint_s):
-                    run.save()
+                if collect and (evaluated or time.monotonic() - trainer.saved > config.checkpoint_s):
+                    trainer.save()
         except KeyboardInterrupt:
-            if run.whole:
-                run.look()
-                run.tell(log)
-                run.save()
+            if trainer.whole:
+                trainer.collect_lines()
+                trainer.write_lines(log)
+                trainer.save()
             raise
-    return run.end()
+    return trainer.end()
 
 
-class Run:
-    """One run: the weights, the optimiser's state, and what a checkpoint has besides."""
+class Trainer:
+    """One run: the weights, the optimiser's state, and what else a checkpoint has."""
 
     def __init__(self, model: Any, config: TrainConfig, folder: Path, key: str, evaluate: Callable[[], dict[str, float]] | None) -> None:
         self.model, self.config, self.folder, self.key, self.evaluate = model, config, folder, key, evaluate
-        self.peers, self.device, self.dtype = current(), torch.device(config.device), precision(config)
+        self.process_group, self.device, self.dtype = current_process_group(), torch.device(config.device), precision(config)
         model.to(self.device).train()
         self.parameters: list[nn.Parameter] = list(model.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -170,23 +171,25 @@ class Run:
         return self.evaluate is not None and ((self.step + 1) % every == 0 or self.step + 1 == self.config.steps)
 
     @property
-    def given_up(self) -> bool:
+    def is_out_of_patience(self) -> bool:
         return self.config.patience is not None and self.stale >= self.config.patience
 
     def begin(self) -> None:
-        """Go on from the checkpoint, if there is one of this run; all processes from the same."""
+        """Continues from the checkpoint, if there is one of this run; all processes from the same one."""
         resumed = (self.folder / CHECKPOINT).exists() and self.restore()
-        if self.peers.first and not resumed:
+        if self.process_group.is_main and not resumed:
             write_mark(self.folder, self.key)
-        (first,) = self.peers.from_first([float(self.step)], self.device)
+        (first,) = self.process_group.broadcast([float(self.step)], self.device)
         if first != self.step:
-            raise DataError(f"process {self.peers.rank} does not see the checkpoint in {self.folder}: all must share the output folder")
-        self.peers.same_weights(self.model)
-        if not resumed and self.peers.first:
+            raise DataError(
+                f"process {self.process_group.rank} does not see the checkpoint in {self.folder}: all must share the output folder"
+            )
+        self.process_group.broadcast_weights(self.model)
+        if not resumed and self.process_group.is_main:
             remove_last(self.folder)
 
     def restore(self) -> bool:
-        """From the checkpoint; False if it is of another run that may be overwritten, DataError if it may not."""
+        """Loads the checkpoint. Returns False if it is of another run that may be overwritten; DataError if it may not."""
         saved = read_checkpoint(self.folder, self.key, overwrite=self.config.overwrite)
         if saved is None:
             return False
@@ -199,9 +202,9 @@ class Run:
         return True
 
     def save(self) -> None:
-        """The checkpoint, whole or not at all."""
+        """Writes the checkpoint, whole or not at all."""
         self.saved = time.monotonic()
-        if not self.peers.first or self.saved_step == self.step:
+        if not self.process_group.is_main or self.saved_step == self.step:
             return
         state: dict[str, Any] = {"key": self.key, "step": self.step, "model": self.model.state_dict()}
         state |= {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
@@ -210,14 +213,16 @@ class Run:
         self.saved_step = self.step
 
     def open_log(self) -> Any:
-        """The log, cut back to this step; only the first process has one."""
-        if not self.peers.first:
+        """Returns the log, cut back to this step; only the main process has one."""
+        if not self.process_group.is_main:
             return nullcontext()
-        settings = self.config.deciding() | {"processes": self.peers.world}
+        settings = self.config.deciding() | {"processes": self.process_group.world_size}
         return Log(self.folder, self.config.tracking, start=self.step, key=self.key, settings=settings)
 
-    def learn(self, batch: Batch, *, look: bool, asked: bool) -> bool:
-        """One step. `look`: read the numbers of this and the steps before. Returns whether any process was asked to stop, if looking.
+    def learn(self, batch: Batch, *, collect: bool, stop_requested: bool) -> bool:
+        """Takes one step. `collect`: read the numbers of this step and those before. Returns, if so, whether any process was asked to stop.
+
+        The numbers are read before the weights change, so a loss that is not finite never reaches them where every step is read.
 
         The look comes before the weights change, so a loss that is not finite never reaches them where every step is looked at.
         """
@@ -225,18 +230,18 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         seed = config.seed * 1_000_003 + self.step
-        torch.manual_seed(seed + self.peers.rank * 1_000_000_007)  # dropout draws from the global generator
+        torch.manual_seed(seed + self.process_group.rank * 1_000_000_007)  # dropout draws from the global generator
         with self.autocast():
-            loss, parts = self.model.loss(batch, torch.Generator().manual_seed(seed), self.peers)
+            loss, parts = self.model.loss(batch, torch.Generator().manual_seed(seed), self.process_group)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.names = list(parts)
-        numbers = torch.stack([*parts.values(), torch.full_like(loss, float(asked))]).detach()
-        numbers = self.peers.sum_gradients(self.parameters, numbers)
+        numbers = torch.stack([*parts.values(), torch.full_like(loss, float(stop_requested))]).detach()
+        numbers = self.process_group.sum_gradients(self.parameters, numbers)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
         self.unread.append((self.step, torch.cat([norm[None], numbers])))
-        stop = look and self.look()
+        stop = collect and self.collect_lines()
         self.whole = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -246,12 +251,12 @@ class Run:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
 
-    def look(self) -> bool:
-        """The numbers of the steps since the last look become lines of the log. Returns whether any process was asked to stop."""
+    def collect_lines(self) -> bool:
+        """Reads the numbers of the steps since the last read into lines of the log. Returns whether any process was asked to stop."""
         rows = torch.stack([row for _, row in self.unread]).tolist() if self.unread else []
         steps, self.unread = [step for step, _ in self.unread], []
         stop = False
-        for step, (norm, *parts, asked) in zip(steps, rows, strict=True):
+        for step, (norm, *parts, stop_requests) in zip(steps, rows, strict=True):
             line: Line = {
                 "step": step,
                 "lr": learning_rate(step, self.config),
@@ -263,24 +268,26 @@ class Run:
             if not math.isfinite(norm) and not self.scaler.is_enabled():  # in fp16 such a step is left out and the scale lowered
                 raise self.broken("gradient", norm, step)
             self.lines.append(line)
-            stop = stop or asked > 0
+            stop = stop or stop_requests > 0
         return stop
 
-    def tell(self, log: Log | None) -> None:
-        """Write the lines."""
+    def write_lines(self, log: Log | None) -> None:
+        """Writes the lines to the log."""
         for line in self.lines if log else []:
             log.write(line)  # type: ignore[union-attr]
         self.lines = []
 
-    def judge(self) -> None:
-        """Evaluate on the first process; all hear the result. The best so far, by the lowest validation loss, is saved at once."""
+    def validate(self) -> None:
+        """Evaluates on the main process and broadcasts the scores. The best model so far, by the lowest validation loss, is saved at
+        once.
+        """
         scores: dict[str, float] = {"validation_loss": math.nan}
-        if self.peers.first and self.evaluate:
+        if self.process_group.is_main and self.evaluate:
             self.model.eval()
             with self.autocast():
                 scores = self.evaluate()
             self.model.train()
-        (loss,) = self.peers.from_first([scores["validation_loss"]], self.device)
+        (loss,) = self.process_group.broadcast([scores["validation_loss"]], self.device)
         if not math.isfinite(loss):
             raise self.broken("validation loss", loss, self.step - 1)
         self.lines[-1] |= scores
@@ -288,13 +295,13 @@ class Run:
             self.stale += 1
             return
         self.best, self.best_step, self.scores, self.stale = loss, self.step, scores, 0
-        if self.peers.first:
+        if self.process_group.is_main:
             self.model.save_pretrained(self.folder)
 
     def broken(self, what: str, value: float, step: int) -> DataError:
-        """The error to raise; before it the last good weights are made into a model in `last/`, if there are any."""
+        """Returns the error to raise. Before that, it saves the last good weights as a model in `last/`, if there are any."""
         words = f"the {what} became {value} at step {step}; lower --lr, or look for broken data with milepost info."
-        if not self.peers.first:
+        if not self.process_group.is_main:
             return DataError(words)
         if step == self.step:
             self.save()
@@ -304,51 +311,53 @@ class Run:
             words += f", the best so far (after {self.best_step}) in {self.folder}" if self.best_step else ""
         return DataError(words)
 
-    def end(self) -> Fitted:
-        """Save the last model, and say how it went."""
-        judged = self.evaluate is not None
-        if self.peers.first:
-            self.model.save_pretrained(self.folder / LAST if judged else self.folder)
-            if not judged:
+    def end(self) -> FitResult:
+        """Saves the last model, and returns how the run went."""
+        has_validation = self.evaluate is not None
+        if self.process_group.is_main:
+            self.model.save_pretrained(self.folder / LAST if has_validation else self.folder)
+            if not has_validation:
                 remove_last(self.folder)
         name = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
-        done = Fitted(self.config, self.step, self.best_step if judged else self.step, self.scores, name, self.peers.world)
-        if self.peers.first:
-            write_mark(self.folder, self.key, {k: v for k, v in vars(done).items() if k != "config"})
+        result = FitResult(
+            self.config, self.step, self.best_step if has_validation else self.step, self.scores, name, self.process_group.world_size
+        )
+        if self.process_group.is_main:
+            write_mark(self.folder, self.key, {k: v for k, v in vars(result).items() if k != "config"})
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
             if not self.config.more_follows:
                 finish_run(self.folder)
-        return done
+        return result
 
 
-def _done_before(folder: Path, config: TrainConfig, key: str) -> Fitted | None:
-    """How a run of this key that has done all its steps went, as the first process finds it; None if there is none."""
-    peers = current()
-    done = read_mark(folder, key, overwrite=config.overwrite)
-    (there,) = peers.from_first([float(done is not None)], torch.device(config.device))
-    return Fitted(config, **done) if there and done is not None else None
+def _earlier_result(folder: Path, config: TrainConfig, key: str) -> FitResult | None:
+    """Returns how a run of this key that has done all its steps went, as the main process finds it; None if there is none."""
+    process_group = current_process_group()
+    mark = read_mark(folder, key, overwrite=config.overwrite)
+    (is_done,) = process_group.broadcast([float(mark is not None)], torch.device(config.device))
+    return FitResult(config, **mark) if is_done and mark is not None else None
 
 
 def remove_last(folder: Path) -> None:
-    """`last/` of an earlier run, if that is what it is."""
+    """Removes `last/` of an earlier run, if that is what it is."""
     for name in ("config.json", "model.safetensors"):
         (folder / LAST / name).unlink(missing_ok=True)
     if (folder / LAST).is_dir() and not any((folder / LAST).iterdir()):
         (folder / LAST).rmdir()
 
 
-def _ahead(sample: Sample, run: Run, config: TrainConfig) -> Generator[Batch, None, None]:
-    """This process's part of every batch, from the run's step on; one thread draws the next while this one is learnt from."""
-    peers, pin = run.peers, run.device.type == "cuda"
-    size = config.batch_size * peers.world
+def _batches(sample: Sample, trainer: Trainer, config: TrainConfig) -> Generator[Batch, None, None]:
+    """Yields this process's part of every batch, from the run's step on. One thread draws the next batch while this one is learnt from."""
+    process_group, pin = trainer.process_group, trainer.device.type == "cuda"
+    size = config.batch_size * process_group.world_size
 
     def draw(step: int) -> Batch:
-        batch = {k: v[peers.part(size)] for k, v in sample(size, np.random.default_rng([config.seed, step])).items()}
+        batch = {k: v[process_group.shard(size)] for k, v in sample(size, np.random.default_rng([config.seed, step])).items()}
         return {k: v.pin_memory() for k, v in batch.items()} if pin else batch
 
     with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(draw, run.step)
-        for step in range(run.step, config.steps):
+        following = thread.submit(draw, trainer.step)
+        for step in range(trainer.step, config.steps):
             batch = following.result()
             if step + 1 < config.steps:
                 following = thread.submit(draw, step + 1)
@@ -356,23 +365,25 @@ def _ahead(sample: Sample, run: Run, config: TrainConfig) -> Generator[Batch, No
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or SIGTERM, so that a step is finished before the run stops; another Ctrl-C after `HURRY_S` stops at once."""
-    asked, first = threading.Event(), 0.0
+def _stop_requests() -> Iterator[threading.Event]:
+    """Returns an event that Ctrl-C or SIGTERM sets, so that a step is finished before the run stops. Another Ctrl-C after `HURRY_S` stops
+    at once.
+    """
+    stop_requested, first = threading.Event(), 0.0
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield stop_requested
         return
 
     def note(number: int, frame: object) -> None:
         nonlocal first
-        if asked.is_set() and number == signal.SIGINT and time.monotonic() - first > HURRY_S:
+        if stop_requested.is_set() and number == signal.SIGINT and time.monotonic() - first > HURRY_S:
             raise KeyboardInterrupt
         first = first or time.monotonic()
-        asked.set()
+        stop_requested.set()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield stop_requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

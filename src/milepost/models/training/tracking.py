@@ -23,7 +23,7 @@ NAME_BYTES = 100
 """Of a run's name in its id: ids have at most 128 characters, and become names of files."""
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 Line = dict[str, int | float]
-Report = Callable[[Line], None]
+LineWriter = Callable[[Line], None]
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,11 @@ class Log:
         name = tracking.run_name or folder.resolve().name
         plain = {k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v) for k, v in settings.items()}
         openers = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
-        opened = [openers[to](folder, (tracking.project, name, key), start, plain) for to in tracking.to]
-        self._reports, self._closers = [report for report, _ in opened], [close for _, close in opened]
+        writers = [openers[to](folder, (tracking.project, name, key), start, plain) for to in tracking.to]
+        self._reports, self._closers = [report for report, _ in writers], [close for _, close in writers]
 
     def write(self, line: Line) -> None:
-        """One step's numbers, among them `step`."""
+        """Writes one step's numbers, among them `step`."""
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for report in self._reports:
@@ -124,7 +124,7 @@ class Log:
 
 
 def _lines(path: Path) -> list[Line]:
-    """The lines of the log; what comes behind a line that is none (cut short by a crash, damaged) is left out."""
+    """Returns the lines of the log. What follows a line that is none (cut short by a crash, damaged) is left out."""
     lines: list[Line] = []
     for text in read_text(path, what="log").splitlines() if path.exists() else []:
         try:
@@ -141,8 +141,8 @@ Names = tuple[str, str, str]
 """Project, run, and the key of the run."""
 
 
-def _tensorboard(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
-    """Event files in `<folder>/tensorboard`. Events of steps that a resumed run repeats are marked as void."""
+def _tensorboard(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[LineWriter, Callable[[], None]]:
+    """Opens event files in `<folder>/tensorboard`. Events of steps that a resumed run repeats are marked as void."""
     writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
     writer.add_text("settings", json.dumps(settings, indent=2), start)
 
@@ -154,8 +154,8 @@ def _tensorboard(folder: Path, names: Names, start: int, settings: dict[str, Any
     return report, writer.close
 
 
-def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
-    """Offline with WANDB_MODE=offline: the run is then a folder in `<folder>/wandb`. A resumed run goes on under the same id.
+def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[LineWriter, Callable[[], None]]:
+    """Opens a run, offline with WANDB_MODE=offline: it is then a folder in `<folder>/wandb`. A resumed run continues under the same id.
 
     What W&B refuses here could not be known before (`require_trackers`): it costs its curves and not the run.
     """
@@ -177,7 +177,7 @@ def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> 
     return report, (lambda: None) if run is None else run.finish
 
 
-def _trackio(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
+def _trackio(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[LineWriter, Callable[[], None]]:
     project, name, key = names
     trackio = _package("trackio")
     trackio.init(project=project, name=run_id(name, key), resume="allow", config=settings)

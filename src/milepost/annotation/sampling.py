@@ -11,14 +11,14 @@ from jaxtyping import Float, Int
 from milepost.core import DataError
 
 RATE_HZ = 2.0
-"""Frames a second, as published sweeps of contact sheets ended up with (macrodata's WGO-Bench, LeRobot's language annotator)."""
+"""Frames a second. Published studies of contact sheets settled on this rate (macrodata's WGO-Bench, LeRobot's language annotator)."""
 BUDGET = 120
-"""Most frames of an episode: one minute at 2 Hz, six contact sheets of 4:3 frames. Longer episodes are shown more coarsely."""
+"""The most frames of an episode: one minute at 2 Hz, six contact sheets of 4:3 frames. Longer episodes are shown more coarsely."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """frames (N,): numbers inside an episode of `length` frames at `fps`, strictly rising. To the model they are numbered 1..N."""
+class FrameSample:
+    """frames (N,): indices inside an episode of `length` frames at `fps`, strictly rising. For the model they are numbered 1..N."""
 
     frames: Int[np.ndarray, "N"]
     length: int
@@ -43,14 +43,14 @@ class Shown:
 
     @property
     def step_s(self) -> float:
-        """The longest time between two shown frames, or to the end: finer than this nobody can see."""
+        """Returns the longest time between two frames of the sample, or to the end. No boundary can be seen more finely."""
         return float(np.diff(np.append(self.frames, self.length)).max() / self.fps)
 
 
-def shown_frames(
+def sample_frames(
     length: int, fps: float, *, rate_hz: float = RATE_HZ, budget: int = BUDGET, rng: np.random.Generator | None = None
-) -> Shown:
-    """Frames of an episode at `rate_hz`, or at the rate that `budget` allows; the last shown time is the duration less one frame.
+) -> FrameSample:
+    """Returns frames of an episode at `rate_hz`, or at the rate that `budget` allows. The last time is the duration less one frame.
 
     rng: for repeats, moves each inner frame at random inside its own half-steps. It cannot where every frame is shown.
 
@@ -68,9 +68,9 @@ def shown_frames(
         lowest, highest = frames[1:-1] - (gaps[:-1] - 1) // 2, frames[1:-1] + gaps[1:] // 2
         highest[-1] = min(highest[-1], length - 2)  # the cells of neighbours do not meet; the last frame's is itself alone
         frames[1:-1] = rng.integers(lowest, highest + 1)
-    return Shown(frames, length, fps)
+    return FrameSample(frames, length, fps)
 
 
-def every_frame(length: int, fps: float) -> Shown:
-    """All of them, as a person with a player has."""
-    return Shown(np.arange(length), length, fps)
+def every_frame(length: int, fps: float) -> FrameSample:
+    """Returns a sample of all frames, which is what a person with a player sees."""
+    return FrameSample(np.arange(length), length, fps)
