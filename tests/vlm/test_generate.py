@@ -21,15 +21,15 @@ def pictures(rng: np.random.Generator, *sizes: tuple[int, int]) -> list[np.ndarr
 
 
 def by_transformers(chat_model: LocalChatModel, text: str, images: list[np.ndarray], count: int) -> tuple[list[int], torch.Tensor]:
-    """The same prompt through transformers' generate: its positions, its cache, its loop. Of ours it uses `Pictures`."""
+    """The same prompt through transformers' generate: its positions, its cache, its loop. Of ours it uses `FrameProcessor`."""
     engine = chat_model.engine
     pieces, rows, grids = text.split(IMAGE), [], []
     assert len(pieces) == len(images) + 1
     for number, image in enumerate(images):
         size = chat_model.prepare_image(image).size
-        rows.append(engine.pictures.rows(np.stack([image, image]), size))
-        grids.append([1, *engine.pictures.grid(size)])
-        pieces[number] += IMAGE * engine.pictures.tokens(size)
+        rows.append(engine.processor.rows(np.stack([image, image]), size))
+        grids.append([1, *engine.processor.grid(size)])
+        pieces[number] += IMAGE * engine.processor.tokens(size)
     tokens = torch.tensor([engine.tokenizer("".join(pieces), add_special_tokens=False)["input_ids"]])
     model = engine.networks.model
     told = model.generate(

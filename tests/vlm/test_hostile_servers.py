@@ -26,7 +26,7 @@ from milepost.annotation.reply import read
 from milepost.annotation.subtasks import SubtaskList
 from milepost.vlm import transport
 from milepost.vlm.replies import MOST
-from milepost.vlm.server import Server
+from milepost.vlm.server import ChatClient
 from milepost.vlm.transport import MalformedError, ServerConfig, ServerError, UnreachableError
 
 ROUNDS = 40 * int(os.environ.get("MILEPOST_CHAOS", "1"))
@@ -92,7 +92,7 @@ def ask(url: str, timeout_s: float = 0.2) -> ServerError | None:
     error: ServerError | None = None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
-    with Server(ServerConfig(url, "tiny", **settings)) as server:
+    with ChatClient(ServerConfig(url, "tiny", **settings)) as server:
         with suppress(ServerError):
             server.next_token(["a"])
         try:

@@ -21,7 +21,7 @@ from milepost.vlm.loading import load_engine
 from milepost.vlm.patches import Resolution
 from milepost.vlm.prompt import Prompt
 from milepost.vlm.remote import RemoteEngine, RemoteScores
-from milepost.vlm.server import Server
+from milepost.vlm.server import ChatClient
 from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, UnfinishedTurnError, UnreachableError
 from qwen_server import QwenModel
 
@@ -45,7 +45,7 @@ def local(folder) -> Engine:
 
 @pytest.fixture
 def model(local) -> Callable[..., QwenModel]:
-    return lambda **settings: QwenModel(local.networks.model, local.tokenizer, local.pictures, **settings)
+    return lambda **settings: QwenModel(local.networks.model, local.tokenizer, local.processor, **settings)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_space_at_the_end_would_be_another_prompt(whole, local, frames):
         (message,) = whole.bodies[-1]["messages"]
     assert message["content"][-1] == text_part(f"{spaced.prefix}{TASKS[0]} Is it done?")
     message["content"][-1] = text_part(message["content"][-1]["text"] + " ")
-    with Server(ServerConfig(whole.url, "tiny", top_logprobs=ALL)) as server:
+    with ChatClient(ServerConfig(whole.url, "tiny", top_logprobs=ALL)) as server:
         (said,) = server.next_token([[message]], answers=["True", " True"], unfinished_turn=True)
     assert min(abs(said[answer].logprob - true[0, 0, 0]) for answer in ("True", " True")) > 0.01
 

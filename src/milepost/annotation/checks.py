@@ -298,7 +298,7 @@ def _without_gaps(labels: Sequence[_Timed], case: _Case) -> list[_Timed]:
         gap = after.start - before.stop
         kind: Kind = "gap" if gap > 0 else "overlap"
         midpoint = (before.stop + after.start) / 2
-        if abs(gap) > case.tolerance + 1e-9:
+        if abs(gap) > case.tolerance + 1e-9:  # times are decimals: a gap of 0.1 + 0.2 must fit a tolerance of 0.3
             if kind == "overlap" or covers:
                 case.fault(kind, f"there is {_article(kind)} of {case.s(abs(gap))} between {case.span(before)} and {case.span(after)}")
             continue

@@ -180,6 +180,7 @@ def converse(
 
 
 def _seed(*numbers: int) -> int:
+    # A hash and no sum: (seed 0, episode 1) and (seed 1, episode 0) must not draw the same words.
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 

@@ -76,7 +76,7 @@ class AnnotationStore:
         """Writes an episode's answers, by head. A head's earlier answer is replaced, other heads stay."""
         if not answers or set(answers) - set(HEADS):
             raise DataError(f"answers are for {' or '.join(HEADS)}, got {sorted(answers)}")
-        with self._lock:
+        with self._lock:  # reads and writes one file: two heads of an episode may arrive at once
             all_answers = {**self.get(episode), **answers}
             text = json.dumps({"episode": episode, **{h: _to_record(all_answers[h]) for h in HEADS if h in all_answers}}, indent=1)
             write_text(self._path(episode), text)

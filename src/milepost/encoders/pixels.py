@@ -117,6 +117,7 @@ class PixelEncoder(nn.Module):
         zero.
         """
         for camera in range(reduced.shape[1]):
+            # float64: in float32 the smallest directions would be rounding errors, and each is scaled to unit variance.
             pixels = torch.from_numpy(reduced[:, camera]).double() / 255
             mean = pixels.mean(0)
             _, spread, directions = torch.linalg.svd(pixels - mean, full_matrices=False)

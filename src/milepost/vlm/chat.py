@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from milepost.vlm.frame_parts import data_url, text_part
-from milepost.vlm.server import Reply, Server
+from milepost.vlm.server import ChatClient, Reply
 from milepost.vlm.transport import ServerConfig, Usage
 
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>]*\|>")
@@ -74,7 +74,7 @@ class RemoteChatModel:
 
     def __init__(self, config: ServerConfig, *, encoding: Literal["jpeg", "png"] = "jpeg", rng: np.random.Generator | None = None) -> None:
         self.name = config.model
-        self._server, self._encoding = Server(config, rng=rng), encoding
+        self._server, self._encoding = ChatClient(config, rng=rng), encoding
 
     def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": data_url(image, encoding=self._encoding)}}
@@ -100,7 +100,7 @@ class RemoteChatModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Returns how the server differs from others, see `Server.notes`."""
+        """Returns how the server differs from others, see `ChatClient.notes`."""
         return self._server.notes
 
     def close(self) -> None:

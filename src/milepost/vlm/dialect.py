@@ -50,7 +50,7 @@ class Dialect:
             if name not in self._fixed_fields and (name in LEFT_OUT or name in RENAMED) and _blames(error, name, request)
         ]
         for name in names:
-            if name in RENAMED:
+            if name in RENAMED:  # its newer name first: without the field there would be no limit of tokens
                 self._renamed[name] = RENAMED[name]
             else:
                 self._refused[name] = None

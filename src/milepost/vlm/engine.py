@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from milepost.core import DataError, UnreadableError
 from milepost.vlm.memory import Budget
 from milepost.vlm.network import Networks, TokenBlock, positions
-from milepost.vlm.patches import PAIR, Pictures, Resolution, Size
+from milepost.vlm.patches import PAIR, FrameProcessor, Resolution, Size
 from milepost.vlm.prompt import Prompt, PromptTokens, require_lists
 from milepost.vlm.video_clip import AppendView, Clip, PrefixCache, ReadView, make_clip, middle
 
@@ -61,7 +61,7 @@ class Engine:
         model: nn.Module,
         tokenizer: Any,
         *,
-        pictures: Pictures,
+        processor: FrameProcessor,
         prompt: Prompt | None = None,
         max_memory: int | None = None,
         name: str = "",
@@ -72,13 +72,14 @@ class Engine:
         of the free memory of a GPU).
         """
         self.networks = Networks(model)
-        self.pictures = pictures
+        self.processor = processor
         self.name, self.commit, self.fingerprint = name, commit, fingerprint
         self.longest = int(self.networks.config.max_position_embeddings)
         """The most tokens of a prefix with its question: the model's context, or fewer if `with_limit` says so."""
         self.tokens: Counter[str] = Counter()
         self.tokenizer = tokenizer
         self._prompt_tokens = PromptTokens(tokenizer, prompt or Prompt())
+        # A prefill of a new clip needs no mask, so its passes may be larger than those of questions.
         limits = {"prefix": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
         self.budget = Budget(max_memory, device=self.networks.device, limits=limits)
 
@@ -161,10 +162,10 @@ class Engine:
         for place, n in enumerate(lengths):
             size = self._size(clip, n)
             pairs = [*(clip.pair(group) for group in range(n // PAIR)), *filter(None, [clip.odd(n)])]
-            rows = self.pictures.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
+            rows = self.processor.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
             for i, (ids, answer_ids) in enumerate(suffixes):
                 before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
-                logprobs = self.networks.own(before + ids, rows, (len(pairs), *self.pictures.grid(size)))
+                logprobs = self.networks.own(before + ids, rows, (len(pairs), *self.processor.grid(size)))
                 self.tokens["separate"] += len(before + ids)
                 table[i, place] = logprobs[answer_ids].cpu().numpy()
         return table
@@ -208,16 +209,16 @@ class Engine:
 
     def _size(self, clip: Clip, frames: int) -> Size:
         height, width = clip.frames.shape[1:3]
-        return self.pictures.size(clip.resolution, frames=frames, height=height, width=width)
+        return self.processor.size(clip.resolution, frames=frames, height=height, width=width)
 
     def _stamp(self, group: int, time_s: float, size: Size) -> list[int]:
-        return self._prompt_tokens.stamp(group, time_s=time_s, tokens=self.pictures.tokens(size))
+        return self._prompt_tokens.stamp(group, time_s=time_s, tokens=self.processor.tokens(size))
 
     def _require_context(self, cache: PrefixCache, *, groups: int, question: int) -> None:
         """Raises UnreadableError if a prefix of so many groups and a question do not fit. The digits of the time stamps are counted
         generously.
         """
-        each = len(self._stamp(1, 9999.9, cache.size))
+        each = len(self._stamp(1, 9999.9, cache.size))  # nearly three hours: no stamp of a clip has more digits
         needed = len(self._stamp(0, 0.0, cache.size)) + each * (groups - 1) + question
         context = int(self.networks.config.max_position_embeddings)
         if needed > min(self.longest, context):
@@ -229,7 +230,7 @@ class Engine:
 
     def _block(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[TokenBlock, int]:
         """Returns a block of tokens from position `start`, and the position after them."""
-        grid = size[0] // self.pictures.factor, size[1] // self.pictures.factor
+        grid = size[0] // self.processor.factor, size[1] // self.processor.factor
         places, after = positions(ids, video=self.networks.video, grid=grid, start=start)
         return TokenBlock(ids, places, **place), after
 
@@ -319,8 +320,8 @@ class Engine:
         batches = []
         for start in range(0, len(pairs), IMAGE_BATCH):
             batch = pairs[start : start + IMAGE_BATCH]
-            rows = self.pictures.rows(np.concatenate(batch), size, device=self.networks.device)
-            batches.append(self.networks.encode_images(rows, groups=len(batch), grid=self.pictures.grid(size)))
+            rows = self.processor.rows(np.concatenate(batch), size, device=self.networks.device)
+            batches.append(self.networks.encode_images(rows, groups=len(batch), grid=self.processor.grid(size)))
         return torch.cat([features for features, _ in batches]), [
             torch.cat(level) for level in zip(*(deep for _, deep in batches), strict=True)
         ]
@@ -366,7 +367,7 @@ class Stream:
                 f"a frame of {frame.shape} at {now} s follows one of {before[0].shape} at {before[1]} s; a clip has one shape, in order"
             )
         height, width = make_clip(frame[None], times_s=[now], fps=None, resolution=self._resolution).frames.shape[1:3]
-        size = self._engine.pictures.size(self._resolution, frames=PAIR, height=height, width=width)
+        size = self._engine.processor.size(self._resolution, frames=PAIR, height=height, width=width)
         branch = None
         if self.frames % PAIR and before is not None:
             group = np.stack([before[0], frame]), middle(before[1], now)

@@ -69,7 +69,7 @@ class LocalChatModel:
         self._keys: list[int] = []
         self._after: list[int] = []
         """The position that follows each token in the cache."""
-        self._cache = PrefixCache(engine.networks.layers, (0, 0))
+        self._cache = PrefixCache(engine.networks.layers, (0, 0))  # every image has a size of its own
         self._stops = {engine.tokenizer.eos_token_id}
         end_tokens = getattr(getattr(engine.networks.model, "generation_config", None), "eos_token_id", None)
         self._stops |= set(end_tokens if isinstance(end_tokens, list) else [end_tokens])
@@ -81,7 +81,7 @@ class LocalChatModel:
     def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> LocalImage:
         """Returns the image with the size it will be resized to: `reply` encodes it."""
         height, width = image.shape[:2]
-        size = self.engine.pictures.size(self._resolution, frames=2, height=height, width=width)
+        size = self.engine.processor.size(self._resolution, frames=2, height=height, width=width)
         return LocalImage(image, size, -next(self._numbers))
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class LocalChatModel:
             parts.append(_ContentTokens(list(tokenizer.encode(text, add_special_tokens=False))))
             if number < len(images):
                 image = images[number]
-                parts.append(_ContentTokens([self.engine.networks.image] * self.engine.pictures.tokens(image.size), image))
+                parts.append(_ContentTokens([self.engine.networks.image] * self.engine.processor.tokens(image.size), image))
         return parts
 
     def _read(self, parts: Sequence[_ContentTokens], *, room: int) -> Float[Tensor, "V"]:
@@ -173,7 +173,7 @@ class LocalChatModel:
 
     def _places(self, part: _ContentTokens, start: int) -> tuple[np.ndarray, int]:
         size = part.image.size if part.image else (0, 0)
-        grid = size[0] // self.engine.pictures.factor, size[1] // self.engine.pictures.factor
+        grid = size[0] // self.engine.processor.factor, size[1] // self.engine.processor.factor
         return positions(part.ids, video=self.engine.networks.image, grid=grid, start=start)
 
     def _append(
@@ -207,8 +207,8 @@ class LocalChatModel:
             alike = [*same]
             for start in range(0, len(alike), IMAGE_BATCH):
                 twice = [np.stack([image.image, image.image]) for image in alike[start : start + IMAGE_BATCH]]
-                rows = torch.cat([engine.pictures.rows(pair, size, device=engine.networks.device) for pair in twice])
-                batches.append(engine.networks.encode_images(rows, groups=len(twice), grid=engine.pictures.grid(size)))
+                rows = torch.cat([engine.processor.rows(pair, size, device=engine.networks.device) for pair in twice])
+                batches.append(engine.networks.encode_images(rows, groups=len(twice), grid=engine.processor.grid(size)))
         levels = [torch.cat(level) for level in zip(*(deep for _, deep in batches), strict=True)]
         return torch.cat([features for features, _ in batches]), levels
 
@@ -237,4 +237,5 @@ def _without_prefix(parts: Sequence[_ContentTokens], skip: int) -> Iterator[_Con
 def _choice(logits: Float[Tensor, "V"], temperature: float, generator: torch.Generator) -> int:
     if not temperature:
         return int(logits.argmax())
+    # Drawn on the CPU, so that one seed gives the same words on every device.
     return int(torch.multinomial((logits.cpu() / temperature).softmax(-1), 1, generator=generator))

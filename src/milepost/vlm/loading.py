@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from milepost.core import DataError, load, read_json, require
 from milepost.vlm.engine import Engine
-from milepost.vlm.patches import Pictures
+from milepost.vlm.patches import FrameProcessor
 from milepost.vlm.prompt import Prompt
 
 FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
@@ -71,9 +71,9 @@ def load_engine(
             f"once (hf download {name if not folder.is_dir() else 'OWNER/NAME'}), then it works offline"
         ) from error
     commit = getattr(model.config, "_commit_hash", None) or ""
-    pictures = Pictures.from_config(config)
+    processor = FrameProcessor.from_config(config)
     return Engine(
-        model, tokenizer, pictures=pictures, prompt=prompt, max_memory=max_memory, name=name, commit=commit,
+        model, tokenizer, processor=processor, prompt=prompt, max_memory=max_memory, name=name, commit=commit,
         fingerprint=fingerprint(where),
     )  # fmt: skip
 

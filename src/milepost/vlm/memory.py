@@ -33,6 +33,7 @@ class Budget:
         if self._device.type != "cuda":
             return PLENTY
         cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        # Half: the cost of a job is an estimate, and a pass that runs out of memory is lost.
         return (torch.cuda.mem_get_info(self._device)[0] + cached) // 2
 
     def steps(self, kind: str, total: int, *, cost: Callable[[int, int], tuple[int, int]], run: Callable[[int, int], None]) -> None:

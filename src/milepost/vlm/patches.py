@@ -49,7 +49,7 @@ class Resolution:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class FrameProcessor:
     """What one model's processor does. patch: pixels a patch is wide; merge: patches a token is wide. min_pixels, max_pixels: of a whole
     clip.
     """
@@ -62,7 +62,7 @@ class Pictures:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Pictures:
+    def from_config(cls, config: Mapping[str, Any]) -> FrameProcessor:
         """Returns the settings in video_preprocessor_config.json. DataError names what is missing or belongs to another kind of
         processor.
         """

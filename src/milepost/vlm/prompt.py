@@ -79,6 +79,7 @@ class PromptTokens:
         """
         require_lists([instruction], answers)
         text = self._after(instruction)
+        # With the text before it: alone, the answer could be merged into other tokens.
         texts = [self._ids(text + answer) for answer in answers]
         for ids, answer in zip(texts, answers, strict=True):
             if not answer.strip() or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != texts[0][:-1]:

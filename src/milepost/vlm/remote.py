@@ -23,15 +23,15 @@ from milepost.core import DataError, Tick
 from milepost.encoders import Preprocessing
 from milepost.vlm.chat import SPECIAL_TOKEN
 from milepost.vlm.frame_parts import ContentPart, frame_parts, text_part
-from milepost.vlm.patches import PAIR, Pictures, Resolution
+from milepost.vlm.patches import PAIR, FrameProcessor, Resolution
 from milepost.vlm.prompt import Prompt, require_lists
-from milepost.vlm.server import MessageDict, Server
+from milepost.vlm.server import ChatClient, MessageDict
 from milepost.vlm.transport import ServerConfig, Usage
 from milepost.vlm.video_clip import Clip, make_clip
 
 STAMP = "<{time_s:.1f} seconds>"
 """Qwen3-VL's own words for the time of a frame."""
-SIZES = Pictures()
+SIZES = FrameProcessor()
 """Frames are sent in the sizes that a local Qwen3-VL would use. The server's own processor may resize them again."""
 
 
@@ -68,7 +68,7 @@ class RemoteEngine:
         self.name, self.commit = config.model, ""
         """A server does not say which commit it runs."""
         self._encoding, self._quality = encoding, quality
-        self._server = Server(config, rng=rng)
+        self._server = ChatClient(config, rng=rng)
 
     def __repr__(self) -> str:
         return f"RemoteEngine({self.config!r})"
@@ -96,7 +96,7 @@ class RemoteEngine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Returns how the server differs from others, see `Server.notes`."""
+        """Returns how the server differs from others, see `ChatClient.notes`."""
         return self._server.notes
 
     def clip(

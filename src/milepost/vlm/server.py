@@ -1,6 +1,6 @@
 """Any OpenAI-compatible chat/completions server (vLLM, SGLang, llama.cpp, hosted): next-token log-probabilities, and answers in words.
 
-    with Server(ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct")) as server:
+    with ChatClient(ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct")) as server:
         scores = server.next_token(prompts)  # [{"True": TokenScore, "False": TokenScore}, ...], in order
         replies = server.complete(prompts, json_schema=schema)
 
@@ -63,7 +63,7 @@ class Reply:
         return self.finish.lower() in CUT
 
 
-class Server:
+class ChatClient:
     """An open connection to a model server. Close it, or use `with`. What the server turned out not to take is remembered while it is open.
 
     rng: where the jitter of retries comes from; same generator, same waits, whatever the order in which answers arrive.
@@ -87,9 +87,9 @@ class Server:
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"Server({self.config!r})"
+        return f"ChatClient({self.config!r})"
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> ChatClient:
         return self
 
     def __exit__(self, *problem: object) -> None:
@@ -211,7 +211,7 @@ class Server:
             except RefusedError as error:
                 if error.status not in REFUSED or "logprobs" not in error.words + error.param or top == 1:
                     raise
-            self.top_logprobs = min(self.top_logprobs, top // 2)
+            self.top_logprobs = min(self.top_logprobs, top // 2)  # another request may have lowered it in the meantime
 
     async def _ask_words(self, body: dict[str, Any], schema: Mapping[str, Any] | None, rng: np.random.Generator) -> dict[str, Any]:
         if schema is not None and self.takes_schema:
@@ -284,7 +284,7 @@ class Server:
         if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], Mapping)):
             raise ValueError("expected many prompts, got a single one; put it into a list")
         if self._loop.is_closed():
-            raise DataError("this server is closed; open it again with Server(config)")
+            raise DataError("this server is closed; open it again with ChatClient(config)")
         with self._lock:
             seed = int(self._rng.integers(2**63))
         future = asyncio.run_coroutine_threadsafe(self._gather(prompts, ask, (seed, report)), self._loop)

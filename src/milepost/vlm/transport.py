@@ -115,7 +115,7 @@ class ServerConfig:
     longest_wait_s: float = 120.0
     """A server that asks for more patience than this, for one request, is given up."""
     concurrency: int = 8
-    """Requests under way at once, over all threads that use one `Server`."""
+    """Requests under way at once, over all threads that use one `ChatClient`."""
     top_logprobs: int = 20
     """How many of the likeliest tokens to ask for; halved while the server refuses."""
     price_per_million: tuple[float, float] | None = None
@@ -268,6 +268,7 @@ class Transport:
         return reply
 
     async def _patiently(self, url: str, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
+        # A server that answers slowly and badly would otherwise hold a run for `retries` time-outs.
         late, waited, until = 0, 0.0, time.monotonic() + 5 * self.config.timeout_s
         for attempt in range(self.config.retries + 1):
             try:

@@ -50,6 +50,7 @@ class PrefixCache:
         stop = start + keys.shape[2]
         buffers = self._layers[layer]
         if buffers is None or buffers[0].shape[2] < stop:
+            # Doubling: a buffer that grew group by group would copy the whole cache for every group.
             room = stop if buffers is None else max(stop, 2 * buffers[0].shape[2])
             larger = tuple(new.new_empty(1, new.shape[1], room, new.shape[3]) for new in (keys, values))
             if buffers is not None:

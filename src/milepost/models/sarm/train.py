@@ -110,6 +110,7 @@ def keep_aside(episodes: Sequence[Episode], requested: float | None, seed: int) 
     proportion = VALIDATION if requested is None else requested
     if not proportion or (requested is None and len(episodes) < ENOUGH):
         return list(episodes), []
+    # A stream of its own: another validation set must not change which episodes are held out.
     learn, aside = split(episodes, proportion, np.random.default_rng([seed, 1]))
     if requested and not aside:
         raise DataError(f"no scene can be kept aside: {proportion:g} of {len(episodes)} training episodes; use a larger --validation, or 0")

@@ -52,7 +52,7 @@ class ProcessGroup:
         """Returns the main process's numbers, the same on all."""
         if self.world_size == 1:
             return list(values)
-        tensor = torch.tensor(list(values), dtype=torch.float64, device=device)
+        tensor = torch.tensor(list(values), dtype=torch.float64, device=device)  # exact for steps and for losses
         with _connected():
             distributed.broadcast(tensor, 0)
         return tensor.tolist()

@@ -229,6 +229,7 @@ class Trainer:
         config, rate = self.config, learning_rate(self.step, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # Primes: runs with neighbouring seeds, and the processes of one run, share no seed.
         seed = config.seed * 1_000_003 + self.step
         torch.manual_seed(seed + self.process_group.rank * 1_000_000_007)  # dropout draws from the global generator
         with self.autocast():
