@@ -1,4 +1,3 @@
-from .evaluation import CLOCK as CLOCK
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .labelling import label as label
