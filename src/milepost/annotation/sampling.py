@@ -54,7 +54,7 @@ def sample_frames(
 
     rng: for repeats, moves each inner frame at random inside its own half-steps. It cannot where every frame is shown.
 
-    >>> shown_frames(91, 30.0, rate_hz=1.0).frames.tolist()
+    >>> sample_frames(91, 30.0, rate_hz=1.0).frames.tolist()
     [0, 30, 60, 90]
     """
     if length < 1 or not fps > 0 or not rate_hz > 0:

@@ -61,7 +61,7 @@ class ChatModel(Protocol):
 def strip_special_tokens(text: str) -> str:
     """Returns the text with a space in place of every special token.
 
-    >>> plain("done<|im_end|>")
+    >>> strip_special_tokens("done<|im_end|>")
     'done '
     """
     return SPECIAL_TOKEN.sub(" ", text)

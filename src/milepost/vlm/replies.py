@@ -78,7 +78,7 @@ class Problem:
 def quoted(text: str, most: int = QUOTED) -> str:
     """Returns somebody else's words for a message: on one line, without characters that do not print, cut short.
 
-    >>> quoted("busy\x1b[31m,\n  wait")
+    >>> quoted("busy\\x1b[31m,\\n  wait")
     'busy [31m, wait'
     """
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:LOOKED_AT]).split())
