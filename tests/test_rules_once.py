@@ -14,8 +14,8 @@ import pytest
 from builders import TOP, build_dataset, edit_info, edit_parquet, set_column
 from milepost.annotation.spreadsheet import read_file
 from milepost.cli.entry import main
-from milepost.core.files import plain, to_json
-from milepost.core.stages import check, segment_faults
+from milepost.core.files import json_value, to_json
+from milepost.core.stages import require_sound_segments, segment_faults
 from milepost.core.types import DataError, Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.metadata import stamps_of
@@ -108,7 +108,7 @@ FAULTS = {
 
 
 def by_check(root: Path, segments: tuple[Segment, ...]) -> None:
-    check(segments, None, 6)
+    require_sound_segments(segments, None, 6)
 
 
 def by_recording(root: Path, segments: tuple[Segment, ...]) -> None:
@@ -205,8 +205,8 @@ def test_episodes_may_be_written_as_text(small: Path) -> None:
 
 def test_json_has_no_nan() -> None:
     value = {"a": float("nan"), 2: (np.float32(0.5), np.array([1.0, np.inf])), "b": {"c": [None, True, Path("x")]}}
-    assert plain(value) == {"a": None, "2": [0.5, [1.0, None]], "b": {"c": [None, True, "x"]}}
-    assert json.loads(to_json(value)) == plain(value)
+    assert json_value(value) == {"a": None, "2": [0.5, [1.0, None]], "b": {"c": [None, True, "x"]}}
+    assert json.loads(to_json(value)) == json_value(value)
 
 
 @pytest.mark.parametrize(

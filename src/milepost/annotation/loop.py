@@ -186,7 +186,7 @@ def answer_of(conversations: Sequence[Conversation], views: Sequence[View], epis
         "support": agreed.support,
         "disagreement": round(agreed.disagreement, 6),
         "borders": [
-            {"border": str(each.border), "frame": each.border.frame, "spread_s": round(each.spread_s, 6)} for each in agreed.borders
+            {"border": str(each.boundary), "frame": each.boundary.frame, "spread_s": round(each.spread_s, 6)} for each in agreed.boundaries
         ],
         "failed": failed,
         "each": [None if each.segments is None else [[s.name, s.start, s.stop] for s in each.segments] for each in conversations],

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from milepost.core import WHOLE, DataError, Segment, Stages, check, finished, names_in_order, parse_json, proportions
+from milepost.core import WHOLE, DataError, Segment, Stages, is_finished, names_in_order, parse_json, proportions, require_sound_segments
 from milepost.datasets.annotation_columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
 from milepost.datasets.metadata import PROPORTIONS, read_metadata, read_proportions
 from milepost.datasets.parquet import guarded, open_parquet
@@ -131,7 +131,7 @@ def _check_fit(
     """DataError for an annotation that does not fit its episode or the stages, one that is kept too: shares are taken over all."""
     for number, segments in merged.items():
         try:
-            check(segments, names, meta.episodes[number].length)
+            require_sound_segments(segments, names, meta.episodes[number].length)
         except DataError as error:
             old = "" if head in annotations.get(number, {}) else "; that is what the dataset has: annotate this episode again, or remove it"
             raise DataError(f"episode {number}, {head}: {error}{old}") from error
@@ -146,7 +146,7 @@ def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Se
         return Stages(tuple(names), _shares_where_shown(held.values(), names))
     records = meta.episodes
     shown = {number: segments for number, segments in held.items() if any(s.stop > s.start for s in segments)}
-    done = [segments for number, segments in shown.items() if finished(segments, names, records[number].success)]
+    done = [segments for number, segments in shown.items() if is_finished(segments, names, records[number].success)]
     return proportions(done or shown.values(), names)
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real
+from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
 from milepost.datasets.hub import Files
 from milepost.datasets.parquet import put_columns, read_parquet, to_numpy
 from milepost.datasets.reader import LeRobotDataset, open_dataset
@@ -144,7 +144,7 @@ def _link(source: Path, new: Path, *, share: bool) -> None:
     """The same file under another name, or a copy where that cannot be: another disk, or the Hub's cache, which is not ours."""
     if share:
         try:
-            os.link(real(source), new)
+            os.link(real_path(source), new)
             return
         except OSError:
             pass  # whatever keeps a link from being made, a copy is as good

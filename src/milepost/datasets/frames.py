@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import DataError, DataWarning, Frames, UnreadableError, sampled
+from milepost.core import DataError, DataWarning, Frames, UnreadableError, sampled_digest
 from milepost.datasets.cells import is_deep
 from milepost.datasets.features import image_size, may_be_depth
 from milepost.datasets.findings import counted
@@ -147,7 +147,7 @@ class FilmPlaces:
                     sizes.setdefault(size, []).append(name)
             alike: dict[tuple[int, str], list[str]] = {}
             for name in (name for names in sizes.values() if len(names) > 1 for name in names):
-                alike.setdefault(sampled(self.files.root / name), []).append(name)
+                alike.setdefault(sampled_digest(self.files.root / name), []).append(name)
             self._twins = [names for names in alike.values() if len(names) > 1]
         return self._twins
 

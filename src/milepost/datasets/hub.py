@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, read_json_object, real, require_inside
+from milepost.core import DataError, read_json_object, real_path, require_inside
 
 UPLOADED = ("README.md", "config.json", "model.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -53,23 +53,23 @@ class Files:
             path = self.root / require_inside(relative, source="")
         except DataError:
             return False
-        return not path.is_symlink() or real(path).is_relative_to(self._home)
+        return not path.is_symlink() or real_path(path).is_relative_to(self._home)
 
     @property
     def _home(self) -> Path:
         """The folder that links of files must stay in: of a snapshot in the Hub's cache its repository's, which has the files."""
-        root = real(self.root)
+        root = real_path(self.root)
         return root.parent.parent if root.parent.name == "snapshots" and root.parent.parent.name.startswith("datasets--") else root
 
     def listed(self, tree: str) -> list[str]:
         """Returns the names of the files under a folder of the dataset, relative to it, but hidden ones; links of folders are followed."""
-        found, seen = [], set()
+        found, targets = [], set()
         for folder, folders, names in os.walk(self.root / tree, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:
+            target = os.path.realpath(folder)
+            if target in targets:
                 folders.clear()  # a link to a folder above itself
                 continue
-            seen.add(real)
+            targets.add(target)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             relative = Path(folder).relative_to(self.root)
             found += [
@@ -102,8 +102,8 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
         folder_or_repo, revision = named["repo"], revision or named["revision"]
     folder = Path(folder_or_repo).expanduser().absolute()  # Arrow and FFmpeg take what stands before a colon for a protocol
     if folder.is_dir():
-        repo, commit = _cached(real(folder))
-        return Files(folder, repo or real(folder).name, repo, commit)
+        repo, commit = _cached(real_path(folder))
+        return Files(folder, repo or real_path(folder).name, repo, commit)
     if folder.exists():
         raise DataError(f"{folder} is a file; a LeRobot dataset is a folder with meta/info.json in it")
     repo = str(folder_or_repo)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled
+from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled_digest
 from milepost.datasets.cells import ImageFrames
 from milepost.datasets.features import may_be_depth
 from milepost.datasets.frames import FilmPlaces, Voice, offered
@@ -160,7 +160,7 @@ class LeRobotDataset:
         names = {span.path for record in records for span in record.videos.values()}
         names |= {record.data for record in records if record.data} if tables else set()
         paths = {name: self._files.path(name) for name in sorted(names)}
-        return [(name, *sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+        return [(name, *sampled_digest(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
 
     def __len__(self) -> int:
         return len(self._chosen)

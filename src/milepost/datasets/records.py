@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from milepost.core import DataError, Segment, shown, success_in, unfit
+from milepost.core import DataError, Segment, segments_fault, shown, success_in
 from milepost.datasets.features import image_size, is_depth
 from milepost.datasets.findings import Finding
 from milepost.datasets.placement import TENTH, Part
@@ -89,7 +89,7 @@ class EpisodeRecord:
         """head -> why nobody can learn or judge by its annotation: it cannot be read, or stages overlap."""
         faults = {head: found for head, found in self._heads.items() if isinstance(found, str)}
         for head, segments in self.readable_segments.items():
-            if fault := unfit(segments, head, None, self.length):
+            if fault := segments_fault(segments, head, None, self.length):
                 faults[head] = fault
         return faults
 

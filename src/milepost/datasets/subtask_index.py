@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
-from milepost.core import SUCCESS, DataError, Segment, check, ends_well, read_json_object, shown
+from milepost.core import SUCCESS, DataError, Segment, ends_well, read_json_object, require_sound_segments, shown
 from milepost.datasets.annotation_columns import Annotations
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata
@@ -145,7 +145,7 @@ def _check(given: Mapping[int, Sequence[Segment]], meta: Metadata) -> None:
     for number, segments in given.items():
         if number not in meta.episodes:
             raise no_episode(number, meta.episodes)
-        check(segments, None, meta.episodes[number].length)
+        require_sound_segments(segments, None, meta.episodes[number].length)
 
 
 def _column(table: pa.Table, frames: Mapping[int, Int[np.ndarray, "T"]]) -> Int[np.ndarray, "N"]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from milepost.core import DataError, is_inside, read_json, real, shown
+from milepost.core import DataError, is_inside, read_json, real_path, shown
 from milepost.datasets.hub import in_cache
 
 JOURNAL = "meta/.milepost-replacing.json"
@@ -38,7 +38,7 @@ def require_editable(folder: str | Path) -> Path:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
-    if in_cache(real(root)):
+    if in_cache(real_path(root)):
         raise DataError(f"{root} is in the Hub's cache, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
     if not (root / "meta").is_dir():
         raise DataError(f"{root} is not a LeRobot dataset: it has no meta/ folder")
@@ -164,7 +164,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _require_own(path: Path) -> None:
-    if path.is_symlink() or in_cache(real(path)):
+    if path.is_symlink() or in_cache(real_path(path)):
         raise DataError(f"{path} is a link{f' to {path.readlink()}' if path.is_symlink() else ''}; {_advice('OWNER/NAME')}")
 
 
