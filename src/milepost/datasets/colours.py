@@ -1,6 +1,6 @@
-"""A decoded picture as RGB: by its film's own colour matrix and range, with every PyAV, and turned as its track says.
+"""Converts a decoded image to RGB with the colour matrix and range of its video, with every PyAV, and turns it as its track says.
 
-An untagged picture is converted as PyAV's `to_ndarray(format="rgb24")` does, bit for bit. LeRobot's own films are untagged.
+An untagged video is converted as PyAV's `to_ndarray(format="rgb24")` does, bit for bit. LeRobot's own videos are untagged.
 """
 
 from __future__ import annotations

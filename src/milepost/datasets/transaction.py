@@ -1,8 +1,9 @@
-"""Several files of one dataset replaced as one: all new ones are written beside the old, then a journal, then they are renamed.
+"""Replaces several files of a dataset as one: all new files are written beside the old ones, then a journal, then they are renamed.
 
-Killed before the journal stands, the old files are as they were and the next call clears the leftovers; killed after it, the next call
-finishes the renaming before it does anything else. Refuses a dataset in the Hub's cache, files that are links, and a second writer. A
-journal may have come with the dataset: only files of the kinds that are written here, inside the dataset itself, are ever renamed.
+If the process is killed before the journal is written, the old files are unchanged and the next call removes the leftovers. If it is killed
+later, the next call finishes the renaming before it does anything else. A dataset in the Hub's cache, files that are links, and a second
+writer are refused. A journal may come with a downloaded dataset: only files of the kinds written here, inside the dataset, are ever
+renamed.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _OURS = re.compile(
 
 
 class BusyError(DataError):
-    """Another process is replacing files of this dataset. It will be done soon."""
+    """Another process is replacing files of this dataset. It takes only moments."""
 
 
 def require_editable(folder: str | Path) -> Path:
-    """The dataset's folder, if it is the user's own. DataError for a Hub dataset: its cache is shared and never edited."""
+    """Returns the dataset's folder if it is the user's own. Raises DataError for a Hub dataset: its cache is shared and never edited."""
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
@@ -59,7 +60,7 @@ def is_interrupted(root: Path) -> bool:
 
 
 def finish_interrupted(folder: str | Path) -> None:
-    """Finish a replacement that was killed while it was renaming; nothing if there was none."""
+    """Finishes a replacement that was killed while it was renaming; does nothing if there was none."""
     root = Path(folder).expanduser()
     if is_interrupted(root):
         with replacing(require_editable(root)):
@@ -99,7 +100,7 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def _finish(root: Path) -> None:
-    """Rename what the journal lists; without a journal, clear what a killed process left."""
+    """Renames the files that the journal lists; without a journal, removes what a killed process left."""
     journal = root / JOURNAL
     if journal.is_file():
         for name in _journal(root):
@@ -107,13 +108,13 @@ def _finish(root: Path) -> None:
                 _beside(root / name).replace(root / name)
         journal.unlink()
     for part in ("meta", "data"):
-        for left in (root / part).rglob(f".*{_SUFFIX}"):
-            if is_inside(left.parent, root):
-                left.unlink()
+        for leftover in (root / part).rglob(f".*{_SUFFIX}"):
+            if is_inside(leftover.parent, root):
+                leftover.unlink()
 
 
 def _journal(root: Path) -> list[str]:
-    """The files that an interrupted replacement was renaming. DataError if the journal is not one that was written here."""
+    """Returns the files that an interrupted replacement was renaming. Raises DataError if the journal is not one that is written here."""
     journal = root / JOURNAL
     if journal.is_symlink():
         raise DataError(f"{journal} is a link, and no journal of milepost's: remove it")
@@ -127,7 +128,7 @@ def _journal(root: Path) -> list[str]:
 
 
 def _require_ours(root: Path, name: str, source: str) -> None:
-    """DataError unless this is a file that annotating replaces, in the dataset itself."""
+    """Raises DataError unless this is a file that annotating replaces, in the dataset itself."""
     if not _OURS.fullmatch(name) or ".." in name.split("/"):
         raise DataError(f"{source} names {shown(name, 120)}, and annotating replaces files of meta/ and data/ alone; nothing was written")
     if not is_inside((root / name).parent, root):
@@ -135,12 +136,12 @@ def _require_ours(root: Path, name: str, source: str) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name that no reader takes for a parquet file, on the same disk."""
+    """Returns a name on the same disk that no reader takes for a parquet file."""
     return path.with_name(f".{path.name}{_SUFFIX}")
 
 
 def _settle(path: Path) -> None:
-    """On disk for good, with the old file's permissions."""
+    """Flushes a file to disk and gives it the old file's permissions."""
     with _beside(path).open("rb+") as file:
         os.fsync(file.fileno())
     if path.exists():
