@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
-from milepost import datasets, metrics, models, progress
+from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
-from milepost.core import RAW, Attempt, DataError, Episode, Stages, UnreadableError, annotated_stages, read_json_object, to_json
+from milepost.core import read_json_object, to_json
 
 
 @dataclass(frozen=True)
@@ -49,32 +49,6 @@ def _warn_of_training_episodes(progress_table: progress.ProgressTable, dataset: 
         say(f"{len(learnt)} of these {len(episodes)} episodes taught this model; those it never saw: --episodes {rest or '(none)'}")
 
 
-@dataclass(eq=False)
-class _Compared:
-    """What the comparison has so far: scores by model, where the truth is from, ends of known successes and failures, events by episode."""
-
-    scores: dict[str, list[metrics.EpisodeScore]]
-    sources: set[str] = field(default_factory=set)
-    ends: list[tuple[bool, dict[str, float]]] = field(default_factory=list)
-    happened: dict[int, list[metrics.Event]] = field(default_factory=dict)
-    unreadable: dict[int, str] = field(default_factory=dict)
-
-    @property
-    def first(self) -> list[metrics.EpisodeScore]:
-        return next(iter(self.scores.values()))
-
-    def add(self, episode: Episode, progress_table: progress.ProgressTable, stages: Stages | None, head: str) -> None:
-        """Adds an episode that the file has, beside the clock."""
-        self.sources.add(metrics.truth_of(episode, stages, head).source)
-        curve = progress_table.curve(episode.index, episode.length, head)
-        if not np.isnan(curve.value).all():
-            self.happened[episode.index] = metrics.find_events(curve.value, episode.fps)
-        for rows, one in zip(self.scores.values(), (curve, models.ElapsedModel().predict(episode).main), strict=True):
-            rows.append(metrics.score_episode(one, episode, stages, head))
-        if episode.success is not None:
-            self.ends.append((episode.success, _ends(progress_table, episode, head)))
-
-
 def main(args: Args) -> int:
     if args.annotations is not None or args.against is not None:
         if args.annotations is None or args.against is None or args.progress is not None:
@@ -86,61 +60,35 @@ def main(args: Args) -> int:
     dataset = datasets.open_dataset(args.dataset, episodes=args.episodes)
     read = progress.find_progress(dataset, args.progress)
     warn_all(read.warnings)
-    path, progress_table = read.path, read.table
-    compared = _compare(dataset, progress_table, path, args.head_mode)
-    if not compared.first:
-        raise DataError(f"{path} has none of these episodes{'' if not compared.unreadable else ' that can be read'}")
-    summaries = {name: metrics.summarise(rows, np.random.default_rng(args.seed)) for name, rows in compared.scores.items()}
-    lines = _thresholds(compared.ends, args.seed)
+    with bars() as bar:
+        compared = progress.evaluate(dataset, read, head=args.head_mode, on_progress=bar("compare"))
+    summaries, lines = compared.summaries(args.seed), compared.thresholds(args.seed)
     if args.json:
         found: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
         found |= {"success": {name: asdict(line) for name, line in lines.items()}}
-        found |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.happened.items()}}
+        found |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.events.items()}}
         say(to_json(found))
     else:
-        _warn_of_training_episodes(progress_table, dataset, {score.episode for score in compared.first})
+        _warn_of_training_episodes(read.table, dataset, {score.episode for score in compared.episodes})
         _tell(compared, summaries, lines)
     for number, reason in compared.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
     return 1 if compared.unreadable else 0
 
 
-def _compare(dataset: datasets.LeRobotDataset, progress_table: progress.ProgressTable, path: Path, head: str) -> _Compared:
-    name = path.stem.removesuffix("_progress")
-    compared = _Compared({f"{name} (file)" if name == "elapsed" else name: [], "elapsed": []})
-    stages = dataset.stages.get(head) or _annotated(dataset, head)
-    numbers = sorted(set(dataset.episode_indices) & set(progress_table.episode_index.tolist()), key=dataset.episode_indices.index)
-    with bars() as bar:
-        tick = bar("compare")
-        for done, number in enumerate(numbers, start=1):
-            try:
-                compared.add(dataset.episode(number), progress_table, stages, head)
-            except UnreadableError as error:
-                compared.unreadable[number] = str(error)
-            tick(done, len(numbers))
-    return compared
-
-
-def _annotated(dataset: datasets.LeRobotDataset, head: str) -> Stages | None:
-    """The stages of the annotation itself, where no proportions file has them; as in training."""
-    records = dataset.meta.episodes.values()
-    attempts = [Attempt(r.index, "", s, r.success) for r in records if (s := r.sound_segments.get(head))]
-    return annotated_stages(attempts) if attempts else None
-
-
-def _tell(compared: _Compared, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
+def _tell(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
     """The tables, and why some of their cells are empty."""
-    count, known = len(compared.first), compared.sources - {"none"}
+    count, known = len(compared.episodes), compared.sources - {"none"}
     table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries))
     if not known:
         say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
-    if all(score.success is None for score in compared.first):
+    if all(score.success is None for score in compared.episodes):
         say("the dataset does not say which episodes succeeded (no fact 'success', no column next.success): those rows are dashes")
     if next(iter(summaries.values())).failures:
         table("where failures end (final progress)", *metrics.failure_table(summaries))
-    seen = [score for score in compared.first if score.episode in compared.happened]
+    seen = [score for score in compared.episodes if score.episode in compared.events]
     if seen:
-        table("episodes with such events", *_event_table(seen, compared.happened))
+        table("episodes with such events", *_event_table(seen, compared.events))
     if len(seen) < count:
         say(f"{count - len(seen)} episodes have no progress at all and count in no share of events")
     if lines:
@@ -160,21 +108,6 @@ def _event_table(
         counts = [sum(any(event.kind == kind for event in events[number]) for number in numbers) for kind in metrics.KINDS]
         rows.append((name, len(numbers), *(f"{100 * count / len(numbers):.0f} %" if count else "-" for count in counts)))
     return ("", "episodes", *(kind.replace("_", " ") for kind in metrics.KINDS)), rows
-
-
-def _ends(progress_table: progress.ProgressTable, episode: Episode, head: str) -> dict[str, float]:
-    """Where an episode ends, by every number the file has of it."""
-    curve = progress_table.curve(episode.index, episode.length, head)
-    named = {f"raw_{head}" if name == RAW else name: signal for name, signal in curve.signals.items()}
-    return {"progress": metrics.final(curve.value), **{name: metrics.final(signal.values) for name, signal in named.items()}}
-
-
-def _thresholds(ends: Sequence[tuple[bool, Mapping[str, float]]], seed: int) -> dict[str, metrics.Threshold]:
-    """Score -> the threshold that parts successes from failures; nothing if there are not both."""
-    if len({success for success, _ in ends}) < 2:
-        return {}
-    sides = {name: [np.array([end[name] for success, end in ends if success is side]) for side in (True, False)] for name in ends[0][1]}
-    return {name: metrics.success_threshold(*both, rng=np.random.default_rng(seed)) for name, both in sides.items()}
 
 
 def _show(lines: Mapping[str, metrics.Threshold]) -> None:
