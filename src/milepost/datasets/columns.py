@@ -42,7 +42,7 @@ def column_fault(feature: Mapping[str, Any], kind: pa.DataType) -> tuple[Severit
     """Returns how an Arrow type differs from a feature: an error where LeRobot could not take one for the other. None: it does not."""
     dtype, count = str(feature.get("dtype")), width(feature)
     if dtype == "image":
-        return None if _holds_pictures(kind) else ("error", f"{kind}, info.json says pictures")
+        return None if _holds_images(kind) else ("error", f"{kind}, info.json says pictures")
     scalar, depth, numbers = kind, 0, 1
     while _is_list(scalar):
         numbers = numbers * scalar.list_size if pa.types.is_fixed_size_list(scalar) and numbers else 0
@@ -82,7 +82,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _holds_pictures(kind: pa.DataType) -> bool:
+def _holds_images(kind: pa.DataType) -> bool:
     text = _kind(kind) == "text"
     return (
         text

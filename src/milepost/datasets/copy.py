@@ -34,7 +34,7 @@ TREES = ("meta", "data", "videos", "images")
 STAMPS = "timestamp"
 FATAL = ("columns", "column-types", "data-file", "no-frames", "episodes", "info")
 """Kinds of errors with which LeRobot does not open a dataset."""
-FILMS = ("video-file", "video-short", "video-more", "video-span", "video-overlap", "video-choice", "video-times")
+VIDEO_CODES = ("video-file", "video-short", "video-more", "video-span", "video-overlap", "video-choice", "video-times")
 """Kinds of findings with which nobody knows which picture a row has."""
 
 
@@ -116,7 +116,7 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, r
             raise DataError(f"column '{name}' has {len(column)} values, {files.name} has {rows} rows")
         if np.isnan(column).all():
             raise DataError(f"column '{name}' has no known value")
-    depth = [name for name in meta.pictured if meta.features[name].get("dtype") == "video" and name not in meta.cameras]
+    depth = [name for name in meta.all_cameras if meta.features[name].get("dtype") == "video" and name not in meta.cameras]
     if files.repo is not None and depth:
         raise DataError(f"{files.name} has a depth video ('{depth[0]}'), which is not downloaded here: hf download it, and copy the folder")
 
@@ -125,10 +125,14 @@ def _require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp:
     """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row."""
     findings = validate(folder_or_repo, quick=True, revision=revision).findings
     bad = [
-        finding for finding in findings if (finding.severity == "error" and finding.code in FATAL) or (restamp and finding.code in FILMS)
+        finding
+        for finding in findings
+        if (finding.severity == "error" and finding.code in FATAL) or (restamp and finding.code in VIDEO_CODES)
     ]
     if bad:
-        why = "time stamps by position would claim what is not so" if bad[0].code in FILMS else "LeRobot would not open the copy either"
+        why = (
+            "time stamps by position would claim what is not so" if bad[0].code in VIDEO_CODES else "LeRobot would not open the copy either"
+        )
         more = f" ({len(bad) - 1} more: milepost info lists them)" if len(bad) > 1 else ""
         raise DataError(f"{bad[0].message}{more}; {why}: repair it, or copy it as it is with --even-damaged")
 

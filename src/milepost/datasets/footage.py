@@ -55,12 +55,12 @@ class Footage:
 
     def examine(self) -> list[Finding]:
         """Returns the faults of the videos and images of every camera."""
-        for camera in self.meta.pictured:
+        for camera in self.meta.all_cameras:
             feature = self.meta.features[camera]
             if feature.get("dtype") == "image":
                 self._examine_cells(camera, feature)
             elif not is_depth(feature):
-                self._examine_films(camera, feature)
+                self._examine_videos(camera, feature)
         self._check_cameras_apart()
         for (camera, code), videos in self._miscounted.items():
             episode, first = videos[0]
@@ -85,7 +85,7 @@ class Footage:
 
     # films ------------------------------------------------------------------------------------------------------------
 
-    def _examine_films(self, camera: str, feature: Mapping[str, Any]) -> None:
+    def _examine_videos(self, camera: str, feature: Mapping[str, Any]) -> None:
         names = sorted({r.videos[camera].path for r in self.meta.episodes.values() if camera in r.videos})
         absent = [name for name in names if self.files.repo is not None and not (self.files.root / name).exists()]
         if absent:
@@ -94,7 +94,7 @@ class Footage:
         for code, words in doubts.odd.items():
             self._say(code, "error" if code == "video-choice" else "warning", words)
         for name in sorted(set(names) - set(absent)):
-            parts = self.meta.films[name]
+            parts = self.meta.video_parts[name]
             try:
                 path = self.files.path(name)
                 self._compare(name, probe(path), feature)
@@ -215,7 +215,7 @@ class Footage:
         """Decodes the first, a middle and the last image, or all. It stops at the first error of an episode."""
         try:
             brightest = 0
-            for images in self._pictures(frames):
+            for images in self._images(frames):
                 brightest = max(brightest, int(images.max()))
                 size = image_size(self.meta.features[camera])
                 if size is not None and images.shape[1:3] != size:
@@ -245,7 +245,7 @@ class Footage:
     def _looked_at(self, count: int) -> list[int]:
         return sorted({0, (count - 1) // 2, count - 1})
 
-    def _pictures(self, frames: Frames) -> Iterator[np.ndarray]:
+    def _images(self, frames: Frames) -> Iterator[np.ndarray]:
         if self.look == "all":
             yield from frames.chunks(32)
         else:

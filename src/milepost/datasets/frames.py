@@ -88,12 +88,14 @@ class VideoPlaces:
         if camera in record.lost:
             return LostFrames(record.length, record.lost[camera])
         span, fps = record.videos[camera], self.meta.fps
-        if len(self.meta.films[span.path]) > 1 and (span.stop_s is None or round((span.stop_s - span.start_s) * fps) == record.length):
+        if len(self.meta.video_parts[span.path]) > 1 and (
+            span.stop_s is None or round((span.stop_s - span.start_s) * fps) == record.length
+        ):
             try:
                 offsets(times, Placed(0, record.length), fps)
             except UnreadableError as error:
                 raise UnreadableError(f"episode {record.index}, camera '{camera}': the video {error}") from error
-        doubts, parts = self.doubts(camera), self.meta.films[span.path]
+        doubts, parts = self.doubts(camera), self.meta.video_parts[span.path]
         odd = tuple((f"{code} {camera}", words) for code, words in doubts.odd.items())
         who, fault = f"video {self.files.root / span.path}", doubts.refused.get(span.path, "")
         placing = _Placing(parts, record.index, fps, self._elsewhere(camera, parts, strays), (who, fault, odd), self._sizes(camera), say)
@@ -117,7 +119,7 @@ class VideoPlaces:
 
     def placed(self, camera: str, name: str, video: VideoIndex, strays: int) -> Mapping[int, Placed]:
         """Returns the parts of a film, or why there is no telling. strays: rows that meta/ places nowhere."""
-        parts = self.meta.films[name]
+        parts = self.meta.video_parts[name]
         if fault := self.doubts(camera).refused.get(name) or _of_another(video.size, *self._sizes(camera)):
             return {part.episode: Placed(-1, 0, fault=fault) for part in parts}
         elsewhere = self._elsewhere(camera, parts, strays)
@@ -125,12 +127,12 @@ class VideoPlaces:
 
     def _sizes(self, camera: str) -> tuple[tuple[int, int] | None, tuple[tuple[int, int], ...]]:
         """Returns (height, width) of this camera and of the others, as info.json has them."""
-        sizes = {name: image_size(self.meta.features[name]) for name in self.meta.pictured}
+        sizes = {name: image_size(self.meta.features[name]) for name in self.meta.all_cameras}
         return sizes[camera], tuple(size for name, size in sizes.items() if size is not None and name != camera)
 
     def _elsewhere(self, camera: str, parts: tuple[Part, ...], strays: int) -> tuple[int, ...]:
         """Returns how many rows may follow in a film that meta/ places nowhere."""
-        return strays, self.meta.rows_without_film(camera, max(part.episode for part in parts))
+        return strays, self.meta.rows_without_video(camera, max(part.episode for part in parts))
 
     def doubts(self, camera: str) -> Doubts:
         """Returns what speaks against meta/'s choice of this camera's films. In v2.1 the name of a film says its episode."""
@@ -144,7 +146,7 @@ class VideoPlaces:
         """Returns the films that are one file under several names, byte by byte as far as samples tell; [] if they are not all here."""
         if self._twins is None:
             sizes: dict[int, list[str]] = {}
-            for name in self.meta.films if self.files.repo is None else ():
+            for name in self.meta.video_parts if self.files.repo is None else ():
                 path = self.files.root / name
                 if self.files.holds(name) and path.is_file() and (size := path.stat().st_size) > SMALL:
                     sizes.setdefault(size, []).append(name)
@@ -198,7 +200,7 @@ class VideoPlaces:
             self._names = self.files.listed(listed_videos[0].split("/")[0])
         digits = [re.sub(r"\d+", r"\\d+", re.escape(piece)) for piece in listed_videos[0].split(camera)]
         pattern = re.compile(re.escape(camera).join(digits))
-        return sorted((name for name in self._names if pattern.fullmatch(name) and name not in self.meta.films), key=_natural)
+        return sorted((name for name in self._names if pattern.fullmatch(name) and name not in self.meta.video_parts), key=_natural)
 
     def _in_order(self, names: list[str], counts: Mapping[str, int]) -> set[str]:
         """Returns the films that have the episodes that meta/ says in the only way in which all films have all episodes in order."""
@@ -210,7 +212,7 @@ class VideoPlaces:
                 rows += queue.popleft().length
             if rows != counts[name]:
                 return set()
-            if episode_indices == [part.episode for part in self.meta.films.get(name, ())]:
+            if episode_indices == [part.episode for part in self.meta.video_parts.get(name, ())]:
                 fitting.add(name)
         return set() if queue else fitting
 
@@ -225,7 +227,7 @@ class VideoPlaces:
     def _contradiction(self, places: Mapping[int, str], listed_videos: list[str], counts: Mapping[str, int]) -> str:
         """Returns the first thing that cannot be if every episode's film is the one that meta/ says; "" if there is none."""
         for name in listed_videos:
-            rows = sum(part.length for part in self.meta.films[name])
+            rows = sum(part.length for part in self.meta.video_parts[name])
             if name in counts and counts[name] % max(1, rows):
                 return f"{name} has {counts[name]} pictures for {rows} rows"
             if self.files.repo is None and not (self.files.root / name).exists():

@@ -255,7 +255,7 @@ class _Scan:
         videos, missing_videos, unplaced_videos = {}, {}, {}
         for camera in (key for key, feature in self.features.items() if feature.get("dtype") == "video"):
             try:
-                path = self._film(entry, camera, episode_index, who)
+                path = self._video_path(entry, camera, episode_index, who)
                 unplaced_videos[camera] = path
                 videos[camera] = self._span(entry, camera, path, who)
                 del unplaced_videos[camera]
@@ -307,7 +307,7 @@ class _Scan:
         names = ("chunk_index", "file_index")
         return {name: int(plausible(name, entry.get(f"{of}/{name}"), source=who, name=f"{of}/{name}")) for name in names}
 
-    def _film(self, entry: Mapping[str, Any], camera: str, episode_index: int, who: str) -> str:
+    def _video_path(self, entry: Mapping[str, Any], camera: str, episode_index: int, who: str) -> str:
         key = f"videos/{camera}"
         if self.version == "v3.0" and all(entry.get(f"{key}/{name}") is None for name in ("chunk_index", "file_index")):
             raise DataError(f"{who}: meta/ has no place for camera '{camera}'")

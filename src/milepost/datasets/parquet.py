@@ -168,13 +168,13 @@ class RowReader:
     """A reader of one episode's rows. It keeps the last row groups and footer. image_columns: columns that are read only by name."""
 
     def __init__(self, image_columns: Sequence[str] = ()) -> None:
-        self._pictures = frozenset(image_columns)
+        self._image_columns = frozenset(image_columns)
         self._footer: tuple[Path, list[str], list[tuple[float | int, float | int] | None]] | None = None
         self._table: tuple[tuple[Any, ...], pa.Table] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process reads its own; sending a table along would cost more.
-        return {"_pictures": self._pictures, "_footer": None, "_table": None}
+        return {"_image_columns": self._image_columns, "_footer": None, "_table": None}
 
     def episode(self, path: Path, episode: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Returns the rows whose episode_index is `episode`, in the file's order: the named columns, or all but those of images.
@@ -214,7 +214,7 @@ class RowReader:
                 raise DataError(f"parquet file {path} has {rows} rows in one place; at most {MOST_ROWS} are read at once")
             names = file.schema_arrow.names
             if columns is None:
-                names = [field.name for field in file.schema_arrow if not is_image(field.type) and field.name not in self._pictures]
+                names = [field.name for field in file.schema_arrow if not is_image(field.type) and field.name not in self._image_columns]
             else:
                 names = [*columns, *(["episode_index"] if "episode_index" in names else [])]
             return guarded(path, lambda: file.read_row_groups(groups, columns=names))

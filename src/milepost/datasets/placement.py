@@ -77,7 +77,7 @@ def place(
 ) -> Mapping[int, Placed]:
     """Returns where each episode's pictures are among the film's, counted from 0 in the order they are shown.
 
-    fps: of the rows. film_fps: of the film. start_s: the stamp of its first picture.
+    fps: of the rows. video_fps: of the film. start_s: the stamp of its first picture.
     strays: how many rows may follow that meta/ places nowhere.
     """
     step = round(video_fps / fps) if fps > 0 and abs(video_fps / fps - round(video_fps / fps)) < 0.01 else 1

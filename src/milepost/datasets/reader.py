@@ -41,12 +41,12 @@ class LeRobotDataset:
         self._hints = meta
         self._chosen = tuple(episodes)
         self._cameras = tuple(cameras)
-        self._rows = RowReader(meta.pictured)
-        self._pictures = {camera: RowReader() for camera in cameras}
+        self._rows = RowReader(meta.all_cameras)
+        self._image_readers = {camera: RowReader() for camera in cameras}
         self._settled: Settled | None = None
         self._searched = False
         self._say = DatasetWarner(files.name)
-        self._films = VideoPlaces(files, meta)
+        self._video_places = VideoPlaces(files, meta)
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ class LeRobotDataset:
 
     def showing(self, cameras: Sequence[str]) -> LeRobotDataset:
         """Returns the dataset with these cameras in use too, if they measure distances: such cameras are in use only by name."""
-        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.pictured]
+        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.all_cameras]
         both = (*self._cameras, *depth)
         return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
 
@@ -66,7 +66,7 @@ class LeRobotDataset:
         """
         require_cameras(names, self._cameras, hint=f"choose with {flag}")
         if not self._cameras:
-            depth = ", ".join(self._hints.pictured)
+            depth = ", ".join(self._hints.all_cameras)
             hint = f"; distances are looked at, as grey, if they are named with {flag}: {depth}" if depth else ""
             raise DataError(f"{self.name} has no camera, so there is nothing to show{hint}")
         return tuple(names) or self._cameras[:most]
@@ -230,7 +230,7 @@ class LeRobotDataset:
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """Returns (height, width) of a camera's images in info.json, without reading one."""
-        require_cameras([camera], self._hints.pictured)
+        require_cameras([camera], self._hints.all_cameras)
         return self._hints.image_size(camera)
 
     def proportions(self, head: str) -> dict[str, float] | None:
@@ -341,16 +341,16 @@ class LeRobotDataset:
         feature = self._hints.features[camera]
         if feature.get("dtype") == "image":
             path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
-            return ImageFrames(self._pictures[camera], path, self._files.path, record.index, camera, record.length, depth)
-        return self._films.frames(camera, record, times, strays=self._places().strays, say=self._say)
+            return ImageFrames(self._image_readers[camera], path, self._files.path, record.index, camera, record.length, depth)
+        return self._video_places.frames(camera, record, times, strays=self._places().strays, say=self._say)
 
-    def film_start(self, episode_index: int, camera: str) -> float | None:
+    def video_start(self, episode_index: int, camera: str) -> float | None:
         """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
 
         None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
         """
         record = self._places().episodes[episode_index]
-        return self._films.even_start(camera, record, strays=self._places().strays)
+        return self._video_places.even_start(camera, record, strays=self._places().strays)
 
 
 def open_dataset(
@@ -373,9 +373,9 @@ def open_dataset(
     files = find_files(folder_or_repo, revision)
     meta = read_metadata(files.root)
     episode_indices = meta.choose(numbers, files.name)
-    require_cameras((camera for camera in cameras or () if camera not in meta.pictured), meta.cameras)
+    require_cameras((camera for camera in cameras or () if camera not in meta.all_cameras), meta.cameras)
     dataset = LeRobotDataset(
-        files, meta, episodes=episode_indices, cameras=[camera for camera in meta.pictured if camera in (cameras or ())]
+        files, meta, episodes=episode_indices, cameras=[camera for camera in meta.all_cameras if camera in (cameras or ())]
     )
     _warn_of_meta(dataset)
     return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=episode_indices, cameras=default_cameras(files, meta))

@@ -240,15 +240,15 @@ class Metadata:
     @cached_property
     def cameras(self) -> tuple[str, ...]:
         """Keys of the features that are pictures; depth maps are not."""
-        return tuple(key for key in self.pictured if not is_depth(self.features[key]))
+        return tuple(key for key in self.all_cameras if not is_depth(self.features[key]))
 
     @cached_property
-    def pictured(self) -> tuple[str, ...]:
+    def all_cameras(self) -> tuple[str, ...]:
         """Keys of all features that are pictures, depth maps among them."""
         return tuple(key for key, feature in self.features.items() if feature.get("dtype") in ("video", "image"))
 
     @cached_property
-    def films(self) -> Mapping[str, tuple[Part, ...]]:
+    def video_parts(self) -> Mapping[str, tuple[Part, ...]]:
         """Returns mp4 -> the parts that episodes have of it, in order of episode_index."""
         parts: dict[str, list[Part]] = {}
         for record in self.episodes.values():
@@ -264,14 +264,14 @@ class Metadata:
     def odd_parts(self) -> list[tuple[str, int, float | None, float | None]]:
         """Returns the parts of videos that do not follow one another from the start of the video; [] for nearly every dataset."""
         odd = []
-        for path, parts in self.films.items():
+        for path, parts in self.video_parts.items():
             ends = [0, *itertools.accumulate(part.length for part in parts)]
             starts = [None if part.start_s is None else part.start_s * self.fps for part in parts]
             if any(start is None or abs(start - end) > TENTH for start, end in zip(starts, ends, strict=False)):
                 odd += [(path, part.episode, part.start_s, part.stop_s) for part in parts]
         return odd
 
-    def rows_without_film(self, camera: str, after: int) -> int:
+    def rows_without_video(self, camera: str, after: int) -> int:
         """Returns the rows of episodes after `after` without an mp4 of this camera: a video's last images may be theirs."""
         return sum(r.length for r in self.episodes.values() if r.index > after and camera in r.lost and camera not in r.adrift)
 

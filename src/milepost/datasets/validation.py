@@ -147,7 +147,7 @@ class _Validation:
             frames=sum(record.length for record in self.records),
             tasks=dict(Counter(task for record in self.records for task in record.tasks)),
             cameras=cameras,
-            depth=tuple(name for name in self.meta.pictured if name not in {camera.name for camera in cameras}),
+            depth=tuple(name for name in self.meta.all_cameras if name not in {camera.name for camera in cameras}),
             state=self._width("observation.state"),
             action=self._width("action"),
             annotated={head: count for head in HEADS if (count := sum(bool(r.lists(head)[0]) for r in self.records))},
@@ -189,7 +189,7 @@ class _Validation:
         self._check_numbers()
         self._check_places()
         self._check_stats()
-        for camera in self.meta.pictured:
+        for camera in self.meta.all_cameras:
             shape = self.features[camera].get("shape")
             if image_size(self.features[camera]) is None:
                 words = f"meta/info.json: the shape of camera '{camera}' should be three whole numbers, it is {shown(shape)}"

@@ -196,13 +196,13 @@ def video_index(path: Path, fps: float | int) -> VideoIndex:
     except OSError:
         status = None
     try:
-        return _film_index(path, None if status is None else (status.st_mtime_ns, status.st_size))
+        return _video_index(path, None if status is None else (status.st_mtime_ns, status.st_size))
     except NoTimesError as error:
         raise UnreadableError(f"{error}; write it again and put the new file in its place: {rewriting(path, fps)}") from error
 
 
 @lru_cache(maxsize=1024)
-def _film_index(path: Path, version: tuple[int, int] | None) -> VideoIndex:
+def _video_index(path: Path, version: tuple[int, int] | None) -> VideoIndex:
     """Reads the index of a video. version: modification time and size, so that a new file of this name is read again."""
     with _open(path) as (container, stream):
         return index_of(container, stream, path)

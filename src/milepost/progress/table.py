@@ -202,8 +202,8 @@ def _sound(path: Path, table: pa.Table, heads: Sequence[str]) -> pa.Table:
         is_outside = ~(np.isnan(column) | ((column >= -_ROUNDING) & (column <= 1 + _ROUNDING)))
         if is_outside.any():
             raise DataError(
-                f"{path}: '{name}' is progress, from 0 to 1 or NaN, but {int(is_outside.sum())} rows are not, first {column[is_outside][0]:g} "
-                f"at index {index[is_outside][0]}"
+                f"{path}: '{name}' is progress, from 0 to 1 or NaN, but {int(is_outside.sum())} rows are not, first "
+                f"{column[is_outside][0]:g} at index {index[is_outside][0]}"
             )
     _, first, inverse = np.unique(index, return_index=True, return_inverse=True)
     for name, column in (keys | values).items():
