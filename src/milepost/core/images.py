@@ -11,7 +11,7 @@ from milepost.core.types import DataError
 def require_uint8(images: Shaped[np.ndarray, "..."], what: str) -> None:
     """Raises DataError unless images from a dataset reader are uint8; nothing is converted. what: their name in the message."""
     if images.dtype != np.uint8:
-        raise DataError(f"{what} should be uint8, from 0 to 255, got {images.dtype}; a reader of pictures gives them so")
+        raise DataError(f"{what} should be uint8, from 0 to 255, got {images.dtype}; a dataset reader must return uint8")
 
 
 def as_uint8(images: Shaped[np.ndarray, "..."], what: str) -> UInt8[np.ndarray, "..."]:

@@ -174,7 +174,7 @@ def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Se
 
 
 def _mean_proportions(annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[float, ...]:
-    """LeRobot's reading of eq. 1: a stage's mean is taken over the episodes that show it, and the means are scaled to sum to 1."""
+    """Returns the mean proportion of each stage over the episodes that have it, scaled to sum to 1: LeRobot's reading of eq. 1."""
     by_name: dict[str, list[float]] = {name: [] for name in names}
     for segments in annotations:
         whole = sum(s.stop - s.start for s in segments)
@@ -234,7 +234,7 @@ def _rows(head: str, table: pa.Table, annotations: Annotations, fps: float) -> I
 
 
 def _is_unchanged(table: pa.Table, name: str, column: pa.Array) -> bool:
-    """Has the table this column already, with the same type?"""
+    """Returns whether the table has an equal column of this name and type already."""
     return name in table.column_names and table[name].type == column.type and table[name].combine_chunks().equals(column)
 
 

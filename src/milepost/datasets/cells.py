@@ -25,7 +25,7 @@ from milepost.core import DataError, UnreadableError, require_inside, require_pl
 from milepost.datasets.parquet import RowReader
 
 MOST_PIXELS = 50_000_000
-"""Pixels of a picture. Small files can claim any size; no robot's camera has as many."""
+"""Pixels of an image. Small files can claim any size; no robot's camera has as many."""
 MOST_BYTES = 512 * 1024**2
 _DEEP = ("I", "F")
 """First letters of Pillow's modes with more than 8 bits a channel."""
@@ -124,7 +124,7 @@ class ImageFrames:
 
 
 def to_rgb(image: PIL.Image.Image, *, depth: bool = False) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a picture's pixels, upright. DataError for one too large, or of more than 8 bits where no depth is asked for."""
+    """Returns an image's pixels, upright. DataError for one too large, or of more than 8 bits where no depth is asked for."""
     with image:
         if image.width * image.height > MOST_PIXELS:
             raise DataError(f"is {image.width} x {image.height}: at most {MOST_PIXELS / 1e6:.0f} million pixels are read")
@@ -141,7 +141,7 @@ def to_rgb(image: PIL.Image.Image, *, depth: bool = False) -> UInt8[np.ndarray, 
 
 
 def is_deep(cells: pa.ChunkedArray, file: Callable[[str], Path]) -> bool | None:
-    """Returns whether the first picture of a column has more than 8 bits a channel; None if that cannot be told."""
+    """Returns whether the first image of a column has more than 8 bits a channel; None if that cannot be told."""
     try:
         if _is_list(cells.type) or not len(cells):
             return None
@@ -152,7 +152,7 @@ def is_deep(cells: pa.ChunkedArray, file: Callable[[str], Path]) -> bool | None:
 
 
 def _opened(cell: pa.Scalar, file: Callable[[str], Path]) -> PIL.Image.Image:
-    """Opens the picture in a cell: its bytes, or the file that it names. DataError for an empty cell and a name outside the dataset."""
+    """Opens the image in a cell: its bytes, or the file that it names. DataError for an empty cell and a name outside the dataset."""
     value: Any = cell.as_py()
     content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(content, str):
@@ -179,7 +179,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _numbers(cell: pa.Scalar) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a picture given as nested lists: (H, W, 3), (3, H, W) or grey (H, W), whole numbers from 0 to 255."""
+    """Returns an image given as nested lists: (H, W, 3), (3, H, W) or grey (H, W), whole numbers from 0 to 255."""
     if not cell.is_valid:
         raise DataError("is empty")
     sides, values = [], cell.values

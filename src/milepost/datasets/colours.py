@@ -15,7 +15,7 @@ _MATRICES = (1, 4, 7, 9)
 
 
 def to_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a decoded picture's pixels as stored. By its own matrix and range, which PyAV below 17 does not look at by itself."""
+    """Returns a decoded image's pixels as stored. By its own matrix and range, which PyAV below 17 does not look at by itself."""
     matrix, whole = int(frame.colorspace), int(frame.color_range) == ColorRange.JPEG
     if matrix not in _MATRICES and not whole:
         return converter.reformat(frame, format="rgb24").to_ndarray()
@@ -26,11 +26,11 @@ def to_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> UInt8[np.ndarra
 
 
 def upright(image: UInt8[np.ndarray, "H W 3"], frame: av.VideoFrame) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """Returns the picture turned as the film's track says, by quarters."""
+    """Returns the image turned as the video's track says, by quarters."""
     quarters = quarter_turns(frame)
     return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
-    """Returns how many quarters, against the clock, a decoded picture must be turned to stand upright."""
+    """Returns how many quarters, against the clock, a decoded image must be turned to stand upright."""
     return round(frame.rotation / 90) % 4

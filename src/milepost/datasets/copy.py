@@ -35,7 +35,7 @@ STAMPS = "timestamp"
 FATAL = ("columns", "column-types", "data-file", "no-frames", "episodes", "info")
 """Kinds of errors with which LeRobot does not open a dataset."""
 VIDEO_CODES = ("video-file", "video-short", "video-more", "video-span", "video-overlap", "video-choice", "video-times")
-"""Kinds of findings with which nobody knows which picture a row has."""
+"""Kinds of findings with which nobody knows which image a row has."""
 
 
 def copy_with_columns(

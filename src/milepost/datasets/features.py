@@ -38,7 +38,7 @@ def image_size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def codec(feature: Mapping[str, Any]) -> str | None:
-    """Returns the codec of a camera's films, as FFmpeg calls it."""
+    """Returns the codec of a camera's videos, as FFmpeg calls it."""
     name = next((note["video.codec"] for note in notes(feature) if isinstance(note.get("video.codec"), str)), None)
     return (
         None
@@ -56,7 +56,7 @@ def is_depth(feature: Mapping[str, Any]) -> bool:
 
 
 def may_be_depth(feature: Mapping[str, Any]) -> bool:
-    """Returns whether a camera of single pictures has one channel: grey or distances, which only a picture tells."""
+    """Returns whether a camera of single images has one channel: grey or distances, which only an image tells."""
     shape = sides(feature)
     return feature.get("dtype") == "image" and shape is not None and shape[2] == 1
 

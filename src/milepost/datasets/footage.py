@@ -27,9 +27,9 @@ from milepost.datasets.stamps import VideoIndex
 from milepost.datasets.video import VideoFrames, VideoInfo, probe, video_index
 
 Look = Literal["none", "some", "all"]
-"""Which pictures are decoded: none; the first, a middle and the last of each episode; all."""
+"""Which images are decoded: none; the first, a middle and the last of each episode; all."""
 BLACK = 24
-"""Brightness, of 255, that nothing in a black picture exceeds: video black is 16, and coding adds a little."""
+"""Brightness, of 255, that nothing in a black image exceeds: video black is 16, and coding adds a little."""
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Footage:
         """Adds a finding for a fault that many files may have: it names the first file and the number of others."""
         self._many.setdefault((code, severity, what, name))
 
-    # films ------------------------------------------------------------------------------------------------------------
+    # videos ------------------------------------------------------------------------------------------------------------
 
     def _examine_videos(self, camera: str, feature: Mapping[str, Any]) -> None:
         names = sorted({r.videos[camera].path for r in self.meta.episodes.values() if camera in r.videos})
@@ -176,7 +176,7 @@ class Footage:
         elif part.start_s is not None and (abs(part.start_s) * self.meta.fps > TENTH or _is_off(part, self.meta.fps)):
             self._gather("video-span", "warning", "is one episode's alone; meta/ says other times than its own, which are not needed", name)
 
-    # pictures ---------------------------------------------------------------------------------------------------------
+    # images ---------------------------------------------------------------------------------------------------------
 
     def _examine_cells(self, camera: str, feature: Mapping[str, Any]) -> None:
         reader = RowReader()

@@ -29,7 +29,7 @@ from milepost.datasets.stamps import VideoIndex
 from milepost.datasets.video import VideoFrames, video_index
 
 SMALL = 1024
-"""Bytes of a file that may be the same as another by chance, or is no film."""
+"""Bytes of a file that may be the same as another by chance, or is no video."""
 
 
 class DatasetWarner:
@@ -84,7 +84,7 @@ class VideoPlaces:
     _twins: list[list[str]] | None = None
 
     def frames(self, camera: str, record: EpisodeRecord, times: Float[np.ndarray, "T"], *, strays: int, say: DatasetWarner) -> Frames:
-        """Returns an episode's pictures. times: its rows' own stamps. UnreadableError if those contradict its part of its film."""
+        """Returns an episode's images. times: its rows' own stamps. UnreadableError if those contradict its part of its video."""
         if camera in record.lost:
             return LostFrames(record.length, record.lost[camera])
         span, fps = record.videos[camera], self.meta.fps
@@ -102,7 +102,7 @@ class VideoPlaces:
         return VideoFrames(partial(self.files.path, span.path), times, fps, placing)
 
     def even_start(self, camera: str, record: EpisodeRecord, *, strays: int) -> float | None:
-        """Returns the second at which an episode's pictures begin in its film, if they follow one another evenly at the dataset's rate."""
+        """Returns the second at which an episode's images begin in its video, if they follow one another evenly at the dataset's rate."""
         span = record.videos.get(camera)
         if span is None or not record.length:
             return None
@@ -118,7 +118,7 @@ class VideoPlaces:
         return float(stamps[0]) if even else None
 
     def placed(self, camera: str, name: str, video: VideoIndex, strays: int) -> Mapping[int, Placed]:
-        """Returns the parts of a film, or why there is no telling. strays: rows that meta/ places nowhere."""
+        """Returns the parts of a video, or why there is no telling. strays: rows that meta/ places nowhere."""
         parts = self.meta.video_parts[name]
         if fault := self.doubts(camera).refused.get(name) or _of_another(video.size, *self._sizes(camera)):
             return {part.episode: Placed(-1, 0, fault=fault) for part in parts}
@@ -131,11 +131,11 @@ class VideoPlaces:
         return sizes[camera], tuple(size for name, size in sizes.items() if size is not None and name != camera)
 
     def _elsewhere(self, camera: str, parts: tuple[Part, ...], strays: int) -> tuple[int, ...]:
-        """Returns how many rows may follow in a film that meta/ places nowhere."""
+        """Returns how many rows may follow in a video that meta/ places nowhere."""
         return strays, self.meta.rows_without_video(camera, max(part.episode for part in parts))
 
     def doubts(self, camera: str) -> Doubts:
-        """Returns what speaks against meta/'s choice of this camera's films. In v2.1 the name of a film says its episode."""
+        """Returns what speaks against meta/'s choice of this camera's videos. In v2.1 the name of a video says its episode."""
         if camera not in self._doubts:
             doubts = self._compared(camera) if self.meta.version == "v3.0" else Doubts()
             copies = self._copies(camera)
@@ -143,7 +143,7 @@ class VideoPlaces:
         return self._doubts[camera]
 
     def same_files(self) -> list[list[str]]:
-        """Returns the films that are one file under several names, byte by byte as far as samples tell; [] if they are not all here."""
+        """Returns the videos that are one file under several names, byte by byte as far as samples tell; [] if they are not all here."""
         if self._twins is None:
             sizes: dict[int, list[str]] = {}
             for name in self.meta.video_parts if self.files.repo is None else ():
@@ -157,7 +157,7 @@ class VideoPlaces:
         return self._twins
 
     def _copies(self, camera: str) -> str:
-        """Returns which films of one camera are the same file; "" if none are."""
+        """Returns which videos of one camera are the same file; "" if none are."""
         own_paths = {span.path for record in self.meta.episodes.values() if (span := record.videos.get(camera))}
         twins = [pair for names in self.same_files() if len(pair := [name for name in names if name in own_paths]) > 1]
         if not twins:
@@ -193,7 +193,7 @@ class VideoPlaces:
         return Doubts(dict.fromkeys(unsure, fault), odd)
 
     def _unclaimed(self, camera: str, listed_videos: list[str]) -> list[str]:
-        """Returns the camera's films that are here and that no episode has, by the pattern of the names of those that one has."""
+        """Returns the camera's videos that are here and that no episode has, by the pattern of the names of those that one has."""
         if not listed_videos:
             return []
         if self._names is None:
@@ -203,7 +203,7 @@ class VideoPlaces:
         return sorted((name for name in self._names if pattern.fullmatch(name) and name not in self.meta.video_parts), key=_natural)
 
     def _in_order(self, names: list[str], counts: Mapping[str, int]) -> set[str]:
-        """Returns the films that have the episodes that meta/ says in the only way in which all films have all episodes in order."""
+        """Returns the videos that have the episodes that meta/ says in the only way in which all videos have all episodes in order."""
         queue, fitting = collections.deque(self.meta.episodes.values()), set[str]()
         for name in (name for name in names if name in counts):
             episode_indices, rows = [], 0
@@ -217,7 +217,7 @@ class VideoPlaces:
         return set() if queue else fitting
 
     def _count(self, name: str) -> int | None:
-        """Returns the pictures of a film that is here and can be read."""
+        """Returns the images of a video that is here and can be read."""
         path = self.files.root / name
         try:
             return len(video_index(self.files.path(name), self.meta.fps).stamps) if path.is_file() else None
@@ -225,7 +225,7 @@ class VideoPlaces:
             return None
 
     def _contradiction(self, places: Mapping[int, str], listed_videos: list[str], counts: Mapping[str, int]) -> str:
-        """Returns the first thing that cannot be if every episode's film is the one that meta/ says; "" if there is none."""
+        """Returns the first thing that cannot be if every episode's video is the one that meta/ says; "" if there is none."""
         for name in listed_videos:
             rows = sum(part.length for part in self.meta.video_parts[name])
             if name in counts and counts[name] % max(1, rows):
@@ -280,7 +280,7 @@ class _Placing:
 
 
 def _of_another(size: tuple[int, int], own: tuple[int, int] | None, others: tuple[tuple[int, int], ...]) -> str:
-    """Returns why a film of this size is another camera's: it has that one's size by info.json, and not its own; "" if it is not."""
+    """Returns why a video of this size is another camera's: it has that one's size by info.json, and not its own; "" if it is not."""
     if own is None or size in (own, own[::-1], (0, 0)) or size not in others:
         return ""
     return (
@@ -290,12 +290,12 @@ def _of_another(size: tuple[int, int], own: tuple[int, int] | None, others: tupl
 
 
 def _natural(name: str) -> list[int]:
-    """Returns the numbers in a name, by which films are in order."""
+    """Returns the numbers in a name, by which videos are in order."""
     return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
 def _out_of_order(places: Mapping[int, str]) -> str:
-    """Returns which episode has an earlier film than the one before it; LeRobot writes films in the order of the episodes."""
+    """Returns which episode has an earlier video than the one before it; LeRobot writes videos in the order of the episodes."""
     numbered_places = [(episode_index, name) for episode_index, name in places.items() if name]
     for (before, one), (after, other) in itertools.pairwise(numbered_places):
         if _natural(one) > _natural(other):
@@ -304,9 +304,9 @@ def _out_of_order(places: Mapping[int, str]) -> str:
 
 
 def default_cameras(files: Files, meta: Metadata) -> list[str]:
-    """Returns the cameras of colour or grey pictures: those that are looked at without being named.
+    """Returns the cameras of colour or grey images: those that are looked at without being named.
 
-    One channel may be grey or distances: only a picture tells, so the first that can be read is looked at.
+    One channel may be grey or distances: only an image tells, so the first that can be read is looked at.
     """
     return [camera for camera in meta.cameras if not may_be_depth(meta.features[camera]) or _is_grey(camera, files, meta)]
 

@@ -22,6 +22,7 @@ UPLOADED = ("README.md", "config.json", "model.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HF = re.compile(r"hf:/{1,2}datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 """One slash as well: a path takes two for one."""
+# Characters of a message: the Hub puts what to do after a first line that is only a status, so one line would be too little.
 REASON = 600
 
 

@@ -183,7 +183,7 @@ class _Scan:
             return 0.0
 
     def _templates(self) -> tuple[str, str]:
-        """Returns where data and films are, by LeRobot's defaults where info.json does not say."""
+        """Returns where data and videos are, by LeRobot's defaults where info.json does not say."""
         features = self.info.get("features")
         if self.info and not isinstance(features, dict):
             self._stop("info", f"meta/info.json: 'features' should be an object, it is {shown(features)}")

@@ -43,9 +43,9 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def null_images(path: Path, column: str) -> tuple[int, int | None]:
-    """Returns how many rows of a data file have no picture in this column, and the first one's episode; by its statistics where they say.
+    """Returns how many rows of a data file have no image in this column, and the first one's episode; by its statistics where they say.
 
-    A picture is bytes, or a name, or a struct of both; a cell is empty if neither is there. Only groups whose statistics count nulls in all
+    An image is bytes, or a name, or a struct of both; a cell is empty if neither is there. Only groups whose statistics count nulls in all
     parts are read.
     """
     count, episode = 0, None
@@ -80,8 +80,10 @@ def guarded(path: Path, function: Callable[[], Any]) -> Any:
 
 
 def numbered_words(kind: str, words: Sequence[str]) -> pa.Table:
-    """LeRobot's tables of words (`task` in meta/tasks.parquet): `{kind}_index` and `{kind}`, with the notes that make pandas take the
-    words for the index."""
+    """Returns one of LeRobot's tables of words (`task` in meta/tasks.parquet): the columns `{kind}_index` and `{kind}`.
+
+    Its metadata makes pandas use the words as the index.
+    """
     columns = [{"name": f"{kind}_index", "pandas_type": "int64", "numpy_type": "int64"}]
     columns.append({"name": kind, "pandas_type": "unicode", "numpy_type": "object"})
     pandas = {

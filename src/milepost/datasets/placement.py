@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from milepost.core import UnreadableError
 
 TENTH = 0.1
-"""How far from a picture, in pictures, a part may begin: LeRobot's own times are off by a thousandth, a drift grows beyond it."""
+"""How far from an image, in images, a part may begin: LeRobot's own times are off by a thousandth, a drift grows beyond it."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Placed:
 def place(
     parts: tuple[Part, ...], image_count: int, fps: float, video_fps: float, start_s: float = 0.0, strays: tuple[int, ...] = ()
 ) -> Mapping[int, Placed]:
-    """Returns where each episode's pictures are among the film's, counted from 0 in the order they are shown.
+    """Returns where each episode's images are among the video's, counted from 0 in the order they are shown.
 
-    fps: of the rows. video_fps: of the film. start_s: the stamp of its first picture.
+    fps: of the rows. video_fps: of the video. start_s: the stamp of its first image.
     strays: how many rows may follow that meta/ places nowhere.
     """
     step = round(video_fps / fps) if fps > 0 and abs(video_fps / fps - round(video_fps / fps)) < 0.01 else 1
@@ -91,7 +91,7 @@ def place(
         return {parts[0].episode: Placed(0, available, note=_late(start_s, fps), step=step, alone=True)}
     candidates = [_counted(parts, [part.length for part in parts], available, rates, start_s)]
     spans = [part.length if part.start_s is None or part.stop_s is None else (part.stop_s - part.start_s) * fps for part in parts]
-    if all(abs(span - round(span)) <= TENTH for span in spans):  # a span between two pictures is a wrong time, and counts nothing
+    if all(abs(span - round(span)) <= TENTH for span in spans):  # a span between two images is a wrong time, and counts nothing
         candidates.append(_counted(parts, [round(span) for span in spans], available, rates, start_s))
     best = max(candidates, key=len)
     if best:
@@ -115,10 +115,10 @@ def _finished(placements: Mapping[int, Placed], step: int) -> dict[int, Placed]:
 
 
 def unsteady(stamps: Float[np.ndarray, "P"], fps: float) -> str:
-    """Returns why the pictures of a film cannot be counted though their number is right; "" if they can.
+    """Returns why the images of a video cannot be counted though their number is right; "" if they can.
 
-    stamps: of its pictures, in order. fps: pictures a second that it should have. Somewhere a picture is missing and elsewhere one is too
-    many: counting is off by one between the two, and the times come back to the count in the end. A film that only starts late, pauses or
+    stamps: of its images, in order. fps: images a second that it should have. Somewhere an image is missing and elsewhere one is too
+    many: counting is off by one between the two, and the times come back to the count in the end. A video that only starts late, pauses or
     has another rate throughout does not come back.
     """
     if len(stamps) < 3:
@@ -134,10 +134,10 @@ def unsteady(stamps: Float[np.ndarray, "P"], fps: float) -> str:
 
 
 def pause(stamps: Float[np.ndarray, "T"], times: Float[np.ndarray, "T"], fps: float) -> str:
-    """Returns where a film makes a pause that its rows do not make; "" if nowhere. stamps: of the rows' pictures. times: the rows' own.
+    """Returns where a video makes a pause that its rows do not make; "" if nowhere. stamps: of the rows' images. times: the rows' own.
 
-    The camera may have slept, and a picture a row is right; or pictures are missing there and as many are too many at the end. Only the
-    pictures themselves could tell.
+    The camera may have slept, and an image a row is right; or images are missing there and as many are too many at the end. Only the
+    images themselves could tell.
     """
     if len(stamps) < 3:
         return ""
@@ -153,7 +153,7 @@ def pause(stamps: Float[np.ndarray, "T"], times: Float[np.ndarray, "T"], fps: fl
 
 
 def _counted(parts: Sequence[Part], counts: Sequence[int], available: int, rates: tuple[float, float], start_s: float) -> dict[int, Placed]:
-    """Returns the parts that begin where counting says, if the film has as many pictures as all of them together."""
+    """Returns the parts that begin where counting says, if the video has as many images as all of them together."""
     if sum(counts) != available or min(counts, default=0) < 0:
         return {}
     best: dict[int, Placed] = {}
@@ -173,7 +173,7 @@ def _counted(parts: Sequence[Part], counts: Sequence[int], available: int, rates
 
 
 def _timed(parts: Sequence[Part], available: int, fps: float, strays: tuple[int, ...]) -> dict[int, Placed] | None:
-    """Returns all parts by meta/'s times, if those put each on the grid, apart from the others, up to the film's last picture."""
+    """Returns all parts by meta/'s times, if those put each on the grid, apart from the others, up to the video's last image."""
     if any(part.start_s is None for part in parts):
         return None
     firsts = [(part.start_s or 0.0) * fps for part in parts]
@@ -188,9 +188,9 @@ def _timed(parts: Sequence[Part], available: int, fps: float, strays: tuple[int,
 
 
 def _accounted(parts: Sequence[Part], timed: Mapping[int, Placed]) -> dict[int, Placed]:
-    """Returns the parts, or their refusal where meta/'s times leave pictures out between two episodes that nothing explains.
+    """Returns the parts, or their refusal where meta/'s times leave images out between two episodes that nothing explains.
 
-    As many pictures as an episode may have (half of the shortest here, and at least two) may be those of one that was deleted and whose
+    As many images as an episode may have (half of the shortest here, and at least two) may be those of one that was deleted and whose
     number was given away. Fewer are nobody's: then the times are as likely to be late by them.
     """
     end, spare, shortest = 0, 0, min((part.length for part in parts if part.length), default=0)
@@ -212,14 +212,14 @@ def _late(start_s: float, fps: float) -> str:
 
 
 def _misplaced(part: Part, expected_image: int, available: int, fps: float) -> Placed:
-    """Returns the refusal of a part that does not begin where counting says, while others do. counted: the picture at which it does."""
+    """Returns the refusal of a part that does not begin where counting says, while others do. expected_image: where counting says."""
     if part.start_s is None:
         return Placed(-1, 0, fault="meta/ has no place for it")
     return Placed(-1, 0, fault=_off(part, available, fps, f"counting the pictures of all episodes says {expected_image / fps:.4f} s"))
 
 
 def _off(part: Part, available: int, fps: float, reason: str) -> str:
-    """Returns why a part's own time is not taken: there is no picture, or it is not the one that counting says."""
+    """Returns why a part's own time is not taken: there is no image, or it is not the one that counting says."""
     start_s = part.start_s or 0.0
     nearest = min(max(0, round(start_s * fps)), available - 1)
     is_image = abs(start_s * fps - nearest) <= TENTH
@@ -231,7 +231,7 @@ def _off(part: Part, available: int, fps: float, reason: str) -> str:
 
 
 def miscounted(images: int, rows: int) -> str:
-    """Returns why a film that has not as many pictures as rows is not read."""
+    """Returns why a video that has not as many images as rows is not read."""
     if images < rows:
         return (
             f"is shorter than its rows: it holds {images} pictures for {rows} rows, and which pictures are missing cannot be known; record "
@@ -244,7 +244,7 @@ def miscounted(images: int, rows: int) -> str:
 
 
 def _unaccounted(parts: Sequence[Part], available: int, start_s: float, fps: float) -> str:
-    """Returns why no part of the film can be told from its neighbours."""
+    """Returns why no part of the video can be told from its neighbours."""
     total = sum(part.length for part in parts)
     if available != total:
         return miscounted(available, total)
@@ -258,10 +258,10 @@ def _unaccounted(parts: Sequence[Part], available: int, start_s: float, fps: flo
 
 
 def offsets(times: Float[np.ndarray, "T"], placement: Placed, fps: float) -> tuple[Int[np.ndarray, "T"], str]:
-    """Returns each row's picture inside its part, and what is odd about the rows' time stamps. UnreadableError if there is no telling.
+    """Returns each row's image inside its part, and what is odd about the rows' time stamps. UnreadableError if there is no telling.
 
-    times: the rows' own stamps. By position where the part has a picture for each row; by time where the stamps lie on the
-    picture grid and end with the part.
+    times: the rows' own stamps. By position where the part has an image for each row; by time where the stamps lie on the
+    image grid and end with the part.
     """
     count, at = len(times), np.asarray(times, np.float64) * fps
     nearest = np.rint(at).astype(np.int64)

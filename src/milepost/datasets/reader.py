@@ -345,9 +345,10 @@ class LeRobotDataset:
         return self._video_places.frames(camera, record, times, strays=self._places().strays, say=self._say)
 
     def video_start(self, episode_index: int, camera: str) -> float | None:
-        """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
+        """Returns the seconds into its mp4 at which an episode's images begin and from which they follow one another evenly, at the
+        dataset's rate.
 
-        None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
+        None where they do not, or are not known: then a player that is told times would show other images than are read here.
         """
         record = self._places().episodes[episode_index]
         return self._video_places.even_start(camera, record, strays=self._places().strays)

@@ -239,12 +239,12 @@ class Metadata:
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
-        """Keys of the features that are pictures; depth maps are not."""
+        """Returns the keys of the features that are images and no depth maps."""
         return tuple(key for key in self.all_cameras if not is_depth(self.features[key]))
 
     @cached_property
     def all_cameras(self) -> tuple[str, ...]:
-        """Keys of all features that are pictures, depth maps among them."""
+        """Returns the keys of all features that are images, with the depth maps."""
         return tuple(key for key, feature in self.features.items() if feature.get("dtype") in ("video", "image"))
 
     @cached_property

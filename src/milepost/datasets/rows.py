@@ -192,7 +192,7 @@ def _chosen(record: EpisodeRecord, parts: Sequence[Part]) -> Part | None:
 
 
 def _shared_by_none(firsts: Mapping[int, int | None], meta: Metadata) -> bool:
-    """Does `index` number the rows: known for every episode that has rows, no number twice, none beyond reason?"""
+    """Returns whether `index` numbers the rows: it is known for every episode with rows, no number repeats, and none is implausible."""
     if not firsts or any(first is None for first in firsts.values()):
         return False
     rows = sorted((first, meta.episodes[episode_index].length) for episode_index, first in firsts.items() if first is not None)

@@ -38,9 +38,9 @@ class NoTimesError(UnreadableError):
 
 
 def rewriting(path: Path, fps: float | int) -> str:
-    """Returns the command that writes a film anew with its pictures in order, one every 1 / fps s.
+    """Returns the command that writes a video anew with its images in order, one every 1 / fps s.
 
-    `-r` before the input makes FFmpeg count the decoded pictures and ignore whatever times there are. They are encoded again, because a
+    `-r` before the input makes FFmpeg count the decoded images and ignore whatever times there are. They are encoded again, because a
     stream with B frames and no times cannot be put into an mp4 as it is. The settings are LeRobot's: a key frame every two.
     """
     rate = Fraction(fps).limit_denominator(1001)
@@ -48,7 +48,7 @@ def rewriting(path: Path, fps: float | int) -> str:
 
 
 def index_of(container: Any, stream: Any, path: Path) -> VideoIndex:
-    """Returns the index of an open film. UnreadableError if its pictures have no times, or two of them one."""
+    """Returns the index of an open video. UnreadableError if its images have no times, or two of them one."""
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         raise NoTimesError(f"video {path} is an AVI with B frames, which has no times of its pictures")
     stamps = _even_stamps(stream)
@@ -62,9 +62,9 @@ def index_of(container: Any, stream: Any, path: Path) -> VideoIndex:
 
 
 def _even_stamps(stream: Any) -> Float[np.ndarray, "N"] | None:
-    """Returns the stamps of a film with one picture every so often, from the mp4's own table; None where packets must be read for them.
+    """Returns the stamps of a video with one image every so often, from the mp4's own table; None where packets must be read for them.
 
-    The table has decoding times. Where those are even and nothing is cut away, the pictures are as many and as far apart.
+    The table has decoding times. Where those are even and nothing is cut away, the images are as many and as far apart.
     """
     entries = getattr(stream, "index_entries", None)  # PyAV 15 and 16 do not show it
     if not stream.frames or stream.start_time is None or entries is None or len(entries) != stream.frames:

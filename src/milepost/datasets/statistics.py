@@ -19,12 +19,13 @@ KEYS = ("min", "max", "mean", "std", "count", *QUANTILES)
 BINS = 5000
 PADDING = 1e-10
 LEVELS = 256
+# As LeRobot thins images: from a side of 300 pixels on, to about 150 on the longer side. Other sizes would give other quantiles.
 LARGE_IMAGE = 300
 SMALL_IMAGE = 150
 
 
 def column_stats(column: Shaped[np.ndarray, "T *D"]) -> Stats:
-    """Statistics of a number or bool per frame, (T,) or (T, D): each (D,) float64 ((1,) for a scalar), count (1,) int64."""
+    """Returns the statistics of a column of numbers or bools, (T,) or (T, D): each (D,) float64 ((1,) for a scalar), count (1,) int64."""
     values = np.asarray(column, dtype=np.float64).reshape(len(column), -1)
     columns = [_weighted(channel, np.ones(len(channel))) for channel in values.T]
     return _collect(columns, count=len(values), shape=(len(columns),))
@@ -38,7 +39,7 @@ def _collect(channels: Sequence[Mapping[str, float]], *, count: int, shape: tupl
 
 
 def _weighted(values: Float[np.ndarray, "N"], weight: Float[np.ndarray, "N"]) -> dict[str, float]:
-    """Statistics of values that occur `weight` times each (every weight above 0)."""
+    """Returns the statistics of values that occur `weight` times each (every weight above 0)."""
     mean = float(np.average(values, weights=weight))
     out = {"min": float(values.min()), "max": float(values.max()), "mean": mean}
     out["std"] = float(np.sqrt(np.average((values - mean) ** 2, weights=weight)))
@@ -48,7 +49,7 @@ def _weighted(values: Float[np.ndarray, "N"], weight: Float[np.ndarray, "N"]) ->
 
 
 def _quantiles(values: Float[np.ndarray, "N"], weight: Float[np.ndarray, "N"]) -> dict[str, float]:
-    """Quantiles read off a histogram, linear inside a bin."""
+    """Returns quantiles from a histogram, by linear interpolation inside a bin."""
     edges = np.maximum.accumulate(np.linspace(values.min() - PADDING, values.max() + PADDING, BINS + 1))
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BINS - 1)
     count = np.bincount(place, weights=weight, minlength=BINS)

@@ -55,7 +55,7 @@ def copy_meta(root: Path, folder: Path) -> None:
 
 
 def is_interrupted(root: Path) -> bool:
-    """Was a replacement killed while it was renaming? Some files are new then, some old, until the next one finishes it."""
+    """Returns whether a replacement was killed while it was renaming: some files are new then and some old."""
     return (root / JOURNAL).is_file()
 
 
@@ -69,10 +69,10 @@ def finish_interrupted(folder: str | Path) -> None:
 
 @contextmanager
 def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
-    """Gives a function: name of a file relative to `root` -> where to write its new content. All are in place when the block is left
-    without an error, none if it is left with one. First an interrupted replacement is finished.
+    """Yields a function that returns, for a file name relative to `root`, the path to write its new content to.
 
-    DataError if a file is a link; BusyError if another process is replacing files of this dataset.
+    All new files are in place when the block ends without an error, and none if it ends with one. An interrupted replacement is finished
+    first. Raises DataError if a file is a link, BusyError if another process is replacing files of this dataset.
     """
     names: list[str] = []
 

@@ -187,9 +187,9 @@ class VideoFrames:
 
 
 def video_index(path: Path, fps: float | int) -> VideoIndex:
-    """Returns the film's index, kept for the last thousand files. UnreadableError if it cannot be read, or its pictures have no times.
+    """Returns the video's index, kept for the last thousand files. UnreadableError if it cannot be read, or its images have no times.
 
-    fps: of the rows, at which a film without times would have to be written again.
+    fps: of the rows, at which a video without times would have to be written again.
     """
     try:
         status = path.stat()
@@ -318,7 +318,7 @@ def _decode_from(container: Any, stream: Any, path: Path, *, time: float) -> Ite
     while True:
         frames = _decode(container, stream, path, time=max(time - back, begin))
         first = next(frames, None)
-        if first is None and time - back > begin:  # a key frame by name that no picture follows: with intra refresh it takes several
+        if first is None and time - back > begin:  # a key frame by name that no image follows: with intra refresh it takes several
             back = max(2 * back, 0.5)
             continue
         if first is None:
@@ -377,7 +377,7 @@ def add_encoder(container: Any, path: Path, shape: tuple[int, ...], *, codec: st
 
 
 def _reorder_delay(first: Path, path: Path, template: Any) -> Fraction:
-    """Seconds by which a part's decoding runs ahead of its pictures (B frames). DataError if it cannot follow `first`."""
+    """Returns the seconds by which a part's decoding runs ahead of its images (B frames). Raises DataError if it cannot follow `first`."""
 
     def traits(stream: Any) -> tuple[Any, ...]:
         context = stream.codec_context

@@ -28,7 +28,7 @@ from milepost.datasets.video import concat_videos, encode_video, probe
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-FILES_PER_CHUNK = 1000
+FILES_PER_CHUNK = 1000  # LeRobot's chunks_size
 MEGABYTE = 1024**2
 
 _SEGMENT_FIELDS = ("names", "start_times", "end_times", "start_frames", "end_frames")
@@ -67,7 +67,7 @@ def encode_episode(folder: Path, recording: Recording, *, fps: int, codec: str =
 
 
 def is_encoded(folder: Path) -> bool:
-    """Is this a complete episode folder, as `encode_episode` leaves it?"""
+    """Returns whether this is a complete episode folder, as `encode_episode` leaves it."""
     return (Path(folder) / "episode.json").is_file()
 
 
@@ -254,7 +254,7 @@ def _check_proportions(episodes: Sequence[_Encoded], proportions: Mapping[str, M
 
 
 def _place(episodes: Sequence[_Encoded], tasks: Sequence[str], names: Sequence[str]) -> list[dict[str, Stats]]:
-    """Each episode's statistics, with those of the columns that say where in the dataset it lies, in the order of the features."""
+    """Returns each episode's statistics, with those of the columns for its place in the dataset, in the order of the features."""
     out, row = [], 0
     for i, episode in enumerate(episodes):
         where = _whereabouts(i, row, tasks.index(episode.task), episode.length)
@@ -355,7 +355,7 @@ def _write_episodes(
 
 
 def _segment_columns(episodes: Sequence[_Encoded]) -> dict[str, pa.Array]:
-    """LeRobot's annotation columns: per head, and the sparse ones once more under their old names. Null where not annotated."""
+    """Returns LeRobot's annotation columns of each head, the sparse ones also under their old names; null where there is no annotation."""
     kinds = dict(zip(_SEGMENT_FIELDS, (pa.string(), pa.float64(), pa.float64(), pa.int64(), pa.int64()), strict=True))
     out: dict[str, pa.Array] = {}
     for head in HEADS:
