@@ -228,10 +228,10 @@ def _timeline(
     if answer is None or "each" not in answer.notes or tuple(segments) != answer.segments:
         return figures.HeadTimeline(segments, names, frames)
     repeats = [None if each is None else tuple(Segment(*segment) for segment in each) for each in answer.notes["each"]]
-    ours = metrics.borders(segments, episode.length)
-    places: dict[int, list[int]] = {border.frame: [border.frame] for border in ours}
+    ours = metrics.boundaries(segments, episode.length)
+    places: dict[int, list[int]] = {boundary.frame: [boundary.frame] for boundary in ours}
     for each in repeats:
-        for own, theirs in metrics.matched(ours, metrics.borders(each, episode.length)) if each is not None else ():
+        for own, theirs in metrics.match_boundaries(ours, metrics.boundaries(each, episode.length)) if each is not None else ():
             places[own.frame].append(theirs.frame)
     note = (
         f"{answer.notes['support']} of {answer.notes['repeats']} repeats have this order of stages; "

@@ -51,7 +51,7 @@ def report(
             table(f"{head} stages", ("stage", "episodes", "mean, s", "shortest", "longest"), rows)
     if order:
         rows = [(number, f"{doubted[number]:.1%}", *_widest(chosen, number)) for number in order[:DOUBTED]]
-        table("most disagreed on: look at these first", ("episode", "frames that differ", "widest border", "over, s"), rows)
+        table("most disagreed on: look at these first", ("episode", "frames that differ", "widest boundary", "over, s"), rows)
     _say_failures(failed, unanswered, facts)
     _say_places(facts)
     return code
@@ -84,11 +84,11 @@ def _stage_rows(answers: Sequence[annotation.Answer], subtasks: annotation.Subta
 
 
 def _widest(chosen: Answers, number: int) -> tuple[object, ...]:
-    """The border on which repeats differ most, of all heads."""
-    found = [border for each in chosen.values() if number in each for border in each[number].notes.get("borders", ())]
+    """The boundary on which repeats differ most, of all heads."""
+    found = [boundary for each in chosen.values() if number in each for boundary in each[number].notes.get("borders", ())]
     if not found:
         return "-", "-"
-    widest = max(found, key=lambda border: border["spread_s"])
+    widest = max(found, key=lambda boundary: boundary["spread_s"])
     return widest["border"], f"{widest['spread_s']:.2f}"
 
 

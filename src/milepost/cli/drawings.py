@@ -14,7 +14,7 @@ from pathlib import Path
 
 from milepost import datasets
 from milepost.cli.console import warn
-from milepost.core import DataError, atomic_path, real, require_writable
+from milepost.core import DataError, atomic_path, real_path, require_writable
 
 _MARK = re.compile(rb"milepost drawing of ([0-9a-f]{16}) ([0-9a-f]{16})")
 _LAST = 512
@@ -39,7 +39,7 @@ def require_own(paths: Iterable[Path], dataset: datasets.LeRobotDataset, *, over
 
 def marks(dataset: datasets.LeRobotDataset) -> tuple[str, str]:
     """Returns what a drawing says of its dataset: 16 hex digits of its place, and its fingerprint."""
-    place = str(real(dataset.root)) if dataset.is_local else dataset.name
+    place = str(real_path(dataset.root)) if dataset.is_local else dataset.name
     return hashlib.sha256(place.encode()).hexdigest()[:16], dataset.fingerprint
 
 

@@ -35,9 +35,9 @@ def evaluate_annotations(dataset: datasets.LeRobotDataset, annotations: str, aga
         say(to_json(found.to_dict()))
         return 1 if found.only_b else 0
     table(f"{head} annotations of {len(found.episodes)} episodes against {against} (95 % intervals)", *metrics.measure_table(found))
-    if found.borders:
-        table("borders", *metrics.border_table(found))
-    say(f"borders that only the reference has: {found.missed}; that only the annotation has: {found.extra}")
+    if found.boundaries:
+        table("boundaries", *metrics.boundary_table(found))
+    say(f"boundaries that only the reference has: {found.missed}; that only the annotation has: {found.extra}")
     worst = [f"{each.episode} ({each.frame_accuracy:.2f})" for each in found.worst()[:WORST]]
     say(f"least agreement (frame accuracy): episodes {', '.join(worst)}")
     for numbers, who in ((found.only_b, against), (found.only_a, annotations)):

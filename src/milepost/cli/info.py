@@ -33,7 +33,7 @@ class Args:
 def main(args: Args) -> int:
     """Exit code 0: nothing wrong (there may be warnings). 1: errors found. 2: no dataset at all."""
     try:
-        report = datasets.examine(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
+        report = datasets.validate(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
     except DataError as error:
         warn(f"milepost info: {error}")
         return 2
@@ -44,7 +44,7 @@ def main(args: Args) -> int:
     return 0 if report.healthy else 1
 
 
-def show(report: datasets.Report) -> None:
+def show(report: datasets.DatasetReport) -> None:
     """A headline, what is in the dataset, the findings by kind, the verdict."""
     facts = [f"LeRobot {report.version}", _count(report.episodes, "episode"), _count(report.frames, "frame")]
     facts += [_time(report.duration_s), f"{report.fps:g} fps", *([report.robot] if report.robot else [])]
@@ -60,7 +60,7 @@ def show(report: datasets.Report) -> None:
     say(f"\n{verdict}", style="bold green" if report.healthy else "bold red")
 
 
-def _content(report: datasets.Report) -> list[tuple[str, list[str]]]:
+def _content(report: datasets.DatasetReport) -> list[tuple[str, list[str]]]:
     size = {camera.name: f"{camera.width} x {camera.height}" if camera.width else "size unknown" for camera in report.cameras}
     rows = [
         ("tasks", [f"{task}  ({_count(count, 'episode')})" for task, count in report.tasks.items()]),

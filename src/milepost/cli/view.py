@@ -15,7 +15,7 @@ import tyro
 from milepost import datasets, progress, viewer, weights
 from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.readings import name_of
-from milepost.core import DataError, require_writable, unfit
+from milepost.core import DataError, require_writable, segments_fault
 
 NAMED = 9
 """Annotations with a fault that are named, one by one."""
@@ -112,7 +112,8 @@ def annotation_problems(dataset: datasets.LeRobotDataset) -> list[str]:
     found = [
         (
             record.index,
-            record.annotation_faults.get(head) or unfit(record.readable_segments.get(head, ()), head, stages.get(head), record.length),
+            record.annotation_faults.get(head)
+            or segments_fault(record.readable_segments.get(head, ()), head, stages.get(head), record.length),
         )
         for record in records
         for head in datasets.HEADS

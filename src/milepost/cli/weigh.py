@@ -15,7 +15,17 @@ import tyro
 from milepost import datasets, figures, progress, weights
 from milepost.cli.console import say, table, warn, warn_all
 from milepost.cli.readings import warn_of_boxes
-from milepost.core import DataError, UnreadableError, atomic_path, output_lock, real, require_cameras, require_writable, success_in, to_json
+from milepost.core import (
+    DataError,
+    UnreadableError,
+    atomic_path,
+    output_lock,
+    real_path,
+    require_cameras,
+    require_writable,
+    success_in,
+    to_json,
+)
 
 IN_PLACE = "Use --preset study or --kappa"
 SPANS, ROWS = 6, 12
@@ -111,7 +121,7 @@ def main(args: Args) -> int:
     output = args.output_path or path.with_name("weights.parquet")
     if args.output_path is None and datasets.in_cache(output.absolute()):
         raise DataError("a Hub dataset is never written into: give --output-path")
-    if real(output) == real(path):
+    if real_path(output) == real_path(path):
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not weights.is_weights_file(output):
         raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")

@@ -66,7 +66,7 @@ def source_type(dataset: LeRobotDataset, number: int, camera: str) -> str | None
         return None
     path = dataset.root / span.path
     if path.is_file():
-        even = dataset.film_start(number, camera) is not None  # else the page would show other pictures than are read
+        even = dataset.video_start(number, camera) is not None  # else the page would show other pictures than are read
         return _type(path, path.stat().st_mtime_ns) if even else None
     feature = dataset.meta.features[camera]
     told = (feature.get("info") or feature.get("video_info") or {}).get("video.codec")
@@ -76,8 +76,8 @@ def source_type(dataset: LeRobotDataset, number: int, camera: str) -> str | None
 def own_film(dataset: LeRobotDataset, number: int, camera: str) -> tuple[Path, str] | None:
     """The dataset's own mp4 and its type, if it is this episode's alone from its first picture on, and in what every browser plays."""
     span = dataset.meta.episodes[number].videos.get(camera)
-    start_s = dataset.film_start(number, camera) if span is not None and (dataset.root / span.path).is_file() else None
-    if span is None or start_s is None or start_s > 1e-3 or len(dataset.hints.films[span.path]) > 1:
+    start_s = dataset.video_start(number, camera) if span is not None and (dataset.root / span.path).is_file() else None
+    if span is None or start_s is None or start_s > 1e-3 or len(dataset.hints.video_parts[span.path]) > 1:
         return None
     path, kind = dataset.files.path(span.path), source_type(dataset, number, camera)
     plain = kind is not None and kind.startswith(mime("avc1")[:-1]) and probe(path).pix_fmt in ("yuv420p", "yuvj420p")
@@ -102,7 +102,7 @@ def cameras(dataset: LeRobotDataset, number: int) -> dict[str, Any]:
         height, width = _size(dataset, camera)
         kind, span = source_type(dataset, number, camera), dataset.meta.episodes[number].videos.get(camera)
         here = span is not None and kind is not None and (dataset.root / span.path).is_file()
-        start_s = dataset.film_start(number, camera) if here else span.start_s if span else None
+        start_s = dataset.video_start(number, camera) if here else span.start_s if span else None
         found_source = {"url": f"/media/source/{number}/{camera}", "type": kind, "start_s": round(start_s or 0.0, 6)}
         source = found_source if span and kind else None
         film = {"url": f"/media/h264/{number}/{camera}", "type": mime(FILM)}

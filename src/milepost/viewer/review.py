@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import Curve, DataError, Episode, Segment, Stages, plain, shown
+from milepost.core import Curve, DataError, Episode, Segment, Stages, json_value, shown
 from milepost.datasets import HEADS, ChangedError, LeRobotDataset
 from milepost.figures import STAGE_COLOURS, curve_of, picture
 from milepost.metrics import KINDS, find_events
@@ -215,14 +215,14 @@ class Review:
             "fps": episode.fps,
             "length": episode.length,
             "success": episode.success,
-            "facts": plain(episode.facts),
+            "facts": json_value(episode.facts),
             "mark": mark.kind,
             "note": mark.note,
             "row": episode.row,
             "heads": {head: self._head(episode, dataset, head, about) for head, about in self._heads(dataset).items()},
             "weight": rounded(self._weight(episode)) if self.weights is not None else None,
             "events": {
-                name: {head: [plain(vars(event)) for event in find_events(curve, episode.fps)] for head, curve in by.items()}
+                name: {head: [json_value(vars(event)) for event in find_events(curve, episode.fps)] for head, curve in by.items()}
                 for name, by in self.curves(episode).items()
             },
         }

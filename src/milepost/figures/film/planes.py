@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from milepost.core import DataError, Frames, require_uint8
-from milepost.datasets import VideoFrames, add_encoder, quarter_turns, to_rgb, upright, written
+from milepost.datasets import VideoFrames, add_encoder, quarter_turns, to_rgb, upright, video_writer
 
 _SETTINGS = {"preset": "veryfast", "crf": "18", "x264-params": "mbtree=0"}
 """To look at, not to learn from: near lossless, a key frame a second. With its macroblock tree x264 reads memory that nobody wrote, and
@@ -96,7 +96,7 @@ def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator
     size: (height, width). DataError if one is odd; at the end, for no picture.
     """
     settings = _SETTINGS | {"g": str(max(1, round(fps)))}
-    with written(path, options={"movflags": "+faststart"}) as container:
+    with video_writer(path, options={"movflags": "+faststart"}) as container:
         stream = add_encoder(container, path, (*size, 3), codec="libx264", fps=fps, options=settings)
         stream.codec_context.colorspace = Colorspace.ITU601  # untagged, players guess by the size
         stream.codec_context.color_range = ColorRange.MPEG
@@ -120,7 +120,7 @@ def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | in
     tick = 1 / Fraction(fps).limit_denominator(1001)
     palette = _palette(samples)
     height, width = planes(samples[0])[0].shape
-    with written(path, form="gif") as container:
+    with video_writer(path, form="gif") as container:
         stream = container.add_stream("gif", rate=1 / tick)
         stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
         graph, source = _graph(height, width, tick)
