@@ -194,7 +194,7 @@ def draw(
             figures.AnnotationPicture(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines)
         )
         write_drawing(path, figures.png(figure), dataset)
-        words |= set(figures.words_of(figure))
+        words |= set(figures.texts_of(figure))
         tick(done, len(drawings))
     warn_of_boxes(words)
 

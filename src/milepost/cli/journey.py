@@ -43,7 +43,7 @@ class DemoResult:
 
     summaries: Mapping[str, metrics.Summary]
     wrong: Mapping[str, metrics.Estimate]
-    weighed: weights.Weighed
+    weighed: weights.WeightResult
     seconds: Mapping[str, float]
     report: Path
     problems: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Journey:
             tables[name] = progress.read_progress(path)
         return tables
 
-    def weigh(self, dataset: datasets.LeRobotDataset, table: progress.ProgressTable) -> weights.Weighed:
+    def weigh(self, dataset: datasets.LeRobotDataset, table: progress.ProgressTable) -> weights.WeightResult:
         """`dataset/weights.parquet`, with kappa at the mean delta."""
         with self.timed("weigh"):
             columns = (table.index, table.episode_index, table.values())
@@ -165,7 +165,7 @@ class Journey:
         dataset: datasets.LeRobotDataset,
         reward_models: Mapping[str, models.SARMModel],
         tables: Mapping[str, progress.ProgressTable],
-        weighed: weights.Weighed,
+        weighed: weights.WeightResult,
     ) -> DemoResult:
         """`report.html`: tables, and held-out episodes to be played."""
         with self.timed("report"):
@@ -190,7 +190,7 @@ class Journey:
         path: Path,
         dataset: datasets.LeRobotDataset,
         tables: Mapping[str, progress.ProgressTable],
-        weighed: weights.Weighed,
+        weighed: weights.WeightResult,
         episodes: list[int],
         words: str,
     ) -> list[str]:
@@ -282,7 +282,7 @@ def tables_of(result: DemoResult) -> list[figures.Section]:
     ]
 
 
-def weight_numbers(weighed: weights.Weighed) -> dict[str, float]:
+def weight_numbers(weighed: weights.WeightResult) -> dict[str, float]:
     """The table of weights."""
     return {
         "mean delta": weighed.delta_mean,

@@ -71,10 +71,10 @@ def main(args: Args) -> int:
                 episode = dataset.episode(number)
                 readings = read(episode)
                 left_out.warn_of_annotation(episode, readings, dataset.stages)
-                figure = figures.episode_figure(figures.picture(episode, readings, dataset.stages, args.camera_key), args.width)
+                figure = figures.episode_figure(figures.episode_picture(episode, readings, dataset.stages, args.camera_key), args.width)
                 unknown += sum(int(np.isnan(one.value).sum()) for curves in readings.values() for one in curves.values())
-                words |= set(figures.words_of(figure))
-                write_drawing(drawings[number], figures.drawn(figure, args.format), dataset)
+                words |= set(figures.texts_of(figure))
+                write_drawing(drawings[number], figures.figure_bytes(figure, args.format), dataset)
             tick(done + 1, len(numbers))
     say(f"plots: {args.output_dir}")
     warn_of_boxes(words)
@@ -96,7 +96,7 @@ def _by_model(path: str, args: Args, dataset: datasets.LeRobotDataset, heads: tu
     prepared.begin()
     name = Path(path).resolve().name
 
-    def read(episode: Episode) -> figures.Readings:
+    def read(episode: Episode) -> figures.CurvesByHead:
         found = progress.predicted(prepared.model, episode, prepared.arguments)
         return {head: {name: found.heads[head]} for head in heads if head in found.heads}
 

@@ -11,7 +11,7 @@ from milepost import datasets, figures, progress
 from milepost.cli.console import warn, warn_all
 from milepost.core import DataError, Episode, Stages, UnreadableError, annotation_fault
 
-Read: TypeAlias = "Callable[[Episode], figures.Readings]"
+Read: TypeAlias = "Callable[[Episode], figures.CurvesByHead]"
 """Episode -> head -> model's name -> what it says."""
 
 
@@ -35,7 +35,7 @@ def by_files(paths: Sequence[Path], dataset: datasets.LeRobotDataset, heads: Seq
     everywhere = set.intersection(*labelled) or set.union(*labelled)
     numbers = [number for number in dataset.episode_indices if number in everywhere]
 
-    def read(episode: Episode) -> figures.Readings:
+    def read(episode: Episode) -> figures.CurvesByHead:
         stages = dataset.stages
         return {head: {name: figures.curve_of(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
 
@@ -102,6 +102,6 @@ class LeftOut:
 
 def warn_of_boxes(texts: Iterable[str]) -> None:
     """Say which letters of what was drawn no font here has."""
-    if lost := figures.boxes(texts):
+    if lost := figures.missing_letters(texts):
         some = lost if len(lost) <= 20 else f"{lost[:20]} and {len(lost) - 20} more"
         warn(f"no font here has the letters {some}: boxes stand for them; install one that has them, such as Noto Sans CJK")

@@ -66,7 +66,7 @@ def main(args: Args) -> int:
                 episode = dataset.episode(number)
                 readings = read(episode)
                 left_out.warn_of_annotation(episode, readings, dataset.stages)
-                what = figures.picture(
+                what = figures.episode_picture(
                     episode, readings, dataset.stages, weight=weight(episode) if weight is not None else None, sampled=False
                 )
                 tick = bar(f"episode {number} ({done + 1} of {len(numbers)})")

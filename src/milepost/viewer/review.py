@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from milepost.core import Curve, DataError, Episode, Segment, Stages, plain, shown
 from milepost.datasets import HEADS, ChangedError, LeRobotDataset
-from milepost.figures import STAGE_COLOURS, curve_of, picture
+from milepost.figures import STAGE_COLOURS, curve_of, episode_picture
 from milepost.metrics import KINDS, find_events
 from milepost.progress import ProgressTable, curves_by_row
 from milepost.viewer.marks import Mark, Marks
@@ -243,7 +243,7 @@ class Review:
 
     def _head(self, episode: Episode, dataset: LeRobotDataset, head: str, about: Mapping[str, Any]) -> dict[str, Any]:
         stages, segments = dataset.stages, episode.segments.get(head, ())
-        seen = picture(episode, {head: self.readings(episode, stages, head)}, stages, sampled=False).heads[head]
+        seen = episode_picture(episode, {head: self.readings(episode, stages, head)}, stages, sampled=False).heads[head]
         names = list(dict.fromkeys([*about["names"], *seen.stage_names]))
         place = np.array([names.index(name) for name in seen.stage_names] or [0])
         out: dict[str, Any] = {
