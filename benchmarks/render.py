@@ -24,7 +24,7 @@ import numpy as np
 from milepost.core.types import Episode
 from milepost.datasets.video import VideoFrames, encode_video
 from milepost.figures.episode import EpisodePicture, HeadPicture
-from milepost.figures.film.render import render_film
+from milepost.figures.film.render import render_video
 
 FPS = 30
 os.environ.setdefault("SVT_LOG", "1")  # errors only
@@ -67,7 +67,7 @@ def ours(source: Path, out: Path, count: int) -> int:
     frames = VideoFrames(source, np.arange(count) / FPS, FPS)
     episode = Episode(0, 0, "put the mug on the shelf", FPS, count, np.zeros((count, 0), np.float32), {"top": frames})
     head = HeadPicture({"sarm": curve, "topreward": curve**2}, true_stage=stage, stage_names=("reach", "grasp", "place"))
-    render_film(episode, EpisodePicture("episode 0: put the mug on the shelf", FPS, {"sparse": head}, weight=curve), ["top"], out)
+    render_video(episode, EpisodePicture("episode 0: put the mug on the shelf", FPS, {"sparse": head}, weight=curve), ["top"], out)
     return count
 
 

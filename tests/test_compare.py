@@ -17,7 +17,7 @@ from milepost.sim.compare.experiment import Job, Pools, jobs, mixture, read_line
 from milepost.sim.compare.policy import Demonstrations
 from milepost.sim.compare.table import rates, recovered
 from milepost.sim.tasks import TASKS
-from milepost.sim.world import View, scripted
+from milepost.sim.world import SceneState, scripted
 from test_cli import assert_refused, milepost
 
 RULE = rabc_config(4)
@@ -145,7 +145,7 @@ def test_the_expert_at_the_controls_succeeds_and_standing_still_does_not() -> No
     expert = paced(TASKS[task], scripted(task))
 
     def act(seen: np.ndarray) -> np.ndarray:
-        view = View(seen[:3], float(seen[3]), seen[4:7], seen[7:10], np.array([0.0, 0.0, 0.02]), seen[20:23])
+        view = SceneState(seen[:3], float(seen[3]), seen[4:7], seen[7:10], np.array([0.0, 0.0, 0.02]), seen[20:23])
         return expert(view)[None]
 
     assert success_of(task, act, scenes(0, 4), execute=1).all()

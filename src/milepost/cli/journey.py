@@ -199,7 +199,7 @@ class Journey:
         path = dataset.root / "weights.parquet"
         weight_rows = path, progress.by_row(path, weighed.index, weighed.weight, dataset)
         review = viewer.Review(dataset, reward_models, marks=viewer.Marks(viewer.marks_file(dataset), dataset), weights=weight_rows)
-        films = viewer.Films(self.folder / "cache" / "films", self.workers)
+        films = viewer.VideoCache(self.folder / "cache" / "films", self.workers)
         try:
             tick = self.on_stage("report: films")
             return viewer.export_html(review, path, episodes=episodes, films=films, report=words, title="milepost demo", tick=tick)

@@ -72,7 +72,7 @@ def main(args: Args) -> int:
                 tick = bar(f"episode {number} ({done + 1} of {len(numbers)})")
                 with ExitStack() as stack:
                     made = {kind: stack.enter_context(atomic_path(films[number].with_suffix(kind))) for kind in kinds}
-                    figures.render_film(episode, what, cameras, made[".mp4"], height=args.height, gif=made.get(".gif"), tick=tick)
+                    figures.render_video(episode, what, cameras, made[".mp4"], height=args.height, gif=made.get(".gif"), tick=tick)
                     for kind, path in made.items():
                         path.write_bytes(marked(path.read_bytes(), kind, dataset))
                 unknown += sum(int(np.isnan(one.value).sum()) for one in readings[args.head_mode].values())

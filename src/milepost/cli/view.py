@@ -53,7 +53,7 @@ def main(args: Args) -> int:
     if args.export_html is not None:
         return export(args, args.export_html)
     review = open_review(args)
-    socket, door = viewer.bound(args.host, args.port)
+    socket, door = viewer.bind(args.host, args.port)
     for problem in review.problems:
         warn(problem)
     if args.port and door.port != args.port:
@@ -77,7 +77,7 @@ def main(args: Args) -> int:
 def export(args: Args, path: Path) -> int:
     """Exit code 1 if something could not be put into the file."""
     require_writable(path.parent)
-    review, films = open_review(args), viewer.Films()
+    review, films = open_review(args), viewer.VideoCache()
     try:
         numbers = review.rows.numbers[: None if args.episodes else EXPORTED]
         with bars() as bar:

@@ -8,10 +8,10 @@ from .dropped import span_frames as span_frames
 from .episode import NARROWEST as NARROWEST
 from .episode import episode_figure as episode_figure
 from .film.planes import blank as blank
-from .film.planes import film_writer as film_writer
 from .film.planes import read_planes as read_planes
+from .film.planes import video_writer as video_writer
 from .film.planes import views as views
-from .film.render import render_film as render_film
+from .film.render import render_video as render_video
 from .formats import FORMATS as FORMATS
 from .formats import Format as Format
 from .report import CurvesByHead as CurvesByHead

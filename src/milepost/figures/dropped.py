@@ -28,7 +28,7 @@ class DroppedSpan:
     stop: int
     progress: Float[np.ndarray, "T"]
     weight: Float[np.ndarray, "T"]
-    pictures: UInt8[np.ndarray, "N H W 3"]
+    images: UInt8[np.ndarray, "N H W 3"]
     at: Sequence[int]
 
 

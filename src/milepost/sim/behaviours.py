@@ -13,25 +13,25 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.sim.tasks import HOME, LIFT, PULL, TASKS, Task
-from milepost.sim.world import EVERY, Expert, View
+from milepost.sim.world import EVERY, Expert, SceneState
 
 Action = Float[np.ndarray, "4"]
-Script = Generator[Action, View, View]
-Behaviour = Callable[[Task, Expert, View, np.random.Generator], Script]
+Script = Generator[Action, SceneState, SceneState]
+Behaviour = Callable[[Task, Expert, SceneState, np.random.Generator], CommandScript]
 
 OPEN, STAY = -1.0, np.zeros(3)
 TREMOR = 0.05
 """Standard deviation of the noise on every command, so that a second try on a scene is another try."""
 
 
-def moving(task: Task, view: View) -> bool:
+def moving(task: Task, view: SceneState) -> bool:
     """Is the object held, or the drawer moved?"""
     if task.reach is None:
         return bool(view.start[1] - view.thing[1] > PULL)
     return bool(view.thing[2] > view.start[2] + LIFT and np.linalg.norm(view.hand - view.thing) < task.reach)
 
 
-def beside(task: Task, view: View) -> bool:
+def beside(task: Task, view: SceneState) -> bool:
     """Is the hand at the object, about to grasp or grasping, but not holding it yet? Nothing should disturb that."""
     near = np.linalg.norm((view.hand - view.thing)[:2]) < 0.06 and view.hand[2] - view.thing[2] < 0.2
     return bool(near) and task.reach is not None and not moving(task, view)
@@ -45,7 +45,7 @@ def command(motion: Float[np.ndarray, "3"], grip: float, speed: float = 1.0) -> 
 def paced(task: Task, expert: Expert) -> Expert:
     """The expert, unhurried once the object moves: at full speed Meta-World's scripts finish within a handful of frames."""
 
-    def act(view: View) -> Action:
+    def act(view: SceneState) -> Action:
         action = expert(view)
         at_handle = task.reach is None and np.linalg.norm(view.hand - view.thing) < 0.07
         grip = task.grip if action[3] > 0 else action[3]
@@ -54,7 +54,7 @@ def paced(task: Task, expert: Expert) -> Expert:
     return act
 
 
-def going(target: Float[np.ndarray, "3"], view: View, *, grip: float, speed: float, steps: int) -> Script:
+def going(target: Float[np.ndarray, "3"], view: SceneState, *, grip: float, speed: float, steps: int) -> CommandScript:
     """Go to a point and end there, or after so many steps."""
     for _ in range(steps):
         if np.linalg.norm(target - view.hand) < 0.02:
@@ -63,20 +63,20 @@ def going(target: Float[np.ndarray, "3"], view: View, *, grip: float, speed: flo
     return view
 
 
-def pausing(view: View, *, grip: float, steps: int) -> Script:
+def pausing(view: SceneState, *, grip: float, steps: int) -> CommandScript:
     """Stand still."""
     for _ in range(steps):
         view = yield np.append(STAY, grip)
     return view
 
 
-def backing_off(view: View) -> Script:
+def backing_off(view: SceneState) -> CommandScript:
     """Let go and rise: every script grasps only from well above, with an open gripper."""
     view = yield from pausing(view, grip=OPEN, steps=6)
     return (yield from going(np.array([*view.hand[:2], view.thing[2] + 0.25]), view, grip=OPEN, speed=1.0, steps=40))
 
 
-def persisting(task: Task, expert: Expert, view: View, steps: int) -> Script:
+def persisting(task: Task, expert: Expert, view: SceneState, steps: int) -> CommandScript:
     """The expert for so many steps, starting over when a grasp has come to nothing for a second."""
     vain = 0
     for _ in range(steps):
@@ -90,7 +90,7 @@ def persisting(task: Task, expert: Expert, view: View, steps: int) -> Script:
 FOREVER = 10_000
 
 
-def diligent(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def diligent(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Does it well."""
     return (yield from persisting(task, expert, view, FOREVER))
 
@@ -101,7 +101,7 @@ def _moments(task: Task, rng: np.random.Generator, count: int) -> list[int]:
     return [max(8, int(gap)) for gap in np.diff(at, prepend=0)]
 
 
-def hesitating(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def hesitating(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Stops two or three times for 0.2 to 0.4 s and does nothing."""
     for wait in _moments(task, rng, int(rng.integers(2, 4))):
         view = yield from persisting(task, expert, view, wait)
@@ -112,7 +112,7 @@ def hesitating(task: Task, expert: Expert, view: View, rng: np.random.Generator)
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def slow(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def slow(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Does it well at 0.3 to 0.5 of the top speed, but for the grasp itself: at less than full speed the scripts close on air."""
     pace = float(rng.uniform(0.3, 0.5))
     for _ in range(FOREVER):
@@ -122,7 +122,7 @@ def slow(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Sc
     return view
 
 
-def clumsy(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def clumsy(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """A slip or two: opens the gripper while holding, or jerks off in a wrong direction; then recovers."""
     for wait in _moments(task, rng, 1 + int(rng.random() < 0.3)):
         view = yield from persisting(task, expert, view, wait)
@@ -138,7 +138,7 @@ def clumsy(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> 
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def backtracking(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def backtracking(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Undoes what was done (carries back and puts down, pushes the drawer in, or flies home), then does it again."""
     if rng.random() < 0.3:
         view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.25) * EVERY * task.usual))
@@ -158,7 +158,7 @@ def backtracking(task: Task, expert: Expert, view: View, rng: np.random.Generato
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def leaving(view: View, rng: np.random.Generator) -> Script:
+def leaving(view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Let go, drift home and stay."""
     view = yield from pausing(view, grip=OPEN, steps=6)
     home = HOME + rng.normal(0, 0.02, 3)
@@ -166,13 +166,13 @@ def leaving(view: View, rng: np.random.Generator) -> Script:
     return (yield from pausing(view, grip=OPEN, steps=FOREVER))
 
 
-def giving_up(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def giving_up(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Stops trying somewhere on the way, lets go, drifts home and stays."""
     view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.6) * EVERY * task.usual))
     return (yield from leaving(view, rng))
 
 
-def dropping(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def dropping(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Lets go in mid-carry, drifts home and stays."""
     while not moving(task, view):
         view = yield from persisting(task, expert, view, 2)
@@ -180,7 +180,7 @@ def dropping(task: Task, expert: Expert, view: View, rng: np.random.Generator) -
     return (yield from leaving(view, rng))
 
 
-def failing_early(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def failing_early(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Grasps 6 to 10 cm beside the object (in front of the drawer's handle) and goes through all the motions as if it held it."""
     angle = rng.uniform(0, 2 * np.pi) if task.reach is not None else rng.uniform(-2, -1.1)
     shift = rng.uniform(0.06, 0.1) * np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -196,7 +196,7 @@ def failing_early(task: Task, expert: Expert, view: View, rng: np.random.Generat
     return view
 
 
-def _takes_hold(task: Task, view: View, believed: Float[np.ndarray, "3"], action: Action) -> bool:
+def _takes_hold(task: Task, view: SceneState, believed: Float[np.ndarray, "3"], action: Action) -> bool:
     """Would an object at this place be in the hand from now on: hand at it, closed, and about to lift (at a handle: low enough)?"""
     near = np.linalg.norm((view.hand - believed)[:2]) < 0.06 and view.hand[2] - believed[2] < 0.055
     return bool(near and (task.reach is None or (action[3] > 0 and action[2] > 0.2)))

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from milepost.sim.rollout import trace_of
 from milepost.sim.stagewise import FLICKER
 from milepost.sim.tasks import TASKS, Trace
-from milepost.sim.world import EVERY, View, world
+from milepost.sim.world import EVERY, SceneState, world
 
 Act = Callable[[Float[np.ndarray, "O"]], Float[np.ndarray, "H 4"]]
 LIMIT = 2.0
@@ -36,7 +36,7 @@ def succeeds(task: str, act: Act, scene: int, *, execute: int, limit: float = LI
     Done is done for FLICKER frames in a row, within `limit` times the task's usual length.
     """
     place, told = world(task), TASKS[task]
-    views: list[View] = [place.reset(scene)]
+    views: list[SceneState] = [place.reset(scene)]
     streak, commands = 0, np.zeros((0, 4), dtype=np.float32)
     for frame in range(int(limit * told.usual)):
         if frame % execute == 0:

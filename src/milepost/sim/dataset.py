@@ -19,10 +19,10 @@ import numpy as np
 from milepost.core import DataError
 from milepost.datasets import Recording, assemble, encode_episode, is_encoded
 from milepost.sim.pool import pool
-from milepost.sim.rollout import Report, Rollout, SimConfig, roll_out_with
+from milepost.sim.rollout import OnStageProgress, Rollout, SimConfig, roll_out_with
 from milepost.sim.scene import CAMERAS, Painter, close_painters, painter, require_renderer
 from milepost.sim.tasks import RECIPE, TASKS
-from milepost.sim.truth import Truth, tell
+from milepost.sim.truth import RolloutTruth, truth_of_rollouts
 from milepost.sim.world import FPS
 
 
@@ -30,12 +30,12 @@ from milepost.sim.world import FPS
 class _Job:
     folder: Path
     rollout: Rollout
-    truth: Truth
+    truth: RolloutTruth
     size: int
     codec: str
 
 
-def describe(rollout: Rollout, truth: Truth, by: Painter) -> Recording:
+def describe(rollout: Rollout, truth: RolloutTruth, by: Painter) -> Recording:
     """A rollout as a recording; its frames are drawn when they are asked for, while the painter `by` is open.
 
     state (T, 4): hand x, y, z in metres and gripper opening (1 open). action (T, 4): as in `Rollout`. Columns `truth.progress`
@@ -59,7 +59,7 @@ def describe(rollout: Rollout, truth: Truth, by: Painter) -> Recording:
     )
 
 
-def make_dataset(root: Path, config: SimConfig, *, workers: int = 2, on_progress: Report | None = None) -> None:
+def make_dataset(root: Path, config: SimConfig, *, workers: int = 2, on_progress: OnStageProgress | None = None) -> None:
     """Simulate a LeRobot v3.0 dataset at `root`, at 20 frames a second, with two cameras and the truth of every frame.
 
     Interrupted at any point, the same call goes on; another config never picks up this one's work. Equal configs give equal tables
@@ -76,7 +76,7 @@ def make_dataset(root: Path, config: SimConfig, *, workers: int = 2, on_progress
     work.mkdir(parents=True, exist_ok=True)
     with pool(workers) as run:
         rollouts = roll_out_with(run, config, on_progress=report)
-        truths, stages = tell(rollouts)
+        truths, stages = truth_of_rollouts(rollouts)
         kept = [(rollout, truth) for rollout, truth in zip(rollouts, truths, strict=True) if rollout.stored]
         folders = [work / f"{number:06d}" for number in range(len(kept))]
         todo = [

@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from milepost.core import DataError
-from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, Script, paced
+from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, CommandScript, paced
 from milepost.sim.pool import Run, pool
 from milepost.sim.stagewise import FLICKER, finish, stages_of
 from milepost.sim.tasks import STAGES, TASKS, Task, Trace
-from milepost.sim.world import EVERY, View, World, metaworld, scripted, world
+from milepost.sim.world import EVERY, SceneState, World, metaworld, scripted, world
 
-Report = Callable[[str, int, int], None]
+OnStageProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, how many there are)."""
 
 TRIES, SCENES = 3, 40
@@ -70,7 +70,7 @@ class SimConfig:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AttemptSpec:
     """An attempt to make. number tells the scenes it may use apart from everybody else's: number, number + of, number + 2 of ..."""
 
     task: str
@@ -110,7 +110,7 @@ class NoAttemptError(ValueError):
     """A kind of attempt could not be brought about within the allowed tries."""
 
 
-def wanted(config: SimConfig) -> list[Wanted]:
+def attempts_of(config: SimConfig) -> list[AttemptSpec]:
     """Every attempt of a config, in a random order (the order of the episodes), then those that only rank others."""
     stored = [
         (task, INSTEAD.get((kind, task), kind), True) for task in config.tasks for kind, n in config.episodes.items() for _ in range(n)
@@ -118,10 +118,10 @@ def wanted(config: SimConfig) -> list[Wanted]:
     order = np.random.default_rng(config.seed).permutation(len(stored))
     lack = max(0, config.references - config.episodes.get("expert", 0))
     rows = [stored[place] for place in order] + [(task, "expert", False) for task in config.tasks for _ in range(lack)]
-    return [Wanted(task, kind, n, len(rows), config.seed, keep) for n, (task, kind, keep) in enumerate(rows)]
+    return [AttemptSpec(task, kind, n, len(rows), config.seed, keep) for n, (task, kind, keep) in enumerate(rows)]
 
 
-def roll_out(config: SimConfig, *, workers: int = 1, on_progress: Report | None = None) -> list[Rollout]:
+def roll_out(config: SimConfig, *, workers: int = 1, on_progress: OnStageProgress | None = None) -> list[Rollout]:
     """Simulate all attempts of a config: those to store, in the order of the episodes, then those that only rank others.
 
     The same for any number of worker processes. MissingSimulatorError if Meta-World is not installed; NoAttemptError if a kind cannot be
@@ -131,10 +131,10 @@ def roll_out(config: SimConfig, *, workers: int = 1, on_progress: Report | None 
         return roll_out_with(run, config, on_progress=on_progress)
 
 
-def roll_out_with(run: Run, config: SimConfig, *, on_progress: Report | None = None) -> list[Rollout]:
+def roll_out_with(run: Run, config: SimConfig, *, on_progress: OnStageProgress | None = None) -> list[Rollout]:
     """`roll_out` with workers that are there already."""
     metaworld()
-    jobs, done = wanted(config), []
+    jobs, done = attempts_of(config), []
     for rollout in run(attempt, jobs):
         done.append(rollout)
         if on_progress is not None:
@@ -142,7 +142,7 @@ def roll_out_with(run: Run, config: SimConfig, *, on_progress: Report | None = N
     return done
 
 
-def attempt(job: Wanted) -> Rollout:
+def attempt(job: AttemptSpec) -> Rollout:
     """Try until it comes out as its kind promises. NoAttemptError after TRIES tries in each of SCENES scenes."""
     for place in range(SCENES):
         scene = 1_000_000 * job.seed + job.number + place * job.of
@@ -168,7 +168,7 @@ def keeps_promise(rollout: Rollout, ever: bool) -> bool:
     return rollout.success and len(set(stage.tolist())) == len(STAGES)
 
 
-def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) -> tuple[bool, Rollout]:
+def _try(job: AttemptSpec, scene: int, rng: np.random.Generator, *, rejected: int) -> tuple[bool, Rollout]:
     """One attempt, whatever comes of it, and whether the task was done at any moment."""
     task, place = TASKS[job.task], world(job.task)
     view = place.reset(scene)
@@ -176,7 +176,7 @@ def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) ->
     frames = int(task.usual * (rng.uniform(0.9, 1.4) if failing else 3.0))
     script = KINDS[job.kind](task, paced(task, scripted(job.task)), view, rng)
     linger = frames if failing else int(rng.integers(FLICKER, 7))
-    views: list[View] = []
+    views: list[SceneState] = []
     actions, joints, ever = [], [], False
     for seen, action, qpos, done in _frames(place, task, view, script, rng):
         views.append(seen)
@@ -192,8 +192,8 @@ def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) ->
 
 
 def _frames(
-    place: World, task: Task, view: View, script: Script, rng: np.random.Generator
-) -> Iterator[tuple[View, Float[np.ndarray, "4"], Float[np.ndarray, "Q"], list[bool]]]:
+    place: World, task: Task, view: SceneState, script: CommandScript, rng: np.random.Generator
+) -> Iterator[tuple[SceneState, Float[np.ndarray, "4"], Float[np.ndarray, "Q"], list[bool]]]:
     """Stored frame by stored frame: the view, the mean of the commands given until the next one, the joints, and whether the task was done
     in it and since the frame before. A mean command held for the whole frame moves the hand as the four did; the first of them may not."""
     command, done = next(script), []
@@ -210,15 +210,15 @@ def _frames(
         yield seen, np.mean(sent, axis=0), joints, told
 
 
-def _done(task: Task, view: View) -> bool:
+def _done(task: Task, view: SceneState) -> bool:
     return bool(task.done(trace_of([view]))[0])
 
 
-def _done_for(task: Task, views: Sequence[View], frames: int) -> bool:
+def _done_for(task: Task, views: Sequence[SceneState], frames: int) -> bool:
     return len(views) >= frames and bool(task.done(trace_of(views[-frames:])).all())
 
 
-def trace_of(views: Sequence[View]) -> Trace:
+def trace_of(views: Sequence[SceneState]) -> Trace:
     """Views of one scene as positions, one row a view."""
     hand, opening, thing, tip = (np.array([getattr(view, name) for view in views]) for name in ("hand", "opening", "thing", "tip"))
     return Trace(hand, opening, thing, tip, views[0].goal)

@@ -20,7 +20,7 @@ from milepost.sim.tasks import STAGES, TASKS, Trace
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class RolloutTruth:
     """stage (T,), tau (T,) in [0, 1], progress (T,) in [0, 1], success (T,): done by this frame. segments tile the frames up to
     success, or all of them."""
 
@@ -61,7 +61,7 @@ class Ranking:
         return tau
 
 
-def tell(rollouts: Sequence[Rollout]) -> tuple[list[Truth], Stages]:
+def truth_of_rollouts(rollouts: Sequence[Rollout]) -> tuple[list[RolloutTruth], Stages]:
     """The truth of every rollout, and the stages with their shares of an episode (eq. 1 over the stored successful ones of all
     tasks, frames before success). Each task is ranked against all its expert rollouts here. ValueError if a task has none."""
     segments = [segments_of(rollout.task, rollout.trace) for rollout in rollouts]
@@ -77,12 +77,12 @@ def tell(rollouts: Sequence[Rollout]) -> tuple[list[Truth], Stages]:
     return [_truth(rollout.trace, rankings[rollout.task], stages, parts) for rollout, parts in pairs], stages
 
 
-def _truth(trace: Trace, ranking: Ranking, stages: Stages, segments: tuple[Segment, ...]) -> Truth:
+def _truth(trace: Trace, ranking: Ranking, stages: Stages, segments: tuple[Segment, ...]) -> RolloutTruth:
     stage, tau = stages_of(ranking.task, trace), ranking.tau(trace)
     end = finish(ranking.task, trace)
     success = np.arange(len(trace)) >= (len(trace) if end is None else end)
     value = progress(stage, tau, stages)
-    return Truth(stage, tau.astype(np.float32), np.where(success, np.float32(1), value), success, segments)
+    return RolloutTruth(stage, tau.astype(np.float32), np.where(success, np.float32(1), value), success, segments)
 
 
 def segments_of(task: str, trace: Trace) -> tuple[Segment, ...]:

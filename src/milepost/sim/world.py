@@ -35,7 +35,7 @@ class MissingSimulatorError(ModuleNotFoundError):
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class SceneState:
     """What a behaviour sees before it acts. Positions in metres; opening: 1 open; start: where the object lay at first."""
 
     hand: Float[np.ndarray, "3"]
@@ -46,7 +46,7 @@ class View:
     goal: Float[np.ndarray, "3"]
 
 
-Expert = Callable[[View], Float[np.ndarray, "4"]]
+Expert = Callable[[SceneState], Float[np.ndarray, "4"]]
 
 
 def metaworld() -> Any:
@@ -84,7 +84,7 @@ class World:
         """A live view of a body's or a site's position."""
         return getattr(self.data, kind)(name).xpos
 
-    def reset(self, scene: int) -> View:
+    def reset(self, scene: int) -> SceneState:
         """Start again in this scene, and let the object settle for four steps."""
         self.model.body_pos[:], self.model.site_pos[:] = self._bodies, self._sites
         self.env.seed(scene)
@@ -102,11 +102,11 @@ class World:
         self.mujoco.mj_step(self.model, self.data, nstep=self.env.frame_skip)
         self.mujoco.mj_kinematics(self.model, self.data)
 
-    def view(self) -> View:
+    def view(self) -> SceneState:
         """The scene as it is now."""
         opening = min(float(np.linalg.norm(self._right - self._left)) / 0.1, 1.0)
         thing, tip = self._thing + self._offset, self._tip + self._tip_offset
-        return View(self._hand.copy(), opening, thing, tip, self.start, self.goal)
+        return SceneState(self._hand.copy(), opening, thing, tip, self.start, self.goal)
 
 
 @lru_cache(maxsize=8)
@@ -120,7 +120,7 @@ def scripted(name: str) -> Expert:
     """Meta-World's own scripted policy for a task, fed from a view."""
     policy = metaworld().policies.ENV_POLICY_MAP[name]()
 
-    def act(view: View) -> Float[np.ndarray, "4"]:
+    def act(view: SceneState) -> Float[np.ndarray, "4"]:
         seen = np.zeros(39)
         seen[:3], seen[3], seen[4:7], seen[36:] = view.hand, view.opening, view.thing, view.goal
         with warnings.catch_warnings():

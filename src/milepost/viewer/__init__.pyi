@@ -1,8 +1,6 @@
 from .export import export_html as export_html
 from .marks import Marks as Marks
 from .marks import marks_file as marks_file
-from .media import Films as Films
 from .review import Model as Model
 from .review import Review as Review
-from .serving import bound as bound
 from .serving import make_server as make_server

@@ -91,7 +91,7 @@ def _larger(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray,
 
 
 @contextmanager
-def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[Frame], None]]:
+def video_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[Frame], None]]:
     """Opens an mp4 that browsers play (H.264, yuv420p, index in front); `add(frame)` appends an image. It is atomic: after an error no file
     is left.
 

@@ -18,7 +18,7 @@ from PIL import Image
 from milepost.core import DataError, Episode, Frames, Tick
 from milepost.figures.episode import EpisodePicture, sample_frames
 from milepost.figures.film.panel import Panel
-from milepost.figures.film.planes import Frame, Planes, blank, film_writer, gif_writer, planes, read_planes, to_i420, views
+from milepost.figures.film.planes import Frame, Planes, blank, gif_writer, planes, read_planes, to_i420, video_writer, views
 
 NARROWEST = 320
 """Below this width in pixels the panel's text does not fit; images are enlarged until they reach it."""
@@ -75,7 +75,7 @@ class _Layout:
         return self._canvas
 
 
-def render_film(
+def render_video(
     episode: Episode,
     picture: EpisodePicture,
     cameras: Sequence[str],
@@ -102,7 +102,7 @@ def render_film(
     layout = _Layout(picture, cameras, [_scaled_size(size, height) for size in whole], full)
     with ExitStack() as stack:
         add: list[tuple[int, _Layout, Add]] = [
-            (1, layout, stack.enter_context(film_writer(path, (layout.height, layout.width), episode.fps)))
+            (1, layout, stack.enter_context(video_writer(path, (layout.height, layout.width), episode.fps)))
         ]
         if gif is not None:
             small = (

@@ -25,7 +25,7 @@ from milepost.sim.compare.policy import Demonstrations
 from milepost.sim.rollout import Rollout, SimConfig, roll_out
 from milepost.sim.scene import CAMERAS, close_painters, painter
 from milepost.sim.tasks import TASKS
-from milepost.sim.truth import Truth, tell
+from milepost.sim.truth import RolloutTruth, truth_of_rollouts
 from milepost.sim.world import FPS
 
 BAD = ("slow", "hesitating", "backtracking", "giving_up", "failing_early")
@@ -94,10 +94,10 @@ def _equal(count: int) -> dict[str, int]:
     return {kind: count // len(BAD) + (place < count % len(BAD)) for place, kind in enumerate(BAD)}
 
 
-def _simulate(task: str, seed: int, episodes: dict[str, int]) -> tuple[list[Rollout], list[Truth]]:
+def _simulate(task: str, seed: int, episodes: dict[str, int]) -> tuple[list[Rollout], list[RolloutTruth]]:
     """Good ones first, then bad ones, one kind after the other in turn."""
     rollouts = roll_out(SimConfig(tasks=(task,), episodes=episodes, seed=seed))
-    truths, _ = tell(rollouts)
+    truths, _ = truth_of_rollouts(rollouts)
     seen: dict[str, int] = {}
     order = []
     for place, rollout in enumerate(rollouts):
@@ -120,7 +120,7 @@ def _ask_sarm(task: str, seed: int, rollouts: Sequence[Rollout], config: PoolCon
         close_painters()
 
 
-def _episode(index: int, rollout: Rollout, truth: Truth | None, side: int) -> Episode:
+def _episode(index: int, rollout: Rollout, truth: RolloutTruth | None, side: int) -> Episode:
     """What SARM may know of a rollout: pictures, hand and gripper; stage boundaries of those it learns from."""
     by = painter(rollout.task, side)
     pictures = {}
