@@ -61,7 +61,7 @@ def review_of(root: Path, **options: Any) -> Review:
 
 
 @contextmanager
-def page_of(review: Review, films: Films | None = None, door: BindAddress | None = None) -> Iterator[TestClient]:
+def page_of(review: Review, films: VideoCache | None = None, door: BindAddress | None = None) -> Iterator[TestClient]:
     """What the page would send, to an application in this process."""
     app = Guard(create_app(review, films), door or BindAddress("127.0.0.1", 8000))
     with TestClient(app, base_url=ORIGIN, headers={"origin": ORIGIN}, raise_server_exceptions=False) as client:
@@ -69,7 +69,7 @@ def page_of(review: Review, films: Films | None = None, door: BindAddress | None
 
 
 @contextmanager
-def served(review: Review, films: Films | None = None) -> Iterator[str]:
+def served(review: Review, films: VideoCache | None = None) -> Iterator[str]:
     """The address of a real server in a thread."""
     socket, door = bind("127.0.0.1", 0)
     running = make_server(review, door, films)

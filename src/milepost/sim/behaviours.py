@@ -1,7 +1,8 @@
-"""How an attempt is made: the scripted expert, and ways to do worse. One generator a kind: it is sent views, it yields commands.
+"""Behaviours of simulated attempts: the scripted expert, and ways to do worse. Each kind is a generator: it gets states and yields
+commands.
 
-A behaviour never looks at progress or success; `rollout.py` stops it and decides whether what came out is what its kind promises.
-Times are steps of 1/80 s, speeds are shares of the top speed (0.8 m/s), distances metres.
+A behaviour does not know progress or success; `rollout.py` stops it and checks that the outcome is that of its kind. Times are steps of
+1/80 s, speeds are relative to the top speed (0.8 m/s), distances are in metres.
 """
 
 from __future__ import annotations
@@ -16,34 +17,34 @@ from milepost.sim.tasks import HOME, LIFT, PULL, TASKS, Task
 from milepost.sim.world import EVERY, Expert, SceneState
 
 Action = Float[np.ndarray, "4"]
-Script = Generator[Action, SceneState, SceneState]
+CommandScript = Generator[Action, SceneState, SceneState]
 Behaviour = Callable[[Task, Expert, SceneState, np.random.Generator], CommandScript]
 
 OPEN, STAY = -1.0, np.zeros(3)
 TREMOR = 0.05
-"""Standard deviation of the noise on every command, so that a second try on a scene is another try."""
+"""Standard deviation of the noise on every command; it makes a second try in a scene different from the first."""
 
 
 def moving(task: Task, view: SceneState) -> bool:
-    """Is the object held, or the drawer moved?"""
+    """Returns whether the object is held, or the drawer has moved."""
     if task.reach is None:
         return bool(view.start[1] - view.thing[1] > PULL)
     return bool(view.thing[2] > view.start[2] + LIFT and np.linalg.norm(view.hand - view.thing) < task.reach)
 
 
 def beside(task: Task, view: SceneState) -> bool:
-    """Is the hand at the object, about to grasp or grasping, but not holding it yet? Nothing should disturb that."""
+    """Returns whether the hand is at the object, about to grasp or grasping, but not holding it yet. Nothing should disturb that moment."""
     near = np.linalg.norm((view.hand - view.thing)[:2]) < 0.06 and view.hand[2] - view.thing[2] < 0.2
     return bool(near) and task.reach is not None and not moving(task, view)
 
 
 def command(motion: Float[np.ndarray, "3"], grip: float, speed: float = 1.0) -> Action:
-    """A command along `motion` at no more than this speed."""
+    """Returns a command along `motion` at no more than this speed."""
     return np.append(motion * min(1.0, speed / max(float(np.linalg.norm(motion)), 1e-9)), grip)
 
 
 def paced(task: Task, expert: Expert) -> Expert:
-    """The expert, unhurried once the object moves: at full speed Meta-World's scripts finish within a handful of frames."""
+    """Returns the expert with a slower pace while the object moves: at full speed Meta-World's scripts finish within a few frames."""
 
     def act(view: SceneState) -> Action:
         action = expert(view)
@@ -55,7 +56,7 @@ def paced(task: Task, expert: Expert) -> Expert:
 
 
 def going(target: Float[np.ndarray, "3"], view: SceneState, *, grip: float, speed: float, steps: int) -> CommandScript:
-    """Go to a point and end there, or after so many steps."""
+    """Goes to a point; ends there, or after so many steps."""
     for _ in range(steps):
         if np.linalg.norm(target - view.hand) < 0.02:
             break
@@ -64,20 +65,20 @@ def going(target: Float[np.ndarray, "3"], view: SceneState, *, grip: float, spee
 
 
 def pausing(view: SceneState, *, grip: float, steps: int) -> CommandScript:
-    """Stand still."""
+    """Stands still."""
     for _ in range(steps):
         view = yield np.append(STAY, grip)
     return view
 
 
 def backing_off(view: SceneState) -> CommandScript:
-    """Let go and rise: every script grasps only from well above, with an open gripper."""
+    """Opens the gripper and rises: every script grasps only from well above, with an open gripper."""
     view = yield from pausing(view, grip=OPEN, steps=6)
     return (yield from going(np.array([*view.hand[:2], view.thing[2] + 0.25]), view, grip=OPEN, speed=1.0, steps=40))
 
 
 def persisting(task: Task, expert: Expert, view: SceneState, steps: int) -> CommandScript:
-    """The expert for so many steps, starting over when a grasp has come to nothing for a second."""
+    """Follows the expert for so many steps, and starts again when a grasp has failed for a second (60 steps of closing without lifting)."""
     vain = 0
     for _ in range(steps):
         vain = vain + 1 if beside(task, view) and view.opening < 0.95 else 0
@@ -123,7 +124,7 @@ def slow(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator)
 
 
 def clumsy(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
-    """A slip or two: opens the gripper while holding, or jerks off in a wrong direction; then recovers."""
+    """Slips once or twice: opens the gripper while holding, or jerks in a wrong direction; then recovers."""
     for wait in _moments(task, rng, 1 + int(rng.random() < 0.3)):
         view = yield from persisting(task, expert, view, wait)
         if moving(task, view) and task.reach is not None and rng.random() < 0.5:
@@ -159,7 +160,7 @@ def backtracking(task: Task, expert: Expert, view: SceneState, rng: np.random.Ge
 
 
 def leaving(view: SceneState, rng: np.random.Generator) -> CommandScript:
-    """Let go, drift home and stay."""
+    """Lets go, drifts home and stays."""
     view = yield from pausing(view, grip=OPEN, steps=6)
     home = HOME + rng.normal(0, 0.02, 3)
     view = yield from going(home, view, grip=OPEN, speed=0.3, steps=FOREVER)
@@ -197,7 +198,8 @@ def failing_early(task: Task, expert: Expert, view: SceneState, rng: np.random.G
 
 
 def _takes_hold(task: Task, view: SceneState, believed: Float[np.ndarray, "3"], action: Action) -> bool:
-    """Would an object at this place be in the hand from now on: hand at it, closed, and about to lift (at a handle: low enough)?"""
+    """Returns whether an object at this position would be grasped from now on: the hand is there, closed, and about to lift (at a handle:
+    low enough)."""
     near = np.linalg.norm((view.hand - believed)[:2]) < 0.06 and view.hand[2] - believed[2] < 0.055
     return bool(near and (task.reach is None or (action[3] > 0 and action[2] > 0.2)))
 

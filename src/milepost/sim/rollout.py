@@ -1,7 +1,7 @@
-"""Physics first: attempts are simulated, judged and kept or thrown away before a single image is drawn.
+"""Physics first: attempts are simulated, checked and accepted or rejected before any image is rendered, because rendering costs most.
 
-Every attempt has a scene of its own. One that is not what its kind promises (a success that failed, a failure that succeeded) is
-tried again with other noise in the same scene, then in the next one; how often is counted.
+Every attempt has its own scene. If the outcome is not that of its kind (a success that failed, a failure that succeeded), it is repeated
+with other noise in the same scene, then in the next scene; the number of rejections is recorded.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from milepost.sim.tasks import STAGES, TASKS, Task, Trace
 from milepost.sim.world import EVERY, SceneState, World, metaworld, scripted, world
 
 OnStageProgress = Callable[[str, int, int], None]
-"""Called with (what is being done, how many are done, how many there are)."""
+"""Called with (name of the stage, finished items, all items)."""
 
 TRIES, SCENES = 3, 40
-"""Tries in a scene before the next scene, and scenes before giving up on the kind."""
+"""Tries in a scene before the next scene, and scenes before the kind counts as impossible."""
 
 DEMO_TASKS = ("assembly-v3", "drawer-open-v3", "peg-insert-side-v3")
 DEMO_EPISODES = {
@@ -55,10 +55,10 @@ class SimConfig:
     codec: str = "libsvtav1"
 
     def __post_init__(self) -> None:
-        for what, names, known in (("task", self.tasks, TASKS), ("kind", self.episodes, KINDS)):
-            unknown = [name for name in names if name not in known]
+        for what, names, choices in (("task", self.tasks, TASKS), ("kind", self.episodes, KINDS)):
+            unknown = [name for name in names if name not in choices]
             if unknown or not names:
-                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
+                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(choices)}")
         if len(set(self.tasks)) < len(self.tasks):
             raise DataError(f"each task once, got {self.tasks}")
         if min(self.episodes.values()) < 0 or sum(self.episodes.values()) < 1:
@@ -111,7 +111,7 @@ class NoAttemptError(ValueError):
 
 
 def attempts_of(config: SimConfig) -> list[AttemptSpec]:
-    """Every attempt of a config, in a random order (the order of the episodes), then those that only rank others."""
+    """Returns every attempt of a config in a random order (the order of the episodes), then the attempts that are only references."""
     stored = [
         (task, INSTEAD.get((kind, task), kind), True) for task in config.tasks for kind, n in config.episodes.items() for _ in range(n)
     ]
@@ -122,7 +122,7 @@ def attempts_of(config: SimConfig) -> list[AttemptSpec]:
 
 
 def roll_out(config: SimConfig, *, workers: int = 1, on_progress: OnStageProgress | None = None) -> list[Rollout]:
-    """Simulate all attempts of a config: those to store, in the order of the episodes, then those that only rank others.
+    """Simulates all attempts of a config: those to store, in the order of the episodes, then the references.
 
     The same for any number of worker processes. MissingSimulatorError if Meta-World is not installed; NoAttemptError if a kind cannot be
     brought about.
@@ -132,30 +132,31 @@ def roll_out(config: SimConfig, *, workers: int = 1, on_progress: OnStageProgres
 
 
 def roll_out_with(run: Run, config: SimConfig, *, on_progress: OnStageProgress | None = None) -> list[Rollout]:
-    """`roll_out` with workers that are there already."""
+    """Runs `roll_out` with existing workers."""
     metaworld()
-    jobs, done = attempts_of(config), []
+    jobs, rollouts = attempts_of(config), []
     for rollout in run(attempt, jobs):
-        done.append(rollout)
+        rollouts.append(rollout)
         if on_progress is not None:
-            on_progress("simulating", len(done), len(jobs))
-    return done
+            on_progress("simulating", len(rollouts), len(jobs))
+    return rollouts
 
 
 def attempt(job: AttemptSpec) -> Rollout:
-    """Try until it comes out as its kind promises. NoAttemptError after TRIES tries in each of SCENES scenes."""
+    """Simulates until the outcome is that of the kind. NoAttemptError after TRIES tries in each of SCENES scenes."""
     for place in range(SCENES):
         scene = 1_000_000 * job.seed + job.number + place * job.of
         for again in range(TRIES):
             rng = np.random.default_rng([job.seed, scene, again])
-            ever, rollout = _try(job, scene, rng, rejected=TRIES * place + again)
-            if keeps_promise(rollout, ever):
+            ever_done, rollout = _try(job, scene, rng, rejected=TRIES * place + again)
+            if keeps_promise(rollout, ever_done):
                 return rollout
     raise NoAttemptError(f"{job.task}: no '{job.kind}' attempt came out as one in {SCENES} scenes with {TRIES} tries each")
 
 
 def keeps_promise(rollout: Rollout, ever: bool) -> bool:
-    """Is it what its kind says? A success passes through all three stages, an expert's never falls back; a failure is never done.
+    """Returns whether the outcome is that of the kind. A success passes through all three stages; an expert never goes back; a failure is
+    never done.
 
     ever: was the task done at any moment, be it for one step.
     """
@@ -169,7 +170,7 @@ def keeps_promise(rollout: Rollout, ever: bool) -> bool:
 
 
 def _try(job: AttemptSpec, scene: int, rng: np.random.Generator, *, rejected: int) -> tuple[bool, Rollout]:
-    """One attempt, whatever comes of it, and whether the task was done at any moment."""
+    """Simulates one attempt, whatever its outcome. Returns also whether the task was done at any moment."""
     task, place = TASKS[job.task], world(job.task)
     view = place.reset(scene)
     failing = job.kind in FAILURES
@@ -178,8 +179,8 @@ def _try(job: AttemptSpec, scene: int, rng: np.random.Generator, *, rejected: in
     linger = frames if failing else int(rng.integers(FLICKER, 7))
     views: list[SceneState] = []
     actions, joints, ever = [], [], False
-    for seen, action, qpos, done in _frames(place, task, view, script, rng):
-        views.append(seen)
+    for state, action, qpos, done in _frames(place, task, view, script, rng):
+        views.append(state)
         actions.append(action)
         joints.append(qpos)
         ever = ever or any(done)
@@ -187,27 +188,28 @@ def _try(job: AttemptSpec, scene: int, rng: np.random.Generator, *, rejected: in
             break
     trace = trace_of(views)
     success = finish(job.task, trace) is not None and bool(task.done(trace)[-1])
-    held = (np.array(joints), place.model.body_pos.copy(), place.model.site_pos.copy())
-    return ever, Rollout(job.task, job.kind, scene, success, rejected, trace, np.array(actions, np.float32), *held, job.stored)
+    scene_arrays = (np.array(joints), place.model.body_pos.copy(), place.model.site_pos.copy())
+    return ever, Rollout(job.task, job.kind, scene, success, rejected, trace, np.array(actions, np.float32), *scene_arrays, job.stored)
 
 
 def _frames(
     place: World, task: Task, view: SceneState, script: CommandScript, rng: np.random.Generator
 ) -> Iterator[tuple[SceneState, Float[np.ndarray, "4"], Float[np.ndarray, "Q"], list[bool]]]:
-    """Stored frame by stored frame: the view, the mean of the commands given until the next one, the joints, and whether the task was done
-    in it and since the frame before. A mean command held for the whole frame moves the hand as the four did; the first of them may not."""
-    command, done = next(script), []
+    """Yields every stored frame: the state, the mean of the commands until the next frame, the joints, and whether the task was done in
+    each step since the frame before. A mean command that is repeated for the whole frame moves the hand like the four commands did; the
+    first of the four may not."""
+    command, done_flags = next(script), []
     while True:
-        done.append(_done(task, view))
-        seen, joints, told, sent, done = view, place.data.qpos.copy(), done, [], []
+        done_flags.append(_done(task, view))
+        state, joints, flags, commands, done_flags = view, place.data.qpos.copy(), done_flags, [], []
         for step in range(EVERY):
             if step:
-                done.append(_done(task, view))
-            sent.append(np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1))
-            place.step(sent[-1])
+                done_flags.append(_done(task, view))
+            commands.append(np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1))
+            place.step(commands[-1])
             view = place.view()
             command = script.send(view)
-        yield seen, np.mean(sent, axis=0), joints, told
+        yield state, np.mean(commands, axis=0), joints, flags
 
 
 def _done(task: Task, view: SceneState) -> bool:
@@ -219,6 +221,6 @@ def _done_for(task: Task, views: Sequence[SceneState], frames: int) -> bool:
 
 
 def trace_of(views: Sequence[SceneState]) -> Trace:
-    """Views of one scene as positions, one row a view."""
+    """Returns the states of one scene as positions, one row per state."""
     hand, opening, thing, tip = (np.array([getattr(view, name) for view in views]) for name in ("hand", "opening", "thing", "tip"))
     return Trace(hand, opening, thing, tip, views[0].goal)

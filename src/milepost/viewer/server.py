@@ -54,7 +54,7 @@ class _EpisodeNumber(Convertor[int]):
 register_url_convertor("episode", _EpisodeNumber())
 
 
-def create_app(review: Review, films: Films | None = None) -> Starlette:
+def create_app(review: Review, films: VideoCache | None = None) -> Starlette:
     """Returns the application. It closes the review and the videos when it ends."""
     handlers = _Handlers(review, films or VideoCache())
 

@@ -100,7 +100,7 @@ class ReviewServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def make_server(review: Review, address: BindAddress, films: Films | None = None) -> ReviewServer:
+def make_server(review: Review, address: BindAddress, films: VideoCache | None = None) -> ReviewServer:
     """Returns a server that is ready to run on the socket of this address."""
     films = films or VideoCache()
     config = uvicorn.Config(
