@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert not path.exists()
     model = ConstantModel()
     table = label(model, dataset, path)
-    assert model.asked == 2
+    assert model.calls == 2
     assert len(table.index) == sum(e.length for e in dataset.episodes)
 
 

@@ -19,39 +19,43 @@ from milepost.core import RAW, Attempt, DataError, Episode, Stages, UnreadableEr
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
-    """LeRobot dataset; not needed if --annotations or --against is one."""
+    """LeRobot dataset; optional if --annotations or --against is a dataset."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
     annotations: str | None = None
-    """Compare annotations instead: a dataset, a .csv or .json file, or a store of `milepost annotate`."""
+    """Compare annotations instead of progress: a dataset, a .csv or .json file, or a store of `milepost annotate`."""
     against: str | None = None
-    """The reference: another of these, or "truth", the simulator's."""
+    """The reference: another of these, or "truth" for the simulator's stages."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     episodes: str | None = None
     """Episodes to compare, such as 0-9,12 or 0 1 2; default: all in the file."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
     json: bool = False
 
 
 def _warn_of_training_episodes(progress_table: progress.ProgressTable, dataset: datasets.LeRobotDataset, episodes: set[int]) -> None:
-    """A model is good on what it learnt from; its evaluation.json, if it can be found, says what that was."""
+    """Warns about episodes that the model was trained on, where its errors are too small; its evaluation.json names them."""
     record = Path(progress_table.metadata.get(f"{progress.METADATA_PREFIX}model_path", "")) / "evaluation.json"
     if not record.is_file():
         return
     about = read_json_object(record)
     groups = ("train_episodes", "validation_episodes", "held_out")
     learning, choosing, unseen = ({n for n in about.get(key) or () if isinstance(n, int)} for key in groups)
-    learnt = episodes & (learning | choosing)
+    seen_in_training = episodes & (learning | choosing)
     same = about["dataset_fingerprint"] == dataset.fingerprint if "dataset_fingerprint" in about else about.get("dataset") == dataset.name
-    if learnt and same:
+    if seen_in_training and same:
         rest = ",".join(map(str, sorted(unseen)))
-        say(f"{len(learnt)} of these {len(episodes)} episodes taught this model; those it never saw: --episodes {rest or '(none)'}")
+        say(
+            f"{len(seen_in_training)} of these {len(episodes)} episodes taught this model; "
+            f"those it never saw: --episodes {rest or '(none)'}"
+        )
 
 
 @dataclass(eq=False)
 class _Compared:
-    """What the comparison has so far: scores by model, where the truth is from, ends of known successes and failures, events by episode."""
+    """The state of the comparison: scores by model, sources of the truth, final values of known successes and failures, events by
+    episode."""
 
     scores: dict[str, list[metrics.EpisodeScore]]
     sources: set[str] = field(default_factory=set)
@@ -76,6 +80,7 @@ class _Compared:
 
 
 def main(args: Args) -> int:
+    """Compares and prints; returns 1 if an episode cannot be read."""
     if args.annotations is not None or args.against is not None:
         if args.annotations is None or args.against is None or args.progress is not None:
             raise ValueError("give --annotations together with --against, and without --progress")
@@ -84,22 +89,22 @@ def main(args: Args) -> int:
     if args.dataset is None:
         raise ValueError("give DATASET, or --annotations and --against")
     dataset = datasets.open_dataset(args.dataset, episodes=args.episodes)
-    read = progress.find_progress(dataset, args.progress)
-    warn_all(read.warnings)
-    path, progress_table = read.path, read.table
+    progress_file = progress.find_progress(dataset, args.progress)
+    warn_all(progress_file.warnings)
+    path, progress_table = progress_file.path, progress_file.table
     compared = _compare(dataset, progress_table, path, args.head_mode)
     if not compared.first:
         raise DataError(f"{path} has none of these episodes{'' if not compared.unreadable else ' that can be read'}")
     summaries = {name: metrics.summarise(rows, np.random.default_rng(args.seed)) for name, rows in compared.scores.items()}
     lines = _thresholds(compared.ends, args.seed)
     if args.json:
-        found: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
-        found |= {"success": {name: asdict(line) for name, line in lines.items()}}
-        found |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.happened.items()}}
-        say(to_json(found))
+        numbers: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
+        numbers |= {"success": {name: asdict(line) for name, line in lines.items()}}
+        numbers |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.happened.items()}}
+        say(to_json(numbers))
     else:
         _warn_of_training_episodes(progress_table, dataset, {score.episode for score in compared.first})
-        _tell(compared, summaries, lines)
+        _print(compared, summaries, lines)
     for number, reason in compared.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
     return 1 if compared.unreadable else 0
@@ -112,37 +117,37 @@ def _compare(dataset: datasets.LeRobotDataset, progress_table: progress.Progress
     numbers = sorted(set(dataset.episode_indices) & set(progress_table.episode_index.tolist()), key=dataset.episode_indices.index)
     with bars() as bar:
         tick = bar("compare")
-        for done, number in enumerate(numbers, start=1):
+        for count, number in enumerate(numbers, start=1):
             try:
                 compared.add(dataset.episode(number), progress_table, stages, head)
             except UnreadableError as error:
                 compared.unreadable[number] = str(error)
-            tick(done, len(numbers))
+            tick(count, len(numbers))
     return compared
 
 
 def _annotated(dataset: datasets.LeRobotDataset, head: str) -> Stages | None:
-    """The stages of the annotation itself, where no proportions file has them; as in training."""
+    """Returns the stages of the annotation itself, for a dataset without a proportions file; as in training."""
     records = dataset.meta.episodes.values()
     attempts = [Attempt(r.index, "", s, r.success) for r in records if (s := r.sound_segments.get(head))]
     return annotated_stages(attempts) if attempts else None
 
 
-def _tell(compared: _Compared, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
-    """The tables, and why some of their cells are empty."""
-    count, known = len(compared.first), compared.sources - {"none"}
+def _print(compared: _Compared, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
+    """Prints the tables, and why some of their cells are empty."""
+    count, sources = len(compared.first), compared.sources - {"none"}
     table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries))
-    if not known:
+    if not sources:
         say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
     if all(score.success is None for score in compared.first):
         say("the dataset does not say which episodes succeeded (no fact 'success', no column next.success): those rows are dashes")
     if next(iter(summaries.values())).failures:
         table("where failures end (final progress)", *metrics.failure_table(summaries))
-    seen = [score for score in compared.first if score.episode in compared.happened]
-    if seen:
-        table("episodes with such events", *_event_table(seen, compared.happened))
-    if len(seen) < count:
-        say(f"{count - len(seen)} episodes have no progress at all and count in no share of events")
+    with_progress = [score for score in compared.first if score.episode in compared.happened]
+    if with_progress:
+        table("episodes with such events", *_event_table(with_progress, compared.happened))
+    if len(with_progress) < count:
+        say(f"{count - len(with_progress)} episodes have no progress at all and count in no share of events")
     if lines:
         _show(lines)
 
@@ -150,7 +155,7 @@ def _tell(compared: _Compared, summaries: Mapping[str, metrics.Summary], lines: 
 def _event_table(
     scores: Sequence[metrics.EpisodeScore], events: Mapping[int, Sequence[metrics.Event]]
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """(columns, rows): one row a kind of episode; in how many of its episodes each event occurs at all."""
+    """Returns (columns, rows): one row per kind of episode, with the percentage of its episodes in which each event occurs."""
     groups: dict[str, list[int]] = {}
     for score in scores:
         success = {True: "success", False: "failure", None: "success unknown"}[score.success]
@@ -163,14 +168,14 @@ def _event_table(
 
 
 def _ends(progress_table: progress.ProgressTable, episode: Episode, head: str) -> dict[str, float]:
-    """Where an episode ends, by every number the file has of it."""
+    """Returns the final value of each of the episode's curves in the file."""
     curve = progress_table.curve(episode.index, episode.length, head)
-    named = {f"raw_{head}" if name == RAW else name: signal for name, signal in curve.signals.items()}
-    return {"progress": metrics.final(curve.value), **{name: metrics.final(signal.values) for name, signal in named.items()}}
+    signals = {f"raw_{head}" if name == RAW else name: signal for name, signal in curve.signals.items()}
+    return {"progress": metrics.final(curve.value), **{name: metrics.final(signal.values) for name, signal in signals.items()}}
 
 
 def _thresholds(ends: Sequence[tuple[bool, Mapping[str, float]]], seed: int) -> dict[str, metrics.Threshold]:
-    """Score -> the threshold that parts successes from failures; nothing if there are not both."""
+    """Returns score -> the threshold that separates successes from failures; empty if one of them is missing."""
     if len({success for success, _ in ends}) < 2:
         return {}
     sides = {name: [np.array([end[name] for success, end in ends if success is side]) for side in (True, False)] for name in ends[0][1]}

@@ -14,7 +14,7 @@ import tyro
 
 from milepost import datasets, figures, progress, weights
 from milepost.cli.console import say, table, warn, warn_all
-from milepost.cli.readings import warn_of_boxes
+from milepost.cli.progress_io import warn_of_missing_letters
 from milepost.core import DataError, UnreadableError, atomic_path, output_lock, real, require_cameras, require_writable, success_in, to_json
 
 IN_PLACE = "Use --preset study or --kappa"
@@ -304,7 +304,7 @@ def draw(
     for path, figure in drawings.items():
         with atomic_path(path) as temporary:
             temporary.write_bytes(figures.figure_bytes(figure, path.suffix.lower().removeprefix(".")))  # type: ignore[arg-type]
-    warn_of_boxes({text for figure in drawings.values() for text in figures.texts_of(figure)})
+    warn_of_missing_letters({text for figure in drawings.values() for text in figures.texts_of(figure)})
     return list(drawings), undrawn
 
 
