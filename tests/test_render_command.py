@@ -64,7 +64,7 @@ def test_a_film_an_episode(nails: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert (info.codec, info.frames, info.width) == ("h264", dataset.length(number), 384)
         assert info.duration == pytest.approx(dataset.length(number) / dataset.fps)
     told = capsys.readouterr()
-    assert f"films: {out}" in told.out
+    assert f"videos: {out}" in told.out
     assert "episode 4 (1 of 2)" in told.err
 
 
