@@ -11,27 +11,67 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "milepost"
 PARTICIPLES = frozenset(
-    "said told held kept found given made asked shown drawn named seen wanted chosen lost heard gone meant learnt known taken".split()
+    [
+        "said",
+        "told",
+        "held",
+        "kept",
+        "found",
+        "given",
+        "made",
+        "asked",
+        "shown",
+        "drawn",
+        "named",
+        "seen",
+        "wanted",
+        "chosen",
+        "lost",
+        "heard",
+        "gone",
+        "meant",
+        "known",
+        "taken",
+    ]
 )
 """A variable says what its value is, not what was done to it."""
 VERB = re.compile(r"[A-Z][a-z]+s\b")
 """How a function's docstring begins: Returns, Reads, Writes ..."""
-NO_VERBS = frozenset("As This Its Numbers Names Frames Rows Values Weights Episodes Stages Images Videos Others Has Is Does".split())
+NO_VERBS = frozenset(
+    [
+        "As",
+        "This",
+        "Its",
+        "Numbers",
+        "Names",
+        "Frames",
+        "Rows",
+        "Values",
+        "Weights",
+        "Episodes",
+        "Stages",
+        "Images",
+        "Videos",
+        "Others",
+        "Has",
+        "Is",
+        "Does",
+    ]
+)
 ALLOWED: dict[str, tuple[int, int, int]] = {
     "annotation": (53, 8, 61),
-    "cli": (0, 10, 0),
+    "cli": (0, 3, 0),
     "core": (11, 5, 32),
     "datasets": (117, 62, 173),
     "encoders": (10, 0, 43),
-    "figures": (1, 37, 0),
     "metrics": (13, 21, 31),
-    "models": (72, 9, 142),
+    "models": (71, 9, 142),
     "progress": (6, 0, 10),
-    "sim": (0, 11, 2),
-    "testing": (1, 6, 1),
-    "viewer": (3, 16, 0),
+    "sim": (0, 2, 0),
+    "testing": (0, 3, 1),
+    "viewer": (0, 1, 0),
     "vlm": (61, 38, 111),
-    "weights": (2, 3, 0),
+    "weights": (0, 2, 0),
 }
 """Room -> names that are participles, names with a word the glossary forbids, function docstrings without a verb in front."""
 

@@ -12,7 +12,7 @@ from builders import TOP, build_dataset, encode_with, moving, plain_decode
 from milepost.core.types import ArrayFrames, DataError, Episode
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.video import probe
-from milepost.figures.episode import EpisodePicture, HeadPicture
+from milepost.figures.episode import EpisodeView, HeadView
 from milepost.figures.film.curves import between, curves_area, line_mask, rgb, rows_of, stage_colours, strip
 from milepost.figures.film.panel import Panel
 from milepost.figures.film.planes import planes, to_i420, video_writer
@@ -23,11 +23,11 @@ from milepost.figures.style import STAGE_COLOURS, ramp
 NAN = float("nan")
 
 
-def story(length: int, *, fps: float = 20.0, title: str = "episode 0: push the block", **curves: np.ndarray) -> EpisodePicture:
+def story(length: int, *, fps: float = 20.0, title: str = "episode 0: push the block", **curves: np.ndarray) -> EpisodeView:
     curves = curves or {"sarm": np.linspace(0, 1, length, dtype=np.float32)}
     stage = np.arange(length) * 3 // length
-    head = HeadPicture(curves, true_stage=stage, stage_names=("reach", "grasp", "place"))
-    return EpisodePicture(title, fps, {"sparse": head}, weight=np.linspace(0, 1, length, dtype=np.float32))
+    head = HeadView(curves, true_stage=stage, stage_names=("reach", "grasp", "place"))
+    return EpisodeView(title, fps, {"sparse": head}, weight=np.linspace(0, 1, length, dtype=np.float32))
 
 
 def episode_of(images: np.ndarray, fps: float = 20.0, **more: np.ndarray) -> Episode:
@@ -293,13 +293,13 @@ def test_panels_of_every_kind() -> None:
     """Without stages, weights; four curves at the narrowest; one frame; 32 stages; nothing known at all."""
     length = 7
     names = {f"a model with a rather long name {i}": np.linspace(0, 1, length, dtype=np.float32) for i in range(4)}
-    bare = HeadPicture({"sarm": np.full(length, NAN, np.float32)})
-    many = HeadPicture(dict(names), true_stage=np.arange(length) * 4, stage_names=[f"stage {k}" for k in range(32)])
-    truth = HeadPicture(dict(names), truth=np.linspace(0, 1, length, dtype=np.float32))
-    alone = HeadPicture({"sarm": np.ones(1, np.float32)}, true_stage=np.zeros(1, np.int64), stage_names=("all",))
+    bare = HeadView({"sarm": np.full(length, NAN, np.float32)})
+    many = HeadView(dict(names), true_stage=np.arange(length) * 4, stage_names=[f"stage {k}" for k in range(32)])
+    truth = HeadView(dict(names), truth=np.linspace(0, 1, length, dtype=np.float32))
+    alone = HeadView({"sarm": np.ones(1, np.float32)}, true_stage=np.zeros(1, np.int64), stage_names=("all",))
     heights = []
     for head, width in itertools.product((bare, many, truth, alone), (320, 1280)):
-        panel = Panel(EpisodePicture("episode 0", 10.0, {"sparse": head}), width, 240, ((0, 160, "top"), (164, 156, "wrist")))
+        panel = Panel(EpisodeView("episode 0", 10.0, {"sparse": head}), width, 240, ((0, 160, "top"), (164, 156, "wrist")))
         frames = len(next(iter(head.curves.values())))
         assert drawn(panel, frames - 1, width).shape == (panel.height, width, 3)
         assert panel.height % 2 == 0

@@ -13,7 +13,7 @@ import pytest
 from milepost.datasets.reader import open_dataset
 from milepost.figures.dropped import DroppedSpan, dropped_figure, span_frames
 from milepost.figures.style import figure_bytes, png
-from milepost.figures.weights import AdvicePicture, advice_figure
+from milepost.figures.weights import AdviceView, advice_figure
 from milepost.progress.table import read_progress
 from milepost.weights.advice import (
     EpisodeInfo,
@@ -368,7 +368,7 @@ def test_figures_hold_any_weights(rng: np.random.Generator) -> None:
         weighed, _ = weighed_of(curves, chunk_size=5, **options)
         names = {number: f"kind {number % 40} {'long ' * 30}$x_1$" for number in range(len(curves))}
         rows = sweep(weighed, {}) if weighed.config.rule == "rabc" else []
-        picture = AdvicePicture("title " * 80, weighed, rows, {"quality": by_name(weighed, names)}, list(range(len(curves))))
+        picture = AdviceView("title " * 80, weighed, rows, {"quality": by_name(weighed, names)}, list(range(len(curves))))
         assert png(advice_figure(picture)).startswith(b"\x89PNG")
     pictures = rng.integers(0, 255, (2, 20, 30, 3)).astype(np.uint8)
     span = DroppedSpan("a $title$", 10.0, 3, 5, np.linspace(0, 1, 9, dtype=np.float32), np.full(9, np.nan, np.float32), pictures, [3, 4])

@@ -189,7 +189,7 @@ class Endless:
 
 def test_a_film_that_is_given_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames: Frames = Endless()
-    monkeypatch.setattr(media, "pictures", lambda dataset, number, camera: (frames, 20.0))
+    monkeypatch.setattr(media, "camera_frames", lambda dataset, number, camera: (frames, 20.0))
     dataset = open_dataset(build_dataset(tmp_path / "set").root)
     films = VideoCache(tmp_path / "films", workers=1)
     running, queued, left = (films.ask(dataset, "print", n, TOP) for n in range(3))

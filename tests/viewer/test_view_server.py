@@ -240,8 +240,8 @@ def test_200_ranges_at_once_while_pages_save_and_mark(root: Path, tmp_path: Path
 
 def test_a_client_that_goes_leaves_no_half_film(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A film that is begun is finished; one that waits for it is not begun any more. Both are there when they are asked for again."""
-    go, real = threading.Event(), media.pictures
-    monkeypatch.setattr(media, "pictures", lambda *asked: go.wait(30) and real(*asked))
+    go, real = threading.Event(), media.camera_frames
+    monkeypatch.setattr(media, "camera_frames", lambda *asked: go.wait(30) and real(*asked))
     films = VideoCache(tmp_path / "films", workers=1)
     with served(review_of(root, review_file=tmp_path / "m.json"), films) as url:
         for number in (0, 1):

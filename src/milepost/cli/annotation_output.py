@@ -197,7 +197,7 @@ def draw(
         }
         success = {True: " (success)", False: " (failure)", None: ""}[episode.success]
         figure = figures.annotation_figure(
-            figures.AnnotationPicture(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines)
+            figures.AnnotationView(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines)
         )
         write_drawing(path, figures.png(figure), dataset)
         words |= set(figures.texts_of(figure))
@@ -236,7 +236,7 @@ def _timeline(
         return figures.HeadTimeline(segments, names, frames)
     repeats = [None if each is None else tuple(Segment(*segment) for segment in each) for each in answer.notes["each"]]
     ours = metrics.borders(segments, episode.length)
-    places: dict[int, list[int]] = {border.frame: [border.frame] for border in ours}
+    places: dict[int, list[int]] = {boundary.frame: [boundary.frame] for boundary in ours}
     for each in repeats:
         for own, theirs in metrics.matched(ours, metrics.borders(each, episode.length)) if each is not None else ():
             places[own.frame].append(theirs.frame)

@@ -61,12 +61,12 @@ def main(args: Args) -> int:
     with bars() as bar:
         lines = sim.run(config, args.output_dir, on_progress=bar)
     if args.json:
-        say(to_json([_numbers(lines, share, config.arms) for share in args.shares]))
+        say(to_json([_numbers(lines, proportion, config.arms) for proportion in args.shares]))
         return 0
-    for share in args.shares:
-        bad = f"{share:.0%} bad, {', '.join(args.tasks)}; 95 % intervals, paired by seed and start scene"
-        table(bad, sim.HEADER, sim.rows(lines, share, config.arms))
-        part = sim.recovered(lines, share)
+    for proportion in args.shares:
+        bad = f"{proportion:.0%} bad, {', '.join(args.tasks)}; 95 % intervals, paired by seed and start scene"
+        table(bad, sim.HEADER, sim.rows(lines, proportion, config.arms))
+        part = sim.recovered(lines, proportion)
         if part is not None:
             say(f"of the oracle's gain, SARM's progress has {sim.points(part)} %")
     seconds = [line["train_s"] + line["trial_s"] for line in lines]
@@ -74,11 +74,11 @@ def main(args: Args) -> int:
     return 0
 
 
-def _numbers(lines: list[dict], share: float, arms: tuple[str, ...]) -> dict:
+def _numbers(lines: list[dict], proportion: float, arms: tuple[str, ...]) -> dict:
     return {
-        "share": share,
+        "share": proportion,
         "arms": {
             arm: {"success": rate.value, "interval": [rate.low, rate.high], "gain": gap.value, "gain_interval": [gap.low, gap.high]}
-            for arm, (rate, gap) in sim.rates(lines, share, arms).items()
+            for arm, (rate, gap) in sim.rates(lines, proportion, arms).items()
         },
     }

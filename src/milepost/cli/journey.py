@@ -202,12 +202,12 @@ class Journey:
         weights_path = dataset.root / "weights.parquet"
         weight_rows = weights_path, progress.by_row(weights_path, weight_result.index, weight_result.weight, dataset)
         review = viewer.Review(dataset, reward_models, marks=viewer.Marks(viewer.marks_file(dataset), dataset), weights=weight_rows)
-        films = viewer.VideoCache(self.folder / "cache" / "films", self.workers)
+        videos = viewer.VideoCache(self.folder / "cache" / "films", self.workers)
         try:
             tick = self.on_stage("report: videos")
-            return viewer.export_html(review, path, episodes=episodes, films=films, report=words, title="milepost demo", tick=tick)
+            return viewer.export_html(review, path, episodes=episodes, films=videos, report=words, title="milepost demo", tick=tick)
         finally:
-            films.close()
+            videos.close()
             review.close()
 
     def summary(self, table: progress.ProgressTable, episodes: Sequence[Episode], stages: Stages) -> metrics.Summary:
@@ -257,8 +257,9 @@ def tables_of(result: DemoResult) -> list[figures.Section]:
     return [
         figures.Section(
             "Held-out demonstrations",
-            "Error is the mean distance from the true progress on successful episodes; x with time, which a clock wins by definition, so it is never evidence alone. AUC: how often a success ends "
-            "above a failure. In brackets: 95 % bootstrap intervals over episodes.",
+            "Error is the mean distance from the true progress on successful episodes; stage accuracy is on the same episodes. Order "
+            "is the rank correlation with time, which a clock wins by definition, so it is never evidence alone. AUC: how often a "
+            "success ends above a failure. In brackets: 95 % bootstrap intervals over episodes.",
             *metrics.summary_table(result.summaries),
         ),
         figures.Section(

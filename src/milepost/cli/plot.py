@@ -72,7 +72,7 @@ def main(args: Args) -> int:
                 episode = dataset.episode(number)
                 curves = curves_of(episode)
                 skipped.warn_of_annotation(episode, curves, dataset.stages)
-                figure = figures.episode_figure(figures.episode_picture(episode, curves, dataset.stages, args.camera_key), args.width)
+                figure = figures.episode_figure(figures.episode_view(episode, curves, dataset.stages, args.camera_key), args.width)
                 unknown += sum(int(np.isnan(curve.value).sum()) for by_model in curves.values() for curve in by_model.values())
                 words |= set(figures.texts_of(figure))
                 write_drawing(drawings[number], figures.figure_bytes(figure, args.format), dataset)

@@ -68,7 +68,7 @@ def main(args: Args) -> int:
                 episode = dataset.episode(number)
                 curves = curves_of(episode)
                 skipped.warn_of_annotation(episode, curves, dataset.stages)
-                content = figures.episode_picture(
+                content = figures.episode_view(
                     episode, curves, dataset.stages, weight=weight(episode) if weight is not None else None, sampled=False
                 )
                 tick = bar(f"episode {number} ({count + 1} of {len(numbers)})")

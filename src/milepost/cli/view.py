@@ -78,14 +78,14 @@ def main(args: Args) -> int:
 def export(args: Args, path: Path) -> int:
     """Writes the page into a file. Returns exit code 1 if something could not be included."""
     require_writable(path.parent)
-    review, films = open_review(args), viewer.VideoCache()
+    review, videos = open_review(args), viewer.VideoCache()
     try:
         numbers = review.rows.numbers[: None if args.episodes else EXPORTED]
         with bars() as bar:
-            problems = viewer.export_html(review, path, episodes=numbers, films=films, tick=bar("episodes"))
+            problems = viewer.export_html(review, path, episodes=numbers, films=videos, tick=bar("episodes"))
     finally:
         review.close()
-        films.close()
+        videos.close()
     for problem in (*review.problems, *problems):
         warn(problem)
     remaining = len(review.rows.numbers) - len(numbers)

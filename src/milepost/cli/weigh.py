@@ -297,7 +297,7 @@ def draw(
     order = each.episode_index[np.argsort(-each.mean, kind="stable")].tolist()
     rule = weights.flags(args.rabc) or "the default rule"
     title = f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {rule}"
-    drawings = {args.figure: figures.advice_figure(figures.AdvicePicture(title, report.result, report.sweep, report.groups, order))}
+    drawings = {args.figure: figures.advice_figure(figures.AdviceView(title, report.result, report.sweep, report.groups, order))}
     spans, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(report, progress_table, args, dataset)
     if spans:
         drawings[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = figures.dropped_figure(spans)
@@ -315,13 +315,13 @@ def _dropped(
     spans, problems, camera = [], [], args.camera_key or dataset.cameras[0]
     for span in weights.dropped_spans(report.result, SPANS, report.notes):
         try:
-            spans.append(_picture(dataset, report, progress_table, camera, span.episode, (span.start, span.stop), args.head_mode))
+            spans.append(_dropped_span(dataset, report, progress_table, camera, span.episode, (span.start, span.stop), args.head_mode))
         except UnreadableError as error:
             problems.append(f"dropped frames of episode {span.episode} are not drawn: {error}")
     return spans, problems
 
 
-def _picture(
+def _dropped_span(
     dataset: datasets.LeRobotDataset,
     report: WeightReport,
     progress_table: progress.ProgressTable,

@@ -1,4 +1,4 @@
-from .annotation import AnnotationPicture as AnnotationPicture
+from .annotation import AnnotationView as AnnotationView
 from .annotation import HeadTimeline as HeadTimeline
 from .annotation import annotation_figure as annotation_figure
 from .annotation import middle_frame as middle_frame
@@ -17,13 +17,13 @@ from .formats import Format as Format
 from .report import CurvesByHead as CurvesByHead
 from .report import Section as Section
 from .report import curve_of as curve_of
-from .report import episode_picture as episode_picture
+from .report import episode_view as episode_view
 from .report import report_fragment as report_fragment
 from .style import STAGE_COLOURS as STAGE_COLOURS
 from .style import figure_bytes as figure_bytes
 from .style import missing_letters as missing_letters
 from .style import png as png
 from .style import texts_of as texts_of
-from .weights import AdvicePicture as AdvicePicture
+from .weights import AdviceView as AdviceView
 from .weights import advice_figure as advice_figure
 from .weights import weights_figure as weights_figure

@@ -51,7 +51,7 @@ class HeadTimeline:
 
 
 @dataclass(frozen=True, eq=False)
-class AnnotationPicture:
+class AnnotationView:
     """All that is drawn of one episode: head -> its timeline, at least one. length: frames."""
 
     title: str
@@ -76,26 +76,26 @@ def middle_frame(segment: Segment) -> int:
     return max(segment.start, (segment.start + segment.stop - 1) // 2)
 
 
-def annotation_figure(picture: AnnotationPicture) -> Figure:
+def annotation_figure(view: AnnotationView) -> Figure:
     """Draws for each head its images and under them its timeline; only the last timeline has the time axis."""
-    notes = [f"{name}: {head.note}" for name, head in picture.heads.items() if head.note]
-    title = [line for text in (picture.title, *notes) for line in shortened(wrap(text[:1000], WIDTH - 2 * EDGE, TITLE), 4)]
-    grids = {name: _grid(picture, head) for name, head in picture.heads.items()}
-    heights = {name: (sum(grids[name].rows), _above(head) + BAR + _below(head)) for name, head in picture.heads.items()}
+    notes = [f"{name}: {head.note}" for name, head in view.heads.items() if head.note]
+    title = [line for text in (view.title, *notes) for line in shortened(wrap(text[:1000], WIDTH - 2 * EDGE, TITLE), 4)]
+    grids = {name: _grid(view, head) for name, head in view.heads.items()}
+    heights = {name: (sum(grids[name].rows), _above(head) + BAR + _below(head)) for name, head in view.heads.items()}
     top = EDGE + len(title) * TITLE * LINE
     height = top + sum(0.12 + images + 0.05 + timeline + 0.1 for images, timeline in heights.values()) + 0.4
     figure = Figure(figsize=(WIDTH, height), dpi=160)
     FigureCanvasAgg(figure)
     figure.text(EDGE / WIDTH, 1 - EDGE / height, "\n".join(title), fontsize=TITLE, color=INK, va="top", linespacing=1.1, parse_math=False)
-    for place, (name, head) in enumerate(picture.heads.items()):
+    for place, (name, head) in enumerate(view.heads.items()):
         images, timeline = heights[name]
         top += 0.12 + images
         _draw_images(_axes(figure, top, images, x0=EDGE), head, grids[name])
         top += 0.05 + timeline
         ax = _axes(figure, top, timeline, x0=LEFT)
-        _draw_timeline(ax, picture, head, timeline)
+        _draw_timeline(ax, view, head, timeline)
         ax.set_ylabel(name, fontsize=8, color=INK, rotation=0, ha="right", va="center", parse_math=False)
-        ax.tick_params(labelbottom=place == len(picture.heads) - 1)
+        ax.tick_params(labelbottom=place == len(view.heads) - 1)
         top += 0.1
     figure.axes[-1].set_xlabel("time (s)", fontsize=8, color=INK)
     return figure
@@ -109,7 +109,7 @@ def _axes(figure: Figure, bottom: float, high: float, *, x0: float) -> Axes:
 # Images
 
 
-def _grid(picture: AnnotationPicture, head: HeadTimeline) -> _Grid:
+def _grid(view: AnnotationView, head: HeadTimeline) -> _Grid:
     columns = min(max(len(head.segments), FEWEST), MOST)
     if len(head.segments) > MOST:  # rows of about one length
         columns = -(-len(head.segments) // -(-len(head.segments) // MOST))
@@ -119,7 +119,7 @@ def _grid(picture: AnnotationPicture, head: HeadTimeline) -> _Grid:
         tall, wide = head.frames.shape[1:3]
         high = min(HIGHEST, cell * tall / wide)
         size = high * wide / tall, high
-    captions = [_caption(segment, head.stage_names, picture.fps, cell) for segment in head.segments]
+    captions = [_caption(segment, head.stage_names, view.fps, cell) for segment in head.segments]
     rows = [size[1] + 0.2 + max(map(len, captions[start : start + columns])) * CAPTION * LINE for start in range(0, len(captions), columns)]
     return _Grid(columns, cell, size, captions, rows)
 
@@ -162,17 +162,17 @@ def _below(head: HeadTimeline) -> float:
     return ROW * len(head.repeats) + 0.02 * bool(head.repeats)
 
 
-def _draw_timeline(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, inches: float) -> None:
+def _draw_timeline(ax: Axes, view: AnnotationView, head: HeadTimeline, inches: float) -> None:
     """Draws one timeline. y is in inches from the bottom: repeats, the bar, brackets."""
-    whole, bar = picture.length / picture.fps, _below(head)
+    whole, bar = view.length / view.fps, _below(head)
     ax.set_xlim(0, whole)
     ax.set_ylim(0, inches)
     ax.add_patch(Rectangle((0, bar), whole, BAR, facecolor="#F4F4F4", edgecolor="#BBBBBB", linewidth=0.4, hatch=None))
     for row, annotation in enumerate(reversed(head.repeats)):
-        _draw_row(ax, picture, head, annotation, row * ROW)
+        _draw_row(ax, view, head, annotation, row * ROW)
     room = (WIDTH - LEFT - EDGE) / whole
     for segment in head.segments:
-        start, lasts = segment.start / picture.fps, (segment.stop - segment.start) / picture.fps
+        start, lasts = segment.start / view.fps, (segment.stop - segment.start) / view.fps
         ax.add_patch(Rectangle((start, bar), lasts, BAR, **_style(segment.name, head.stage_names)))
         ax.plot([start, start], [bar, bar + BAR], color="#FFFFFF", linewidth=0.8)
         label = str(head.stage_names.index(segment.name) + 1) if segment.name in head.stage_names else "?"
@@ -180,18 +180,18 @@ def _draw_timeline(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, inc
             text = ax.text(start + lasts / 2, bar + BAR / 2, label, fontsize=7, color=INK, ha="center", va="center_baseline")
             text.set_path_effects([withStroke(linewidth=2.0, foreground="#FFFFFF", alpha=0.75)])  # hatches would eat it
     for at, first, last in head.spreads:
-        _draw_bracket(ax, (at / picture.fps, first / picture.fps, last / picture.fps), bar + BAR)
+        _draw_bracket(ax, (at / view.fps, first / view.fps, last / view.fps), bar + BAR)
     quiet(ax)
     ax.grid(visible=False)
     ax.set_yticks([])
 
 
-def _draw_row(ax: Axes, picture: AnnotationPicture, head: HeadTimeline, annotation: Sequence[Segment] | None, low: float) -> None:
+def _draw_row(ax: Axes, view: AnnotationView, head: HeadTimeline, annotation: Sequence[Segment] | None, low: float) -> None:
     if annotation is None:
         ax.text(0, low + ROW / 2, " failed", fontsize=6.5, color=ZERO, va="center")
     for segment in annotation or ():
-        where = (segment.start / picture.fps, low + 0.01)
-        ax.add_patch(Rectangle(where, (segment.stop - segment.start) / picture.fps, ROW - 0.02, **_style(segment.name, head.stage_names)))
+        where = (segment.start / view.fps, low + 0.01)
+        ax.add_patch(Rectangle(where, (segment.stop - segment.start) / view.fps, ROW - 0.02, **_style(segment.name, head.stage_names)))
 
 
 def _draw_bracket(ax: Axes, times: tuple[float, float, float], low: float) -> None:

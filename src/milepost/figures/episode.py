@@ -42,7 +42,7 @@ LINE = 1.3 / 72
 
 
 @dataclass(frozen=True, eq=False)
-class HeadPicture:
+class HeadView:
     """The content of one head's axes. Stages are numbered by their position in `stage_names`, for the truth and for the probabilities.
 
     curves: name -> (T,), NaN where unknown. truth (T,) and true_stage (T,), -1 where unknown: None if nothing is known.
@@ -61,12 +61,12 @@ class HeadPicture:
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodePicture:
+class EpisodeView:
     """The content of one episode's figure: head name -> its content, at least one, and the parts above and below."""
 
     title: str
     fps: float
-    heads: Mapping[str, HeadPicture]
+    heads: Mapping[str, HeadView]
     weight: Float[np.ndarray, "T"] | None = None
     frames: UInt8[np.ndarray, "N H W 3"] | None = None
     frames_at: Sequence[int] = ()
@@ -102,20 +102,20 @@ def sample_frames(length: int, count: int = FRAMES) -> list[int]:
     return sorted(set(np.linspace(0, length - 1, count).round().astype(int).tolist()))
 
 
-def episode_figure(picture: EpisodePicture, width: float = 9.0) -> Figure:
+def episode_figure(view: EpisodeView, width: float = 9.0) -> Figure:
     """Draws frames on top; for every head the progress and below it the stage probabilities; the weights as a strip at the bottom.
 
     width: inches, at least 3 (a journal's column). ValueError if it is less.
     """
     if width < NARROWEST:
         raise ValueError(f"a figure must be at least {NARROWEST:g} inches wide, got {width:g}")
-    picture = _thinned(picture, width)
-    title = [line for text in _title(picture) for line in shortened(wrap(text[:1000], width - 2 * EDGE, TITLE), 5)]
-    strips = [] if picture.frames is None else [_frame_strip(picture, width)]
-    for name, head in picture.heads.items():
-        strips += _head_strips(picture, name, head, width)
-    if picture.weight is not None:
-        strips.append(_Strip(0.12, 0.16, partial(_draw_weight, picture=picture, wide=width >= NARROW)))
+    view = _thinned(view, width)
+    title = [line for text in _title(view) for line in shortened(wrap(text[:1000], width - 2 * EDGE, TITLE), 5)]
+    strips = [] if view.frames is None else [_frame_strip(view, width)]
+    for name, head in view.heads.items():
+        strips += _head_strips(view, name, head, width)
+    if view.weight is not None:
+        strips.append(_Strip(0.12, 0.16, partial(_draw_weight, view=view, wide=width >= NARROW)))
     top = EDGE + len(title) * TITLE * LINE
     height = top + sum(strip.above + strip.height for strip in strips) + 0.45
     figure = Figure(figsize=(width, height), dpi=160)
@@ -128,9 +128,9 @@ def episode_figure(picture: EpisodePicture, width: float = 9.0) -> Figure:
         ax = figure.add_axes((x0 / width, 1 - top / height, (width - x0 - margin) / width, strip.height / height))
         strip.draw(ax)
         if strip.time:
-            ax.set_xlim(picture.edges[0], picture.edges[-1])
+            ax.set_xlim(view.edges[0], view.edges[-1])
             ax.tick_params(labelbottom=strip is last)
-            if len(picture.seconds) == 1:
+            if len(view.seconds) == 1:
                 ax.set_xticks([0.0])
         if strip is last:
             ax.set_xlabel("time (s)", fontsize=8, color=INK)
@@ -142,28 +142,28 @@ def _right(width: float) -> float:
     return RIGHT if width >= NARROW else EDGE
 
 
-def _title(picture: EpisodePicture) -> list[str]:
+def _title(view: EpisodeView) -> list[str]:
     """Returns the title, and a note on missing values of the curves."""
     notes = []
-    for name, head in picture.heads.items():
+    for name, head in view.heads.items():
         for who, curve in head.curves.items():
             if missing := int(np.isnan(curve).sum()):
-                which = f"{who} ({name})" if len(picture.heads) > 1 else who
+                which = f"{who} ({name})" if len(view.heads) > 1 else who
                 notes.append(f"{which}: {missing} of {len(curve)} frames have no progress")
-    if any(head.computed for head in picture.heads.values()):
+    if any(head.computed for head in view.heads.values()):
         notes.append("dots: frames a model looked at; between them its curve is interpolated, and stages are pale")
-    return [picture.title, *(["; ".join(notes)] if notes else [])]
+    return [view.title, *(["; ".join(notes)] if notes else [])]
 
 
 # Sample frames
 
 
-def caption(picture: EpisodePicture, frame: int) -> list[str]:
+def caption(view: EpisodeView, frame: int) -> list[str]:
     """Returns the lines under a sample frame: its time, and each head's value at exactly this frame by its first curve."""
-    lines = [f"{frame / picture.fps:.2f} s, frame {frame}"]
-    for name, head in picture.heads.items():
+    lines = [f"{frame / view.fps:.2f} s, frame {frame}"]
+    for name, head in view.heads.items():
         who, curve = next(iter(head.curves.items()))
-        label = name if len(picture.heads) > 1 else who if len(head.curves) > 1 else "progress"
+        label = name if len(view.heads) > 1 else who if len(head.curves) > 1 else "progress"
         lines.append(f"{label} {curve[frame]:.2f}" if not np.isnan(curve[frame]) else f"{label} unknown")
         stage, source = _stage_at(head, frame)
         if stage >= 0:
@@ -171,7 +171,7 @@ def caption(picture: EpisodePicture, frame: int) -> list[str]:
     return lines
 
 
-def stage_track(head: HeadPicture) -> tuple[Int[np.ndarray, "T"], str]:
+def stage_track(head: HeadView) -> tuple[Int[np.ndarray, "T"], str]:
     """Returns (stage, source). stage: the most likely stage of every frame by the first curve's model, or the true one for a model without
     stages; -1 where unknown. source: "predicted" or "true"."""
     first, curve = next(iter(head.curves.items()))
@@ -182,7 +182,7 @@ def stage_track(head: HeadPicture) -> tuple[Int[np.ndarray, "T"], str]:
     return (np.full(len(curve), -1) if head.true_stage is None else head.true_stage.astype(np.int64)), "true"
 
 
-def _stage_at(head: HeadPicture, frame: int) -> tuple[int, str]:
+def _stage_at(head: HeadView, frame: int) -> tuple[int, str]:
     stage, source = stage_track(head)
     return int(stage[frame]), source
 
@@ -192,31 +192,29 @@ def _room(width: float) -> int:
     return min(FRAMES, int((width - 2 * EDGE + FRAME_GAP) / (NARROWEST_FRAME + FRAME_GAP)))
 
 
-def _thinned(picture: EpisodePicture, width: float) -> EpisodePicture:
+def _thinned(view: EpisodeView, width: float) -> EpisodeView:
     """Returns the content with no more sample frames than fit, spread evenly over the available ones."""
-    if picture.frames is None or len(picture.frames) <= _room(width):
-        return picture
-    picks = sample_frames(len(picture.frames), _room(width))
-    return replace(picture, frames=picture.frames[picks], frames_at=[picture.frames_at[i] for i in picks])
+    if view.frames is None or len(view.frames) <= _room(width):
+        return view
+    picks = sample_frames(len(view.frames), _room(width))
+    return replace(view, frames=view.frames[picks], frames_at=[view.frames_at[i] for i in picks])
 
 
-def _frame_strip(picture: EpisodePicture, width: float) -> _Strip:
-    assert picture.frames is not None
+def _frame_strip(view: EpisodeView, width: float) -> _Strip:
+    assert view.frames is not None
     each = (width - 2 * EDGE + FRAME_GAP) / _room(width) - FRAME_GAP
-    high = each * picture.frames.shape[1] / picture.frames.shape[2]
-    captions = [
-        [part for line in caption(picture, at) for part in shortened(wrap(line[:200], each, CAPTION), 6)] for at in picture.frames_at
-    ]
+    high = each * view.frames.shape[1] / view.frames.shape[2]
+    captions = [[part for line in caption(view, at) for part in shortened(wrap(line[:200], each, CAPTION), 6)] for at in view.frames_at]
     height = high + 0.1 + max(map(len, captions)) * CAPTION * LINE
-    return _Strip(0.06, height, partial(_draw_frames, picture=picture, captions=captions, size=(each, high)), time=False)
+    return _Strip(0.06, height, partial(_draw_frames, view=view, captions=captions, size=(each, high)), time=False)
 
 
-def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[str]], size: tuple[float, float]) -> None:
+def _draw_frames(ax: Axes, view: EpisodeView, captions: Sequence[Sequence[str]], size: tuple[float, float]) -> None:
     """Draws each frame as an image in inches with unchanged colours; under it a bar in its stage's colour, and its caption."""
-    assert picture.frames is not None
+    assert view.frames is not None
     each, high = size
-    head = next(iter(picture.heads.values()))
-    for place, (at, frame, lines) in enumerate(zip(picture.frames_at, picture.frames, captions, strict=True)):
+    head = next(iter(view.heads.values()))
+    for place, (at, frame, lines) in enumerate(zip(view.frames_at, view.frames, captions, strict=True)):
         x0 = place * (each + FRAME_GAP)
         image = ax.imshow(frame, extent=(x0, x0 + each, high, 0), aspect="auto")
         image.set_gid(f"frame {at}")
@@ -235,23 +233,23 @@ def _draw_frames(ax: Axes, picture: EpisodePicture, captions: Sequence[Sequence[
 # A head: its curves, its stages
 
 
-def _head_strips(picture: EpisodePicture, name: str, head: HeadPicture, width: float) -> list[_Strip]:
+def _head_strips(view: EpisodeView, name: str, head: HeadView, width: float) -> list[_Strip]:
     """Returns the progress strip and one strip of probabilities for each model that has them. Together they are high enough for the legend
     beside them; in a narrow figure the legend has a strip of its own."""
-    prefix = f"{name} " if len(picture.heads) > 1 else ""
+    prefix = f"{name} " if len(view.heads) > 1 else ""
     entries = [_entry(entry) for entry in ("truth", *head.curves, *_numbered(head.stage_names))]
     legend = sum(len(lines) * LEGEND * LINE + 0.035 for lines in entries) + 0.1
     strips = [
-        _Strip(0.27 if len(head.curves) > 1 else 0.1, 1.2, partial(_draw_probabilities, picture=picture, head=head, who=who, prefix=prefix))
+        _Strip(0.27 if len(head.curves) > 1 else 0.1, 1.2, partial(_draw_probabilities, view=view, head=head, who=who, prefix=prefix))
         for who in head.probabilities
     ]
     if head.scores:
-        strips.append(_Strip(0.12, 0.8, partial(_draw_scores, picture=picture, head=head)))
+        strips.append(_Strip(0.12, 0.8, partial(_draw_scores, view=view, head=head)))
     beside = sum(strip.above + strip.height for strip in strips)
-    draw = partial(_draw_progress, picture=picture, head=head, prefix=prefix)
+    draw = partial(_draw_progress, view=view, head=head, prefix=prefix)
     if width >= NARROW:
         return [_Strip(0.22, max(1.7, legend - beside), partial(draw, with_legend=True)), *strips]
-    return [_Strip(0.1, legend, partial(_draw_legend, picture=picture, head=head), time=False), _Strip(0.1, 1.7, draw), *strips]
+    return [_Strip(0.1, legend, partial(_draw_legend, view=view, head=head), time=False), _Strip(0.1, 1.7, draw), *strips]
 
 
 def _entry(name: str) -> list[str]:
@@ -262,24 +260,24 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return [f"{k + 1} {name}" for k, name in enumerate(names)]
 
 
-def _draw_legend(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> None:
+def _draw_legend(ax: Axes, view: EpisodeView, head: HeadView) -> None:
     """Draws the legend alone, for curves that are drawn in another strip."""
-    _legend(ax, [*_draw_curves(ax, picture, head), *_stage_patches(head)], x0=0.0)
+    _legend(ax, [*_draw_curves(ax, view, head), *_stage_patches(head)], x0=0.0)
     for line in (*ax.lines,):
         line.set_visible(False)
     ax.set_axis_off()
 
 
-def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix: str, with_legend: bool = False) -> None:
+def _draw_progress(ax: Axes, view: EpisodeView, head: HeadView, prefix: str, with_legend: bool = False) -> None:
     if head.true_stage is not None:
         for stage, start, stop in stage_runs(head.true_stage):
-            x0, x1 = picture.edges[start], picture.edges[stop]
+            x0, x1 = view.edges[start], view.edges[stop]
             ax.axvspan(x0, x1, **stage_style(stage, alpha=0.25))
-            if (x1 - x0) / picture.whole * _inches(ax)[0] > 2 * _clear(stage):
+            if (x1 - x0) / view.whole * _inches(ax)[0] > 2 * _clear(stage):
                 ax.text((x0 + x1) / 2, -0.05, str(stage + 1), color=INK, **NUMBER)
-    legend = _draw_curves(ax, picture, head)
-    for at in picture.frames_at if picture.frames is not None else ():
-        ax.plot(at / picture.fps, 1.06, marker="v", markersize=3.5, color=INK, clip_on=False)
+    legend = _draw_curves(ax, view, head)
+    for at in view.frames_at if view.frames is not None else ():
+        ax.plot(at / view.fps, 1.06, marker="v", markersize=3.5, color=INK, clip_on=False)
     ax.set_ylim(-0.1, 1.06)
     ax.set_yticks(np.linspace(0, 1, 6))
     _label(ax, f"{prefix}progress")
@@ -287,33 +285,33 @@ def _draw_progress(ax: Axes, picture: EpisodePicture, head: HeadPicture, prefix:
         _legend(ax, [*legend, *_stage_patches(head)], x0=1.01)
 
 
-def _draw_curves(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> list[Artist]:
+def _draw_curves(ax: Axes, view: EpisodeView, head: HeadView) -> list[Artist]:
     legend: list[Artist] = []
     if head.truth is not None:
         source = f" ({head.truth_source})" if head.truth_source else ""
-        legend += _line(ax, picture, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
+        legend += _line(ax, view, head.truth, f"truth{source}", (), zorder=2.5, **TRUTH_STYLE)
     for style, (name, curve) in zip(cycle(CURVE_STYLES), head.curves.items(), strict=False):
-        legend += _line(ax, picture, curve, "\n".join(_entry(name)), head.computed, linewidth=1.9, **style)
+        legend += _line(ax, view, curve, "\n".join(_entry(name)), head.computed, linewidth=1.9, **style)
     return legend
 
 
-def _stage_patches(head: HeadPicture) -> list[Artist]:
+def _stage_patches(head: HeadView) -> list[Artist]:
     return [Patch(label="\n".join(_entry(name)), **stage_style(k)) for k, name in enumerate(_numbered(head.stage_names))]
 
 
 def _line(
-    ax: Axes, picture: EpisodePicture, curve: Float[np.ndarray, "T"], label: str, computed: Sequence[int], **style: Any
+    ax: Axes, view: EpisodeView, curve: Float[np.ndarray, "T"], label: str, computed: Sequence[int], **style: Any
 ) -> Sequence[Artist]:
     """Draws the curve, with gaps where it is unknown. Dots mark frames that a model computed, and single frames between gaps, which no line
     would show."""
     dots = sorted({*_alone(curve), *computed})
-    ax.plot(picture.seconds[dots], curve[dots], "o", markersize=2.8, color=style["color"], zorder=2.6)
-    return ax.plot(picture.seconds, curve, label=label, **style)
+    ax.plot(view.seconds[dots], curve[dots], "o", markersize=2.8, color=style["color"], zorder=2.6)
+    return ax.plot(view.seconds, curve, label=label, **style)
 
 
-def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, who: str, prefix: str) -> None:
+def _draw_probabilities(ax: Axes, view: EpisodeView, head: HeadView, who: str, prefix: str) -> None:
     """Draws the probabilities stacked in the order of the stages. The true stages are above them, and as lines through them."""
-    probability, edges = head.probabilities[who], picture.edges
+    probability, edges = head.probabilities[who], view.edges
     below = np.zeros(len(probability))
     seam = 0.6 * min(1.0, 150 / len(probability))  # fades where frames are narrower than a line: a noisy curve would be all seam
     for stage in range(probability.shape[1]):
@@ -322,11 +320,11 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
         line: dict[str, Any] = {"baseline": None, "fill": False, "edgecolor": "#FFFFFF", "linewidth": seam * (stage > 0)}
         ax.add_artist(StepPatch(above, edges, snap=False, **fill))  # ax.stairs takes seconds on a long episode, to find its limits
         ax.add_artist(StepPatch(below, edges, **line))
-        for frame in _thick(probability[:, stage], _places(ax, picture, head, stage)):
+        for frame in _thick(probability[:, stage], _places(ax, view, head, stage)):
             ink = INK if head.computed else ink_on(stage)
-            ax.text(frame / picture.fps, (below[frame] + above[frame]) / 2, str(stage + 1), color=ink, zorder=3, **NUMBER)
+            ax.text(frame / view.fps, (below[frame] + above[frame]) / 2, str(stage + 1), color=ink, zorder=3, **NUMBER)
         below = above
-    _pale(ax, picture, head.computed)
+    _pale(ax, view, head.computed)
     inch = 1 / (_inches(ax)[1] - 0.2)  # what an inch is on the y axis, with 0.2 inches above 1 for the truth
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
@@ -342,13 +340,13 @@ def _draw_probabilities(ax: Axes, picture: EpisodePicture, head: HeadPicture, wh
         ax.set_title(who, fontsize=LEGEND, color=INK, loc="left", pad=3, parse_math=False)
 
 
-def _draw_scores(ax: Axes, picture: EpisodePicture, head: HeadPicture) -> None:
+def _draw_scores(ax: Axes, view: EpisodeView, head: HeadView) -> None:
     """Draws the models' raw scores, each in its curve's style: progress always reaches 1, a raw score may stay low."""
     styles = dict(zip(head.curves, cycle(CURVE_STYLES), strict=False))
     for name, score in head.scores.items():
         frames = np.flatnonzero(~np.isnan(score.values))
         style: dict[str, Any] = dict(styles[name])
-        ax.plot(picture.seconds[frames], score.values[frames], marker="o", markersize=2.2, **{**style, "linewidth": 1.0})
+        ax.plot(view.seconds[frames], score.values[frames], marker="o", markersize=2.2, **{**style, "linewidth": 1.0})
     _label(ax, _unit_of(head.scores))
 
 
@@ -361,8 +359,8 @@ def _unit_of(scores: Mapping[str, Signal]) -> str:
 
 def stage_runs(stage: Int[np.ndarray, "T"]) -> list[tuple[int, int, int]]:
     """Returns (stage, start, stop) of every run of a known stage."""
-    cuts = [0, *(np.flatnonzero(np.diff(stage)) + 1).tolist(), len(stage)]
-    return [(int(stage[start]), start, stop) for start, stop in pairwise(cuts) if stage[start] >= 0]
+    changes = [0, *(np.flatnonzero(np.diff(stage)) + 1).tolist(), len(stage)]
+    return [(int(stage[start]), start, stop) for start, stop in pairwise(changes) if stage[start] >= 0]
 
 
 def _alone(curve: Float[np.ndarray, "T"]) -> list[int]:
@@ -371,11 +369,11 @@ def _alone(curve: Float[np.ndarray, "T"]) -> list[int]:
     return np.flatnonzero(is_known[1:-1] & ~is_known[:-2] & ~is_known[2:]).tolist()
 
 
-def _pale(ax: Axes, picture: EpisodePicture, computed: Sequence[int]) -> None:
+def _pale(ax: Axes, view: EpisodeView, computed: Sequence[int]) -> None:
     """Draws a white veil over the spans between the frames that a model computed."""
-    half = max(0.5 / picture.fps, 0.0125 * picture.whole / _inches(ax)[0])
+    half = max(0.5 / view.fps, 0.0125 * view.whole / _inches(ax)[0])
     for before, after in pairwise(computed):
-        x0, x1 = before / picture.fps + half, after / picture.fps - half
+        x0, x1 = before / view.fps + half, after / view.fps - half
         if after - before > 1 and x1 > x0:
             veil = Rectangle((x0, 0), x1 - x0, 1, facecolor="#FFFFFF", alpha=0.55, linewidth=0, zorder=2.2)
             veil.set_gid("interpolated")
@@ -387,12 +385,12 @@ def _clear(stage: int) -> float:
     return 0.03 + 0.035 * len(str(stage + 1))
 
 
-def _places(ax: Axes, picture: EpisodePicture, head: HeadPicture, stage: int) -> Bool[np.ndarray, "T"]:
+def _places(ax: Axes, view: EpisodeView, head: HeadView, stage: int) -> Bool[np.ndarray, "T"]:
     """Returns a mask of the frames where a stage's number touches no boundary of the true stages and no edge of the axes."""
-    cuts = [] if head.true_stage is None else [start for _, start, _ in stage_runs(head.true_stage)]
-    lines = np.array([0, *cuts, len(picture.seconds)]) - 0.5
-    away = np.abs(np.arange(len(picture.seconds))[:, None] - lines).min(axis=1)
-    return away / len(picture.seconds) * _inches(ax)[0] > _clear(stage)
+    changes = [] if head.true_stage is None else [start for _, start, _ in stage_runs(head.true_stage)]
+    lines = np.array([0, *changes, len(view.seconds)]) - 0.5
+    away = np.abs(np.arange(len(view.seconds))[:, None] - lines).min(axis=1)
+    return away / len(view.seconds) * _inches(ax)[0] > _clear(stage)
 
 
 def _thick(probability: Float[np.ndarray, "T"], free: Bool[np.ndarray, "T"]) -> list[int]:
@@ -428,10 +426,10 @@ def _legend(ax: Axes, handles: Sequence[Artist], x0: float) -> None:
         text.set_parse_math(False)
 
 
-def _draw_weight(ax: Axes, picture: EpisodePicture, wide: bool) -> None:
-    assert picture.weight is not None
-    extent = (picture.edges[0], picture.edges[-1], 0.0, 1.0)
-    ax.imshow(picture.weight[None], aspect="auto", extent=extent, cmap=WEIGHTS, vmin=0, vmax=1, interpolation="nearest")
+def _draw_weight(ax: Axes, view: EpisodeView, wide: bool) -> None:
+    assert view.weight is not None
+    extent = (view.edges[0], view.edges[-1], 0.0, 1.0)
+    ax.imshow(view.weight[None], aspect="auto", extent=extent, cmap=WEIGHTS, vmin=0, vmax=1, interpolation="nearest")
     ax.set_yticks([])
     ax.set_ylabel("weight", fontsize=8, color=INK, rotation=0, ha="right", va="center")
     if wide:  # what the colours mean, in the legends' column

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from milepost.core import MAIN_HEAD, WHOLE, Curve, Episode, Stages, UnreadableError
-from milepost.figures.episode import EpisodePicture, HeadPicture, sample_frames
+from milepost.figures.episode import EpisodeView, HeadView, sample_frames
 from milepost.figures.style import png
 from milepost.metrics import nothing_known, truth_of
 from milepost.progress import ProgressTable, require_episode
@@ -28,10 +28,10 @@ def curve_of(table: ProgressTable, episode: Episode, stages: Stages | None, head
     DataError if the file has no such head, or its rows are not those of this episode.
     """
     require_episode("the progress file", table, episode)
-    return named(table.curve(episode.index, episode.length, head), stages)
+    return with_stage_names(table.curve(episode.index, episode.length, head), stages)
 
 
-def named(curve: Curve, stages: Stages | None) -> Curve:
+def with_stage_names(curve: Curve, stages: Stages | None) -> Curve:
     """Returns the curve with names for its stages: its own, else the dataset's, if as many, else numbers."""
     if curve.stage is None or curve.stage_names:
         return curve
@@ -41,7 +41,7 @@ def named(curve: Curve, stages: Stages | None) -> Curve:
     return replace(curve, stage_names=WHOLE.names if count == 1 else _numbered(count))
 
 
-def episode_picture(
+def episode_view(
     episode: Episode,
     curves: CurvesByHead,
     stages: Mapping[str, Stages],
@@ -49,13 +49,13 @@ def episode_picture(
     *,
     weight: np.ndarray | None = None,
     sampled: bool = True,
-) -> EpisodePicture:
+) -> EpisodeView:
     """Returns all that an episode's figure shows; reads the sample frames if `sampled`. `curves`: head -> model's name -> its curve."""
     at = _sampled(episode, [curve for by_model in curves.values() for curve in by_model.values()])
     camera = camera or next(iter(episode.cameras), None)
     success = {True: "success", False: "failure", None: ""}[episode.success]
     notes = ", ".join(filter(None, (str(episode.facts.get("kind", "")), success)))
-    return EpisodePicture(
+    return EpisodeView(
         title=f"episode {episode.index}: {episode.task}" + (f" ({notes})" if notes else ""),
         fps=episode.fps,
         heads={head: _head(episode, by_model, stages.get(head), head) for head, by_model in curves.items()},
@@ -65,7 +65,7 @@ def episode_picture(
     )
 
 
-def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, head: str) -> HeadPicture:
+def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, head: str) -> HeadView:
     """Returns one head's view model. The dataset's stages come first, so they have the same colours for every model; then other names that
     models use."""
     try:
@@ -82,7 +82,7 @@ def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, 
         probabilities[who][:, [names.index(name) for name in one.stage_names]] = _between(one.stage, one.value)
     if len(names) == 1:  # a task with one stage: one colour throughout has no information
         names, truth = [], replace(truth, stage=np.full(episode.length, -1))
-    return HeadPicture(
+    return HeadView(
         curves={name: one.value for name, one in models.items()},
         truth=None if np.isnan(truth.progress).all() else truth.progress,
         truth_source=truth.source,

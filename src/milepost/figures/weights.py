@@ -25,7 +25,7 @@ _BELOW: dict[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class AdvicePicture:
+class AdviceView:
     """The content of the weight report's figure. groups: heading ("quality", "task") -> its groups. order (E,): episode indices, top to
     bottom."""
 
@@ -46,23 +46,23 @@ def weights_figure(result: WeightResult, width: float = 9.0) -> Figure:
     return figure
 
 
-def advice_figure(picture: AdvicePicture, width: float = 12.0) -> Figure:
+def advice_figure(view: AdviceView, width: float = 12.0) -> Figure:
     """Draws the weight report. Above: deltas, time, other kappas. Below: every episode over its time, and the weights of each quality and
     task."""
-    bars = sum(len(groups) + 1.4 for groups in picture.groups.values())
+    bars = sum(len(groups) + 1.4 for groups in view.groups.values())
     above, below = 3.3, max(3.2, 0.8 + 0.21 * bars)
     figure = Figure(figsize=(width, above + below), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(above, below)))
     deltas, time, sweep = upper.subplots(1, 3)
-    _draw_deltas(deltas, picture.result)
-    _draw_time(time, picture.result)
-    _draw_sweep(sweep, picture.sweep, picture.result)
-    axes = lower.subplots(1, 2) if picture.groups else [lower.subplots()]
-    _draw_episodes(axes[0], picture.result, picture.order)
-    if picture.groups:
-        _draw_groups(axes[1], picture.groups)
-    lines = shortened(wrap(picture.title, width - 0.4, _TITLE), 3)
+    _draw_deltas(deltas, view.result)
+    _draw_time(time, view.result)
+    _draw_sweep(sweep, view.sweep, view.result)
+    axes = lower.subplots(1, 2) if view.groups else [lower.subplots()]
+    _draw_episodes(axes[0], view.result, view.order)
+    if view.groups:
+        _draw_groups(axes[1], view.groups)
+    lines = shortened(wrap(view.title, width - 0.4, _TITLE), 3)
     upper.suptitle("\n".join(lines), fontsize=_TITLE + 1, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
 

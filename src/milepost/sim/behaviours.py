@@ -92,11 +92,11 @@ FOREVER = 10_000
 
 
 def diligent(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
-    """Does it well."""
+    """Follows the expert without a fault."""
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def _moments(task: Task, rng: np.random.Generator, count: int) -> list[int]:
+def _waits(task: Task, rng: np.random.Generator, count: int) -> list[int]:
     """Steps to wait before each of `count` events spread over an attempt, a few frames apart at least."""
     at = np.sort(rng.uniform(0.08, 0.85, count)) * EVERY * task.usual
     return [max(8, int(gap)) for gap in np.diff(at, prepend=0)]
@@ -104,7 +104,7 @@ def _moments(task: Task, rng: np.random.Generator, count: int) -> list[int]:
 
 def hesitating(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Stops two or three times for 0.2 to 0.4 s and does nothing."""
-    for wait in _moments(task, rng, int(rng.integers(2, 4))):
+    for wait in _waits(task, rng, int(rng.integers(2, 4))):
         view = yield from persisting(task, expert, view, wait)
         while beside(task, view):
             view = yield from persisting(task, expert, view, 4)
@@ -114,7 +114,7 @@ def hesitating(task: Task, expert: Expert, view: SceneState, rng: np.random.Gene
 
 
 def slow(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
-    """Does it well at 0.3 to 0.5 of the top speed, but for the grasp itself: at less than full speed the scripts close on air."""
+    """Follows the expert at 0.3 to 0.5 of the top speed, but grasps at full speed: slower, the scripts close on air."""
     pace = float(rng.uniform(0.3, 0.5))
     for _ in range(FOREVER):
         action = expert(view)
@@ -125,7 +125,7 @@ def slow(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator)
 
 def clumsy(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Slips once or twice: opens the gripper while holding, or jerks in a wrong direction; then recovers."""
-    for wait in _moments(task, rng, 1 + int(rng.random() < 0.3)):
+    for wait in _waits(task, rng, 1 + int(rng.random() < 0.3)):
         view = yield from persisting(task, expert, view, wait)
         if moving(task, view) and task.reach is not None and rng.random() < 0.5:
             view = yield from backing_off(view)

@@ -13,8 +13,8 @@ FLICKER = 3
 
 def runs(values: Shaped[np.ndarray, "T"]) -> list[tuple[int, int]]:
     """Returns [start, stop) of every run of equal values (T,)."""
-    cuts = (np.flatnonzero(np.diff(values)) + 1).tolist()
-    return list(zip([0, *cuts], [*cuts, len(values)], strict=True)) if len(values) else []
+    changes = (np.flatnonzero(np.diff(values)) + 1).tolist()
+    return list(zip([0, *changes], [*changes, len(values)], strict=True)) if len(values) else []
 
 
 def debounced(values: Shaped[np.ndarray, "T"], shortest: int = FLICKER) -> Shaped[np.ndarray, "T"]:

@@ -146,8 +146,8 @@ def _of_identity(model: Identified) -> Broken:
 def _of_steps(model: Online, episode: Episode) -> Broken:
     model.reset(task=episode.task, fps=episode.fps)
     for frame in range(min(episode.length, 3)):
-        pictures = {name: images[np.array([frame])][0] for name, images in episode.cameras.items()}
-        step = model.step(pictures, episode.state[frame])
+        images_now = {name: images[np.array([frame])][0] for name, images in episode.cameras.items()}
+        step = model.step(images_now, episode.state[frame])
         if not isinstance(step, Step):
             yield f"step must return milepost.core.Step, it returned {type(step).__name__}"
             return
@@ -178,8 +178,8 @@ def _first_frame(episode: Episode) -> Episode:
 def _contents(episode: Episode) -> dict[str, np.ndarray]:
     """Returns copies of all arrays of an episode."""
     every = np.arange(episode.length)
-    pictures = {name: np.array(frames[every]) for name, frames in episode.cameras.items()}
-    return {"state": episode.state.copy(), **{name: np.array(column) for name, column in episode.columns.items()}, **pictures}
+    images = {name: np.array(frames[every]) for name, frames in episode.cameras.items()}
+    return {"state": episode.state.copy(), **{name: np.array(column) for name, column in episode.columns.items()}, **images}
 
 
 def _equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:

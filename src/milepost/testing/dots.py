@@ -93,11 +93,11 @@ def write_dots(root: Path | str, episodes: Sequence[Episode]) -> None:
 def _recording(episode: Episode) -> Recording:
     every = np.arange(episode.length)
     action = np.diff(episode.state, axis=0, append=episode.state[-1:]).astype(np.float32)
-    pictures = {name: iter(frames[every]) for name, frames in episode.cameras.items()}
+    images = {name: iter(frames[every]) for name, frames in episode.cameras.items()}
     success = np.zeros(episode.length, dtype=bool)
     success[-1] = bool(episode.success)
     columns = {**episode.columns, "next.success": success}
-    return Recording(episode.task, episode.state, action, pictures, columns, segments=episode.segments, facts=episode.facts)
+    return Recording(episode.task, episode.state, action, images, columns, segments=episode.segments, facts=episode.facts)
 
 
 def reduced_dots(episodes: Sequence[Episode]) -> list[Shaped[np.ndarray, "T C P"]]:

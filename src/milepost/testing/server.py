@@ -123,7 +123,7 @@ class ChatServer(ThreadingHTTPServer):
         self.bodies: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
         self.connections, self.now, self.most = 0, 0, 0
-        self.gone = threading.Event()
+        self.disconnected = threading.Event()
         """Set when a client hung up on a waiting request."""
 
     @property
@@ -176,13 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
         while not event.is_set():
             try:
                 if not self.connection.recv(1):
-                    self.server.gone.set()
+                    self.server.disconnected.set()
                     self.close_connection = True
                     return False
             except TimeoutError:
                 continue
             except ConnectionError:
-                self.server.gone.set()
+                self.server.disconnected.set()
                 self.close_connection = True
                 return False
         self.connection.settimeout(None)

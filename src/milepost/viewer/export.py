@@ -45,7 +45,7 @@ def export_html(
     if not episodes:
         raise DataError("there is no episode to export; choose some with --episodes")
     review.events(WAIT_S)
-    videos = {number: _films(review, number, films) for number in episodes}
+    videos = {number: _episode_videos(review, number, films) for number in episodes}
     problems: list[str] = []
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         head, tail = _page(title or f"{review.dataset.name} · milepost").split("<!-- embedded -->")
@@ -58,10 +58,10 @@ def export_html(
                 problems.append(str(error))
                 continue
             views = {camera: {**one, "source": None} for camera, one in cameras(review.dataset, number).items()}
-            for camera, film in videos[number].items():
+            for camera, video in videos[number].items():
                 address = f"embedded:{number}/{camera}"
                 own = own_video(review.dataset, number, camera)
-                views[camera] |= _embed(file, film, address, own[1] if own else views[camera]["h264"]["type"], problems)
+                views[camera] |= _embed(file, video, address, own[1] if own else views[camera]["h264"]["type"], problems)
                 if "unreadable" in views[camera]:
                     views[camera]["unreadable"] = _without_folders(views[camera]["unreadable"], {review.dataset.root})
             by_index[number] = {**content, "cameras": views}
@@ -76,7 +76,7 @@ def export_html(
     return problems
 
 
-def _films(review: Review, number: int, films: VideoCache) -> dict[str, Future[Path]]:
+def _episode_videos(review: Review, number: int, cache: VideoCache) -> dict[str, Future[Path]]:
     """Returns the episode's videos by camera: the dataset's own file if every browser plays it and it has only this episode, else a
     copy."""
     dataset, videos = review.dataset, {}
@@ -85,14 +85,14 @@ def _films(review: Review, number: int, films: VideoCache) -> dict[str, Future[P
             videos[camera] = Future[Path]()
             videos[camera].set_result(own[0])
         else:
-            videos[camera] = films.ask(dataset, review.fingerprint, number, camera)
+            videos[camera] = cache.ask(dataset, review.fingerprint, number, camera)
     return videos
 
 
-def _embed(file: TextIO, film: Future[Path], address: str, kind: str, problems: list[str]) -> dict[str, Any]:
+def _embed(file: TextIO, video: Future[Path], address: str, kind: str, problems: list[str]) -> dict[str, Any]:
     """Writes the video into the page. Returns its address for the page, or the reason why there is no video."""
     try:
-        path = film.result()
+        path = video.result()
     except DataError as error:
         problems.append(str(error))
         return {"h264": None, "unreadable": str(error)}

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST = 1_000_000
 """Largest body of a request in bytes."""
-READING = ("GET", "HEAD")
+SAFE_METHODS = ("GET", "HEAD")
 ONCE = ("host", "origin", "sec-fetch-site", "content-type", "content-length")
 """Headers that decide access. Each may appear once: if there are two, a server and a browser may read different ones."""
 BODY_S = 30.0
@@ -131,7 +131,7 @@ class Guard:
             return 403, f"each of the headers {', '.join(ONCE)} must appear at most once, in printable letters", {}
         if "host" not in headers or not self.address.knows(host):
             return 403, f"this server does not have the name '{host[:100]}'; open {self.address.url.split('?')[0]}", {}
-        changes = scope["method"] not in READING
+        changes = scope["method"] not in SAFE_METHODS
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None and origin.lower() != f"http://{host}".lower():
             return 403, f"requests from '{origin[:100]}' are refused", {}
@@ -156,7 +156,7 @@ class Guard:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         token = dict(query).get("token", "")
-        if scope["method"] in READING and hmac.compare_digest(token.encode(), self.address.token.encode()):
+        if scope["method"] in SAFE_METHODS and hmac.compare_digest(token.encode(), self.address.token.encode()):
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             there = quote("/" + scope["path"].lstrip("/\\")) + (f"?{rest}" if rest else "")
             set_cookie = f"{cookie}={self.address.token}; Path=/; HttpOnly; SameSite=Strict"

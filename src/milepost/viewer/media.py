@@ -108,8 +108,8 @@ def cameras(dataset: LeRobotDataset, number: int) -> dict[str, Any]:
         start_s = dataset.film_start(number, camera) if here else span.start_s if span else None
         own = {"url": f"/media/source/{number}/{camera}", "type": kind, "start_s": round(start_s or 0.0, 6)}
         source = own if span and kind else None
-        film = {"url": f"/media/h264/{number}/{camera}", "type": mime(VIDEO)}
-        by_camera[camera] = {"width": width, "height": height, "source": source, "h264": film}
+        copy = {"url": f"/media/h264/{number}/{camera}", "type": mime(VIDEO)}
+        by_camera[camera] = {"width": width, "height": height, "source": source, "h264": copy}
     return by_camera
 
 

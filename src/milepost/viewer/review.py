@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from milepost.core import Curve, DataError, Episode, Segment, Stages, plain, shown
 from milepost.datasets import HEADS, ChangedError, LeRobotDataset
-from milepost.figures import STAGE_COLOURS, curve_of, episode_picture
+from milepost.figures import STAGE_COLOURS, curve_of, episode_view
 from milepost.metrics import KINDS, find_events
 from milepost.progress import ProgressTable, curves_by_row
 from milepost.viewer.json_arrays import integers, rounded
@@ -114,7 +114,7 @@ class Review:
             "heads": self._heads(dataset),
             "palette": _colours(len(STAGE_COLOURS)),
             "models": [
-                {"name": name, "path": str(model.path), "heads": list(model.table.heads), "made": _made(model.table)}
+                {"name": name, "path": str(model.path), "heads": list(model.table.heads), "made": _provenance(model.table)}
                 for name, model in self.models.items()
             ],
             "weights": {"path": str(self.weights[0])} if self.weights is not None else None,
@@ -255,7 +255,7 @@ class Review:
 
     def _head(self, episode: Episode, dataset: LeRobotDataset, head: str, about: Mapping[str, Any]) -> dict[str, Any]:
         stages, segments = dataset.stages, episode.segments.get(head, ())
-        view = episode_picture(episode, {head: self.head_curves(episode, stages, head)}, stages, sampled=False).heads[head]
+        view = episode_view(episode, {head: self.head_curves(episode, stages, head)}, stages, sampled=False).heads[head]
         names = list(dict.fromkeys([*about["names"], *view.stage_names]))
         place = np.array([names.index(name) for name in view.stage_names] or [0])
         out: dict[str, Any] = {
@@ -296,14 +296,14 @@ class Review:
                 head,
                 parse_segments(body.get("segments")),
                 before,
-                known=stage_names(dataset).get(head, ()),
+                dataset_names=stage_names(dataset).get(head, ()),
                 names=tuple(names) if names else None,
                 length=episode.length,
                 fps=episode.fps,
                 success=episode.success,
             )
             segments, names, repairs = check_edit(edit, store_folder(dataset))
-            if segments != before or (segments and names != edit.known):
+            if segments != before or (segments and names != edit.dataset_names):
                 write(dataset.root, edit, segments, names)
         return {**self.stored_annotation(number, head), "heads": self._heads(self.dataset), "repairs": repairs}
 
@@ -342,7 +342,7 @@ class Review:
         ]
 
 
-def _made(table: ProgressTable) -> dict[str, str]:
+def _provenance(table: ProgressTable) -> dict[str, str]:
     return {key: value for key in MADE if (value := table.made_by.get(key)) is not None}
 
 

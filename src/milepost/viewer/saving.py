@@ -32,14 +32,14 @@ class FaultyError(DataError):
 
 @dataclass(frozen=True)
 class Edit:
-    """A person's new annotation of one head of one episode. known: the head's stages in the dataset; names: the new list of stages, if it
-    changes. before: the annotation that the page began with. length in frames."""
+    """A person's new annotation of one head of one episode. dataset_names: the head's stages in the dataset; names: the new list of stages,
+    if it changes. before: the annotation that the page began with. length in frames."""
 
     episode_index: int
     head: str
     segments: tuple[Segment, ...]
     before: tuple[Segment, ...]
-    known: tuple[str, ...]
+    dataset_names: tuple[str, ...]
     names: tuple[str, ...] | None
     length: int
     fps: float
@@ -78,7 +78,7 @@ def check_edit(edit: Edit, store: Path) -> tuple[tuple[Segment, ...], tuple[str,
     stages. FaultyError lists the faults.
     """
     annotated_with = _annotated_stages(store / edit.head)
-    names = edit.names or edit.known or (annotated_with.names if annotated_with is not None else ()) or _names_in(edit.segments)
+    names = edit.names or edit.dataset_names or (annotated_with.names if annotated_with is not None else ()) or _names_in(edit.segments)
     if not edit.segments:
         return (), names, []
     try:

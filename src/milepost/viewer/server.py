@@ -54,15 +54,15 @@ class _EpisodeNumber(Convertor[int]):
 register_url_convertor("episode", _EpisodeNumber())
 
 
-def create_app(review: Review, films: VideoCache | None = None) -> Starlette:
+def create_app(review: Review, videos: VideoCache | None = None) -> Starlette:
     """Returns the application. It closes the review and the videos when it ends."""
-    handlers = _Handlers(review, films or VideoCache())
+    handlers = _Handlers(review, videos or VideoCache())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         review.close()
-        await run_in_threadpool(handlers.films.close)
+        await run_in_threadpool(handlers.videos.close)
 
     routes = [
         Route("/", handlers.index),
@@ -76,7 +76,7 @@ def create_app(review: Review, films: VideoCache | None = None) -> Starlette:
         Route("/api/marks.json", handlers.marks_json),
         Route("/api/marks.csv", handlers.marks_csv),
         Route("/media/source/{number:episode}/{camera:path}", handlers.source),
-        Route("/media/h264/{number:episode}/{camera:path}", handlers.film),
+        Route("/media/h264/{number:episode}/{camera:path}", handlers.video),
     ]
     errors: dict[Any, Callable[..., Response]] = {
         HTTPException: _refused,
@@ -92,8 +92,8 @@ def create_app(review: Review, films: VideoCache | None = None) -> Starlette:
 class _Handlers:
     """The request handlers, with the review and the videos that they serve."""
 
-    def __init__(self, review: Review, films: VideoCache) -> None:
-        self.review, self.films = review, films
+    def __init__(self, review: Review, videos: VideoCache) -> None:
+        self.review, self.videos = review, videos
         self._list: tuple[Any, bytes, str] | None = None
 
     async def index(self, request: Request) -> Response:
@@ -126,7 +126,7 @@ class _Handlers:
         return _json(await run_in_threadpool(self._episode, request.path_params["number"]))
 
     def _episode(self, number: int) -> dict[str, Any]:
-        with _known(number):
+        with _not_found(number):
             content = self.review.episode(number)
             return {**content, "cameras": cameras(self.review.dataset, number)}
 
@@ -136,7 +136,7 @@ class _Handlers:
 
     def _save(self, number: int, body: dict[str, Any]) -> Response:
         try:
-            with _known(number):
+            with _not_found(number):
                 return _json(self.review.save(number, body))
         except FaultyError as error:
             return _json({"error": str(error), "faults": list(error.faults)}, 422)
@@ -147,7 +147,7 @@ class _Handlers:
 
     async def mark(self, request: Request) -> Response:
         body = await _object(request)
-        with _known(body.get("episode")):
+        with _not_found(body.get("episode")):
             return _json(await run_in_threadpool(self.review.mark, body))
 
     async def marks_json(self, request: Request) -> Response:
@@ -175,26 +175,26 @@ class _Handlers:
         path = source_file(self.review.dataset, number, camera)
         if path is None:
             raise HTTPException(404, f"episode {number} has no mp4 of camera '{camera}' that a browser can play")
-        return _film(request, path)
+        return _video_response(request, path)
 
-    async def film(self, request: Request) -> Response:
+    async def video(self, request: Request) -> Response:
         number, camera = self._episode_and_camera(request)
         dataset, fingerprint = await run_in_threadpool(lambda: self.review.dataset), self.review.fingerprint
-        video = asyncio.wrap_future(self.films.ask(dataset, fingerprint, number, camera))
+        video = asyncio.wrap_future(self.videos.ask(dataset, fingerprint, number, camera))
         video.add_done_callback(
             lambda future: future.cancelled() or future.exception()
         )  # reads the exception, so asyncio does not warn when no client waits any more
         while not (await asyncio.wait([video], timeout=GONE_S))[0]:
             if await request.is_disconnected():
-                self.films.leave(fingerprint, number, camera)
+                self.videos.leave(fingerprint, number, camera)
                 return Response(status_code=499)
         if video.cancelled():
             raise StoppedError
-        return await run_in_threadpool(_film, request, video.result())
+        return await run_in_threadpool(_video_response, request, video.result())
 
     def _episode_and_camera(self, request: Request) -> tuple[int, str]:
         number, camera = request.path_params["number"], request.path_params["camera"]
-        with _known(number):
+        with _not_found(number):
             self.review.require(number)
         try:
             require_cameras([camera], self.review.dataset.cameras)
@@ -217,7 +217,7 @@ def _page(name: str) -> Response:
     return Response(content, media_type=TYPES[files[name].suffix], headers=headers)
 
 
-def _film(request: Request, path: Path) -> Response:
+def _video_response(request: Request, path: Path) -> Response:
     """Returns the byte ranges of a file that the browser asks for; status 304 if it has this very file."""
     status = path.stat()
     response = FileResponse(path, media_type="video/mp4", stat_result=status, headers={"cache-control": "private, no-cache"})
@@ -243,7 +243,7 @@ async def _object(request: Request) -> dict[str, Any]:
 
 
 @contextmanager
-def _known(number: Any) -> Iterator[None]:
+def _not_found(number: Any) -> Iterator[None]:
     try:
         yield
     except KeyError as error:

@@ -90,21 +90,21 @@ class TimeoutProtocol(H11Protocol):
 class ReviewServer(uvicorn.Server):
     """A server that gives up background work as soon as it is asked to end, so that no request delays the end."""
 
-    def __init__(self, config: uvicorn.Config, review: Review, films: VideoCache) -> None:
+    def __init__(self, config: uvicorn.Config, review: Review, videos: VideoCache) -> None:
         super().__init__(config)
-        self._review, self._films = review, films
+        self._review, self._videos = review, videos
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._films.stop()
+        self._videos.stop()
         self._review.stop()
         super().handle_exit(sig, frame)
 
 
-def make_server(review: Review, address: BindAddress, films: VideoCache | None = None) -> ReviewServer:
+def make_server(review: Review, address: BindAddress, videos: VideoCache | None = None) -> ReviewServer:
     """Returns a server that is ready to run on the socket of this address."""
-    films = films or VideoCache()
+    videos = videos or VideoCache()
     config = uvicorn.Config(
-        Guard(create_app(review, films), address),
+        Guard(create_app(review, videos), address),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -113,4 +113,4 @@ def make_server(review: Review, address: BindAddress, films: VideoCache | None =
         http=TimeoutProtocol,
         timeout_graceful_shutdown=3,
     )
-    return ReviewServer(config, review, films)
+    return ReviewServer(config, review, videos)

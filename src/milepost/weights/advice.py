@@ -150,7 +150,7 @@ def sweep(result: WeightResult, notes: Mapping[int, EpisodeInfo]) -> list[Sweep]
     one = result.one_kappa
     unit = result.kappa if one is None else max(result.delta_mean, result.config.epsilon)
     factors = sorted({*_FACTORS, *([] if one is None else [one / float(unit)])})
-    success, failure = (_of_success(result, notes, wanted) for wanted in (True, False))
+    success, failure = (_of_success(result, notes, outcome) for outcome in (True, False))
     rows = []
     for factor in factors:
         kappa = factor * unit

@@ -92,7 +92,7 @@ class SampleWeights:
         one = result.one_kappa
         statistics = {
             "type": result.config.rule,
-            "num_frames": result.known,
+            "num_frames": result.known_frames,
             "chunk_size": result.config.chunk_size,
             "head_mode": head_mode,
             "delta_mean": result.delta_mean,

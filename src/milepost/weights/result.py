@@ -24,7 +24,7 @@ class WeightResult:
 
     delta (N,): NaN where unknown. weight (N,): float32. kappa (N,): the threshold of each frame; all are equal unless it is by task or
     pace. delta_mean (at least 0) and delta_std: over the whole dataset, as LeRobot logs them. mean, std (N,): those used for each frame.
-    known: the number of frames whose progress is known. filtered: episodes of weight 0 because of max_duration_s or min_final.
+    known_frames: the number of frames whose progress is known. filtered: episodes of weight 0 because of max_duration_s or min_final.
     """
 
     index: Int[np.ndarray, "N"]
@@ -36,7 +36,7 @@ class WeightResult:
     std: Float[np.ndarray, "N"]
     delta_mean: float
     delta_std: float
-    known: int
+    known_frames: int
     filtered: Int[np.ndarray, "E"]
     config: RabcConfig
 
@@ -129,7 +129,7 @@ def weigh(
         np.asarray(episode_index),
         delta_mean=mean,
         delta_std=std,
-        known=count,
+        known_frames=count,
         filtered=filtered,
         config=config,
         **columns,

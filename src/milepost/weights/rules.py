@@ -81,5 +81,5 @@ def usual_pace(delta: Float[np.ndarray, "N"], progress: Float[np.ndarray, "N"]) 
 def groups(number: Int[np.ndarray, "N"]) -> Iterator[Int[np.ndarray, "M"]]:
     """Yields the rows of each number in turn, ascending."""
     order = np.argsort(number, kind="stable")
-    cuts = np.flatnonzero(np.diff(number[order])) + 1
-    yield from np.split(order, cuts)
+    starts = np.flatnonzero(np.diff(number[order])) + 1
+    yield from np.split(order, starts)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.figures.episode import EpisodePicture, HeadPicture, stage_runs, stage_track
+from milepost.figures.episode import EpisodeView, HeadView, stage_runs, stage_track
 from milepost.figures.film import curves
 from milepost.figures.film.planes import Planes, planes, to_i420
 from milepost.figures.film.text import Font, fit, fonts, height_of, lines, tile, width_of
@@ -100,12 +100,12 @@ class Panel:
     size.
     """
 
-    def __init__(self, picture: EpisodePicture, width: int, tall: int, captions: Sequence[tuple[int, int, str]] = ()) -> None:
-        (self._head,) = picture.heads.values()
-        self._length = len(picture.seconds)
-        self._picture, self._width, self._moving = picture, width, list[_Words | _Number | _Square]()
+    def __init__(self, view: EpisodeView, width: int, tall: int, captions: Sequence[tuple[int, int, str]] = ()) -> None:
+        (self._head,) = view.heads.values()
+        self._length = len(view.seconds)
+        self._view, self._width, self._moving = view, width, list[_Words | _Number | _Square]()
         self._size = size = int(np.clip(min(width / 46, tall / 22), SMALLEST, LARGEST))
-        letters = "".join([picture.title, *self._head.curves, *self._head.stage_names, *(name for *_, name in captions)])
+        letters = "".join([view.title, *self._head.curves, *self._head.stage_names, *(name for *_, name in captions)])
         self._font, self._small = fonts(letters, (size, max(10, round(0.8 * size))))
         self._pad = size // 2
         self._thick = max(2, round(size / 7))
@@ -157,7 +157,7 @@ class Panel:
     def _title(self) -> None:
         self._room(self._pad // 2)
         width = self._width - 2 * self._pad
-        for line in lines(self._picture.title, self._font, width, 2):
+        for line in lines(self._view.title, self._font, width, 2):
             _write(self._room(height_of(self._font)), self._pad, line, self._font)
 
     def _values(self) -> None:
@@ -191,7 +191,7 @@ class Panel:
 
     def _now(self) -> None:
         """Draws the current stage, and the weight on the right."""
-        weight, has_stage = self._picture.weight, (self._stage >= 0).any()
+        weight, has_stage = self._view.weight, (self._stage >= 0).any()
         if weight is None and not has_stage:
             return
         high, size = height_of(self._font), self._size
@@ -225,8 +225,8 @@ class Panel:
         parts = [curves.curves_area([*self._head.curves.values()], self._head.truth, (high, width), self._thick)]
         if (self._stage >= 0).any():
             parts.append(self._numbered(curves.strip(curves.stage_colours(self._stage), (height_of(self._small), width))))
-        if self._picture.weight is not None:
-            parts.append(curves.strip(_weight_colours(self._picture.weight), (max(5, size // 2), width)))
+        if self._view.weight is not None:
+            parts.append(curves.strip(_weight_colours(self._view.weight), (max(5, size // 2), width)))
         far, played = (_stacked(each, gap) for each in zip(*parts, strict=True))
         row = self._room(len(far))
         row[:, self._x0 : self._x0 + width] = far
@@ -252,10 +252,10 @@ class Panel:
 
     def _clock(self) -> None:
         """Draws the time on the left and the frame number on the right."""
-        last, high, apart = (self._length - 1) / self._picture.fps, height_of(self._small), self._pad // 2
+        last, high, apart = (self._length - 1) / self._view.fps, height_of(self._small), self._pad // 2
         row = self._room(high)
         at = self._x0 + width_of(f"{last:.2f}", self._small)
-        self._moving.append(_Number(self._top - len(row), at, self._small, lambda frame: f"{frame / self._picture.fps:.2f}"))
+        self._moving.append(_Number(self._top - len(row), at, self._small, lambda frame: f"{frame / self._view.fps:.2f}"))
         _write(row, at + apart, f"of {last:.2f} s", self._small)
         right = self._width - self._pad
         self._moving.append(_Number(self._top - len(row), right, self._small, str))
@@ -284,6 +284,6 @@ def _stacked(parts: Sequence[np.ndarray], gap: int) -> UInt8[np.ndarray, "H W 3"
     return np.pad(whole, ((0, len(whole) % 2), (0, 0), (0, 0)), constant_values=255)
 
 
-def _truth_name(head: HeadPicture) -> str:
+def _truth_name(head: HeadView) -> str:
     """Returns the name of the dashed curve: an annotation is not a measured truth."""
     return "as annotated" if head.truth_source == "annotation" else "truth"

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from milepost.core import DataError, Episode, Frames, Tick
-from milepost.figures.episode import EpisodePicture, sample_frames
+from milepost.figures.episode import EpisodeView, sample_frames
 from milepost.figures.film.panel import Panel
 from milepost.figures.film.planes import Frame, Planes, blank, gif_writer, planes, read_planes, to_i420, video_writer, views
 
@@ -37,9 +37,9 @@ class _Place:
     width: int
     full: int
 
-    def paint(self, picture: Planes, canvas: Planes) -> None:
-        factor = self.full // len(picture[0])
-        for place, (plane, onto) in enumerate(zip(picture, canvas, strict=True)):
+    def paint(self, image: Planes, canvas: Planes) -> None:
+        factor = self.full // len(image[0])
+        for place, (plane, onto) in enumerate(zip(image, canvas, strict=True)):
             top, left, height, width = (number // (1 if place == 0 else 2) for number in (self.top, self.left, self.height, self.width))
             wide, high = plane.repeat(factor, axis=1) if factor > 1 else plane, factor
             if (high * wide.shape[0], wide.shape[1]) != (height, width):
@@ -50,9 +50,9 @@ class _Place:
 
 
 class _Layout:
-    """The position of every part, for images of these sizes. `frame(pictures, number)` is the video's frame."""
+    """The position of every part, for images of these sizes. `frame(images, number)` is the video's frame."""
 
-    def __init__(self, picture: EpisodePicture, cameras: Sequence[str], sizes: Sequence[tuple[int, int]], full: Sequence[int]) -> None:
+    def __init__(self, view: EpisodeView, cameras: Sequence[str], sizes: Sequence[tuple[int, int]], full: Sequence[int]) -> None:
         gap = 4 if len(sizes) > 1 else 0
         wide = sum(width for _, width in sizes) + gap * (len(sizes) - 1)
         self.tall, self.width = max(height for height, _ in sizes), max(wide, NARROWEST)
@@ -61,15 +61,15 @@ class _Layout:
             self.places.append(_Place(_even((self.tall - height) // 2), x0, height, width, whole))
             x0 += width + gap
         captions = [(place.left, place.width, name) for place, name in zip(self.places, cameras, strict=True)]
-        self.panel = Panel(picture, self.width, self.tall, captions if len(cameras) > 1 else ())
+        self.panel = Panel(view, self.width, self.tall, captions if len(cameras) > 1 else ())
         self.height = self.tall + self.panel.height
         self._canvas = blank(self.height, self.width)
         bright, *colours = self._planes = views(self._canvas)
         self._below = bright[self.tall :], colours[0][self.tall // 2 :], colours[1][self.tall // 2 :]
 
-    def frame(self, pictures: Sequence[Planes], number: int) -> Frame:
+    def frame(self, images: Sequence[Planes], number: int) -> Frame:
         """Paints over the one frame of this layout and returns it; the caller must use it before the next call."""
-        for place, each in zip(self.places, pictures, strict=True):
+        for place, each in zip(self.places, images, strict=True):
             place.paint(each, self._planes)
         self.panel.draw(number, self._below)
         return self._canvas
@@ -77,7 +77,7 @@ class _Layout:
 
 def render_video(
     episode: Episode,
-    picture: EpisodePicture,
+    view: EpisodeView,
     cameras: Sequence[str],
     path: Path,
     *,
@@ -88,7 +88,7 @@ def render_video(
     """Writes the video of an episode as mp4, and as GIF too if `gif` is a path. Each frame is decoded once; files appear when they are
     complete.
 
-    picture: the content of the panel, with one head. height: of the images in pixels; None takes their own, times a whole number if they
+    view: the content of the panel, with one head. height: of the images in pixels; None takes their own, times a whole number if they
     are small. DataError for no or an unknown camera, or images that cannot be read.
     """
     if not cameras:
@@ -99,25 +99,23 @@ def render_video(
     whole = [(_even(factor * high + 1), _even(factor * wide + 1)) for factor, (high, wide) in zip(factors, sizes, strict=True)]
     full = [high for high, _ in whole]
     reels = [read_planes(each, factor) for each, factor in zip(footage, factors, strict=True)]
-    layout = _Layout(picture, cameras, [_scaled_size(size, height) for size in whole], full)
+    layout = _Layout(view, cameras, [_scaled_size(size, height) for size in whole], full)
     with ExitStack() as stack:
         add: list[tuple[int, _Layout, Add]] = [
             (1, layout, stack.enter_context(video_writer(path, (layout.height, layout.width), episode.fps)))
         ]
         if gif is not None:
             small = (
-                layout
-                if layout.width <= GIF_WIDTH
-                else _Layout(picture, cameras, [_gif_size(layout, place) for place in layout.places], full)
+                layout if layout.width <= GIF_WIDTH else _Layout(view, cameras, [_gif_size(layout, place) for place in layout.places], full)
             )
             step = max(1, math.ceil(episode.fps / GIF_FPS - 1e-6))
             samples = _samples(small, footage, factors)
             add.append((step, small, stack.enter_context(gif_writer(gif, samples, episode.fps / step))))
         for number in range(episode.length):
-            pictures = [next(reel) for reel in reels]
+            images = [next(reel) for reel in reels]
             for step, each, write in add:
                 if number % step == 0:
-                    write(each.frame(pictures, number))
+                    write(each.frame(images, number))
             if tick is not None:
                 tick(number + 1, episode.length)
 
@@ -148,8 +146,8 @@ def _samples(layout: _Layout, footage: Sequence[Frames], factors: Sequence[int])
     """Returns frames spread over the video."""
     at = sample_frames(len(footage[0]), GIF_SAMPLES)
     larger = (each[np.array(at)].repeat(factor, axis=1).repeat(factor, axis=2) for each, factor in zip(footage, factors, strict=True))
-    moments = zip(*larger, strict=True)
-    return np.stack([layout.frame([planes(to_i420(image)) for image in images], at[i]).to_ndarray() for i, images in enumerate(moments)])
+    rows = zip(*larger, strict=True)
+    return np.stack([layout.frame([planes(to_i420(image)) for image in images], at[i]).to_ndarray() for i, images in enumerate(rows)])
 
 
 def _even(number: int) -> int:

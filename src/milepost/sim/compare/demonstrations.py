@@ -65,10 +65,10 @@ class Pool:
         curves = {name.removeprefix("progress_"): value for name, value in columns.items() if name.startswith("progress_")}
         return cls(task, seed, frames, tuple(str(kind) for kind in columns["kind"]), columns["success"], curves)
 
-    def mix(self, episodes: int, share: float) -> Int[np.ndarray, "E"]:
+    def mix(self, episodes: int, proportion: float) -> Int[np.ndarray, "E"]:
         """Returns the episodes of a set of this size with this proportion of bad ones, kinds in equal parts. Sets of one seed are
         nested."""
-        bad = round(share * episodes)
+        bad = round(proportion * episodes)
         good_ones = [e for e, kind in enumerate(self.kind) if kind == "expert"]
         bad_ones = [e for e, kind in enumerate(self.kind) if kind != "expert"]
         return np.array(sorted(good_ones[: episodes - bad] + bad_ones[:bad]))

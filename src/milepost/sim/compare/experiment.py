@@ -39,9 +39,9 @@ def jobs(config: CompareConfig) -> Iterator[PolicyJob]:
     """Yields jobs seed by seed, so that the finished ones can always be compared."""
     for seed in config.seeds:
         for task in config.tasks:
-            for share in config.shares:
+            for proportion in config.shares:
                 for arm in config.arms:
-                    yield PolicyJob(seed, task, share, arm)
+                    yield PolicyJob(seed, task, proportion, arm)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -92,9 +92,9 @@ class Pools:
         return self._last
 
 
-def mixture(pool: Pool, episodes: int, share: float) -> tuple[Demonstrations, Mix]:
+def mixture(pool: Pool, episodes: int, proportion: float) -> tuple[Demonstrations, Mix]:
     """Returns the demonstrations of a mix, and the facts that the arms may know about them."""
-    episodes_used = pool.mix(episodes, share)
+    episodes_used = pool.mix(episodes, proportion)
     rows = np.isin(pool.frames.episode_index, episodes_used)
     number = np.searchsorted(episodes_used, pool.frames.episode_index[rows])
     curves = {name: value[rows] for name, value in pool.progress.items()}

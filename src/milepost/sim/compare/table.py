@@ -18,11 +18,11 @@ DRAWS = 2000
 Lines = Iterable[Mapping[str, Any]]
 
 
-def cells(lines: Lines, share: float, arms: Sequence[str]) -> dict[str, list[Float[np.ndarray, "A S"]]]:
+def cells(lines: Lines, proportion: float, arms: Sequence[str]) -> dict[str, list[Float[np.ndarray, "A S"]]]:
     """Returns task -> for every seed that has all of these arms, success by arm and start scene."""
     by_cell: dict[tuple[str, int], dict[str, list[int]]] = {}
     for line in lines:
-        if line["share"] == share:
+        if line["share"] == proportion:
             by_cell.setdefault((line["task"], line["seed"]), {})[line["arm"]] = line["success"]
     out: dict[str, list[np.ndarray]] = {}
     for (task, _), by_arm in sorted(by_cell.items()):
@@ -53,20 +53,22 @@ def estimate(values: Float[np.ndarray, "D"], cells_used: int) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high), cells_used)
 
 
-def rates(lines: Lines, share: float, arms: Sequence[str], base: str = "uniform") -> dict[str, tuple[Estimate, Estimate]]:
+def rates(lines: Lines, proportion: float, arms: Sequence[str], base: str = "uniform") -> dict[str, tuple[Estimate, Estimate]]:
     """Returns arm -> (success rate, difference from `base` over the cells that have both). Arms that were not run are left out."""
     lines, out = list(lines), {}
     for arm in arms:
-        tables = cells(lines, share, [base, arm])
+        tables = cells(lines, proportion, [base, arm])
         if tables:
             samples, used = resampled(tables, np.random.default_rng(0)), sum(map(len, tables.values()))
             out[arm] = estimate(samples[:, 1], used), estimate(samples[:, 1] - samples[:, 0], used)
     return out
 
 
-def recovered(lines: Lines, share: float, *, arm: str = "rabc-sarm", oracle: str = "rabc-true", base: str = "uniform") -> Estimate | None:
+def recovered(
+    lines: Lines, proportion: float, *, arm: str = "rabc-sarm", oracle: str = "rabc-true", base: str = "uniform"
+) -> Estimate | None:
     """Returns the proportion of the oracle's gain that an arm reaches: (arm - base) / (oracle - base). None if no cell has all three."""
-    tables = cells(lines, share, [base, oracle, arm])
+    tables = cells(lines, proportion, [base, oracle, arm])
     if not tables:
         return None
     samples = resampled(tables, np.random.default_rng(0))
@@ -85,12 +87,12 @@ def points(one: Estimate, *, signed: bool = False) -> str:
     return f"{100 * one.value:{sign}.1f} [{100 * one.low:{sign}.0f}, {100 * one.high:{sign}.0f}]"
 
 
-def rows(lines: Lines, share: float, arms: Sequence[str]) -> list[tuple[str, str, str, str, str]]:
+def rows(lines: Lines, proportion: float, arms: Sequence[str]) -> list[tuple[str, str, str, str, str]]:
     """Returns (arm, policies, mean weight, success, minus uniform) for a table."""
     lines = list(lines)
     out = []
-    for arm, (rate, gap) in rates(lines, share, arms).items():
-        weights = [line["mean_weight"] for line in lines if line["share"] == share and line["arm"] == arm]
+    for arm, (rate, gap) in rates(lines, proportion, arms).items():
+        weights = [line["mean_weight"] for line in lines if line["share"] == proportion and line["arm"] == arm]
         out.append((arm, str(rate.episodes), f"{np.mean(weights):.2f}", points(rate), "" if arm == "uniform" else points(gap, signed=True)))
     return out
 
