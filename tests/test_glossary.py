@@ -10,54 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "milepost"
-PARTICIPLES = frozenset(
-    [
-        "said",
-        "told",
-        "held",
-        "kept",
-        "found",
-        "given",
-        "made",
-        "asked",
-        "shown",
-        "drawn",
-        "named",
-        "seen",
-        "wanted",
-        "chosen",
-        "lost",
-        "heard",
-        "gone",
-        "meant",
-        "known",
-        "taken",
-    ]
-)
+PARTICIPLES = "said told held kept found given made asked shown drawn named seen wanted chosen lost heard gone meant known taken"
 """A variable says what its value is, not what was done to it."""
 VERB = re.compile(r"[A-Z][a-z]+s\b")
 """How a function's docstring begins: Returns, Reads, Writes ..."""
-NO_VERBS = frozenset(
-    [
-        "As",
-        "This",
-        "Its",
-        "Numbers",
-        "Names",
-        "Frames",
-        "Rows",
-        "Values",
-        "Weights",
-        "Episodes",
-        "Stages",
-        "Images",
-        "Videos",
-        "Others",
-        "Has",
-        "Is",
-        "Does",
-    ]
-)
+NOT_VERBS = "As This Its Numbers Names Frames Rows Values Weights Episodes Stages Images Videos Others Has Is Does"
+"""Words in -s that may begin a sentence without a verb."""
 ALLOWED: dict[str, tuple[int, int, int]] = {
     "annotation": (53, 8, 61),
     "cli": (0, 3, 0),
@@ -101,7 +59,7 @@ def words(name: str) -> set[str]:
 
 def starts_with_verb(text: str) -> bool:
     first = VERB.match(text)
-    return first is not None and first[0] not in NO_VERBS
+    return first is not None and first[0] not in NOT_VERBS.split()
 
 
 def count(room: str) -> tuple[int, int, int]:
@@ -109,7 +67,7 @@ def count(room: str) -> tuple[int, int, int]:
     forbidden, counts = {re.sub(r"(?<=[^s])s$", "", word) for word in forbidden_words()}, Counter[int]()
     for tree in (ast.parse(path.read_text()) for path in files):
         for name in names(tree):
-            counts[0] += name.strip("_") in PARTICIPLES
+            counts[0] += name.strip("_") in PARTICIPLES.split()
             counts[1] += bool(words(name) & forbidden)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
@@ -124,6 +82,6 @@ def test_names_and_docstrings_keep_to_the_glossary(room: str) -> None:
 
 def test_the_counting_itself() -> None:
     tree = ast.parse("def lost(self, film_paths): self._held = border = 1\nclass PictureFrames: kept: int")
-    assert [name.strip("_") in PARTICIPLES for name in names(tree)].count(True) == 3
+    assert [name.strip("_") in PARTICIPLES.split() for name in names(tree)].count(True) == 3
     assert [words(name) & {"film", "border", "picture"} for name in names(tree)].count(set()) == 4
     assert [starts_with_verb(text) for text in ("Returns it.", "Rows of it.", "What it is.")] == [True, False, False]
