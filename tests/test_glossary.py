@@ -24,7 +24,7 @@ ALLOWED: dict[str, tuple[int, int, int]] = {
     "encoders": (10, 0, 43),
     "metrics": (13, 21, 31),
     "models": (71, 9, 142),
-    "progress": (6, 0, 10),
+    "progress": (7, 0, 11),
     "sim": (0, 2, 0),
     "testing": (0, 3, 1),
     "viewer": (0, 1, 0),

@@ -56,6 +56,7 @@ INSIDE = {
         "annotation dropped episode film.curves film.text weights",
         "film.panel report",
         "film.render",
+        "of_dataset",
     ],
 }
 """The order of the files inside the big rooms: a file imports only from the lines above its own. Elsewhere there is no circle."""
@@ -148,6 +149,22 @@ def test_imports_point_downwards() -> None:
 def test_another_room_is_entered_through_its_face() -> None:
     wrong = [f"{name}:{line} imports {target}" for name, target, line in ours() if room_of(target) != room_of(name) and "." in target]
     assert not wrong
+
+
+def test_a_verb_enters_the_rooms_as_modules() -> None:
+    """So its help loads none of them: `datasets.open_dataset`, not `from milepost.datasets import open_dataset`."""
+    wrong = [
+        f"{name}:{line} imports from {target}" for name, target, line in ours() if room_of(name) == "cli" and names_of(name, target, line)
+    ]
+    assert not wrong
+
+
+def names_of(name: str, target: str, line: int) -> list[str]:
+    """Returns what an import statement takes out of another room than core, by name."""
+    if target in ("core", "cli") or "." in target:
+        return []
+    nodes = [node for node in ast.walk(ast.parse(modules()[name].read_text())) if isinstance(node, ast.ImportFrom) and node.lineno == line]
+    return [alias.name for node in nodes if node.module != "milepost" for alias in node.names]
 
 
 def test_a_room_does_not_enter_itself_through_its_face() -> None:

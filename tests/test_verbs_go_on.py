@@ -51,7 +51,7 @@ def test_depth_is_filmed_when_it_is_named(tmp_path: Path, capsys: pytest.Capture
     root = sixteen_bits(tmp_path / "set")
     assert main(["label", str(root), "--model", "elapsed"]) == 0
     assert main(["render", str(root), "--output-dir", str(tmp_path / "out")]) == 2
-    assert "if it is named with --camera-key" in " ".join(capsys.readouterr().err.split())
+    assert "if they are named with --camera-key" in " ".join(capsys.readouterr().err.split())
     assert main(["render", str(root), "--episodes", "0", "--camera-key", CAMERA, "--output-dir", str(tmp_path / "out")]) == 0
 
 

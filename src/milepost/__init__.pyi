@@ -1,9 +1,14 @@
 from .core import DataError as DataError
 from .core import Episode as Episode
 from .core import Progress as Progress
+from .core import RewardModel as RewardModel
 from .core import Segment as Segment
 from .core import Stages as Stages
+from .datasets import LeRobotDataset as LeRobotDataset
 from .datasets import open_dataset as open_dataset
+from .figures import plot as plot
+from .figures import render as render
+from .metrics import find_events as find_events
 from .models import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
 from .models import ElapsedModel as ElapsedModel
 from .models import SARMConfig as SARMConfig
@@ -14,8 +19,10 @@ from .models import load_model as load_model
 from .models import make_reward_model as make_reward_model
 from .models import make_reward_model_config as make_reward_model_config
 from .models import make_reward_pre_post_processors as make_reward_pre_post_processors
+from .progress import evaluate as evaluate
 from .progress import label as label
 from .progress import read_progress as read_progress
+from .viewer import export_page as export_page
 from .weights import RabcConfig as RabcConfig
 from .weights import SampleWeights as SampleWeights
 from .weights import UniformWeights as UniformWeights

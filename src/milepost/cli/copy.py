@@ -15,7 +15,6 @@ import tyro
 
 from milepost import datasets, progress, weights
 from milepost.cli.console import say, table, warn, warn_all
-from milepost.progress import row_count
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def main(args: Args) -> int:
     left_out = datasets.copy_with_columns(
         args.dataset, args.output_dir, columns, restamp=args.restamp, even_damaged=args.even_damaged, revision=args.revision
     )
-    has_row = np.zeros(row_count(dataset), bool)
+    has_row = np.zeros(progress.row_count(dataset), bool)
     for record in records:
         has_row[record.row : record.row + record.length] = True
     unknown = {name: int(np.isnan(column[has_row]).sum()) for name, column in columns.items()}

@@ -14,6 +14,8 @@ from .film.planes import views as views
 from .film.render import render_video as render_video
 from .formats import FORMATS as FORMATS
 from .formats import Format as Format
+from .of_dataset import plot as plot
+from .of_dataset import render as render
 from .report import CurvesByHead as CurvesByHead
 from .report import Section as Section
 from .report import curve_of as curve_of

@@ -20,6 +20,7 @@ from .events import KINDS as KINDS
 from .events import Event as Event
 from .events import count_events as count_events
 from .events import find_events as find_events
+from .scores import clock as clock
 from .scores import final as final
 from .scores import mean_error as mean_error
 from .success import Threshold as Threshold

@@ -80,3 +80,12 @@ def interval(
         return float("nan"), float("nan")
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def clock(length: int) -> Float[np.ndarray, "T"]:
+    """Returns t / (T - 1) for every frame: progress as a clock tells it. NaN for one frame, of which a clock can say nothing.
+
+    >>> clock(3)
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return np.linspace(0, 1, length, dtype=np.float32) if length > 1 else np.full(length, np.nan, dtype=np.float32)

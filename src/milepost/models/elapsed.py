@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from milepost.core import Episode, Progress
+from milepost.metrics import clock
 from milepost.models.registry import ModelKind
 
 
@@ -25,9 +24,7 @@ class ElapsedModel:
 
     def predict(self, episode: Episode) -> Progress:
         """Returns t / (T - 1), so the last frame is 1; NaN for a one-frame episode, of which a clock can say nothing."""
-        if episode.length == 1:
-            return Progress(episode.index, np.full(1, np.nan, dtype=np.float32))
-        return Progress(episode.index, np.linspace(0, 1, episode.length, dtype=np.float32))
+        return Progress(episode.index, clock(episode.length))
 
     def identity(self) -> dict[str, Any]:
         """Returns what its curves depend on: nothing."""

@@ -1,3 +1,5 @@
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
 from .labelling import label as label
 from .labelling import left_unknown as left_unknown
 from .labelling import predicted as predicted
@@ -9,6 +11,7 @@ from .matching import find_progress as find_progress
 from .matching import match_progress as match_progress
 from .matching import require_episode as require_episode
 from .matching import require_made_for as require_made_for
+from .matching import require_rows as require_rows
 from .matching import row_count as row_count
 from .store import comparable as comparable
 from .store import unfinished as unfinished
