@@ -26,7 +26,7 @@ ALLOWED: dict[str, tuple[int, int, int]] = {
     "models": (71, 9, 142),
     "progress": (7, 0, 11),
     "sim": (0, 2, 0),
-    "testing": (0, 3, 1),
+    "testing": (0, 3, 0),
     "viewer": (0, 1, 0),
     "vlm": (61, 38, 111),
     "weights": (0, 2, 0),

@@ -248,7 +248,10 @@ def show(report: WeightReport) -> None:
     better = None if report.better is None else summary(*report.better)
     columns = ("what", "value") if better is None else ("what", "now", "recommended")
     sides = [each for each in (rows, better) if each is not None]
-    cells = [[name.replace("_", " "), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)] for name in rows]
+    cells = [
+        [name.replace("_", " ").replace("share", "proportion"), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)]
+        for name in rows
+    ]
     table("Sample weights", columns, cells)
     for heading, members in report.groups.items():
         few = sorted(members, key=lambda group: group.mean_weight)[:ROWS] if len(members) > ROWS else members
@@ -266,7 +269,7 @@ def show(report: WeightReport) -> None:
             first = f"{row.kappa:.3g}{now}" if one else f"{row.factor:g} x{now}"
             numbers = [row.mean_weight, row.full, row.zero, row.effective, *([row.successes, row.failures] if outcome_known else [])]
             body.append([first, *("-" if np.isnan(number) else f"{number:.2f}" for number in numbers)])
-        table("Other kappas", ("kappa", "mean weight", "share full", "share 0", "effective share", *ends), body)
+        table("Other kappas", ("kappa", "mean weight", "full", "zero", "effective", *ends), body)
     each = weights.by_episode(report.result)
     light = [f"{each.episode_index[i]} ({each.mean[i]:.2f})" for i in np.argsort(each.mean, kind="stable")[:8]]
     say(f"lightest episodes (mean weight): {', '.join(light)}")

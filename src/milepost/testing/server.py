@@ -132,7 +132,7 @@ class ChatServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Does nothing: a client that hangs up is no error here."""
+        """Ignores the error: a client that closes the connection is a normal case here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
