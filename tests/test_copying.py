@@ -16,7 +16,7 @@ from milepost.datasets.copy import copy_with_columns
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.validation import validate
 from milepost.progress.store import ProgressStore
-from milepost.weights.file import write_weights
+from milepost.weights.file import write_weights_file
 from parquet_content import content, tree
 
 DATA = Path(__file__).parent / "data"
@@ -36,7 +36,7 @@ def nails(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.finish()
     index = np.arange(dataset.total_frames)
     made = {"dataset": "nails", "dataset_fingerprint": dataset.fingerprint}
-    write_weights(root / "weights.parquet", index, (index % 2).astype(np.float32), made)
+    write_weights_file(root / "weights.parquet", index, (index % 2).astype(np.float32), made)
     return root
 
 

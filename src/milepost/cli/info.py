@@ -1,4 +1,4 @@
-"""What is in a dataset, and what is wrong with it."""
+"""Show the content of a dataset and its faults."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Args:
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     quick: bool = False
-    """Decode no pictures; without it each episode's first, a middle and the last are."""
+    """Decode no images. By default the first, a middle and the last image of each episode are decoded."""
     deep: bool = False
-    """Decode every picture."""
+    """Decode every image."""
     json: bool = False
     """Print one JSON object."""
 
 
 def main(args: Args) -> int:
-    """Exit code 0: nothing wrong (there may be warnings). 1: errors found. 2: no dataset at all."""
+    """Prints the report. Exit code 0: no error (there may be warnings). 1: errors. 2: no dataset."""
     try:
         report = datasets.validate(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
     except DataError as error:
@@ -45,7 +45,7 @@ def main(args: Args) -> int:
 
 
 def show(report: datasets.DatasetReport) -> None:
-    """A headline, what is in the dataset, the findings by kind, the verdict."""
+    """Prints a headline, the content of the dataset, the findings by kind, and the verdict."""
     facts = [f"LeRobot {report.version}", _count(report.episodes, "episode"), _count(report.frames, "frame")]
     facts += [_time(report.duration_s), f"{report.fps:g} fps", *([report.robot] if report.robot else [])]
     say(f"{report.name}: {' · '.join(facts)}\n", style="bold")
