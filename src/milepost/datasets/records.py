@@ -173,8 +173,8 @@ def frames_of(raw: Raw, length: int, fps: float) -> tuple[Raw, str]:
     if not len(wrong):
         return raw, ""
     side, place = wrong[0]
-    border = f"a border at frame {frames[side, place]:g} is said to be at {seconds[side, place]:g} s"
-    clash = f"its frames and seconds contradict each other: {border}"
+    boundary = f"a border at frame {frames[side, place]:g} is said to be at {seconds[side, place]:g} s"
+    clash = f"its frames and seconds contradict each other: {boundary}"
     rate = frames.max() / seconds.max() if seconds.max() > 0 else 0.0
     if np.abs(frames - rate * seconds).max() <= 1 and abs(by_time.max() - length) <= 1 < abs(frames.max() - length):
         reason = f"the seconds count, which end where the episode ends: the frames are those of {rate:.4g} fps, and the dataset has {fps:g}"

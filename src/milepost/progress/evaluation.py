@@ -100,14 +100,14 @@ def evaluate(
     evaluation = Evaluation({f"{name} (file)" if name == CLOCK else name: [], CLOCK: []})
     stages = dataset.stages.get(head) or _annotated(dataset, head)
     present = set(table.episode_index.tolist())
-    chosen = [index for index in dataset.episode_indices if index in present]
-    for done, index in enumerate(chosen, start=1):
+    in_file = [index for index in dataset.episode_indices if index in present]
+    for done, index in enumerate(in_file, start=1):
         try:
             episode = dataset.episode(index)
             evaluation.add(episode, table.curve(index, episode.length, head), stages, head)
         except UnreadableError as error:
             evaluation.unreadable[index] = str(error)
-        on_progress(done, len(chosen))
+        on_progress(done, len(in_file))
     if not evaluation.episodes:
         raise DataError(f"{path} has none of these episodes{'' if not evaluation.unreadable else ' that can be read'}")
     return evaluation

@@ -59,10 +59,10 @@ def usual_progress(dataset: LeRobotDataset) -> tuple[Path, tuple[str, ...]]:
     if len(paths) > 1 and (usual := dataset.root / LEROBOTS) in paths:
         return usual, (f"of {len(paths)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another",)
     if len(paths) != 1:
-        finding = (
+        problem = (
             f"several: {', '.join(path.name for path in paths)}; choose with --progress" if paths else "none; make one with milepost label"
         )
-        raise DataError(f"progress files beside {dataset.root}: {finding}")
+        raise DataError(f"progress files beside {dataset.root}: {problem}")
     return paths[0], ()
 
 
