@@ -84,7 +84,7 @@ def run(folder: Path, name: str) -> list[dict]:
 def main() -> None:
     from milepost.weights.config import RabcConfig
     from milepost.weights.loader import SampleWeights
-    from milepost.weights.weighed import weigh
+    from milepost.weights.result import weigh
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

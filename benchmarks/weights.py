@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from milepost.datasets.reader import open_dataset
-from milepost.weights import deltas
 from milepost.weights.config import RabcConfig
+from milepost.weights.deltas import deltas
 from milepost.weights.loader import SampleWeights, WeightedSampler
+from milepost.weights.result import weigh, weighted_mean
 from milepost.weights.rules import usual_pace
-from milepost.weights.weighed import weigh, weighted_mean
 
 
 def floor(value: np.ndarray) -> np.ndarray:

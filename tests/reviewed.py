@@ -18,11 +18,10 @@ from milepost.core.types import Curve, Progress, Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.reader import open_dataset
 from milepost.progress.store import ProgressStore
-from milepost.viewer.guard import Door, Guard
-from milepost.viewer.media import Films
+from milepost.viewer.guard import BindAddress, Guard
 from milepost.viewer.review import Review
 from milepost.viewer.server import create_app
-from milepost.viewer.serving import bound, make_server
+from milepost.viewer.serving import bind, make_server
 
 ORIGIN = "http://127.0.0.1:8000"
 NAMES = ("reach", "push")
@@ -62,17 +61,17 @@ def review_of(root: Path, **options: Any) -> Review:
 
 
 @contextmanager
-def page_of(review: Review, films: Films | None = None, door: Door | None = None) -> Iterator[TestClient]:
+def page_of(review: Review, films: VideoCache | None = None, door: BindAddress | None = None) -> Iterator[TestClient]:
     """What the page would send, to an application in this process."""
-    app = Guard(create_app(review, films), door or Door("127.0.0.1", 8000))
+    app = Guard(create_app(review, films), door or BindAddress("127.0.0.1", 8000))
     with TestClient(app, base_url=ORIGIN, headers={"origin": ORIGIN}, raise_server_exceptions=False) as client:
         yield client
 
 
 @contextmanager
-def served(review: Review, films: Films | None = None) -> Iterator[str]:
+def served(review: Review, films: VideoCache | None = None) -> Iterator[str]:
     """The address of a real server in a thread."""
-    socket, door = bound("127.0.0.1", 0)
+    socket, door = bind("127.0.0.1", 0)
     running = make_server(review, door, films)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()

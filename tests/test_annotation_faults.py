@@ -14,7 +14,7 @@ from milepost.core.types import DataWarning, Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.records import frames_of
-from milepost.datasets.validate import examine
+from milepost.datasets.validation import validate
 from odd_datasets import edit_entries, save, v3
 
 BAD = 2
@@ -80,7 +80,7 @@ def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.Capture
     assert len(list((tmp_path / "plots").rglob("*.png"))) == 3
     assert main(["view", str(root), "--export-html", str(tmp_path / "page.html")]) == 1
     assert f"episode {BAD}" in words(capsys)
-    assert any(finding.severity == "error" and finding.episode == BAD for finding in examine(root).findings)
+    assert any(finding.severity == "error" and finding.episode == BAD for finding in validate(root).findings)
 
 
 @pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
@@ -151,7 +151,7 @@ def test_a_contradiction_is_said(tmp_path: Path) -> None:
         DataWarning, match="episode 3, sparse: its frames and seconds contradict each other: a border at frame 4 is said to be"
     ):
         assert open_dataset(root)[3].segments["sparse"][0] == Segment("reach", 0, 4)
-    assert [(f.code, f.severity, f.episode) for f in examine(root).findings if f.code == "segment-times"] == [
+    assert [(f.code, f.severity, f.episode) for f in validate(root).findings if f.code == "segment-times"] == [
         ("segment-times", "warning", 3)
     ]
 

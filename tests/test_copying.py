@@ -14,9 +14,9 @@ from milepost.cli.entry import main
 from milepost.core.types import Curve, DataError, Progress
 from milepost.datasets.copy import copy_with_columns
 from milepost.datasets.reader import open_dataset
-from milepost.datasets.validate import examine
+from milepost.datasets.validation import validate
 from milepost.progress.store import ProgressStore
-from milepost.weights.file import write_weights
+from milepost.weights.file import write_weights_file
 from parquet_content import content, tree
 
 DATA = Path(__file__).parent / "data"
@@ -36,7 +36,7 @@ def nails(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.finish()
     index = np.arange(dataset.total_frames)
     made = {"dataset": "nails", "dataset_fingerprint": dataset.fingerprint}
-    write_weights(root / "weights.parquet", index, (index % 2).astype(np.float32), made)
+    write_weights_file(root / "weights.parquet", index, (index % 2).astype(np.float32), made)
     return root
 
 
@@ -69,7 +69,7 @@ def test_columns_are_the_files_and_the_rest_is_as_it_was(nails: Path, tmp_path: 
     assert {name: info["features"].pop(name) for name in added} == dict.fromkeys(added, feature)
     assert info == json.loads((nails / "meta/info.json").read_text())
     assert not list(out.glob("*.parquet")), "a progress file of the dataset is not one of the copy"
-    assert examine(out).healthy
+    assert validate(out).healthy
 
 
 def test_statistics_are_of_what_is_known(nails: Path, tmp_path: Path) -> None:

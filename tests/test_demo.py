@@ -11,7 +11,7 @@ import pytest
 from milepost.cli.journey import DemoConfig, Journey
 from milepost.core.types import DataError
 from milepost.datasets.reader import open_dataset
-from milepost.datasets.validate import examine
+from milepost.datasets.validation import validate
 from milepost.progress.table import read_progress
 from milepost.sim.behaviours import FAILURES, SUCCESSES, episodes_by_kind
 from milepost.sim.scene import NoRendererError, require_renderer
@@ -65,7 +65,7 @@ def test_every_file_is_there(folder: Path) -> None:
 
 
 def test_the_dataset_is_healthy_and_labelled_throughout(folder: Path) -> None:
-    assert examine(folder / "dataset").healthy
+    assert validate(folder / "dataset").healthy
     dataset = open_dataset(folder / "dataset")
     assert len(dataset) == 24
     progress = read_progress(folder / "dataset" / "sarm_progress.parquet")

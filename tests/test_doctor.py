@@ -18,7 +18,7 @@ from milepost.cli import info
 from milepost.core.types import DataError, Segment
 from milepost.datasets.findings import Expected, Finding, check_rows, check_segments
 from milepost.datasets.recording import Recording
-from milepost.datasets.validate import examine
+from milepost.datasets.validation import validate
 from milepost.datasets.video import encode_video
 from milepost.datasets.writer import write_dataset
 
@@ -61,7 +61,7 @@ def root(sound: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_in_it(sound: Path) -> None:
-    report = examine(sound)
+    report = validate(sound)
     assert (report.findings, report.healthy) == ((), True)
     assert (report.name, report.version, report.robot, report.fps) == ("set", "v3.0", "toy", 10.0)
     assert (report.episodes, report.frames, report.duration_s) == (3, 47, 4.7)
@@ -72,15 +72,15 @@ def test_what_is_in_it(sound: Path) -> None:
 
 
 def test_lerobots_own_datasets_are_sound() -> None:
-    videos = examine(DATA / "dataset_v3")
+    videos = validate(DATA / "dataset_v3")
     assert (videos.findings, videos.episodes, videos.frames, videos.succeeded, videos.judged) == ((), 6, 744, 5, 6)
-    assert examine(DATA / "dataset_v3_images").healthy
+    assert validate(DATA / "dataset_v3_images").healthy
 
 
 def test_lerobots_annotations(tmp_path: Path) -> None:
     shutil.copytree(DATA / "dataset_v3", tmp_path / "set")
     shutil.copytree(DATA / "dataset_v3_annotated" / "meta", tmp_path / "set/meta", dirs_exist_ok=True)
-    report = examine(tmp_path / "set")
+    report = validate(tmp_path / "set")
     assert report.annotated == {"sparse": 5, "dense": 5}
     assert {(f.code, f.severity, f.episode) for f in report.findings} == {("not-annotated", "warning", 3)}
 
@@ -216,7 +216,7 @@ BREAKS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
 def test_damage_is_found(root: Path, name: str) -> None:
     code, severity, damage = BREAKS[name]
     damage(root)
-    report = examine(root)
+    report = validate(root)
     assert (code, severity) in {(finding.code, finding.severity) for finding in report.findings}, report.findings
     assert report.healthy == (not any(finding.severity == "error" for finding in report.findings))
     assert json.loads(json.dumps(report.to_dict()))["healthy"] == report.healthy
@@ -228,19 +228,19 @@ def test_damage_is_found(root: Path, name: str) -> None:
 def test_damage_is_laid_to_the_right_episode_only(root: Path, name: str, episode: int) -> None:
     code, _, damage = BREAKS[name]
     damage(root)
-    assert {(finding.code, finding.episode) for finding in examine(root).findings} == {(code, episode)}
+    assert {(finding.code, finding.episode) for finding in validate(root).findings} == {(code, episode)}
 
 
 def test_quick_does_not_decode(root: Path) -> None:
     damage_end(root / VIDEO)
-    assert not examine(root).healthy
-    assert examine(root, quick=True).healthy
+    assert not validate(root).healthy
+    assert validate(root, quick=True).healthy
 
 
 def test_side_files(root: Path) -> None:
     pq.write_table(pa.table({"index": [0, 1], "progress_sparse": [0.0, 1.0]}), root / "sarm_progress.parquet")
     pq.write_table(pa.table({"index": [0], "weight": [1.0]}), root / "weights.parquet")
-    report = examine(root)
+    report = validate(root)
     assert (report.progress_files, report.weight_files) == (("sarm_progress.parquet",), ("weights.parquet",))
     assert [(f.code, f.severity) for f in report.findings] == [("progress-rows", "note")]
 
@@ -248,24 +248,24 @@ def test_side_files(root: Path) -> None:
 def test_one_frame_episodes_are_pointed_out(tmp_path: Path) -> None:
     still = Recording("wait", np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), {})
     write_dataset(tmp_path / "set", [still], fps=5)
-    assert [(f.code, f.severity, f.episode) for f in examine(tmp_path / "set").findings] == [("one-frame", "warning", 0)]
+    assert [(f.code, f.severity, f.episode) for f in validate(tmp_path / "set").findings] == [("one-frame", "warning", 0)]
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 @pytest.mark.parametrize("codec", ["libx264", "png"])
 def test_other_layouts(tmp_path: Path, version: str, codec: str) -> None:
     root = build_dataset(tmp_path / "set", version=version, cameras={TOP: codec}).root
-    report = examine(root)
+    report = validate(root)
     assert (report.version, report.episodes, report.frames, report.count("error")) == (version, 3, 29, 0), report.findings
     lost = next((root / ("data" if codec == "png" else "videos")).rglob("*.parquet" if codec == "png" else "*.mp4"))
     lost.unlink()
-    assert {f.code for f in examine(root).findings if f.severity == "error"} == {"data-file" if codec == "png" else "video-file"}
+    assert {f.code for f in validate(root).findings if f.severity == "error"} == {"data-file" if codec == "png" else "video-file"}
 
 
 def test_only_what_is_no_dataset_raises(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(DataError):
-            examine(place)
+            validate(place)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -285,7 +285,7 @@ def test_no_damage_makes_it_raise(root: Path, seed: int) -> None:
         else:
             content = bytearray(held[rng.integers(len(held))].read_bytes())
         path.write_bytes(bytes(content))
-    json.dumps(examine(root).to_dict())
+    json.dumps(validate(root).to_dict())
 
 
 def test_no_odd_value_in_info_makes_it_raise(root: Path) -> None:
@@ -296,7 +296,7 @@ def test_no_odd_value_in_info_makes_it_raise(root: Path) -> None:
         for odd in (None, -1, 0.5, "x", "{", [], {}, [1, "a"], True):
             holder[key] = odd
             (root / "meta/info.json").write_text(json.dumps(told))
-            json.dumps(examine(root, quick=True).to_dict())
+            json.dumps(validate(root, quick=True).to_dict())
         holder[key] = kept
 
 
@@ -308,7 +308,7 @@ def test_rows_of_long_episodes_are_not_called_jittery() -> None:
 
 def test_segments_that_touch_repeat_or_are_empty_are_fine() -> None:
     lists = (["a", "b", "b", "a"], [0, 3, 3, 5], [3, 3, 5, 9])
-    assert not list(check_segments("dense", *lists, length=9, known=("a", "b"), episode=0))
+    assert not list(check_segments("dense", *lists, length=9, stage_names=("a", "b"), episode=0))
 
 
 def test_info_says_it_all(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,7 +361,7 @@ def recorded(root: Path, stages: str, *, order: str = "", task: str = "tidy up")
 
 
 def found(root: Path, code: str) -> list[Finding]:
-    return [finding for finding in examine(root).findings if finding.code == code]
+    return [finding for finding in validate(root).findings if finding.code == code]
 
 
 def test_stages_that_contradict_themselves_are_errors(tmp_path: Path) -> None:

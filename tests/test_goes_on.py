@@ -59,7 +59,7 @@ def test_an_episode_that_cannot_be_read_is_left_unknown_and_named(tmp_path: Path
     dataset.bad = ()
     model = ConstantModel()
     again = label(model, dataset, tmp_path / "p.parquet")
-    assert model.asked == 2  # the two that were unknown; the others are kept
+    assert model.calls == 2  # the two that were unknown; the others are kept
     assert not np.isnan(again.values()).any()
     np.testing.assert_array_equal(again.index, np.arange(sum(episode.length for episode in dataset.episodes)))
 
@@ -84,15 +84,15 @@ def test_a_finished_file_is_extended_and_made_anew_only_if_asked(tmp_path: Path)
     every.fingerprint = first.fingerprint
     model = ConstantModel()
     table = label(model, every, path)
-    assert model.asked == 2
+    assert model.calls == 2
     assert set(table.episode_index.tolist()) == {0, 1, 2, 3}
     model = ConstantModel()
     label(model, every, path, anew=True)
-    assert model.asked == 4
+    assert model.calls == 4
     every.fingerprint = "other frames"
     model = ConstantModel()
     label(model, every, path)
-    assert model.asked == 4
+    assert model.calls == 4
 
 
 def test_two_writers_never_mix(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ INSIDE = {
         "cells columns records transaction video",
         "frames metadata rows writer",
         "annotations footage reader subtask_index",
-        "validate",
+        "validation",
         "copy",
     ],
     "vlm": [

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from milepost.core.types import Segment
-from milepost.figures.annotation import AnnotationPicture, HeadTimeline, annotation_figure, middle_frame
+from milepost.figures.annotation import AnnotationView, HeadTimeline, annotation_figure, middle_frame
 from milepost.figures.style import STAGE_COLOURS, png
 
 NAMES = ("reach", "carry", "place")
@@ -23,7 +23,7 @@ def frames(segments, size=(24, 32)) -> np.ndarray:
 
 
 def drawn(head: HeadTimeline, **more: HeadTimeline) -> Figure:
-    return annotation_figure(AnnotationPicture("episode 3: put it away", 10.0, 40, {"sparse": head, **more}))
+    return annotation_figure(AnnotationView("episode 3: put it away", 10.0, 40, {"sparse": head, **more}))
 
 
 def words(figure: Figure) -> list[str]:

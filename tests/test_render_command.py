@@ -17,7 +17,7 @@ from milepost.core.types import Progress
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.video import probe
 from milepost.progress.store import ProgressStore
-from milepost.weights.file import write_weights
+from milepost.weights.file import write_weights_file
 
 DATA = Path(__file__).parent / "data"
 
@@ -64,7 +64,7 @@ def test_a_film_an_episode(nails: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert (info.codec, info.frames, info.width) == ("h264", dataset.length(number), 384)
         assert info.duration == pytest.approx(dataset.length(number) / dataset.fps)
     told = capsys.readouterr()
-    assert f"films: {out}" in told.out
+    assert f"videos: {out}" in told.out
     assert "episode 4 (1 of 2)" in told.err
 
 
@@ -98,7 +98,7 @@ def test_weights_and_a_second_model_make_the_film_higher_and_other(nails: Path, 
     shutil.copyfile(nails / "sarm_progress.parquet", second)
     weights = tmp_path / "weights.parquet"
     made = {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
-    write_weights(weights, np.arange(dataset.total_frames), np.full(dataset.total_frames, 0.5, np.float32), made)
+    write_weights_file(weights, np.arange(dataset.total_frames), np.full(dataset.total_frames, 0.5, np.float32), made)
     first = nails / "sarm_progress.parquet"
     assert render(nails, "--episode", 1, "--output-dir", tmp_path / "plain") == 0
     assert render(nails, "--episode", 1, "--progress", first, second, "--weights", weights, "--output-dir", tmp_path / "full") == 0
@@ -131,9 +131,9 @@ def test_refused(nails: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     theirs = write_progress(other)
     assert "made for another dataset ('other'" in refused(capsys, nails, "--progress", theirs, "--output-dir", out)
     weights = tmp_path / "weights.parquet"
-    write_weights(weights, np.arange(9), np.ones(9, np.float32), {"dataset": "other", "dataset_fingerprint": "0" * 16})
+    write_weights_file(weights, np.arange(9), np.ones(9, np.float32), {"dataset": "other", "dataset_fingerprint": "0" * 16})
     assert "made for another dataset ('other'" in refused(capsys, nails, "--weights", weights, "--output-dir", out)
-    write_weights(weights, np.arange(9), np.ones(9, np.float32), {})
+    write_weights_file(weights, np.arange(9), np.ones(9, np.float32), {})
     start, stop = dataset.row_range(3)
     line = refused(capsys, nails, "--weights", weights, "--episode", 3, "--output-dir", out)
     assert f"no weight for episode 3 (rows {start} to {stop - 1})" in line

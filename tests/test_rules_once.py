@@ -14,14 +14,14 @@ import pytest
 from builders import TOP, build_dataset, edit_info, edit_parquet, set_column
 from milepost.annotation.spreadsheet import read_file
 from milepost.cli.entry import main
-from milepost.core.files import plain, to_json
-from milepost.core.stages import check, segment_faults
+from milepost.core.files import json_value, to_json
+from milepost.core.stages import require_sound_segments, segment_faults
 from milepost.core.types import DataError, Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.metadata import stamps_of
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.recording import Recording
-from milepost.datasets.validate import examine
+from milepost.datasets.validation import validate
 from milepost.progress.matching import curves_by_row, find_progress, match_progress, require_episode
 
 EPISODES = "meta/episodes/chunk-000/file-001.parquet"
@@ -54,7 +54,7 @@ def test_a_broken_info_json_has_the_same_words_for_reading_and_for_info(small: P
     edit_info(small, **broken)
     with pytest.raises(DataError) as refused:
         open_dataset(small)
-    errors = [finding.message for finding in examine(small).findings if finding.severity == "error"]
+    errors = [finding.message for finding in validate(small).findings if finding.severity == "error"]
     assert any(message in str(refused.value) for message in errors), (str(refused.value), errors)
 
 
@@ -62,7 +62,7 @@ def test_the_first_fault_is_refused_and_all_are_reported(small: Path) -> None:
     edit_info(small, fps=-1, data_path=7)
     with pytest.raises(DataError, match="fps must be above 0"):
         open_dataset(small)
-    messages = " | ".join(finding.message for finding in examine(small).findings)
+    messages = " | ".join(finding.message for finding in validate(small).findings)
     assert "fps must be above 0" in messages
     assert "'data_path' should be a path template" in messages
 
@@ -72,7 +72,7 @@ def test_info_lists_the_cameras_that_are_offered(tmp_path: Path) -> None:
     features = json.loads((root / "meta/info.json").read_text())["features"]
     depth = {"dtype": "video", "shape": [64, 80, 1], "info": {"is_depth_map": True}}
     edit_info(root, features=features | {"observation.depth": depth})
-    report = examine(root, quick=True)
+    report = validate(root, quick=True)
     assert tuple(camera.name for camera in report.cameras) == open_dataset(root).cameras == (TOP,)
     assert report.depth == ("observation.depth",)
 
@@ -85,7 +85,7 @@ def test_an_annotation_in_older_columns_alone_counts_for_all(small: Path) -> Non
         values = pq.read_table(small / EPISODES)[name]
         set_column(small / EPISODES, name, [None, values[1].as_py()], values.type)
     assert open_dataset(small)[1].segments == {"sparse": (Segment("reach", 0, 4),)}
-    report = examine(small)
+    report = validate(small)
     assert report.annotated == {"sparse": 3}
     (finding,) = [each for each in report.findings if each.code == "not-annotated"]
     assert finding.episode == 1
@@ -108,7 +108,7 @@ FAULTS = {
 
 
 def by_check(root: Path, segments: tuple[Segment, ...]) -> None:
-    check(segments, None, 6)
+    require_sound_segments(segments, None, 6)
 
 
 def by_recording(root: Path, segments: tuple[Segment, ...]) -> None:
@@ -131,7 +131,7 @@ def by_info(root: Path, segments: tuple[Segment, ...]) -> None:
         for prefix in ("sparse_subtask_", "subtask_"):
             old = pq.read_table(root / EPISODES)[f"{prefix}{field}"]
             set_column(root / EPISODES, f"{prefix}{field}", [values, None], old.type)
-    raise DataError(" | ".join(finding.message for finding in examine(root).findings if finding.severity == "error"))
+    raise DataError(" | ".join(finding.message for finding in validate(root).findings if finding.severity == "error"))
 
 
 @pytest.mark.parametrize("door", [by_check, by_recording, by_writing, by_table, by_info])
@@ -205,8 +205,8 @@ def test_episodes_may_be_written_as_text(small: Path) -> None:
 
 def test_json_has_no_nan() -> None:
     value = {"a": float("nan"), 2: (np.float32(0.5), np.array([1.0, np.inf])), "b": {"c": [None, True, Path("x")]}}
-    assert plain(value) == {"a": None, "2": [0.5, [1.0, None]], "b": {"c": [None, True, "x"]}}
-    assert json.loads(to_json(value)) == plain(value)
+    assert json_value(value) == {"a": None, "2": [0.5, [1.0, None]], "b": {"c": [None, True, "x"]}}
+    assert json.loads(to_json(value)) == json_value(value)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from milepost.core.types import DataError
 from milepost.weights.config import RabcConfig
 from milepost.weights.loader import SampleWeights, UniformWeights, WeightedSampler
-from milepost.weights.weighed import weigh, weighted_mean
+from milepost.weights.result import weigh, weighted_mean
 
 DATA = Path(__file__).parent / "data" / "rabc"
 BATCHES = json.loads((DATA / "batches.json").read_text())

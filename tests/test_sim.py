@@ -26,10 +26,10 @@ from milepost.sim.rollout import Rollout, SimConfig, keeps_promise, roll_out, tr
 from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
 from milepost.sim.stagewise import debounced, finish, runs, stages_of
 from milepost.sim.tasks import HOME, STAGES, TASKS, Trace
-from milepost.sim.truth import Ranking, Truth, tell
+from milepost.sim.truth import Ranking, RolloutTruth, truth_of_rollouts
 from milepost.sim.world import EVERY, world
 
-Told = list[tuple[Rollout, Truth]]
+Told = list[tuple[Rollout, RolloutTruth]]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def told() -> Told:
     """A few attempts of every kind in every task, with their truth."""
     counts = {kind: 2 if kind in ("expert", "hesitating") else 1 for kind in KINDS}
     rollouts = roll_out(SimConfig(tasks=tuple(TASKS), episodes=counts, references=6))
-    return list(zip(rollouts, tell(rollouts)[0], strict=True))
+    return list(zip(rollouts, truth_of_rollouts(rollouts)[0], strict=True))
 
 
 @pytest.fixture(scope="module")

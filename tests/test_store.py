@@ -15,7 +15,7 @@ from milepost.progress.labelling import label, provenance, unknown_frames
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import read_progress
 from milepost.testing import ConstantModel, ListDataset, dot_episodes
-from milepost.weights.file import write_weights
+from milepost.weights.file import write_weights_file
 
 
 def progress(episode: int, length: int, value: float = 0.5) -> Progress:
@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert not path.exists()
     model = ConstantModel()
     table = label(model, dataset, path)
-    assert model.asked == 2
+    assert model.calls == 2
     assert len(table.index) == sum(e.length for e in dataset.episodes)
 
 
@@ -128,7 +128,7 @@ def test_progress_of_another_dataset_is_noticed(tmp_path: Path) -> None:
 
 
 def test_weights_file(tmp_path: Path) -> None:
-    write_weights(tmp_path / "w.parquet", np.arange(3), np.array([0, 0.5, 1]), {"kappa": "0.1"})
+    write_weights_file(tmp_path / "w.parquet", np.arange(3), np.array([0, 0.5, 1]), {"kappa": "0.1"})
     table = pq.read_table(tmp_path / "w.parquet")
     assert table.column_names == ["index", "weight"]
     assert table.schema.metadata[b"milepost.kappa"] == b"0.1"

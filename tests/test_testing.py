@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from milepost.core import Curve, Episode, Progress, Signal, Step, UnreadableError
-from milepost.datasets import examine, open_dataset
+from milepost.datasets import open_dataset, validate
 from milepost.encoders import load_encoder
 from milepost.models import TOPRewardConfig, TOPRewardModel, load_model
 from milepost.models.elapsed import ElapsedModel
@@ -118,7 +118,7 @@ def test_what_the_model_raises_is_passed_on() -> None:
 def test_dots_on_disk_are_the_dots_in_memory(tmp_path: Path) -> None:
     episodes = dot_episodes(3, failing=1, tasks=2)
     write_dots(tmp_path / "dots", episodes)
-    assert examine(tmp_path / "dots").healthy
+    assert validate(tmp_path / "dots").healthy
     for mine, theirs in zip(episodes, open_dataset(tmp_path / "dots"), strict=True):
         assert (theirs.task, theirs.success, theirs.segments, theirs.facts) == (mine.task, mine.success, mine.segments, mine.facts)
         np.testing.assert_array_equal(theirs.columns["truth.progress"].reshape(-1), mine.columns["truth.progress"])

@@ -12,16 +12,16 @@ import pytest
 
 from milepost.datasets.reader import open_dataset
 from milepost.figures.dropped import DroppedSpan, dropped_figure, span_frames
-from milepost.figures.style import drawn, png
-from milepost.figures.weights import LabPicture, lab_figure
+from milepost.figures.style import figure_bytes, png
+from milepost.figures.weights import AdviceView, advice_figure
 from milepost.progress.table import read_progress
 from milepost.weights.advice import (
-    Note,
+    EpisodeInfo,
     advise,
     by_episode,
     by_name,
+    diagnose,
     dropped_spans,
-    findings,
     flags,
     frame_noise,
     recommended,
@@ -29,9 +29,9 @@ from milepost.weights.advice import (
     sweep,
 )
 from milepost.weights.config import RabcConfig
-from milepost.weights.file import read_weights
+from milepost.weights.file import read_weights_file
 from milepost.weights.loader import SampleWeights
-from milepost.weights.weighed import Weighed, weigh
+from milepost.weights.result import WeightResult, weigh
 from test_cli import FIXTURE, assert_refused, milepost
 
 
@@ -271,7 +271,7 @@ def test_infinite_and_other_numbers_are_refused(dataset: Path) -> None:
 
 def test_weights_know_their_dataset(dataset: Path) -> None:
     assert milepost("weigh", dataset, "--chunk-size", 20).returncode == 0
-    assert read_weights(dataset / "weights.parquet")[2]["dataset_fingerprint"] == open_dataset(dataset).fingerprint
+    assert read_weights_file(dataset / "weights.parquet")[2]["dataset_fingerprint"] == open_dataset(dataset).fingerprint
 
 
 def test_a_chunk_longer_than_every_episode_is_said(dataset: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_chunk_longer_than_every_episode_is_said(dataset: Path) -> None:
 # The arithmetic of the lab
 
 
-def weighed_of(curves: list[np.ndarray], **options: object) -> tuple[Weighed, np.ndarray]:
+def weighed_of(curves: list[np.ndarray], **options: object) -> tuple[WeightResult, np.ndarray]:
     value = np.concatenate(curves)
     episode = np.repeat(np.arange(len(curves)), [len(c) for c in curves])
     return weigh(np.arange(len(value)), episode, value, config=RabcConfig(**options)), value
@@ -305,7 +305,7 @@ def test_groups_and_episodes_by_hand() -> None:
 def test_the_sweep_is_what_weighing_again_gives(rng: np.random.Generator) -> None:
     curves = [np.sort(rng.random(40)), rng.random(40)]
     weighed, value = weighed_of(curves, chunk_size=4, kappa=0.07)
-    notes = {0: Note(success=True), 1: Note(success=False)}
+    notes = {0: EpisodeInfo(success=True), 1: EpisodeInfo(success=False)}
     rows = sweep(weighed, notes)
     assert sum(row.kappa == 0.07 for row in rows) == 1
     for row in rows:
@@ -319,7 +319,7 @@ def test_dropped_spans_are_the_longest_of_each_quality_first() -> None:
     up, still = np.linspace(0, 1, 20), np.full(9, 0.5)
     curves = [np.concatenate([up[:10], still, up[10:]]), np.concatenate([up[:10], still[:5], up[10:]]), np.linspace(1, 0, 30)]
     weighed, _ = weighed_of(curves, chunk_size=1, kappa=0.001, ramp="hard")
-    notes = {0: Note(kind="pauses"), 1: Note(kind="pauses"), 2: Note(kind="fails")}
+    notes = {0: EpisodeInfo(kind="pauses"), 1: EpisodeInfo(kind="pauses"), 2: EpisodeInfo(kind="fails")}
     spans = [(span.episode, span.stop - span.start) for span in dropped_spans(weighed, 5, notes)]
     assert spans == [(2, 30), (0, 8), (1, 4)]
     assert [span.episode for span in dropped_spans(weighed, 2, notes)] == [2, 0]
@@ -332,7 +332,7 @@ def test_noise_is_measured_and_answered(rng: np.random.Generator) -> None:
     assert frame_noise(clean.index, clean.episode_index, clean_value) == pytest.approx(0, abs=1e-9)
     value = clean_value + rng.normal(0, 0.05, len(clean_value))
     noisy = weigh(clean.index, clean.episode_index, value, config=RabcConfig(20, kappa=0.05))
-    found = findings(noisy, value)
+    found = diagnose(noisy, value)
     assert found.noise == pytest.approx(0.05, rel=0.1)
     assert smoothing_for(found, noisy.config) in range(5, 22, 2)
     advice = advise(noisy, found, [], {})
@@ -343,9 +343,9 @@ def test_noise_is_measured_and_answered(rng: np.random.Generator) -> None:
 def test_a_starved_task_is_named() -> None:
     quick, slow = [np.linspace(0, 1, 40)] * 8, [np.linspace(0, 1, 400)] * 2
     weighed, value = weighed_of([*quick, *slow], chunk_size=10, kappa=0.2, ramp="hard")
-    notes = {number: Note("quick" if number < 8 else "slow") for number in range(10)}
+    notes = {number: EpisodeInfo("quick" if number < 8 else "slow") for number in range(10)}
     tasks = by_name(weighed, {number: note.task for number, note in notes.items()})
-    advice = advise(weighed, findings(weighed, value), tasks, notes)
+    advice = advise(weighed, diagnose(weighed, value), tasks, notes)
     assert any("task 'slow'" in each.text for each in advice)
     config = recommended(weighed.config, advice)
     assert (config.statistics, config.kappa_pace, config.kappa) == ("task", 0.5, RabcConfig.kappa)
@@ -355,7 +355,7 @@ def test_a_starved_task_is_named() -> None:
 def test_clean_demonstrations_get_no_recommendation_once_paced() -> None:
     weighed, value = weighed_of([np.linspace(0, 1, n) for n in (90, 100, 110)], chunk_size=10, kappa_pace=0.5, ramp="linear", end="rescale")
     assert np.all(weighed.weight > 0.99)
-    assert advise(weighed, findings(weighed, value), [], {}) == []
+    assert advise(weighed, diagnose(weighed, value), [], {}) == []
 
 
 def test_figures_hold_any_weights(rng: np.random.Generator) -> None:
@@ -368,12 +368,12 @@ def test_figures_hold_any_weights(rng: np.random.Generator) -> None:
         weighed, _ = weighed_of(curves, chunk_size=5, **options)
         names = {number: f"kind {number % 40} {'long ' * 30}$x_1$" for number in range(len(curves))}
         rows = sweep(weighed, {}) if weighed.config.rule == "rabc" else []
-        picture = LabPicture("title " * 80, weighed, rows, {"quality": by_name(weighed, names)}, list(range(len(curves))))
-        assert png(lab_figure(picture)).startswith(b"\x89PNG")
+        picture = AdviceView("title " * 80, weighed, rows, {"quality": by_name(weighed, names)}, list(range(len(curves))))
+        assert png(advice_figure(picture)).startswith(b"\x89PNG")
     pictures = rng.integers(0, 255, (2, 20, 30, 3)).astype(np.uint8)
     span = DroppedSpan("a $title$", 10.0, 3, 5, np.linspace(0, 1, 9, dtype=np.float32), np.full(9, np.nan, np.float32), pictures, [3, 4])
     assert png(dropped_figure([span] * 2)).startswith(b"\x89PNG")
-    assert drawn(dropped_figure([span] * 2), "pdf").startswith(b"%PDF")
+    assert figure_bytes(dropped_figure([span] * 2), "pdf").startswith(b"%PDF")
     assert span_frames(3, 5) == [3, 4]
     with pytest.raises(ValueError, match="no span"):
         dropped_figure([])

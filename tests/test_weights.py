@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost.progress.table import read_progress
-from milepost.weights import deltas
 from milepost.weights.config import RabcConfig
+from milepost.weights.deltas import deltas
+from milepost.weights.result import suggested_kappa, weigh, weighted_mean
 from milepost.weights.rules import rabc, statistics
-from milepost.weights.weighed import suggested_kappa, weigh, weighted_mean
 
 DATA = Path(__file__).parent / "data" / "rabc"
 GOLDEN = json.loads((DATA / "rabc_golden.json").read_text())["cases"]

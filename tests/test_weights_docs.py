@@ -16,7 +16,7 @@ from torch import nn
 from milepost.weights.advice import flags
 from milepost.weights.config import RabcConfig
 from milepost.weights.loader import SampleWeights
-from milepost.weights.weighed import weigh
+from milepost.weights.result import weigh
 
 PAGE = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))

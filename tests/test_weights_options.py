@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
 from milepost.core.types import DataError
-from milepost.weights import deltas
 from milepost.weights.config import RabcConfig
-from milepost.weights.deltas import smoothed
+from milepost.weights.deltas import deltas, smoothed
+from milepost.weights.result import WeightResult, weigh
 from milepost.weights.rules import rabc, usual_pace
-from milepost.weights.weighed import Weighed, weigh
 
 
-def one_episode(value: np.ndarray, **options: object) -> Weighed:
+def one_episode(value: np.ndarray, **options: object) -> WeightResult:
     config = RabcConfig(**options)
     return weigh(np.arange(len(value)), np.zeros(len(value), int), value, config=config, task=np.zeros(len(value), int), fps=10.0)
 

@@ -13,7 +13,7 @@ from browser import Opener, Server, expect
 from milepost.cli.entry import main
 from milepost.cli.view import Args, open_review
 from milepost.viewer.export import export_html
-from milepost.viewer.media import Films
+from milepost.viewer.media import VideoCache
 
 # The list
 
@@ -197,7 +197,7 @@ def test_the_exported_file_opens_alone(root: Path, serve: Server, opened: Opener
 
 
 def test_a_report_comes_first(root: Path, tmp_path: Path, opened: Opener) -> None:
-    review, films = open_review(Args(dataset=str(root))), Films(tmp_path / "films")
+    review, films = open_review(Args(dataset=str(root))), VideoCache(tmp_path / "films")
     fragment = '<h1>Findings</h1><table><tr><td>error</td><td>0.05</td></tr></table><p>See <a href="#/episode/2?frame=7">episode 2</a>.</p>'
     try:
         assert export_html(review, tmp_path / "report.html", episodes=[2], films=films, report=fragment) == []

@@ -22,7 +22,7 @@ from milepost.metrics.evaluation import truth_of as truth_by_evaluate
 from milepost.metrics.events import KINDS, count_events, find_events
 from milepost.metrics.scores import final
 from milepost.viewer.review import Review
-from milepost.weights.file import write_weights
+from milepost.weights.file import write_weights_file
 from reviewed import LENGTHS, NAMES, annotated_dataset, review_of, thirds, write_progress
 
 
@@ -86,7 +86,7 @@ def test_one_episode_in_full(root: Path) -> None:
     config = json.dumps({"sparse_subtask_names": ["reach", "shove"]})
     write_progress(root, "other", {n: np.full(length, 0.25) for n, length in enumerate(LENGTHS)}, stages=2, config=config)
     weight = np.linspace(0, 1, sum(LENGTHS), dtype=np.float32)
-    write_weights(root / "weights.parquet", np.arange(sum(LENGTHS)), weight, {})
+    write_weights_file(root / "weights.parquet", np.arange(sum(LENGTHS)), weight, {})
     review = review_of(root, weights=root / "weights.parquet")
     found = review.episode(1)
     json.dumps(found, allow_nan=False)

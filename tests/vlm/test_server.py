@@ -246,7 +246,7 @@ def test_a_slow_server_is_given_up():
             pytest.raises(UnreachableError, match=r"no answer within 0.1 s \(2 tries\)"),
         ):
             server.next_token(PROMPTS[:2])
-        assert fake.gone.wait(5)
+        assert fake.disconnected.wait(5)
         never.set()
 
 
@@ -435,7 +435,7 @@ def test_ctrl_c_ends_what_is_under_way():
         threading.Thread(target=press).start()
         with pytest.raises(KeyboardInterrupt):
             server.next_token(PROMPTS)
-        assert fake.gone.wait(5)  # the server was hung up on, long before the time-out
+        assert fake.disconnected.wait(5)  # the server was hung up on, long before the time-out
         assert len(fake.bodies) == 3
         never.set()
 

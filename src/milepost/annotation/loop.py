@@ -208,7 +208,8 @@ def answer_of(conversations: Sequence[Conversation], prompts: Sequence[Prompted]
         "support": agreement.support,
         "disagreement": round(agreement.disagreement, 6),
         "borders": [
-            {"border": str(each.border), "frame": each.border.frame, "spread_s": round(each.spread_s, 6)} for each in agreement.borders
+            {"border": str(each.boundary), "frame": each.boundary.frame, "spread_s": round(each.spread_s, 6)}
+            for each in agreement.boundaries
         ],
         "failed": failures,
         "each": [None if each.segments is None else [[s.name, s.start, s.stop] for s in each.segments] for each in conversations],

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Segment, plain, read_json_object, require_writable, shown, write_text
+from milepost.core import DataError, Segment, json_value, read_json_object, require_writable, shown, write_text
 from milepost.datasets import HEADS, Annotations
 
 _MARK = "provenance.json"
@@ -163,7 +163,7 @@ def _to_record(answer: Answer) -> dict[str, Any]:
         "failure": answer.failure,
         "replies": list(answer.replies),
         "repairs": list(answer.repairs),
-        "notes": plain(answer.notes),
+        "notes": json_value(answer.notes),
     }
 
 

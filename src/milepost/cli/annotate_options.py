@@ -1,4 +1,4 @@
-"""The options of `milepost annotate` in groups, and what they open: lists of stages, cameras, and who is asked."""
+"""The options of `milepost annotate` in groups, and the objects they describe: lists of stages, cameras, and the model."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from milepost.cli.console import warn
 from milepost.core import DataError
 
 AT_ONCE = 8
-"""Requests to a server at once, unless told."""
+"""Default number of simultaneous requests to a server."""
 
 
 @dataclass(frozen=True)
 class StageOptions:
-    """Which stages. Without any of these: one sparse stage, "task", from beginning to end, for which nobody is asked."""
+    """The stages. Without these options: one sparse stage, "task", over the whole episode; no model is asked for it."""
 
     sparse_subtasks: str | None = None
-    """Names of the high-level stages in the order in which they happen, with commas between them."""
+    """Names of the high-level stages in their order, separated by commas."""
     dense_subtasks: str | None = None
     """Names of the fine stages."""
     sparse_file: Path | None = None
-    """High-level stages from a file instead: a name or "name: description" a line, or .json (also optional and repeatable stages)."""
+    """High-level stages from a file instead: one name or "name: description" per line, or .json (which can also mark stages as optional or
+    repeatable)."""
     dense_file: Path | None = None
     """Fine stages from a file."""
     dense_only: bool = False
-    """Fine stages alone; the sparse head has one stage, "task"."""
+    """Only fine stages; the sparse head gets one stage, "task"."""
 
     def lists(self) -> dict[str, annotation.SubtaskList]:
-        """Head -> its stages, for the heads that were given any. ValueError for options that contradict each other."""
-        found: dict[str, annotation.SubtaskList] = {}
+        """Returns head -> its stages, for the heads with an option. ValueError for options that contradict each other."""
+        by_head: dict[str, annotation.SubtaskList] = {}
         for head, names, file in (
             ("sparse", self.sparse_subtasks, self.sparse_file),
             ("dense", self.dense_subtasks, self.dense_file),
@@ -42,57 +43,59 @@ class StageOptions:
             if names is not None and file is not None:
                 raise ValueError(f"give --{head}-subtasks or --{head}-file, not both")
             if names is not None or file is not None:
-                found[head] = annotation.SubtaskList.from_file(file) if file is not None else annotation.SubtaskList.from_flag(names or "")
-        if self.dense_only and set(found) != {"dense"}:
+                by_head[head] = (
+                    annotation.SubtaskList.from_file(file) if file is not None else annotation.SubtaskList.from_flag(names or "")
+                )
+        if self.dense_only and set(by_head) != {"dense"}:
             raise ValueError("--dense-only needs --dense-subtasks (or --dense-file), and no sparse stages")
-        return found
+        return by_head
 
-    def wanted(self) -> dict[str, annotation.SubtaskList]:
-        """The heads to annotate: those given; else one stage."""
+    def lists_or_whole(self) -> dict[str, annotation.SubtaskList]:
+        """Returns the stages of every head to annotate; without options, one stage for the sparse head."""
         return self.lists() or {"sparse": annotation.WHOLE}
 
 
 @dataclass(frozen=True)
 class AskOptions:
-    """What the model sees and how it is asked."""
+    """The input of the model and the question."""
 
     video_key: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--image-key"])] = ()
-    """Camera to look at, or several, shown side by side; default: the first, which is said."""
+    """One camera, or several to show side by side; default: the first (a message names it)."""
     look: Literal["sheets", "frames"] = "sheets"
-    """Contact sheets of numbered and timed frames, or such frames one by one."""
+    """sheets: contact sheets of frames with numbers and times. frames: such frames one by one."""
     frames_per_second: float = annotation.RATE_HZ
     max_frames: int = annotation.BUDGET
-    """Of an episode: longer ones are shown more coarsely."""
+    """Most frames per episode; the frames of a longer episode are farther apart."""
     repeats: int = 1
-    """Ask so many times, with other frames each time: borders are medians, and what the answers disagree on is said."""
+    """Number of questions per episode, each with other frames. Boundaries are medians, and the disagreement is reported."""
     tries: int = 3
-    """Answers an episode may take: after a bad one its faults are named and the model is asked again."""
+    """Most answers per question: after a bad answer the model gets a list of its faults and is asked again."""
     temperature: float = 0.0
-    """0: the likeliest words. Above it, --seed decides."""
+    """0: always the most likely token. Above 0: tokens are sampled with --seed."""
     seed: int = 0
     max_tokens: int = 2048
-    """Of one answer."""
+    """Longest answer in tokens."""
     task: str | None = None
-    """Instruction of episodes that have none."""
+    """Instruction for episodes without one."""
 
     def asking(self, dataset: datasets.LeRobotDataset) -> annotation.AskConfig:
-        """DataError for a camera that is not there: it names those that are."""
+        """Returns the question's settings. DataError for an unknown camera; the message lists the known ones."""
         cameras = dataset.cameras
-        chosen = dataset.choose_cameras(self.video_key, flag="--video-key", most=1)
+        keys = dataset.choose_cameras(self.video_key, flag="--video-key", most=1)
         if not self.video_key and len(cameras) > 1:
-            warn(f"looking at '{chosen[0]}', the first of {len(cameras)} cameras ({', '.join(cameras[1:])}); choose with --video-key")
+            warn(f"looking at '{keys[0]}', the first of {len(cameras)} cameras ({', '.join(cameras[1:])}); choose with --video-key")
         return annotation.AskConfig(
-            tuple(chosen), self.look, self.frames_per_second, self.max_frames, self.repeats, self.tries, self.temperature, self.seed,
+            tuple(keys), self.look, self.frames_per_second, self.max_frames, self.repeats, self.tries, self.temperature, self.seed,
             self.max_tokens, self.task or "",
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Who is asked: a Qwen3-VL here (pip install 'milepost[vlm]'), or any OpenAI-compatible server."""
+    """The model: a local Qwen3-VL (pip install 'milepost[vlm]'), or any OpenAI-compatible server."""
 
     model: str = "Qwen/Qwen3-VL-30B-A3B-Instruct"
-    """Folder or owner/name, dense or mixture of experts; with --base-url the server's name of its model."""
+    """Folder or owner/name, dense or mixture of experts; with --base-url, the server's name of its model."""
     model_revision: str | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -104,25 +107,27 @@ class ModelOptions:
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with its key."""
     num_workers: int | None = None
-    """Requests to the server at once; default 8. A local model answers one at a time."""
+    """Simultaneous requests to the server; default 8. A local model answers one at a time."""
     timeout_s: float = 300.0
-    """For one try of one request."""
+    """Longest time of one try of one request, in seconds."""
     price_per_million: tuple[float, float] | None = None
-    """What a million prompt and completion tokens cost there; the cost is then said."""
+    """Price of a million prompt tokens and of a million completion tokens; with it, the cost is reported."""
 
     @property
     def workers(self) -> int:
+        """Returns the number of simultaneous requests."""
         return self.num_workers or (AT_ONCE if self.base_url else 1)
 
     def facts(self) -> dict[str, str]:
-        """What tells this model's answers from another's, before it is opened: of a folder also its weights, of a server its name alone."""
+        """Returns what identifies this model's answers, before it is opened: for a folder also its weights, for a server only the model's
+        name."""
         local = self.base_url is None and Path(self.model).expanduser().is_dir()
         where = {"pretrained_model_name_or_path": str(Path(self.model).expanduser()), "revision": None}
         weights = {"weights": vlm.fingerprint(where)} if local else {}
         return {"model": self.model, "revision": self.model_revision or "", "quantization": self.quantization or "", **weights}
 
     def open(self) -> vlm.ChatModel:
-        """DataError if the model cannot be had."""
+        """Opens the model. DataError if this is not possible."""
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"--num-workers must be at least 1, got {self.num_workers}")
         if self.base_url is not None:
@@ -142,11 +147,11 @@ class ModelOptions:
         return vlm.LocalChatModel(engine)
 
 
-def usage_of(chat_model: vlm.ChatModel) -> str:
-    """What was asked, in one line."""
-    if isinstance(chat_model, vlm.RemoteChatModel):
-        return "\n".join(f"server: {line}" for line in (chat_model.usage, *chat_model.notes))
-    if isinstance(chat_model, vlm.LocalChatModel):
-        counts: Mapping[str, int] = chat_model.tokens
+def usage_of(speaker: vlm.ChatModel) -> str:
+    """Returns the number of requests or tokens, in one line."""
+    if isinstance(speaker, vlm.RemoteChatModel):
+        return "\n".join(f"server: {line}" for line in (speaker.usage, *speaker.notes))
+    if isinstance(speaker, vlm.LocalChatModel):
+        counts: Mapping[str, int] = speaker.tokens
         return "tokens: " + ", ".join(f"{counts[kind]} {kind}" for kind in ("prefilled", "reused", "generated"))
     return ""

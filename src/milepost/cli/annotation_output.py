@@ -1,4 +1,5 @@
-"""Where annotations go: into the dataset, a copy of its meta/, the Hub; and pictures of them. Refuses to replace what nobody asked to."""
+"""The destination of annotations: the dataset, a copy of its meta/, the Hub; and figures of them. Nothing is replaced without
+--overwrite."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from milepost import annotation, datasets, figures, metrics
 from milepost.cli.drawings import write_drawing
-from milepost.cli.readings import warn_of_boxes
+from milepost.cli.progress_io import warn_of_missing_letters
 from milepost.core import DataError, Episode, Segment, Tick, require_writable
 
 Answers: TypeAlias = "Mapping[str, Mapping[int, annotation.Answer]]"
@@ -22,7 +23,8 @@ Answers: TypeAlias = "Mapping[str, Mapping[int, annotation.Answer]]"
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The dataset itself, or a copy of its meta/ in `copy`; then the Hub, if asked: the dataset's own repository, or `repo`."""
+    """The destination: the dataset itself, or a copy of its meta/ in `copy`; and the Hub if `push`: the dataset's own repository, or
+    `repo`."""
 
     dataset: datasets.LeRobotDataset
     copy: Path | None = None
@@ -30,7 +32,7 @@ class Target:
     repo: str | None = None
 
     def require(self) -> None:
-        """DataError now, before hours of work, if it could not be written there afterwards."""
+        """Raises DataError now, before hours of work, if the result could not be written afterwards."""
         if self.repo is not None and not self.push:
             raise DataError("--output-repo-id says where to upload; without --push-to-hub nothing is uploaded")
         if self.copy is None and self.dataset.is_local:
@@ -46,13 +48,14 @@ class Target:
 
     @property
     def repository(self) -> str:
+        """Returns the Hub repository to upload to. DataError for a local dataset without `repo`."""
         if self.repo is None and self.dataset.is_local:
             raise DataError("a folder does not say where on the Hub it belongs: give --output-repo-id owner/name")
         return self.repo or self.dataset.name
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """A folder with meta/ that may be edited; one for the Hub alone is gone afterwards."""
+        """Yields a folder with meta/ that may be edited. A folder that is only for the Hub is temporary."""
         if self.copy is None and self.dataset.is_local:
             yield self.dataset.root
         elif self.copy is not None:
@@ -66,7 +69,7 @@ class Target:
 
 
 def _require_copy(folder: Path, dataset: datasets.LeRobotDataset) -> None:
-    """DataError if something else is there."""
+    """Raises DataError if the folder has something other than a copy of this dataset."""
     if not folder.exists():
         require_writable(folder.absolute().parent)
         return
@@ -77,28 +80,28 @@ def _require_copy(folder: Path, dataset: datasets.LeRobotDataset) -> None:
 
 def require_no_conflict(
     dataset: datasets.LeRobotDataset,
-    found: datasets.Annotations,
+    accepted: datasets.Annotations,
     lists: Mapping[str, annotation.SubtaskList],
     *,
-    wanted: Mapping[str, Sequence[int]],
+    requested: Mapping[str, Sequence[int]],
     overwrite: bool,
 ) -> None:
-    """DataError if the dataset has other annotations where these would go, or of stages that are not on the lists.
+    """Raises DataError if the dataset has other annotations in these places, or annotations with stages that are not on the lists.
 
-    found: what is there to be written so far. An annotation that is there already is no conflict: the same command goes on.
+    accepted: the answers so far. An equal annotation in the dataset is no conflict: the same command continues.
     """
-    held = annotation.read_annotations(dataset.root)
+    existing = annotation.read_annotations(dataset.root)
     for head, subtasks in lists.items():
-        ours = set(wanted[head])
-        other = [n for n in wanted[head] if (old := held.get(n, {}).get(head)) and tuple(old) != found.get(n, {}).get(head)]
+        ours = set(requested[head])
+        other = [n for n in requested[head] if (old := existing.get(n, {}).get(head)) and tuple(old) != accepted.get(n, {}).get(head)]
         if other and not overwrite:
             raise DataError(
                 f"the dataset has {head} annotations of episodes {shortlist(other)}, which would be replaced: give --skip-existing to keep "
                 "them, or --overwrite"
             )
-        stay = [n for n, heads in held.items() if n not in ours and {s.name for s in heads.get(head, ())} - set(subtasks.names)]
+        stay = [n for n, heads in existing.items() if n not in ours and {s.name for s in heads.get(head, ())} - set(subtasks.names)]
         if stay:
-            names = sorted({s.name for n in stay for s in held[n][head]} - set(subtasks.names))
+            names = sorted({s.name for n in stay for s in existing[n][head]} - set(subtasks.names))
             other_tasks = {_task(dataset, n) for n in stay} - {_task(dataset, n) for n in ours}
             advice = (
                 "they are of other tasks, and a dataset has one list of stages that every finished attempt goes through: make a dataset "
@@ -117,40 +120,41 @@ def _task(dataset: datasets.LeRobotDataset, number: int) -> tuple[str, ...]:
 
 
 def shortlist(numbers: Sequence[int], most: int = 10) -> str:
-    """The first of many numbers, for a message."""
+    """Returns the first of many numbers, for a message."""
     return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
 
 
 def write_out(
-    target: Target, found: datasets.Annotations, lists: Mapping[str, annotation.SubtaskList], *, subtask_index: bool
+    target: Target, annotations: datasets.Annotations, lists: Mapping[str, annotation.SubtaskList], *, subtask_index: bool
 ) -> dict[str, Any]:
-    """Write them; returns what was written, where, and its address if it was uploaded."""
+    """Writes the annotations; returns the files, their folder, and the address if they were uploaded."""
     with target.folder() as folder:
-        written = datasets.write_annotations(folder, found, names={head: subtasks.names for head, subtasks in lists.items()})
-        files = list(written.files)
+        result = datasets.write_annotations(folder, annotations, names={head: subtasks.names for head, subtasks in lists.items()})
+        files = list(result.files)
         if subtask_index:
             if target.copy is not None or not target.dataset.is_local:
                 raise DataError("--subtask-index rewrites data/ and needs a local dataset of one's own, not a copy of meta/")
-            head = "dense" if any("dense" in heads for heads in found.values()) else "sparse"
-            files += datasets.write_subtask_index(folder, found, head)
+            head = "dense" if any("dense" in heads for heads in annotations.values()) else "sparse"
+            files += datasets.write_subtask_index(folder, annotations, head)
         address = None
         if target.push:
             changed = (*datasets.ANNOTATION_FILES, *(datasets.SUBTASK_FILES if subtask_index else ()))
             address = datasets.upload_dataset_files(folder, target.repository, changed)
-        kept = target.copy is not None or target.dataset.is_local
-        return {"folder": str(folder) if kept else None, "written": files, "uploaded": address}
+        permanent = target.copy is not None or target.dataset.is_local
+        return {"folder": str(folder) if permanent else None, "written": files, "uploaded": address}
 
 
-def corrected(
+def read_corrections(
     path: Path, dataset: datasets.LeRobotDataset, lists: Mapping[str, annotation.SubtaskList]
 ) -> dict[int, dict[str, tuple[Segment, ...]]]:
-    """What a person's file says, judged like a model's answer where a head's list of stages is known. DataError names every fault."""
+    """Reads a person's file. Where a head's list of stages is known, the checks are those of a model's answer. DataError names every
+    fault."""
     numbers = dataset.episode_indices
     names = {head: subtasks.names for head, subtasks in lists.items()}
-    found = annotation.read_file(path, fps=dataset.fps, lengths={n: dataset.length(n) for n in numbers}, names=names)
+    by_episode = annotation.read_file(path, fps=dataset.fps, lengths={n: dataset.length(n) for n in numbers}, names=names)
     faults = []
-    success = datasets.successes(dataset.files, dataset.meta, sorted(found)) if lists else {}
-    for number, heads in found.items():
+    success = datasets.successes(dataset.files, dataset.meta, sorted(by_episode)) if lists else {}
+    for number, heads in by_episode.items():
         for head, segments in heads.items():
             if head not in lists:
                 continue
@@ -162,9 +166,9 @@ def corrected(
         raise DataError(
             f"{path} does not fit the stages (another list: --sparse-file, --dense-file):\n  " + "\n  ".join(faults[:20]) + more
         )
-    if not found:
+    if not by_episode:
         raise DataError(f"{path} has no segment")
-    return found
+    return by_episode
 
 
 # Figures
@@ -172,7 +176,7 @@ def corrected(
 
 def draw(
     dataset: datasets.LeRobotDataset,
-    found: datasets.Annotations,
+    annotations: datasets.Annotations,
     answers: Answers,
     *,
     lists: Mapping[str, annotation.SubtaskList],
@@ -180,58 +184,61 @@ def draw(
     drawings: Mapping[int, Path],
     tick: Tick,
 ) -> None:
-    """Draws what is found of these episodes. figures: episode -> its file."""
+    """Draws the annotations of these episodes. drawings: episode -> its file."""
     words = set[str]()
-    for done, (number, path) in enumerate(drawings.items(), start=1):
+    for count, (number, path) in enumerate(drawings.items(), start=1):
         episode = dataset.episode(number)
-        heads = {head: found[number][head] for head in datasets.HEADS if found[number].get(head)}
+        heads = {head: annotations[number][head] for head in datasets.HEADS if annotations[number].get(head)}
         timelines = {
-            head: _timeline(episode, segments, answers.get(head, {}).get(number), names=_names(head, dataset, lists, found), camera=camera)
+            head: _timeline(
+                episode, segments, answers.get(head, {}).get(number), names=_names(head, dataset, lists, annotations), camera=camera
+            )
             for head, segments in heads.items()
         }
         success = {True: " (success)", False: " (failure)", None: ""}[episode.success]
         figure = figures.annotation_figure(
-            figures.AnnotationPicture(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines)
+            figures.AnnotationView(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines)
         )
         write_drawing(path, figures.png(figure), dataset)
-        words |= set(figures.words_of(figure))
-        tick(done, len(drawings))
-    warn_of_boxes(words)
+        words |= set(figures.texts_of(figure))
+        tick(count, len(drawings))
+    warn_of_missing_letters(words)
 
 
 def disagreements(answers: Answers) -> dict[int, float]:
-    """Episode -> how much repeats differ, of the head where they do most; without those asked once."""
-    found: dict[int, float] = {}
+    """Returns episode -> the largest difference of its repeats over the heads; an episode that was asked once is left out."""
+    largest: dict[int, float] = {}
     for each in answers.values():
         for number, answer in each.items():
             if answer.notes.get("disagreement") is not None:
-                found[number] = max(found.get(number, 0.0), float(answer.notes["disagreement"]))
-    return found
+                largest[number] = max(largest.get(number, 0.0), float(answer.notes["disagreement"]))
+    return largest
 
 
 def _names(
-    head: str, dataset: datasets.LeRobotDataset, lists: Mapping[str, annotation.SubtaskList], found: datasets.Annotations
+    head: str, dataset: datasets.LeRobotDataset, lists: Mapping[str, annotation.SubtaskList], annotations: datasets.Annotations
 ) -> tuple[str, ...]:
-    """All stages in their order, so that each has its colour in every figure: the dataset's, else the list's, then what is neither's."""
+    """Returns all stages in their order, so that each has one colour in all figures: the dataset's, else the list's, then all other
+    names."""
     stages = dataset.stages.get(head)
-    known = (*(stages.names if stages is not None else ()), *(lists[head].names if head in lists else ()))
-    seen = (segment.name for heads in found.values() for segment in heads.get(head, ()))
-    return tuple(dict.fromkeys([*known, *seen]))
+    listed = (*(stages.names if stages is not None else ()), *(lists[head].names if head in lists else ()))
+    used = (segment.name for heads in annotations.values() for segment in heads.get(head, ()))
+    return tuple(dict.fromkeys([*listed, *used]))
 
 
 def _timeline(
     episode: Episode, segments: Sequence[Segment], answer: annotation.Answer | None, *, names: Sequence[str], camera: str | None
 ) -> figures.HeadTimeline:
-    """With what repeats said, if this annotation is what came of them."""
+    """Returns the timeline, with the repeats if this annotation is their result."""
     at = np.array([min(figures.middle_frame(segment), episode.length - 1) for segment in segments])
     frames = episode.camera(camera)[at] if camera is not None else None
     if answer is None or "each" not in answer.notes or tuple(segments) != answer.segments:
         return figures.HeadTimeline(segments, names, frames)
     repeats = [None if each is None else tuple(Segment(*segment) for segment in each) for each in answer.notes["each"]]
-    ours = metrics.borders(segments, episode.length)
-    places: dict[int, list[int]] = {border.frame: [border.frame] for border in ours}
+    ours = metrics.boundaries(segments, episode.length)
+    places: dict[int, list[int]] = {boundary.frame: [boundary.frame] for boundary in ours}
     for each in repeats:
-        for own, theirs in metrics.matched(ours, metrics.borders(each, episode.length)) if each is not None else ():
+        for own, theirs in metrics.match_boundaries(ours, metrics.boundaries(each, episode.length)) if each is not None else ():
             places[own.frame].append(theirs.frame)
     note = (
         f"{answer.notes['support']} of {answer.notes['repeats']} repeats have this order of stages; "

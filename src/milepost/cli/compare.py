@@ -1,7 +1,7 @@
-"""Train a policy with and without weights on simulated demonstrations of mixed quality, and count how often each gets the task done.
+"""Train policies with and without weights on simulated demonstrations of mixed quality, and count the successes of each.
 
-Every seed draws new demonstrations, a reward model of its own (SARM, from pictures) and new start scenes; all arms of a seed share them.
-Interrupted, the same command goes on.
+Every seed has new demonstrations, its own reward model (SARM, from images) and new start scenes; all arms of a seed share them.
+After an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from milepost.core import to_json
 @dataclass(frozen=True)
 class Args:
     output_dir: Path = Path("milepost-compare")
-    """Demonstrations, and one line a policy in runs.jsonl."""
+    """Folder of the demonstrations and of runs.jsonl, which has one line per policy."""
     tasks: tuple[str, ...] = ("pick-place-v3",)
     """Any of: assembly-v3, drawer-open-v3, peg-insert-side-v3, pick-place-v3, shelf-place-v3."""
     shares: tuple[float, ...] = (0.8,)
-    """Shares of bad demonstrations: slow, hesitating, backtracking, giving up, failing, in equal parts."""
+    """Proportions of bad demonstrations: slow, hesitating, backtracking, giving up, failing, in equal parts."""
     arms: tuple[str, ...] = ("uniform", "success+short", "rabc-true", "rabc-sarm")
     """Any of: uniform, permuted, short, success, success+short, rabc-true, rabc-sarm, rabc-sarm-lerobot."""
     seeds: int = 3
     first_seed: int = 0
     episodes: int = sim.PoolConfig.episodes
-    """Demonstrations a policy learns from."""
+    """Demonstrations that a policy is trained on."""
     annotated: int = sim.PoolConfig.annotated
-    """Demonstrations SARM learns from, others than those."""
+    """Demonstrations that SARM is trained on; they are different from the policy's."""
     trials: int = sim.CompareConfig.trials
-    """Start scenes each policy is tried in."""
+    """Start scenes to try each policy in."""
     steps: int = sim.PolicyConfig.steps
     """Training steps of a policy."""
     chunk_size: int = sim.PolicyConfig.chunk_size
-    """Actions a policy predicts at once, and the horizon of the weights."""
+    """Actions that a policy predicts at once; also the horizon of the weights."""
     policy_loss: str = sim.PolicyConfig.loss
     """l1 or flow."""
     json: bool = False
 
 
 def main(args: Args) -> int:
+    """Runs the comparison and prints its tables."""
     sarm = any(map(sim.needs_sarm, args.arms))
     config = sim.CompareConfig(
         tasks=args.tasks,
@@ -60,12 +61,12 @@ def main(args: Args) -> int:
     with bars() as bar:
         lines = sim.run(config, args.output_dir, on_progress=bar)
     if args.json:
-        say(to_json([_numbers(lines, share, config.arms) for share in args.shares]))
+        say(to_json([_numbers(lines, proportion, config.arms) for proportion in args.shares]))
         return 0
-    for share in args.shares:
-        bad = f"{share:.0%} bad, {', '.join(args.tasks)}; 95 % intervals, paired by seed and start scene"
-        table(bad, sim.HEADER, sim.rows(lines, share, config.arms))
-        part = sim.recovered(lines, share)
+    for proportion in args.shares:
+        bad = f"{proportion:.0%} bad, {', '.join(args.tasks)}; 95 % intervals, paired by seed and start scene"
+        table(bad, sim.HEADER, sim.rows(lines, proportion, config.arms))
+        part = sim.recovered(lines, proportion)
         if part is not None:
             say(f"of the oracle's gain, SARM's progress has {sim.points(part)} %")
     seconds = [line["train_s"] + line["trial_s"] for line in lines]
@@ -73,11 +74,11 @@ def main(args: Args) -> int:
     return 0
 
 
-def _numbers(lines: list[dict], share: float, arms: tuple[str, ...]) -> dict:
+def _numbers(lines: list[dict], proportion: float, arms: tuple[str, ...]) -> dict:
     return {
-        "share": share,
+        "share": proportion,
         "arms": {
             arm: {"success": rate.value, "interval": [rate.low, rate.high], "gain": gap.value, "gain_interval": [gap.low, gap.high]}
-            for arm, (rate, gap) in sim.rates(lines, share, arms).items()
+            for arm, (rate, gap) in sim.rates(lines, proportion, arms).items()
         },
     }

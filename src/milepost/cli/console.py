@@ -1,6 +1,7 @@
-"""What the terminal shows: progress bars with rate and estimate, tables. Bars go to standard error, tables to standard output.
+"""Terminal output: progress bars with rate and remaining time, tables. Bars go to standard error, tables to standard output.
 
-Names of tasks, files and a server's words are somebody else's text: all of it goes through `plain`, so that it commands no terminal.
+Names of tasks, files and a server's messages are foreign text: all of it goes through `plain`, so that it cannot send commands to the
+terminal.
 """
 
 from __future__ import annotations
@@ -27,21 +28,23 @@ from rich.text import Text
 from milepost.core import Tick
 
 EVERY_S = 60.0
-"""Seconds between two lines about long work, where there is no terminal to draw a bar on."""
+"""Seconds between two lines about long work, if there is no terminal for a bar."""
 
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _VISIBLE = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"} | {ord(c): f"\\u{ord(c):04x}" for c in _BIDI}
 
 
 def plain(text: object) -> str:
-    """Returns text that commands no terminal: control characters and marks that turn the writing direction are written out, as in \\x1b."""
+    """Returns text without terminal commands: control characters and marks that change the writing direction are written out, as in
+    \\x1b."""
     return str(text).translate(_VISIBLE)
 
 
 class RateColumn(ProgressColumn):
-    """Items a second, once known."""
+    """A column with items per second, as soon as they are known."""
 
     def render(self, task: Task) -> Text:
+        """Returns the rate as text."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.1f}/s" if speed else "", style="cyan")
 
@@ -63,8 +66,8 @@ def ranges(numbers: Iterable[int]) -> str:
 
 @contextmanager
 def bars() -> Iterator[Callable[[str], Tick]]:
-    """`bar(name)` gives a callback (done, total) that draws one bar. Without a terminal, a line is printed when a bar is full, and every
-    `EVERY_S` seconds before."""
+    """Yields `bar`: `bar(name)` returns a callback (done, total) that draws one bar. Without a terminal, a line is printed when a bar is
+    full, and every `EVERY_S` seconds before that."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<32}"),
@@ -78,15 +81,15 @@ def bars() -> Iterator[Callable[[str], Tick]]:
 
         def bar(name: str) -> Tick:
             task = progress.add_task(escape(plain(name)), total=None)
-            full, told_at = False, time.monotonic()
+            full, printed_at = False, time.monotonic()
 
-            def tick(done: int, total: int) -> None:
-                nonlocal full, told_at
-                progress.update(task, completed=done, total=total)
-                if not console.is_terminal and done < total and time.monotonic() - told_at > EVERY_S:
-                    told_at = time.monotonic()
-                    console.print(plain(f"{name}: {done} of {total}"), highlight=False, markup=False)
-                if done == total and not full:
+            def tick(count: int, total: int) -> None:
+                nonlocal full, printed_at
+                progress.update(task, completed=count, total=total)
+                if not console.is_terminal and count < total and time.monotonic() - printed_at > EVERY_S:
+                    printed_at = time.monotonic()
+                    console.print(plain(f"{name}: {count} of {total}"), highlight=False, markup=False)
+                if count == total and not full:
                     full = True
                     elapsed = progress.tasks[task].elapsed or 0.0
                     if not console.is_terminal:
@@ -98,7 +101,7 @@ def bars() -> Iterator[Callable[[str], Tick]]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A small table on standard output; the first column is left-aligned, the others right."""
+    """Prints a small table on standard output; the first column is left-aligned, the others right-aligned."""
     grid = Table(title=Text(plain(title)), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         grid.add_column(Text(plain(name)), justify="left" if place == 0 else "right", overflow="fold")
@@ -108,12 +111,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def say(text: str, *, style: str = "") -> None:
-    """A line on standard output."""
+    """Prints a line on standard output."""
     Console(soft_wrap=True).print(plain(text), style=style, highlight=False, markup=False)
 
 
 def warn(text: str) -> None:
-    """A line on standard error."""
+    """Prints a line on standard error."""
     Console(stderr=True, soft_wrap=True).print(plain(text), style="yellow", highlight=False, markup=False)
 
 

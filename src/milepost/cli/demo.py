@@ -1,4 +1,4 @@
-"""The whole journey on simulated demonstrations: simulate, train, label, weigh, report. Interrupted, the same command goes on."""
+"""All steps on simulated demonstrations: simulate, train, label, weigh, report. After an interruption, the same command continues."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from milepost.core import to_json
 @dataclass(frozen=True)
 class Args:
     output_dir: Path = Path("milepost-demo")
-    """Everything lands here: dataset, models, weights, report."""
+    """Folder of all results: dataset, models, weights, report."""
     tasks: tuple[str, ...] = DemoConfig.tasks
     """Any of: assembly-v3, drawer-open-v3, peg-insert-side-v3, pick-place-v3, shelf-place-v3."""
     successes: int = DemoConfig.successes
-    """Successful episodes a task."""
+    """Successful episodes per task."""
     failures: int = DemoConfig.failures
-    """Failed episodes a task."""
+    """Failed episodes per task."""
     holdout: float = DemoConfig.holdout
-    """Share of the start scenes kept out of training."""
+    """Proportion of the start scenes that are held out from training."""
     steps: int = DemoConfig.steps
     """Training steps of the staged model; the single-stage one takes half."""
     chunk_size: int = DemoConfig.chunk_size
@@ -30,11 +30,12 @@ class Args:
     seed: int = 0
     workers: int = 2
     overwrite: bool = False
-    """Throw away a demo that is already in the folder and begin again. Other files in the folder stay."""
+    """Delete the demo that is in the folder and start again. Other files in the folder stay."""
     json: bool = False
 
 
 def main(args: Args) -> int:
+    """Runs the demo and prints its tables."""
     sim.require_renderer()
     if args.overwrite and (args.output_dir / "demo.json").is_file():
         remove_demo(args.output_dir)
@@ -49,12 +50,13 @@ def main(args: Args) -> int:
 
 
 def show(result: DemoResult) -> None:
-    """The tables the demo ends with, and where the report is."""
+    """Prints the tables of the demo, and the path of the report."""
     table("held-out demonstrations (95 % intervals over episodes)", *metrics.summary_table(result.summaries))
     table("where failures end (final progress)", *metrics.failure_table(result.summaries))
     table("successes under another instruction (final progress)", ("what the robot did", "sarm"), list(result.wrong.items()))
-    kappa = f"RA-BC weights, horizon {result.weighed.config.chunk_size} frames, kappa {result.weighed.config.kappa:g} (the mean delta)"
-    table(kappa, ("what", "value"), [(name, f"{value:.3f}") for name, value in weight_numbers(result.weighed).items()])
+    config = result.weight_result.config
+    kappa = f"RA-BC weights, horizon {config.chunk_size} frames, kappa {config.kappa:g} (the mean delta)"
+    table(kappa, ("what", "value"), [(name, f"{value:.3f}") for name, value in weight_numbers(result.weight_result).items()])
     say(f"{sum(result.seconds.values()):.0f} s: " + ", ".join(f"{step} {s:.0f}" for step, s in result.seconds.items()))
     for problem in result.problems:
         warn(problem)

@@ -1,6 +1,6 @@
-"""Whose drawings are: each says at its end of which dataset it is, so that none of another dataset is replaced unasked.
+"""Ownership of figures: each file names its dataset at its end, so that a figure of another dataset is never replaced without --overwrite.
 
-The mark is a comment in the file's own form. It has no path in it, only a hash of one.
+The mark is a comment in the file's own format. It contains a hash of the path, not the path.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 
 from milepost import datasets
 from milepost.cli.console import warn
-from milepost.core import DataError, atomic_path, real, require_writable
+from milepost.core import DataError, atomic_path, real_path, require_writable
 
 _MARK = re.compile(rb"milepost drawing of ([0-9a-f]{16}) ([0-9a-f]{16})")
 _LAST = 512
-"""Bytes at the end of a file that hold its mark."""
+"""Bytes at the end of a file that are searched for its mark."""
 
 
 def require_own(paths: Iterable[Path], dataset: datasets.LeRobotDataset, *, overwrite: bool) -> None:
-    """DataError, before any work, if there is a drawing of another dataset; a folder is made for those to come.
+    """Raises DataError, before any work, if a file is a figure of another dataset; makes the folder of the new figures.
 
-    A dataset is known by its place or by its fingerprint: one that has grown is still the same. Files without a mark, as earlier versions
-    wrote, are replaced with a warning.
+    A dataset is identified by its path or by its fingerprint, so a dataset that has grown is still the same. Files without a mark, from
+    earlier versions, are replaced with a warning.
     """
     mine = marks(dataset)
     for path in paths:
@@ -38,19 +38,19 @@ def require_own(paths: Iterable[Path], dataset: datasets.LeRobotDataset, *, over
 
 
 def marks(dataset: datasets.LeRobotDataset) -> tuple[str, str]:
-    """Returns what a drawing says of its dataset: 16 hex digits of its place, and its fingerprint."""
-    place = str(real(dataset.root)) if dataset.is_local else dataset.name
+    """Returns the identification of a dataset: 16 hex digits of its path, and its fingerprint."""
+    place = str(real_path(dataset.root)) if dataset.is_local else dataset.name
     return hashlib.sha256(place.encode()).hexdigest()[:16], dataset.fingerprint
 
 
 def mark_of(path: Path) -> tuple[str, ...]:
-    """Returns what a file says of its dataset; nothing if it is no file, or no drawing of ours."""
+    """Returns a file's mark; an empty tuple if there is no file, or if it has no mark."""
     if not path.is_file():
         return ()
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _LAST))
-        found = _MARK.search(file.read())
-    return tuple(each.decode() for each in found.groups()) if found else ()
+        match = _MARK.search(file.read())
+    return tuple(each.decode() for each in match.groups()) if match else ()
 
 
 def write_drawing(path: Path, content: bytes, dataset: datasets.LeRobotDataset) -> None:
@@ -60,7 +60,7 @@ def write_drawing(path: Path, content: bytes, dataset: datasets.LeRobotDataset) 
 
 
 def marked(content: bytes, suffix: str, dataset: datasets.LeRobotDataset) -> bytes:
-    """Returns the bytes of a PNG, SVG, PDF, GIF or mp4 with the mark as a comment at its end, which players and viewers pass over."""
+    """Returns the bytes of a PNG, SVG, PDF, GIF or mp4 with the mark as a comment at its end, which players and viewers ignore."""
     words = b"milepost drawing of %s %s" % tuple(each.encode() for each in marks(dataset))
     if suffix == ".png":
         chunk = b"tEXtComment\0" + words

@@ -1,4 +1,5 @@
-"""`milepost VERB`: find the verb's file, read its arguments, run its main. Everything heavy is imported only by the verb that needs it.
+"""`milepost VERB`: imports the verb's file, parses its arguments, runs its main. A heavy package is imported only by the verbs that need
+it.
 
 Exit codes: 0 done; 1 done, but something is wrong with the data; 2 refused, nothing written; 130 interrupted, 143 asked to end (SIGTERM):
 the same command resumes.
@@ -23,13 +24,13 @@ from pathlib import Path
 from typing import NoReturn
 
 VERBS = {
-    "demo": "the whole journey on simulated demonstrations: simulate, train, label, weigh, report",
+    "demo": "all steps on simulated demonstrations: simulate, train, label, weigh, report",
     "info": "what is in a dataset, and what is wrong with it",
     "simulate": "make a LeRobot dataset of simulated demonstrations whose true progress is known",
-    "annotate": "let a vision-language model divide episodes into named stages, check it, correct it",
+    "annotate": "divide episodes into named stages with a vision-language model, check and correct them",
     "train": "train a reward model on a dataset",
     "label": "write a model's progress for every frame of a dataset",
-    "weigh": "turn progress into RA-BC sample weights, and say what they would do",
+    "weigh": "compute RA-BC sample weights from progress, and report their effect",
     "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
     "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
     "plot": "draw progress curves over the stages, with sample frames",
@@ -39,22 +40,22 @@ VERBS = {
 }
 
 RESUMED = {"demo", "simulate", "annotate", "train", "label", "compare"}
-"""Verbs that find what an interrupted run of theirs has done."""
+"""Verbs that continue an interrupted run."""
 
 LONGEST = 1200
-"""Letters of an error."""
+"""Most letters of an error."""
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
 
 
 def help_text() -> str:
-    """The front page of the command line."""
+    """Returns the front page of the command line."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
     return f"milepost: how far along is the task, for every frame of a robot demonstration\n\n{USAGE}\n\n{verbs}\n"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit code. Without `argv` this is the process of a user, who sees no warnings of other packages."""
+    """Runs one verb; returns the exit code. Without `argv` the process is a user's, and warnings of other packages are hidden."""
     if argv is None:
         quiet_others()
     try:
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start(argv: list[str]) -> int:
-    """Show the front page or the version, or run the verb."""
+    """Shows the front page or the version, or runs the verb."""
     # torch's threads otherwise spin while they wait: ten times slower as soon as another process wants the cores (docs/LOG.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -89,11 +90,11 @@ def start(argv: list[str]) -> int:
 
 
 OTHERS = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-"""How packages that do not warn through Python's `warnings` are asked to speak of errors alone."""
+"""Settings that reduce the messages of packages that do not use Python's `warnings` to errors."""
 
 
 def quiet_others() -> None:
-    """Silence the warnings of other packages, which a user of ours can do nothing about; ours are shown as one line.
+    """Hides the warnings of other packages, because a user cannot act on them; each of our own is shown on one line.
 
     MILEPOST_DEBUG, or `python -W`, shows them all.
     """
@@ -109,13 +110,13 @@ def quiet_others() -> None:
 
 
 def _drop_output() -> None:
-    """Let what is still to be written go nowhere: whoever read it is gone."""
+    """Discards the remaining output, because its reader is gone."""
     with contextlib.suppress(OSError):  # a test's stream has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(verb: str, arguments: list[str]) -> int:
-    """Import the verb, parse its arguments, run it, and turn what a user can mend into one line."""
+    """Imports the verb, parses its arguments, runs it, and turns an error that the user can fix into one line."""
     try:
         command = importlib.import_module(f"milepost.cli.{verb}")
         tyro = importlib.import_module("tyro")
@@ -146,9 +147,9 @@ def run(verb: str, arguments: list[str]) -> int:
         return 2
 
 
-def guess(word: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean ...?" if a word is much like one that is known, else ""."""
-    near = difflib.get_close_matches(word, known, n=1)
+def guess(word: str, choices: Iterable[str]) -> str:
+    """Returns "; did you mean ...?" if a word is similar to a known one, else ""."""
+    near = difflib.get_close_matches(word, choices, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -161,7 +162,7 @@ def _options_text(parse: Callable[..., object], arguments: type) -> str:
 
 
 def guesses(arguments: list[str], options: set[str]) -> str:
-    """Returns a line for each option that there is none of, though one much like it.
+    """Returns a line for each unknown option that is similar to a known one.
 
     >>> guesses(["towels", "--outputdir", "out"], {"--output-dir", "--seed"})
     'no option --outputdir; did you mean --output-dir?\\n'
@@ -193,13 +194,14 @@ def ending() -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Prints an error on standard error. Names in it are somebody else's text: they command no terminal and fill no screen."""
+    """Prints an error on standard error. Names in it are foreign text, so it cannot send commands to the terminal, and its length is
+    limited."""
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     print(importlib.import_module("milepost.cli.console").plain(text), file=sys.stderr)
 
 
 def joined_numbers(arguments: list[str]) -> list[str]:
-    """Makes one word of the numbers behind --episodes: LeRobot's `--episodes 0 1 2` is then `--episodes 0,1,2`.
+    """Joins the numbers behind --episodes into one word: LeRobot's `--episodes 0 1 2` becomes `--episodes 0,1,2`.
 
     >>> joined_numbers(["towels", "--episodes", "0", "1", "5-9", "--stride", "2"])
     ['towels', '--episodes', '0,1,5-9', '--stride', '2']
@@ -217,7 +219,7 @@ def joined_numbers(arguments: list[str]) -> list[str]:
 
 
 def explain(error: Exception) -> str:
-    """One line for the user: what happened and what to do."""
+    """Returns one line for the user: what happened and what to do."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"no space left to write {error.filename or 'the output'}; free some and run the same command again, nothing is half-written"
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -1,4 +1,4 @@
-"""What is in a dataset, and what is wrong with it."""
+"""Show the content of a dataset and its faults."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Args:
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     quick: bool = False
-    """Decode no pictures; without it each episode's first, a middle and the last are."""
+    """Decode no images. By default the first, a middle and the last image of each episode are decoded."""
     deep: bool = False
-    """Decode every picture."""
+    """Decode every image."""
     json: bool = False
     """Print one JSON object."""
 
 
 def main(args: Args) -> int:
-    """Exit code 0: nothing wrong (there may be warnings). 1: errors found. 2: no dataset at all."""
+    """Prints the report. Exit code 0: no error (there may be warnings). 1: errors. 2: no dataset."""
     try:
-        report = datasets.examine(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
+        report = datasets.validate(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
     except DataError as error:
         warn(f"milepost info: {error}")
         return 2
@@ -44,8 +44,8 @@ def main(args: Args) -> int:
     return 0 if report.healthy else 1
 
 
-def show(report: datasets.Report) -> None:
-    """A headline, what is in the dataset, the findings by kind, the verdict."""
+def show(report: datasets.DatasetReport) -> None:
+    """Prints a headline, the content of the dataset, the findings by kind, and the verdict."""
     facts = [f"LeRobot {report.version}", _count(report.episodes, "episode"), _count(report.frames, "frame")]
     facts += [_time(report.duration_s), f"{report.fps:g} fps", *([report.robot] if report.robot else [])]
     say(f"{report.name}: {' · '.join(facts)}\n", style="bold")
@@ -60,7 +60,7 @@ def show(report: datasets.Report) -> None:
     say(f"\n{verdict}", style="bold green" if report.healthy else "bold red")
 
 
-def _content(report: datasets.Report) -> list[tuple[str, list[str]]]:
+def _content(report: datasets.DatasetReport) -> list[tuple[str, list[str]]]:
     size = {camera.name: f"{camera.width} x {camera.height}" if camera.width else "size unknown" for camera in report.cameras}
     rows = [
         ("tasks", [f"{task}  ({_count(count, 'episode')})" for task, count in report.tasks.items()]),

@@ -1,7 +1,7 @@
-"""The whole journey on simulated demonstrations: simulate, train, label, weigh, report.
+"""All steps of the demo on simulated demonstrations: simulate, train, label, weigh, report.
 
-Each step leaves its result on disk and is skipped when that result is there, so an interrupted demo goes on where it stopped.
-Nothing that is reported was trained on: episodes are split by start scene.
+Each step writes its result to disk and is skipped when that result exists, so an interrupted demo continues where it stopped. All reported
+numbers are on held-out episodes: episodes are split by start scene.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODES: dict[str, models.AnnotationMode] = {"sarm": "sparse_only", "sarm_single_s
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What the demo does. `tasks` are simulated tasks; `successes` and `failures` are episodes a task."""
+    """Settings of the demo. `tasks` are simulated tasks; `successes` and `failures` are episodes per task."""
 
     tasks: tuple[str, ...] = sim.SimConfig.tasks
     successes: int = 48
@@ -39,19 +39,19 @@ class DemoConfig:
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
-    """What came out: one summary a model on held-out episodes, the ends under a wrong instruction, the weights, seconds by step."""
+    """Results of the demo: one summary per model on held-out episodes, final values under a wrong instruction, weights, seconds by step."""
 
     summaries: Mapping[str, metrics.Summary]
     wrong: Mapping[str, metrics.Estimate]
-    weighed: weights.Weighed
+    weight_result: weights.WeightResult
     seconds: Mapping[str, float]
     report: Path
     problems: tuple[str, ...] = ()
-    """What could not be put into the report."""
+    """Messages about episodes or videos that the report lacks."""
 
 
 MADE = ("dataset", "dataset.partial", "models", "cache", "seconds.json", "report.html", "demo.json")
-"""What a demo makes in its folder; the mark last."""
+"""The files and folders of a demo; its mark is the last, so that an interrupted removal can be repeated."""
 
 
 def remove_demo(folder: Path) -> None:
@@ -68,7 +68,7 @@ class Journey:
     """One demo in one folder."""
 
     def __init__(self, folder: Path, config: DemoConfig, on_stage: Callable[[str], Tick], *, workers: int = 2) -> None:
-        """DataError if the folder holds a demo with other settings."""
+        """Prepares the folder. DataError if it has a demo with other settings."""
         self.folder, self.config, self.on_stage, self.workers = folder, config, on_stage, workers
         folder.mkdir(parents=True, exist_ok=True)
         mark = folder / "demo.json"
@@ -81,7 +81,7 @@ class Journey:
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Adds to the seconds of a step, over interruptions."""
+        """Adds to the seconds of a step, also over interruptions."""
         start = time.monotonic()
         try:
             yield
@@ -90,15 +90,15 @@ class Journey:
             write_text(self.folder / "seconds.json", json.dumps(self.seconds))
 
     def run(self) -> DemoResult:
-        """All five steps."""
+        """Runs all five steps."""
         dataset = self.simulate()
         reward_models = {name: self.train(name, mode, dataset) for name, mode in MODES.items()}
         tables = self.label(dataset, reward_models)
-        weighed = self.weigh(dataset, tables["sarm"])
-        return self.report(dataset, reward_models, tables, weighed)
+        weight_result = self.weigh(dataset, tables["sarm"])
+        return self.report(dataset, reward_models, tables, weight_result)
 
     def simulate(self) -> datasets.LeRobotDataset:
-        """`dataset/`: demonstrations with known truth, if not there yet."""
+        """Makes `dataset/`, demonstrations with known truth, if it does not exist."""
         root, config = self.folder / "dataset", self.config
         if not root.exists():
             with self.timed("simulate"):
@@ -107,7 +107,7 @@ class Journey:
         return datasets.open_dataset(root)
 
     def train(self, name: str, mode: models.AnnotationMode, dataset: datasets.LeRobotDataset) -> models.SARMModel:
-        """`models/<name>/`: SARM on the training scenes; the other scenes are named in its evaluation.json."""
+        """Trains `models/<name>/`, a SARM on the training scenes; evaluation.json names the held-out episodes."""
         folder = self.folder / "models" / name
         cache = encoders.FeatureCache(
             self.folder / "cache", dataset.fingerprint, encoder=encoders.PixelImages(models.PRESETS["small"][0].text_dim),
@@ -125,19 +125,22 @@ class Journey:
                     episodes, sarm, train, folder=folder, stages=dataset.stages, holdout=self.config.holdout,
                     features=cache, on_stage=lambda part: self.on_stage(f"{name}: {part}"),
                 )  # fmt: skip
-                held = [episode for episode in episodes if episode.index in trained.held_out]
+                held_out_episodes = [episode for episode in episodes if episode.index in trained.held_out]
                 tick = self.on_stage(f"{name}: evaluate")
                 models.save_card(
-                    folder, trained, dataset.name, models.evaluate_held_out(trained.model, held, on_progress=tick, seed=self.config.seed)
+                    folder,
+                    trained,
+                    dataset.name,
+                    models.evaluate_held_out(trained.model, held_out_episodes, on_progress=tick, seed=self.config.seed),
                 )
         return models.SARMModel.from_pretrained(folder).use_features(cache)
 
     def held_out(self) -> list[int]:
-        """Episode numbers never trained on; the same for both models, which share the split."""
+        """Returns the indices of held-out episodes; they are the same for both models."""
         return json.loads((self.folder / "models" / "sarm" / "evaluation.json").read_text())["held_out"]
 
     def label(self, dataset: datasets.LeRobotDataset, reward_models: Mapping[str, models.SARMModel]) -> dict[str, progress.ProgressTable]:
-        """`dataset/<name>_progress.parquet` of both models and of the clock."""
+        """Writes `dataset/<name>_progress.parquet` of both models and of the clock."""
         tables = {}
         everyone: dict[str, RewardModel] = {**reward_models, "elapsed": models.ElapsedModel()}
         for name, model in everyone.items():
@@ -149,39 +152,39 @@ class Journey:
             tables[name] = progress.read_progress(path)
         return tables
 
-    def weigh(self, dataset: datasets.LeRobotDataset, table: progress.ProgressTable) -> weights.Weighed:
-        """`dataset/weights.parquet`, with kappa at the mean delta."""
+    def weigh(self, dataset: datasets.LeRobotDataset, table: progress.ProgressTable) -> weights.WeightResult:
+        """Writes `dataset/weights.parquet`, with kappa at the mean delta."""
         with self.timed("weigh"):
             columns = (table.index, table.episode_index, table.values())
             config = weights.RabcConfig(chunk_size=self.config.chunk_size)
             kappa = weights.suggested_kappa(weights.weigh(*columns, config=config))
-            weighed = weights.weigh(*columns, config=dataclasses.replace(config, kappa=kappa))
-            made = {"progress_file": "sarm_progress.parquet"}
-            weights.SampleWeights.of(weighed).save(dataset.root / "weights.parquet", weighed.config, made)
-        return weighed
+            result = weights.weigh(*columns, config=dataclasses.replace(config, kappa=kappa))
+            settings = {"progress_file": "sarm_progress.parquet"}
+            weights.SampleWeights.of(result).save(dataset.root / "weights.parquet", result.config, settings)
+        return result
 
     def report(
         self,
         dataset: datasets.LeRobotDataset,
         reward_models: Mapping[str, models.SARMModel],
         tables: Mapping[str, progress.ProgressTable],
-        weighed: weights.Weighed,
+        weight_result: weights.WeightResult,
     ) -> DemoResult:
-        """`report.html`: tables, and held-out episodes to be played."""
+        """Writes `report.html`: tables, and held-out episodes with their videos."""
         with self.timed("report"):
-            held = set(self.held_out())
-            episodes = [episode for episode in (dataset[i] for i in range(len(dataset))) if episode.index in held]
+            held_out = set(self.held_out())
+            episodes = [episode for episode in (dataset[i] for i in range(len(dataset))) if episode.index in held_out]
             stages = dataset.stages["sparse"]
             summaries = {name: self.summary(table, episodes, stages) for name, table in tables.items()}
             wrong = self.wrong_instruction(reward_models["sarm"], episodes)
             path = self.folder / "report.html"
-            result = DemoResult(summaries, wrong, weighed, self.seconds, path)
-            chosen = one_of_each_kind(episodes)
-            sections = [*tables_of(result), *links_of(chosen)]
+            result = DemoResult(summaries, wrong, weight_result, self.seconds, path)
+            examples = one_of_each_kind(episodes)
+            sections = [*tables_of(result), *links_of(examples)]
             words = figures.report_fragment(
-                title="How far along is the task?", lead=lead_of(result), facts=self.facts(dataset, held), sections=sections
+                title="How far along is the task?", lead=lead_of(result), facts=self.facts(dataset, held_out), sections=sections
             )
-            problems = self.write_page(path, dataset, tables, weighed, [episode.index for episode in chosen], words)
+            problems = self.write_page(path, dataset, tables, weight_result, [episode.index for episode in examples], words)
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
         return dataclasses.replace(result, problems=tuple(problems))
 
@@ -190,55 +193,55 @@ class Journey:
         path: Path,
         dataset: datasets.LeRobotDataset,
         tables: Mapping[str, progress.ProgressTable],
-        weighed: weights.Weighed,
+        weight_result: weights.WeightResult,
         episodes: list[int],
         words: str,
     ) -> list[str]:
-        """The report, with these episodes as `milepost view` shows them. Answers what could not be put into it."""
+        """Writes the report with these episodes as `milepost view` shows them. Returns one message per episode or video that it lacks."""
         reward_models = {name: viewer.Model(dataset.root / f"{name}_progress.parquet", table) for name, table in tables.items()}
-        path = dataset.root / "weights.parquet"
-        weight_rows = path, progress.by_row(path, weighed.index, weighed.weight, dataset)
+        weights_path = dataset.root / "weights.parquet"
+        weight_rows = weights_path, progress.by_row(weights_path, weight_result.index, weight_result.weight, dataset)
         review = viewer.Review(dataset, reward_models, marks=viewer.Marks(viewer.marks_file(dataset), dataset), weights=weight_rows)
-        films = viewer.Films(self.folder / "cache" / "films", self.workers)
+        videos = viewer.VideoCache(self.folder / "cache" / "films", self.workers)
         try:
-            tick = self.on_stage("report: films")
-            return viewer.export_html(review, path, episodes=episodes, films=films, report=words, title="milepost demo", tick=tick)
+            tick = self.on_stage("report: videos")
+            return viewer.export_html(review, path, episodes=episodes, films=videos, report=words, title="milepost demo", tick=tick)
         finally:
-            films.close()
+            videos.close()
             review.close()
 
     def summary(self, table: progress.ProgressTable, episodes: Sequence[Episode], stages: Stages) -> metrics.Summary:
-        """One model's curves on the held-out episodes."""
+        """Summarises one model's curves on the held-out episodes."""
         scores = []
         for episode in episodes:
             scores.append(metrics.score_episode(table.curve(episode.index, episode.length), episode, stages))
         return metrics.summarise(scores, np.random.default_rng(self.config.seed))
 
     def wrong_instruction(self, model: models.SARMModel, episodes: Sequence[Episode]) -> dict[str, metrics.Estimate]:
-        """Per task: where held-out successes end when the model is told to look for another task (every other one in turn)."""
+        """Computes, per task, the final progress of held-out successes when the model gets the instruction of each other task."""
         tasks = sorted({episode.task for episode in episodes})
         tick, good = self.on_stage("wrong instruction"), [e for e in episodes if e.success]
         ends: dict[str, list[float]] = {task: [] for task in tasks}
-        for done, episode in enumerate(good):
+        for count, episode in enumerate(good):
             others = [dataclasses.replace(episode, task=task) for task in tasks if task != episode.task]
             ends[episode.task] += [metrics.final(model.predict(other).value) for other in others]
-            tick(done + 1, len(good))
+            tick(count + 1, len(good))
         rng = np.random.default_rng(self.config.seed)
         return {task: metrics.mean_estimate(values, rng) for task, values in ends.items() if values}
 
-    def facts(self, dataset: datasets.LeRobotDataset, held: set[int]) -> list[tuple[str, str]]:
-        """The lines under the report's title."""
+    def facts(self, dataset: datasets.LeRobotDataset, held_out: set[int]) -> list[tuple[str, str]]:
+        """Returns the lines under the report's title."""
         total = sum(self.seconds.values())
         return [
             ("dataset", f"{len(dataset)} simulated demonstrations, {dataset.total_frames} frames, {len(dataset.tasks)} tasks"),
             ("cameras", ", ".join(dataset.cameras)),
-            ("held out", f"{len(held)} episodes whose start scene no model was trained on"),
+            ("held out", f"{len(held_out)} episodes whose start scene no model was trained on"),
             ("time", f"{total:.0f} s: " + ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())),
         ]
 
 
 def lead_of(result: DemoResult) -> str:
-    """The finding in two sentences, from the numbers."""
+    """Returns the result in two sentences, from the numbers."""
     sarm, clock = result.summaries["sarm"], result.summaries["elapsed"]
     return (
         f"On demonstrations it never saw, SARM is off by {sarm.error.value:.3f} of the task on average and ranks a success above a "
@@ -248,55 +251,56 @@ def lead_of(result: DemoResult) -> str:
 
 
 def tables_of(result: DemoResult) -> list[figures.Section]:
-    """The report's numbers."""
-    weight_rows = [(name, f"{value:.3f}") for name, value in weight_numbers(result.weighed).items()]
+    """Returns the report's tables."""
+    config = result.weight_result.config
+    weight_rows = [(name, f"{value:.3f}") for name, value in weight_numbers(result.weight_result).items()]
     return [
         figures.Section(
             "Held-out demonstrations",
-            "Error is the mean distance from the true progress on successful episodes; stage accuracy likewise. Order is the rank "
-            "correlation with time, which a clock wins by definition, so it is never evidence alone. AUC: how often a success ends "
-            "above a failure. In brackets: 95 % bootstrap intervals over episodes.",
+            "Error is the mean distance from the true progress on successful episodes; stage accuracy is on the same episodes. Order "
+            "is the rank correlation with time, which a clock wins by definition, so it is never evidence alone. AUC: how often a "
+            "success ends above a failure. In brackets: 95 % bootstrap intervals over episodes.",
             *metrics.summary_table(result.summaries),
         ),
         figures.Section(
             "Where failures end",
-            "Mean final progress of held-out failures by kind, beside the truth. A failure keeps what it really reached; a model that "
-            "says more overclaims.",
+            "Mean final progress of held-out failures by kind, beside the truth. A failed attempt keeps the progress that it reached; a "
+            "model with a higher value overestimates it.",
             *metrics.failure_table(result.summaries),
         ),
         figures.Section(
             "Wrong instruction",
-            "Final progress of held-out successes when the model is asked about another task. In this simulator the scene gives the "
-            "task away, so this shows that the instruction is used, not that language is understood.",
+            "Final progress of held-out successes when the model gets the instruction of another task. In this simulator the scene "
+            "reveals the task, so this shows that the model uses the instruction, not that it understands language.",
             ("what the robot did", "final progress under another instruction"),
             list(result.wrong.items()),
         ),
         figures.Section(
             "Sample weights (RA-BC)",
-            f"Horizon {result.weighed.config.chunk_size} frames, kappa {result.weighed.config.kappa:g} (the mean delta). Green frames "
-            "count fully, the ramp partly, red ones not at all.",
+            f"Horizon {config.chunk_size} frames, kappa {config.kappa:g} (the mean delta). Green frames "
+            "have full weight, those on the ramp part of it, red ones none.",
             ("what", "value"),
             weight_rows,
-            [figures.weights_figure(result.weighed)],
+            [figures.weights_figure(result.weight_result)],
         ),
     ]
 
 
-def weight_numbers(weighed: weights.Weighed) -> dict[str, float]:
-    """The table of weights."""
+def weight_numbers(result: weights.WeightResult) -> dict[str, float]:
+    """Returns the numbers of the table of weights."""
     return {
-        "mean delta": weighed.delta_mean,
-        "standard deviation of delta": weighed.delta_std,
-        "share of full weights": weighed.full,
-        "share on the soft ramp": weighed.soft,
-        "share of zero weights": weighed.zero,
-        "mean weight": float(np.mean(weighed.weight)),
-        "effective sample size, share": weighed.effective,
+        "mean delta": result.delta_mean,
+        "standard deviation of delta": result.delta_std,
+        "proportion of full weights": result.full,
+        "proportion on the soft ramp": result.soft,
+        "proportion of zero weights": result.zero,
+        "mean weight": float(np.mean(result.weight)),
+        "effective sample size, proportion": result.effective,
     }
 
 
 def one_of_each_kind(episodes: Sequence[Episode]) -> list[Episode]:
-    """The first of every kind of every task, task by task."""
+    """Returns the first episode of every kind of every task, task by task."""
     first: dict[tuple[str, str], Episode] = {}
     for episode in episodes:
         first.setdefault((episode.task, str(episode.facts.get("kind", ""))), episode)
@@ -304,7 +308,7 @@ def one_of_each_kind(episodes: Sequence[Episode]) -> list[Episode]:
 
 
 def links_of(episodes: Sequence[Episode]) -> list[figures.Section]:
-    """Where to see them."""
+    """Returns sections with links to the episodes, one per task."""
     sections = []
     for task in dict.fromkeys(episode.task for episode in episodes):
         links = [
@@ -312,5 +316,5 @@ def links_of(episodes: Sequence[Episode]) -> list[figures.Section]:
             for episode in episodes
             if episode.task == task
         ]
-        sections.append(figures.Section(f"See it: {task}", "One held-out episode of each kind, its film beside the curves.", links=links))
+        sections.append(figures.Section(f"See it: {task}", "One held-out episode of each kind: its video beside the curves.", links=links))
     return sections

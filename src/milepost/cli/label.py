@@ -22,53 +22,53 @@ class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
-    """Model folder or Hub id; "topreward", zero-shot; or "elapsed", the clock."""
+    """Model folder or Hub id; "topreward" (zero-shot); or "elapsed" (elapsed time, a baseline)."""
     model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
     task: str | None = None
-    """Instruction of episodes that have none; SARM takes it for all episodes."""
+    """Instruction for episodes without one; SARM uses it for all episodes."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
-    """Heads to write; with dense or both, both columns are there."""
+    """Heads to write; dense and both write both columns."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """What the networks compute in. auto: float32, and a VLM on a GPU bfloat16. SARM has no float16."""
+    """Number format of the networks. auto: float32, but bfloat16 for a VLM on a GPU. SARM has no float16."""
     output_path: Path | None = None
-    """Where to write; default: beside the dataset. A Hub dataset needs one."""
+    """File to write; default: beside the dataset. Required for a Hub dataset."""
     episodes: str | None = None
     """Episodes to label, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
     device: str = "auto"
     overwrite: bool = False
-    """Replace a progress file made by another model, or with other options."""
+    """Replace a progress file of another model, or of other options."""
     json: bool = False
 
 
-def _finished(path: Path, wanted: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
-    """The file that is there, if it was made by the same model with the same options and lacks none of these episodes. DataError if it was
-    made otherwise; the dataset may have changed if it was incomplete."""
+def _finished(path: Path, expected: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
+    """Returns the existing file if it has the same model and options and all of these episodes. DataError if it has others; only an
+    incomplete file may be of an older state of the dataset."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; --output-path takes the name of a file")
-    there = progress.read_progress(path)
-    other = _differences(there.made_by, wanted)
-    unknown = {*progress.unknown_frames(there), *(set(episodes) - set(there.episode_index.tolist()))} & set(episodes)
+    existing = progress.read_progress(path)
+    other = _differences(existing.made_by, expected)
+    unknown = {*progress.unknown_frames(existing), *(set(episodes) - set(existing.episode_index.tolist()))} & set(episodes)
     if other and not (other == ["dataset"] and unknown):
         raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
-    return None if other or unknown else there
+    return None if other or unknown else existing
 
 
-def _require_same_run(path: Path, wanted: Mapping[str, str]) -> None:
-    """DataError if an unfinished run is there that had another model or other options: what it has done would be thrown away."""
-    begun = progress.unfinished(path)
-    if begun and (other := _differences(begun, wanted)):
+def _require_same_run(path: Path, expected: Mapping[str, str]) -> None:
+    """Raises DataError if there is an unfinished run of another model or with other options, because its work would be lost."""
+    unfinished_run = progress.unfinished(path)
+    if unfinished_run and (other := _differences(unfinished_run, expected)):
         raise DataError(
             f"{path} was begun with another {', '.join(other)}, and is unfinished; use --overwrite to begin anew, or another --output-path"
         )
 
 
-def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """What two provenances differ in, as a user calls it."""
-    named = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
-    then, wanted = progress.comparable(there, wanted), progress.comparable(wanted, wanted)
-    other = [words for key, words in named.items() if then.get(key) != wanted[key]]
-    before, now = then["settings"], wanted["settings"]
+def _differences(existing: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
+    """Returns the differences of two provenances, in the user's words."""
+    labels = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
+    old, expected = progress.comparable(existing, expected), progress.comparable(expected, expected)
+    other = [words for key, words in labels.items() if old.get(key) != expected[key]]
+    before, now = old["settings"], expected["settings"]
     changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
     return other + [f"--{name.replace('_', '-')}" if name in _flags() else name for name in changed]
 
@@ -80,7 +80,7 @@ def _flags() -> set[str]:
 
 @contextmanager
 def _closed_after(model: RewardModel) -> Iterator[None]:
-    """Whatever happens, what the model holds open is closed, and what it has to say is shown."""
+    """Closes the model's open resources in any case, and shows its final messages."""
     try:
         yield
     finally:
@@ -89,6 +89,7 @@ def _closed_after(model: RewardModel) -> Iterator[None]:
 
 
 def main(args: Args) -> int:
+    """Labels the dataset and reports; returns 1 if frames have no progress."""
     kind = models.kind_of(args.model)
     options = models.options_for(kind, args.model_options)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
@@ -101,23 +102,24 @@ def main(args: Args) -> int:
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
     made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
     with output_lock(path):
-        done = None if args.overwrite else _labelled_already(path, made_by, dataset.episode_indices)
-        if done is not None:
+        finished = None if args.overwrite else _existing_result(path, made_by, dataset.episode_indices)
+        if finished is not None:
             warn("labelled already, by this model with these options: nothing to do")
-        labelled = done or _label(args, prepared, dataset, path)
+        labelled = finished or _label(args, prepared, dataset, path)
     threshold = prepared.model.success_threshold if isinstance(prepared.model, Judges) else -math.inf
     return _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
 
 
-def _labelled_already(path: Path, made_by: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
-    """The finished file, None if there is work to do. DataError if a file or an unfinished run is there that would be lost."""
-    done = _finished(path, made_by, episodes) if path.exists() else None
-    if done is None:
+def _existing_result(path: Path, made_by: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
+    """Returns the finished file, None if there is work to do. DataError if a file or an unfinished run would be lost."""
+    finished = _finished(path, made_by, episodes) if path.exists() else None
+    if finished is None:
         _require_same_run(path, made_by)
-    return done
+    return finished
 
 
 def _label(args: Args, prepared: models.Prepared, dataset: datasets.LeRobotDataset, path: Path) -> progress.ProgressTable:
+    """Labels the dataset and returns the finished file."""
     unread: list[str] = []
     with _closed_after(prepared.model), bars() as bar:
         prepared.begin(later(bar, "encode frames"))
@@ -132,14 +134,15 @@ def _label(args: Args, prepared: models.Prepared, dataset: datasets.LeRobotDatas
 
 
 def _successes(threshold: float, labelled: progress.ProgressTable) -> dict[int, bool] | None:
-    """Episode -> are its last scores above the threshold; None if there is none. An episode without scores is not in it."""
+    """Returns episode -> whether its final score is above the threshold; None without a threshold. An episode without scores is left
+    out."""
     if not math.isfinite(threshold) or not labelled.main.score:
         return None
     return {number: end > threshold for number, end in _ends(labelled).items()}
 
 
 def _ends(labelled: progress.ProgressTable) -> dict[int, float]:
-    """Episode -> the mean of its last three scores, where it has any."""
+    """Returns episode -> the mean of its last three scores, where it has any."""
     curve = labelled.main
     if not curve.score:
         return {}
@@ -151,7 +154,7 @@ def _ends(labelled: progress.ProgressTable) -> dict[int, float]:
 def _report(
     args: Args, path: Path, labelled: progress.ProgressTable, successes: Mapping[int, bool] | None, asked_for: Sequence[int]
 ) -> int:
-    """What came out, in a table or as JSON; 1 if frames of the episodes asked for are left unknown."""
+    """Prints the result as a table or as JSON; returns 1 if frames of the requested episodes are unknown."""
     unknown, curve = {n: count for n, count in progress.unknown_frames(labelled).items() if n in set(asked_for)}, labelled.main.value
     episodes = len(np.unique(labelled.episode_index))
     if args.json:
@@ -171,8 +174,8 @@ def _report(
         say(f"progress: {path}")
     signals, score = labelled.main.signals, labelled.main.score
     if f"{score}_bound" in signals:
-        asked = ~np.isnan(signals[f"{score}_bound"].values)
-        missing = int(np.isnan(signals[score].values[asked]).sum())
+        has_question = ~np.isnan(signals[f"{score}_bound"].values)
+        missing = int(np.isnan(signals[score].values[has_question]).sum())
         warn(
             f"to {missing} of the questions the server did not list the answer among its likeliest tokens: their score is NaN, and "
             f"raw_{score}_bound says what it is at most"

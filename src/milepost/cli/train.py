@@ -25,68 +25,70 @@ class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     output_dir: Path
-    """Folder for the trained model; made if missing."""
+    """Folder of the trained model; it is made if it does not exist."""
     model: Literal["sarm", "topreward"] = "sarm"
-    """topreward is refused: it is zero-shot."""
+    """topreward is refused, because it is zero-shot."""
     preset: Literal["paper", "small"] = "paper"
-    """paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96 on the built-in encoder,
-    minutes on a CPU."""
+    """paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96 on the built-in encoder; it
+    trains in minutes on a CPU."""
     annotation_mode: models.AnnotationMode = "single_stage"
     encoder: str | None = None
-    """CLIP- or SigLIP-type model, a folder or owner/name, or "pixels", the built-in one; default: the preset's."""
+    """A CLIP or SigLIP model (folder or owner/name), or "pixels" for the built-in encoder; default: the preset's."""
     no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Do not keep the frames' features on disk, where they are in half precision."""
+    """Do not cache the frames' features on disk (the cache has half precision)."""
     image_key: tuple[str, ...] = ()
-    """Camera or cameras to look at; default: all of the dataset's."""
+    """One or several cameras to use; default: all cameras of the dataset."""
     state_key: str | None = None
     """Column of the robot states; default: observation.state."""
     n_obs_steps: int | None = None
     gap_s: float | None = None
     """Seconds between the frames of the window."""
     frame_gap: int | None = None
-    """The same in frames, whatever the frame rate."""
+    """The same in frames, for any frame rate."""
     window: Literal["causal", "centred"] | None = None
-    """causal (default): nothing after now, works online. centred: LeRobot's, with its attention, which looks ahead."""
+    """causal (default): no later frames, so it works online. centred: LeRobot's window and attention, which use later frames."""
     for_lerobot: bool = False
-    """A model LeRobot can load, in OUTPUT_DIR/lerobot: centred window in frames, its attention and decoding, one camera, CLIP ViT-B/32."""
+    """Also save a model that LeRobot can load, in OUTPUT_DIR/lerobot: centred window in frames, LeRobot's attention and decoding, one
+    camera, CLIP ViT-B/32."""
     unfinished: Literal["mask", "zero"] | None = None
-    """Progress within the last stage of a run that did not advance: left out of the loss, or taught as 0. docs/sarm_recipe.md compares."""
+    """Target within the last stage of an attempt that did not advance. mask: no loss. zero: progress 0. docs/sarm_recipe.md compares
+    them."""
     steps: int | None = None
     epochs: float | None = None
-    """Instead of --steps: passes over the labelled training frames."""
+    """Passes over the labelled training frames, instead of --steps."""
     batch_size: int | None = None
-    """Samples a step, of each process."""
+    """Samples per step in each process."""
     lr: float | None = None
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] | None = None
-    """Default: what accelerate launch was told, else auto: bf16 on a CUDA GPU that has it, no on a CPU."""
+    """Default: the setting of accelerate launch, else auto: bf16 on a CUDA GPU that supports it, none on a CPU."""
     holdout: float = 0.1
-    """Share of the start scenes (or episodes) kept out of training and evaluated on."""
+    """Proportion of the start scenes (or episodes) that are held out from training and used for the evaluation."""
     validation: float | None = None
-    """Share of the training scenes kept aside to choose the best checkpoint, never one held out; 0 keeps the last checkpoint.
-    Default: 0.1 where there are at least 10 training episodes, else 0."""
+    """Proportion of the training scenes in the validation set, which chooses the best checkpoint; it has no held-out scene. 0: the last
+    checkpoint is used. Default: 0.1 if there are at least 10 training episodes, else 0."""
     eval_every: int | None = None
     """Steps between evaluations; default: a twentieth of the steps."""
     patience: int | None = None
-    """Stop after that many evaluations without a better one; default: never."""
+    """Stop after this number of evaluations without improvement; default: never."""
     log_to: tuple[models.Tracker, ...] = ()
-    """Besides log.jsonl: tensorboard, wandb, trackio."""
+    """Trackers besides log.jsonl: tensorboard, wandb, trackio."""
     project: str = "milepost"
     """Project name for --log-to."""
     run_name: str | None = None
     """Run name for --log-to; default: the name of the output folder."""
     push_to_hub: str | None = None
-    """Upload card, config and weights to this Hub repository, owner/name, made private if it is not there."""
+    """Upload card, config and weights to this Hub repository, owner/name. A new repository is private."""
     episodes: str | None = None
     """Episodes to use, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
-    """Replace a model, or an unfinished run with other settings, that is already in the output folder."""
+    """Replace a model, or an unfinished run with other settings, in the output folder."""
 
 
 BUILT_IN = {"image_dim": 64, "text_dim": 32}
-"""Widths of the built-in encoder, which can have any."""
+"""Widths of the built-in encoder. It has no fixed widths; these were enough in docs/sarm_recipe.md's runs."""
 
 Config = TypeVar("Config", models.SARMConfig, models.TrainConfig)
 
@@ -96,7 +98,7 @@ def _changed(config: Config, **fields: Any) -> Config:
 
 
 def _require_stages(dataset: datasets.LeRobotDataset, heads: Sequence[str]) -> None:
-    """DataError if the only stages the dataset has are in the form that SARM does not read: it says how to bring them over."""
+    """Raises DataError if the dataset's stages are only in a form that SARM does not read; the message says how to convert them."""
     records = [dataset.meta.episodes[number] for number in dataset.episode_indices]
     if (
         heads
@@ -110,6 +112,7 @@ def _require_stages(dataset: datasets.LeRobotDataset, heads: Sequence[str]) -> N
 
 
 def main(args: Args) -> int:
+    """Trains, evaluates and saves the model; returns 1 if an episode cannot be read."""
     _check(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     dataset = dataset.showing(args.image_key)
@@ -148,9 +151,9 @@ def main(args: Args) -> int:
             if not process_group.is_main:
                 return 0
             unreadable |= trained.unreadable
-            held = [episode for episode in episodes if episode.index in trained.held_out]
+            held_out_episodes = [episode for episode in episodes if episode.index in trained.held_out]
             summaries = models.evaluate_held_out(
-                trained.model, held, on_progress=bar("evaluate held-out"), seed=args.seed,
+                trained.model, held_out_episodes, on_progress=bar("evaluate held-out"), seed=args.seed,
                 on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
             )  # fmt: skip
         models.save_card(args.output_dir, trained, dataset.name, summaries, fingerprint=dataset.fingerprint)
@@ -162,12 +165,12 @@ def main(args: Args) -> int:
 
 
 def _doubts(episodes: Sequence[Episode], trained: models.TrainResult) -> list[str]:
-    """What in the annotation may be meant otherwise, by the episodes that were learnt from."""
+    """Returns warnings about the annotation of the training episodes that may not mean what it says."""
     config = trained.model.config
-    learnt = [episode for episode in episodes if episode.index in trained.train_episodes]
-    blank = sum(not has_words(episode.task) for episode in learnt)
+    training = [episode for episode in episodes if episode.index in trained.train_episodes]
+    blank = sum(not has_words(episode.task) for episode in training)
     words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
-    return words + [words for head in config.annotated_heads for words in doubts(models.attempts_of(learnt, head), config.heads[head])]
+    return words + [words for head in config.annotated_heads for words in doubts(models.attempts_of(training, head), config.heads[head])]
 
 
 def _report(
@@ -177,15 +180,15 @@ def _report(
     unreadable: Mapping[int, str],
     questionable: Sequence[str],
 ) -> None:
-    """Says what was left out, the table, and which checkpoint this is; uploads the model if asked."""
-    for left in trained.left_out:
-        warn(str(left))
+    """Reports what was left out, the table, and the saved checkpoint; uploads the model if asked."""
+    for omission in trained.left_out:
+        warn(str(omission))
     for number, reason in unreadable.items():
         warn(f"episode {number} is left out: {reason}")
     for words in questionable:
         warn(words)
-    kept = (trained.train_episodes, trained.validation_episodes, trained.held_out)
-    say("episodes learnt from: {}, to choose the checkpoint: {}, held out: {}".format(*map(len, kept)))
+    groups = (trained.train_episodes, trained.validation_episodes, trained.held_out)
+    say("episodes learnt from: {}, to choose the checkpoint: {}, held out: {}".format(*map(len, groups)))
     if args.holdout and not trained.held_out:
         warn("nothing could be held out (each task and kind keeps one scene to learn from), so nothing is known of how good this model is")
     if summaries:
@@ -195,12 +198,12 @@ def _report(
 
 
 def _check(args: Args) -> None:
-    """What can be refused before any work."""
+    """Refuses wrong options before any work."""
     if args.model == "topreward":
         raise ValueError("TOPReward is zero-shot: there is nothing to train. Use milepost label DATASET --model topreward")
     _require_free(args)
     if args.steps is not None and args.epochs is not None:
-        raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} say two things; give one")
+        raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} contradict each other; give one of them")
     if args.push_to_hub is not None:
         datasets.require_repository(args.push_to_hub)
     models.require_trackers(models.Tracking(args.log_to, args.project, args.run_name))
@@ -211,20 +214,20 @@ def _check(args: Args) -> None:
 
 
 def _require_free(args: Args) -> None:
-    """DataError if a finished model would be replaced without being asked to."""
+    """Raises DataError if a finished model would be replaced without --overwrite."""
     folder = args.output_dir
     if (folder / "config.json").exists() and not (args.overwrite or models.is_unfinished(folder)):
         raise DataError(f"there is a trained model in {folder} already; use --overwrite or another --output-dir")
 
 
 def _device(name: str) -> str:
-    """The device asked for; "auto" also heeds `accelerate launch --cpu`."""
+    """Returns the device; "auto" also obeys `accelerate launch --cpu`."""
     return "cpu" if name == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else encoders.resolve_device(name)
 
 
 @contextmanager
 def _silent() -> Iterator[Callable[[str], Tick]]:
-    yield lambda name: lambda done, total: None
+    yield lambda name: lambda count, total: None
 
 
 def _say_what_came_out(args: Args, trained: models.TrainResult) -> None:

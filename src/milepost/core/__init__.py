@@ -1,4 +1,4 @@
-"""What every room speaks: episodes, segments, progress, stages, files that are never half-written."""
+"""The types and rules that every room uses: episodes, segments, progress, stages, files that are never half-written."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The one rule for pictures that a user hands over: uint8, or float between 0 and 1; channels first or last."""
+"""The one rule for images that a user passes in: uint8, or float between 0 and 1."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from milepost.core.types import DataError
 
 
 def require_uint8(images: Shaped[np.ndarray, "..."], what: str) -> None:
-    """Raises DataError unless pictures, which it calls `what`, are uint8: a reader's own, of which none is converted."""
+    """Raises DataError unless images from a dataset reader are uint8; nothing is converted. what: their name in the message."""
     if images.dtype != np.uint8:
-        raise DataError(f"{what} should be uint8, from 0 to 255, got {images.dtype}; a reader of pictures gives them so")
+        raise DataError(f"{what} should be uint8, from 0 to 255, got {images.dtype}; a dataset reader must return uint8")
 
 
 def as_uint8(images: Shaped[np.ndarray, "..."], what: str) -> UInt8[np.ndarray, "..."]:
-    """Returns pictures of any shape as uint8; floats between 0 and 1 are multiplied by 255 and rounded.
+    """Returns images of any shape as uint8; floats between 0 and 1 are multiplied by 255 and rounded. what: their name in the message.
 
-    DataError, which calls them `what`, if they are neither uint8 nor float between 0 and 1: floats up to 255 are refused, not guessed.
+    Raises DataError for any other image. Floats up to 255 are refused: a dark image in [0, 255] looks like one in [0, 1], so the range
+    cannot be guessed.
     """
     if images.dtype == np.uint8:
         return images
-    known = np.issubdtype(images.dtype, np.floating) and images.size > 0
-    if not known or not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        found = f"{images.dtype}" + (f" from {images.min()} to {images.max()}" if images.size else ", and empty")
-        raise DataError(f"{what} should be uint8, or float between 0 and 1, got {found}")
+    is_float = np.issubdtype(images.dtype, np.floating) and images.size > 0
+    if not is_float or not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        actual = f"{images.dtype}" + (f" from {images.min()} to {images.max()}" if images.size else ", and empty")
+        raise DataError(f"{what} should be uint8, or float between 0 and 1, got {actual}")
     return np.round(images * 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Files and folders that milepost writes: whole or not at all, one writer at a time, and nothing left behind.
+"""Writes files and folders whole or not at all, with one writer at a time, and removes what a killed process left.
 
-A temporary file or folder stands beside its place under `.NAME.OWNER.RANDOM.milepost`, where OWNER is the host, the process and when that
-began. What a killed process left is removed at the next start, by this mark alone: nothing without it is ever removed.
+A temporary file or folder lies beside the final one under `.NAME.OWNER.RANDOM.milepost`. OWNER is the host, the process number and the time
+at which the process began. Leftovers of a killed process are removed at the next start; a file without this mark is never removed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import filelock
 from milepost.core.types import DataError
 
 MARK = ".milepost"
+# What a lock raises on file systems without locks, such as some network disks.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -33,9 +34,9 @@ class BusyError(DataError):
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, on any error it is removed.
+    """Yields a temporary path beside `path`. On success the file is flushed to disk and renamed to `path`; on an error it is removed.
 
-    Raises OSError (disk full, read-only folder) with `path` untouched.
+    Raises OSError (disk full, read-only folder); `path` is then unchanged.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -52,18 +53,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `folder`; on success it is flushed to disk and renamed, on any error it is removed.
+    """Yields a temporary folder beside `folder`. On success it is flushed to disk and renamed; on an error it is removed.
 
-    DataError if `folder` is there already.
+    Raises DataError if `folder` exists.
     """
     folder = Path(folder)
     if folder.exists() or folder.is_symlink():
         raise DataError(f"{folder} exists already and is not overwritten; remove it or choose another name")
     temporary = temporary_name(folder)
     temporary.mkdir(parents=True)
-    for left in folder.parent.glob(f".*{MARK}"):
-        if left.name.startswith(_start_of(folder)) and _is_gone(_owner_of(left)):
-            _remove(left)
+    for leftover in folder.parent.glob(f".*{MARK}"):
+        if leftover.name.startswith(_start_of(folder)) and _is_gone(_owner_of(leftover)):
+            _remove(leftover)
     try:
         yield temporary
         for path in temporary.rglob("*"):
@@ -76,7 +77,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Returns a name beside `path` that nobody else has, which readers take for no file of theirs and which says whose it is."""
+    """Returns a unique name beside `path` that contains its owner and that no reader takes for one of its files."""
     return path.with_name(f"{_start_of(path)}{_owner()}.{secrets.token_hex(4)}{MARK}")
 
 
@@ -86,18 +87,21 @@ def _start_of(path: Path) -> str:
 
 
 def _owner_of(temporary: Path) -> str:
-    """OWNER in a temporary name of ours, "" in another one."""
+    """Returns OWNER of a temporary name of ours, "" of any other name."""
     return next(iter(temporary.name.removesuffix(MARK).rsplit(".", 2)[-2:-1]), "")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, all of it or not at all."""
+    """Writes a text file whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def require_writable(folder: Path) -> None:
-    """Makes the folder if it is missing and removes what killed processes left in it. OSError, before hours of work, if it cannot."""
+    """Makes the folder if it is missing, checks that it is writable, and removes what killed processes left in it.
+
+    Raises OSError if it is not writable: better now than after hours of work.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"milepost")
@@ -105,9 +109,9 @@ def require_writable(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> int:
-    """Removes temporary files and folders in `folder` whose process is no more. Returns how many there were.
+    """Removes temporary files and folders in `folder` whose process has ended. Returns how many there were.
 
-    Those of another machine stay: whether their process lives cannot be seen from here.
+    Those of another machine stay, because this machine cannot see whether their process still runs.
     """
     count = 0
     for path in folder.glob(f".*{MARK}"):
@@ -118,7 +122,7 @@ def clear_leftovers(folder: Path) -> int:
 
 
 def remove_partial(folder: Path, mark: str) -> None:
-    """Removes an unfinished folder of ours with all that is in it. DataError if it does not have the file `mark`, which ours have."""
+    """Removes an unfinished folder of ours and its content. Raises DataError if the file `mark`, which ours have, is not in it."""
     if folder.is_symlink() or not folder.is_dir() or not (folder / mark).is_file():
         raise DataError(f"{folder} is not a folder that milepost made (it has no {mark}), so it is not removed; move it away first")
     shutil.rmtree(folder)
@@ -126,20 +130,20 @@ def remove_partial(folder: Path, mark: str) -> None:
 
 @contextmanager
 def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
-    """Holds the output `path` (a file or a folder) for this process until the block is left; leftovers of killed writers of it are removed.
+    """Locks the output `path` (a file or a folder) until the block ends, and removes leftovers of killed writers of it.
 
-    A block inside a block of the same output and thread is fine. BusyError if another process or thread holds it,
-    at once or after `wait_s`. The system frees the lock of a process that ends, however it ends. A disk without locks is used without one.
+    The same thread may lock the same output again inside the block. Raises BusyError if another process or thread has the lock for longer
+    than `wait_s` seconds. The system frees the lock of a process that ends or is killed. On a disk without locks, none is taken.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path = Path(os.path.realpath(path.parent)) / path.name
-    place = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
-    lock = filelock.FileLock(str(place), timeout=0, is_singleton=True)
+    lock_file = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
+    lock = filelock.FileLock(str(lock_file), timeout=0, is_singleton=True)
     try:
         lock.acquire(timeout=wait_s)
     except filelock.Timeout:
-        raise BusyError(f"{path} is being written by another process ({_holder(place)}); wait until it is done, or stop it") from None
+        raise BusyError(f"{path} is being written by another process ({_holder(lock_file)}); wait until it is done, or stop it") from None
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise
@@ -148,34 +152,38 @@ def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
     outermost = lock.lock_counter == 1
     try:
         if outermost:
-            _sign(place)
+            _sign(lock_file)
             _clear_of(path)
         yield
     finally:
         if outermost:
-            place.unlink(missing_ok=True)  # before the release: whoever opened it meanwhile finds it gone and makes a new one
+            lock_file.unlink(missing_ok=True)  # before the release: a process that opened it meanwhile finds it gone and makes a new one
         lock.release()
 
 
-def _sign(place: Path) -> None:
-    about = {"host": socket.gethostname(), "pid": os.getpid(), "command": " ".join(Path(sys.argv[0]).name.split() + sys.argv[1:3])}
-    place.write_text(json.dumps(about), encoding="utf-8")
+def _sign(lock_file: Path) -> None:
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "command": " ".join(Path(sys.argv[0]).name.split() + sys.argv[1:3])}
+    lock_file.write_text(json.dumps(holder), encoding="utf-8")
 
 
-def _holder(place: Path) -> str:
+def _holder(lock_file: Path) -> str:
     try:
-        about = json.loads(place.read_text(encoding="utf-8"))
-        return f"process {int(about['pid'])} on {about['host']}: {about['command']}"
+        holder = json.loads(lock_file.read_text(encoding="utf-8"))
+        return f"process {int(holder['pid'])} on {holder['host']}: {holder['command']}"
     except (OSError, ValueError, KeyError, TypeError):  # it began or ended just now
         return "it does not say which"
 
 
 def _clear_of(path: Path) -> None:
-    """Whoever holds the lock of an output is its only writer: every temporary file of it is a leftover, of whichever machine."""
-    mine = _owner()
-    for left in path.parent.glob(f".*{MARK}"):  # no pattern with the name: it may have brackets in it
-        if left.name.startswith(_start_of(path)) and left.name.count(".") == path.name.count(".") + 4 and _owner_of(left) != mine:
-            _remove(left)
+    """Removes temporary files of other owners, of any machine: the caller has the lock and is the only writer, so they are leftovers."""
+    owner = _owner()
+    for leftover in path.parent.glob(f".*{MARK}"):  # no pattern with the name: it may have brackets in it
+        if (
+            leftover.name.startswith(_start_of(path))
+            and leftover.name.count(".") == path.name.count(".") + 4
+            and _owner_of(leftover) != owner
+        ):
+            _remove(leftover)
 
 
 def _remove(path: Path) -> None:
@@ -186,15 +194,18 @@ def _remove(path: Path) -> None:
 
 
 def _owner() -> str:
-    return f"{_host()}-{os.getpid()}-{_began(os.getpid())}"
+    return f"{_host()}-{os.getpid()}-{_start_ticks(os.getpid())}"
 
 
 def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _began(process: int) -> str:
-    """When a process began, in ticks since the machine did, which tells two processes of one number apart. "" if it is no more."""
+def _start_ticks(process: int) -> str:
+    """Returns when a process began, in clock ticks since the machine started; "" if there is no such process.
+
+    The system uses process numbers again; the time tells two processes of one number apart.
+    """
     try:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -202,5 +213,5 @@ def _began(process: int) -> str:
 
 
 def _is_gone(owner: str) -> bool:
-    host, process, began = [*owner.split("-"), "", ""][:3]
-    return host == _host() and process.isdigit() and _began(int(process)) != began
+    host, process, start_ticks = [*owner.split("-"), "", ""][:3]
+    return host == _host() and process.isdigit() and _start_ticks(int(process)) != start_ticks

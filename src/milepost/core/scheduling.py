@@ -1,4 +1,4 @@
-"""The scheduling of this process's threads, kept from libraries that change it.
+"""Restores the scheduling of this process's threads after a library changes it.
 
 SVT-AV1, run as root (as in most containers), puts the thread that opens it and some forty of its own under real-time scheduling of the
 highest priority, and leaves them there: on a machine with few cores nothing else gets a turn until the process ends.
@@ -16,7 +16,7 @@ TASKS = Path("/proc/self/task")
 
 @contextmanager
 def ordinary() -> Iterator[None]:
-    """Puts this process's threads, those begun inside too, back under the scheduling that the calling one had before."""
+    """Restores, at the end of the block, the caller's scheduling for all threads of this process, also for those started inside."""
     if not TASKS.is_dir():  # not Linux
         yield
         return

@@ -1,4 +1,4 @@
-"""The one check for verbs that put an episode's task to a model: it must have one, in words."""
+"""The one check for verbs that ask a model about an episode's task: the task must have words."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import warnings
 from milepost.core.types import DataError, Dataset, DataWarning, KnowsEpisodes, has_words
 
 
-def require_tasks(dataset: Dataset, instead: str | None) -> None:
-    """Warns, before hours of work, of the episodes that have no task in words, if nothing stands in for one. DataError if none has."""
-    if not isinstance(dataset, KnowsEpisodes) or has_words(instead or ""):
+def require_tasks(dataset: Dataset, default_task: str | None) -> None:
+    """Warns of the episodes whose task has no words, before hours of work begin; `default_task` stands in for a missing task.
+
+    Raises DataError if no episode has a task in words.
+    """
+    if not isinstance(dataset, KnowsEpisodes) or has_words(default_task or ""):
         return
-    blank = [number for number in dataset.episode_indices if not has_words(dataset.task_of(number))]
-    if blank and len(blank) == len(dataset):
+    without_task = [episode_index for episode_index in dataset.episode_indices if not has_words(dataset.task_of(episode_index))]
+    if without_task and len(without_task) == len(dataset):
         raise DataError("no episode has a task in words, and a model is asked about a task: give one with --task")
-    if blank:
-        some = ", ".join(map(str, blank[:10])) + (f" and {len(blank) - 10} more" if len(blank) > 10 else "")
-        words = f"{len(blank)} episodes have no task in words and are left out: {some}; give one for them with --task"
-        warnings.warn(words, DataWarning, stacklevel=3)
+    if without_task:
+        examples = ", ".join(map(str, without_task[:10])) + (f" and {len(without_task) - 10} more" if len(without_task) > 10 else "")
+        message = f"{len(without_task)} episodes have no task in words and are left out: {examples}; give one for them with --task"
+        warnings.warn(message, DataWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Callbacks (done, total) that count long work."""
+"""Callbacks (done, total) that show how far long work has got."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from milepost.core.types import Tick
 
 def later(bar: Callable[[str], Tick], name: str) -> Tick:
     """Returns a callback (done, total) whose bar appears when it is first called."""
-    made: list[Tick] = []
+    bars: list[Tick] = []
 
     def tick(done: int, total: int) -> None:
-        if not made:
-            made.append(bar(name))
-        made[0](done, total)
+        if not bars:
+            bars.append(bar(name))
+        bars[0](done, total)
 
     return tick
 

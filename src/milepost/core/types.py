@@ -1,6 +1,6 @@
-"""The border: a recorded attempt goes in (Episode), one number per frame comes out (Progress).
+"""The contract of all rooms: a recorded attempt goes in (Episode), one number per frame comes out (Progress).
 
-Everything here refuses bad data when it is built. Nothing here reads a file or knows a model.
+Every type here refuses bad data when it is built. Nothing here reads a file or knows a model.
 Every interval is [start, stop); `frame` counts inside the episode, `row` inside the dataset (LeRobot's `index`).
 Shape letters of the library: N any number, B batch, T frames of an episode, L frames a model sees at once,
 K stages, E embedding, S robot state, H W 3 an RGB image.
@@ -24,19 +24,19 @@ class DataError(ValueError):
 
 
 class UnreadableError(DataError):
-    """One episode cannot be used: its pictures are missing, damaged or too short, or it is too long for the model. Others may be fine."""
+    """One episode cannot be used: its images are missing, damaged or too short, or it is too long for the model. Others may be fine."""
 
 
 class ModelError(ValueError):
-    """What a reward model says is not what the contract asks for. The message says what was expected and what came."""
+    """A reward model breaks its contract. The message says what was expected and what came."""
 
 
 class DataWarning(UserWarning):
-    """The user's data is not as it should be, and was read all the same. The message says what is wrong and how it was taken."""
+    """The user's data has a fault but was read. The message says what is wrong and how the data was understood."""
 
 
 def has_words(task: str) -> bool:
-    """Returns whether there is a letter or digit in it: neither spaces nor dots name a task.
+    """Returns whether a task contains a letter or a digit: spaces and dots alone name no task.
 
     >>> has_words("open the drawer"), has_words(" ...")
     (True, False)
@@ -44,46 +44,46 @@ def has_words(task: str) -> bool:
     return any(letter.isalnum() for letter in task)
 
 
-def require_cameras(asked: Iterable[str], there: Collection[str], *, whose: str = "this dataset has", hint: str = "") -> None:
-    """Raises DataError for the first camera asked for that is not there: it lists those that are. hint: what to do about it."""
-    for camera in asked:
-        if camera not in there:
-            raise DataError(f"no camera '{camera}'; {whose}: {', '.join(map(str, there)) or 'none'}{f'; {hint}' if hint else ''}")
+def require_cameras(names: Iterable[str], cameras: Collection[str], *, whose: str = "this dataset has", hint: str = "") -> None:
+    """Raises DataError for the first of `names` that is no camera; the message lists the `cameras`. hint: what the user can do."""
+    for name in names:
+        if name not in cameras:
+            raise DataError(f"no camera '{name}'; {whose}: {', '.join(map(str, cameras)) or 'none'}{f'; {hint}' if hint else ''}")
 
 
 SUCCESS = "next.success"
-"""LeRobot's column that says, frame by frame, whether the task is done."""
+"""LeRobot's column that says for each frame whether the task is done."""
 
 
 def success_in(facts: Mapping[str, Any]) -> bool | None:
-    """Returns what an episode's facts say of its success; None if they do not."""
+    """Returns the success in an episode's facts; None if they have none."""
     fact = facts.get("success")
     return None if fact is None else bool(fact)
 
 
 def ends_well(column: Shaped[np.ndarray, "T ..."]) -> bool:
-    """Returns whether a column of success, (T,) or (T, 1), says that an attempt ends in success."""
+    """Returns whether the last frame of a success column, (T,) or (T, 1), is a success."""
     return bool(np.any(np.asarray(column)[-1]))
 
 
 @runtime_checkable
 class Frames(Protocol):
-    """The images of one camera in one episode, read only when asked for. An array (T, H, W, 3) wrapped in `ArrayFrames` is one."""
+    """The images of one camera in one episode, decoded on demand. `ArrayFrames` makes one of an array (T, H, W, 3)."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        """The images at these frame numbers, in this order (repeats allowed). IndexError outside [0, len)."""
+        """Returns the images at these frames, in this order; a frame may repeat. Raises IndexError outside [0, len)."""
         ...
 
     def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
-        """Every image once, in order, at most `size` at a time: the whole episode at constant memory."""
+        """Yields every image once, in order, at most `size` at a time: a whole episode needs no more memory than one chunk."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayFrames:
-    """Images already in memory, as Frames."""
+    """Images in memory as Frames."""
 
     images: UInt8[np.ndarray, "T H W 3"]
 
@@ -124,12 +124,12 @@ class Segment:
 class Episode:
     """One recorded attempt at a task.
 
-    index: its number in the dataset. row: the dataset row of its frame 0. task: the instruction, in words.
+    index: LeRobot's episode_index. row: the dataset row of its frame 0. task: the instruction, in words.
     fps: frames per second. length: frames (T). state: robot state (T, S) float32, finite, raw units (S may be 0).
     cameras: full LeRobot key -> Frames of length T. segments: "sparse" / "dense" -> its annotation, absent if none.
-    columns: every other per-frame column, name -> (T, ...). facts: what meta/episodes says beyond LeRobot's own fields.
-    instructions: where the frames have several tasks, which holds for which frames; `task` is the first of them. Empty for one task.
-    annotation_faults: head -> why nobody can learn or judge by its annotation, which `segments` has where it can be read at all.
+    columns: every other per-frame column, name -> (T, ...). facts: the fields of meta/episodes beyond LeRobot's own.
+    instructions: the task of each range of frames if there are several, else empty; `task` is the first one.
+    annotation_faults: head -> why its annotation cannot be used for training or evaluation. `segments` has it if it can be read.
     """
 
     index: int
@@ -153,11 +153,11 @@ class Episode:
             raise DataError(f"{who}: fps must be above 0, got {self.fps}")
         if self.state.ndim != 2 or len(self.state) != self.length:
             raise DataError(f"{who}: state must be ({self.length}, S), got {self.state.shape}")
-        bad = ~np.isfinite(self.state)
-        if bad.any():
-            frame, channel = np.argwhere(bad)[0]
+        is_bad = ~np.isfinite(self.state)
+        if is_bad.any():
+            frame, channel = np.argwhere(is_bad)[0]
             raise UnreadableError(
-                f"{who}: the robot state has {int(bad.any(axis=1).sum())} frames that are NaN or infinite, first at frame "
+                f"{who}: the robot state has {int(is_bad.any(axis=1).sum())} frames that are NaN or infinite, first at frame "
                 f"{frame}, channel {channel}; repair the recording, or leave the episode out with --episodes"
             )
         for name, frames in self.cameras.items():
@@ -179,27 +179,27 @@ class Episode:
 
     @property
     def success(self) -> bool | None:
-        """Did the attempt end in success? From `facts["success"]`, else from the `next.success` column; None if neither says."""
+        """Returns whether the attempt ended in success: `facts["success"]`, else the `next.success` column; None if there is neither."""
         fact = success_in(self.facts)
         return ends_well(self.columns[SUCCESS]) if fact is None and SUCCESS in self.columns else fact
 
     @property
     def sound_segments(self) -> dict[str, tuple[Segment, ...]]:
-        """`segments` of the heads without a fault."""
+        """Returns `segments` of the heads whose annotation has no fault."""
         return {head: segments for head, segments in self.segments.items() if head not in self.annotation_faults}
 
     def camera(self, name: str) -> Frames:
-        """The camera of that name; DataError lists the right names."""
+        """Returns the camera of that name. Raises DataError, which lists the cameras, if there is none."""
         require_cameras([name], self.cameras)
         return self.cameras[name]
 
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """A number of the model's own for every frame, in its own unit, from which nothing was taken away to make it progress.
+    """A raw number of the model for every frame, before it is scaled to progress.
 
-    values: (T,) float32, NaN where the model was not asked. unit: "nats", "stages", or empty for a plain number. low, high: what it can
-    be at least and at most. rises: higher values mean more progress.
+    values: (T,) float32, NaN where the model did not compute it. unit: "nats", "stages", or empty for a plain number. low, high: the
+    bounds of the values. rises: whether higher values mean more progress.
     """
 
     values: Float[np.ndarray, "T"]
@@ -215,11 +215,11 @@ class Signal:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What one head of a model says of T frames: of one episode, or of all rows of a progress file.
+    """The output of one head of a model for T frames: those of one episode, or all rows of a progress file.
 
     value: (T,) float32 in [0, 1], NaN where unknown. stage: (T, K) probability of each stage, NaN rows where unknown. stage_names: the K
-    names, or none if nobody knows them. signals: the model's raw numbers by name. score: the name of the signal that `value` is stretched
-    from over each episode, if it is; that signal, unlike `value`, can be compared between episodes.
+    names, empty if unknown. signals: the model's raw numbers by name. score: the name of the signal that was scaled to [0, 1] over each
+    episode to make `value`, empty if none was. That signal, unlike `value`, can be compared between episodes.
     """
 
     value: Float[np.ndarray, "T"]
@@ -254,7 +254,7 @@ RAW = "raw"
 
 @dataclass(frozen=True, eq=False, init=False)
 class Progress:
-    """What a reward model says of one episode: by head, one curve. The first head is the main one.
+    """The output of a reward model for one episode: one curve for each head. The first head is the main one.
 
     >>> Progress(7, np.array([0.0, 0.5, 1.0], np.float32)).value
     array([0. , 0.5, 1. ], dtype=float32)
@@ -264,7 +264,7 @@ class Progress:
     heads: Mapping[str, Curve]
 
     def __init__(self, episode: int, heads: Mapping[str, Curve] | Curve | Float[np.ndarray, "T"]) -> None:
-        """heads: name ("sparse", "dense", ...) -> curve. Or one curve, or its values (T,) float32 alone: those of the head "sparse"."""
+        """heads: name ("sparse", "dense", ...) -> curve. One curve alone, or its values (T,) float32, become the head "sparse"."""
         if isinstance(heads, np.ndarray):
             heads = Curve(heads)
         if isinstance(heads, Curve):
@@ -279,21 +279,21 @@ class Progress:
 
     @property
     def main(self) -> Curve:
-        """The curve of the first head."""
+        """Returns the curve of the first head."""
         return next(iter(self.heads.values()))
 
     @property
     def value(self) -> Float[np.ndarray, "T"]:
-        """The main head's progress in [0, 1], NaN where unknown."""
+        """Returns the main head's progress in [0, 1], NaN where unknown."""
         return self.main.value
 
     @property
     def stage(self) -> Float[np.ndarray, "T K"] | None:
-        """The main head's stage probabilities."""
+        """Returns the main head's stage probabilities."""
         return self.main.stage
 
     def head(self, name: str) -> Curve:
-        """Returns the curve of a head. DataError names the heads there are."""
+        """Returns the curve of a head. Raises DataError, which lists the heads, if there is none of that name."""
         if name not in self.heads:
             raise DataError(f"there is no head '{name}'; there is: {', '.join(self.heads)}")
         return self.heads[name]
@@ -316,7 +316,7 @@ class Dataset(Protocol):
     def cameras(self) -> Sequence[str]: ...
     @property
     def fingerprint(self) -> str:
-        """Changes when frames, states or videos change; stays when annotations or progress files are added."""
+        """Returns a text that changes with frames, states or videos, and stays the same if annotations or progress files are added."""
         ...
 
     def __len__(self) -> int: ...
@@ -325,16 +325,16 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class KnowsRows(Protocol):
-    """A dataset that tells an episode's rows without reading it."""
+    """A dataset that knows an episode's rows without reading the episode."""
 
     def row_range(self, episode_index: int) -> tuple[int, int]:
-        """Returns the episode's rows [start, stop). UnreadableError if nobody knows them."""
+        """Returns the episode's rows [start, stop). Raises UnreadableError if they are unknown."""
         ...
 
 
 @runtime_checkable
 class KnowsEpisodes(Protocol):
-    """A dataset that tells which episodes it has, and their tasks, without reading them."""
+    """A dataset that knows its episodes and their tasks without reading them."""
 
     @property
     def episode_indices(self) -> Sequence[int]: ...
@@ -342,17 +342,17 @@ class KnowsEpisodes(Protocol):
     def total_frames(self) -> int: ...
 
     def task_of(self, episode_index: int) -> str:
-        """Returns the episode's task in words, empty if it has none."""
+        """Returns the episode's task in words, "" if it has none."""
         ...
 
 
 def number_at(dataset: Dataset, position: int) -> int:
-    """Returns the number in the dataset of the episode at this position, without reading it; the position if there are no numbers."""
+    """Returns the episode_index of the episode at this position, without reading it; the position itself if the dataset has none."""
     return int(getattr(dataset, "episode_indices", range(len(dataset)))[position])
 
 
 Tick = Callable[[int, int], None]
-"""Is called with how many are done, and how many there are."""
+"""A callback (done, total)."""
 
 
 # What a reward model is, and what it can do beyond that. A model has a capability by having its methods.
@@ -374,7 +374,7 @@ class Saved(Protocol):
 
 @runtime_checkable
 class Identified(Protocol):
-    """A model that can say what its curves depend on. Labels of two models that say the same go into one file."""
+    """A model that can say what its curves depend on. Labels of two models with the same identity may go into one file."""
 
     def identity(self) -> Mapping[str, Any]:
         """Returns plain values that JSON can hold."""
@@ -392,19 +392,19 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A model that makes itself ready for a dataset: it looks for its cameras, takes statistics, loads what it needs."""
+    """A model that prepares itself for a dataset: it checks the cameras, computes statistics, loads what it needs."""
 
     def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Raises DataError if the model cannot be used with this dataset. It may be called again with the same dataset.
 
-        cache: a folder in which it may keep what it computes of the pictures. on_frames: is called with the frames that are read.
+        cache: a folder in which the model may store what it computes from images. on_frames: is called as frames are read.
         """
         ...
 
 
 @runtime_checkable
 class LooksFirst(Protocol):
-    """A model that can read an episode's pictures apart from thinking about them: the next episode's are read meanwhile."""
+    """A model that reads images in a call of its own, so that the next episode's are decoded while it computes."""
 
     def look(self, episode: Episode) -> Any: ...
 
@@ -413,10 +413,10 @@ class LooksFirst(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """What a model says of the newest frame of an attempt.
+    """The output of a model for the newest frame of an attempt.
 
-    progress: in [0, 1], NaN while it is not known. signals: the model's raw numbers by name. fresh: this frame was looked at; else the
-    numbers are those of the last one that was.
+    progress: in [0, 1], NaN while it is unknown. signals: the model's raw numbers by name. fresh: whether the model computed this frame;
+    if not, the numbers are those of the last frame that it did compute.
     """
 
     progress: float
@@ -435,7 +435,7 @@ class Online(Protocol):
 
 @runtime_checkable
 class Judges(Protocol):
-    """A model that calls an attempt a success when its score ends above a threshold; minus infinity if it has none."""
+    """A model that predicts success if the final score of an attempt is above its threshold; minus infinity if it has no threshold."""
 
     @property
     def success_threshold(self) -> float: ...
@@ -446,5 +446,5 @@ class Closes(Protocol):
     """A model that holds something open, such as connections to a server."""
 
     def close(self) -> Sequence[str]:
-        """Closes it. Returns what a user should hear of it, one line each."""
+        """Closes the model. Returns the lines that a user should read."""
         ...

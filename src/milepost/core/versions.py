@@ -1,6 +1,7 @@
-"""Releases of other packages that this code is known to work with; others are refused where they are first used, with the way to mend it.
+"""The releases of other packages that this code works with. A wrong one is refused where it is first used; the message says how to mend it.
 
-Only what is known to break stands here. pyproject.toml has the whole ranges, `constraints/` what was tested, docs/dependencies.md why.
+Only packages that are known to break are listed here. pyproject.toml has all ranges, `constraints/` the tested releases, and
+docs/dependencies.md the reasons.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ WORKING = {
     "transformers": ">=5.4,<6",
     "wandb": ">=0.19",
 }
-"""Distribution -> releases. Each bound is one of pyproject.toml's."""
+"""Distribution -> releases. Each bound is also in pyproject.toml."""
 
 
 @cache
 def require(package: str) -> None:
-    """Raises DataError if the installed release of a package is known not to work here. One that is not installed passes.
+    """Raises DataError if the installed release of a package does not work here. A package that is not installed passes.
 
     >>> require("transformers")
     """
     try:
-        installed = version(package)
+        release = version(package)
     except PackageNotFoundError:
         return
-    if not SpecifierSet(WORKING[package]).contains(installed, prereleases=True):
-        raise DataError(f"{package} {installed} is installed, milepost works with {package}{WORKING[package]}: {mending(package)}")
+    if not SpecifierSet(WORKING[package]).contains(release, prereleases=True):
+        raise DataError(f"{package} {release} is installed, milepost works with {package}{WORKING[package]}: {mending(package)}")
 
 
 def mending(package: str) -> str:
@@ -49,9 +50,9 @@ def mending(package: str) -> str:
 
 
 def load(package: str, *, purpose: str, install: str) -> ModuleType:
-    """Imports a package that few need. install: what pip is given to have it; purpose: what needs it, in the plural.
+    """Imports an optional package and returns it. install: the argument of pip; purpose: what needs the package, in the plural.
 
-    DataError if it is not installed, is of a release known not to work, or itself refuses the packages it finds installed.
+    Raises DataError if the package is not installed, if its release does not work, or if it refuses other installed packages itself.
     """
     require(package)
     try:

@@ -43,13 +43,13 @@ from .transaction import copy_meta as copy_meta
 from .transaction import finish_interrupted as finish_interrupted
 from .transaction import is_interrupted as is_interrupted
 from .transaction import require_editable as require_editable
-from .validate import Report as Report
-from .validate import examine as examine
+from .validation import DatasetReport as DatasetReport
+from .validation import validate as validate
 from .video import VideoFrames as VideoFrames
 from .video import VideoInfo as VideoInfo
 from .video import add_encoder as add_encoder
 from .video import probe as probe
-from .video import written as written
+from .video import video_writer as video_writer
 from .writer import assemble as assemble
 from .writer import encode_episode as encode_episode
 from .writer import is_encoded as is_encoded

@@ -31,12 +31,12 @@ EMPTY: Row = dict.fromkeys(FIELDS)
 
 
 def prefixes(head: str) -> tuple[str, ...]:
-    """How the columns of this head begin; the sparse ones are there twice."""
+    """Returns the prefixes of this head's columns; the sparse head has two, because older LeRobot versions read the unprefixed ones."""
     return ("sparse_subtask_", "subtask_") if head == "sparse" else (f"{head}_subtask_",)
 
 
 def row_of(segments: Sequence[Segment], fps: float) -> Row:
-    """The five lists of one episode; nulls if there is no segment."""
+    """Returns the five lists of one episode; they are null if there is no segment."""
     if not segments:
         return EMPTY
     return {
@@ -49,6 +49,6 @@ def row_of(segments: Sequence[Segment], fps: float) -> Row:
 
 
 def arrays(head: str, rows: Sequence[Row]) -> dict[str, pa.Array]:
-    """Column name -> column, for all columns of this head."""
+    """Returns column name -> column, for all columns of this head."""
     columns = {field: pa.array([row[field] for row in rows], kind) for field, kind in FIELDS.items()}
     return {f"{prefix}{field}": column for prefix in prefixes(head) for field, column in columns.items()}

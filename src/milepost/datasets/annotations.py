@@ -1,9 +1,9 @@
-"""Write annotations into a local dataset as LeRobot's SARM reads them: columns of meta/episodes and meta/temporal_proportions_*.json.
+"""Writes annotations into a local dataset as LeRobot's SARM reads them: columns of meta/episodes and meta/temporal_proportions_*.json.
 
-All files are replaced as one (`replacing`); a file whose annotations stay is not touched, and of a rewritten one every other column,
-row group and note is kept. Episodes and heads that are not given keep what they have. A v2.1 dataset gets the same fields in
-meta/episodes.jsonl, where milepost reads them (LeRobot trains on v3.0 alone). Refuses what SARM would misread in silence: stages out of
-order, past the end or of an unknown name. Shares are SARM's eq. 1 (arXiv 2509.25358).
+All files are replaced as one (`replacing`). A file whose annotations do not change is not touched; a rewritten file keeps every other
+column, row group and note. Episodes and heads that the caller does not name keep their annotation. A v2.1 dataset gets the same fields in
+meta/episodes.jsonl, which milepost reads (LeRobot trains on v3.0 only). Annotations that SARM would misread without an error are refused:
+stages out of order, past the end or of an unknown name. Proportions are SARM's eq. 1 (arXiv 2509.25358).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from milepost.core import WHOLE, DataError, Segment, Stages, check, finished, names_in_order, parse_json, proportions
+from milepost.core import WHOLE, DataError, Segment, Stages, is_finished, names_in_order, parse_json, proportions, require_sound_segments
 from milepost.datasets.annotation_columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
 from milepost.datasets.metadata import PROPORTIONS, read_metadata, read_proportions
 from milepost.datasets.parquet import guarded, open_parquet
@@ -37,8 +37,10 @@ New = Callable[[str], Path]
 
 @dataclass(frozen=True)
 class Written:
-    """What a call did. files: those replaced, relative to the dataset. episodes: head -> how many have an annotation now.
-    stages: head -> its stages and shares, for the heads written."""
+    """The result of a call. files: the replaced files, relative to the dataset.
+
+    episodes: head -> how many episodes have an annotation now. stages: head -> its stages and proportions, for the heads that were written.
+    """
 
     files: tuple[str, ...]
     episodes: Mapping[str, int]
@@ -46,7 +48,7 @@ class Written:
 
 
 class ChangedError(DataError):
-    """An annotation is not what the caller took it for: somebody wrote it meanwhile."""
+    """An annotation on disk is not the one that the caller expects: another process or person wrote it meanwhile."""
 
 
 def write_annotations(
@@ -57,14 +59,15 @@ def write_annotations(
     rule: Rule = "finished",
     expected: Annotations | None = None,
 ) -> Written:
-    """Write these annotations into the dataset in this folder, all of them or none; an empty tuple removes an episode's.
+    """Writes these annotations into the dataset in this folder, all of them or none; an empty tuple removes an episode's annotation.
 
-    names: head -> all its stages in order; without it the order of the dataset's own proportions file, else that in which they appear.
-    rule: "finished" is eq. 1 over the attempts that reached their end (all, if none did), as `milepost train` counts; "lerobot" counts
-    for each stage the episodes that show it and scales the sum to 1. expected: what episodes must have now, by head: else
-    ChangedError, and nothing is written; nobody can write between this look and the writing. Written dense alone, a dataset without any
-    sparse annotation gets the sparse proportions {"task": 1.0}. The same call twice changes nothing the second time.
-    DataError if the dataset is not a local one of one's own (see `replacing`), or an annotation does not fit it: nothing is written then.
+    names: head -> all its stages in order. Without it the order is that of the dataset's proportions file, else that of first appearance.
+    rule: "finished" is eq. 1 over the attempts that reached their end (over all, if none did), as `milepost train` counts; "lerobot" takes,
+    for each stage, the mean over the episodes that have it, and scales the sum to 1. expected: head -> the annotations that the episodes
+    must have now; else ChangedError is raised and nothing is written. No other process can write between this check and the writing. If
+    only the dense head is written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. A second call
+    with the same arguments changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one
+    (see `replacing`) or an annotation does not fit it.
     """
     root = require_editable(folder)
     heads = tuple(head for head in HEADS if any(head in each for each in annotations.values()))
@@ -95,72 +98,92 @@ def write_annotations(
 def _check_known(annotations: Annotations, meta: Metadata) -> None:
     if not any(annotations.values()):
         raise DataError("there is no annotation to write")
-    for number, heads in annotations.items():
-        if number not in meta.episodes:
-            raise no_episode(number, meta.episodes)
+    for episode_index, heads in annotations.items():
+        if episode_index not in meta.episodes:
+            raise no_episode(episode_index, meta.episodes)
         if unknown := set(heads) - set(HEADS):
-            raise DataError(f"episode {number}: annotations are for {' or '.join(HEADS)}, got '{', '.join(sorted(unknown))}'")
+            raise DataError(f"episode {episode_index}: annotations are for {' or '.join(HEADS)}, got '{', '.join(sorted(unknown))}'")
 
 
 def _check_expected(expected: Annotations, meta: Metadata) -> None:
-    for number, heads in expected.items():
+    for episode_index, heads in expected.items():
         for head, segments in heads.items():
-            if number not in meta.episodes or meta.episodes[number].readable_segments.get(head, ()) != tuple(segments):
-                raise ChangedError(f"the {head} annotation of episode {number} was changed meanwhile; look at it again before writing")
+            if episode_index not in meta.episodes or meta.episodes[episode_index].readable_segments.get(head, ()) != tuple(segments):
+                raise ChangedError(
+                    f"the {head} annotation of episode {episode_index} was changed meanwhile; look at it again before writing"
+                )
 
 
 def _merged(head: str, annotations: Annotations, meta: Metadata) -> Iterator[tuple[int, tuple[Segment, ...]]]:
-    """Every episode with what it will have: what is given, else what it has. What cannot be true stays as it is, and counts in no share."""
-    for number, record in meta.episodes.items():
-        given = annotations.get(number, {})
-        yield number, given[head] if head in given else record.sound_segments.get(head, ())
+    """Yields every episode with the annotation that it will have: the new one if there is one, else the old one.
+
+    An old annotation with a fault stays on disk, but no proportion counts it.
+    """
+    for episode_index, record in meta.episodes.items():
+        new_heads = annotations.get(episode_index, {})
+        yield episode_index, new_heads[head] if head in new_heads else record.sound_segments.get(head, ())
 
 
 def _order(root: Path, head: str, annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[str, ...]:
-    """The stages as declared, else as the dataset has them if that covers all in use, else by where they appear."""
+    """Returns the stages of the proportions file if it lists all that are in use, else the stages by their first appearance."""
     if names:
         return tuple(names)
-    told = tuple(read_proportions(root, head) or ())
-    held = [segments for segments in annotations if segments]
-    return told if {segment.name for segments in held for segment in segments} <= set(told) else names_in_order(held)
+    listed_names = tuple(read_proportions(root, head) or ())
+    annotated_episodes = [segments for segments in annotations if segments]
+    return (
+        listed_names
+        if {segment.name for segments in annotated_episodes for segment in segments} <= set(listed_names)
+        else names_in_order(annotated_episodes)
+    )
 
 
 def _check_fit(
     head: str, merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], annotations: Annotations
 ) -> None:
-    """DataError for an annotation that does not fit its episode or the stages, one that is kept too: shares are taken over all."""
-    for number, segments in merged.items():
+    """Raises DataError for an annotation that does not fit its episode or the stages.
+
+    Old annotations are checked too, because the proportions are means over all.
+    """
+    for episode_index, segments in merged.items():
         try:
-            check(segments, names, meta.episodes[number].length)
+            require_sound_segments(segments, names, meta.episodes[episode_index].length)
         except DataError as error:
-            old = "" if head in annotations.get(number, {}) else "; that is what the dataset has: annotate this episode again, or remove it"
-            raise DataError(f"episode {number}, {head}: {error}{old}") from error
+            old = (
+                ""
+                if head in annotations.get(episode_index, {})
+                else "; that is what the dataset has: annotate this episode again, or remove it"
+            )
+            raise DataError(f"episode {episode_index}, {head}: {error}{old}") from error
 
 
 def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], rule: Rule) -> Stages | None:
-    """The head's stages and shares after the call; None if no episode is left with an annotation (an old proportions file stays)."""
-    held = {number: segments for number, segments in merged.items() if segments}
-    if not held:
+    """Returns the head's stages and proportions after the call; None if no episode has an annotation (an old proportions file stays)."""
+    annotated_episodes = {episode_index: segments for episode_index, segments in merged.items() if segments}
+    if not annotated_episodes:
         return None
     if rule == "lerobot":
-        return Stages(tuple(names), _shares_where_shown(held.values(), names))
+        return Stages(tuple(names), _mean_proportions(annotated_episodes.values(), names))
     records = meta.episodes
-    shown = {number: segments for number, segments in held.items() if any(s.stop > s.start for s in segments)}
-    done = [segments for number, segments in shown.items() if finished(segments, names, records[number].success)]
-    return proportions(done or shown.values(), names)
+    nonempty_episodes = {
+        episode_index: segments for episode_index, segments in annotated_episodes.items() if any(s.stop > s.start for s in segments)
+    }
+    finished_episodes = [
+        segments for episode_index, segments in nonempty_episodes.items() if is_finished(segments, names, records[episode_index].success)
+    ]
+    return proportions(finished_episodes or nonempty_episodes.values(), names)
 
 
-def _shares_where_shown(annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[float, ...]:
-    """LeRobot's reading of eq. 1: a stage's mean is taken over the episodes that show it, and the means are scaled to sum to 1."""
-    found: dict[str, list[float]] = {name: [] for name in names}
+def _mean_proportions(annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[float, ...]:
+    """Returns the mean proportion of each stage over the episodes that have it, scaled to sum to 1: LeRobot's reading of eq. 1."""
+    by_name: dict[str, list[float]] = {name: [] for name in names}
     for segments in annotations:
         whole = sum(s.stop - s.start for s in segments)
         for name in dict.fromkeys(s.name for s in segments) if whole else ():
-            found[name].append(sum(s.stop - s.start for s in segments if s.name == name) / whole)
-    means = np.array([np.mean(shares) if shares else 0.0 for shares in found.values()])
+            by_name[name].append(sum(s.stop - s.start for s in segments if s.name == name) / whole)
+    means = np.array([np.mean(shares) if shares else 0.0 for shares in by_name.values()])
     if not means.sum() > 0:
         raise DataError("no annotated episode to take stage proportions from")
-    return tuple(float(share) for share in means / means.sum())
+    return tuple(float(mean) for mean in means / means.sum())
 
 
 def _any_sparse(meta: Metadata) -> bool:
@@ -168,7 +191,7 @@ def _any_sparse(meta: Metadata) -> bool:
 
 
 def _rewrite_v30(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
-    """Every meta file gets the columns, so that all files keep one schema. Yields the names of those that change."""
+    """Adds the columns to every meta file, so that all files keep one schema. Yields the names of the files that change."""
     paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         changed = pool.map(partial(_rewrite_file, root, new, annotations, heads=heads, fps=meta.fps), paths)
@@ -176,17 +199,17 @@ def _rewrite_v30(root: Path, new: New, annotations: Annotations, *, heads: Seque
 
 
 def _rewrite_file(root: Path, new: New, annotations: Annotations, path: Path, *, heads: Sequence[str], fps: float) -> str:
-    """The new content of one meta file, written where `new` says; returns its name, empty if it stays as it is."""
-    wanted = {"episode_index", *(f"{prefix}{field}" for head in heads for prefix in prefixes(head) for field in FIELDS)}
+    """Writes one meta file with the columns to where `new` says. Returns its name, "" if the file does not change."""
+    names = {"episode_index", *(f"{prefix}{field}" for head in heads for prefix in prefixes(head) for field in FIELDS)}
     with open_parquet(path) as file:
-        held = guarded(path, partial(file.read, [name for name in file.schema_arrow.names if name in wanted]))
-        made = {name: column for head in heads for name, column in arrays(head, [*_rows(head, held, annotations, fps)]).items()}
-        if all(_says(held, name, column) for name, column in made.items()):
+        old = guarded(path, partial(file.read, [name for name in file.schema_arrow.names if name in names]))
+        columns = {name: column for head in heads for name, column in arrays(head, [*_rows(head, old, annotations, fps)]).items()}
+        if all(_is_unchanged(old, name, column) for name, column in columns.items()):
             return ""
         table = guarded(path, file.read)
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
-    for name, column in made.items():
+    for name, column in columns.items():
         place = table.schema.get_field_index(name)
         table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
     relative = path.relative_to(root).as_posix()
@@ -195,27 +218,32 @@ def _rewrite_file(root: Path, new: New, annotations: Annotations, path: Path, *,
 
 
 def _rows(head: str, table: pa.Table, annotations: Annotations, fps: float) -> Iterator[Row]:
-    """The cells of this head, row by row: of what is given, else as they stand, in the unprefixed columns if nowhere else."""
+    """Yields the cells of this head for each row: the new annotation, else the old cells, from the unprefixed columns if no others have
+    any.
+    """
     nothing = [None] * table.num_rows
-    held = {name: table[name].to_pylist() for name in table.column_names}
-    for i, number in enumerate(table["episode_index"].to_pylist()):
-        given = annotations.get(number, {})
-        if head in given:
-            yield row_of(given[head], fps)
+    cells = {name: table[name].to_pylist() for name in table.column_names}
+    for i, episode_index in enumerate(table["episode_index"].to_pylist()):
+        new_heads = annotations.get(episode_index, {})
+        if head in new_heads:
+            yield row_of(new_heads[head], fps)
             continue
-        stands = (prefix for prefix in prefixes(head) if held.get(f"{prefix}names", nothing)[i] is not None)
-        prefix = next(stands, prefixes(head)[0])
-        yield {field: held.get(f"{prefix}{field}", nothing)[i] for field in FIELDS}
+        present = (prefix for prefix in prefixes(head) if cells.get(f"{prefix}names", nothing)[i] is not None)
+        prefix = next(present, prefixes(head)[0])
+        yield {field: cells.get(f"{prefix}{field}", nothing)[i] for field in FIELDS}
 
 
-def _says(table: pa.Table, name: str, column: pa.Array) -> bool:
-    """Has the table this column already, with the same type?"""
+def _is_unchanged(table: pa.Table, name: str, column: pa.Array) -> bool:
+    """Returns whether the table has an equal column of this name and type already."""
     return name in table.column_names and table[name].type == column.type and table[name].combine_chunks().equals(column)
 
 
 def _write_groups(path: Path, table: pa.Table, groups: Sequence[int], codec: str) -> None:
-    """A parquet file with these numbers of rows in its row groups. Dictionaries and footer statistics of the many statistics columns
-    would take most of the time and serve no reader."""
+    """Writes a parquet file whose row groups have these numbers of rows.
+
+    Dictionaries and footer statistics are off: with hundreds of statistics columns they would take most of the time, and no reader uses
+    them.
+    """
     plain = [name for name in table.column_names if not name.startswith("stats/")]
     with pq.ParquetWriter(path, table.schema, compression=codec, use_dictionary=plain, write_statistics=plain) as writer:
         start = 0
@@ -225,16 +253,19 @@ def _write_groups(path: Path, table: pa.Table, groups: Sequence[int], codec: str
 
 
 def _rewrite_v21(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
-    """One line an episode. Every line gets the fields, null where not annotated: LeRobot's converter to v3.0 takes all from one line."""
+    """Rewrites meta/episodes.jsonl; every line gets the fields, null where there is no annotation.
+
+    LeRobot's converter to v3.0 takes the names of all fields from one line, so no line may lack them.
+    """
     name = "meta/episodes.jsonl"
     old = (root / name).read_text(encoding="utf-8")
     lines = []
     for line in filter(str.strip, old.splitlines()):
         entry = parse_json(line, source="meta/episodes.jsonl")
-        given, cells = annotations.get(entry["episode_index"], {}), dict(entry)
+        new_heads, cells = annotations.get(entry["episode_index"], {}), dict(entry)
         for head in heads:
-            stands = next((p for p in prefixes(head) if entry.get(f"{p}names") is not None), prefixes(head)[0])
-            row = row_of(given[head], meta.fps) if head in given else {field: entry.get(f"{stands}{field}") for field in FIELDS}
+            source = next((prefix for prefix in prefixes(head) if entry.get(f"{prefix}names") is not None), prefixes(head)[0])
+            row = row_of(new_heads[head], meta.fps) if head in new_heads else {field: entry.get(f"{source}{field}") for field in FIELDS}
             cells |= {f"{prefix}{field}": cell for prefix in prefixes(head) for field, cell in row.items()}
         lines.append(line if cells == entry else json.dumps(cells))
     text = "".join(f"{line}\n" for line in lines)

@@ -1,7 +1,8 @@
-"""Pictures kept in a dataset's rows, or named by them, as `types.Frames`: PNG or JPEG bytes, the names of files, or lists of numbers.
+"""Images in a dataset's rows, or in files that the rows name, as `types.Frames`: PNG or JPEG bytes, file names, or lists of numbers.
 
-A picture's EXIF orientation is applied, as Hugging Face `datasets` does and so LeRobot. One with more than 8 bits a channel (distances) is
-refused as a colour picture and never clipped; asked for as depth, its whole range becomes grey. Sizes are looked at before decoding.
+The EXIF orientation of an image is applied, as in Hugging Face `datasets` and therefore in LeRobot. An image with more than 8 bits a
+channel (distances) is refused as a colour image and never clipped; read as depth, its whole range becomes grey. The size is checked before
+decoding.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from milepost.core import DataError, UnreadableError, require_inside, require_pl
 from milepost.datasets.parquet import RowReader
 
 MOST_PIXELS = 50_000_000
-"""Pixels of a picture. Small files can claim any size; no robot's camera has as many."""
+"""Pixels of an image. Small files can claim any size; no robot's camera has as many."""
 MOST_BYTES = 512 * 1024**2
 _DEEP = ("I", "F")
 """First letters of Pillow's modes with more than 8 bits a channel."""
@@ -45,9 +46,10 @@ _HUGE = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 @dataclass(frozen=True, eq=False)
 class ImageFrames:
-    """The pictures of one camera in one episode's rows, as `types.Frames`.
+    """The images of one camera in one episode's rows, as `types.Frames`.
 
-    path: finds the parquet file. file: finds a file by its name relative to the dataset. length: T. depth: 16 bits are wanted, as grey.
+    path: returns the parquet file. file: returns a file for its name relative to the dataset. length: T. depth: whether the images are
+    16-bit distances, which are read as grey.
     """
 
     reader: RowReader
@@ -62,19 +64,19 @@ class ImageFrames:
         return self.length
 
     def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        """The images at these frame numbers, any order, repeats allowed; each is decoded once. IndexError outside [0, T)."""
+        """Returns the images at these frames, in any order; a frame may repeat and is decoded once. Raises IndexError outside [0, T)."""
         frames = np.asarray(frames)
         if frames.size and (frames.min() < 0 or frames.max() >= len(self)):
             raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
-        wanted, where = np.unique(frames.astype(np.int64), return_inverse=True)
+        unique, inverse = np.unique(frames.astype(np.int64), return_inverse=True)
         cells = self._cells()
-        if not len(wanted):
+        if not len(unique):
             return np.empty((0, *self._decode(cells, 0).shape), np.uint8)
-        once = self._stack(cells, wanted)
-        return once if np.array_equal(wanted, frames) else once[where]
+        images = self._stack(cells, unique)
+        return images if np.array_equal(unique, frames) else images[inverse]
 
     def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
-        """Every image once, in order, at most `size` at a time; only compressed pictures stay in memory."""
+        """Yields every image once, in order, at most `size` at a time. Only compressed images stay in memory."""
         if size < 1:
             raise ValueError(f"chunks need a size of at least 1, got {size}")
         cells = self._cells()
@@ -122,7 +124,7 @@ class ImageFrames:
 
 
 def to_rgb(image: PIL.Image.Image, *, depth: bool = False) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a picture's pixels, upright. DataError for one too large, or of more than 8 bits where no depth is asked for."""
+    """Returns an image's pixels, upright. DataError for one too large, or of more than 8 bits where no depth is asked for."""
     with image:
         if image.width * image.height > MOST_PIXELS:
             raise DataError(f"is {image.width} x {image.height}: at most {MOST_PIXELS / 1e6:.0f} million pixels are read")
@@ -139,7 +141,7 @@ def to_rgb(image: PIL.Image.Image, *, depth: bool = False) -> UInt8[np.ndarray, 
 
 
 def is_deep(cells: pa.ChunkedArray, file: Callable[[str], Path]) -> bool | None:
-    """Returns whether the first picture of a column has more than 8 bits a channel; None if that cannot be told."""
+    """Returns whether the first image of a column has more than 8 bits a channel; None if that cannot be told."""
     try:
         if _is_list(cells.type) or not len(cells):
             return None
@@ -150,7 +152,7 @@ def is_deep(cells: pa.ChunkedArray, file: Callable[[str], Path]) -> bool | None:
 
 
 def _opened(cell: pa.Scalar, file: Callable[[str], Path]) -> PIL.Image.Image:
-    """Opens the picture in a cell: its bytes, or the file that it names. DataError for an empty cell and a name outside the dataset."""
+    """Opens the image in a cell: its bytes, or the file that it names. DataError for an empty cell and a name outside the dataset."""
     value: Any = cell.as_py()
     content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(content, str):
@@ -177,7 +179,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _numbers(cell: pa.Scalar) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a picture given as nested lists: (H, W, 3), (3, H, W) or grey (H, W), whole numbers from 0 to 255."""
+    """Returns an image given as nested lists: (H, W, 3), (3, H, W) or grey (H, W), whole numbers from 0 to 255."""
     if not cell.is_valid:
         raise DataError("is empty")
     sides, values = [], cell.values

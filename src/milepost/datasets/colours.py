@@ -1,6 +1,6 @@
-"""A decoded picture as RGB: by its film's own colour matrix and range, with every PyAV, and turned as its track says.
+"""Converts a decoded image to RGB with the colour matrix and range of its video, with every PyAV, and turns it as its track says.
 
-An untagged picture is converted as PyAV's `to_ndarray(format="rgb24")` does, bit for bit. LeRobot's own films are untagged.
+An untagged video is converted as PyAV's `to_ndarray(format="rgb24")` does, bit for bit. LeRobot's own videos are untagged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MATRICES = (1, 4, 7, 9)
 
 
 def to_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a decoded picture's pixels as stored. By its own matrix and range, which PyAV below 17 does not look at by itself."""
+    """Returns a decoded image's pixels as stored. By its own matrix and range, which PyAV below 17 does not look at by itself."""
     matrix, whole = int(frame.colorspace), int(frame.color_range) == ColorRange.JPEG
     if matrix not in _MATRICES and not whole:
         return converter.reformat(frame, format="rgb24").to_ndarray()
@@ -26,11 +26,11 @@ def to_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> UInt8[np.ndarra
 
 
 def upright(image: UInt8[np.ndarray, "H W 3"], frame: av.VideoFrame) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """Returns the picture turned as the film's track says, by quarters."""
+    """Returns the image turned as the video's track says, by quarters."""
     quarters = quarter_turns(frame)
     return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
-    """Returns how many quarters, against the clock, a decoded picture must be turned to stand upright."""
+    """Returns how many quarters, against the clock, a decoded image must be turned to stand upright."""
     return round(frame.rotation / 90) % 4

@@ -1,8 +1,8 @@
-"""A copy of a LeRobot dataset with more numbers for every frame: progress, weight; or with its time stamps written anew.
+"""Copies a LeRobot dataset with additional numbers for every frame (progress, weight), or with new time stamps.
 
-The dataset itself is never written to, and the copy is there complete or not at all. Videos are linked (hard links) where the file system
-can, else copied; the data files are written anew with the columns, info.json and all statistics say so. Folders that are links are copied
-through. Left out are files beside meta/, data/, videos/ and images/, and data files that no episode needs: LeRobot opens every one.
+The source is never written to, and the copy appears complete or not at all. Videos become hard links where the file system allows it, else
+copies. Data files are rewritten with the columns, and info.json and all statistics describe them. Links to folders are followed. The copy
+leaves out files beside meta/, data/, videos/ and images/, and data files that no episode needs, because LeRobot opens every one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real
+from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
 from milepost.datasets.hub import Files
 from milepost.datasets.parquet import put_columns, read_parquet, to_numpy
 from milepost.datasets.reader import LeRobotDataset, open_dataset
@@ -28,14 +28,14 @@ from milepost.datasets.records import EpisodeRecord, Metadata
 from milepost.datasets.rows import data_files
 from milepost.datasets.statistics import KEYS, Stats, column_stats, merge
 from milepost.datasets.transaction import is_interrupted
-from milepost.datasets.validate import examine
+from milepost.datasets.validation import validate
 
 TREES = ("meta", "data", "videos", "images")
 STAMPS = "timestamp"
 FATAL = ("columns", "column-types", "data-file", "no-frames", "episodes", "info")
 """Kinds of errors with which LeRobot does not open a dataset."""
-FILMS = ("video-file", "video-short", "video-more", "video-span", "video-overlap", "video-choice", "video-times")
-"""Kinds of findings with which nobody knows which picture a row has."""
+VIDEO_CODES = ("video-file", "video-short", "video-more", "video-span", "video-overlap", "video-choice", "video-times")
+"""Kinds of findings with which nobody knows which image a row has."""
 
 
 def copy_with_columns(
@@ -75,7 +75,7 @@ def copy_with_columns(
             elif name.startswith("meta/"):
                 shutil.copyfile(files.path(name), new)
             else:
-                _link(files.path(name), new, share=files.repo is None)
+                _link(files.path(name), new, hard_link=files.repo is None)
         _write_meta(files, part, meta, added)
     return left_out
 
@@ -116,23 +116,29 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, r
             raise DataError(f"column '{name}' has {len(column)} values, {files.name} has {rows} rows")
         if np.isnan(column).all():
             raise DataError(f"column '{name}' has no known value")
-    depth = [name for name in meta.pictured if meta.features[name].get("dtype") == "video" and name not in meta.cameras]
+    depth = [name for name in meta.all_cameras if meta.features[name].get("dtype") == "video" and name not in meta.cameras]
     if files.repo is not None and depth:
         raise DataError(f"{files.name} has a depth video ('{depth[0]}'), which is not downloaded here: hf download it, and copy the folder")
 
 
 def _require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool) -> None:
-    """DataError for damage that LeRobot would not open, or, with `restamp`, films whose pictures are not one a row."""
-    found = examine(folder_or_repo, quick=True, revision=revision).findings
-    bad = [finding for finding in found if (finding.severity == "error" and finding.code in FATAL) or (restamp and finding.code in FILMS)]
+    """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row."""
+    findings = validate(folder_or_repo, quick=True, revision=revision).findings
+    bad = [
+        finding
+        for finding in findings
+        if (finding.severity == "error" and finding.code in FATAL) or (restamp and finding.code in VIDEO_CODES)
+    ]
     if bad:
-        why = "time stamps by position would claim what is not so" if bad[0].code in FILMS else "LeRobot would not open the copy either"
+        why = (
+            "time stamps by position would claim what is not so" if bad[0].code in VIDEO_CODES else "LeRobot would not open the copy either"
+        )
         more = f" ({len(bad) - 1} more: milepost info lists them)" if len(bad) > 1 else ""
         raise DataError(f"{bad[0].message}{more}; {why}: repair it, or copy it as it is with --even-damaged")
 
 
 def _names(files: Files, meta: Metadata) -> Iterator[str]:
-    """The dataset's files, relative to it: all of a folder; of a Hub dataset meta/ and what the episodes need."""
+    """Returns the dataset's files, relative to it: all files of a folder; of a Hub dataset, meta/ and the files that the episodes need."""
     for tree in TREES if files.repo is None else ("meta",):
         yield from files.listed(tree)
     if files.repo is not None:
@@ -140,11 +146,11 @@ def _names(files: Files, meta: Metadata) -> Iterator[str]:
         yield from sorted({record.data for record in records} | {span.path for record in records for span in record.videos.values()})
 
 
-def _link(source: Path, new: Path, *, share: bool) -> None:
-    """The same file under another name, or a copy where that cannot be: another disk, or the Hub's cache, which is not ours."""
-    if share:
+def _link(source: Path, new: Path, *, hard_link: bool) -> None:
+    """Makes a hard link, or a copy where a link is impossible: on another disk, or from the Hub's cache, which is shared."""
+    if hard_link:
         try:
-            os.link(real(source), new)
+            os.link(real_path(source), new)
             return
         except OSError:
             pass  # whatever keeps a link from being made, a copy is as good
@@ -152,7 +158,7 @@ def _link(source: Path, new: Path, *, share: bool) -> None:
 
 
 class _Placing:
-    """Which dataset row each row of a data file is, row group after row group; the rows of no episode are none."""
+    """The dataset row of each row of a data file, row group by row group. Rows of no episode have none."""
 
     def __init__(self, records: Sequence[EpisodeRecord]) -> None:
         self._records = {record.index: record for record in records}
@@ -176,15 +182,15 @@ class _Placing:
         only = next(iter(self._records), -1)
         owner = np.full(table.num_rows, only) if owner is None else owner.reshape(-1)
         rows = np.full(table.num_rows, -1, np.int64)
-        for number, record in self._records.items():
-            mine = np.flatnonzero(owner == number)[: record.length - self._seen[number]]
-            rows[mine] = record.row + self._seen[number] + np.arange(len(mine))
-            self._seen[number] += len(mine)
+        for episode_index, record in self._records.items():
+            positions = np.flatnonzero(owner == episode_index)[: record.length - self._seen[episode_index]]
+            rows[positions] = record.row + self._seen[episode_index] + np.arange(len(positions))
+            self._seen[episode_index] += len(positions)
         return rows
 
 
 def _stamps(meta: Metadata) -> Float[np.ndarray, "R"]:
-    """Frame / fps by dataset row; NaN for rows of no episode."""
+    """Returns frame / fps by dataset row; NaN for rows of no episode."""
     out = np.full(max(record.row + record.length for record in meta.episodes.values()), np.nan)
     for record in meta.episodes.values():
         out[record.row : record.row + record.length] = np.arange(record.length) / meta.fps
@@ -192,7 +198,7 @@ def _stamps(meta: Metadata) -> Float[np.ndarray, "R"]:
 
 
 def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, np.ndarray]) -> None:
-    """info.json and all statistics, with the columns."""
+    """Writes info.json and all statistics, with the new columns."""
     for name in files.listed("meta/episodes"):
         if name.endswith(".parquet") and (table := read_parquet(files.path(name))).num_rows:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
@@ -204,19 +210,19 @@ def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, 
     _describe(part / "meta/info.json", lambda info: info["features"].update(added))
     if (part / "meta/stats.json").is_file():
         parts = {name: [one for one in _statistics(column, meta) if one] for name, column in columns.items()}
-        whole = {name: _lists(merge(held)) for name, held in parts.items() if held}
+        whole = {name: _lists(merge(parts_stats)) for name, parts_stats in parts.items() if parts_stats}
         _describe(part / "meta/stats.json", lambda stats: stats.update(whole))
 
 
 def _statistics(column: Float[np.ndarray, "N"], meta: Metadata, episodes: Sequence[int] | None = None) -> list[Stats | None]:
-    """Of the known values of these episodes (all if None), one by one; None where there are none."""
+    """Returns the statistics of the known values of each of these episodes (of all if None); None where every value is unknown."""
     records = [meta.episodes.get(number) for number in (meta.episodes if episodes is None else episodes)]
     parts = [column[record.row : record.row + record.length] if record is not None else column[:0] for record in records]
     return [column_stats(part[~np.isnan(part)]) if not np.isnan(part).all() else None for part in parts]
 
 
 def _with_statistics(table: pa.Table, columns: Mapping[str, Float[np.ndarray, "N"]], meta: Metadata) -> pa.Table:
-    """meta/episodes with each episode's statistics of the columns; null where nothing of it is known."""
+    """Returns meta/episodes with each episode's statistics of the columns; null where all its values are unknown."""
     if not any(name.startswith("stats/") for name in table.column_names):
         return table
     for name, column in columns.items():
@@ -230,7 +236,7 @@ def _with_statistics(table: pa.Table, columns: Mapping[str, Float[np.ndarray, "N
 
 
 def _lines_with_statistics(text: str, columns: Mapping[str, Float[np.ndarray, "N"]], meta: Metadata) -> str:
-    """v2.1's episodes_stats.jsonl, likewise."""
+    """Returns v2.1's episodes_stats.jsonl with each episode's statistics of the columns."""
     lines = []
     for line in text.split("\n"):
         if line.strip():

@@ -1,4 +1,4 @@
-"""What info.json says of one feature, whichever way it is written: sizes, codecs, depth. Plain values in, plain values out."""
+"""Reads one feature's entry in info.json, in every form that LeRobot writes: sizes, codecs, depth. Plain values in, plain values out."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def sides(feature: Mapping[str, Any]) -> tuple[int, int, int] | None:
     shape, names = feature.get("shape"), feature.get("names")
     if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) for n in shape):
         return None
-    known = [str(name).lower() for name in names] if isinstance(names, list | tuple) and len(names) == 3 else []
-    if "height" in known and "width" in known:
-        high, wide = known.index("height"), known.index("width")
+    axes = [str(name).lower() for name in names] if isinstance(names, list | tuple) and len(names) == 3 else []
+    if "height" in axes and "width" in axes:
+        high, wide = axes.index("height"), axes.index("width")
         return shape[high], shape[wide], shape[3 - high - wide]
-    first = known[0].startswith(("c", "rgb", "bgr")) if known else shape[0] in (1, 3, 4) and shape[2] > 4
+    first = axes[0].startswith(("c", "rgb", "bgr")) if axes else shape[0] in (1, 3, 4) and shape[2] > 4
     return (shape[1], shape[2], shape[0]) if first else (shape[0], shape[1], shape[2])
 
 
 def image_size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
     """Returns (height, width) of a camera, None if its shape does not say."""
-    found = sides(feature)
-    return None if found is None else found[:2]
+    shape = sides(feature)
+    return None if shape is None else shape[:2]
 
 
 def codec(feature: Mapping[str, Any]) -> str | None:
-    """Returns the codec of a camera's films, as FFmpeg calls it."""
-    written = next((note["video.codec"] for note in notes(feature) if isinstance(note.get("video.codec"), str)), None)
+    """Returns the codec of a camera's videos, as FFmpeg calls it."""
+    name = next((note["video.codec"] for note in notes(feature) if isinstance(note.get("video.codec"), str)), None)
     return (
         None
-        if written is None
-        else {"mp4v": "mpeg4", "avc1": "h264", "av01": "av1", "hvc1": "hevc", "hev1": "hevc", "h265": "hevc"}.get(written, written)
+        if name is None
+        else {"mp4v": "mpeg4", "avc1": "h264", "av01": "av1", "hvc1": "hevc", "hev1": "hevc", "h265": "hevc"}.get(name, name)
     )
 
 
@@ -56,9 +56,9 @@ def is_depth(feature: Mapping[str, Any]) -> bool:
 
 
 def may_be_depth(feature: Mapping[str, Any]) -> bool:
-    """Returns whether a camera of single pictures has one channel: grey or distances, which only a picture tells."""
-    found = sides(feature)
-    return feature.get("dtype") == "image" and found is not None and found[2] == 1
+    """Returns whether a camera of single images has one channel: grey or distances, which only an image tells."""
+    shape = sides(feature)
+    return feature.get("dtype") == "image" and shape is not None and shape[2] == 1
 
 
 def width(feature: Mapping[str, Any]) -> int | None:

@@ -1,6 +1,6 @@
-"""One camera of one episode in the films, as `types.Frames`: which film, and which of its pictures; or why there is no telling.
+"""One camera of one episode in the videos, as `types.Frames`: which video, and which of its images; or why they cannot be known.
 
-What is odd though certain is a DataWarning; what is not certain is refused when a picture is asked for, and never before.
+Something odd but certain is a DataWarning. What is not certain is refused when an image is read, and not before.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import DataError, DataWarning, Frames, UnreadableError, sampled
+from milepost.core import DataError, DataWarning, Frames, UnreadableError, sampled_digest
 from milepost.datasets.cells import is_deep
 from milepost.datasets.features import image_size, may_be_depth
-from milepost.datasets.findings import counted
+from milepost.datasets.findings import count_noun
 from milepost.datasets.hub import Files
 from milepost.datasets.parquet import RowReader
 from milepost.datasets.placement import Part, Placed, offsets, pause, place, unsteady
 from milepost.datasets.records import EpisodeRecord, Metadata
-from milepost.datasets.stamps import FilmIndex
-from milepost.datasets.video import VideoFrames, film_index
+from milepost.datasets.stamps import VideoIndex
+from milepost.datasets.video import VideoFrames, video_index
 
 SMALL = 1024
-"""Bytes of a file that may be the same as another by chance, or is no film."""
+"""Bytes of a file that may be the same as another by chance, or is no video."""
 
 
-class Voice:
-    """Says each kind of oddness of a dataset once: the warning names the first episode, and `milepost info` all of them."""
+class DatasetWarner:
+    """Warns of each kind of fault in a dataset once. The warning names the first episode; `milepost info` lists all of them."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class LostFrames:
-    """The pictures of a camera that meta/ has no place for in this episode, as `types.Frames`: to ask for one is an UnreadableError."""
+    """The images of a camera that meta/ has no place for in this episode, as `types.Frames`. Reading one raises UnreadableError."""
 
     length: int
     reason: str
@@ -64,15 +64,18 @@ class LostFrames:
 
 @dataclass(frozen=True)
 class Doubts:
-    """What speaks against meta/'s choice of films for a camera. refused: film -> why it is not known whose it is. odd: code -> warning."""
+    """Evidence against the videos that meta/ names for a camera. refused: video -> why its episode is uncertain. odd: code -> warning."""
 
     refused: Mapping[str, str] = field(default_factory=dict)
     odd: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
-class FilmPlaces:
-    """Whose pictures a dataset's films have, by meta/ and by what is there. Films are counted when it is first asked, never decoded."""
+class VideoPlaces:
+    """The episodes of each video, from meta/ and from the files.
+
+    The images of a video are counted when the first of them is needed; this decodes nothing.
+    """
 
     files: Files
     meta: Metadata
@@ -80,163 +83,165 @@ class FilmPlaces:
     _names: list[str] | None = None
     _twins: list[list[str]] | None = None
 
-    def frames(self, camera: str, record: EpisodeRecord, times: Float[np.ndarray, "T"], *, strays: int, say: Voice) -> Frames:
-        """Returns an episode's pictures. times: its rows' own stamps. UnreadableError if those contradict its part of its film."""
+    def frames(self, camera: str, record: EpisodeRecord, times: Float[np.ndarray, "T"], *, strays: int, say: DatasetWarner) -> Frames:
+        """Returns an episode's images. times: its rows' own stamps. UnreadableError if those contradict its part of its video."""
         if camera in record.lost:
             return LostFrames(record.length, record.lost[camera])
         span, fps = record.videos[camera], self.meta.fps
-        if len(self.meta.films[span.path]) > 1 and (span.stop_s is None or round((span.stop_s - span.start_s) * fps) == record.length):
+        if len(self.meta.video_parts[span.path]) > 1 and (
+            span.stop_s is None or round((span.stop_s - span.start_s) * fps) == record.length
+        ):
             try:
                 offsets(times, Placed(0, record.length), fps)
             except UnreadableError as error:
                 raise UnreadableError(f"episode {record.index}, camera '{camera}': the video {error}") from error
-        doubts, parts = self.doubts(camera), self.meta.films[span.path]
+        doubts, parts = self.doubts(camera), self.meta.video_parts[span.path]
         odd = tuple((f"{code} {camera}", words) for code, words in doubts.odd.items())
         who, fault = f"video {self.files.root / span.path}", doubts.refused.get(span.path, "")
         placing = _Placing(parts, record.index, fps, self._elsewhere(camera, parts, strays), (who, fault, odd), self._sizes(camera), say)
         return VideoFrames(partial(self.files.path, span.path), times, fps, placing)
 
     def even_start(self, camera: str, record: EpisodeRecord, *, strays: int) -> float | None:
-        """Returns the second at which an episode's pictures begin in its film, if they follow one another evenly at the dataset's rate."""
+        """Returns the second at which an episode's images begin in its video, if they follow one another evenly at the dataset's rate."""
         span = record.videos.get(camera)
         if span is None or not record.length:
             return None
         try:
-            film = film_index(self.files.path(span.path), self.meta.fps)
+            video = video_index(self.files.path(span.path), self.meta.fps)
         except DataError:
             return None
-        placed = self.placed(camera, span.path, film, strays)[record.index]
-        if placed.fault or placed.note or placed.step != 1 or placed.count != record.length:
+        placement = self.placed(camera, span.path, video, strays)[record.index]
+        if placement.fault or placement.note or placement.step != 1 or placement.count != record.length:
             return None
-        mine = film.stamps[placed.first : placed.first + record.length]
-        even = np.abs(mine - mine[0] - np.arange(len(mine)) / self.meta.fps).max() < 0.25 / self.meta.fps
-        return float(mine[0]) if even else None
+        stamps = video.stamps[placement.first : placement.first + record.length]
+        even = np.abs(stamps - stamps[0] - np.arange(len(stamps)) / self.meta.fps).max() < 0.25 / self.meta.fps
+        return float(stamps[0]) if even else None
 
-    def placed(self, camera: str, name: str, film: FilmIndex, strays: int) -> Mapping[int, Placed]:
-        """Returns the parts of a film, or why there is no telling. strays: rows that meta/ places nowhere."""
-        parts = self.meta.films[name]
-        if fault := self.doubts(camera).refused.get(name) or _of_another(film.size, *self._sizes(camera)):
+    def placed(self, camera: str, name: str, video: VideoIndex, strays: int) -> Mapping[int, Placed]:
+        """Returns the parts of a video, or why there is no telling. strays: rows that meta/ places nowhere."""
+        parts = self.meta.video_parts[name]
+        if fault := self.doubts(camera).refused.get(name) or _of_another(video.size, *self._sizes(camera)):
             return {part.episode: Placed(-1, 0, fault=fault) for part in parts}
         elsewhere = self._elsewhere(camera, parts, strays)
-        return place(parts, len(film.stamps), self.meta.fps, film.fps, float(film.stamps[0]), elsewhere)
+        return place(parts, len(video.stamps), self.meta.fps, video.fps, float(video.stamps[0]), elsewhere)
 
     def _sizes(self, camera: str) -> tuple[tuple[int, int] | None, tuple[tuple[int, int], ...]]:
         """Returns (height, width) of this camera and of the others, as info.json has them."""
-        sizes = {name: image_size(self.meta.features[name]) for name in self.meta.pictured}
+        sizes = {name: image_size(self.meta.features[name]) for name in self.meta.all_cameras}
         return sizes[camera], tuple(size for name, size in sizes.items() if size is not None and name != camera)
 
     def _elsewhere(self, camera: str, parts: tuple[Part, ...], strays: int) -> tuple[int, ...]:
-        """Returns how many rows may follow in a film that meta/ places nowhere."""
-        return strays, self.meta.rows_without_film(camera, max(part.episode for part in parts))
+        """Returns how many rows may follow in a video that meta/ places nowhere."""
+        return strays, self.meta.rows_without_video(camera, max(part.episode for part in parts))
 
     def doubts(self, camera: str) -> Doubts:
-        """Returns what speaks against meta/'s choice of this camera's films. In v2.1 the name of a film says its episode."""
+        """Returns what speaks against meta/'s choice of this camera's videos. In v2.1 the name of a video says its episode."""
         if camera not in self._doubts:
-            found = self._compared(camera) if self.meta.version == "v3.0" else Doubts()
+            doubts = self._compared(camera) if self.meta.version == "v3.0" else Doubts()
             copies = self._copies(camera)
-            self._doubts[camera] = Doubts(found.refused, {**found.odd, "video-copy": copies}) if copies else found
+            self._doubts[camera] = Doubts(doubts.refused, {**doubts.odd, "video-copy": copies}) if copies else doubts
         return self._doubts[camera]
 
     def same_files(self) -> list[list[str]]:
-        """Returns the films that are one file under several names, byte by byte as far as samples tell; [] if they are not all here."""
+        """Returns the videos that are one file under several names, byte by byte as far as samples tell; [] if they are not all here."""
         if self._twins is None:
             sizes: dict[int, list[str]] = {}
-            for name in self.meta.films if self.files.repo is None else ():
+            for name in self.meta.video_parts if self.files.repo is None else ():
                 path = self.files.root / name
                 if self.files.holds(name) and path.is_file() and (size := path.stat().st_size) > SMALL:
                     sizes.setdefault(size, []).append(name)
             alike: dict[tuple[int, str], list[str]] = {}
             for name in (name for names in sizes.values() if len(names) > 1 for name in names):
-                alike.setdefault(sampled(self.files.root / name), []).append(name)
+                alike.setdefault(sampled_digest(self.files.root / name), []).append(name)
             self._twins = [names for names in alike.values() if len(names) > 1]
         return self._twins
 
     def _copies(self, camera: str) -> str:
-        """Returns which films of one camera are the same file; "" if none are."""
-        mine = {span.path for record in self.meta.episodes.values() if (span := record.videos.get(camera))}
-        twins = [pair for names in self.same_files() if len(pair := [name for name in names if name in mine]) > 1]
+        """Returns which videos of one camera are the same file; "" if none are."""
+        own_paths = {span.path for record in self.meta.episodes.values() if (span := record.videos.get(camera))}
+        twins = [pair for names in self.same_files() if len(pair := [name for name in names if name in own_paths]) > 1]
         if not twins:
             return ""
-        more = f" ({counted(len(twins), 'such group')})" if len(twins) > 1 else ""
+        more = f" ({count_noun(len(twins), 'such group')})" if len(twins) > 1 else ""
         return f"the films {twins[0][0]} and {twins[0][1]} are the same file{more}: one is a copy, and its episodes have another's pictures"
 
     def _compared(self, camera: str) -> Doubts:
-        """meta/'s choice against the films: those that no episode has, those whose pictures do not add up, their order."""
+        """Compares the videos in meta/ with the files: videos of no episode, videos whose number of images does not fit, their order."""
         places = {r.index: span.path if (span := r.videos.get(camera)) else r.adrift.get(camera, "") for r in self.meta.episodes.values()}
-        claimed = sorted(set(places.values()) - {""}, key=_natural)
-        spare = self._unclaimed(camera, claimed)
+        listed_videos = sorted(set(places.values()) - {""}, key=_natural)
+        spare = self._unclaimed(camera, listed_videos)
         order = _out_of_order(places)
-        if not claimed or not (spare or order):
+        if not listed_videos or not (spare or order):
             return Doubts()
-        counts = {name: count for name in (*claimed, *spare) if (count := self._count(name)) is not None}
+        counts = {name: count for name in (*listed_videos, *spare) if (count := self._count(name)) is not None}
         alike = Counter(counts.values())
-        certain = self._in_order(sorted([*claimed, *spare], key=_natural), counts)
-        unsure = [name for name in claimed if name in counts and alike[counts[name]] > 1 and name not in certain]
+        certain = self._in_order(sorted([*listed_videos, *spare], key=_natural), counts)
+        unsure = [name for name in listed_videos if name in counts and alike[counts[name]] > 1 and name not in certain]
         odd = {"video-order": order} if order and unsure else {}
         if not spare:
             return Doubts(odd=odd)
-        wrong = self._contradiction(places, claimed, counts)
-        about = f"{counted(len(spare), 'film')} of '{camera}' belong{'s' if len(spare) == 1 else ''} to no episode, first {spare[0]}"
+        wrong = self._contradiction(places, listed_videos, counts)
+        message = f"{count_noun(len(spare), 'film')} of '{camera}' belong{'s' if len(spare) == 1 else ''} to no episode, first {spare[0]}"
         if not wrong:
-            return Doubts(odd=odd | {"stray-film": about})
+            return Doubts(odd=odd | {"stray-film": message})
         fault = (
-            f"may be another episode's: {about}, while {wrong}, so meta/'s numbers of the films (file_index, chunk_index) cannot all be "
+            f"may be another episode's: {message}, while {wrong}, so meta/'s numbers of the films (file_index, chunk_index) cannot all be "
             "right; correct them, or copy or download meta/ again"
         )
-        refused = f"; {counted(len(unsure), 'film')} that may be another episode's {'is' if len(unsure) == 1 else 'are'} not read"
-        odd |= {"video-choice": f"{about}, while {wrong}{refused if unsure else ''}"}
+        refusal = f"; {count_noun(len(unsure), 'film')} that may be another episode's {'is' if len(unsure) == 1 else 'are'} not read"
+        odd |= {"video-choice": f"{message}, while {wrong}{refusal if unsure else ''}"}
         return Doubts(dict.fromkeys(unsure, fault), odd)
 
-    def _unclaimed(self, camera: str, claimed: list[str]) -> list[str]:
-        """Returns the camera's films that are here and that no episode has, by the pattern of the names of those that one has."""
-        if not claimed:
+    def _unclaimed(self, camera: str, listed_videos: list[str]) -> list[str]:
+        """Returns the camera's videos that are here and that no episode has, by the pattern of the names of those that one has."""
+        if not listed_videos:
             return []
         if self._names is None:
-            self._names = self.files.listed(claimed[0].split("/")[0])
-        digits = [re.sub(r"\d+", r"\\d+", re.escape(piece)) for piece in claimed[0].split(camera)]
+            self._names = self.files.listed(listed_videos[0].split("/")[0])
+        digits = [re.sub(r"\d+", r"\\d+", re.escape(piece)) for piece in listed_videos[0].split(camera)]
         pattern = re.compile(re.escape(camera).join(digits))
-        return sorted((name for name in self._names if pattern.fullmatch(name) and name not in self.meta.films), key=_natural)
+        return sorted((name for name in self._names if pattern.fullmatch(name) and name not in self.meta.video_parts), key=_natural)
 
     def _in_order(self, names: list[str], counts: Mapping[str, int]) -> set[str]:
-        """Returns the films that have the episodes that meta/ says in the only way in which all films have all episodes in order."""
-        left, fitting = collections.deque(self.meta.episodes.values()), set[str]()
+        """Returns the videos that have the episodes that meta/ says in the only way in which all videos have all episodes in order."""
+        queue, fitting = collections.deque(self.meta.episodes.values()), set[str]()
         for name in (name for name in names if name in counts):
-            mine, rows = [], 0
-            while left and rows < counts[name]:
-                mine.append(left[0].index)
-                rows += left.popleft().length
+            episode_indices, rows = [], 0
+            while queue and rows < counts[name]:
+                episode_indices.append(queue[0].index)
+                rows += queue.popleft().length
             if rows != counts[name]:
                 return set()
-            if mine == [part.episode for part in self.meta.films.get(name, ())]:
+            if episode_indices == [part.episode for part in self.meta.video_parts.get(name, ())]:
                 fitting.add(name)
-        return set() if left else fitting
+        return set() if queue else fitting
 
     def _count(self, name: str) -> int | None:
-        """Returns the pictures of a film that is here and can be read."""
+        """Returns the images of a video that is here and can be read."""
         path = self.files.root / name
         try:
-            return len(film_index(self.files.path(name), self.meta.fps).stamps) if path.is_file() else None
+            return len(video_index(self.files.path(name), self.meta.fps).stamps) if path.is_file() else None
         except DataError:
             return None
 
-    def _contradiction(self, places: Mapping[int, str], claimed: list[str], counts: Mapping[str, int]) -> str:
-        """Returns the first thing that cannot be if every episode's film is the one that meta/ says; "" if there is none."""
-        for name in claimed:
-            rows = sum(part.length for part in self.meta.films[name])
+    def _contradiction(self, places: Mapping[int, str], listed_videos: list[str], counts: Mapping[str, int]) -> str:
+        """Returns the first thing that cannot be if every episode's video is the one that meta/ says; "" if there is none."""
+        for name in listed_videos:
+            rows = sum(part.length for part in self.meta.video_parts[name])
             if name in counts and counts[name] % max(1, rows):
                 return f"{name} has {counts[name]} pictures for {rows} rows"
             if self.files.repo is None and not (self.files.root / name).exists():
                 return f"{name} is missing"
-        lost = next((number for number, name in places.items() if not name), None)
-        return "" if lost is None else f"meta/ has no film for episode {lost}"
+        episode_index = next((i for i, name in places.items() if not name), None)
+        return "" if episode_index is None else f"meta/ has no film for episode {episode_index}"
 
 
 @dataclass(frozen=True)
 class _Placing:
-    """Where in its film an episode's pictures are, in the film's own seconds. UnreadableError if there is no telling.
+    """Where an episode's images are in its video, in the video's own seconds. Raises UnreadableError if this cannot be known.
 
-    about: the film's name, why the whole film is refused, and (kind, what) to warn of. sizes: (height, width) of this camera and of the
-    others, as info.json has them. Small, because it is pickled with every episode.
+    about: the video's name, why the whole video is refused, and (kind, message) pairs to warn of. sizes: (height, width) of this camera and
+    of the others in info.json. It holds little, because it is pickled with every episode.
     """
 
     parts: tuple[Part, ...]
@@ -245,27 +250,27 @@ class _Placing:
     elsewhere: tuple[int, ...]
     about: tuple[str, str, tuple[tuple[str, str], ...]]
     sizes: tuple[tuple[int, int] | None, tuple[tuple[int, int], ...]]
-    say: Voice
+    say: DatasetWarner
 
-    def __call__(self, film: FilmIndex, times: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+    def __call__(self, video: VideoIndex, times: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
         who, fault, odd = self.about
-        if fault := fault or _of_another(film.size, *self.sizes):
+        if fault := fault or _of_another(video.size, *self.sizes):
             raise UnreadableError(f"{who} {fault}")
-        placed = place(self.parts, len(film.stamps), self.fps, film.fps, float(film.stamps[0]), self.elsewhere)[self.episode]
-        if fault := placed.fault or unsteady(film.stamps, self.fps * placed.step):
+        placement = place(self.parts, len(video.stamps), self.fps, video.fps, float(video.stamps[0]), self.elsewhere)[self.episode]
+        if fault := placement.fault or unsteady(video.stamps, self.fps * placement.step):
             raise UnreadableError(f"{who} {fault}")
         try:
-            inside, oddness = offsets(times, placed, self.fps)
+            inside, oddness = offsets(times, placement, self.fps)
         except UnreadableError as error:
             raise UnreadableError(f"{who} {error}") from error
-        stamps = film.stamps[(placed.first + inside) * placed.step]
-        slept = pause(stamps, times, self.fps)
+        stamps = video.stamps[(placement.first + inside) * placement.step]
+        pause_note = pause(stamps, times, self.fps)
         for kind, note in (
-            ("late start", placed.note),
+            ("late start", placement.note),
             ("clock", oddness),
-            ("pause", slept),
-            ("spare", placed.spared),
-            ("order", placed.order),
+            ("pause", pause_note),
+            ("spare", placement.spared),
+            ("order", placement.order),
         ):
             if note:
                 self.say(kind, f"{who} (episode {self.episode}): {note}")
@@ -275,7 +280,7 @@ class _Placing:
 
 
 def _of_another(size: tuple[int, int], own: tuple[int, int] | None, others: tuple[tuple[int, int], ...]) -> str:
-    """Returns why a film of this size is another camera's: it has that one's size by info.json, and not its own; "" if it is not."""
+    """Returns why a video of this size is another camera's: it has that one's size by info.json, and not its own; "" if it is not."""
     if own is None or size in (own, own[::-1], (0, 0)) or size not in others:
         return ""
     return (
@@ -285,23 +290,23 @@ def _of_another(size: tuple[int, int], own: tuple[int, int] | None, others: tupl
 
 
 def _natural(name: str) -> list[int]:
-    """Returns the numbers in a name, by which films are in order."""
+    """Returns the numbers in a name, by which videos are in order."""
     return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
 def _out_of_order(places: Mapping[int, str]) -> str:
-    """Returns which episode has an earlier film than the one before it; LeRobot writes films in the order of the episodes."""
-    named = [(number, name) for number, name in places.items() if name]
-    for (before, one), (after, other) in itertools.pairwise(named):
+    """Returns which episode has an earlier video than the one before it; LeRobot writes videos in the order of the episodes."""
+    numbered_places = [(episode_index, name) for episode_index, name in places.items() if name]
+    for (before, one), (after, other) in itertools.pairwise(numbered_places):
         if _natural(one) > _natural(other):
             return f"meta/ gives episode {after} an earlier film ({other}) than episode {before} ({one}); look whether the pictures fit"
     return ""
 
 
-def offered(files: Files, meta: Metadata) -> list[str]:
-    """Returns the cameras of colour or grey pictures: those that are looked at without being named.
+def default_cameras(files: Files, meta: Metadata) -> list[str]:
+    """Returns the cameras of colour or grey images: those that are looked at without being named.
 
-    One channel may be grey or distances: only a picture tells, so the first that can be read is looked at.
+    One channel may be grey or distances: only an image tells, so the first that can be read is looked at.
     """
     return [camera for camera in meta.cameras if not may_be_depth(meta.features[camera]) or _is_grey(camera, files, meta)]
 

@@ -1,8 +1,8 @@
-"""Where the files of a dataset or model are: a local folder, or a Hub repository of which only the files asked for are downloaded.
+"""Finds the files of a dataset or model: in a local folder, or in a Hub repository, of which only the needed files are downloaded.
 
-A folder inside the Hub's cache is the Hub repository it belongs to, and like one it is never written into. `hf://datasets/owner/name/FILE`
-names one file. Nothing is ever written here but the Hub's own cache, and nothing uploaded but a model or annotations whose repository was
-named. The only module that imports huggingface_hub, and only when it is needed.
+A folder inside the Hub's cache counts as the Hub repository it belongs to and is never written into. `hf://datasets/owner/name/FILE` names
+one file. Only the Hub's own cache is written, and only a model or annotations are uploaded, to a repository that the user named. This is
+the only module that imports huggingface_hub, and it does so on first use.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, read_json_object, real, require_inside
+from milepost.core import DataError, read_json_object, real_path, require_inside
 
 UPLOADED = ("README.md", "config.json", "model.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HF = re.compile(r"hf:/{1,2}datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 """One slash as well: a path takes two for one."""
+# Characters of a message: the Hub puts what to do after a first line that is only a status, so one line would be too little.
 REASON = 600
 
 
 @dataclass(frozen=True)
 class Files:
-    """A dataset's files. root: the folder with meta/. repo and commit: None for a local folder."""
+    """The files of a dataset. root: the folder with meta/. repo and commit: None for a local folder."""
 
     root: Path
     name: str
@@ -35,10 +36,10 @@ class Files:
     commit: str | None = None
 
     def path(self, relative: str) -> Path:
-        """Where this file is; downloaded first if it is on the Hub and not here yet. A local file may be missing.
+        """Returns the path of a file; a file of a Hub dataset is downloaded first. A local file may be missing.
 
-        DataError if it lies outside the dataset: by its name, or as a link to a file elsewhere. Whole folders may be links (to another
-        disk); in the Hub's cache every file is one, to the repository's other files.
+        Raises DataError if the file lies outside the dataset, by its name or as a link. Folders may be links, for instance to another disk.
+        In the Hub's cache every file is a link to the repository's blobs.
         """
         path = self.root / require_inside(relative, source=f"{self.root}")
         if self.repo is not None and not path.exists():
@@ -53,33 +54,37 @@ class Files:
             path = self.root / require_inside(relative, source="")
         except DataError:
             return False
-        return not path.is_symlink() or real(path).is_relative_to(self._home)
+        return not path.is_symlink() or real_path(path).is_relative_to(self._home)
 
     @property
     def _home(self) -> Path:
-        """The folder that links of files must stay in: of a snapshot in the Hub's cache its repository's, which has the files."""
-        root = real(self.root)
+        """Returns the folder that links must stay in: the dataset's own, or, for a snapshot in the Hub's cache, the folder of its
+        repository.
+        """
+        root = real_path(self.root)
         return root.parent.parent if root.parent.name == "snapshots" and root.parent.parent.name.startswith("datasets--") else root
 
     def listed(self, tree: str) -> list[str]:
         """Returns the names of the files under a folder of the dataset, relative to it, but hidden ones; links of folders are followed."""
-        found, seen = [], set()
-        for folder, folders, names in os.walk(self.root / tree, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:
+        names, targets = [], set()
+        for folder, folders, file_names in os.walk(self.root / tree, followlinks=True):
+            target = os.path.realpath(folder)
+            if target in targets:
                 folders.clear()  # a link to a folder above itself
                 continue
-            seen.add(real)
+            targets.add(target)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             relative = Path(folder).relative_to(self.root)
-            found += [
-                (relative / name).as_posix() for name in sorted(names) if not name.startswith(".") and (Path(folder) / name).is_file()
+            names += [
+                (relative / name).as_posix() for name in sorted(file_names) if not name.startswith(".") and (Path(folder) / name).is_file()
             ]
-        return found
+        return names
 
     def beside(self, pattern: str) -> list[Path]:
-        """The files in the dataset's own folder whose names match, sorted; of a Hub dataset they are downloaded. They may not be reachable:
-        then those that are here already."""
+        """Returns the files in the dataset's own folder that match, sorted; those of a Hub dataset are downloaded.
+
+        If the Hub cannot be reached, the files that were downloaded before are returned.
+        """
         if self.repo is not None:
             with contextlib.suppress(DataError):
                 _fetch("snapshot_download", self.repo, self.commit, allow_patterns=[pattern])
@@ -87,23 +92,23 @@ class Files:
 
 
 def is_hub_id(name: str) -> bool:
-    """Could this be the name of a Hub repository, `owner/name`, and no path that climbs or begins somewhere?"""
+    """Returns whether this can be the name of a Hub repository, `owner/name`, and is not a path."""
     return _HUB_ID.fullmatch(name) is not None
 
 
 def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files:
-    """A local folder, or (only if there is no such folder) the Hub dataset `owner/name`, whose meta/ is downloaded.
+    """Returns the files of a local folder or, if there is no such folder, of the Hub dataset `owner/name`, whose meta/ is downloaded.
 
-    A folder of the Hub's cache is the Hub dataset at that commit. DataError if there is neither, or if the Hub cannot be reached and has
-    nothing in the cache.
+    A folder of the Hub's cache is the Hub dataset at that commit. Raises DataError if there is neither, or if the Hub cannot be reached and
+    the cache has nothing.
     """
-    named = _HF.fullmatch(str(folder_or_repo))
-    if named and not named["file"]:
-        folder_or_repo, revision = named["repo"], revision or named["revision"]
+    match = _HF.fullmatch(str(folder_or_repo))
+    if match and not match["file"]:
+        folder_or_repo, revision = match["repo"], revision or match["revision"]
     folder = Path(folder_or_repo).expanduser().absolute()  # Arrow and FFmpeg take what stands before a colon for a protocol
     if folder.is_dir():
-        repo, commit = _cached(real(folder))
-        return Files(folder, repo or real(folder).name, repo, commit)
+        repo, commit = _cached(real_path(folder))
+        return Files(folder, repo or real_path(folder).name, repo, commit)
     if folder.exists():
         raise DataError(f"{folder} is a file; a LeRobot dataset is a folder with meta/info.json in it")
     repo = str(folder_or_repo)
@@ -114,26 +119,26 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
 
 
 def find_file(path: Path) -> Path:
-    """The file itself, or where the Hub's file `hf://datasets/owner/name/FILE` is, downloaded. DataError if it cannot be had."""
-    named = _HF.fullmatch(str(path))
-    if named is None:
+    """Returns the path itself, or that of the Hub's file `hf://datasets/owner/name/FILE`, downloaded. Raises DataError if that fails."""
+    match = _HF.fullmatch(str(path))
+    if match is None:
         return path
-    if not named["file"]:
-        raise DataError(f"{path} names a dataset; a file of it is named as in hf://datasets/{named['repo']}/sarm_progress.parquet")
-    return Path(_fetch("hf_hub_download", named["repo"], named["revision"], filename=named["file"]))
+    if not match["file"]:
+        raise DataError(f"{path} names a dataset; a file of it is named as in hf://datasets/{match['repo']}/sarm_progress.parquet")
+    return Path(_fetch("hf_hub_download", match["repo"], match["revision"], filename=match["file"]))
 
 
 def in_cache(path: Path) -> bool:
-    """Does this path lie in the Hub's cache, which is shared by all and never edited?
+    """Returns whether a path lies in the Hub's cache, which all programs share and nobody edits.
 
-    The Hub's layout: datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...
+    The Hub's layout is datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...
     """
     after = zip(path.parts, path.parts[1:], strict=False)
     return any(part.startswith(("datasets--", "models--")) and following in ("snapshots", "blobs") for part, following in after)
 
 
 def _cached(folder: Path) -> tuple[str | None, str | None]:
-    """(owner/name, commit) of a snapshot in the Hub's cache, (None, None) of any other folder."""
+    """Returns (owner/name, commit) of a snapshot in the Hub's cache, (None, None) of any other folder."""
     kind, _, name = folder.parent.parent.name.partition("--")
     if kind != "datasets" or folder.parent.name != "snapshots" or "--" not in name:
         return None, None
@@ -141,9 +146,9 @@ def _cached(folder: Path) -> tuple[str | None, str | None]:
 
 
 def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
-    """The folder of a saved model: a local one, or (only if there is none) that of the Hub model `owner/name`, downloaded.
+    """Returns the folder of a saved model: a local one or, if there is none, that of the Hub model `owner/name`, downloaded.
 
-    DataError if the Hub cannot be reached and has nothing in the cache. A local folder may turn out not to be a model.
+    Raises DataError if the Hub cannot be reached and the cache has nothing. A local folder is not checked to be a model.
     """
     folder, repo = Path(folder_or_repo).expanduser(), str(folder_or_repo)
     if folder.exists() or not is_hub_id(repo):
@@ -152,20 +157,21 @@ def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
 
 
 def revision_of(folder: Path) -> str:
-    """The commit a folder in the Hub's cache was downloaded at; empty for any other folder."""
+    """Returns the commit of a folder in the Hub's cache, "" for any other folder."""
     return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def require_repository(repo: str) -> None:
-    """DataError unless this is the name of a Hub repository, `owner/name`."""
+    """Raises DataError unless this is the name of a Hub repository, `owner/name`."""
     if not is_hub_id(repo):
         raise DataError(f"nothing is uploaded unless a repository is named, as in push_to_hub('owner/name'); got '{repo}'")
 
 
 def upload_model(folder: Path, repo: str, *, private: bool) -> str:
-    """Upload a saved model to the Hub repository `owner/name`, made if it is not there; returns its address. DataError if refused.
+    """Uploads a saved model to the Hub repository `owner/name`, which is created if missing. Returns its address.
 
-    Card, config and weights alone: a folder that was trained in holds more (`last/`, a checkpoint, logs).
+    Only card, config and weights are uploaded: a training folder holds more (`last/`, a checkpoint, logs). Raises DataError if the Hub
+    refuses.
     """
     require_repository(repo)
     import huggingface_hub
@@ -180,21 +186,25 @@ def upload_model(folder: Path, repo: str, *, private: bool) -> str:
 
 
 def require_same_dataset(root: Path, repo: str) -> None:
-    """DataError unless the Hub dataset `owner/name` is there and is this folder's: as many episodes and frames, at one rate."""
+    """Raises DataError unless the Hub dataset `owner/name` exists and is the one in this folder.
+
+    Both must have the same version, frame rate and numbers of episodes and frames.
+    """
     require_repository(repo)
     ours, theirs = (
         read_json_object(path) for path in (root / "meta/info.json", Path(_fetch("hf_hub_download", repo, None, filename="meta/info.json")))
     )
     facts = ("codebase_version", "total_episodes", "total_frames", "fps")
-    if other := [name for name in facts if ours.get(name) != theirs.get(name)]:
-        said = ", ".join(f"{name} {theirs.get(name)} there, {ours.get(name)} here" for name in other)
-        raise DataError(f"the Hub dataset '{repo}' is another one ({said}); annotations go only into a copy of the same dataset")
+    if different_names := [name for name in facts if ours.get(name) != theirs.get(name)]:
+        differences = ", ".join(f"{name} {theirs.get(name)} there, {ours.get(name)} here" for name in different_names)
+        raise DataError(f"the Hub dataset '{repo}' is another one ({differences}); annotations go only into a copy of the same dataset")
 
 
 def upload_dataset_files(root: Path, repo: str, patterns: Sequence[str]) -> str:
-    """Upload the files of a dataset folder that match to the Hub dataset `owner/name`, in one commit; returns its address.
+    """Uploads the matching files of a dataset folder to the Hub dataset `owner/name` in one commit. Returns its address.
 
-    The repository must hold the same dataset already, see `require_same_dataset`: what is not uploaded here stays. DataError if refused.
+    The repository must hold the same dataset already, see `require_same_dataset`; its other files stay. Raises DataError if the Hub
+    refuses.
     """
     require_same_dataset(root, repo)
     import huggingface_hub
@@ -219,14 +229,14 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    """The whole of what the Hub says, on one line: its first line is but a status, what to do stands below."""
+    """Returns the whole message of the Hub on one line: its first line is only a status, and what to do comes after it."""
     if isinstance(error, ImportError) and "socks" in str(error).lower():
         return "the environment names a SOCKS proxy, which needs a package: pip install socksio"
-    words = str(error).strip() or type(error).__name__
-    says = getattr(error, "server_message", None)
-    if isinstance(says, str) and says.strip() and says not in words:
-        words = f"{words} {says}"
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
+    text = str(error).strip() or type(error).__name__
+    server_message = getattr(error, "server_message", None)
+    if isinstance(server_message, str) and server_message.strip() and server_message not in text:
+        text = f"{text} {server_message}"
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= REASON else f"{line[:REASON]}..."
 
 
@@ -238,13 +248,13 @@ def _fetch(function: str, repo: str, revision: str | None, *, kind: str = "datas
     try:
         return str(download())
     except failures as error:
-        reached = error
+        first_error = error
     try:  # what was downloaded before is as good; not every version looks there by itself
         return str(download(local_files_only=True))
     except failures as error:
         file = f"{arguments['filename']} of " if "filename" in arguments else ""
         at = f" at revision '{revision}'" if revision else ""
-        reason = _reason(reached)
+        reason = _reason(first_error)
         raise DataError(
             f"{file}the Hub {kind} '{repo}'{at} could not be downloaded, and there is no local folder of that name: {reason}"
         ) from error

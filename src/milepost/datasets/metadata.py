@@ -1,8 +1,8 @@
-"""What meta/ says of a LeRobot dataset, v3 or v2 alike: features, tasks, and where each episode's rows and pictures should be.
+"""Parses meta/ of a LeRobot dataset, v3 and v2 alike: features, tasks, and the files of each episode's rows and images.
 
-One parser for reading and for `milepost info`. Whatever is wrong with one episode's entry stays with that episode (`EpisodeRecord.fault`,
-`lost`) and becomes a `Finding`; only what spoils all of them is refused. Its places are hints: `datasets/rows.py` looks where the rows are.
-Reads meta/ only, and of meta/episodes never the statistics, which are most of it.
+One parser serves reading and `milepost info`. A fault in one episode's entry stays with that episode (`EpisodeRecord.fault`, `lost`) and
+becomes a `Finding`; only faults of the whole dataset are refused. The places of rows are hints: `datasets/rows.py` checks them in the data.
+Only meta/ is read, and of meta/episodes never the statistics, which are most of its bytes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,3})(\.\d{1,3})?")
 
 
 def read_metadata(root: Path) -> Metadata:
-    """Read meta/ of the dataset in this folder. DataError if it is no dataset, a version not read here, damaged or empty."""
+    """Reads meta/ of the dataset in this folder. Raises DataError if it is not a dataset, of an unknown version, damaged or empty."""
     meta, fatal = scan_metadata(root)
     if fatal:
         raise DataError(fatal)
@@ -92,30 +92,30 @@ def stamps_of(root: Path) -> tuple[tuple[str, int, int, int], ...]:
     meta, stamps = root / "meta", []
     for path in (*sorted(meta.glob("episodes/*/*.parquet")), *sorted(meta.glob("*.json*"))):
         try:
-            about = path.stat()
+            status = path.stat()
         except FileNotFoundError:  # renamed at this moment
             continue
-        stamps.append((path.name, about.st_mtime_ns, about.st_size, about.st_ino))
+        stamps.append((path.name, status.st_mtime_ns, status.st_size, status.st_ino))
     return tuple(stamps)
 
 
 def read_proportions(root: Path, head: str) -> dict[str, float] | None:
-    """Stage name -> its mean share of an episode, from meta/temporal_proportions_{head}.json; None if there is none."""
+    """Returns stage name -> proportion, from meta/temporal_proportions_{head}.json; None if there is no such file."""
     if not has_proportions(root, head):
         return None
     path = root / PROPORTIONS.format(head=head)
     shares = read_json(path, what="proportions file")
-    if not isinstance(shares, dict) or not all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares.values()):
+    if not isinstance(shares, dict) or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in shares.values()):
         raise DataError(f"{path} should map stage names to numbers; {DERIVED}")
-    if odd := [name for name, share in shares.items() if not 0 <= share < math.inf]:
+    if bad := [name for name, value in shares.items() if not 0 <= value < math.inf]:
         raise DataError(
-            f"{path}: the share of stage {shown(odd[0])} should be a number from 0 on, it is {shown(shares[odd[0]])}; {DERIVED}"
+            f"{path}: the share of stage {shown(bad[0])} should be a number from 0 on, it is {shown(shares[bad[0]])}; {DERIVED}"
         )
-    return {name: float(share) for name, share in shares.items()}
+    return {name: float(value) for name, value in shares.items()}
 
 
 class _Scan:
-    """One reading of meta/: what was read, what is wrong, and the first thing that makes the dataset unusable."""
+    """The state of one parse of meta/: the content, the findings, and the first fault that makes the dataset unusable."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.fatal = root, ""
@@ -136,8 +136,8 @@ class _Scan:
             self._check_all(records)
             tasks = self._tasks()
         rows_fit, records = _settle_rows(records, self.version)
-        found = tuple(self.findings)
-        return Metadata(self.version, self.fps, self.features, dict(sorted(tasks.items())), records, rows_fit, found, self.info)
+        findings = tuple(self.findings)
+        return Metadata(self.version, self.fps, self.features, dict(sorted(tasks.items())), records, rows_fit, findings, self.info)
 
     def _say(self, code: str, message: str, episode: int | None = None, severity: Severity = "error") -> None:
         self.findings.append(Finding(code, severity, message, episode))
@@ -156,19 +156,19 @@ class _Scan:
 
     def _version(self) -> str:
         """Returns the layout, "v3.0" or "v2.1"; what it says itself if that is neither."""
-        written = self.info.get("codebase_version")
-        parts = _VERSION.fullmatch(written.strip()) if isinstance(written, str) else None
-        known = {("2", "0"): "v2.1", ("2", "1"): "v2.1"}
-        layout = None if parts is None else "v3.0" if parts[1] == "3" else known.get((parts[1], parts[2]))
+        text = self.info.get("codebase_version")
+        parts = _VERSION.fullmatch(text.strip()) if isinstance(text, str) else None
+        layouts = {("2", "0"): "v2.1", ("2", "1"): "v2.1"}
+        layout = None if parts is None else "v3.0" if parts[1] == "3" else layouts.get((parts[1], parts[2]))
         if layout is None:
             self._stop(
                 "version",
-                f"a LeRobot dataset of version {shown(written).strip(QUOTE) if written is not None else None}; "
+                f"a LeRobot dataset of version {shown(text).strip(QUOTE) if text is not None else None}; "
                 f"{' and '.join(SUPPORTED)} are read here, convert it with LeRobot first",
             )
-            return written if isinstance(written, str) else "unknown"
-        if written != layout:
-            self._say("version", f"the version is written '{written}'; it is read as {layout}", severity="note")
+            return text if isinstance(text, str) else "unknown"
+        if text != layout:
+            self._say("version", f"the version is written '{text}'; it is read as {layout}", severity="note")
         return layout
 
     def _fps(self) -> float:
@@ -183,22 +183,22 @@ class _Scan:
             return 0.0
 
     def _templates(self) -> tuple[str, str]:
-        """Returns where data and films are, by LeRobot's defaults where info.json does not say."""
+        """Returns where data and videos are, by LeRobot's defaults where info.json does not say."""
         features = self.info.get("features")
         if self.info and not isinstance(features, dict):
             self._stop("info", f"meta/info.json: 'features' should be an object, it is {shown(features)}")
         for name in sorted(set(features) - self.features.keys()) if isinstance(features, dict) else ():
             self._stop("info", f"meta/info.json: the feature {shown(name)} must be an object with a dtype and a shape")
-        chosen = []
+        templates = []
         for name, usual in zip(("data_path", "video_path"), TEMPLATES.get(self.version, TEMPLATES["v3.0"]), strict=True):
-            written = self.info.get(name)
-            if written is not None and not isinstance(written, str):
-                self._stop("info", f"meta/info.json: '{name}' should be a path template, it is {shown(written)}")
-            films = any(feature.get("dtype") == "video" for feature in self.features.values())
-            if self.info and written is None and (name == "data_path" or films):
+            template = self.info.get(name)
+            if template is not None and not isinstance(template, str):
+                self._stop("info", f"meta/info.json: '{name}' should be a path template, it is {shown(template)}")
+            has_videos = any(feature.get("dtype") == "video" for feature in self.features.values())
+            if self.info and template is None and (name == "data_path" or has_videos):
                 self._say("info", f"meta/info.json has no '{name}': LeRobot's usual one is taken, {usual}", severity="note")
-            chosen.append(written if isinstance(written, str) else usual)
-        return chosen[0], chosen[1]
+            templates.append(template if isinstance(template, str) else usual)
+        return templates[0], templates[1]
 
     # episodes ---------------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class _Scan:
         except DataError as error:
             self._stop(name, f"{error}; copy or download meta/ again")
             return []
-        found = []
+        entries = []
         for number, line in enumerate(lines, start=1):
             try:
                 entry = parse_json(line, source=f"meta/{name}.jsonl, line {number}")
@@ -236,40 +236,42 @@ class _Scan:
                 self._say(name, str(error))
                 continue
             if isinstance(entry, dict):
-                found.append(entry)
+                entries.append(entry)
             else:
                 self._say(name, f"meta/{name}.jsonl, line {number} should be an object, it is {shown(entry)}")
-        if lines and not found:
+        if lines and not entries:
             self._stop(name, f"{path} cannot be read as JSON lines; copy or download it again")
-        return found
+        return entries
 
     def _record(self, entry: Mapping[str, Any], source: str) -> EpisodeRecord | None:
         """Returns the entry as a record, with what is wrong in it; None if it does not say which episode it is of."""
         try:
-            number = int(plausible("episode_index", entry.get("episode_index"), source=source))
+            episode_index = int(plausible("episode_index", entry.get("episode_index"), source=source))
         except DataError as error:
             self._say("episodes", f"{error}: an entry without a number is left out")
             return None
-        who = f"{source}: episode {number}"
+        who = f"{source}: episode {episode_index}"
         length, fault = self._length(entry, who)
-        videos, lost, adrift = {}, {}, {}
+        videos, missing_videos, unplaced_videos = {}, {}, {}
         for camera in (key for key, feature in self.features.items() if feature.get("dtype") == "video"):
             try:
-                path = self._film(entry, camera, number, who)
-                adrift[camera] = path
+                path = self._video_path(entry, camera, episode_index, who)
+                unplaced_videos[camera] = path
                 videos[camera] = self._span(entry, camera, path, who)
-                del adrift[camera]
+                del unplaced_videos[camera]
             except DataError as error:
-                lost[camera] = str(error)
+                missing_videos[camera] = str(error)
                 if not is_depth(self.features[camera]):
-                    self._say("episodes", str(error), number)
+                    self._say("episodes", str(error), episode_index)
         if fault:
-            self._say("no-frames" if fault.endswith("has no frames") else "episodes", fault, number)
+            self._say("no-frames" if fault.endswith("has no frames") else "episodes", fault, episode_index)
         tasks = entry.get("tasks")
         words = (tasks,) if isinstance(tasks, str) else tuple(t for t in tasks if isinstance(t, str)) if isinstance(tasks, list) else ()
         row = _whole("row", entry.get("dataset_from_index"))
-        data = self._data(entry, number, who)
-        return EpisodeRecord(number, -1 if row is None else row, length, words, data, videos, entry, self.fps, lost, adrift, fault)
+        data = self._data(entry, episode_index, who)
+        return EpisodeRecord(
+            episode_index, -1 if row is None else row, length, words, data, videos, entry, self.fps, missing_videos, unplaced_videos, fault
+        )
 
     def _length(self, entry: Mapping[str, Any], who: str) -> tuple[int, str]:
         """Returns the frames, and why the episode cannot be read."""
@@ -290,26 +292,26 @@ class _Scan:
             return 0, str(error)
         return length, "" if length else f"{who} has no frames"
 
-    def _data(self, entry: Mapping[str, Any], number: int, who: str) -> str:
+    def _data(self, entry: Mapping[str, Any], episode_index: int, who: str) -> str:
         """Returns the data file that the entry names, "" if it names none."""
         try:
-            return expand(self.data_path, source=who, **self._place(entry, number, "data", who))
+            return expand(self.data_path, source=who, **self._place(entry, episode_index, "data", who))
         except DataError as error:
-            self._say("data-place", f"{error}; its rows are looked for in the data", number, severity="warning")
+            self._say("data-place", f"{error}; its rows are looked for in the data", episode_index, severity="warning")
             return ""
 
-    def _place(self, entry: Mapping[str, Any], number: int, of: str, who: str) -> dict[str, int]:
+    def _place(self, entry: Mapping[str, Any], episode_index: int, of: str, who: str) -> dict[str, int]:
         if self.version == "v2.1":
             size = _whole("chunks_size", self.info.get("chunks_size", 1000)) or 1000
-            return {"episode_chunk": number // size, "episode_index": number}
+            return {"episode_chunk": episode_index // size, "episode_index": episode_index}
         names = ("chunk_index", "file_index")
         return {name: int(plausible(name, entry.get(f"{of}/{name}"), source=who, name=f"{of}/{name}")) for name in names}
 
-    def _film(self, entry: Mapping[str, Any], camera: str, number: int, who: str) -> str:
+    def _video_path(self, entry: Mapping[str, Any], camera: str, episode_index: int, who: str) -> str:
         key = f"videos/{camera}"
         if self.version == "v3.0" and all(entry.get(f"{key}/{name}") is None for name in ("chunk_index", "file_index")):
             raise DataError(f"{who}: meta/ has no place for camera '{camera}'")
-        return expand(self.video_path, source=who, video_key=camera, **self._place(entry, number, key, who))
+        return expand(self.video_path, source=who, video_key=camera, **self._place(entry, episode_index, key, who))
 
     def _span(self, entry: Mapping[str, Any], camera: str, path: str, who: str) -> VideoSpan:
         if self.version == "v2.1":
@@ -321,22 +323,22 @@ class _Scan:
         return VideoSpan(path, from_s, to_s if to_s > from_s else None)
 
     def _by_number(self, records: Iterable[EpisodeRecord]) -> dict[int, EpisodeRecord]:
-        found: dict[int, EpisodeRecord] = {}
+        by_index: dict[int, EpisodeRecord] = {}
         for record in records:
-            first = found.get(record.index)
+            first = by_index.get(record.index)
             if first is not None and not first.fault and dict(first.entry) != dict(record.entry):
                 record = replace(first, fault=f"meta/ lists episode {record.index} twice, and not alike; copy or download meta/ again")
             if first is not None:
                 self._say("episode-index", f"meta/ lists episode {record.index} more than once", record.index)
-            found[record.index] = record
-        return dict(sorted(found.items()))
+            by_index[record.index] = record
+        return dict(sorted(by_index.items()))
 
     def _check_all(self, records: Mapping[int, EpisodeRecord]) -> None:
-        """What spoils all episodes: none there, some lost, none that can be read."""
+        """Adds the faults of the whole dataset: no episodes, missing episodes, or none that can be read."""
         total = self.info.get("total_episodes")
         if not records:
-            lost = [finding.message for finding in self.findings if finding.code == "episodes" and finding.severity == "error"]
-            self._stop("empty", f"no episode can be read: {lost[0]}" if lost else "the dataset has no episodes; record some first")
+            messages = [finding.message for finding in self.findings if finding.code == "episodes" and finding.severity == "error"]
+            self._stop("empty", f"no episode can be read: {messages[0]}" if messages else "the dataset has no episodes; record some first")
         elif all(record.fault for record in records.values()):
             self.fatal = self.fatal or f"{self.root}: no episode can be read: {next(iter(records.values())).fault}"
         elif isinstance(total, int) and len(records) < total and self.version == "v3.0":
@@ -400,13 +402,13 @@ def _whole(kind: str, value: Any) -> int | None:
 
 def _settle_rows(records: Mapping[int, EpisodeRecord], version: str) -> tuple[bool, dict[int, EpisodeRecord]]:
     """Returns whether meta/ says where all rows are, one episode after another; where it does not, rows are counted by it."""
-    row, fits, counted = 0, True, {}
+    row, fits, renumbered = 0, True, {}
     for record in records.values():
         fits = fits and record.row == row and record.entry.get("dataset_to_index", row + record.length) == row + record.length
-        counted[record.index] = replace(record, row=row)
+        renumbered[record.index] = replace(record, row=row)
         row += record.length
     disjoint = fits or _disjoint(list(records.values()))
-    return version == "v2.1" or disjoint, counted if version == "v2.1" or not disjoint else dict(records)
+    return version == "v2.1" or disjoint, renumbered if version == "v2.1" or not disjoint else dict(records)
 
 
 def _disjoint(records: Sequence[EpisodeRecord]) -> bool:

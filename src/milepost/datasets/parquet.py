@@ -1,6 +1,6 @@
-"""A dataset's parquet files: what their footers say, and an episode's rows without reading its neighbours'.
+"""Reads a dataset's parquet files: their footers, and an episode's rows without those of its neighbours.
 
-A reader holds the row groups of one episode at most, so going through a dataset in order reads each group once.
+A reader keeps the row groups of one episode at most, so a pass over a dataset in order reads each group once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MOST_ROWS = 20_000_000
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table of a parquet file. DataError, with the file's name, if it is missing or damaged."""
+    """Returns the table of a parquet file. Raises DataError, which names the file, if it is missing or damaged."""
     with open_parquet(path) as file:
         return guarded(path, lambda: file.read(columns=columns))
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A parquet file with its footer read. DataError, with the file's name, if it is missing or damaged."""
+    """Opens a parquet file and reads its footer. Raises DataError, which names the file, if it is missing or damaged."""
     if not path.exists():
         raise DataError(f"parquet file {path} is missing; copy or download the dataset again")
     if not require_plain_file(path, what="parquet file"):
@@ -42,17 +42,17 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return file
 
 
-def null_pictures(path: Path, column: str) -> tuple[int, int | None]:
-    """Returns how many rows of a data file have no picture in this column, and the first one's episode; by its statistics where they say.
+def null_images(path: Path, column: str) -> tuple[int, int | None]:
+    """Returns how many rows of a data file have no image in this column, and the first one's episode; by its statistics where they say.
 
-    A picture is bytes, or a name, or a struct of both; a cell is empty if neither is there. Only groups whose statistics count nulls in all
+    An image is bytes, or a name, or a struct of both; a cell is empty if neither is there. Only groups whose statistics count nulls in all
     parts are read.
     """
     count, episode = 0, None
     with open_parquet(path) as file:
         for group in range(file.metadata.num_row_groups):
-            about = file.metadata.row_group(group)
-            parts = [about.column(place) for place in range(about.num_columns)]
+            statistics = file.metadata.row_group(group)
+            parts = [statistics.column(place) for place in range(statistics.num_columns)]
             parts = [part for part in parts if part.path_in_schema in (column, f"{column}.bytes", f"{column}.path")]
             if not parts or not all(part.statistics is not None and part.statistics.null_count for part in parts):
                 continue
@@ -70,24 +70,26 @@ def null_pictures(path: Path, column: str) -> tuple[int, int | None]:
     return count, episode
 
 
-def guarded(path: Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns; Arrow's errors become one DataError that names the file."""
+def guarded(path: Path, function: Callable[[], Any]) -> Any:
+    """Returns the result of `function`. Arrow's errors become one DataError that names the file."""
     try:
-        return read()
+        return function()
     except (pa.ArrowException, OSError) as error:
         reason = shown((str(error).strip() or type(error).__name__).splitlines()[0], 160)[1:-1]
         raise DataError(f"parquet file {path} is damaged or truncated ({reason}); copy or download it again") from error
 
 
 def numbered_words(kind: str, words: Sequence[str]) -> pa.Table:
-    """LeRobot's tables of words (`task` in meta/tasks.parquet): `{kind}_index` and `{kind}`, with the notes that make pandas take the
-    words for the index."""
-    described = [{"name": f"{kind}_index", "pandas_type": "int64", "numpy_type": "int64"}]
-    described.append({"name": kind, "pandas_type": "unicode", "numpy_type": "object"})
+    """Returns one of LeRobot's tables of words (`task` in meta/tasks.parquet): the columns `{kind}_index` and `{kind}`.
+
+    Its metadata makes pandas use the words as the index.
+    """
+    columns = [{"name": f"{kind}_index", "pandas_type": "int64", "numpy_type": "int64"}]
+    columns.append({"name": kind, "pandas_type": "unicode", "numpy_type": "object"})
     pandas = {
         "index_columns": [kind],
         "column_indexes": [{"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": None}],
-        "columns": [{**column, "field_name": column["name"], "metadata": None} for column in described],
+        "columns": [{**column, "field_name": column["name"], "metadata": None} for column in columns],
         "creator": {"library": "pyarrow", "version": pa.__version__},
         "pandas_version": "2.3.3",
     }
@@ -96,10 +98,10 @@ def numbered_words(kind: str, words: Sequence[str]) -> pa.Table:
 
 
 def put_columns(old: Path, new: Path, columns: Mapping[str, tuple[pa.DataType, Callable[[pa.Table], np.ndarray]]]) -> None:
-    """A data file with these columns, at their place if they are there and at the end if not; of a table of rows each makes its values.
+    """Rewrites a data file with these columns, in their old position if they exist, else at the end; each is computed from a table of rows.
 
-    One row group at a time: pictures inside rows would not fit in memory. Everything else stays; where Hugging Face `datasets` keeps its
-    list of columns in the file's notes, the new ones are in it.
+    It works on one row group at a time, because a file with images does not fit in memory. Everything else stays. If Hugging Face
+    `datasets` keeps a list of columns in the file's metadata, the new columns are added to it.
     """
     with open_parquet(old) as file:
         target = file.schema_arrow
@@ -114,26 +116,26 @@ def put_columns(old: Path, new: Path, columns: Mapping[str, tuple[pa.DataType, C
         with pq.ParquetWriter(new, target, compression=codec) as writer:
             for group in range(groups):
                 table = guarded(old, partial(file.read_row_group, group))
-                made = {name: pa.array(make(table), kind) for name, (kind, make) in columns.items()}
-                arrays = [made[name] if name in made else table[name] for name in target.names]
+                new_arrays = {name: pa.array(make(table), kind) for name, (kind, make) in columns.items()}
+                arrays = [new_arrays[name] if name in new_arrays else table[name] for name in target.names]
                 writer.write_table(pa.table(arrays, schema=target), row_group_size=max(1, table.num_rows))
 
 
 def _noted(metadata: Mapping[bytes, bytes], kinds: Mapping[str, str]) -> dict[bytes, bytes]:
     notes = dict(metadata)
     if b"huggingface" in notes:
-        told = json.loads(notes[b"huggingface"])
-        if "features" in told.get("info", {}):
-            told["info"]["features"] |= {
+        content = json.loads(notes[b"huggingface"])
+        if "features" in content.get("info", {}):
+            content["info"]["features"] |= {
                 name: {"dtype": {"float": "float32"}.get(kind, kind), "_type": "Value"} for name, kind in kinds.items()
             }
-            notes[b"huggingface"] = json.dumps(told).encode()
+            notes[b"huggingface"] = json.dumps(content).encode()
     return notes
 
 
 @dataclass(frozen=True)
 class RowSummary:
-    """What a data file's footer says. count: rows. episodes, index: lowest and highest number, None where it does not say."""
+    """The footer of a data file. count: rows. episodes, index: lowest and highest value, None if the footer does not have them."""
 
     count: int
     episodes: tuple[int, int] | None
@@ -157,29 +159,29 @@ def summarise(path: Path) -> RowSummary:
 
 
 def _whole(spans: Sequence[tuple[float | int, float | int] | None] | None) -> tuple[int, int] | None:
-    known = [span for span in spans or () if span is not None]
-    if not known or len(known) != len(spans or ()):
+    ranges = [span for span in spans or () if span is not None]
+    if not ranges or len(ranges) != len(spans or ()):
         return None
-    low, high = min(span[0] for span in known), max(span[1] for span in known)
+    low, high = min(span[0] for span in ranges), max(span[1] for span in ranges)
     return (int(low), int(high)) if low == int(low) and high == int(high) else None
 
 
 class RowReader:
-    """Rows of one episode. The last row groups read and the last file's footer are kept. pictures: columns never read along."""
+    """A reader of one episode's rows. It keeps the last row groups and footer. image_columns: columns that are read only by name."""
 
-    def __init__(self, pictures: Sequence[str] = ()) -> None:
-        self._pictures = frozenset(pictures)
+    def __init__(self, image_columns: Sequence[str] = ()) -> None:
+        self._image_columns = frozenset(image_columns)
         self._footer: tuple[Path, list[str], list[tuple[float | int, float | int] | None]] | None = None
         self._table: tuple[tuple[Any, ...], pa.Table] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process reads its own; sending a table along would cost more.
-        return {"_pictures": self._pictures, "_footer": None, "_table": None}
+        return {"_image_columns": self._image_columns, "_footer": None, "_table": None}
 
     def episode(self, path: Path, episode: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows whose episode_index is `episode`, in the file's order; the columns asked for, or all that hold no pictures.
+        """Returns the rows whose episode_index is `episode`, in the file's order: the named columns, or all but those of images.
 
-        Of a file without `episode_index` all rows: then it is one episode's.
+        A file without `episode_index` belongs to one episode, so all its rows are returned.
         """
         names, spans = self._read_footer(path)
         if missing := set(columns or ()) - set(names):
@@ -195,9 +197,9 @@ class RowReader:
         owner = to_numpy("episode_index", table["episode_index"])
         if owner is None or owner.size != len(owner):
             raise DataError(f"parquet file {path}: 'episode_index' should hold one whole number a row")
-        found = np.flatnonzero(owner.reshape(-1) == episode)
-        contiguous = len(found) and found[-1] - found[0] + 1 == len(found)
-        return table.slice(int(found[0]), len(found)) if contiguous else table.take(pa.array(found, pa.int64()))
+        positions = np.flatnonzero(owner.reshape(-1) == episode)
+        contiguous = len(positions) and positions[-1] - positions[0] + 1 == len(positions)
+        return table.slice(int(positions[0]), len(positions)) if contiguous else table.take(pa.array(positions, pa.int64()))
 
     def _read_footer(self, path: Path) -> tuple[list[str], list[tuple[float | int, float | int] | None]]:
         last = self._footer
@@ -214,20 +216,20 @@ class RowReader:
                 raise DataError(f"parquet file {path} has {rows} rows in one place; at most {MOST_ROWS} are read at once")
             names = file.schema_arrow.names
             if columns is None:
-                names = [field.name for field in file.schema_arrow if not is_picture(field.type) and field.name not in self._pictures]
+                names = [field.name for field in file.schema_arrow if not is_image(field.type) and field.name not in self._image_columns]
             else:
                 names = [*columns, *(["episode_index"] if "episode_index" in names else [])]
             return guarded(path, lambda: file.read_row_groups(groups, columns=names))
 
 
 class RaggedError(DataError):
-    """A column whose rows do not have as many numbers each: no array of numbers."""
+    """A column has a different number of values in each row, so it is not an array."""
 
 
 def to_numpy(name: str, column: pa.ChunkedArray) -> np.ndarray | None:
-    """A column of numbers, booleans or fixed-size (nested) lists of them as (T, ...); None if it holds anything else.
+    """Returns a column of numbers, booleans or fixed-size (nested) lists of them as (T, ...); None for a column of anything else.
 
-    RaggedError for lists that differ in length or are missing. A missing single number becomes NaN.
+    A missing single number becomes NaN. Raises RaggedError for lists that are missing or differ in length.
     """
     array, shape = column.combine_chunks(), [len(column)]
     if isinstance(array, pa.ChunkedArray):
@@ -250,25 +252,25 @@ def _holds_numbers(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
-def is_picture(kind: pa.DataType) -> bool:
+def is_image(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
 
 
 def _spans(file: pq.ParquetFile, column: str) -> list[tuple[float | int, float | int] | None]:
-    """The lowest and highest number of a column in each row group, from the footer; None where it does not say.
+    """Returns the lowest and highest value of a column in each row group, from the footer; None if the footer does not have them.
 
-    A column that is a list of one number has another path in the footer, and the same numbers.
+    A column that is a list of one number has another path in the footer, but the same values.
     """
     meta = file.metadata
     paths = [meta.schema.column(i).path for i in range(meta.num_columns)]
     leaves = [i for i, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
-    found: list[tuple[float | int, float | int] | None] = []
+    ranges: list[tuple[float | int, float | int] | None] = []
     for group in range(meta.num_row_groups):
-        about = meta.row_group(group).column(leaves[0]).statistics if len(leaves) == 1 else None
-        known = about is not None and about.has_min_max and about.null_count in (0, None)
-        low, high = (about.min, about.max) if about is not None and known else (None, None)
-        found.append((low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None)
-    return found
+        statistics = meta.row_group(group).column(leaves[0]).statistics if len(leaves) == 1 else None
+        has_range = statistics is not None and statistics.has_min_max and statistics.null_count in (0, None)
+        low, high = (statistics.min, statistics.max) if statistics is not None and has_range else (None, None)
+        ranges.append((low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None)
+    return ranges
 
 
 _REPEATED = 4
@@ -287,9 +289,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
                     f"{path} has {file.metadata.num_rows} rows in {size} bytes: they all repeat each other, so it is no such file"
                 )
             names = file.schema_arrow.names
-            if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            if duplicates := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise DataError(
-                    f"{path} has the column {shown(doubled[0])} {names.count(doubled[0])} times; which one is meant is not known"
+                    f"{path} has the column {shown(duplicates[0])} {names.count(duplicates[0])} times; which one is meant is not known"
                 )
             return file.read(columns=columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:

@@ -1,8 +1,8 @@
-"""A LeRobot dataset (v3.0 or v2.1; mp4 or pictures in parquet; a folder or a Hub repository) as a `types.Dataset`.
+"""A LeRobot dataset (v3.0 or v2.1; mp4 or images in parquet; a folder or a Hub repository) as a `types.Dataset`.
 
-Opening reads meta/ only; an episode reads its own rows; pictures are read when their frame numbers are asked for. Writes nothing.
-What meta/ says wrongly of places is found in the data instead, with a DataWarning. Rows that do not fit together (numbers, time stamps,
-counts) are refused, never repaired: UnreadableError, for that episode alone.
+Opening reads meta/ only, an episode reads its own rows, and images are decoded when they are indexed. Nothing here writes.
+If meta/ names the wrong file for rows, they are found in the data, with a DataWarning. Rows that contradict each other (counters, time
+stamps, row counts) are refused and never repaired: UnreadableError, for that episode alone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled
+from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled_digest
 from milepost.datasets.cells import ImageFrames
 from milepost.datasets.features import may_be_depth
-from milepost.datasets.frames import FilmPlaces, Voice, offered
+from milepost.datasets.frames import DatasetWarner, VideoPlaces, default_cameras
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata, read_proportions
 from milepost.datasets.parquet import RaggedError, RowReader, to_numpy
@@ -34,76 +34,76 @@ _BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
 
 
 class LeRobotDataset:
-    """Episodes of a LeRobot dataset, by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`."""
+    """The episodes of a LeRobot dataset by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`."""
 
     def __init__(self, files: Files, meta: Metadata, *, episodes: Sequence[int], cameras: Sequence[str]) -> None:
         self._files = files
         self._hints = meta
         self._chosen = tuple(episodes)
         self._cameras = tuple(cameras)
-        self._rows = RowReader(meta.pictured)
-        self._pictures = {camera: RowReader() for camera in cameras}
+        self._rows = RowReader(meta.all_cameras)
+        self._image_readers = {camera: RowReader() for camera in cameras}
         self._settled: Settled | None = None
         self._searched = False
-        self._say = Voice(files.name)
-        self._films = FilmPlaces(files, meta)
+        self._say = DatasetWarner(files.name)
+        self._video_places = VideoPlaces(files, meta)
 
     @property
     def name(self) -> str:
-        """The Hub id, or the folder's name."""
+        """Returns the Hub id, or the name of the folder."""
         return self._files.name
 
     def showing(self, cameras: Sequence[str]) -> LeRobotDataset:
-        """Returns the dataset with those of these cameras that it has but does not offer by itself: distances that a model learnt from."""
-        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.pictured]
+        """Returns the dataset with these cameras in use too, if they measure distances: such cameras are in use only by name."""
+        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.all_cameras]
         both = (*self._cameras, *depth)
         return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
 
-    def choose_cameras(self, asked: Sequence[str] = (), *, flag: str, most: int | None = None) -> tuple[str, ...]:
-        """Returns the cameras asked for, else those in use, or the first `most` of them. DataError if there is none, or not such a one.
+    def choose_cameras(self, names: Sequence[str] = (), *, flag: str, most: int | None = None) -> tuple[str, ...]:
+        """Returns the named cameras, else those in use, or the first `most` of them. flag: the option that names one, for the message.
 
-        flag: by which a user names one, for the message.
+        Raises DataError if there is no camera, or none of that name.
         """
-        require_cameras(asked, self._cameras, hint=f"choose with {flag}")
+        require_cameras(names, self._cameras, hint=f"choose with {flag}")
         if not self._cameras:
-            depth = ", ".join(self._hints.pictured)
-            named = f"; distances are looked at, as grey, if they are named with {flag}: {depth}" if depth else ""
-            raise DataError(f"{self.name} has no camera, so there is nothing to show{named}")
-        return tuple(asked) or self._cameras[:most]
+            depth = ", ".join(self._hints.all_cameras)
+            hint = f"; distances are looked at, as grey, if they are named with {flag}: {depth}" if depth else ""
+            raise DataError(f"{self.name} has no camera, so there is nothing to show{hint}")
+        return tuple(names) or self._cameras[:most]
 
     @property
     def root(self) -> Path:
-        """The folder with meta/ in it. For a Hub dataset it is inside the Hub's cache: do not write there."""
+        """Returns the folder with meta/. That of a Hub dataset is inside the Hub's cache: do not write there."""
         return self._files.root
 
     @property
     def is_local(self) -> bool:
-        """Is `root` the user's own folder, and not the Hub's cache?"""
+        """Returns whether `root` is the user's own folder and not in the Hub's cache."""
         return self._files.repo is None
 
     @property
     def files(self) -> Files:
-        """Where its files are, and how they are downloaded."""
+        """Returns the object that finds and downloads the files."""
         return self._files
 
     @property
     def meta(self) -> Metadata:
-        """What meta/ said when it was opened, of all episodes, in use or not, with the right places of their rows."""
+        """Returns meta/ as it was when the dataset was opened, with all episodes and the checked places of their rows."""
         return replace(self._hints, episodes=self._places().episodes)
 
     @property
     def hints(self) -> Metadata:
-        """meta/ as it stands, its places unchecked."""
+        """Returns meta/ as it is on disk; the places of rows are unchecked."""
         return self._hints
 
     @property
-    def say(self) -> Voice:
-        """How it warns."""
+    def say(self) -> DatasetWarner:
+        """Returns the object that warns once of each kind of fault."""
         return self._say
 
     @property
     def version(self) -> str:
-        """LeRobot's codebase version by which it is laid out, "v3.0" or "v2.1"."""
+        """Returns LeRobot's codebase version of the layout, "v3.0" or "v2.1"."""
         return self._hints.version
 
     @property
@@ -112,68 +112,71 @@ class LeRobotDataset:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The instructions, in the order of their task index."""
+        """Returns the instructions in the order of task_index."""
         return tuple(self._hints.tasks.values())
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """Full keys of the cameras in use, in the order of info.json."""
+        """Returns the full keys of the cameras in use, in the order of info.json."""
         return self._cameras
 
     @property
     def episode_indices(self) -> tuple[int, ...]:
-        """The dataset's numbers of the episodes in use, by position."""
+        """Returns the episode_index of each episode in use, by position."""
         return self._chosen
 
     @property
     def total_frames(self) -> int:
-        """Frames of the episodes in use."""
-        return sum(self._hints.episodes[number].length for number in self._chosen)
+        """Returns the number of frames of the episodes in use."""
+        return sum(self._hints.episodes[index].length for index in self._chosen)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over everything that defines the frames of the whole dataset, whichever episodes and cameras are in use.
+        """Returns 16 hex digits that change with the frames of the whole dataset; the choice of episodes and cameras has no influence.
 
-        fps, features, each episode's number, length and tasks, and the data and video files' names, sizes and samples of their bytes (of a
-        Hub dataset the commit instead). Annotations, proportions, progress and weights are not in it.
+        They are computed from fps, features, each episode's index, length and tasks, and the names, sizes and sampled bytes of the data and
+        video files (of a Hub dataset, its commit). Annotations, proportions, progress and weights have no influence.
         """
         meta = self._hints
         records = [(record.index, record.length, list(record.tasks)) for record in meta.episodes.values()]
-        about = {"fps": meta.fps, "features": meta.features, "episodes": records, "files": self._files.commit or self._contents()}
-        about |= {"parts": meta.odd_parts} if meta.odd_parts else {}
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        content = {"fps": meta.fps, "features": meta.features, "episodes": records, "files": self._files.commit or self._contents()}
+        content |= {"parts": meta.odd_parts} if meta.odd_parts else {}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def footage_fingerprint(self) -> str:
-        """As `fingerprint`, but not over the tables of frames, which annotating may add a column to. Pictures kept in them do not count."""
+        """Returns a fingerprint as `fingerprint` does, but without the data files, to which an annotation may add a column.
+
+        Images inside data files have no influence either.
+        """
         records = [(record.index, record.length, list(record.tasks)) for record in self._hints.episodes.values()]
-        about = {
+        content = {
             "fps": self.fps,
             "cameras": list(self._hints.cameras),
             "episodes": records,
             "files": self._files.commit or self._contents(False),
         } | ({"parts": self._hints.odd_parts} if self._hints.odd_parts else {})
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def _contents(self, tables: bool = True) -> list[tuple[str, int, str]]:
         records = self._hints.episodes.values()
         names = {span.path for record in records for span in record.videos.values()}
         names |= {record.data for record in records if record.data} if tables else set()
         paths = {name: self._files.path(name) for name in sorted(names)}
-        return [(name, *sampled(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+        return [(name, *sampled_digest(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def __iter__(self) -> Iterator[Episode]:
-        return (self.episode(number) for number in self._chosen)
+        return (self.episode(index) for index in self._chosen)
 
     def __getitem__(self, index: int) -> Episode:
-        """The episode at this position (negative from the end). DataError if its rows are damaged or do not fit meta/."""
+        """Returns the episode at this position (negative from the end). Raises UnreadableError if its rows are damaged."""
         return self.episode(self._chosen[index])
 
     def episode(self, episode_index: int) -> Episode:
-        """The episode with this number in the dataset. UnreadableError as for `[position]`; DataError for an unknown number."""
+        """Returns the episode of this episode_index. Raises UnreadableError as `[position]` does, DataError for an unknown index."""
         self._record(episode_index)
         try:
             return self._episode(self._places().episodes[episode_index])
@@ -208,37 +211,37 @@ class LeRobotDataset:
                 self._say(f"{kind} {head}", f"episode {record.index}, {head}: {reason} (milepost info lists all such episodes)")
 
     def row_range(self, episode_index: int) -> tuple[int, int]:
-        """The dataset rows [start, stop) of the episode with this number."""
+        """Returns the dataset rows [start, stop) of an episode."""
         self._record(episode_index)
         record = self._places().episodes[episode_index]
         return record.row, record.row + record.length
 
     def length(self, episode_index: int) -> int:
-        """Frames of the episode with this number, without reading its rows."""
+        """Returns the number of frames of an episode without reading its rows."""
         return self._record(episode_index).length
 
     def task_of(self, episode_index: int) -> str:
-        """What meta/ says the (first) task of the episode with this number is, without reading its rows; "" if it says nothing."""
+        """Returns the (first) task of an episode in meta/, without reading its rows; "" if meta/ has none."""
         return next(iter(self._record(episode_index).tasks), "")
 
     def facts_of(self, episode_index: int) -> Mapping[str, Any]:
-        """`Episode.facts` of the episode with this number, without reading its rows."""
+        """Returns the `Episode.facts` of an episode without reading its rows."""
         return self._record(episode_index).facts
 
     def image_size(self, camera: str) -> tuple[int, int]:
-        """(height, width) of a camera's pictures as info.json tells it, without reading one."""
-        require_cameras([camera], self._hints.pictured)
+        """Returns (height, width) of a camera's images in info.json, without reading one."""
+        require_cameras([camera], self._hints.all_cameras)
         return self._hints.image_size(camera)
 
     def proportions(self, head: str) -> dict[str, float] | None:
-        """Stage name -> mean share of an episode, from meta/temporal_proportions_{head}.json; None if there is none."""
+        """Returns stage name -> proportion, from meta/temporal_proportions_{head}.json; None if there is no such file."""
         return read_proportions(self.root, head)
 
     @property
     def stages(self) -> dict[str, Stages]:
-        """Head ("sparse", "dense") -> its stages and their usual shares, for the heads that have a proportions file."""
-        found = {head: self.proportions(head) for head in ("sparse", "dense")}
-        return {head: Stages.from_proportions(shares) for head, shares in found.items() if shares}
+        """Returns head ("sparse", "dense") -> its stages and proportions, for the heads with a proportions file."""
+        by_head = {head: self.proportions(head) for head in ("sparse", "dense")}
+        return {head: Stages.from_proportions(proportions) for head, proportions in by_head.items() if proportions}
 
     def _record(self, episode_index: int) -> EpisodeRecord:
         if episode_index not in self._hints.episodes:
@@ -246,7 +249,7 @@ class LeRobotDataset:
         return self._hints.episodes[episode_index]
 
     def _places(self, *, everywhere: bool = False) -> Settled:
-        """Where the rows are, found out when it is first asked for; `everywhere` also in files that must be downloaded for it."""
+        """Returns where the rows are; it is computed on first use. everywhere: also search files that must be downloaded for it."""
         if self._settled is None or (everywhere and not self._searched):
             self._settled = settle(self._files, self._hints, everywhere=everywhere)
             self._searched = everywhere or self.is_local
@@ -255,7 +258,7 @@ class LeRobotDataset:
         return self._settled
 
     def _read_rows(self, record: EpisodeRecord) -> tuple[EpisodeRecord, pa.Table]:
-        """The episode's record and rows, wherever they are."""
+        """Returns the episode's record and rows, also from another file than meta/ names."""
         if record.fault:
             raise UnreadableError(record.fault)
         if not record.data and self._searched:
@@ -269,8 +272,8 @@ class LeRobotDataset:
         except DataError:
             if self._searched:
                 raise
-        moved = self._places(everywhere=True).episodes[record.index]
-        return moved, self._checked_rows(moved)
+        actual = self._places(everywhere=True).episodes[record.index]
+        return actual, self._checked_rows(actual)
 
     def _checked_rows(self, record: EpisodeRecord) -> pa.Table:
         path = self._files.path(record.data)
@@ -285,18 +288,18 @@ class LeRobotDataset:
             if name not in rows.column_names:
                 self._say(name, f"the data has no column '{name}' (first seen in episode {record.index}): rows are counted by their order")
                 continue
-            found = _one_a_row(rows[name], f"{who}, '{name}'")
-            if name == "index" and by_position and len(found) and np.isfinite(found[0]):
-                first = int(found[0])
-            if not np.array_equal(found, np.arange(first, first + record.length)):
+            counter = _one_a_row(rows[name], f"{who}, '{name}'")
+            if name == "index" and by_position and len(counter) and np.isfinite(counter[0]):
+                first = int(counter[0])
+            if not np.array_equal(counter, np.arange(first, first + record.length)):
                 raise DataError(
-                    f"{who}: '{name}' should run from {first} to {first + record.length - 1} one by one, it runs from {found[0]:.10g} "
-                    f"to {found[-1]:.10g}; the rows are shuffled, repeated or missing"
+                    f"{who}: '{name}' should run from {first} to {first + record.length - 1} one by one, it runs from {counter[0]:.10g} "
+                    f"to {counter[-1]:.10g}; the rows are shuffled, repeated or missing"
                 )
         return rows
 
     def _columns(self, record: EpisodeRecord, rows: pa.Table) -> dict[str, np.ndarray]:
-        """Every column of numbers. One that nobody asks for and that is none is left out."""
+        """Returns every column of numbers. A ragged column is left out if no code needs it."""
         columns = {}
         for name in rows.column_names:
             try:
@@ -313,7 +316,7 @@ class LeRobotDataset:
         return columns
 
     def _instructions(self, record: EpisodeRecord, task_index: np.ndarray | None) -> tuple[Segment, ...]:
-        """Which task holds for which frames, if there are several; empty for one."""
+        """Returns the task of each range of frames if there are several tasks; empty for one."""
         if task_index is None or task_index.size != record.length or (task_index == task_index.reshape(-1)[0]).all():
             return ()
         numbers = task_index.reshape(-1)
@@ -330,24 +333,25 @@ class LeRobotDataset:
         if number in self._hints.tasks:
             return self._hints.tasks[number]
         if not record.tasks:
-            known = ", ".join(map(str, list(self._hints.tasks)[:9])) or "none"
-            raise DataError(f"episode {record.index}: its task number {number} is not in meta/tasks, which has {known}")
+            task_indices = ", ".join(map(str, list(self._hints.tasks)[:9])) or "none"
+            raise DataError(f"episode {record.index}: its task number {number} is not in meta/tasks, which has {task_indices}")
         return record.tasks[0]
 
     def _frames(self, camera: str, record: EpisodeRecord, times: Float[np.ndarray, "T"]) -> Frames:
         feature = self._hints.features[camera]
         if feature.get("dtype") == "image":
             path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
-            return ImageFrames(self._pictures[camera], path, self._files.path, record.index, camera, record.length, depth)
-        return self._films.frames(camera, record, times, strays=self._places().strays, say=self._say)
+            return ImageFrames(self._image_readers[camera], path, self._files.path, record.index, camera, record.length, depth)
+        return self._video_places.frames(camera, record, times, strays=self._places().strays, say=self._say)
 
-    def film_start(self, episode_index: int, camera: str) -> float | None:
-        """Seconds into its mp4 at which an episode's pictures begin and from which they follow one another evenly, at the dataset's rate.
+    def video_start(self, episode_index: int, camera: str) -> float | None:
+        """Returns the seconds into its mp4 at which an episode's images begin and from which they follow one another evenly, at the
+        dataset's rate.
 
-        None where they do not, or are not known: then a player that is told times would show other pictures than are read here.
+        None where they do not, or are not known: then a player that is told times would show other images than are read here.
         """
         record = self._places().episodes[episode_index]
-        return self._films.even_start(camera, record, strays=self._places().strays)
+        return self._video_places.even_start(camera, record, strays=self._places().strays)
 
 
 def open_dataset(
@@ -357,33 +361,35 @@ def open_dataset(
     episodes: Sequence[int] | str | None = None,
     cameras: Sequence[str] | None = None,
 ) -> LeRobotDataset:
-    """Open a LeRobot dataset (v3.0 or v2.1) to read: a local folder or, if there is none of that name, the Hub's "owner/name".
+    """Opens a LeRobot dataset (v3.0 or v2.1) for reading: a local folder or, if there is none of that name, the Hub's "owner/name".
 
-    revision: branch, tag or commit on the Hub. episodes: their numbers in the order wanted, or as "0-9,12"; all if None.
-    cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files follow one by one when an episode needs them.
-    DataError if there is no such dataset, it is of another version, damaged or empty, or an episode or camera is unknown.
+    revision: branch, tag or commit on the Hub. episodes: episode indices in the wanted order, or text such as "0-9,12"; all if None.
+    cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files are downloaded when an episode needs them.
+    Raises DataError if there is no such dataset, if it is of an unknown version, damaged or empty, or if an episode or camera is unknown.
 
         dataset = open_dataset("lerobot/pusht", episodes=[0, 1])
         images = dataset[0].cameras[dataset.cameras[0]][np.array([0, 10, 20])]  # (3, H, W, 3) uint8
     """
-    wanted = parse_episodes(episodes) if isinstance(episodes, str) else episodes
+    numbers = parse_episodes(episodes) if isinstance(episodes, str) else episodes
     files = find_files(folder_or_repo, revision)
     meta = read_metadata(files.root)
-    chosen = meta.choose(wanted, files.name)
-    require_cameras((camera for camera in cameras or () if camera not in meta.pictured), meta.cameras)
-    dataset = LeRobotDataset(files, meta, episodes=chosen, cameras=[camera for camera in meta.pictured if camera in (cameras or ())])
+    episode_indices = meta.choose(numbers, files.name)
+    require_cameras((camera for camera in cameras or () if camera not in meta.all_cameras), meta.cameras)
+    dataset = LeRobotDataset(
+        files, meta, episodes=episode_indices, cameras=[camera for camera in meta.all_cameras if camera in (cameras or ())]
+    )
     _warn_of_meta(dataset)
-    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=chosen, cameras=offered(files, meta))
+    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=episode_indices, cameras=default_cameras(files, meta))
 
 
 def _warn_of_meta(dataset: LeRobotDataset) -> None:
-    """Say what of meta/ was left out."""
+    """Warns of entries in meta/ that are left out."""
     left_out = [finding.message for finding in dataset.hints.findings if finding.code in ("episodes", "tasks") and finding.episode is None]
     if errors := [message for message in left_out if "left out" in message or ", line " in message]:
         dataset.say("meta", f"{errors[0]} ({len(errors)} in all)")
-    total, known = dataset.hints.info.get("total_episodes"), len(dataset.hints.episodes)
-    if isinstance(total, int) and total > known:
-        dataset.say("total", f"info.json counts {total} episodes, meta/ lists {known}, which are read")
+    total, listed_count = dataset.hints.info.get("total_episodes"), len(dataset.hints.episodes)
+    if isinstance(total, int) and total > listed_count:
+        dataset.say("total", f"info.json counts {total} episodes, meta/ lists {listed_count}, which are read")
 
 
 def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:

@@ -1,6 +1,6 @@
-"""A finished attempt in memory, ready to be written as an episode. Refuses what LeRobot could not read back; writes nothing.
+"""A finished attempt in memory, ready to be written as an episode. It refuses what LeRobot could not read back, and writes nothing.
 
-`record` writes it: it is apart only because what is refused and how it is written are two subjects.
+`datasets/writer.py` writes it. The two are apart because what is refused and how it is written are two subjects.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _EPISODE_FIELDS = ("episode_index", "tasks", "length", "dataset_from_index", "da
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One finished attempt, ready to be written. DataError if anything in it could not be written and read back by LeRobot.
+    """A finished attempt. Raises DataError if any part of it could not be written, or not be read back by LeRobot.
 
     task: the instruction. state (T, S), action (T, A): float32, finite, raw units; S or A may be 0. frames: full LeRobot camera
-    key -> the T images (H, W, 3) uint8, consumed once, may be generators. columns: extra numbers per frame, (T,) or (T, D) with
+    key -> the T images (H, W, 3) uint8, read once, may be generators. columns: additional numbers for every frame, (T,) or (T, D) with
     D > 1, bool, uint8, int32, int64, float32 or float64, finite. segments: "sparse" / "dense" -> stages [start, stop).
-    facts: what else to say of the episode in `meta/episodes`.
+    facts: additional fields of the episode in `meta/episodes`.
     """
 
     task: str

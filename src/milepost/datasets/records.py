@@ -1,4 +1,4 @@
-"""What meta/ says, as plain objects: an episode's record, its parts of films, a dataset's metadata. `datasets/metadata.py` reads them."""
+"""The content of meta/ as plain objects, made by `datasets/metadata.py`: an episode's record, its parts of videos, the metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from milepost.core import DataError, Segment, shown, success_in, unfit
+from milepost.core import DataError, Segment, segments_fault, shown, success_in
 from milepost.datasets.features import image_size, is_depth
 from milepost.datasets.findings import Finding
 from milepost.datasets.placement import TENTH, Part
@@ -26,7 +26,7 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """An episode's part of an mp4: seconds [start_s, stop_s) of `path` (relative to the dataset); stop_s None: meta/ does not say."""
+    """An episode's part of an mp4: seconds [start_s, stop_s) of `path`, relative to the dataset. stop_s is None if meta/ has none."""
 
     path: str
     start_s: float = 0.0
@@ -35,10 +35,10 @@ class VideoSpan:
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """One row of meta/episodes. row: dataset row of frame 0. data: its parquet file, relative, "" if meta/ does not say.
+    """One row of meta/episodes. row: dataset row of frame 0. data: its parquet file, relative, "" if meta/ names none.
 
-    videos: camera -> where. lost: camera -> why meta/ has no place for it; adrift: its mp4, where that at least is known.
-    fault: why the episode cannot be read at all, "" if it can.
+    videos: camera -> its part of an mp4. lost: camera -> why meta/ has no part for it; adrift: camera -> its mp4, if only the part is
+    missing. fault: why the episode cannot be read at all, "" if it can.
     """
 
     index: int
@@ -55,13 +55,13 @@ class EpisodeRecord:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the recorder says beyond LeRobot's own fields; nulls left out."""
-        kept = (key for key in self.entry if key not in _OWN and not key.startswith(_OWN_PREFIXES))
-        return {key: self.entry[key] for key in kept if self.entry[key] is not None}
+        """Returns the fields of the recorder beyond LeRobot's own, without nulls."""
+        keys = (key for key in self.entry if key not in _OWN and not key.startswith(_OWN_PREFIXES))
+        return {key: self.entry[key] for key in keys if self.entry[key] is not None}
 
     @property
     def success(self) -> bool | None:
-        """What meta/ says of the attempt's success; None if it does not."""
+        """Returns the attempt's success in meta/; None if it has none."""
         return success_in(self.facts)
 
     @property
@@ -71,9 +71,9 @@ class EpisodeRecord:
 
     @property
     def segments(self) -> dict[str, tuple[Segment, ...]]:
-        """head -> its annotation, for the heads this episode has one of. DataError if lists differ in length or run backwards.
+        """Returns head -> its annotation, for the heads that have one. Raises DataError if lists differ in length or run backwards.
 
-        A stage may end up to a second after the episode, because annotators round; it is cut. DataError if it ends later.
+        A stage may end up to a second after the episode, because annotators round; it is then cut. DataError if it ends later.
         """
         for fault in (each for each in self._heads.values() if isinstance(each, str)):
             raise DataError(f"episode {self.index}: {fault}; annotate this episode again")
@@ -81,26 +81,26 @@ class EpisodeRecord:
 
     @cached_property
     def readable_segments(self) -> dict[str, tuple[Segment, ...]]:
-        """As `segments`, without the heads that cannot be read."""
-        return {head: found for head, found in self._heads.items() if not isinstance(found, str)}
+        """Returns `segments` without the heads that cannot be read."""
+        return {head: segments for head, segments in self._heads.items() if not isinstance(segments, str)}
 
     @cached_property
     def annotation_faults(self) -> dict[str, str]:
-        """head -> why nobody can learn or judge by its annotation: it cannot be read, or stages overlap."""
-        faults = {head: found for head, found in self._heads.items() if isinstance(found, str)}
+        """Returns head -> why its annotation cannot be used: it cannot be read, or stages overlap."""
+        faults = {head: content for head, content in self._heads.items() if isinstance(content, str)}
         for head, segments in self.readable_segments.items():
-            if fault := unfit(segments, head, None, self.length):
+            if fault := segments_fault(segments, head, None, self.length):
                 faults[head] = fault
         return faults
 
     @cached_property
     def sound_segments(self) -> dict[str, tuple[Segment, ...]]:
-        """As `segments`, of the heads without a fault."""
+        """Returns `segments` of the heads without a fault."""
         return {head: segments for head, segments in self.readable_segments.items() if head not in self.annotation_faults}
 
     @cached_property
     def clashes(self) -> dict[str, str]:
-        """head -> how the seconds of its annotation contradict its frames, and which of them count."""
+        """Returns head -> how the seconds of its annotation contradict its frames, and which of them count."""
         return {head: clash for head in HEADS if (clash := frames_of(self._raw(head), self.length, self.fps)[1])}
 
     def lists(self, head: str) -> list[Any]:
@@ -115,19 +115,19 @@ class EpisodeRecord:
 
     @cached_property
     def _heads(self) -> dict[str, tuple[Segment, ...] | str]:
-        """head -> its annotation, or what is wrong with it."""
-        found: dict[str, tuple[Segment, ...] | str] = {}
+        """Returns head -> its annotation, or its fault in words."""
+        heads: dict[str, tuple[Segment, ...] | str] = {}
         for head in HEADS:
             raw = frames_of(self._raw(head), self.length, self.fps)[0]
             if raw["names"] is not None:
                 try:
-                    found[head] = read_segments(raw, self.length, self.fps)
+                    heads[head] = read_segments(raw, self.length, self.fps)
                 except DataError as error:
-                    found[head] = f"its {head} annotation {error}"
-        return found
+                    heads[head] = f"its {head} annotation {error}"
+        return heads
 
     def _raw(self, head: str) -> dict[str, Any]:
-        """The head's lists as they stand; of a table from two annotators, the older one's columns are unprefixed."""
+        """Returns the head's lists as they are on disk. If two annotators wrote the table, the older one's columns have no prefix."""
         raw = raw_lists(self.entry, f"{head}_")
         return raw_lists(self.entry, "") if raw["names"] is None and head == "sparse" else raw
 
@@ -184,7 +184,7 @@ def frames_of(raw: Raw, length: int, fps: float) -> tuple[Raw, str]:
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
-    """Are they all finite numbers?"""
+    """Returns whether all values are finite numbers."""
     return all(isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < 2**53 for each in values)  # NaN is not
 
 
@@ -201,18 +201,18 @@ def parse_episodes(text: str | None) -> list[int] | None:
     return list(dict.fromkeys(numbers))
 
 
-def no_episode(number: int, known: Collection[int], where: str = "this dataset has") -> DataError:
+def no_episode(episode_index: int, episode_indices: Collection[int], where: str = "this dataset has") -> DataError:
     """Returns the error for an episode that is not among those known."""
-    numbered = f", numbered {min(known)} to {max(known)}" if known else ""
-    return DataError(f"no episode {number}; {where} {len(known)}{numbered}")
+    span = f", numbered {min(episode_indices)} to {max(episode_indices)}" if episode_indices else ""
+    return DataError(f"no episode {episode_index}; {where} {len(episode_indices)}{span}")
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """meta/ of one dataset. features: info.json's entries. tasks: task index -> words. episodes: number -> record, ascending.
+    """The content of meta/ of one dataset. features: info.json's entries. tasks: task_index -> words. episodes: episode_index -> record.
 
-    version: "v3.0" or "v2.1", by which of the two it is laid out. rows_fit: are the episodes' places among the rows said, and do they
-    follow one another? findings: what is wrong with meta/. info: info.json as it stands.
+    version: the layout, "v3.0" or "v2.1". rows_fit: whether meta/ has the rows of all episodes and they follow one another. findings: the
+    faults of meta/. info: info.json as it is on disk.
     """
 
     version: str
@@ -229,27 +229,27 @@ class Metadata:
 
         who: the dataset, for the message. DataError for an episode that is not there, or for none at all.
         """
-        chosen = tuple(self.episodes) if episodes is None else tuple(dict.fromkeys(int(number) for number in episodes))
-        for number in chosen:
-            if number not in self.episodes:
-                raise no_episode(number, self.episodes)
-        if not chosen:
+        episode_indices = tuple(self.episodes) if episodes is None else tuple(dict.fromkeys(int(index) for index in episodes))
+        for index in episode_indices:
+            if index not in self.episodes:
+                raise no_episode(index, self.episodes)
+        if not episode_indices:
             raise DataError(f"no episode of {who} is chosen; it has {len(self.episodes)}")
-        return chosen
+        return episode_indices
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
-        """Keys of the features that are pictures; depth maps are not."""
-        return tuple(key for key in self.pictured if not is_depth(self.features[key]))
+        """Returns the keys of the features that are images and no depth maps."""
+        return tuple(key for key in self.all_cameras if not is_depth(self.features[key]))
 
     @cached_property
-    def pictured(self) -> tuple[str, ...]:
-        """Keys of all features that are pictures, depth maps among them."""
+    def all_cameras(self) -> tuple[str, ...]:
+        """Returns the keys of all features that are images, with the depth maps."""
         return tuple(key for key, feature in self.features.items() if feature.get("dtype") in ("video", "image"))
 
     @cached_property
-    def films(self) -> Mapping[str, tuple[Part, ...]]:
-        """mp4 -> the parts that episodes have of it, in order of the episodes' numbers."""
+    def video_parts(self) -> Mapping[str, tuple[Part, ...]]:
+        """Returns mp4 -> the parts that episodes have of it, in order of episode_index."""
         parts: dict[str, list[Part]] = {}
         for record in self.episodes.values():
             before = self.episodes.get(record.index - 1)
@@ -258,25 +258,25 @@ class Metadata:
                 parts.setdefault(span.path, []).append(Part(record.index, span.start_s, span.stop_s, record.length, follows))
             for path in record.adrift.values():
                 parts.setdefault(path, []).append(Part(record.index, None, None, record.length))
-        return {path: tuple(found) for path, found in parts.items()}
+        return {path: tuple(spans) for path, spans in parts.items()}
 
     @cached_property
     def odd_parts(self) -> list[tuple[str, int, float | None, float | None]]:
-        """The parts of films that do not simply follow one another from the film's start, as meta/ says; [] for nearly every dataset."""
+        """Returns the parts of videos that do not follow one another from the start of the video; [] for nearly every dataset."""
         odd = []
-        for path, parts in self.films.items():
+        for path, parts in self.video_parts.items():
             ends = [0, *itertools.accumulate(part.length for part in parts)]
             starts = [None if part.start_s is None else part.start_s * self.fps for part in parts]
             if any(start is None or abs(start - end) > TENTH for start, end in zip(starts, ends, strict=False)):
                 odd += [(path, part.episode, part.start_s, part.stop_s) for part in parts]
         return odd
 
-    def rows_without_film(self, camera: str, after: int) -> int:
-        """Rows of the episodes behind episode `after` that this camera has no mp4 for: what a film's last pictures may be of."""
+    def rows_without_video(self, camera: str, after: int) -> int:
+        """Returns the rows of episodes after `after` without an mp4 of this camera: a video's last images may be theirs."""
         return sum(r.length for r in self.episodes.values() if r.index > after and camera in r.lost and camera not in r.adrift)
 
     def image_size(self, camera: str) -> tuple[int, int]:
-        """(height, width) as info.json has it, whichever way round its shape is written."""
+        """Returns (height, width) from info.json, in whichever order it has the shape."""
         size = image_size(self.features[camera])
         if size is None:
             raise DataError(

@@ -1,4 +1,4 @@
-"""When each picture of a film is shown, by the film's own index: an mp4's table where it tells, else its packets. Decodes nothing."""
+"""Reads when each image of a video is shown, from its index: an mp4's table if it is complete, else its packets. Decodes nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from milepost.core import UnreadableError
 
 
 @dataclass(frozen=True, eq=False)
-class FilmIndex:
-    """The pictures of a film by its index, without decoding one. stamps: (N,) seconds, ascending. fps: its own pictures per second.
+class VideoIndex:
+    """The images of a video, from its index. stamps: (N,) seconds, ascending. fps: the video's own frames per second.
 
-    size: (height, width), before any turn; zeros if not known.
+    size: (height, width) before any turn; zeros if unknown.
     """
 
     stamps: Float[np.ndarray, "N"]
@@ -29,26 +29,26 @@ class FilmIndex:
 
     @property
     def spacing_s(self) -> float:
-        """The least time between two pictures, in seconds."""
+        """Returns the least time between two images, in seconds."""
         return float(np.diff(self.stamps).min()) if len(self.stamps) > 1 else math.inf
 
 
 class NoTimesError(UnreadableError):
-    """The pictures are there and in order, and only their times are missing or wrong: to write the film again mends it."""
+    """The images are there and in order, but their times are missing or wrong. Writing the video again mends it."""
 
 
 def rewriting(path: Path, fps: float | int) -> str:
-    """Returns the command that writes a film anew with its pictures in order, one every 1 / fps s.
+    """Returns the command that writes a video anew with its images in order, one every 1 / fps s.
 
-    `-r` before the input makes FFmpeg count the decoded pictures and ignore whatever times there are. They are encoded again, because a
+    `-r` before the input makes FFmpeg count the decoded images and ignore whatever times there are. They are encoded again, because a
     stream with B frames and no times cannot be put into an mp4 as it is. The settings are LeRobot's: a key frame every two.
     """
     rate = Fraction(fps).limit_denominator(1001)
     return f"ffmpeg -r {rate} -i {shlex.quote(str(path))} -map 0:v:0 -c:v libx264 -crf 18 -g 2 -pix_fmt yuv420p NEW.mp4"
 
 
-def index_of(container: Any, stream: Any, path: Path) -> FilmIndex:
-    """Returns the index of an open film. UnreadableError if its pictures have no times, or two of them one."""
+def index_of(container: Any, stream: Any, path: Path) -> VideoIndex:
+    """Returns the index of an open video. UnreadableError if its images have no times, or two of them one."""
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         raise NoTimesError(f"video {path} is an AVI with B frames, which has no times of its pictures")
     stamps = _even_stamps(stream)
@@ -56,15 +56,15 @@ def index_of(container: Any, stream: Any, path: Path) -> FilmIndex:
         stamps = _packet_stamps(container, stream, path)
     if len(stamps) > 1 and not np.all(np.diff(stamps) > 0):
         raise NoTimesError(f"video {path} has two pictures at one time, as files have that were joined byte by byte")
-    measured = (len(stamps) - 1) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
+    mean_rate = (len(stamps) - 1) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
     context = stream.codec_context
-    return FilmIndex(stamps, float(stream.average_rate or measured), (context.height, context.width))
+    return VideoIndex(stamps, float(stream.average_rate or mean_rate), (context.height, context.width))
 
 
 def _even_stamps(stream: Any) -> Float[np.ndarray, "N"] | None:
-    """Returns the stamps of a film with one picture every so often, from the mp4's own table; None where packets must be read for them.
+    """Returns the stamps of a video with one image every so often, from the mp4's own table; None where packets must be read for them.
 
-    The table has decoding times. Where those are even and nothing is cut away, the pictures are as many and as far apart.
+    The table has decoding times. Where those are even and nothing is cut away, the images are as many and as far apart.
     """
     entries = getattr(stream, "index_entries", None)  # PyAV 15 and 16 do not show it
     if not stream.frames or stream.start_time is None or entries is None or len(entries) != stream.frames:

@@ -1,8 +1,8 @@
 """LeRobot's other form of subtasks (0.4 to 0.5): a `subtask_index` for every frame in data/, and its words in meta/subtasks.parquet.
 
-Read into segments, and written when asked: the data files, info.json and the words are replaced as one (`replacing`), every other
-column and row group kept. One level only, and no name twice in a row: two equal neighbours become one, empty segments are lost. A frame
-of no segment is -1. Rewriting data changes the dataset's fingerprint: features cached before are made again.
+The indices are read into segments. They are written on request: data files, info.json and the words are replaced as one (`replacing`), and
+every other column and row group stays. The form has one level and cannot repeat a name: two equal neighbours become one segment, and empty
+segments are lost. A frame of no segment is -1. Rewriting data changes the dataset's fingerprint, so cached features are computed again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
-from milepost.core import SUCCESS, DataError, Segment, check, ends_well, read_json_object, shown
+from milepost.core import SUCCESS, DataError, Segment, ends_well, read_json_object, require_sound_segments, shown
 from milepost.datasets.annotation_columns import Annotations
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata
@@ -32,30 +32,33 @@ SUBTASK_FILES = ("meta/info.json", WORDS, "data/**")
 
 
 def read_subtask_index(folder_or_repo: str | Path, head: str = "sparse") -> dict[int, dict[str, tuple[Segment, ...]]]:
-    """The dataset's per-frame subtasks as segments of `head`; episodes without any are left out. DataError if it has none at all."""
+    """Returns the per-frame subtasks as segments of `head`, without episodes that have none. Raises DataError if no episode has any."""
     files = find_files(folder_or_repo)
     meta = read_metadata(files.root)
     words = read_words(files.path(WORDS))
-    found = {record.index: segments_of(whole(values[COLUMN]), words) for record, values in read_columns(files, meta, [COLUMN])}
-    return {number: {head: segments} for number, segments in found.items() if segments}
+    by_episode = {record.index: segments_of(whole(values[COLUMN]), words) for record, values in read_columns(files, meta, [COLUMN])}
+    return {episode_index: {head: segments} for episode_index, segments in by_episode.items() if segments}
 
 
 def write_subtask_index(folder: str | Path, annotations: Annotations, head: str = "sparse") -> tuple[str, ...]:
-    """Write one head of these annotations as per-frame subtasks; returns the files replaced, relative to the dataset.
+    """Writes one head of these annotations as per-frame subtasks. Returns the replaced files, relative to the dataset.
 
-    Episodes that are not given keep their subtasks, and words keep their numbers; new ones are added. DataError if the dataset is
-    not a local v3.0 one of one's own, or a segment does not fit its episode: nothing is written then.
+    Other episodes keep their subtasks, and words keep their index; new words are added at the end. Raises DataError, before anything is
+    written, if the dataset is not the user's own local v3.0 one, or if a segment does not fit its episode.
     """
     root = require_editable(folder)
     with replacing(root) as new:
         meta = read_metadata(root)
         if meta.version != "v3.0":
             raise DataError(f"{root} is a dataset of version {meta.version}; subtask_index belongs to v3.0, convert it first")
-        given = {number: heads[head] for number, heads in annotations.items() if head in heads}
-        _check(given, meta)
-        held = read_words(root / WORDS) if (root / WORDS).is_file() else ()
-        words = tuple(dict.fromkeys([*held, *(segment.name for segments in given.values() for segment in segments)]))
-        frames = {number: index_of(segments, words, meta.episodes[number].length) for number, segments in given.items()}
+        segments_of_episodes = {episode_index: heads[head] for episode_index, heads in annotations.items() if head in heads}
+        _check(segments_of_episodes, meta)
+        old_words = read_words(root / WORDS) if (root / WORDS).is_file() else ()
+        words = tuple(dict.fromkeys([*old_words, *(segment.name for segments in segments_of_episodes.values() for segment in segments)]))
+        frames = {
+            episode_index: index_of(segments, words, meta.episodes[episode_index].length)
+            for episode_index, segments in segments_of_episodes.items()
+        }
         files = []
         for name in sorted({record.data for record in meta.episodes.values()}):
             put_columns(root / name, new(name), {COLUMN: (pa.int64(), partial(_column, frames=frames))})
@@ -68,7 +71,7 @@ def write_subtask_index(folder: str | Path, annotations: Annotations, head: str 
 
 
 def read_words(path: Path) -> tuple[str, ...]:
-    """The names by their number. DataError if the file is missing or has no names."""
+    """Returns the words by their index. Raises DataError if the file is missing or has no words."""
     table = read_parquet(path)
     columns = [field.name for field in table.schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     column = next((name for name in ("subtask", "__index_level_0__", *columns) if name in columns), None)
@@ -82,7 +85,7 @@ def read_words(path: Path) -> tuple[str, ...]:
 
 
 def read_columns(files: Files, meta: Metadata, columns: Sequence[str]) -> Iterator[tuple[EpisodeRecord, dict[str, np.ndarray]]]:
-    """Each episode with its rows of these number columns, (T,) each; a data file is read once. DataError if one is missing."""
+    """Yields each episode with its rows of these number columns, (T,) each; a data file is read once. DataError if one is missing."""
     by_file: dict[str, list[EpisodeRecord]] = {}
     for record in meta.episodes.values():
         by_file.setdefault(record.data, []).append(record)
@@ -99,62 +102,62 @@ def read_columns(files: Files, meta: Metadata, columns: Sequence[str]) -> Iterat
         places = np.searchsorted(episode[order], [(record.index, record.index + 1) for record in records])
         for record, (start, stop) in zip(records, places, strict=True):
             rows = order[start:stop] if len(records) > 1 else slice(None)
-            held = {column: np.asarray(value)[rows].reshape(-1) for column, value in values.items()}
-            for column, value in held.items():
+            cells = {column: np.asarray(value)[rows].reshape(-1) for column, value in values.items()}
+            for column, value in cells.items():
                 if len(value) != record.length:
                     raise DataError(f"parquet file {path}: episode {record.index} has {len(value)} of {record.length} rows in '{column}'")
-            yield record, held
+            yield record, cells
 
 
 def successes(files: Files, meta: Metadata, numbers: Sequence[int]) -> dict[int, bool | None]:
-    """Which of these episodes succeeded, as `Episode.success` has it, without reading them one by one."""
-    found = {number: meta.episodes[number].success for number in numbers}
-    if SUCCESS in meta.features and None in found.values():
+    """Returns which of these episodes succeeded, as `Episode.success` does, without reading them one by one."""
+    by_episode = {episode_index: meta.episodes[episode_index].success for episode_index in numbers}
+    if SUCCESS in meta.features and None in by_episode.values():
         for record, values in read_columns(files, meta, [SUCCESS]):
-            if found.get(record.index, True) is None:
-                found[record.index] = ends_well(values[SUCCESS])
-    return found
+            if by_episode.get(record.index, True) is None:
+                by_episode[record.index] = ends_well(values[SUCCESS])
+    return by_episode
 
 
 def whole(numbers: Shaped[np.ndarray, "T"]) -> Int[np.ndarray, "T"]:
-    """Stage numbers as int64; a missing one is -1."""
+    """Returns stage indices as int64; a missing one is -1."""
     return np.nan_to_num(numbers.astype(np.float64), nan=-1).astype(np.int64)
 
 
 def segments_of(index: Int[np.ndarray, "T"], names: Sequence[str]) -> tuple[Segment, ...]:
-    """The runs of one number; -1 is no stage. DataError for a number without a name."""
+    """Returns the runs of equal indices as segments; -1 is no stage. Raises DataError for an index without a word."""
     edges = np.flatnonzero(np.diff(index)) + 1
     starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(index)]
     if len(index) and not -1 <= int(index.min()) <= int(index.max()) < len(names):
         raise DataError(f"stage numbers go from {index.min()} to {index.max()}, and there are {len(names)} names: {', '.join(names)}")
     runs = [(int(index[start]), start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
-    return tuple(Segment(names[number], start, stop) for number, start, stop in runs if number >= 0)
+    return tuple(Segment(names[word_index], start, stop) for word_index, start, stop in runs if word_index >= 0)
 
 
 def index_of(segments: Sequence[Segment], names: Sequence[str], length: int) -> Int[np.ndarray, "T"]:
-    """The number of each frame's stage, -1 where there is none."""
+    """Returns the index of each frame's stage, -1 where there is none."""
     index = np.full(length, -1, np.int64)
     for segment in segments:
         index[segment.start : segment.stop] = names.index(segment.name)
     return index
 
 
-def _check(given: Mapping[int, Sequence[Segment]], meta: Metadata) -> None:
-    if not any(given.values()):
+def _check(segments_of_episodes: Mapping[int, Sequence[Segment]], meta: Metadata) -> None:
+    if not any(segments_of_episodes.values()):
         raise DataError("there is no annotation of this head to write")
-    for number, segments in given.items():
-        if number not in meta.episodes:
-            raise no_episode(number, meta.episodes)
-        check(segments, None, meta.episodes[number].length)
+    for episode_index, segments in segments_of_episodes.items():
+        if episode_index not in meta.episodes:
+            raise no_episode(episode_index, meta.episodes)
+        require_sound_segments(segments, None, meta.episodes[episode_index].length)
 
 
 def _column(table: pa.Table, frames: Mapping[int, Int[np.ndarray, "T"]]) -> Int[np.ndarray, "N"]:
-    known = COLUMN in table.column_names
+    has_column = COLUMN in table.column_names
     episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
-    held = table[COLUMN].fill_null(-1).cast(pa.int64()).to_numpy() if known else np.full(len(episode), -1, np.int64)
-    out = held.copy()
-    for number in np.unique(episode):
-        if int(number) in frames:
-            rows = episode == number
-            out[rows] = frames[int(number)][frame[rows]]
+    old_values = table[COLUMN].fill_null(-1).cast(pa.int64()).to_numpy() if has_column else np.full(len(episode), -1, np.int64)
+    out = old_values.copy()
+    for episode_index in np.unique(episode):
+        if int(episode_index) in frames:
+            rows = episode == episode_index
+            out[rows] = frames[int(episode_index)][frame[rows]]
     return out

@@ -1,8 +1,9 @@
-"""Several files of one dataset replaced as one: all new ones are written beside the old, then a journal, then they are renamed.
+"""Replaces several files of a dataset as one: all new files are written beside the old ones, then a journal, then they are renamed.
 
-Killed before the journal stands, the old files are as they were and the next call clears the leftovers; killed after it, the next call
-finishes the renaming before it does anything else. Refuses a dataset in the Hub's cache, files that are links, and a second writer. A
-journal may have come with the dataset: only files of the kinds that are written here, inside the dataset itself, are ever renamed.
+If the process is killed before the journal is written, the old files are unchanged and the next call removes the leftovers. If it is killed
+later, the next call finishes the renaming before it does anything else. A dataset in the Hub's cache, files that are links, and a second
+writer are refused. A journal may come with a downloaded dataset: only files of the kinds written here, inside the dataset, are ever
+renamed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from milepost.core import DataError, is_inside, read_json, real, shown
+from milepost.core import DataError, is_inside, read_json, real_path, shown
 from milepost.datasets.hub import in_cache
 
 JOURNAL = "meta/.milepost-replacing.json"
@@ -30,15 +31,15 @@ _OURS = re.compile(
 
 
 class BusyError(DataError):
-    """Another process is replacing files of this dataset. It will be done soon."""
+    """Another process is replacing files of this dataset. It takes only moments."""
 
 
 def require_editable(folder: str | Path) -> Path:
-    """The dataset's folder, if it is the user's own. DataError for a Hub dataset: its cache is shared and never edited."""
+    """Returns the dataset's folder if it is the user's own. Raises DataError for a Hub dataset: its cache is shared and never edited."""
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
-    if in_cache(real(root)):
+    if in_cache(real_path(root)):
         raise DataError(f"{root} is in the Hub's cache, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
     if not (root / "meta").is_dir():
         raise DataError(f"{root} is not a LeRobot dataset: it has no meta/ folder")
@@ -54,12 +55,12 @@ def copy_meta(root: Path, folder: Path) -> None:
 
 
 def is_interrupted(root: Path) -> bool:
-    """Was a replacement killed while it was renaming? Some files are new then, some old, until the next one finishes it."""
+    """Returns whether a replacement was killed while it was renaming: some files are new then and some old."""
     return (root / JOURNAL).is_file()
 
 
 def finish_interrupted(folder: str | Path) -> None:
-    """Finish a replacement that was killed while it was renaming; nothing if there was none."""
+    """Finishes a replacement that was killed while it was renaming; does nothing if there was none."""
     root = Path(folder).expanduser()
     if is_interrupted(root):
         with replacing(require_editable(root)):
@@ -68,10 +69,10 @@ def finish_interrupted(folder: str | Path) -> None:
 
 @contextmanager
 def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
-    """Gives a function: name of a file relative to `root` -> where to write its new content. All are in place when the block is left
-    without an error, none if it is left with one. First an interrupted replacement is finished.
+    """Yields a function that returns, for a file name relative to `root`, the path to write its new content to.
 
-    DataError if a file is a link; BusyError if another process is replacing files of this dataset.
+    All new files are in place when the block ends without an error, and none if it ends with one. An interrupted replacement is finished
+    first. Raises DataError if a file is a link, BusyError if another process is replacing files of this dataset.
     """
     names: list[str] = []
 
@@ -99,7 +100,7 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def _finish(root: Path) -> None:
-    """Rename what the journal lists; without a journal, clear what a killed process left."""
+    """Renames the files that the journal lists; without a journal, removes what a killed process left."""
     journal = root / JOURNAL
     if journal.is_file():
         for name in _journal(root):
@@ -107,13 +108,13 @@ def _finish(root: Path) -> None:
                 _beside(root / name).replace(root / name)
         journal.unlink()
     for part in ("meta", "data"):
-        for left in (root / part).rglob(f".*{_SUFFIX}"):
-            if is_inside(left.parent, root):
-                left.unlink()
+        for leftover in (root / part).rglob(f".*{_SUFFIX}"):
+            if is_inside(leftover.parent, root):
+                leftover.unlink()
 
 
 def _journal(root: Path) -> list[str]:
-    """The files that an interrupted replacement was renaming. DataError if the journal is not one that was written here."""
+    """Returns the files that an interrupted replacement was renaming. Raises DataError if the journal is not one that is written here."""
     journal = root / JOURNAL
     if journal.is_symlink():
         raise DataError(f"{journal} is a link, and no journal of milepost's: remove it")
@@ -127,7 +128,7 @@ def _journal(root: Path) -> list[str]:
 
 
 def _require_ours(root: Path, name: str, source: str) -> None:
-    """DataError unless this is a file that annotating replaces, in the dataset itself."""
+    """Raises DataError unless this is a file that annotating replaces, in the dataset itself."""
     if not _OURS.fullmatch(name) or ".." in name.split("/"):
         raise DataError(f"{source} names {shown(name, 120)}, and annotating replaces files of meta/ and data/ alone; nothing was written")
     if not is_inside((root / name).parent, root):
@@ -135,12 +136,12 @@ def _require_ours(root: Path, name: str, source: str) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name that no reader takes for a parquet file, on the same disk."""
+    """Returns a name on the same disk that no reader takes for a parquet file."""
     return path.with_name(f".{path.name}{_SUFFIX}")
 
 
 def _settle(path: Path) -> None:
-    """On disk for good, with the old file's permissions."""
+    """Flushes a file to disk and gives it the old file's permissions."""
     with _beside(path).open("rb+") as file:
         os.fsync(file.fileno())
     if path.exists():
@@ -164,7 +165,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _require_own(path: Path) -> None:
-    if path.is_symlink() or in_cache(real(path)):
+    if path.is_symlink() or in_cache(real_path(path)):
         raise DataError(f"{path} is a link{f' to {path.readlink()}' if path.is_symlink() else ''}; {_advice('OWNER/NAME')}")
 
 

@@ -1,9 +1,9 @@
-"""One camera of one episode inside an mp4 that may hold many: frames by time stamp, in order, each decoded once.
+"""One camera of one episode in an mp4 that may hold many episodes: frames by time stamp, in order, each decoded once.
 
-The frame of a row is the one whose presentation time is nearest to the time given; further off than half a frame is an error, never a
-neighbour's picture. Pixels are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit, by the film's own colour matrix with every PyAV,
-and turned as the film's track says (as LeRobot's default reader, torchcodec, turns them).
-Also writes, joins (without re-encoding) and probes mp4 files as LeRobot datasets hold them. Films to look at are `film.py`'s.
+The frame of a row is the one whose presentation time is nearest to the row's time. If it is more than half a frame away, this is an error;
+a neighbour's image is never returned. Pixels are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit, with the video's own colour
+matrix in every PyAV, and turned as the video's track says (as torchcodec, LeRobot's default reader, does). This file also writes, joins
+(without re-encoding) and probes mp4 files. Videos for people to watch are made in `figures/film/`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jaxtyping import Float, Int, UInt8
 
 from milepost.core import DataError, UnreadableError, ordinary, require, require_plain_file, temporary_name
 from milepost.datasets.colours import to_rgb, upright
-from milepost.datasets.stamps import FilmIndex, NoTimesError, index_of, rewriting
+from milepost.datasets.stamps import NoTimesError, VideoIndex, index_of, rewriting
 
 require("av")
 
@@ -46,8 +46,10 @@ _WORTH_THREADS = 32  # frames from which decoding several at once pays for filli
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What an mp4 holds. codec: as LeRobot writes it ("av1", "h264", "hevc"). duration: seconds. tag, settings: the four letters and the
-    bytes (avcC, av1C, hvcC) by which a player is told how to decode it."""
+    """The properties of an mp4. codec: LeRobot's name ("av1", "h264", "hevc"). duration: seconds.
+
+    tag, settings: the four letters and the bytes (avcC, av1C, hvcC) that a player needs for decoding.
+    """
 
     codec: str
     pix_fmt: str
@@ -62,36 +64,36 @@ class VideoInfo:
 
 @dataclass(frozen=True, eq=False)
 class VideoFrames:
-    """The frames of one episode in an mp4, as `types.Frames`. The file is opened per call and closed when the call ends.
+    """The frames of one episode in an mp4, as `types.Frames`. The file is opened for each call and closed when the call ends.
 
-    path: the mp4, or a function that finds (downloads) it on first use. times: (T,) seconds inside the mp4, ascending.
-    fps: frames per second of the rows; half of 1 / fps is how far off a frame may be.
-    placing: if given, of the film's index and `times` makes the stamps of its pictures that are wanted, exactly.
-    Reading raises UnreadableError for a missing, damaged or too short file, and for a time stamp no frame is near to.
+    path: the mp4, or a function that returns (and downloads) it on first use. times: (T,) seconds in the mp4, ascending.
+    fps: frames per second of the rows; a frame may be off by half of 1 / fps.
+    placing: a function of the video's index and `times` that returns the exact time stamps of the wanted images.
+    Reading raises UnreadableError for a missing, damaged or too short file, and for a time stamp that no frame is near to.
     """
 
     path: Path | Callable[[], Path]
     times: Float[np.ndarray, "T"]
     fps: float | int
-    placing: Callable[[FilmIndex, Float[np.ndarray, "T"]], Float[np.ndarray, "T"]] | None = None
+    placing: Callable[[VideoIndex, Float[np.ndarray, "T"]], Float[np.ndarray, "T"]] | None = None
 
     def __len__(self) -> int:
         return len(self.times)
 
     def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        """The images at these frame numbers, any order, repeats allowed; each is decoded once. IndexError outside [0, T)."""
+        """Returns the images at these frames, in any order; a frame may repeat and is decoded once. Raises IndexError outside [0, T)."""
         frames = np.asarray(frames)
         if frames.size and (frames.min() < 0 or frames.max() >= len(self)):
             raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
-        wanted, where = np.unique(frames.astype(np.int64), return_inverse=True)
-        if not len(wanted):
+        unique, inverse = np.unique(frames.astype(np.int64), return_inverse=True)
+        if not len(unique):
             return np.empty((0, *self[np.array([0])].shape[1:]), np.uint8)
-        with closing(self._images(wanted)) as images:
-            once = _batch(images, len(wanted))
-        return once if np.array_equal(wanted, frames) else once[where]
+        with closing(self._images(unique)) as images:
+            images_once = _batch(images, len(unique))
+        return images_once if np.array_equal(unique, frames) else images_once[inverse]
 
     def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
-        """Every frame once, in order, at most `size` at a time; memory does not grow with the episode."""
+        """Yields every frame once, in order, at most `size` at a time; memory does not grow with the length of the episode."""
         if size < 1:
             raise ValueError(f"chunks need a size of at least 1, got {size}")
         with closing(self._images(np.arange(len(self)))) as images:
@@ -99,7 +101,7 @@ class VideoFrames:
                 yield _batch(images, min(size, len(self) - start))
 
     def decoded(self) -> Generator[av.VideoFrame, None, None]:
-        """Every frame once, in order, as the decoder gives it."""
+        """Yields every frame once, in order, as the decoder returns it."""
         yield from self._decoded(np.arange(len(self)))
 
     def _file(self) -> Path:
@@ -108,32 +110,32 @@ class VideoFrames:
         except DataError as error:
             raise UnreadableError(str(error)) from error
 
-    def _images(self, wanted: Int[np.ndarray, "N"]) -> Generator[np.ndarray, None, None]:
-        """The (H, W, 3) images of these ascending frame numbers."""
+    def _images(self, indices: Int[np.ndarray, "N"]) -> Generator[np.ndarray, None, None]:
+        """Yields the (H, W, 3) images of these ascending frame indices."""
         converter = VideoReformatter()  # one for all frames: building its tables costs more than converting a small frame
-        with closing(self._decoded(wanted)) as frames:
+        with closing(self._decoded(indices)) as frames:
             for frame in frames:
                 yield upright(to_rgb(frame, converter), frame)
 
-    def _decoded(self, wanted: Int[np.ndarray, "N"]) -> Generator[av.VideoFrame, None, None]:
+    def _decoded(self, indices: Int[np.ndarray, "N"]) -> Generator[av.VideoFrame, None, None]:
         path = self._file()
         times, slack = self._stamps(path)
         with _open(path) as (container, stream):
-            if len(wanted) >= _WORTH_THREADS:
+            if len(indices) >= _WORTH_THREADS:
                 stream.thread_type = "AUTO"
-            for run in self._runs(times[wanted], container, stream, path):
+            for run in self._runs(times[indices], container, stream, path):
                 yield from self._nearest(_decode_from(container, stream, path, time=float(run[0])), run, path, slack)
 
     def _stamps(self, path: Path) -> tuple[Float[np.ndarray, "T"], float]:
-        """Where in the film the rows' pictures are, and how far off one may be, in seconds."""
+        """Returns the times of the rows' images in the video, and how far off one may be, in seconds."""
         if self.placing is None:
             return self.times, 0.5 / self.fps + 1e-6
-        film = film_index(path, self.fps)
-        times = self.placing(film, self.times)
-        return times, min(0.5 / self.fps, 0.4 * film.spacing_s)
+        video = video_index(path, self.fps)
+        times = self.placing(video, self.times)
+        return times, min(0.5 / self.fps, 0.4 * video.spacing_s)
 
     def _runs(self, times: Float[np.ndarray, "N"], container: Any, stream: Any, path: Path) -> list[np.ndarray]:
-        """The times, cut where seeking to the next one saves decoding enough frames in between."""
+        """Returns the times, split where a seek to the next one saves decoding enough frames in between."""
         cuts = []
         for i in np.flatnonzero(np.diff(times) > _WORTH_A_SEEK / self.fps) + 1:
             saved_s = _key_before(container, stream, path, time=float(times[i])) - times[i - 1]
@@ -142,7 +144,7 @@ class VideoFrames:
         return np.split(times, cuts)
 
     def _nearest(self, frames: Iterator[av.VideoFrame], times: Float[np.ndarray, "N"], path: Path, half: float) -> Iterator[av.VideoFrame]:
-        """The decoded frame nearest to each time. A frame within a tenth of a frame is taken without looking at the next."""
+        """Yields the decoded frame nearest to each time. A frame within a tenth of a frame is taken without decoding the next."""
         tenth = min(0.1 / self.fps, half / 4)
         before: av.VideoFrame | None = None
         todo = iter(times)
@@ -176,54 +178,54 @@ class VideoFrames:
         with _open(path) as (container, stream):
             for frame in _decode_from(container, stream, path, time=float(times[0])):
                 last = frame.time
-        held = 0 if last is None else int(np.searchsorted(times, last + 0.5 / self.fps))
+        available = 0 if last is None else int(np.searchsorted(times, last + 0.5 / self.fps))
         end = "there is no picture" if last is None else f"its last picture is at {last:.4f} s"
         return UnreadableError(
-            f"video {path} is shorter than its rows: the episode has {len(self)} rows, the video holds {held} of its frames "
+            f"video {path} is shorter than its rows: the episode has {len(self)} rows, the video holds {available} of its frames "
             f"({wanted_s:.4f} s is wanted, {end}); record or download the file again"
         )
 
 
-def film_index(path: Path, fps: float | int) -> FilmIndex:
-    """Returns the film's index, kept for the last thousand files. UnreadableError if it cannot be read, or its pictures have no times.
+def video_index(path: Path, fps: float | int) -> VideoIndex:
+    """Returns the video's index, kept for the last thousand files. UnreadableError if it cannot be read, or its images have no times.
 
-    fps: of the rows, at which a film without times would have to be written again.
+    fps: of the rows, at which a video without times would have to be written again.
     """
     try:
-        about = path.stat()
+        status = path.stat()
     except OSError:
-        about = None
+        status = None
     try:
-        return _film_index(path, None if about is None else (about.st_mtime_ns, about.st_size))
+        return _video_index(path, None if status is None else (status.st_mtime_ns, status.st_size))
     except NoTimesError as error:
         raise UnreadableError(f"{error}; write it again and put the new file in its place: {rewriting(path, fps)}") from error
 
 
 @lru_cache(maxsize=1024)
-def _film_index(path: Path, version: tuple[int, int] | None) -> FilmIndex:
-    """version: when the file was written and its size, so that another file of this name is looked at again."""
+def _video_index(path: Path, version: tuple[int, int] | None) -> VideoIndex:
+    """Reads the index of a video. version: modification time and size, so that a new file of this name is read again."""
     with _open(path) as (container, stream):
         return index_of(container, stream, path)
 
 
 def probe(path: Path) -> VideoInfo:
-    """Codec, size, frame rate, number of frames and duration of an mp4, from its index. DataError if it cannot be read."""
+    """Returns codec, size, frame rate, number of frames and duration of an mp4, from its index. Raises DataError if it cannot be read."""
     with _open(path) as (container, stream):
         frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
         fps = float(stream.average_rate or 0)
         duration = float(stream.duration * stream.time_base) if stream.duration else frames / fps if fps else 0.0
         context = stream.codec_context
-        told = {"tag": context.codec_tag, "settings": bytes(context.extradata or b"")}
-        return VideoInfo(context.codec.canonical_name, context.pix_fmt, context.width, context.height, fps, frames, duration, **told)
+        details = {"tag": context.codec_tag, "settings": bytes(context.extradata or b"")}
+        return VideoInfo(context.codec.canonical_name, context.pix_fmt, context.width, context.height, fps, frames, duration, **details)
 
 
 def encode_video(
     path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float | int, *, codec: str = "libsvtav1"
 ) -> tuple[int, float]:
-    """Write RGB frames as an mp4 with LeRobot's settings (yuv420p, a key frame every 2); atomic, same frames give same bytes.
+    """Writes RGB frames as an mp4 with LeRobot's settings (yuv420p, a key frame every 2); atomic, same frames give same bytes.
 
     codec: "libsvtav1" (AV1), "libx264" or "libx265". Returns the number of frames and the duration in seconds.
-    DataError for no frames, frames that differ in size, or an odd width or height.
+    Raises DataError for no frames, frames that differ in size, or an odd width or height.
     """
     if codec not in _ENCODERS:
         raise ValueError(f"no settings for the codec '{codec}'; there are {', '.join(_ENCODERS)}")
@@ -232,7 +234,7 @@ def encode_video(
     if first is None:
         raise DataError(f"video {path}: there are no frames to write")
     count = 0
-    with written(path) as container:
+    with video_writer(path) as container:
         stream = add_encoder(container, path, first.shape, codec=codec, fps=fps, options=_ENCODERS[codec])
         with ordinary():
             container.start_encoding()
@@ -246,15 +248,15 @@ def encode_video(
 
 
 def concat_videos(paths: Sequence[Path], out: Path) -> list[tuple[float, float]]:
-    """Join mp4 files of one codec and size by copying their packets, without re-encoding; atomic.
+    """Joins mp4 files of one codec and size by copying their packets, without re-encoding; atomic.
 
     Returns each part's (from_timestamp, to_timestamp) in seconds: its frame i is the joined file's frame at from + i / fps.
-    DataError if there is nothing to join or the parts differ in codec, size, pixel format, frame rate or decoder settings.
+    Raises DataError if there are no parts, or if they differ in codec, size, pixel format, frame rate or decoder settings.
     """
     if not paths:
         raise DataError(f"video {out}: there are no parts to join")
     spans: list[tuple[float, float]] = []
-    with _open(paths[0]) as (_, template), written(out) as container:
+    with _open(paths[0]) as (_, template), video_writer(out) as container:
         stream = container.add_stream_from_template(template, opaque=True)
         frames = 0
         delays = [_reorder_delay(paths[0], path, template) for path in paths]
@@ -268,7 +270,7 @@ def concat_videos(paths: Sequence[Path], out: Path) -> list[tuple[float, float]]
 
 
 def _batch(images: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """The next `count` images in one array, without ever holding them twice."""
+    """Returns the next `count` images in one array; no image is in memory twice."""
     first = next(images)
     out = np.empty((count, *first.shape), np.uint8)
     for i, image in enumerate(itertools.chain([first], itertools.islice(images, count - 1))):
@@ -280,7 +282,7 @@ def _batch(images: Iterator[np.ndarray], count: int) -> np.ndarray:
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[Any, Any]]:
-    """(container, video stream), closed at the end."""
+    """Yields (container, video stream) and closes them at the end."""
     try:
         if path.exists():
             require_plain_file(path, what="video")
@@ -300,7 +302,7 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _key_before(container: Any, stream: Any, path: Path, *, time: float) -> float:
-    """The time of the key frame a seek to `time` lands on, by reading its packet only; minus infinity if there is none."""
+    """Returns the time of the key frame that a seek to `time` reaches, from its packet only; minus infinity if there is none."""
     try:
         container.seek(round(time / stream.time_base), stream=stream)
         stamp = next(container.demux(stream)).pts
@@ -310,13 +312,13 @@ def _key_before(container: Any, stream: Any, path: Path, *, time: float) -> floa
 
 
 def _decode_from(container: Any, stream: Any, path: Path, *, time: float) -> Iterator[av.VideoFrame]:
-    """Decoded frames in presentation order, the first one at or before `time` (unless the file starts later)."""
+    """Yields decoded frames in presentation order, the first one at or before `time` (unless the file starts later)."""
     begin = float((stream.start_time or 0) * stream.time_base) - 1.0  # before it: a transport stream is sought by decoding time, too late
     back = 0.0
     while True:
         frames = _decode(container, stream, path, time=max(time - back, begin))
         first = next(frames, None)
-        if first is None and time - back > begin:  # a key frame by name that no picture follows: with intra refresh it takes several
+        if first is None and time - back > begin:  # a key frame by name that no image follows: with intra refresh it takes several
             back = max(2 * back, 0.5)
             continue
         if first is None:
@@ -347,8 +349,8 @@ def _at(time: float | None) -> str:
 
 
 @contextmanager
-def written(path: Path, form: str = "mp4", options: dict[str, str] | None = None) -> Iterator[Any]:
-    """A file to write into that appears under its name only when complete."""
+def video_writer(path: Path, form: str = "mp4", options: dict[str, str] | None = None) -> Iterator[Any]:
+    """Yields a container to write into; the file appears under its name only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
@@ -364,7 +366,7 @@ def written(path: Path, form: str = "mp4", options: dict[str, str] | None = None
 
 
 def add_encoder(container: Any, path: Path, shape: tuple[int, ...], *, codec: str, fps: float | int, options: dict[str, str]) -> Any:
-    """A video stream in yuv420p. DataError for a shape that is not (even H, even W, 3)."""
+    """Returns a new video stream in yuv420p. Raises DataError for a shape that is not (even H, even W, 3)."""
     if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
         raise DataError(f"video {path}: frames must be (H, W, 3) with even H and W, got {shape}")
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints twenty lines a video to stderr and knows no other way to be quiet
@@ -375,7 +377,7 @@ def add_encoder(container: Any, path: Path, shape: tuple[int, ...], *, codec: st
 
 
 def _reorder_delay(first: Path, path: Path, template: Any) -> Fraction:
-    """Seconds by which a part's decoding runs ahead of its pictures (B frames). DataError if it cannot follow `first`."""
+    """Returns the seconds by which a part's decoding runs ahead of its images (B frames). Raises DataError if it cannot follow `first`."""
 
     def traits(stream: Any) -> tuple[Any, ...]:
         context = stream.codec_context
@@ -394,7 +396,7 @@ def _reorder_delay(first: Path, path: Path, template: Any) -> Fraction:
 
 
 def _copy_packets(path: Path, container: Any, stream: Any, *, start: Fraction, earlier: Fraction) -> int:
-    """Copy one part's packets behind what is there, `start` seconds in. Returns how many frames it held."""
+    """Copies one part's packets behind those already there, `start` seconds in. Returns its number of frames."""
     count = 0
     with _open(path) as (part, source):
         offset = round(start / source.time_base) - (source.start_time or 0)

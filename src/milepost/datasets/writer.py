@@ -1,7 +1,7 @@
-"""Write LeRobot v3.0 datasets: a Recording becomes a folder of its own (`encode_episode`), folders become a dataset (`assemble`).
+"""Writes LeRobot v3.0 datasets: a Recording becomes a folder of its own (`encode_episode`), folders become a dataset (`assemble`).
 
-Two steps, so that several processes can encode at once and an interrupted run goes on where it stopped. A frame is encoded once
-and its statistics are taken as it passes; joining copies packets. No dataset is overwritten, no folder is ever half-written.
+The two steps let several processes encode at once, and let an interrupted run continue where it stopped. A frame is encoded once, and its
+statistics are taken on the way; joining copies packets. No dataset is overwritten, and no folder is ever half-written.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from milepost.datasets.video import concat_videos, encode_video, probe
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-FILES_PER_CHUNK = 1000
+FILES_PER_CHUNK = 1000  # LeRobot's chunks_size
 MEGABYTE = 1024**2
 
 _SEGMENT_FIELDS = ("names", "start_times", "end_times", "start_frames", "end_frames")
 
 
 def encode_episode(folder: Path, recording: Recording, *, fps: int, codec: str = "libsvtav1") -> None:
-    """Write one episode as a folder: `<camera>.mp4`, `rows.parquet`, `episode.json`. It is there complete, or not at all.
+    """Writes one episode as a folder: `<camera>.mp4`, `rows.parquet`, `episode.json`. The folder appears complete or not at all.
 
-    Consumes the recording's frames. DataError if the folder exists, or a camera's images are not the T it should give, all of
-    one size with even sides.
+    It reads the recording's frames once. Raises DataError if the folder exists, or if the images of a camera are not T images of one size
+    with even sides.
     """
     if fps < 1:
         raise DataError(f"fps must be a whole number of at least 1, got {fps}")
@@ -67,14 +67,14 @@ def encode_episode(folder: Path, recording: Recording, *, fps: int, codec: str =
 
 
 def is_encoded(folder: Path) -> bool:
-    """Is this a complete episode folder, as `encode_episode` leaves it?"""
+    """Returns whether this is a complete episode folder, as `encode_episode` leaves it."""
     return (Path(folder) / "episode.json").is_file()
 
 
 def _counted(
     images: Iterable[UInt8[np.ndarray, "H W 3"]], counter: ImageCounter, length: int, *, camera: str
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The images unchanged, counted for the statistics as they pass. DataError unless there are exactly `length`."""
+    """Yields the images unchanged and counts them for the statistics. Raises DataError unless there are exactly `length`."""
     frame = -1
     for frame, image in enumerate(images):
         if frame >= length:
@@ -88,30 +88,30 @@ def _counted(
 
 
 def _video_feature(path: Path, fps: int) -> dict[str, Any]:
-    """The entry of a camera in `info.json`, with LeRobot's names."""
-    found = probe(path)
+    """Returns the entry of a camera in `info.json`, with LeRobot's names."""
+    video = probe(path)
     info = {
-        "video.height": found.height,
-        "video.width": found.width,
-        "video.codec": found.codec,
-        "video.pix_fmt": found.pix_fmt,
+        "video.height": video.height,
+        "video.width": video.width,
+        "video.codec": video.codec,
+        "video.pix_fmt": video.pix_fmt,
         "video.fps": fps,
         "video.channels": 3,
         "has_audio": False,
         "video.g": 2,
         "video.crf": 30,
-        "video.preset": 12 if found.codec == "av1" else None,
+        "video.preset": 12 if video.codec == "av1" else None,
         "video.fast_decode": 0,
         "video.video_backend": "pyav",
         "video.extra_options": {},
         "is_depth_map": False,
     }
-    shape = [found.height, found.width, 3]
+    shape = [video.height, video.width, 3]
     return {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": info}
 
 
 def _rows(recording: Recording, fps: int) -> dict[str, np.ndarray]:
-    """The per-frame columns that do not depend on where in a dataset the episode lands. Empty states or actions are left out."""
+    """Returns the columns that do not depend on the episode's place in a dataset. Empty states or actions are left out."""
     frame = np.arange(len(recording))
     vectors = {"observation.state": recording.state, "action": recording.action}
     return {
@@ -140,15 +140,15 @@ def write_dataset(
     robot_type: str | None = None,
     proportions: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Write a whole dataset in this process: `encode_episode` each recording as it comes, then `assemble`. DataError as theirs."""
+    """Writes a whole dataset in this process: `encode_episode` for each recording, then `assemble`. Raises DataError as they do."""
     root = Path(root)
     if root.exists():
         raise DataError(f"{root} exists already and is not overwritten; remove it or choose another name")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".episodes", dir=root.parent) as encoded:
         folders = []
-        for number, recording in enumerate(recordings):
-            folders.append(Path(encoded) / f"{number:06d}")
+        for i, recording in enumerate(recordings):
+            folders.append(Path(encoded) / f"{i:06d}")
             encode_episode(folders[-1], recording, fps=fps, codec=codec)
         assemble(root, folders, fps=fps, robot_type=robot_type, proportions=proportions)
 
@@ -170,10 +170,10 @@ class _Encoded:
     def read(cls, folder: Path) -> _Encoded:
         if not is_encoded(folder):
             raise DataError(f"{folder} is not a complete encoded episode; run encode_episode on it")
-        held = read_json(folder / "episode.json")
-        held["stats"] = {name: {key: np.array(value) for key, value in one.items()} for name, one in held["stats"].items()}
-        held["segments"] = {head: [Segment(*stage) for stage in stages] for head, stages in held["segments"].items()}
-        return cls(folder=folder, **held)
+        content = read_json(folder / "episode.json")
+        content["stats"] = {name: {key: np.array(value) for key, value in one.items()} for name, one in content["stats"].items()}
+        content["segments"] = {head: [Segment(*stage) for stage in stages] for head, stages in content["segments"].items()}
+        return cls(folder=folder, **content)
 
 
 def assemble(
@@ -186,11 +186,11 @@ def assemble(
     data_mb: int = 100,
     video_mb: int = 200,
 ) -> None:
-    """Join encoded episodes, in this order, into a v3.0 dataset at `root`, built beside it and renamed when complete.
+    """Joins encoded episodes, in this order, into a v3.0 dataset at `root`; it is built beside `root` and renamed when complete.
 
-    proportions: head -> stage -> share, in the order of the stages, written as `meta/temporal_proportions_{head}.json`.
+    proportions: head -> stage -> proportion, in the order of the stages, written as `meta/temporal_proportions_{head}.json`.
     data_mb, video_mb: a new file begins where the next episode would reach this size.
-    DataError if the root exists, a folder is incomplete, or the episodes differ in features, frame rate or stage names.
+    Raises DataError if the root exists, a folder is incomplete, or the episodes differ in features, frame rate or stage names.
     """
     episodes = [_Encoded.read(Path(folder)) for folder in folders]
     proportions = dict(proportions or {})
@@ -246,7 +246,7 @@ def _check_alike(episodes: Sequence[_Encoded], fps: int) -> None:
 
 def _check_proportions(episodes: Sequence[_Encoded], proportions: Mapping[str, Mapping[str, float]]) -> None:
     for head, shares in proportions.items():
-        if head not in HEADS or not shares or not all(math.isfinite(share) and share >= 0 for share in shares.values()):
+        if head not in HEADS or not shares or not all(math.isfinite(value) and value >= 0 for value in shares.values()):
             raise DataError(f"proportions are for {' or '.join(HEADS)}: stage -> share >= 0; got '{head}': {dict(shares)}")
         unknown = {s.name for episode in episodes for s in episode.segments.get(head, [])} - shares.keys()
         if unknown:
@@ -254,10 +254,10 @@ def _check_proportions(episodes: Sequence[_Encoded], proportions: Mapping[str, M
 
 
 def _place(episodes: Sequence[_Encoded], tasks: Sequence[str], names: Sequence[str]) -> list[dict[str, Stats]]:
-    """Each episode's statistics, with those of the columns that say where in the dataset it lies, in the order of the features."""
+    """Returns each episode's statistics, with those of the columns for its place in the dataset, in the order of the features."""
     out, row = [], 0
-    for number, episode in enumerate(episodes):
-        where = _whereabouts(number, row, tasks.index(episode.task), episode.length)
+    for i, episode in enumerate(episodes):
+        where = _whereabouts(i, row, tasks.index(episode.task), episode.length)
         stats = episode.stats | {name: column_stats(column) for name, column in where.items()}
         out.append({name: stats[name] for name in names})
         row += episode.length
@@ -273,13 +273,13 @@ def _whereabouts(number: int, row: int, task: int, length: int) -> dict[str, np.
 
 
 def _groups(sizes: Sequence[int], limit_mb: int) -> list[range]:
-    """Consecutive items per file: a new one begins where the next item would reach the limit."""
-    starts, held = [0], 0
+    """Returns runs of consecutive items, one for each file: a new one begins where the next item would reach the limit."""
+    starts, group_size = [0], 0
     for item, size in enumerate(sizes):
-        if item > starts[-1] and held + size >= limit_mb * MEGABYTE:
+        if item > starts[-1] and group_size + size >= limit_mb * MEGABYTE:
             starts.append(item)
-            held = 0
-        held += size
+            group_size = 0
+        group_size += size
     return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)]
 
 
@@ -296,16 +296,16 @@ def _new_file(part: Path, template: str, file: int, **names: str) -> Path:
 def _write_data(
     part: Path, episodes: Sequence[_Encoded], tasks: Sequence[str], *, features: Mapping[str, Any], limit_mb: int
 ) -> dict[str, list[int]]:
-    """The rows, one row group an episode. Returns the columns of `meta/episodes` that say where they are."""
+    """Writes the rows, one row group for each episode. Returns the columns of `meta/episodes` with their places."""
     metadata = {"huggingface": json.dumps({"info": {"features": _huggingface(features)}})}
     columns: dict[str, list[int]] = {name: [] for name in ("data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index")}
     row = 0
     for file, group in enumerate(_groups([(e.folder / "rows.parquet").stat().st_size for e in episodes], limit_mb)):
         tables = []
-        for number in group:
-            length = episodes[number].length
-            table = pq.read_table(episodes[number].folder / "rows.parquet")
-            for name, column in _whereabouts(number, row, tasks.index(episodes[number].task), length).items():
+        for i in group:
+            length = episodes[i].length
+            table = pq.read_table(episodes[i].folder / "rows.parquet")
+            for name, column in _whereabouts(i, row, tasks.index(episodes[i].task), length).items():
                 table = table.append_column(name, pa.array(column))
             tables.append(table.replace_schema_metadata(metadata))
             for name, value in zip(columns, (*_chunk(file).values(), row, row + length), strict=True):
@@ -318,7 +318,7 @@ def _write_data(
 
 
 def _huggingface(features: Mapping[str, Any]) -> dict[str, Any]:
-    """The features as Hugging Face `datasets` notes them in the parquet schema."""
+    """Returns the features as Hugging Face `datasets` has them in the parquet schema."""
     out: dict[str, Any] = {}
     for name, feature in features.items():
         value = {"dtype": feature["dtype"], "_type": "Value"}
@@ -328,11 +328,11 @@ def _huggingface(features: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_videos(part: Path, episodes: Sequence[_Encoded], camera: str, *, limit_mb: int) -> dict[str, list[Any]]:
-    """One camera's videos, joined. Returns the columns of `meta/episodes` that say where each episode is in them."""
+    """Joins the videos of one camera. Returns the columns of `meta/episodes` with each episode's part of them."""
     paths = [episode.folder / f"{camera}.mp4" for episode in episodes]
     spans: list[dict[str, Any]] = []
     for file, group in enumerate(_groups([path.stat().st_size for path in paths], limit_mb)):
-        joined = concat_videos([paths[number] for number in group], _new_file(part, VIDEO_PATH, file, video_key=camera))
+        joined = concat_videos([paths[i] for i in group], _new_file(part, VIDEO_PATH, file, video_key=camera))
         spans += [_chunk(file) | {"from_timestamp": start_s, "to_timestamp": stop_s} for start_s, stop_s in joined]
     return {f"videos/{camera}/{name}": [span[name] for span in spans] for name in spans[0]}
 
@@ -340,12 +340,12 @@ def _write_videos(part: Path, episodes: Sequence[_Encoded], camera: str, *, limi
 def _write_episodes(
     part: Path, episodes: Sequence[_Encoded], columns: Mapping[str, list[Any]], *, stats: Sequence[dict[str, Stats]], limit_mb: int
 ) -> None:
-    """`meta/episodes`: one row an episode."""
+    """Writes `meta/episodes` with one row for each episode."""
     arrays = {"episode_index": pa.array(range(len(episodes)), pa.int64()), "tasks": pa.array(columns["tasks"])}
     arrays["length"] = pa.array([episode.length for episode in episodes], pa.int64())
     arrays |= {name: pa.array(column) for name, column in columns.items() if name != "tasks"}
     for name, one in stats[0].items():
-        arrays |= {f"stats/{name}/{key}": pa.array([held[name][key].tolist() for held in stats]) for key in one}
+        arrays |= {f"stats/{name}/{key}": pa.array([stats_of_episode[name][key].tolist() for stats_of_episode in stats]) for key in one}
     extra = {**_segment_columns(episodes), **_fact_columns(episodes)}
     size = (sum(array.nbytes for array in arrays.values()) + sum(array.nbytes for array in extra.values())) // len(episodes)
     for file, group in enumerate(_groups([size] * len(episodes), limit_mb)):
@@ -355,16 +355,16 @@ def _write_episodes(
 
 
 def _segment_columns(episodes: Sequence[_Encoded]) -> dict[str, pa.Array]:
-    """LeRobot's annotation columns: per head, and the sparse ones once more under their old names. Null where not annotated."""
+    """Returns LeRobot's annotation columns of each head, the sparse ones also under their old names; null where there is no annotation."""
     kinds = dict(zip(_SEGMENT_FIELDS, (pa.string(), pa.float64(), pa.float64(), pa.int64(), pa.int64()), strict=True))
     out: dict[str, pa.Array] = {}
     for head in HEADS:
-        found = [(episode.segments.get(head), episode.fps) for episode in episodes]
-        if not any(stages for stages, _ in found):
+        annotations = [(episode.segments.get(head), episode.fps) for episode in episodes]
+        if not any(stages for stages, _ in annotations):
             continue
         rows = [
             zip(*[(s.name, s.start / fps, s.stop / fps, s.start, s.stop) for s in stages], strict=True) if stages else [None] * 5
-            for stages, fps in found
+            for stages, fps in annotations
         ]
         for name, column in zip(_SEGMENT_FIELDS, zip(*rows, strict=True), strict=True):
             out[f"{head}_subtask_{name}"] = pa.array(column, pa.list_(kinds[name]))
@@ -384,5 +384,5 @@ def _fact_columns(episodes: Sequence[_Encoded]) -> dict[str, pa.Array]:
 
 
 def _write_tasks(part: Path, tasks: Sequence[str]) -> None:
-    """`meta/tasks.parquet`."""
+    """Writes `meta/tasks.parquet`."""
     pq.write_table(numbered_words("task", tasks), part / "meta/tasks.parquet", compression="snappy")

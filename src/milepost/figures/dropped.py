@@ -1,4 +1,4 @@
-"""Which frames are dropped: for each span its pictures, and the episode's curve with the span shaded. It reads no file."""
+"""The figure of dropped frames: for each span its images, and the episode's curve with the span shaded. It reads no file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 
 from milepost.figures.style import CURVE_STYLES, INK, ZERO, quiet, shortened, wrap
 
-PICTURES = 6
+IMAGES = 6
 _EDGE, _CURVE, _TITLE, _TEXT = 0.12, 2.4, 9.0, 7.0
 """Inches of margin, inches of a curve, font sizes."""
 
 
 @dataclass(frozen=True, eq=False)
 class DroppedSpan:
-    """Frames [start, stop) of an episode. progress, weight (T,) of the whole episode; pictures (N, H, W, 3) of the frames `at`."""
+    """Frames [start, stop) of an episode. progress, weight (T,) of the whole episode; images (N, H, W, 3) of the frames `at`."""
 
     title: str
     fps: float
@@ -28,21 +28,21 @@ class DroppedSpan:
     stop: int
     progress: Float[np.ndarray, "T"]
     weight: Float[np.ndarray, "T"]
-    pictures: UInt8[np.ndarray, "N H W 3"]
+    images: UInt8[np.ndarray, "N H W 3"]
     at: Sequence[int]
 
 
-def span_frames(start: int, stop: int, count: int = PICTURES) -> list[int]:
-    """Frame numbers spread evenly over [start, stop), first and last included."""
+def span_frames(start: int, stop: int, count: int = IMAGES) -> list[int]:
+    """Returns frame numbers spread evenly over [start, stop), first and last included."""
     return sorted(set(np.linspace(start, stop - 1, count).round().astype(int).tolist()))
 
 
 def dropped_figure(spans: Sequence[DroppedSpan], width: float = 10.0) -> Figure:
-    """A row a span. ValueError if there is none."""
+    """Draws one row per span. ValueError if there is none."""
     if not spans:
         raise ValueError("no span to draw")
-    each = (width - _CURVE - 0.75 - 2 * _EDGE) / PICTURES
-    heights = [max(0.9, each * span.pictures.shape[1] / span.pictures.shape[2]) for span in spans]
+    each = (width - _CURVE - 0.75 - 2 * _EDGE) / IMAGES
+    heights = [max(0.9, each * span.images.shape[1] / span.images.shape[2]) for span in spans]
     title, caption, gap = 0.24, 0.16, 0.2
     height = sum(heights) + len(spans) * (title + caption + gap) + 0.4
     figure = Figure(figsize=(width, height), dpi=130)
@@ -52,20 +52,20 @@ def dropped_figure(spans: Sequence[DroppedSpan], width: float = 10.0) -> Figure:
         line = shortened(wrap(span.title, width - 2 * _EDGE, _TITLE), 1)[0]
         figure.text(_EDGE / width, 1 - (top + 0.02) / height, line, fontsize=_TITLE, color=INK, va="top", parse_math=False)
         top += title
-        for place, (picture, frame) in enumerate(zip(span.pictures, span.at, strict=True)):
+        for place, (image, frame) in enumerate(zip(span.images, span.at, strict=True)):
             ax = figure.add_axes(((_EDGE + place * each) / width, 1 - (top + tall) / height, (each - 0.05) / width, tall / height))
-            ax.imshow(picture)
+            ax.imshow(image)
             ax.set_axis_off()
-            known = "unknown" if np.isnan(span.progress[frame]) else f"{span.progress[frame]:.2f}"
+            value = "unknown" if np.isnan(span.progress[frame]) else f"{span.progress[frame]:.2f}"
             ax.text(
-                0.5, -0.03, f"{frame / span.fps:.1f} s: {known}", fontsize=_TEXT, color=INK, ha="center", va="top", transform=ax.transAxes
+                0.5, -0.03, f"{frame / span.fps:.1f} s: {value}", fontsize=_TEXT, color=INK, ha="center", va="top", transform=ax.transAxes
             )
-        left = width - _CURVE - _EDGE
-        _draw_curve(figure.add_axes((left / width, 1 - (top + tall) / height, _CURVE / width, tall / height)), span)
+        edge = width - _CURVE - _EDGE
+        _draw_curve(figure.add_axes((edge / width, 1 - (top + tall) / height, _CURVE / width, tall / height)), span)
         top += tall + caption + gap
     figure.axes[-1].set_xlabel("time (s)", fontsize=8, color=INK)
-    said = "pictures: time and progress; shaded: the frames shown; dotted: weight"
-    figure.text(_EDGE / width, 0.08 / height, said, fontsize=_TEXT, color=INK, va="bottom")
+    legend = "under each image: its time and progress; shaded: the dropped frames; dotted: weight"
+    figure.text(_EDGE / width, 0.08 / height, legend, fontsize=_TEXT, color=INK, va="bottom")
     return figure
 
 

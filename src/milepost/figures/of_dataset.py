@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path
 from milepost.datasets import LeRobotDataset
-from milepost.figures.episode import EpisodePicture, episode_figure
-from milepost.figures.film.render import render_film
-from milepost.figures.report import Readings, curve_of, picture
+from milepost.figures.episode import EpisodeView, episode_figure
+from milepost.figures.film.render import render_video
+from milepost.figures.report import CurvesByHead, curve_of, episode_view
 from milepost.progress import ProgressTable, find_progress, match_progress, require_rows
 from milepost.weights import match_weights
 
@@ -39,7 +39,7 @@ def plot(
     """
     dataset = dataset.showing([camera] if camera else [])
     episode, tables = dataset.episode(episode_index), _tables(dataset, progress)
-    return episode_figure(picture(episode, _curves(dataset, episode, tables, heads), dataset.stages, camera), width)
+    return episode_figure(episode_view(episode, _curves(dataset, episode, tables, heads), dataset.stages, camera), width)
 
 
 def render(
@@ -68,15 +68,15 @@ def render(
     episode = dataset.episode(episode_index)
     content = _content(dataset, episode, _tables(dataset, progress), head, weights)
     with atomic_path(path) as video:
-        render_film(episode, content, cameras or dataset.cameras[:1], video, height=height)
+        render_video(episode, content, cameras or dataset.cameras[:1], video, height=height)
     return path
 
 
 def _content(
     dataset: LeRobotDataset, episode: Episode, tables: Mapping[str, ProgressTable], head: str, weights: Path | str | None
-) -> EpisodePicture:
+) -> EpisodeView:
     weight = None if weights is None else match_weights(Path(weights), dataset).weight[episode.row : episode.row + episode.length]
-    return picture(episode, _curves(dataset, episode, tables, [head]), dataset.stages, weight=weight, sampled=False)
+    return episode_view(episode, _curves(dataset, episode, tables, [head]), dataset.stages, weight=weight, sampled=False)
 
 
 def _tables(dataset: LeRobotDataset, progress: Source | Mapping[str, Source] | None) -> dict[str, ProgressTable]:
@@ -101,5 +101,5 @@ def _table(dataset: LeRobotDataset, source: Source) -> ProgressTable:
     return source
 
 
-def _curves(dataset: LeRobotDataset, episode: Episode, tables: Mapping[str, ProgressTable], heads: Sequence[str]) -> Readings:
+def _curves(dataset: LeRobotDataset, episode: Episode, tables: Mapping[str, ProgressTable], heads: Sequence[str]) -> CurvesByHead:
     return {head: {name: curve_of(table, episode, dataset.stages.get(head), head) for name, table in tables.items()} for head in heads}

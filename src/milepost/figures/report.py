@@ -1,4 +1,5 @@
-"""What is said of an episode by several models, ready to be drawn; and tables, words and figures as a fragment of a page."""
+"""The view model of one episode's figure from the curves of several models; and a report of tables, text and figures as an HTML
+fragment."""
 
 from __future__ import annotations
 
@@ -12,13 +13,13 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from milepost.core import MAIN_HEAD, WHOLE, Curve, Episode, Stages, UnreadableError
-from milepost.figures.episode import EpisodePicture, HeadPicture, sample_frames
+from milepost.figures.episode import EpisodeView, HeadView, sample_frames
 from milepost.figures.style import png
 from milepost.metrics import nothing_known, truth_of
 from milepost.progress import ProgressTable, require_episode
 
-Readings = Mapping[str, Mapping[str, Curve]]
-"""Head -> model's name -> what it says of one episode."""
+CurvesByHead = Mapping[str, Mapping[str, Curve]]
+"""Head -> model's name -> its curve of one episode."""
 
 
 def curve_of(table: ProgressTable, episode: Episode, stages: Stages | None, head: str = MAIN_HEAD) -> Curve:
@@ -27,10 +28,10 @@ def curve_of(table: ProgressTable, episode: Episode, stages: Stages | None, head
     DataError if the file has no such head, or its rows are not those of this episode.
     """
     require_episode("the progress file", table, episode)
-    return named(table.curve(episode.index, episode.length, head), stages)
+    return with_stage_names(table.curve(episode.index, episode.length, head), stages)
 
 
-def named(curve: Curve, stages: Stages | None) -> Curve:
+def with_stage_names(curve: Curve, stages: Stages | None) -> Curve:
     """Returns the curve with names for its stages: its own, else the dataset's, if as many, else numbers."""
     if curve.stage is None or curve.stage_names:
         return curve
@@ -40,35 +41,36 @@ def named(curve: Curve, stages: Stages | None) -> Curve:
     return replace(curve, stage_names=WHOLE.names if count == 1 else _numbered(count))
 
 
-def picture(
+def episode_view(
     episode: Episode,
-    readings: Readings,
+    curves: CurvesByHead,
     stages: Mapping[str, Stages],
     camera: str | None = None,
     *,
     weight: np.ndarray | None = None,
     sampled: bool = True,
-) -> EpisodePicture:
-    """Everything an episode's figure shows; reads the sample frames, if wanted. `readings`: head -> model's name -> what it says."""
-    at = _sampled(episode, [one for models in readings.values() for one in models.values()])
+) -> EpisodeView:
+    """Returns all that an episode's figure shows; reads the sample frames if `sampled`. `curves`: head -> model's name -> its curve."""
+    at = _sampled(episode, [curve for by_model in curves.values() for curve in by_model.values()])
     camera = camera or next(iter(episode.cameras), None)
     success = {True: "success", False: "failure", None: ""}[episode.success]
     notes = ", ".join(filter(None, (str(episode.facts.get("kind", "")), success)))
-    return EpisodePicture(
+    return EpisodeView(
         title=f"episode {episode.index}: {episode.task}" + (f" ({notes})" if notes else ""),
         fps=episode.fps,
-        heads={head: _head(episode, models, stages.get(head), head) for head, models in readings.items()},
+        heads={head: _head(episode, by_model, stages.get(head), head) for head, by_model in curves.items()},
         weight=weight,
         frames=episode.camera(camera)[np.array(at)] if camera and sampled else None,
         frames_at=at,
     )
 
 
-def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, head: str) -> HeadPicture:
-    """The dataset's stages come first, so they have the same colours whatever model is drawn; then what models call otherwise."""
+def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, head: str) -> HeadView:
+    """Returns one head's view model. The dataset's stages come first, so they have the same colours for every model; then other names that
+    models use."""
     try:
         truth = truth_of(episode, stages, head)
-    except UnreadableError:  # the curves are worth seeing all the same; whoever draws says that the annotation is missing
+    except UnreadableError:  # the curves are still worth drawing; the caller warns that the annotation is missing
         truth = nothing_known(episode)
     names = list(stages.names if stages is not None else _numbered(int(truth.stage.max()) + 1))
     staged = {name: one for name, one in models.items() if one.stage is not None and len(one.stage_names) > 1}
@@ -78,9 +80,9 @@ def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, 
         assert one.stage is not None
         probabilities[who] = np.zeros((episode.length, len(names)), dtype=np.float32)
         probabilities[who][:, [names.index(name) for name in one.stage_names]] = _between(one.stage, one.value)
-    if len(names) == 1:  # a task that is not divided: one colour throughout says nothing
+    if len(names) == 1:  # a task with one stage: one colour throughout has no information
         names, truth = [], replace(truth, stage=np.full(episode.length, -1))
-    return HeadPicture(
+    return HeadView(
         curves={name: one.value for name, one in models.items()},
         truth=None if np.isnan(truth.progress).all() else truth.progress,
         truth_source=truth.source,
@@ -93,29 +95,30 @@ def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, 
 
 
 def _sampled(episode: Episode, models: Collection[Curve]) -> list[int]:
-    """Sample frames; of those that were looked at, where a stride jumped over others, so that no caption is an interpolation."""
-    at, seen = sample_frames(episode.length), np.array(_computed(models))
-    return at if not len(seen) else sorted({int(seen[np.abs(seen - frame).argmin()]) for frame in at})
+    """Returns sample frames. With a stride, it takes the nearest frames that a model computed, so that no caption shows an interpolated
+    value."""
+    at, computed = sample_frames(episode.length), np.array(_computed(models))
+    return at if not len(computed) else sorted({int(computed[np.abs(computed - frame).argmin()]) for frame in at})
 
 
 def _computed(models: Collection[Curve]) -> list[int]:
-    """The frames that were looked at, if every model that says which jumped over the same others (`label --stride`, TOPReward)."""
-    seen = set()
+    """Returns the frames that the models computed, if all models that have gaps have the same ones (`label --stride`, TOPReward)."""
+    patterns = set()
     for one in models:
         marks = one.stage[:, 0] if one.stage is not None else one.signals[one.score].values if one.score else None
         if marks is not None:
-            looked = ~np.isnan(marks)
-            jumped = (~looked & ~np.isnan(one.value)).any()
-            seen.add(tuple(np.flatnonzero(looked).tolist()) if jumped else ())
-    return list(seen.pop()) if len(seen) == 1 else []
+            computed = ~np.isnan(marks)
+            skipped = (~computed & ~np.isnan(one.value)).any()
+            patterns.add(tuple(np.flatnonzero(computed).tolist()) if skipped else ())
+    return list(patterns.pop()) if len(patterns) == 1 else []
 
 
 def _between(stage: Float[np.ndarray, "T K"], value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T K"]:
-    """Stage probabilities drawn straight between the frames that have them, where progress is known."""
-    known = np.flatnonzero(~np.isnan(stage[:, 0]))
-    if not len(known) or len(known) == len(stage):
+    """Interpolates stage probabilities linearly between the frames that have them, where progress is known."""
+    computed = np.flatnonzero(~np.isnan(stage[:, 0]))
+    if not len(computed) or len(computed) == len(stage):
         return stage
-    full = np.stack([np.interp(np.arange(len(stage)), known, column[known]) for column in stage.T], axis=1)
+    full = np.stack([np.interp(np.arange(len(stage)), computed, column[computed]) for column in stage.T], axis=1)
     return np.where(np.isnan(value)[:, None], np.nan, full).astype(np.float32)
 
 
@@ -125,7 +128,7 @@ def _numbered(count: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A heading, some words, a table, figures, and links into the page it will stand in (address, text); any of them may be empty."""
+    """A heading, some text, a table, figures, and links into the page that contains it (address, text); any of them may be empty."""
 
     title: str
     words: str = ""
@@ -136,7 +139,7 @@ class Section:
 
 
 def report_fragment(*, title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
-    """HTML to be put into a page, its images inside; all words are escaped."""
+    """Returns HTML to embed in a page, with its images inside; all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("milepost", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )

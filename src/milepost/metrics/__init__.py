@@ -1,4 +1,4 @@
-"""What is measured of progress: scores against the truth, success, events, agreement of annotations."""
+"""Measures of progress: scores against the truth, success, events, and the agreement of annotations."""
 
 import lazy_loader
 

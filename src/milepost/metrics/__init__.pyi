@@ -1,9 +1,9 @@
 from .agreement import Annotation as Annotation
-from .agreement import border_table as border_table
-from .agreement import borders as borders
+from .agreement import boundaries as boundaries
+from .agreement import boundary_table as boundary_table
 from .agreement import compare as compare
 from .agreement import consensus as consensus
-from .agreement import matched as matched
+from .agreement import match_boundaries as match_boundaries
 from .agreement import measure_table as measure_table
 from .agreement import ranked as ranked
 from .evaluation import EpisodeScore as EpisodeScore

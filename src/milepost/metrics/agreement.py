@@ -1,7 +1,8 @@
-"""How far two annotations of an episode agree, what repeats of one have in common, and tables over episodes. numpy only.
+"""Measures how far two annotations of an episode agree, joins repeats into a consensus, and makes tables over episodes. numpy only.
 
-A border is where one stage gives way to another (or to nothing); the episode's own ends are none. Borders of two annotations are compared
-where they are of the same two stages, matched in order of time. Unmatched ones are counted as missed or extra, never given an error.
+A boundary is the frame at which one stage gives way to another, or to no stage. The episode's own ends are not boundaries. Boundaries of
+two annotations are matched in order of time if they lie between the same two stages. A boundary without a match counts as missed or extra;
+it gets no error.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ Annotation = tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
-class Border:
-    """At this frame `before` gives way to `after`; None is nothing."""
+class Boundary:
+    """The frame at which stage `before` gives way to stage `after`. None stands for no stage."""
 
     frame: int
     before: str | None
@@ -36,36 +37,42 @@ class Border:
 
 
 def frame_names(annotation: Sequence[Segment], length: int) -> np.ndarray:
-    """The stage of each frame (T,) object, None where there is none. Where segments overlap the later one counts."""
+    """Returns the stage name of each frame, (T,) object, None where there is no stage. Where segments overlap, the later one counts."""
     names = np.full(length, None, dtype=object)
     for segment in annotation:
         names[segment.start : segment.stop] = segment.name
     return names
 
 
-def borders(annotation: Sequence[Segment], length: int) -> tuple[Border, ...]:
-    """Where the stage changes inside the episode, in order. A stage that follows itself has a border too."""
-    out: list[Border] = []
+def boundaries(annotation: Sequence[Segment], length: int) -> tuple[Boundary, ...]:
+    """Returns where the stage changes inside the episode, in order. Two segments of one stage have a boundary between them too."""
+    out: list[Boundary] = []
     at, last = 0, None
     for segment in sorted((s for s in annotation if s.stop > s.start), key=lambda s: (s.start, s.stop)):
         if segment.start > at:
-            out += [Border(at, last, None), Border(segment.start, None, segment.name)]
+            out += [Boundary(at, last, None), Boundary(segment.start, None, segment.name)]
         else:
-            out.append(Border(segment.start, last, segment.name))
+            out.append(Boundary(segment.start, last, segment.name))
         at, last = segment.stop, segment.name
-    return tuple(border for border in [*out, Border(at, last, None)] if 0 < border.frame < length)
+    return tuple(boundary for boundary in [*out, Boundary(at, last, None)] if 0 < boundary.frame < length)
 
 
-def matched(a: Sequence[Border], b: Sequence[Border], *, within: float = float("inf")) -> tuple[tuple[Border, Border], ...]:
-    """Pairs of borders of the same two stages, at most `within` frames apart, in order in both: as many as can be, then as near."""
+def match_boundaries(
+    a: Sequence[Boundary], b: Sequence[Boundary], *, within: float = float("inf")
+) -> tuple[tuple[Boundary, Boundary], ...]:
+    """Returns pairs of boundaries between the same two stages, in order in both annotations and at most `within` frames apart.
+
+    The number of pairs is as large as possible; of several such matchings the one with the smallest sum of distances is returned.
+    """
+    # Dynamic programming as for the longest common subsequence; it costs len(a) len(b) steps, and episodes have tens of boundaries.
     best = [[0.0] * (len(b) + 1) for _ in range(len(a) + 1)]
-    unit = (1.0 + max([border.frame for border in (*a, *b)], default=0)) * (1 + min(len(a), len(b)))
-    for i, one in enumerate(a):
-        for j, other in enumerate(b):
+    unit = (1.0 + max([boundary.frame for boundary in (*a, *b)], default=0)) * (1 + min(len(a), len(b)))
+    for i, boundary_a in enumerate(a):
+        for j, boundary_b in enumerate(b):
             best[i + 1][j + 1] = max(best[i][j + 1], best[i + 1][j])
-            apart = abs(one.frame - other.frame)
-            if one.before == other.before and one.after == other.after and apart <= within:
-                value = best[i][j] + 1 - apart / unit  # all distances together count less than one pair
+            distance = abs(boundary_a.frame - boundary_b.frame)
+            if boundary_a.before == boundary_b.before and boundary_a.after == boundary_b.after and distance <= within:
+                value = best[i][j] + 1 - distance / unit  # all distances together count less than one pair
                 best[i + 1][j + 1] = max(best[i + 1][j + 1], value)
     out, i, j = [], len(a), len(b)
     while i and j:
@@ -80,14 +87,14 @@ def matched(a: Sequence[Border], b: Sequence[Border], *, within: float = float("
 
 
 def overlap_hits(a: Sequence[Segment], b: Sequence[Segment], overlap: float) -> int:
-    """Segments of a that share at least this part of their union with one of b of the same name, each of b counted once (F1@IoU)."""
+    """Returns how many segments of a have an IoU of at least `overlap` with one of b of the same name; each of b counts once (F1@IoU)."""
     free = [segment for segment in b if segment.stop > segment.start]
     hits = 0
     for segment in a:
-        share, best = max(((_iou(segment, other), k) for k, other in enumerate(free) if other.name == segment.name), default=(0.0, -1))
-        if best >= 0 and share >= overlap > 0:
+        iou, nearest = max(((_iou(segment, other), i) for i, other in enumerate(free) if other.name == segment.name), default=(0.0, -1))
+        if nearest >= 0 and iou >= overlap > 0:
             hits += 1
-            free.pop(best)
+            free.pop(nearest)
     return hits
 
 
@@ -97,21 +104,25 @@ def _iou(a: Segment, b: Segment) -> float:
 
 
 def frame_accuracy(a: Sequence[Segment], b: Sequence[Segment], length: int) -> float:
-    """Share of the frames that b annotates on which a says the same; NaN if b annotates none."""
-    said, true = frame_names(a, length), frame_names(b, length)
-    known = np.array([name is not None for name in true])
-    return float(np.mean(said[known] == true[known])) if known.any() else float("nan")
+    """Returns the proportion of the frames annotated in b that have the same stage in a; NaN if b annotates no frame."""
+    names_a, names_b = frame_names(a, length), frame_names(b, length)
+    is_annotated = np.array([name is not None for name in names_b])
+    return float(np.mean(names_a[is_annotated] == names_b[is_annotated])) if is_annotated.any() else float("nan")
 
 
 @dataclass(frozen=True)
 class EpisodeAgreement:
-    """One episode: errors (border's name, a - b in seconds); how many borders and segments each has, and how many agree at a tolerance."""
+    """The agreement of a with b in one episode.
+
+    errors: (name of the boundary, a - b in seconds) of each matched pair. boundary_hits, segment_hits: how many agree at each tolerance
+    and overlap.
+    """
 
     episode: int
     errors: tuple[tuple[str, float], ...]
-    borders_a: int
-    borders_b: int
-    border_hits: tuple[int, ...]
+    boundaries_a: int
+    boundaries_b: int
+    boundary_hits: tuple[int, ...]
     segments_a: int
     segments_b: int
     segment_hits: tuple[int, ...]
@@ -120,11 +131,11 @@ class EpisodeAgreement:
 
     @property
     def missed(self) -> int:
-        return self.borders_b - len(self.errors)
+        return self.boundaries_b - len(self.errors)
 
     @property
     def extra(self) -> int:
-        return self.borders_a - len(self.errors)
+        return self.boundaries_a - len(self.errors)
 
 
 def agree(
@@ -137,35 +148,39 @@ def agree(
     tolerances_s: Sequence[float] = TOLERANCES_S,
     overlaps: Sequence[float] = OVERLAPS,
 ) -> EpisodeAgreement:
-    """Compare annotation a with b, the reference. DataError if one leaves the episode."""
+    """Compares annotation a with b, the reference. Raises DataError if a segment ends after the episode."""
     for segment in (*a, *b):
         if segment.stop > length:
             raise DataError(f"episode {episode}: segment '{segment.name}' ends at frame {segment.stop}, the episode has {length}")
-    lasting_a, lasting_b = ([s for s in each if s.stop > s.start] for each in (a, b))
-    mine, theirs = borders(a, length), borders(b, length)
+    segments_a, segments_b = ([s for s in each if s.stop > s.start] for each in (a, b))
+    boundaries_a, boundaries_b = boundaries(a, length), boundaries(b, length)
     return EpisodeAgreement(
         episode=episode,
-        errors=tuple((str(other), (one.frame - other.frame) / fps) for one, other in matched(mine, theirs)),
-        borders_a=len(mine),
-        borders_b=len(theirs),
-        border_hits=tuple(len(matched(mine, theirs, within=tolerance * fps + 1e-9)) for tolerance in tolerances_s),
-        segments_a=len(lasting_a),
-        segments_b=len(lasting_b),
-        segment_hits=tuple(overlap_hits(lasting_a, lasting_b, overlap) for overlap in overlaps),
+        errors=tuple(
+            (str(boundary_b), (boundary_a.frame - boundary_b.frame) / fps)
+            for boundary_a, boundary_b in match_boundaries(boundaries_a, boundaries_b)
+        ),
+        boundaries_a=len(boundaries_a),
+        boundaries_b=len(boundaries_b),
+        boundary_hits=tuple(len(match_boundaries(boundaries_a, boundaries_b, within=tolerance * fps + 1e-9)) for tolerance in tolerances_s),
+        segments_a=len(segments_a),
+        segments_b=len(segments_b),
+        segment_hits=tuple(overlap_hits(segments_a, segments_b, overlap) for overlap in overlaps),
         frame_accuracy=frame_accuracy(a, b, length),
-        same_sequence=[s.name for s in lasting_a] == [s.name for s in lasting_b],
+        same_sequence=[s.name for s in segments_a] == [s.name for s in segments_b],
     )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """a against b over the episodes both have. measures: name -> estimate, in words; borders: border -> (error, signed error) in seconds.
+    """The agreement of a with b over the episodes that both annotate.
 
-    only_a, only_b: episodes that one of them lacks; they are in no number.
+    measures: name -> estimate. boundaries: name -> (absolute error, signed error) in seconds. only_a, only_b: episodes that only one of
+    them annotates; no number counts them.
     """
 
     measures: Mapping[str, Estimate]
-    borders: Mapping[str, tuple[Estimate, Estimate]]
+    boundaries: Mapping[str, tuple[Estimate, Estimate]]
     missed: int
     extra: int
     episodes: tuple[EpisodeAgreement, ...]
@@ -173,146 +188,172 @@ class Comparison:
     only_b: tuple[int, ...]
 
     def worst(self) -> tuple[EpisodeAgreement, ...]:
-        """Least agreement first: frames, then the sum of border errors."""
+        """Returns the episodes by frame accuracy, lowest first; of equal ones the larger sum of boundary errors comes first."""
         return tuple(
             sorted(self.episodes, key=lambda e: (np.nan_to_num(e.frame_accuracy, nan=2.0), -sum(abs(s) for _, s in e.errors), e.episode))
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Returns the comparison in JSON's types, with the keys that other programs read already: they say "border"."""
+        content = {_json_key(name): value for name, value in asdict(self).items()}
+        content["measures"] = {_json_key(name): value for name, value in content["measures"].items()}
+        content["episodes"] = [{_json_key(name): value for name, value in episode.items()} for episode in content["episodes"]]
+        return content
+
+
+def _json_key(name: str) -> str:
+    # Programs read these keys, so they stay; a stage's name is never passed through here.
+    return name.replace("boundaries", "borders").replace("boundary", "border")
 
 
 def compare(
     a: Mapping[int, Annotation], b: Mapping[int, Annotation], *, lengths: Mapping[int, int], fps: float, rng: np.random.Generator
 ) -> Comparison:
-    """Every episode that both annotate; b is the reference. 95 % bootstrap intervals over episodes. DataError if they share none."""
-    both = sorted(number for number in set(a) & set(b) if a[number] and b[number])
-    if not both:
+    """Compares the episodes that both annotate; b is the reference. Intervals are 95 % bootstrap intervals over episodes.
+
+    Raises DataError if no episode is annotated in both.
+    """
+    common = sorted(episode_index for episode_index in set(a) & set(b) if a[episode_index] and b[episode_index])
+    if not common:
         raise DataError("the two annotations have no annotated episode in common; check that they are of the same dataset and head")
-    scores = tuple(agree(number, a[number], b[number], length=lengths[number], fps=fps) for number in both)
-    by_border: dict[str, list[float]] = defaultdict(list)
+    scores = tuple(
+        agree(episode_index, a[episode_index], b[episode_index], length=lengths[episode_index], fps=fps) for episode_index in common
+    )
+    errors_by_name: dict[str, list[float]] = defaultdict(list)
     for score in scores:
         for name, error in score.errors:
-            by_border[name].append(error)
+            errors_by_name[name].append(error)
     return Comparison(
         measures=_measures(scores, rng),
-        borders={name: (mean_estimate(np.abs(errors).tolist(), rng), mean_estimate(errors, rng)) for name, errors in by_border.items()},
+        boundaries={
+            name: (mean_estimate(np.abs(errors).tolist(), rng), mean_estimate(errors, rng)) for name, errors in errors_by_name.items()
+        },
         missed=sum(score.missed for score in scores),
         extra=sum(score.extra for score in scores),
         episodes=scores,
-        only_a=tuple(sorted(number for number in a if a[number] and number not in both)),
-        only_b=tuple(sorted(number for number in b if b[number] and number not in both)),
+        only_a=tuple(sorted(episode_index for episode_index in a if a[episode_index] and episode_index not in common)),
+        only_b=tuple(sorted(episode_index for episode_index in b if b[episode_index] and episode_index not in common)),
     )
 
 
 def _measures(scores: Sequence[EpisodeAgreement], rng: np.random.Generator) -> dict[str, Estimate]:
-    count_borders = [score.borders_a + score.borders_b for score in scores]
+    count_boundaries = [score.boundaries_a + score.boundaries_b for score in scores]
     count_segments = [score.segments_a + score.segments_b for score in scores]
     errors = [sum(abs(seconds) for _, seconds in score.errors) for score in scores]
-    out = {
-        "border error, s": _ratio(errors, [len(score.errors) for score in scores], rng),
+    measures = {
+        "boundary error, s": _ratio(errors, [len(score.errors) for score in scores], rng),
         "frame accuracy": mean_estimate([score.frame_accuracy for score in scores], rng),
         "same stages": mean_estimate([float(score.same_sequence) for score in scores], rng),
     }
-    for place, tolerance in enumerate(TOLERANCES_S):
-        out[f"border F1 within {tolerance:g} s"] = _ratio([2 * score.border_hits[place] for score in scores], count_borders, rng)
-    for place, overlap in enumerate(OVERLAPS):
-        out[f"segment F1 at overlap {overlap:g}"] = _ratio([2 * score.segment_hits[place] for score in scores], count_segments, rng)
-    return out
+    for i, tolerance in enumerate(TOLERANCES_S):
+        measures[f"boundary F1 within {tolerance:g} s"] = _ratio([2 * score.boundary_hits[i] for score in scores], count_boundaries, rng)
+    for i, overlap in enumerate(OVERLAPS):
+        measures[f"segment F1 at overlap {overlap:g}"] = _ratio([2 * score.segment_hits[i] for score in scores], count_segments, rng)
+    return measures
 
 
 def _ratio(top: Sequence[float | int], bottom: Sequence[int], rng: np.random.Generator) -> Estimate:
-    """A ratio of sums over episodes; NaN where there is nothing to divide by. Episodes that add to neither sum are not counted."""
+    """Returns the ratio of two sums over episodes, NaN if the divisor is 0. An episode with nothing in the divisor is not counted."""
     pairs = np.array([pair for pair in zip(top, bottom, strict=True) if pair[1]], dtype=float).reshape(-1, 2)
     if not len(pairs):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
 
-    def ratio(places: np.ndarray) -> float:
-        above, below = pairs[places.astype(int)].sum(axis=0)
-        return float(above / below)
+    def ratio(rows: np.ndarray) -> float:
+        top_sum, bottom_sum = pairs[rows.astype(int)].sum(axis=0)
+        return float(top_sum / bottom_sum)
 
-    everyone = np.arange(len(pairs))
-    low, high = interval(ratio, everyone, rng=rng)
-    return Estimate(ratio(everyone), low, high, len(pairs))
+    all_rows = np.arange(len(pairs))
+    low, high = interval(ratio, all_rows, rng=rng)
+    return Estimate(ratio(all_rows), low, high, len(pairs))
 
 
 def measure_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """(columns, rows): one row a measure."""
+    """Returns (columns, rows) with one row for each measure."""
     return ("", "mean [95 %]", "episodes"), [(name, estimate, estimate.episodes) for name, estimate in comparison.measures.items()]
 
 
-def border_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """(columns, rows): one row a border; late is positive."""
-    rows: list[tuple[object, ...]] = [(name, size, shift, size.episodes) for name, (size, shift) in comparison.borders.items()]
-    return ("border", "error, s", "late by, s", "times"), rows
+def boundary_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Returns (columns, rows) with one row for each boundary; a signed error above 0 means that a is later than b."""
+    rows: list[tuple[object, ...]] = [
+        (name, error, signed_error, error.episodes) for name, (error, signed_error) in comparison.boundaries.items()
+    ]
+    return ("boundary", "error, s", "late by, s", "times"), rows
 
 
 @dataclass(frozen=True)
-class Agreed:
-    """A border of the consensus: its median over the repeats that have the same sequence, and their whole range."""
+class MedianBoundary:
+    """A boundary of the consensus: its median and its range over the repeats that have the same sequence of stages."""
 
-    border: Border
+    boundary: Boundary
     median_s: float
     spread_s: float
 
 
 @dataclass(frozen=True)
 class Consensus:
-    """What repeats have in common. segments: median borders of the commonest sequence of stages.
+    """The annotation that repeats have in common. segments: the most common sequence of stages, cut at the median boundaries.
 
-    support: repeats that have that sequence, of `repeats`. disagreement: the share of frames on which two repeats differ, mean over pairs,
-    in [0, 1]; a repeat that failed differs on all. NaN of a single one: unknown.
+    support: how many of the `repeats` have that sequence. disagreement: the proportion of frames, in [0, 1], on which two repeats differ,
+    as a mean over all pairs; a failed repeat differs on every frame. It is NaN for a single repeat.
     """
 
     segments: Annotation
-    borders: tuple[Agreed, ...]
+    boundaries: tuple[MedianBoundary, ...]
     support: int
     repeats: int
     disagreement: float
 
 
 def consensus(annotations: Sequence[Annotation], *, length: int, fps: float, failed: int = 0) -> Consensus:
-    """Repeats of one episode as one annotation. Between sequences equally common, the one nearest to all repeats. failed: repeats without
-    an annotation. DataError if all failed."""
+    """Returns one annotation for several repeats of one episode.
+
+    If several sequences of stages are equally common, the one nearest to all repeats is taken. failed: how many repeats gave no
+    annotation. Raises DataError if all failed.
+    """
     if not annotations:
         raise DataError("no repeat of this episode gave an annotation")
-    said = [frame_names(annotation, length) for annotation in annotations]
+    frame_stages = [frame_names(annotation, length) for annotation in annotations]
     repeats = len(annotations) + failed
-    pairs = [float(np.mean(said[i] != said[j])) for i, j in combinations(range(len(said)), 2)]
-    differing = len(list(combinations(range(repeats), 2))) - len(pairs)
-    disagreement = (sum(pairs) + differing) / (len(pairs) + differing) if repeats > 1 else float("nan")
-    lasting = [[s for s in sorted(each, key=lambda s: (s.start, s.stop)) if s.stop > s.start] for each in annotations]
-    keys = [_sequence(each, length) for each in lasting]
+    pairs = [float(np.mean(frame_stages[i] != frame_stages[j])) for i, j in combinations(range(len(frame_stages)), 2)]
+    failed_pairs = len(list(combinations(range(repeats), 2))) - len(pairs)
+    disagreement = (sum(pairs) + failed_pairs) / (len(pairs) + failed_pairs) if repeats > 1 else float("nan")
+    cleaned = [[s for s in sorted(each, key=lambda s: (s.start, s.stop)) if s.stop > s.start] for each in annotations]
+    keys = [_sequence(each, length) for each in cleaned]
     counts = Counter(keys)
-    nearness = {key: np.mean([np.mean(said[i] == other) for i, k in enumerate(keys) if k == key for other in said]) for key in counts}
-    chosen = max(counts, key=lambda key: (counts[key], nearness[key]))
-    members = [each for each, key in zip(lasting, keys, strict=True) if key == chosen]
-    placed = [borders(each, length) for each in members]
-    agreed = tuple(_agreed([each[k] for each in placed], fps) for k in range(len(placed[0])))
-    return Consensus(_between([each.border for each in agreed], members[0], length), agreed, len(members), repeats, disagreement)
+    nearness = {
+        key: np.mean([np.mean(frame_stages[i] == other) for i, k in enumerate(keys) if k == key for other in frame_stages])
+        for key in counts
+    }
+    sequence = max(counts, key=lambda key: (counts[key], nearness[key]))
+    members = [each for each, key in zip(cleaned, keys, strict=True) if key == sequence]
+    boundary_lists = [boundaries(each, length) for each in members]
+    medians = tuple(_agreed([each[i] for each in boundary_lists], fps) for i in range(len(boundary_lists[0])))
+    return Consensus(_between([each.boundary for each in medians], members[0], length), medians, len(members), repeats, disagreement)
 
 
 def _sequence(annotation: Sequence[Segment], length: int) -> tuple[object, ...]:
     first = annotation[0].name if annotation else None
-    return (first, *((border.before, border.after) for border in borders(annotation, length)))
+    return (first, *((boundary.before, boundary.after) for boundary in boundaries(annotation, length)))
 
 
-def _agreed(same: Sequence[Border], fps: float) -> Agreed:
-    frames = np.array([border.frame for border in same])
-    middle = float(np.median(frames))
-    frame = int(np.floor(middle + 0.5))  # not to even: two borders a frame apart stay apart
-    return Agreed(Border(frame, same[0].before, same[0].after), middle / fps, float(np.ptp(frames)) / fps)
+def _agreed(boundaries_of_repeats: Sequence[Boundary], fps: float) -> MedianBoundary:
+    frames = np.array([boundary.frame for boundary in boundaries_of_repeats])
+    median = float(np.median(frames))
+    frame = int(np.floor(median + 0.5))  # not round(), which rounds to even: two boundaries a frame apart must stay apart
+    return MedianBoundary(
+        Boundary(frame, boundaries_of_repeats[0].before, boundaries_of_repeats[0].after), median / fps, float(np.ptp(frames)) / fps
+    )
 
 
-def _between(agreed: Sequence[Border], member: Sequence[Segment], length: int) -> Annotation:
-    """The segments that these borders cut. member: one of those who have them, for an episode without a border."""
-    if not agreed:
+def _between(boundaries: Sequence[Boundary], member: Sequence[Segment], length: int) -> Annotation:
+    """Returns the segments between these boundaries. member: one of the repeats; it names the stages where there is no boundary."""
+    if not boundaries:
         return tuple(Segment(segment.name, 0, length) for segment in member)
-    names = [agreed[0].before, *(border.after for border in agreed)]
-    edges = [0, *(border.frame for border in agreed), length]
+    names = [boundaries[0].before, *(boundary.after for boundary in boundaries)]
+    edges = [0, *(boundary.frame for boundary in boundaries), length]
     return tuple(Segment(name, a, b) for name, (a, b) in zip(names, pairwise(edges), strict=True) if name is not None)
 
 
 def ranked(disagreement: Mapping[int, float]) -> tuple[int, ...]:
-    """Episodes to look at, most disagreement first; those asked once, of whom nothing is known, last."""
-    return tuple(sorted(disagreement, key=lambda number: (-np.nan_to_num(disagreement[number], nan=-1.0), number)))
+    """Returns the episodes by disagreement, highest first; those with a single repeat (NaN) come last."""
+    return tuple(sorted(disagreement, key=lambda episode_index: (-np.nan_to_num(disagreement[episode_index], nan=-1.0), episode_index)))

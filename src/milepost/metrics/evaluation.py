@@ -1,7 +1,7 @@
-"""How good is a curve: per episode against the truth, then one row per model, every number with a 95 % bootstrap interval over episodes.
+"""Scores curves against the truth for each episode, then makes one row for each model, with 95 % bootstrap intervals over episodes.
 
-The truth is the simulator's (`truth.*` columns) where the dataset has it, else what the annotations say (SARM eq. 2).
-Error, stage accuracy and order are taken on successful episodes; failures answer for where they end.
+The truth is the simulator's (`truth.*` columns) where the dataset has it, else progress from the annotations (SARM eq. 2).
+Error, stage accuracy and order are means over successful episodes. Of a failed episode only its final progress counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from milepost.metrics.scores import final, interval, mean_error, order_correlati
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What really happened: progress (T,) in [0, 1] or NaN, stage (T,) or -1, or nothing known (all NaN, all -1)."""
+    """The true progress (T,) in [0, 1], NaN where unknown, and the true stage (T,), -1 where unknown. source: where they come from."""
 
     progress: Float[np.ndarray, "T"]
     stage: Int[np.ndarray, "T"]
@@ -28,13 +28,13 @@ class Truth:
 
 
 def truth_of(episode: Episode, stages: Stages | None, head: str = "sparse") -> Truth:
-    """The simulator's truth if there is one, else the annotation's, else unknown.
+    """Returns the simulator's truth if there is one, else that of the annotation, else an unknown truth.
 
-    UnreadableError if that annotation cannot be true. The simulator's stages are the sparse ones: for the dense head, annotations come
-    first, and without them no stage is known.
+    The simulator's stages are the sparse ones. For the dense head the annotation therefore comes first, and without one no stage is known.
+    Raises UnreadableError if the annotation cannot be true.
     """
-    annotated = head != "sparse" and stages is not None and (episode.segments.get(head) or head in episode.annotation_faults)
-    if "truth.progress" in episode.columns and not annotated:
+    prefers_annotation = head != "sparse" and stages is not None and (episode.segments.get(head) or head in episode.annotation_faults)
+    if "truth.progress" in episode.columns and not prefers_annotation:
         unknown = np.full(episode.length, -1)
         stage = episode.columns.get("truth.stage", unknown) if head == "sparse" else unknown
         value = np.asarray(episode.columns["truth.progress"], dtype=np.float32).reshape(-1)
@@ -49,7 +49,7 @@ def truth_of(episode: Episode, stages: Stages | None, head: str = "sparse") -> T
 
 
 def nothing_known(episode: Episode) -> Truth:
-    """Returns the truth of an episode that nobody has told anything of."""
+    """Returns the truth of an episode without simulator and annotation: all NaN, all -1."""
     return Truth(np.full(episode.length, np.nan, np.float32), np.full(episode.length, -1), "none")
 
 
@@ -69,13 +69,15 @@ class EpisodeScore:
 
 
 def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: str = "sparse") -> EpisodeScore:
-    """Score one curve against the truth of `head`, whose stages are `stages`. Without stage probabilities the stage is read off the
-    curve by the stages' borders."""
+    """Scores one curve against the truth of `head`, whose stages are `stages`.
+
+    If the curve has no stage probabilities, its stage is where its value falls between the starts of the stages.
+    """
     truth = truth_of(episode, stages, head)
     stage = curve.stage
     if (stage is None or stages is None or stage.shape[1] != len(stages)) and stages is not None:
-        place = np.searchsorted(stages.starts, np.nan_to_num(curve.value), side="right") - 1
-        stage = np.eye(len(stages), dtype=np.float32)[place]
+        stage_index = np.searchsorted(stages.starts, np.nan_to_num(curve.value), side="right") - 1
+        stage = np.eye(len(stages), dtype=np.float32)[stage_index]
     return EpisodeScore(
         episode=episode.index,
         task=episode.task,
@@ -91,7 +93,7 @@ def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: s
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval and how many episodes it rests on."""
+    """A number, its 95 % interval, and the number of episodes it was computed from."""
 
     value: float
     low: float
@@ -106,7 +108,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """One model on one set of episodes."""
+    """The scores of one model on one set of episodes."""
 
     error: Estimate
     stage_accuracy: Estimate
@@ -122,21 +124,24 @@ class Summary:
 
 
 def mean_estimate(values: Sequence[float], rng: np.random.Generator) -> Estimate:
-    """Mean of the known values with its bootstrap interval."""
-    known = np.array([value for value in values if not np.isnan(value)])
-    if not len(known):
+    """Returns the mean of the values that are not NaN, with its bootstrap interval."""
+    finite = np.array([value for value in values if not np.isnan(value)])
+    if not len(finite):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    low, high = interval(lambda x: float(np.mean(x)), known, rng=rng)
-    return Estimate(float(known.mean()), low, high, len(known))
+    low, high = interval(lambda x: float(np.mean(x)), finite, rng=rng)
+    return Estimate(float(finite.mean()), low, high, len(finite))
 
 
 def _known_mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    finite = [value for value in values if not np.isnan(value)]
+    return float(np.mean(finite)) if finite else float("nan")
 
 
 def summarise(scores: Sequence[EpisodeScore], rng: np.random.Generator) -> Summary:
-    """DataError if there is no episode. Episodes whose success is unknown count as successful for error and order only."""
+    """Returns the scores of many episodes as one summary. Raises DataError if there is no episode.
+
+    An episode of unknown success counts as successful for error, stage accuracy and order, and for nothing else.
+    """
     if not scores:
         raise DataError("no episode to evaluate")
     good = [score for score in scores if score.success is not False]
@@ -172,13 +177,13 @@ MEASURES = {
 
 
 def summary_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """(columns, rows): one row a measure, one column a model."""
+    """Returns (columns, rows) with one row for each measure and one column for each model."""
     rows = [(words, *(getattr(summary, name) for summary in summaries.values())) for name, words in MEASURES.items()]
     return ("", *summaries), [tuple(row) for row in rows]
 
 
 def failure_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """(columns, rows): one row a kind of failure, where each model says it ends, and where it truly ends."""
+    """Returns (columns, rows) with one row for each kind of failure: the mean final progress of each model, and the true one."""
     first = next(iter(summaries.values()))
     rows = [(kind, *(s.failures[kind][0] for s in summaries.values()), f"{truth:.3f}") for kind, (_, truth) in first.failures.items()]
     return ("", *summaries, "truth"), [tuple(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Progress files: written episode by episode, read back, matched with a dataset."""
+"""Progress files: write them episode by episode, read them, and match them with a dataset."""
 
 import lazy_loader
 

@@ -46,7 +46,7 @@ class Evaluation:
 
     @property
     def episodes(self) -> list[EpisodeScore]:
-        """The scores of the file."""
+        """Returns the scores of the file."""
         return next(iter(self.scores.values()))
 
     def summaries(self, seed: int = 0) -> dict[str, Summary]:

@@ -1,4 +1,4 @@
-"""One labelling loop for every reward model: episodes -> a progress file, each episode safe on disk as soon as it is done."""
+"""The one labelling loop for every reward model: episodes become a progress file, and each episode is on disk soon after it is computed."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from milepost.progress.store import ProgressStore
 from milepost.progress.table import ProgressTable, read_progress
 
 AHEAD = 2
-"""Episodes whose pictures are read while a model thinks about another's."""
+"""Episodes whose images are read while the model computes another one. Each needs memory for its images."""
 
 
 def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
-    """What made a label file: model path, weights hash and config, dataset and its fingerprint, settings, code version. All strings.
+    """Returns what made a progress file: model path, weights hash and config, dataset and its fingerprint, settings, version. All strings.
 
-    The config is the model's `identity()`: where it ran is no part of it. A model that has none is never taken for another run's: "run" is
-    new each time, unless `settings` name the package that it is from.
+    The config is the model's `identity()`; the machine is no part of it. A model without an identity never continues another run: its "run"
+    is new each time, unless `settings` names the package that the model is from.
     """
     identity = model.identity() if isinstance(model, Identified) else {}
     unknown = not isinstance(model, Identified) and not settings.get("package")
@@ -73,7 +73,7 @@ def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
 
 
 def _called(model: RewardModel) -> str:
-    """Returns the model as messages call it: its class, and the package that it is from."""
+    """Returns the name of a model in messages: its class and the package that it is from."""
     return f"{type(model).__name__} (of {type(model).__module__.partition('.')[0]})"
 
 
@@ -85,17 +85,19 @@ def label(
     model_path: str = "",
     anew: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-    on_unreadable: Callable[[int, UnreadableError], None] = lambda number, error: warn(left_unknown(number, error), stacklevel=3),
+    on_unreadable: Callable[[int, UnreadableError], None] = lambda episode_index, error: warn(
+        left_unknown(episode_index, error), stacklevel=3
+    ),
     options: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> ProgressTable:
     """Labels the episodes of a dataset into the progress file at `path` and returns it.
 
-    options: what else `model.predict` takes. settings: what else to write down. Episodes that a finished or interrupted run with the same
-    model, data, options and settings has labelled are kept, whichever episodes it was asked for, unless all shall be made `anew`. An
-    episode that cannot be labelled gets NaN, and `on_unreadable` hears why; one whose rows nobody knows gets none. Raises the last
-    UnreadableError if there is nothing to write, BusyError if another process writes the file, and OSError (disk full, read-only) with
-    everything labelled so far kept.
+    options: further arguments of `model.predict`. settings: further entries of the provenance. Episodes that a finished or interrupted run
+    with the same model, data, options and settings has labelled are kept, whichever episodes it was asked for; `anew` labels all again. An
+    episode that cannot be labelled gets NaN, and `on_unreadable` is called with the reason; if its rows are unknown, it gets no rows.
+    Raises the last UnreadableError if there is nothing to write, BusyError if another process writes the file, and OSError (disk full,
+    read-only) after saving what has been labelled.
     """
     path = Path(path)
     if isinstance(model, Prepares):
@@ -105,11 +107,11 @@ def label(
         if path.is_file() and not anew:
             store.adopt(read_progress(path))
         try:
-            unread = _fill(store, model, dataset, options, on_progress, on_unreadable)
+            unreadable_rows = _fill(store, model, dataset, options, on_progress, on_unreadable)
         finally:
             store.close()
-        for number, (start, stop) in unread.items():  # only now: the next run should try them again
-            store.add(Progress(number, np.full(stop - start, np.nan, dtype=np.float32)), start)
+        for episode_index, (start, stop) in unreadable_rows.items():  # only now, so that an interrupted run tries them again
+            store.add(Progress(episode_index, np.full(stop - start, np.nan, dtype=np.float32)), start)
         return store.finish()
 
 
@@ -121,11 +123,11 @@ def _fill(
     on_progress: Callable[[int, int], None],
     on_unreadable: Callable[[int, UnreadableError], None],
 ) -> dict[int, tuple[int, int]]:
-    """Labels what the store lacks. Returns the episodes that could not be labelled, with their dataset rows [start, stop) where known."""
-    unread: dict[int, tuple[int, int]] = {}
+    """Labels the episodes that the store lacks. Returns the dataset rows [start, stop), where known, of those that failed."""
+    unreadable_rows: dict[int, tuple[int, int]] = {}
     failures = 0
-    for done, (position, episode, prediction) in enumerate(_predictions(model, dataset, store, options)):
-        on_progress(done, len(dataset))
+    for count, (position, episode, prediction) in enumerate(_predictions(model, dataset, store, options)):
+        on_progress(count, len(dataset))
         try:
             if prediction is not None:
                 store.add(_checked(prediction, episode, model), 0 if episode is None else episode.row)
@@ -133,21 +135,21 @@ def _fill(
             failures += 1
             if failures == len(dataset) and not store.holds_any:
                 raise
-            number = number_at(dataset, position) if episode is None else episode.index
-            if (rows := _rows(dataset, number) if episode is None else (episode.row, episode.row + episode.length)) is not None:
-                unread[number] = rows
-            on_unreadable(number, error)
+            episode_index = number_at(dataset, position) if episode is None else episode.index
+            if (rows := _rows(dataset, episode_index) if episode is None else (episode.row, episode.row + episode.length)) is not None:
+                unreadable_rows[episode_index] = rows
+            on_unreadable(episode_index, error)
     on_progress(len(dataset), len(dataset))
-    return unread
+    return unreadable_rows
 
 
 def predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any]) -> Progress:
-    """Returns what a model says of an episode. DataError names the model that breaks its contract."""
+    """Returns the model's output for an episode. Raises DataError, which names the model, if it breaks its contract."""
     return _checked(partial(model.predict, episode, **options), episode, model)
 
 
 def _checked(prediction: Callable[[], object], episode: Episode | None, model: RewardModel) -> Progress:
-    """Returns what is predicted, if it is of this episode. Raises what made the episode unreadable, if it is None."""
+    """Returns the prediction if it is of this episode. If `episode` is None, calling `prediction` raises why it cannot be read."""
     try:
         progress = prediction()
     except ModelError as error:
@@ -162,17 +164,17 @@ def _checked(prediction: Callable[[], object], episode: Episode | None, model: R
     return progress
 
 
-def _rows(dataset: Dataset, number: int) -> tuple[int, int] | None:
-    """The dataset rows of an episode that cannot be read, where the dataset knows them all the same."""
+def _rows(dataset: Dataset, episode_index: int) -> tuple[int, int] | None:
+    """Returns the dataset rows of an episode that cannot be read, if the dataset knows them; else None."""
     try:
-        return dataset.row_range(number) if isinstance(dataset, KnowsRows) else None
+        return dataset.row_range(episode_index) if isinstance(dataset, KnowsRows) else None
     except UnreadableError:
         return None
 
 
-def left_unknown(number: int, error: UnreadableError) -> str:
-    """Returns the line that says which episode has no curve, and why."""
-    return f"episode {number} is left unknown: {str(error).removeprefix(f'episode {number}: ')}"
+def left_unknown(episode_index: int, error: UnreadableError) -> str:
+    """Returns the message that an episode has no curve, and why."""
+    return f"episode {episode_index} is left unknown: {str(error).removeprefix(f'episode {episode_index}: ')}"
 
 
 Prediction = Callable[[], Progress]
@@ -181,31 +183,31 @@ Prediction = Callable[[], Progress]
 def _predictions(
     model: RewardModel, dataset: Dataset, store: ProgressStore, options: Mapping[str, Any]
 ) -> Iterator[tuple[int, Episode | None, Prediction | None]]:
-    """Each position, its episode (None if its rows cannot be read) and how to get its curve (None if it is labelled already).
+    """Yields each position, its episode (None if its rows cannot be read) and a function that returns its curve (None if it is labelled).
 
-    Pictures of the next `AHEAD` episodes are read in the background.
+    The images of the next `AHEAD` episodes are read in the background.
     """
     predict: Callable[..., Progress] = model.predict
-    todo = ((position, _read(dataset, position, store)) for position in range(len(dataset)))
+    episodes = ((position, _read(dataset, position, store)) for position in range(len(dataset)))
     if not isinstance(model, LooksFirst):
-        for position, episode in todo:
+        for position, episode in episodes:
             yield position, *_curve(episode, predict, options)
         return
-    pool, waiting = ThreadPoolExecutor(AHEAD), deque[tuple[int, Episode | UnreadableError | None, Future[Any] | None]]()
+    pool, queue = ThreadPoolExecutor(AHEAD), deque[tuple[int, Episode | UnreadableError | None, Future[Any] | None]]()
     try:
         while True:
-            for position, episode in itertools.islice(todo, 1 + AHEAD - len(waiting)):
-                waiting.append((position, episode, pool.submit(model.look, episode) if isinstance(episode, Episode) else None))
-            if not waiting:
+            for position, episode in itertools.islice(episodes, 1 + AHEAD - len(queue)):
+                queue.append((position, episode, pool.submit(model.look, episode) if isinstance(episode, Episode) else None))
+            if not queue:
                 return
-            position, episode, seen = waiting.popleft()
-            yield position, *_curve(episode, predict if seen is None else partial(_after_looking, predict, seen), options)
+            position, episode, images = queue.popleft()
+            yield position, *_curve(episode, predict if images is None else partial(_after_looking, predict, images), options)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _read(dataset: Dataset, position: int, store: ProgressStore) -> Episode | UnreadableError | None:
-    """The episode, the error if its rows cannot be read, None if it is labelled already: then nothing of it is read."""
+    """Returns the episode; the error if its rows cannot be read; None, without reading anything, if it is labelled already."""
     if store.has(number_at(dataset, position)):
         return None
     try:
@@ -226,12 +228,12 @@ def _raise(error: UnreadableError) -> NoReturn:
     raise error
 
 
-def _after_looking(predict: Callable[..., Progress], seen: Future[Any], episode: Episode, **options: Any) -> Progress:
-    return predict(episode, seen=seen.result(), **options)
+def _after_looking(predict: Callable[..., Progress], images: Future[Any], episode: Episode, **options: Any) -> Progress:
+    return predict(episode, seen=images.result(), **options)
 
 
 def unknown_frames(table: ProgressTable) -> dict[int, int]:
-    """Episode -> how many of its frames got no progress (NaN)."""
-    bad = np.isnan(table.main.value)
-    numbers, counts = np.unique(table.episode_index[bad], return_counts=True)
-    return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
+    """Returns episode_index -> the number of its frames without progress (NaN)."""
+    is_unknown = np.isnan(table.main.value)
+    episode_indices, counts = np.unique(table.episode_index[is_unknown], return_counts=True)
+    return {int(episode_index): int(count) for episode_index, count in zip(episode_indices, counts, strict=True)}

@@ -1,6 +1,6 @@
-"""Do the rows of a file belong to a dataset? One rule for progress files and weights files, whoever reads them.
+"""Checks that the rows of a file belong to a dataset: one rule for progress files and weights files.
 
-Refuses a file of another dataset. What is odd and read all the same is returned in words: nothing is printed here.
+A file of another dataset is refused. If something is odd but readable, it is returned as a warning in words: nothing is printed here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AGAIN = "it was made for another dataset; label this one with milepost label"
 
 @dataclass(frozen=True, eq=False)
 class MatchedProgress:
-    """A progress file whose rows are the dataset's. missing: frames of the episodes in use that it has no row of."""
+    """A progress file whose rows are the dataset's. missing: the number of frames, of episodes in use, without a row in the file."""
 
     path: Path
     table: ProgressTable
@@ -32,7 +32,7 @@ class MatchedProgress:
 
 
 def match_progress(path: Path, dataset: LeRobotDataset) -> MatchedProgress:
-    """Returns the progress file at this path or Hub address. DataError if it cannot be read, or is another dataset's."""
+    """Returns the progress file at this path or Hub address. Raises DataError if it cannot be read or belongs to another dataset."""
     path = find_file(path)
     table = read_progress(path)
     warnings = require_made_for(path, table.made_by, dataset)
@@ -41,55 +41,62 @@ def match_progress(path: Path, dataset: LeRobotDataset) -> MatchedProgress:
     return MatchedProgress(path, table, missing, warnings)
 
 
-def find_progress(dataset: LeRobotDataset, given: Path | None = None) -> MatchedProgress:
-    """Returns the progress file asked for, else the only one beside the dataset, else of several SARM's, which LeRobot takes.
+def find_progress(dataset: LeRobotDataset, path: Path | None = None) -> MatchedProgress:
+    """Returns the named progress file, else the only one beside the dataset, else SARM's, which LeRobot would take.
 
-    DataError if there is none, or several of which none is usual: it says how to make or choose one.
+    Raises DataError if there is none, or several without SARM's; the message says how to make or choose one.
     """
-    if given is not None:
-        return match_progress(given, dataset)
-    path, warnings = usual_progress(dataset)
-    found = match_progress(path, dataset)
-    return MatchedProgress(found.path, found.table, found.missing, (*warnings, *found.warnings))
+    if path is not None:
+        return match_progress(path, dataset)
+    usual_path, warnings = usual_progress(dataset)
+    match = match_progress(usual_path, dataset)
+    return MatchedProgress(match.path, match.table, match.missing, (*warnings, *match.warnings))
 
 
 def usual_progress(dataset: LeRobotDataset) -> tuple[Path, tuple[str, ...]]:
-    """Returns the progress file that is taken where none is asked for, and what to say of the choice. DataError as `find_progress`."""
-    found = sorted(dataset.files.beside("*_progress.parquet"))
-    if len(found) > 1 and (usual := dataset.root / LEROBOTS) in found:
-        return usual, (f"of {len(found)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another",)
-    if len(found) != 1:
-        what = f"several: {', '.join(f.name for f in found)}; choose with --progress" if found else "none; make one with milepost label"
-        raise DataError(f"progress files beside {dataset.root}: {what}")
-    return found[0], ()
+    """Returns the progress file to use if none is named, and warnings about the choice. Raises DataError as `find_progress` does."""
+    paths = sorted(dataset.files.beside("*_progress.parquet"))
+    if len(paths) > 1 and (usual := dataset.root / LEROBOTS) in paths:
+        return usual, (f"of {len(paths)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another",)
+    if len(paths) != 1:
+        finding = (
+            f"several: {', '.join(path.name for path in paths)}; choose with --progress" if paths else "none; make one with milepost label"
+        )
+        raise DataError(f"progress files beside {dataset.root}: {finding}")
+    return paths[0], ()
 
 
-def require_made_for(path: Path, made: Mapping[str, str], dataset: LeRobotDataset) -> tuple[str, ...]:
-    """Returns what to say of a file whose making (`dataset`, `dataset_fingerprint`) leaves a doubt. DataError if it is another dataset's.
+def require_made_for(path: Path, provenance: Mapping[str, str], dataset: LeRobotDataset) -> tuple[str, ...]:
+    """Returns warnings if it is uncertain that a file was made for this dataset. Raises DataError if it was made for another one.
 
-    Two folders are compared by fingerprint; that of a Hub dataset is its commit, which changes with its annotations.
+    provenance: has `dataset` and `dataset_fingerprint`. Two folders are compared by fingerprint. That of a Hub dataset is its commit, which
+    changes with its annotations, so Hub datasets are compared by name.
     """
-    made_for, print_ = made.get("dataset", ""), made.get("dataset_fingerprint", "")
-    if not print_ or print_ == dataset.fingerprint:
+    dataset_name, fingerprint = provenance.get("dataset", ""), provenance.get("dataset_fingerprint", "")
+    if not fingerprint or fingerprint == dataset.fingerprint:
         return ()
-    on_hub = "/" in made_for
+    on_hub = "/" in dataset_name
     if on_hub == dataset.is_local:
-        return (f"{path} was made for '{made_for}', this is '{dataset.name}': taken for the same dataset, since one of them is a folder",)
-    if not on_hub or made_for != dataset.name:
-        raise DataError(f"{path} was made for another dataset ('{made_for}', fingerprint {print_}; this one has {dataset.fingerprint})")
+        return (
+            f"{path} was made for '{dataset_name}', this is '{dataset.name}': taken for the same dataset, since one of them is a folder",
+        )
+    if not on_hub or dataset_name != dataset.name:
+        raise DataError(
+            f"{path} was made for another dataset ('{dataset_name}', fingerprint {fingerprint}; this one has {dataset.fingerprint})"
+        )
     return ()
 
 
 def require_rows(path: Path | str, table: ProgressTable, dataset: LeRobotDataset) -> None:
-    """Raises DataError unless every row of the file is the frame, of an episode of the dataset, that it says it is."""
+    """Raises DataError unless every row of the file is the frame of the dataset that it claims to be."""
     records = dataset.meta.episodes.values()
     numbers, first, length = (np.array([getattr(each, name) for each in records]) for name in ("index", "row", "length"))
-    place = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
-    if len(strange := np.flatnonzero(numbers[place] != table.episode_index)):
+    position = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
+    if len(foreign := np.flatnonzero(numbers[position] != table.episode_index)):
         raise DataError(
-            f"{path} has episode {table.episode_index[strange[0]]}, which {dataset.name} has not ({numbers[0]} to {numbers[-1]}): {_AGAIN}"
+            f"{path} has episode {table.episode_index[foreign[0]]}, which {dataset.name} has not ({numbers[0]} to {numbers[-1]}): {_AGAIN}"
         )
-    start, stop = first[place], first[place] + length[place]
+    start, stop = first[position], first[position] + length[position]
     wrong = np.flatnonzero((table.index != start + table.frame_index) | (table.index < start) | (table.index >= stop))
     if len(wrong):
         row = wrong[0]
@@ -101,8 +108,8 @@ def require_rows(path: Path | str, table: ProgressTable, dataset: LeRobotDataset
 
 def require_episode(path: Path | str, table: ProgressTable, episode: Episode) -> None:
     """Raises DataError unless the file's rows of this episode are its frames."""
-    own = table.episode_index == episode.index
-    index, frame = table.index[own], table.frame_index[own]
+    is_own = table.episode_index == episode.index
+    index, frame = table.index[is_own], table.frame_index[is_own]
     wrong = np.flatnonzero((index != episode.row + frame) | (frame < 0) | (frame >= episode.length))
     if len(wrong):
         raise DataError(
@@ -112,14 +119,14 @@ def require_episode(path: Path | str, table: ProgressTable, episode: Episode) ->
 
 
 def row_count(dataset: LeRobotDataset) -> int:
-    """Returns how many rows the whole dataset has, those of episodes not in use among them."""
+    """Returns the number of rows of the whole dataset, with the episodes that are not in use."""
     return max(record.row + record.length for record in dataset.meta.episodes.values())
 
 
 def by_row(
     path: Path | str, index: Int[np.ndarray, "N"], values: Shaped[np.ndarray, "N"], dataset: LeRobotDataset
 ) -> Float[np.ndarray, "R"]:
-    """Returns a column of a file by row of the dataset, NaN where the file has none. DataError for a row that the dataset has not."""
+    """Returns a column of a file by row of the dataset, NaN where the file has none. Raises DataError for a row beyond the dataset."""
     count = row_count(dataset)
     if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
         raise DataError(f"{path} has rows {index.min()} to {index.max()}, {dataset.name} has {count}: it was made for another dataset")
@@ -129,11 +136,11 @@ def by_row(
 
 
 def curves_by_row(path: Path | str, table: ProgressTable, dataset: LeRobotDataset) -> dict[str, Float[np.ndarray, "R"]]:
-    """Returns head -> its curve by row of the dataset. DataError as `require_rows`."""
+    """Returns head -> its curve by row of the dataset. Raises DataError as `require_rows` does."""
     require_rows(path, table, dataset)
     return {head: by_row(path, table.index, curve.value, dataset) for head, curve in table.heads.items()}
 
 
 def _rows_in_use(dataset: LeRobotDataset) -> Int[np.ndarray, "N"]:
-    ranges: Sequence[tuple[int, int]] = [dataset.row_range(number) for number in dataset.episode_indices]
+    ranges: Sequence[tuple[int, int]] = [dataset.row_range(episode_index) for episode_index in dataset.episode_indices]
     return np.concatenate([np.arange(start, stop) for start, stop in ranges])

@@ -1,7 +1,7 @@
-"""Progress and weights on disk: atomic files, labels that lose no work, and what made them written inside.
+"""Writes progress files: atomically, without losing finished work, and with the provenance inside.
 
-Its parquet metadata says which model, weights, config, dataset and code made a progress file; its columns are described in
-`progress/table.py`. Nothing here overwrites a file of another kind, and no file is ever half-written.
+The parquet metadata names the model, weights, config, dataset and code that made a file; `progress/table.py` describes its columns. A file
+of another kind is never overwritten, and no file is ever half-written.
 """
 
 from __future__ import annotations
@@ -42,26 +42,29 @@ def unfinished(path: Path) -> dict[str, str]:
 
 
 def unfinished_provenance(mark: Path) -> dict[str, str]:
-    """Returns what an unfinished run says of its making."""
+    """Returns the provenance of an unfinished run."""
     return {str(key): str(value) for key, value in read_json_object(mark, what="provenance").items()}
 
 
-def made_alike(there: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Returns whether episodes labelled by the one provenance are as the other would label them."""
-    return comparable(there, now) == comparable(now, now)
+def made_alike(stored: Mapping[str, str], current: Mapping[str, str]) -> bool:
+    """Returns whether two provenances give the same labels."""
+    return comparable(stored, current) == comparable(current, current)
 
 
-def comparable(there: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Any]:
-    """Returns a provenance without what changes no episode that is labelled: the code's version, which episodes were asked for, and an
-    instruction for episodes without one that is new `now` (without it they were left unknown)."""
-    settings, config, config_now = (
-        parse_json(text or "{}", source="the file's provenance") for text in (there.get("settings"), there.get("config"), now.get("config"))
+def comparable(stored: Mapping[str, str], current: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a provenance without what cannot change a label: the code's version and the list of episodes.
+
+    A default instruction that is new in `current` is ignored too: without it, its episodes were left unknown.
+    """
+    settings, config, current_config = (
+        parse_json(text or "{}", source="the file's provenance")
+        for text in (stored.get("settings"), stored.get("config"), current.get("config"))
     )
     if isinstance(settings, dict):
         settings.pop("episodes", None)
-    if isinstance(config, dict) and isinstance(config_now, dict) and config.get("default_task", 0) is None:
-        config["default_task"] = config_now.get("default_task")
-    return {**{key: value for key, value in there.items() if key != "milepost_version"}, "settings": settings, "config": config}
+    if isinstance(config, dict) and isinstance(current_config, dict) and config.get("default_task", 0) is None:
+        config["default_task"] = current_config.get("default_task")
+    return {**{key: value for key, value in stored.items() if key != "milepost_version"}, "settings": settings, "config": config}
 
 
 def _partial(path: Path) -> Path:
@@ -70,15 +73,15 @@ def _partial(path: Path) -> Path:
 
 _MARK = "provenance.json"
 _KEEP_S, _KEEP_FRAMES = 2.0, 1_000_000
-"""Seconds of work, and frames, that are at most lost by a kill: a part of their own for each short episode cost more than labelling it."""
+"""The seconds of work, and the frames, that a kill can lose at most. One part for each short episode would cost more than labelling it."""
 
 
 class ProgressStore:
-    """A progress file in the making: what is labelled lands on disk within seconds, `finish` joins it. Interrupted work is found again.
+    """A progress file that is being made. Labels reach the disk within seconds, `finish` joins them, and a later run continues them.
 
-    The unfinished parts live beside the file in `<file>.partial/`, marked with `provenance`; parts made by another model,
-    dataset or setting are removed, never mixed in. A folder of that name without our mark is refused. The caller holds the file's
-    `output_lock`: a store has one writer.
+    The unfinished parts lie beside the file in `<file>.partial/` with their provenance. Parts of another model, dataset or setting are
+    removed and never mixed in. A folder of that name without our mark is refused. The caller must have the file's `output_lock`, because a
+    store has one writer.
     """
 
     def __init__(self, path: Path, provenance: Mapping[str, str], *, anew: bool = False) -> None:
@@ -108,26 +111,26 @@ class ProgressStore:
         return sorted(self.folder.glob("*.parquet"))
 
     def has(self, episode: int) -> bool:
-        """Returns whether this episode is already labelled by the same model and settings."""
+        """Returns whether the same model and settings have labelled this episode already."""
         return episode in self._done
 
     @property
     def holds_any(self) -> bool:
-        """Whether any episode is labelled."""
+        """Returns whether any episode is labelled."""
         return bool(self._done)
 
-    def adopt(self, there: ProgressTable) -> None:
-        """Takes over what a finished file of the same model and settings knows: its episodes without unknown frames, not labelled here yet.
+    def adopt(self, earlier: ProgressTable) -> None:
+        """Takes over the episodes of a finished file of the same model and settings that have no unknown frame and are not labelled here.
 
-        A file made otherwise is left alone.
+        A file of another provenance is ignored.
         """
-        if not made_alike(there.made_by, self.provenance):
+        if not made_alike(earlier.made_by, self.provenance):
             return
         table = read_table(self.path)
-        bad = np.logical_or.reduce([np.isnan(curve) for curve in (head.value for head in there.heads.values())])
-        keep = ~np.isin(there.episode_index, [*np.unique(there.episode_index[bad]), *self._done])
-        if keep.any():
-            self._add(table.filter(pa.array(keep)).replace_schema_metadata(None), set(there.episode_index[keep].tolist()))
+        is_unknown = np.logical_or.reduce([np.isnan(curve) for curve in (head.value for head in earlier.heads.values())])
+        is_new = ~np.isin(earlier.episode_index, [*np.unique(earlier.episode_index[is_unknown]), *self._done])
+        if is_new.any():
+            self._add(table.filter(pa.array(is_new)).replace_schema_metadata(None), set(earlier.episode_index[is_new].tolist()))
 
     def add(self, progress: Progress, row: int) -> None:
         """Adds one episode's progress; it is on disk within `_KEEP_S` seconds of work, and when `keep` is called."""
@@ -141,7 +144,7 @@ class ProgressStore:
         self._done |= episodes
 
     def keep(self) -> None:
-        """Writes what was added since the last time to disk, as one part."""
+        """Writes what was added since the last call to disk, as one part."""
         self._kept_at = time.monotonic()
         if not self._waiting:
             return
@@ -166,7 +169,7 @@ class ProgressStore:
         return read_progress(self.path)
 
     def close(self) -> None:
-        """Keeps what was added; a folder in which nothing was ever kept is removed."""
+        """Writes what was added to disk; removes the folder if it has no part."""
         if self.folder.is_dir():
             self.keep()
             if not self._parts():
@@ -174,7 +177,7 @@ class ProgressStore:
 
 
 def _joined(parts: Sequence[pa.Table]) -> pa.Table:
-    """One table with the columns of all parts in the order of a progress file; a column that a part lacks is null there."""
+    """Returns one table with the columns of all parts in the order of a progress file; a column that a part lacks is null there."""
     table = pa.concat_tables(parts, promote_options="default")
-    order = {name: place for place, name in enumerate(("index", "episode_index", "frame_index", "progress_sparse", "progress_dense"))}
+    order = {name: position for position, name in enumerate(("index", "episode_index", "frame_index", "progress_sparse", "progress_dense"))}
     return table.select(sorted(table.column_names, key=lambda name: order.get(name, len(order))))

@@ -1,7 +1,7 @@
-"""What every reward model promises, checked on somebody's model. It says what is broken in words; it repairs nothing.
+"""Checks the contract of a reward model on any model. It returns one sentence per fault and repairs nothing.
 
-Errors that the model raises itself are not caught: their traceback says more than a sentence could. What is caught is `ModelError`, which
-the types of the package raise when they are given numbers that are no progress.
+Errors that the model raises itself are not caught, because their traceback says more than a sentence. Only `ModelError` is caught: the
+types of the package raise it for numbers that are not progress.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from milepost.core import (
 from milepost.testing.dots import ListDataset
 
 Broken = Iterator[str]
-"""Sentences, one for each promise that is broken."""
+"""One sentence per fault."""
 _STAGES = 1e-3
-"""How far the probabilities of an episode's stages may be from 1 together: half precision loses that much."""
+"""Largest difference of the sum of stage probabilities from 1: half precision has this error."""
 
 
 def check_reward_model(model: Any, episode: Episode, *, load: Callable[[Path], RewardModel] | None = None) -> list[str]:
@@ -72,7 +72,7 @@ def check_reward_model(model: Any, episode: Episode, *, load: Callable[[Path], R
 
 
 def _of_an_answer(answer: Any, episode: Episode) -> Broken:
-    """What one answer must be for the rest to be looked at."""
+    """Checks one answer; without a valid answer the other checks are not possible."""
     if not isinstance(answer, Progress):
         yield f"predict must return milepost.Progress, it returned {type(answer).__name__}"
         return
@@ -88,14 +88,14 @@ def _of_an_answer(answer: Any, episode: Episode) -> Broken:
 
 def _of_a_curve(name: str, curve: Curve) -> Broken:
     for key, signal in curve.signals.items():
-        known = signal.values[~np.isnan(signal.values)]
-        if len(known) and (known.min() < signal.low or known.max() > signal.high):
-            bounds, seen = f"[{signal.low:g}, {signal.high:g}]", f"{known.min():g}..{known.max():g}"
-            yield f"signal '{key}' of head '{name}' is declared to lie in {bounds}, its values are {seen}"
+        values = signal.values[~np.isnan(signal.values)]
+        if len(values) and (values.min() < signal.low or values.max() > signal.high):
+            bounds, extent = f"[{signal.low:g}, {signal.high:g}]", f"{values.min():g}..{values.max():g}"
+            yield f"signal '{key}' of head '{name}' is declared to lie in {bounds}, its values are {extent}"
     if curve.stage is None:
         return
-    known = curve.stage[~np.isnan(curve.stage).any(axis=1)]
-    if len(known) and (known.min() < -_STAGES or np.abs(known.sum(axis=1) - 1).max() > _STAGES):
+    probabilities = curve.stage[~np.isnan(curve.stage).any(axis=1)]
+    if len(probabilities) and (probabilities.min() < -_STAGES or np.abs(probabilities.sum(axis=1) - 1).max() > _STAGES):
         yield f"the stage probabilities of head '{name}' must be at least 0 and sum to 1 in each frame that is known"
 
 
@@ -146,8 +146,8 @@ def _of_identity(model: Identified) -> Broken:
 def _of_steps(model: Online, episode: Episode) -> Broken:
     model.reset(task=episode.task, fps=episode.fps)
     for frame in range(min(episode.length, 3)):
-        pictures = {name: images[np.array([frame])][0] for name, images in episode.cameras.items()}
-        step = model.step(pictures, episode.state[frame])
+        images_now = {name: images[np.array([frame])][0] for name, images in episode.cameras.items()}
+        step = model.step(images_now, episode.state[frame])
         if not isinstance(step, Step):
             yield f"step must return milepost.core.Step, it returned {type(step).__name__}"
             return
@@ -178,8 +178,8 @@ def _first_frame(episode: Episode) -> Episode:
 def _contents(episode: Episode) -> dict[str, np.ndarray]:
     """Returns copies of all arrays of an episode."""
     every = np.arange(episode.length)
-    pictures = {name: np.array(frames[every]) for name, frames in episode.cameras.items()}
-    return {"state": episode.state.copy(), **{name: np.array(column) for name, column in episode.columns.items()}, **pictures}
+    images = {name: np.array(frames[every]) for name, frames in episode.cameras.items()}
+    return {"state": episode.state.copy(), **{name: np.array(column) for name, column in episode.columns.items()}, **images}
 
 
 def _equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
@@ -191,13 +191,13 @@ def _same_array(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _arrays(progress: Progress) -> dict[str, np.ndarray]:
-    found = {}
+    arrays = {}
     for head, curve in progress.heads.items():
-        found[head] = curve.value
-        found |= {f"{head}/signal/{name}": signal.values for name, signal in curve.signals.items()}
+        arrays[head] = curve.value
+        arrays |= {f"{head}/signal/{name}": signal.values for name, signal in curve.signals.items()}
         if curve.stage is not None:
-            found[f"{head}/stage"] = curve.stage
-    return found
+            arrays[f"{head}/stage"] = curve.stage
+    return arrays
 
 
 def _same(one: Progress, other: Progress) -> bool:

@@ -50,8 +50,8 @@ def dot_episode(rng: np.random.Generator, index: int, *, row: int = 0, fails_at:
     if fails_at is not None:
         segments[-1] = Segment(segments[-1].name, segments[-1].start, total)
     stage, tau = targets([Segment(NAMES[k], int(cuts[k]), int(cuts[k + 1])) for k in range(3)], NAMES, total, success=True)
-    done = np.minimum(np.arange(total), total - 1 if fails_at is None else stop - 1)
-    truth = progress(stage, tau, STAGES)[done]
+    reached = np.minimum(np.arange(total), total - 1 if fails_at is None else stop - 1)
+    truth = progress(stage, tau, STAGES)[reached]
     return Episode(
         index=index,
         row=row,
@@ -61,7 +61,7 @@ def dot_episode(rng: np.random.Generator, index: int, *, row: int = 0, fails_at:
         state=path.astype(np.float32),
         cameras={CAMERA: ArrayFrames(np.stack([dot_image(place, task) for place in path]))},
         segments={"sparse": tuple(segments)},
-        columns={"truth.progress": truth, "truth.stage": stage[done]},
+        columns={"truth.progress": truth, "truth.stage": stage[reached]},
         facts={"success": fails_at is None, "kind": "expert" if fails_at is None else "giving_up", "scene": index},
     )
 
@@ -93,11 +93,11 @@ def write_dots(root: Path | str, episodes: Sequence[Episode]) -> None:
 def _recording(episode: Episode) -> Recording:
     every = np.arange(episode.length)
     action = np.diff(episode.state, axis=0, append=episode.state[-1:]).astype(np.float32)
-    pictures = {name: iter(frames[every]) for name, frames in episode.cameras.items()}
+    images = {name: iter(frames[every]) for name, frames in episode.cameras.items()}
     success = np.zeros(episode.length, dtype=bool)
     success[-1] = bool(episode.success)
     columns = {**episode.columns, "next.success": success}
-    return Recording(episode.task, episode.state, action, pictures, columns, segments=episode.segments, facts=episode.facts)
+    return Recording(episode.task, episode.state, action, images, columns, segments=episode.segments, facts=episode.facts)
 
 
 def reduced_dots(episodes: Sequence[Episode]) -> list[Shaped[np.ndarray, "T C P"]]:
@@ -123,13 +123,13 @@ class ListDataset:
 
 
 class ConstantModel:
-    """A reward model that says the same of every frame. `asked` counts how often.
+    """A reward model that says the same of every frame. `calls` counts how often.
 
     interrupt_after: so many answers are given, then KeyboardInterrupt is raised, as by Ctrl-C.
     """
 
     def __init__(self, value: float = 0.5, interrupt_after: int | None = None) -> None:
-        self.value, self.asked, self.interrupt_after = value, 0, interrupt_after
+        self.value, self.calls, self.interrupt_after = value, 0, interrupt_after
 
     def identity(self) -> dict[str, float]:
         """Returns its value, which is all that its curves depend on."""
@@ -137,7 +137,7 @@ class ConstantModel:
 
     def predict(self, episode: Episode) -> Progress:
         """Returns the value, for every frame."""
-        if self.asked == self.interrupt_after:
+        if self.calls == self.interrupt_after:
             raise KeyboardInterrupt
-        self.asked += 1
+        self.calls += 1
         return Progress(episode.index, np.full(episode.length, self.value, dtype=np.float32))

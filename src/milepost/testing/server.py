@@ -123,16 +123,16 @@ class ChatServer(ThreadingHTTPServer):
         self.bodies: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
         self.connections, self.now, self.most = 0, 0, 0
-        self.gone = threading.Event()
+        self.disconnected = threading.Event()
         """Set when a client hung up on a waiting request."""
 
     @property
     def url(self) -> str:
-        """The address that `--base-url` takes."""
+        """Returns the address that `--base-url` takes."""
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Does nothing: a client that hangs up is no error here."""
+        """Ignores the error: a client that closes the connection is a normal case here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -176,13 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
         while not event.is_set():
             try:
                 if not self.connection.recv(1):
-                    self.server.gone.set()
+                    self.server.disconnected.set()
                     self.close_connection = True
                     return False
             except TimeoutError:
                 continue
             except ConnectionError:
-                self.server.gone.set()
+                self.server.disconnected.set()
                 self.close_connection = True
                 return False
         self.connection.settimeout(None)

@@ -122,15 +122,15 @@ def _tokenizer(special: Sequence[str], **settings: Any) -> Any:
     merges += [("\u0120", word) for word in _WORDS]  # how a space is written there
     vocabulary += [one + other for one, other in merges]
     model = tokenizers.models.BPE({token: number for number, token in enumerate(vocabulary)}, merges)
-    made = tokenizers.Tokenizer(model)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    made.add_special_tokens(list(special))
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **settings)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(special))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
 
 
 def _shaken(model: Any) -> Any:
-    """Returns the model with larger weights: as they are made, its answers hardly depend on what it is shown."""
+    """Returns the model with larger weights: as they are tokenizer, its answers hardly depend on what it is shown."""
     for weight in model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, 0, 0.1)

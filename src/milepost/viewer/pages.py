@@ -9,7 +9,7 @@ from milepost.datasets import LeRobotDataset
 from milepost.progress import match_progress
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
-from milepost.viewer.media import Films
+from milepost.viewer.media import VideoCache
 from milepost.viewer.review import Model, Review
 from milepost.weights import match_weights
 
@@ -37,15 +37,15 @@ def export_page(
     )
     matched = {name: match_progress(Path(file), dataset) for name, file in files.items()}
     rows = None if weights is None else (Path(weights), match_weights(Path(weights), dataset).weight)
-    chosen = list(dataset.episode_indices if episodes is None else episodes)[: None if episodes else 10]
+    indices = list(dataset.episode_indices if episodes is None else episodes)[: None if episodes else 10]
     models = {name: Model(each.path, each.table) for name, each in matched.items()}
-    review, films = (
+    review, videos = (
         Review(dataset, models, marks=Marks(marks_file(dataset), dataset), numbers=dataset.episode_indices, weights=rows),
-        Films(),
+        VideoCache(),
     )
     try:
-        problems = export_html(review, Path(path), episodes=chosen, films=films, title=title)
+        problems = export_html(review, Path(path), episodes=indices, films=videos, title=title)
         return [*review.problems, *problems]
     finally:
         review.close()
-        films.close()
+        videos.close()

@@ -1,6 +1,6 @@
-"""Every option of sample weighting, as plain values. The defaults are LeRobot's rule; what is not at its default is a choice of yours.
+"""Every option of sample weighting, as plain values. The defaults are LeRobot's rule.
 
-A combination in which an option would do nothing is refused, so a config never says something that is not so.
+A combination in which an option has no effect is refused, so every option of a config has an effect.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {"study": {"end": "rescale", "ramp": 
 """Named settings. study: the rule of docs/rabc_study.md. From SARM's curves it gained 11 points of success [+5, +17] more than LeRobot's
 rule where 80 % of the demonstrations were bad, and lost nothing where none was."""
 REMOVED = ("kappa_quantile", "kappa_keep", "awr_scale", "awr_max", "awr_temperature", "awr_centre")
-"""Options of earlier versions, which no study showed a gain of. A weights file that they made is still read: weights are a column."""
+"""Options of earlier versions, from which no study showed a gain. A weights file made with them can still be read: weights are a column."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class RabcConfig:
 
     def __post_init__(self) -> None:
         _require_ranges(self)
-        given = [name for name in _KAPPAS if getattr(self, name) is not None]
-        if len(given) > 1 or (given and self.changed("kappa")):
-            names = ", ".join([*(["kappa"] if self.changed("kappa") else []), *given])
+        kappas = [name for name in _KAPPAS if getattr(self, name) is not None]
+        if len(kappas) > 1 or (kappas and self.changed("kappa")):
+            names = ", ".join([*(["kappa"] if self.changed("kappa") else []), *kappas])
             raise ValueError(f"one kappa must be chosen, got {names}; leave the others at their defaults")
         if idle := [name for name in self._idle() if self.changed(name)]:
             raise ValueError(f"with {self._kind()}, {', '.join(idle)} must be left at the default: it would do nothing")
@@ -74,25 +74,25 @@ class RabcConfig:
         return cls(**preset_options(name, changes), **changes)
 
     def changed(self, name: str) -> bool:
-        """Is this option away from its default?"""
+        """Returns whether this option differs from its default."""
         return getattr(self, name) != _DEFAULTS[name]
 
     @property
     def is_lerobots(self) -> bool:
-        """Does LeRobot's own weighter, given one number for kappa, make the same weights from the same progress file?"""
+        """Returns whether LeRobot's own weighter makes the same weights from the same progress file, given one number for kappa."""
         ours = [f.name for f in fields(self) if f.name not in (*_LEROBOTS, "kappa_duration_s")]
         return not any(self.changed(name) for name in ours)
 
     @property
     def needs_fps(self) -> bool:
-        """Is an option given in seconds?"""
+        """Returns whether an option is in seconds."""
         return self.kappa_duration_s is not None or self.max_duration_s is not None
 
     def _kind(self) -> str:
         return f"rule {self.rule}" if self.rule != "rabc" else f"rule rabc, ramp {self.ramp} and this kappa"
 
     def _idle(self) -> list[str]:
-        """Options that can change nothing beside the others."""
+        """Lists the options that have no effect beside the others."""
         if self.rule == "uniform":
             smooth = [] if self.min_final is not None else ["smooth"]
             return ["kappa", *_KAPPAS, "end", "ramp", "statistics", "floor", *smooth]
@@ -112,14 +112,14 @@ _CHOICES = {
 }
 
 
-def preset_options(name: str, given: Collection[str]) -> dict[str, Any]:
-    """Returns the options of a preset that none of `given` takes the place of. Any choice of kappa takes the place of the preset's.
+def preset_options(name: str, overrides: Collection[str]) -> dict[str, Any]:
+    """Returns the options of a preset without those named in `overrides`. Any choice of kappa replaces the preset's.
 
     ValueError if there is no such preset.
     """
     if name not in PRESETS:
         raise ValueError(f"no preset '{name}'; there is: {', '.join(PRESETS)}")
-    replaced = {*given, *(("kappa", *_KAPPAS) if not {"kappa", *_KAPPAS}.isdisjoint(given) else ())}
+    replaced = {*overrides, *(("kappa", *_KAPPAS) if not {"kappa", *_KAPPAS}.isdisjoint(overrides) else ())}
     return {option: value for option, value in PRESETS[name].items() if option not in replaced}
 
 

@@ -15,16 +15,17 @@ from milepost.datasets import numbers_of, read_table
 from milepost.progress import METADATA_PREFIX
 
 
-def write_weights(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndarray, "N"], metadata: Mapping[str, str]) -> None:
-    """`index` int64 and `weight` float32, and how they were made."""
+def write_weights_file(path: Path, index: Int[np.ndarray, "N"], weight: Float[np.ndarray, "N"], metadata: Mapping[str, str]) -> None:
+    """Writes `index` int64 and `weight` float32, and the settings that made them as metadata."""
     table = pa.table({"index": pa.array(index, pa.int64()), "weight": pa.array(weight, pa.float32())})
     labelled = table.replace_schema_metadata({f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()})
     with atomic_path(path) as temporary:
         pq.write_table(labelled, temporary)
 
 
-def read_weights(path: Path) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"], dict[str, str]]:
-    """(index, weight, metadata without our prefix) of a weights file. DataError if it is none or a weight is no number from 0 on."""
+def read_weights_file(path: Path) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"], dict[str, str]]:
+    """Reads (index, weight, metadata without our prefix) of a weights file. DataError if the file is of another kind, or a weight is not a
+    finite number of at least 0."""
     table = read_table(path)
     if missing := [name for name in ("index", "weight") if name not in table.column_names]:
         raise DataError(f"{path} is no weights file: missing {', '.join(missing)}; it has {', '.join(table.column_names)}")
@@ -37,7 +38,7 @@ def read_weights(path: Path) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N
 
 
 def is_weights_file(path: Path) -> bool:
-    """Was this file written by `write_weights`? False for a file of another kind, a progress file of ours included."""
+    """Returns whether `write_weights_file` wrote this file. False for a file of another kind, including our progress files."""
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError):

@@ -18,12 +18,13 @@ from jaxtyping import Float, Int
 from milepost.core import DataError, parse_json
 from milepost.progress import read_progress
 from milepost.weights.config import RabcConfig
-from milepost.weights.file import read_weights, write_weights
-from milepost.weights.weighed import Weighed, weigh
+from milepost.weights.file import read_weights_file, write_weights_file
+from milepost.weights.result import WeightResult, weigh
 
-_DRAWN = 1 << 16
-_SPAN = 100_000_000
+_DRAW_BLOCK = 1 << 16
 """Positions drawn at a time."""
+_MOST_GAPS = 100_000_000
+"""Indices without a row that the look-up table may have: more (400 MB) means that the index is not a dataset's."""
 
 
 class SampleWeights:
@@ -44,7 +45,8 @@ class SampleWeights:
         statistics: Mapping[str, Any] | None = None,
         device: Any = None,
     ) -> None:
-        """device: where `compute_batch_weights` puts its tensor, such as "cuda"; None: where the batch's index is.
+        """Builds the look-up table. device: where `compute_batch_weights` puts its tensor, such as "cuda"; None keeps the device of the
+        batch's index.
 
         DataError if there is no row, an index is below 0 or comes twice.
         """
@@ -56,7 +58,7 @@ class SampleWeights:
             raise DataError("weights need every index once, from 0 on; make the file again with milepost weigh")
         self.fallback_weight, self.device = float(fallback_weight), device
         self._statistics = dict(statistics or {})
-        if self.index[-1] - self.index[0] > _SPAN + 100 * len(self.index):
+        if self.index[-1] - self.index[0] > _MOST_GAPS + 100 * len(self.index):
             words = f"{len(self.index)} rows from {self.index[0]} to {self.index[-1]}"
             raise DataError(f"the weights' index is no dataset's: it has {words}")
         self._first = int(self.index[0]) - 1  # the table begins and ends with a frame that has no row: where indices outside are sent
@@ -67,9 +69,10 @@ class SampleWeights:
 
     @classmethod
     def load(cls, path: str | Path, *, device: Any = None) -> SampleWeights:
-        """A file of `milepost weigh`, or any parquet with `index` and `weight` (its fallback is 1). DataError if it is neither."""
-        index, weight, made = read_weights(Path(path))
-        config, statistics = (parse_json(made.get(key, "{}"), source=f"the metadata of {path}") for key in ("rabc", "statistics"))
+        """Reads a file of `milepost weigh`, or any parquet with `index` and `weight` (its fallback weight is 1). DataError if it is
+        neither."""
+        index, weight, metadata = read_weights_file(Path(path))
+        config, statistics = (parse_json(metadata.get(key, "{}"), source=f"the metadata of {path}") for key in ("rabc", "statistics"))
         fallback = config.get("fallback_weight", 1.0) if isinstance(config, dict) else 1.0
         return cls(index, weight, fallback_weight=fallback, statistics=statistics if isinstance(statistics, dict) else {}, device=device)
 
@@ -77,47 +80,48 @@ class SampleWeights:
     def from_progress(
         cls, path: str | Path, *, config: RabcConfig, head_mode: str = "sparse", fps: float | None = None, device: Any = None
     ) -> SampleWeights:
-        """Straight from a progress file, as LeRobot's weighter does. Statistics by task need the dataset: use `milepost weigh`."""
+        """Computes weights from a progress file, as LeRobot's weighter does. Statistics by task need the dataset: use `milepost weigh` for
+        them."""
         progress = read_progress(Path(path))
-        weighed = weigh(progress.index, progress.episode_index, progress.values(head_mode), config=config, fps=fps)
-        return cls.of(weighed, head_mode=head_mode, device=device)
+        result = weigh(progress.index, progress.episode_index, progress.values(head_mode), config=config, fps=fps)
+        return cls.of(result, head_mode=head_mode, device=device)
 
     @classmethod
-    def of(cls, weighed: Weighed, *, head_mode: str = "sparse", device: Any = None) -> SampleWeights:
-        """From weights in memory."""
-        one = weighed.one_kappa
+    def of(cls, result: WeightResult, *, head_mode: str = "sparse", device: Any = None) -> SampleWeights:
+        """Builds them from weights in memory."""
+        one = result.one_kappa
         statistics = {
-            "type": weighed.config.rule,
-            "num_frames": weighed.known,
-            "chunk_size": weighed.config.chunk_size,
+            "type": result.config.rule,
+            "num_frames": result.known_frames,
+            "chunk_size": result.config.chunk_size,
             "head_mode": head_mode,
-            "delta_mean": weighed.delta_mean,
-            "delta_std": weighed.delta_std,
-            "kappa": float(weighed.kappa.mean()) if one is None else one,
+            "delta_mean": result.delta_mean,
+            "delta_std": result.delta_std,
+            "kappa": float(result.kappa.mean()) if one is None else one,
         }
-        fallback = weighed.config.fallback_weight
-        return cls(weighed.index, weighed.weight, fallback_weight=fallback, statistics=statistics, device=device)
+        fallback = result.config.fallback_weight
+        return cls(result.index, result.weight, fallback_weight=fallback, statistics=statistics, device=device)
 
-    def save(self, path: Path, config: RabcConfig, made: Mapping[str, str]) -> None:
-        """`index` and `weight`, and in the file's metadata the settings, the statistics and what else made it."""
-        settings = {"rabc": json.dumps(dataclasses.asdict(config)), "statistics": json.dumps(self._statistics)}
-        write_weights(path, self.index, self.weight, {**made, **settings})
+    def save(self, path: Path, config: RabcConfig, settings: Mapping[str, str]) -> None:
+        """Writes `index` and `weight`; the file's metadata has the config, the statistics and `settings`."""
+        options = {"rabc": json.dumps(dataclasses.asdict(config)), "statistics": json.dumps(self._statistics)}
+        write_weights_file(path, self.index, self.weight, {**settings, **options})
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
     def mean(self) -> float:
-        """Mean weight over the dataset, what `weighted_mean(mean_weight=...)` takes."""
+        """Returns the mean weight over the dataset, as `weighted_mean(mean_weight=...)` takes it."""
         return float(self.weight.mean(dtype=np.float64))
 
     @property
     def missing(self) -> int:
-        """How many frames asked for so far had no row and got the fallback weight."""
+        """Counts the frames without a row that were looked up so far; they got the fallback weight."""
         return sum(int(count) for count in self._missing.values())
 
     def __getitem__(self, index: Any) -> Any:
-        """Weights float32 of the index's shape: an array for numbers, lists and arrays, a tensor on the same device for a tensor.
+        """Returns float32 weights of the index's shape: an array for numbers, lists and arrays; for a tensor, a tensor on the same device.
 
         DataError if the index is not of whole numbers.
         """
@@ -149,7 +153,7 @@ class SampleWeights:
         return self.__dict__ | {"_on": {}, "_missing": {}}  # another process has its own copies and counts
 
     def compute_batch_weights(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
-        """LeRobot's `SampleWeighter` interface: (weights (B,) that sum to B, numbers to log). `batch["index"]` are global indices.
+        """Implements LeRobot's `SampleWeighter`: returns (weights (B,) that sum to B, numbers to log). `batch["index"]` has global indices.
 
         A batch that weighs nothing has weights 0. DataError if there is no "index": training would go on without weights.
         """
@@ -160,17 +164,18 @@ class SampleWeights:
         return _moved(weight * (len(weight) / (weight.sum() + 1e-6)), self.device), stats
 
     def get_stats(self) -> dict[str, Any]:
-        """LeRobot's names: type, num_frames, chunk_size, head_mode, delta_mean, delta_std, kappa; of the whole dataset."""
+        """Returns statistics of the whole dataset under LeRobot's names: type, num_frames, chunk_size, head_mode, delta_mean, delta_std,
+        kappa."""
         return dict(self._statistics)
 
     def metrics(self, weight_B: Any) -> dict[str, Any]:
-        """What to log in a loop of your own, under the names LeRobot's has: `sample_weight_*` of a batch, `sample_weighting/*`."""
+        """Returns numbers to log in your own loop, under LeRobot's names: `sample_weight_*` of a batch, `sample_weighting/*`."""
         batch = {f"sample_weight_{name}": number for name, number in batch_stats(weight_B).items()}
         return batch | {f"sample_weighting/{name}": number for name, number in self.get_stats().items()}
 
     def sampler(self, index: Any, num_samples: int | None = None, *, seed: int = 0, rank: int = 0) -> WeightedSampler:
-        """Draw frames by weight instead of weighing their loss. index: the global index of each position of the torch dataset, or how
-        many positions there are where they are the indices. Frames of weight 0 are never read."""
+        """Returns a sampler that draws frames by weight; use it instead of a weighted loss. index: the global index of each position of the
+        torch dataset, or the number of positions if the positions are the indices. Frames of weight 0 are never read."""
         index = np.arange(index) if isinstance(index, int) else np.asarray(index)
         return WeightedSampler(self[index], num_samples, seed=seed, rank=rank)
 
@@ -191,23 +196,25 @@ class UniformWeights:
         return torch.ones(index.shape, dtype=torch.float32, device=index.device)
 
     def compute_batch_weights(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
-        """Ones, one a sample. The size is that of "index" or "action", else of the first array there is; DataError if there is none."""
-        named = [batch[name] for name in ("index", "action") if name in batch]
-        first = next((each for each in (*named, *batch.values()) if getattr(each, "ndim", 0) > 0), None)
+        """Returns one weight of 1 per sample. The batch size is that of "index" or "action", else of the first array; DataError if there is
+        none."""
+        preferred = [batch[name] for name in ("index", "action") if name in batch]
+        first = next((each for each in (*preferred, *batch.values()) if getattr(each, "ndim", 0) > 0), None)
         if first is None:
             raise DataError(f"the batch has no array or tensor to tell its size by; it has: {', '.join(batch) or 'nothing'}")
         weight = self[first if first.ndim == 1 else first.reshape(len(first), -1)[:, 0]]
         return _moved(weight, self.device), batch_stats(weight)
 
     def sampler(self, index: Any, num_samples: int | None = None, *, seed: int = 0, rank: int = 0) -> WeightedSampler:
-        """As SampleWeights.sampler: every position alike, with replacement."""
+        """Returns a sampler like `SampleWeights.sampler`: all positions have equal weight, with replacement."""
         return WeightedSampler(self[np.arange(index) if isinstance(index, int) else index], num_samples, seed=seed, rank=rank)
 
     def get_stats(self) -> dict[str, Any]:
+        """Returns the statistics that LeRobot logs."""
         return {"type": "uniform"}
 
     def metrics(self, weight_B: Any) -> dict[str, Any]:
-        """As SampleWeights.metrics."""
+        """Returns what `SampleWeights.metrics` returns."""
         return {f"sample_weight_{name}": number for name, number in batch_stats(weight_B).items()} | {"sample_weighting/type": "uniform"}
 
 
@@ -232,24 +239,25 @@ class WeightedSampler:
         return self.num_samples
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch the next pass is, to resume where training stopped."""
+        """Sets the epoch of the next pass, to resume a training run."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch, self.rank))
         self.epoch += 1
-        for start in range(0, self.num_samples, _DRAWN):
-            drawn = rng.random(min(_DRAWN, self.num_samples - start)) * self._rising[-1]
-            yield from np.minimum(np.searchsorted(self._rising, drawn, side="right"), self._last).tolist()
+        for start in range(0, self.num_samples, _DRAW_BLOCK):
+            points = rng.random(min(_DRAW_BLOCK, self.num_samples - start)) * self._rising[-1]
+            yield from np.minimum(np.searchsorted(self._rising, points, side="right"), self._last).tolist()
 
 
 def is_tensor(array: Any) -> bool:
-    """Is this a torch tensor? Asks without importing torch."""
+    """Returns whether this is a torch tensor, without importing torch."""
     return type(array).__module__.partition(".")[0] == "torch" or hasattr(array, "is_floating_point")
 
 
 def batch_stats(weight_B: Any) -> dict[str, float]:
-    """mean_weight, num_zero_weight, num_full_weight (1 or more) of a batch, as plain numbers; of a device's tensor in one transfer."""
+    """Returns mean_weight, num_zero_weight and num_full_weight (1 or more) of a batch as plain numbers, with one transfer from the
+    device."""
     if is_tensor(weight_B):
         import torch
 
@@ -260,7 +268,7 @@ def batch_stats(weight_B: Any) -> dict[str, float]:
 
 
 def _moved(weight: Any, device: Any) -> Any:
-    """The weights as a tensor on that device, or as they are if none is asked for."""
+    """Returns the weights as a tensor on that device, or unchanged if `device` is None."""
     if device is None:
         return weight
     import torch

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from milepost.datasets import LeRobotDataset, find_file
 from milepost.progress import by_row, require_made_for
-from milepost.weights.file import read_weights
+from milepost.weights.file import read_weights_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,6 @@ class MatchedWeights:
 def match_weights(path: Path, dataset: LeRobotDataset) -> MatchedWeights:
     """Returns the weights file at this path. DataError if it cannot be read or is not this dataset's."""
     path = find_file(path)
-    index, weight, made = read_weights(path)
-    warnings = require_made_for(path, made, dataset)
+    index, weight, settings = read_weights_file(path)
+    warnings = require_made_for(path, settings, dataset)
     return MatchedWeights(path, by_row(path, index, weight, dataset), warnings)

@@ -1,1 +1,1 @@
-"""Films: an episode's pictures as they are, and under them a panel with curves, values, stage and weight. Writes mp4 and GIF."""
+"""Episode videos: the camera images unchanged, and under them a panel with curves, values, stage and weight. Writes mp4 and GIF."""

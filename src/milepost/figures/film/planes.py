@@ -1,8 +1,8 @@
-"""Pictures as films hold them, from any camera to mp4 (H.264) or GIF: yuv420p planes, so that nothing is converted to RGB and back.
+"""Camera images as yuv420p planes, from any camera to mp4 (H.264) or GIF, without a conversion to RGB and back.
 
-A picture of (H, W), both even, is one (3 H / 2, W) uint8 array: H rows of brightness, then the two half-size colour planes (I420, BT.601,
-16 to 235). White is 235, 128, 128; whatever is grey is brightness alone. No model learns from these: it gets RGB of `datasets/video.py`.
-Planes of a frame of the decoder's or the encoder's are views into it, so a picture is copied once, from one to the other.
+An image of (H, W), both even, is one (3 H / 2, W) uint8 array: H rows of brightness, then the two half-size colour planes (I420, BT.601,
+16 to 235). White is 235, 128, 128; grey is in the brightness plane alone. No model is trained on these planes: models get RGB from
+`datasets/video.py`. The planes of a decoder's or an encoder's frame are views into it, so an image is copied once, from one to the other.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from milepost.core import DataError, Frames, require_uint8
-from milepost.datasets import VideoFrames, add_encoder, quarter_turns, to_rgb, upright, written
+from milepost.datasets import VideoFrames, add_encoder, quarter_turns, to_rgb, upright, video_writer
 
 _SETTINGS = {"preset": "veryfast", "crf": "18", "x264-params": "mbtree=0"}
-"""To look at, not to learn from: near lossless, a key frame a second. With its macroblock tree x264 reads memory that nobody wrote, and
-makes different films of the same pictures (8 of 30, with one thread too); without it, the same in 60 of 60."""
+"""For people, not for training: near lossless, one key frame per second. With its macroblock tree x264 reads uninitialised memory, and
+makes different videos of the same images (8 of 30 runs, with one thread too); without it, 60 of 60 runs gave the same bytes."""
 _BT601 = (2, 5, 6)
 """FFmpeg's numbers of colour spaces that are BT.601: unspecified (how swscale takes it), BT.470BG, SMPTE 170M."""
 _CHUNK = 16
 Frame: TypeAlias = av.VideoFrame
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of a picture: brightness (H, W) and two colours (H / 2, W / 2), uint8."""
+"""The planes of an image: brightness (H, W) and two colours (H / 2, W / 2), uint8."""
 
 
 def to_i420(image: UInt8[np.ndarray, "H W 3"], converter: VideoReformatter | None = None) -> UInt8[np.ndarray, "H2 W2"]:
-    """The planes of an RGB image; an odd side is made even by its last line, twice. One converter for many images of a size is faster."""
-    require_uint8(image, "a picture of a film")
+    """Converts an RGB image to planes; an odd side is padded with a copy of its last line. One converter for many images of a size is
+    faster."""
+    require_uint8(image, "an image of a video")
     if image.shape[0] % 2 or image.shape[1] % 2:
         image = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
     frame = Frame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -43,20 +44,20 @@ def to_i420(image: UInt8[np.ndarray, "H W 3"], converter: VideoReformatter | Non
 
 
 def planes(i420: UInt8[np.ndarray, "H2 W"]) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H4 W4"], UInt8[np.ndarray, "H4 W4"]]:
-    """Brightness and the two colours, as views into the array."""
+    """Returns brightness and the two colours, as views into the array."""
     height, width = i420.shape[0] * 2 // 3, i420.shape[1]
     colours = i420[height:].reshape(2, height // 2, width // 2)
     return i420[:height], colours[0], colours[1]
 
 
 def views(frame: Frame) -> Planes:
-    """Brightness and the two colours of a yuv420p frame, as views into it."""
+    """Returns brightness and the two colours of a yuv420p frame, as views into it."""
     rows = [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width] for plane in frame.planes]
     return rows[0], rows[1], rows[2]
 
 
 def blank(height: int, width: int) -> Frame:
-    """A white frame to paint on, by its `views`, and to give to a film's `add`, again and again."""
+    """Returns a white frame. Paint on its `views`, and pass it to a video's `add` again and again."""
     frame = Frame(width, height, "yuv420p")
     for plane, white in zip(views(frame), (235, 128, 128), strict=True):
         plane[:] = white
@@ -64,10 +65,10 @@ def blank(height: int, width: int) -> Frame:
 
 
 def read_planes(frames: Frames, factor: int = 1) -> Generator[Planes, None, None]:
-    """Every picture of a camera once, in order; not to be written to.
+    """Yields every image of a camera once, in order; the planes must not be written to.
 
-    Pictures that must be converted come with each pixel a square of `factor` x `factor`, so that they keep all their colours; planes of the
-    decoder's own come as they are.
+    An image that must be converted is enlarged first, each pixel to a square of `factor` x `factor`, so that it keeps all its colours; the
+    decoder's own planes are unchanged.
     """
     converter = VideoReformatter()
     if not isinstance(frames, VideoFrames):
@@ -90,37 +91,38 @@ def _larger(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray,
 
 
 @contextmanager
-def film_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[Frame], None]]:
-    """`add(frame)` appends a picture to an mp4 that browsers play: H.264, yuv420p, index in front. Atomic: on any error nothing is left.
+def mp4_writer(path: Path, size: tuple[int, int], fps: float | int) -> Iterator[Callable[[Frame], None]]:
+    """Opens an mp4 that browsers play (H.264, yuv420p, index in front); `add(frame)` appends an image. It is atomic: after an error no file
+    is left.
 
-    size: (height, width). DataError if one is odd; at the end, for no picture.
+    size: (height, width). DataError if one is odd, and at the end if there was no image.
     """
     settings = _SETTINGS | {"g": str(max(1, round(fps)))}
-    with written(path, options={"movflags": "+faststart"}) as container:
+    with video_writer(path, options={"movflags": "+faststart"}) as container:
         stream = add_encoder(container, path, (*size, 3), codec="libx264", fps=fps, options=settings)
-        stream.codec_context.colorspace = Colorspace.ITU601  # untagged, players guess by the size
+        stream.codec_context.colorspace = Colorspace.ITU601  # without this tag, players guess the colour space from the size
         stream.codec_context.color_range = ColorRange.MPEG
         count = itertools.count()
 
-        def add(frame: Frame) -> None:  # x264 copies a picture before it returns, so the frame can be painted over
+        def add(frame: Frame) -> None:  # x264 copies an image before it returns, so the caller may paint over the frame
             container.mux(stream.encode(_stamped(frame, next(count), 1 / stream.average_rate)))
 
         yield add
         if not next(count):
-            raise DataError(f"film {path}: there are no frames to write")
+            raise DataError(f"video {path}: there are no frames to write")
         container.mux(stream.encode())
 
 
 @contextmanager
 def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | int) -> Iterator[Callable[[Frame], None]]:
-    """`add(frame)` appends a picture to a GIF that repeats for ever. Its 256 colours are those the samples need. Atomic.
+    """Opens a GIF that repeats without end; `add(frame)` appends an image. Its 256 colours are those that the samples need. It is atomic.
 
-    samples: pictures spread over the whole, of the size of all of them. Time in a GIF counts hundredths of a second.
+    samples: images spread over the whole video, of its size. Time in a GIF has a resolution of 0.01 s.
     """
     tick = 1 / Fraction(fps).limit_denominator(1001)
     palette = _palette(samples)
     height, width = planes(samples[0])[0].shape
-    with written(path, form="gif") as container:
+    with video_writer(path, form="gif") as container:
         stream = container.add_stream("gif", rate=1 / tick)
         stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
         graph, source = _graph(height, width, tick)
@@ -134,7 +136,7 @@ def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | in
         colours.push(None)
         count = itertools.count()
 
-        def add(frame: Frame | None) -> None:  # the filter keeps what it is given, so that is a copy
+        def add(frame: Frame | None) -> None:  # the filter keeps a reference to its input, so it gets a copy
             source.push(None if frame is None else _frame(frame.to_ndarray(), next(count), tick))
             for frame in _pulled(sink):
                 container.mux(stream.encode(frame))
@@ -145,7 +147,7 @@ def gif_writer(path: Path, samples: UInt8[np.ndarray, "N H2 W"], fps: float | in
 
 
 def _palette(samples: UInt8[np.ndarray, "N H2 W"]) -> Frame:
-    """The 256 colours that serve these pictures best, as paletteuse wants them."""
+    """Returns the 256 colours that represent these images best, in the form that paletteuse needs."""
     height, width = planes(samples[0])[0].shape
     graph, source = _graph(height, width, Fraction(1))
     make, sink = graph.add("palettegen", "reserve_transparent=0"), graph.add("buffersink")
@@ -174,7 +176,7 @@ def _stamped(frame: Frame, number: int, tick: Fraction) -> Frame:
 
 
 def _pulled(sink: Any) -> Iterator[Frame]:
-    """What a filter has ready."""
+    """Yields the frames that a filter has ready."""
     while True:
         try:
             yield sink.pull()

@@ -1,4 +1,4 @@
-"""Words as pixels: in a font that has the letters, shortened or wrapped to a width in pixels. Knows nothing of what they mean."""
+"""Text as pixels: in a font that has the letters, shortened or wrapped to a width in pixels."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ Font = ImageFont.FreeTypeFont
 
 
 def fonts(text: str, sizes: tuple[int, ...]) -> list[Font]:
-    """The house's font in these sizes (pixels), or another that has all letters of `text`."""
+    """Returns the default font in these sizes (pixels), or another font that has all letters of `text`."""
     file = font_file(text)
     return [ImageFont.truetype(file, size) for size in sizes]
 
 
-def plain(text: str) -> str:
-    """One line, its spaces single."""
+def single_line(text: str) -> str:
+    """Returns the text on one line with single spaces."""
     return " ".join(text.split())
 
 
 def width_of(text: str, font: Font) -> int:
-    """Pixels a line takes."""
-    return int(np.ceil(font.getlength(plain(text))))
+    """Returns the width of a line in pixels."""
+    return int(np.ceil(font.getlength(single_line(text))))
 
 
 def height_of(font: Font) -> int:
-    """Pixels from one line to the next."""
+    """Returns the pixels from one line to the next."""
     return round(1.35 * font.size)
 
 
 def fit(text: str, font: Font, width: int) -> str:
-    """The text if it is no wider than this, else its beginning and an ellipsis; "" if there is no room even for that."""
-    text = plain(text)
+    """Returns the text if it is no wider than this, else its beginning and an ellipsis; "" if there is no room even for the ellipsis."""
+    text = single_line(text)
     if width_of(text, font) <= width:
         return text
     room = longest(text, lambda beginning: width_of(f"{beginning}\u2026", font) <= width)
@@ -43,13 +43,13 @@ def fit(text: str, font: Font, width: int) -> str:
 
 
 def lines(text: str, font: Font, width: int, most: int) -> list[str]:
-    """At most that many lines no wider than this, the last one shortened if there is more."""
+    """Returns at most that many lines no wider than this; the last one is shortened if there is more."""
     wrapped = wrap_by(text[:1000], lambda line: width_of(line, font) <= width)
     return [fit(line, font, width) for line in shortened(wrapped, most)]
 
 
 def tile(text: str, font: Font, width: int, colour: str = INK) -> UInt8[np.ndarray, "H W 3"]:
-    """One line on paper, from the left, in a box of this width and of a line's height."""
+    """Draws one line on white, from the left, in a box of this width and of a line's height."""
     image = Image.new("RGB", (max(1, width), height_of(font)), PAPER)
-    ImageDraw.Draw(image).text((0, round(0.78 * height_of(font))), plain(text), colour, font, anchor="ls")
+    ImageDraw.Draw(image).text((0, round(0.78 * height_of(font))), single_line(text), colour, font, anchor="ls")
     return np.asarray(image)

@@ -1,6 +1,6 @@
-"""The arms of the comparison: what each lets a policy learn from, as one weight a frame. numpy only.
+"""The arms of the comparison: each gives one weight per frame to the policy's training. numpy only.
 
-`success` and the filters are told the truth about success; RA-BC is told progress and nothing else.
+`success` and the filters know the true success; RA-BC knows only progress.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Mix:
 
     @property
     def lengths(self) -> Int[np.ndarray, "E"]:
+        """Returns the frames of each episode."""
         return np.bincount(self.episode, minlength=len(self.success))
 
 
@@ -39,13 +40,13 @@ def _permuted(mix: Mix, config: RabcConfig, rng: np.random.Generator) -> Float[n
 
 
 def _lerobots(mix: Mix, config: RabcConfig, rng: np.random.Generator) -> Float[np.ndarray, "N"]:
-    """Its rule as it is, with half the pace of the median episode as kappa."""
+    """Computes LeRobot's unchanged rule; kappa is half the pace of the median episode."""
     plain = RabcConfig(config.chunk_size, kappa=0.5 * config.chunk_size / float(np.median(mix.lengths)))
     return _rabc(mix, plain, "sarm")
 
 
 def _shortest(mix: Mix, among: Bool[np.ndarray, "E"]) -> Float[np.ndarray, "N"]:
-    """Frames of the shorter half of these episodes; of one, it."""
+    """Selects the frames of the shorter half of these episodes; a single episode is kept."""
     if not among.any():
         return np.ones(len(mix.episode), np.float32)
     keep = among & (mix.lengths <= np.median(mix.lengths[among]))
@@ -72,9 +73,10 @@ SARM's. rabc-sarm-lerobot: the same by LeRobot's rule."""
 
 
 def needs_sarm(arm: str) -> bool:
+    """Returns whether an arm uses SARM's progress."""
     return "sarm" in arm or arm == "permuted"
 
 
 def rabc_config(chunk_size: int) -> RabcConfig:
-    """The rule of the study: full weight at the usual pace of that phase and above, none for standing still, no end starved."""
+    """Returns the rule of the study: full weight at or above the usual pace of a phase, none for standing still, and ends are rescaled."""
     return RabcConfig.preset("study", chunk_size=chunk_size)

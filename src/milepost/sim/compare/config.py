@@ -49,7 +49,7 @@ class PoolConfig:
     """What a seed draws: so many good and as many bad demonstrations of a task, and those that SARM learns from."""
 
     episodes: int = 40
-    """Demonstrations a policy learns from; a share of them is bad."""
+    """Demonstrations that a policy learns from; a proportion of them is bad."""
     annotated: int = 30
     """Bad demonstrations with annotated stages, SARM's alone, so that it has never seen a good one; 0: no SARM."""
     sarm_steps: int = 300
@@ -63,7 +63,7 @@ class CompareConfig:
 
     tasks: tuple[str, ...] = ("pick-place-v3",)
     shares: tuple[float, ...] = (0.8,)
-    """Shares of bad demonstrations."""
+    """Proportions of bad demonstrations. (`share` is the name in the lines of runs.jsonl, so it stays.)"""
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (0, 1, 2)
     trials: int = 30
@@ -75,12 +75,12 @@ class CompareConfig:
     rabc: RabcConfig = field(default_factory=lambda: rabc_config(PolicyConfig().chunk_size))
 
     def __post_init__(self) -> None:
-        for what, names, known in (("task", self.tasks, TASKS), ("arm", self.arms, ARMS)):
-            unknown = [name for name in names if name not in known]
+        for what, names, choices in (("task", self.tasks, TASKS), ("arm", self.arms, ARMS)):
+            unknown = [name for name in names if name not in choices]
             if unknown or not names:
-                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
-        if not all(0 <= share <= 1 for share in self.shares) or not self.shares:
-            raise DataError(f"shares of bad demonstrations lie in [0, 1], got {self.shares}")
+                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(choices)}")
+        if not all(0 <= proportion <= 1 for proportion in self.shares) or not self.shares:
+            raise DataError(f"proportions of bad demonstrations lie in [0, 1], got {self.shares}")
         if min(self.seeds, default=-1) < 0 or self.trials < 1 or not 1 <= self.execute <= self.policy.chunk_size:
             raise DataError("seeds must be at least 0, trials at least 1, and execute from 1 to the policy's chunk_size")
         if self.pool.episodes < 5:
@@ -89,7 +89,7 @@ class CompareConfig:
             raise DataError("arms with SARM need annotated demonstrations")
 
     def key(self) -> str:
-        """Changes when a line made before would no longer be the same."""
+        """Returns a hash that changes when earlier lines would no longer be reproduced."""
         deciding = {name: dataclasses.asdict(getattr(self, name)) for name in ("pool", "policy")}
         deciding["rabc"] = {name: value for name, value in vars(self.rabc).items() if self.rabc.changed(name)}
         text = json.dumps([RECIPE, deciding, self.trials, self.execute], sort_keys=True)

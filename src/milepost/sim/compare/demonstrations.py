@@ -25,7 +25,7 @@ from milepost.sim.compare.policy import Demonstrations
 from milepost.sim.rollout import Rollout, SimConfig, roll_out
 from milepost.sim.scene import CAMERAS, close_painters, painter
 from milepost.sim.tasks import TASKS
-from milepost.sim.truth import Truth, tell
+from milepost.sim.truth import RolloutTruth, truth_of_rollouts
 from milepost.sim.world import FPS
 
 BAD = ("slow", "hesitating", "backtracking", "giving_up", "failing_early")
@@ -49,6 +49,7 @@ class Pool:
     progress: dict[str, Float[np.ndarray, "N"]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
+        """Writes the pool as one npz file."""
         curves = {f"progress_{name}": value for name, value in self.progress.items()}
         columns = {name: getattr(self.frames, name) for name in ("observation", "action", "episode_index")}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -57,22 +58,24 @@ class Pool:
 
     @classmethod
     def load(cls, path: Path, task: str, seed: int) -> Pool:
+        """Reads a pool."""
         with np.load(path, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
         frames = Demonstrations(columns["observation"], columns["action"], columns["episode_index"])
         curves = {name.removeprefix("progress_"): value for name, value in columns.items() if name.startswith("progress_")}
         return cls(task, seed, frames, tuple(str(kind) for kind in columns["kind"]), columns["success"], curves)
 
-    def mix(self, episodes: int, share: float) -> Int[np.ndarray, "E"]:
-        """Episodes of a set of this size with this share of bad ones, kinds in equal parts. Sets of one seed are nested."""
-        bad = round(share * episodes)
+    def mix(self, episodes: int, proportion: float) -> Int[np.ndarray, "E"]:
+        """Returns the episodes of a set of this size with this proportion of bad ones, kinds in equal parts. Sets of one seed are
+        nested."""
+        bad = round(proportion * episodes)
         good_ones = [e for e, kind in enumerate(self.kind) if kind == "expert"]
         bad_ones = [e for e, kind in enumerate(self.kind) if kind != "expert"]
         return np.array(sorted(good_ones[: episodes - bad] + bad_ones[:bad]))
 
 
 def draw(task: str, seed: int, config: PoolConfig) -> Pool:
-    """Simulate, look and ask SARM: minutes. The same for equal arguments."""
+    """Simulates, renders and runs SARM, which takes minutes. Equal arguments give equal results."""
     rollouts, truths = _simulate(task, POLICY + seed, {"expert": config.episodes, **_equal(config.episodes)})
     frames = Demonstrations(
         np.concatenate([observations(rollout.trace) for rollout in rollouts]),
@@ -81,12 +84,12 @@ def draw(task: str, seed: int, config: PoolConfig) -> Pool:
     )
     progress = {"true": np.concatenate([truth.progress for truth in truths])}
     if config.annotated:
-        progress["sarm"] = _ask_sarm(task, seed, rollouts, config)
+        progress["sarm"] = _sarm_progress(task, seed, rollouts, config)
     return Pool(task, seed, frames, tuple(r.kind for r in rollouts), np.array([r.success for r in rollouts]), progress)
 
 
 def scenes(seed: int, count: int) -> list[int]:
-    """Start scenes to try a policy in: the same for every arm of a seed, and no demonstration's."""
+    """Returns start scenes to try a policy in: the same for every arm of a seed, and different from those of all demonstrations."""
     return [TRIAL + 1000 * seed + place for place in range(count)]
 
 
@@ -94,46 +97,46 @@ def _equal(count: int) -> dict[str, int]:
     return {kind: count // len(BAD) + (place < count % len(BAD)) for place, kind in enumerate(BAD)}
 
 
-def _simulate(task: str, seed: int, episodes: dict[str, int]) -> tuple[list[Rollout], list[Truth]]:
-    """Good ones first, then bad ones, one kind after the other in turn."""
+def _simulate(task: str, seed: int, episodes: dict[str, int]) -> tuple[list[Rollout], list[RolloutTruth]]:
+    """Simulates good episodes first, then bad ones with the kinds in turn."""
     rollouts = roll_out(SimConfig(tasks=(task,), episodes=episodes, seed=seed))
-    truths, _ = tell(rollouts)
-    seen: dict[str, int] = {}
+    truths, _ = truth_of_rollouts(rollouts)
+    turns: dict[str, int] = {}
     order = []
     for place, rollout in enumerate(rollouts):
-        turn = seen[rollout.kind] = seen.get(rollout.kind, 0) + 1
+        turn = turns[rollout.kind] = turns.get(rollout.kind, 0) + 1
         if rollout.stored:
             order.append((rollout.kind != "expert", turn, rollout.kind, place))
     places = [place for *_, place in sorted(order)]
     return [rollouts[place] for place in places], [truths[place] for place in places]
 
 
-def _ask_sarm(task: str, seed: int, rollouts: Sequence[Rollout], config: PoolConfig) -> np.ndarray:
-    """Progress of every frame by a SARM trained on demonstrations of its own."""
+def _sarm_progress(task: str, seed: int, rollouts: Sequence[Rollout], config: PoolConfig) -> np.ndarray:
+    """Predicts progress of every frame with a SARM that was trained on other demonstrations."""
     own, truths = _simulate(task, REWARD + seed, _equal(config.annotated))
     try:
         learn = [_episode(place, *pair, config.side) for place, pair in enumerate(zip(own, truths, strict=True))]
         model = _train(learn, seed, config)
-        shown = (_episode(place, rollout, None, config.side) for place, rollout in enumerate(rollouts))
-        return np.concatenate([model.predict(episode).value for episode in shown])
+        views = (_episode(place, rollout, None, config.side) for place, rollout in enumerate(rollouts))
+        return np.concatenate([model.predict(episode).value for episode in views])
     finally:
         close_painters()
 
 
-def _episode(index: int, rollout: Rollout, truth: Truth | None, side: int) -> Episode:
-    """What SARM may know of a rollout: pictures, hand and gripper; stage boundaries of those it learns from."""
+def _episode(index: int, rollout: Rollout, truth: RolloutTruth | None, side: int) -> Episode:
+    """Returns the part of a rollout that SARM may know: images, hand and gripper; stage boundaries only for its training."""
     by = painter(rollout.task, side)
-    pictures = {}
+    images = {}
     for camera in CAMERAS:
         small = reduce_images(np.stack(list(by.frames(rollout, camera))))
-        pictures[camera] = ArrayFrames(np.ascontiguousarray(small.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)))
+        images[camera] = ArrayFrames(np.ascontiguousarray(small.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)))
     state = np.column_stack([rollout.trace.hand, rollout.trace.opening]).astype(np.float32)
     segments = {} if truth is None else {"sparse": truth.segments}
-    return Episode(index, 0, TASKS[rollout.task].instruction, FPS, len(rollout), state, pictures, segments)
+    return Episode(index, 0, TASKS[rollout.task].instruction, FPS, len(rollout), state, images, segments)
 
 
 def _train(episodes: Sequence[Episode], seed: int, config: PoolConfig) -> SARMModel:
-    """The demo's recipe on one task."""
+    """Trains with the demo's recipe on one task."""
     sarm, train = PRESETS["small"]
     first, *more = CAMERAS
     sarm = dataclasses.replace(sarm, annotation_mode="sparse_only", image_key=first, more_image_keys=tuple(more), gap_s=0.1)

@@ -26,7 +26,7 @@ from milepost.sim.tasks import RECIPE
 
 
 @dataclass(frozen=True)
-class Job:
+class PolicyJob:
     """One policy to train and try."""
 
     seed: int
@@ -35,43 +35,43 @@ class Job:
     arm: str
 
 
-def jobs(config: CompareConfig) -> Iterator[Job]:
-    """Seed by seed, so that whatever is done is a comparison."""
+def jobs(config: CompareConfig) -> Iterator[PolicyJob]:
+    """Yields jobs seed by seed, so that the finished ones can always be compared."""
     for seed in config.seeds:
         for task in config.tasks:
-            for share in config.shares:
+            for proportion in config.shares:
                 for arm in config.arms:
-                    yield Job(seed, task, share, arm)
+                    yield PolicyJob(seed, task, proportion, arm)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Finished lines; one that was cut off by a kill is not one."""
+    """Reads finished lines; a line that a kill cut off does not count."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
-    """One more line, on a line of its own even behind one that was cut off."""
-    cut = path.is_file() and not path.read_bytes().endswith(b"\n")
+    """Appends one line; it starts on a new line even after a line that was cut off."""
+    unfinished = path.is_file() and not path.read_bytes().endswith(b"\n")
     with path.open("a") as file:
-        file.write("\n" * cut + json.dumps(line) + "\n")
+        file.write("\n" * unfinished + json.dumps(line) + "\n")
 
 
 def run(config: CompareConfig, folder: Path, *, on_progress: Callable[[str], Callable[[int, int], None]]) -> list[dict[str, Any]]:
-    """All lines of this comparison, those in `folder/runs.jsonl` and new ones. Demonstrations are kept in `folder` too."""
+    """Returns all lines of this comparison: those in `folder/runs.jsonl` and new ones. Demonstrations are also stored in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     path, key = folder / "runs.jsonl", config.key()
-    lines = {Job(*(line[name] for name in ("seed", "task", "share", "arm"))): line for line in read_lines(path) if line["key"] == key}
-    wanted, pools = list(jobs(config)), Pools(folder, config.pool)
+    lines = {PolicyJob(*(line[name] for name in ("seed", "task", "share", "arm"))): line for line in read_lines(path) if line["key"] == key}
+    todo, pools = list(jobs(config)), Pools(folder, config.pool)
     tick = on_progress("policies")
-    for done, job in enumerate(wanted):
-        tick(done, len(wanted))
+    for count, job in enumerate(todo):
+        tick(count, len(todo))
         if job not in lines:
             lines[job] = {**dataclasses.asdict(job), "key": key, **run_one(job, pools.get(job.task, job.seed), config)}
             append(path, lines[job])
-    tick(len(wanted), len(wanted))
-    return [lines[job] for job in wanted]
+    tick(len(todo), len(todo))
+    return [lines[job] for job in todo]
 
 
 class Pools:
@@ -83,6 +83,7 @@ class Pools:
         self._last: Pool | None = None
 
     def get(self, task: str, seed: int) -> Pool:
+        """Returns the demonstrations of a task and seed, from disk if they are there."""
         if self._last is None or (self._last.task, self._last.seed) != (task, seed):
             path = self.folder / f"demonstrations-{task}-{seed}-{self.mark}.npz"
             if not path.is_file():
@@ -91,18 +92,18 @@ class Pools:
         return self._last
 
 
-def mixture(pool: Pool, episodes: int, share: float) -> tuple[Demonstrations, Mix]:
-    """The demonstrations of a share, and what the arms may know of them."""
-    chosen = pool.mix(episodes, share)
-    rows = np.isin(pool.frames.episode_index, chosen)
-    number = np.searchsorted(chosen, pool.frames.episode_index[rows])
+def mixture(pool: Pool, episodes: int, proportion: float) -> tuple[Demonstrations, Mix]:
+    """Returns the demonstrations of a mix, and the facts that the arms may know about them."""
+    episodes_used = pool.mix(episodes, proportion)
+    rows = np.isin(pool.frames.episode_index, episodes_used)
+    number = np.searchsorted(episodes_used, pool.frames.episode_index[rows])
     curves = {name: value[rows] for name, value in pool.progress.items()}
     frames = Demonstrations(pool.frames.observation[rows], pool.frames.action[rows], number)
-    return frames, Mix(number, pool.success[chosen], curves)
+    return frames, Mix(number, pool.success[episodes_used], curves)
 
 
-def run_one(job: Job, pool: Pool, config: CompareConfig) -> dict[str, Any]:
-    """Train the policy of a job and try it: what the line says."""
+def run_one(job: PolicyJob, pool: Pool, config: CompareConfig) -> dict[str, Any]:
+    """Trains and tries the policy of a job; returns the content of its line."""
     frames, mix = mixture(pool, config.pool.episodes, job.share)
     weight = ARMS[job.arm](mix, config.rabc, np.random.default_rng([job.seed, 7]))
     start = time.monotonic()
@@ -112,7 +113,7 @@ def run_one(job: Job, pool: Pool, config: CompareConfig) -> dict[str, Any]:
     success = success_of(job.task, act, scenes(job.seed, config.trials), execute=config.execute)
     good = np.array([kind == "expert" for kind in np.array(pool.kind)[pool.mix(config.pool.episodes, job.share)]])[mix.episode]
     return {
-        "success": [int(done) for done in success],
+        "success": [int(outcome) for outcome in success],
         "frames": len(weight),
         "mean_weight": _mean(weight),
         "good_weight": _mean(weight[good]),

@@ -1,4 +1,4 @@
-"""A compact action-chunking policy, to find out what weights do to behaviour cloning: an observation in, the next H actions out.
+"""A small action-chunking policy to measure the effect of weights on behaviour cloning: an observation in, the next H actions out.
 
     loss="l1":   |a_hat(o) - a|                                   the median of what was shown
     loss="flow": |v(o, (1 - t) z + t a, t) - (a - z)|^2           z noise, t uniform; acting integrates v from t = 0 to 1
@@ -48,10 +48,11 @@ class Demonstrations:
             raise DataError("the rows of an episode must stand together, in order")
 
     def chunks(self, size: int) -> tuple[Float[np.ndarray, "N H A"], Bool[np.ndarray, "N H"]]:
-        """The next `size` actions of every row, and which of them are inside its episode; beyond it the last one is repeated."""
+        """Returns the next `size` actions of every row, and which of them are inside its episode; after the end the last action is
+        repeated."""
         rows = np.arange(len(self.action))
-        border = np.flatnonzero(np.diff(self.episode_index, append=self.episode_index[-1] + 1))
-        last = border[np.searchsorted(border, rows)]
+        boundaries = np.flatnonzero(np.diff(self.episode_index, append=self.episode_index[-1] + 1))
+        last = boundaries[np.searchsorted(boundaries, rows)]
         ahead = rows[:, None] + np.arange(size)
         return self.action[np.minimum(ahead, last[:, None])], ahead <= last[:, None]
 
@@ -81,38 +82,38 @@ class ChunkPolicy(nn.Module):
     def loss(
         self, observation: Float[Tensor, "B O"], chunk: Float[Tensor, "B H A"], valid: Bool[Tensor, "B H"], generator: torch.Generator
     ) -> Float[Tensor, "B"]:
-        """One number a sample, the mean over its valid actions. generator: draws the flow's noise and times."""
-        seen = self.normalise(observation)
+        """Computes one loss per sample, the mean over its valid actions. generator: draws the flow's noise and times."""
+        normalised = self.normalise(observation)
         if self.config.loss == "l1":
-            gap = (self.network(seen).view_as(chunk) - chunk).abs()
+            gap = (self.network(normalised).view_as(chunk) - chunk).abs()
         else:
             noise = torch.randn(chunk.shape, generator=generator)
             time = torch.rand(len(chunk), 1, generator=generator)
             between = noise + time[:, :, None] * (chunk - noise)
-            velocity = self.network(torch.cat([seen, between.flatten(1), time], dim=1)).view_as(chunk)
+            velocity = self.network(torch.cat([normalised, between.flatten(1), time], dim=1)).view_as(chunk)
             gap = (velocity - (chunk - noise)).square()
         return (gap.mean(2) * valid).sum(1) / valid.sum(1).clamp(min=1)
 
     @torch.no_grad()
     def act(self, observation: Float[np.ndarray, "O"], generator: torch.Generator | None = None) -> Float[np.ndarray, "H A"]:
-        """The next H actions, in their own units. generator: draws the flow's noise; "l1" needs none."""
-        seen = self.normalise(torch.from_numpy(np.asarray(observation, np.float32))[None])
+        """Computes the next H actions, in their own units. generator: draws the flow's noise; "l1" does not need it."""
+        normalised = self.normalise(torch.from_numpy(np.asarray(observation, np.float32))[None])
         shape = (self.config.chunk_size, self.action_dim)
         if self.config.loss == "l1":
-            return self.network(seen)[0].view(shape).numpy()
+            return self.network(normalised)[0].view(shape).numpy()
         action = torch.randn(1, shape[0] * shape[1], generator=generator)
         for step in range(self.config.flow_steps):
             time = torch.full((1, 1), step / self.config.flow_steps)
-            action = action + self.network(torch.cat([seen, action, time], dim=1)) / self.config.flow_steps
+            action = action + self.network(torch.cat([normalised, action, time], dim=1)) / self.config.flow_steps
         return action[0].view(shape).numpy()
 
     def actor(self, rng: np.random.Generator) -> Callable[[Float[np.ndarray, "O"]], Float[np.ndarray, "H A"]]:
-        """`act` with noise from `rng`: what a closed loop asks."""
+        """Returns `act` with noise from `rng`, for a closed loop."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         return lambda observation: self.act(observation, generator)
 
     def save_pretrained(self, folder: Path) -> None:
-        """`config.json` and `model.safetensors`."""
+        """Writes `config.json` and `model.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
         sizes = {"observation_dim": self.observation_dim, "action_dim": self.action_dim}
         with atomic_path(folder / WEIGHTS) as temporary:
@@ -121,7 +122,7 @@ class ChunkPolicy(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> ChunkPolicy:
-        """DataError if there is no such policy in the folder."""
+        """Reads a policy. DataError if the folder does not have one."""
         try:
             if not (folder / CONFIG).exists():
                 raise FileNotFoundError(f"{folder / CONFIG} is missing")
@@ -143,9 +144,9 @@ def fit_policy(
     rng: np.random.Generator,
     weight: Float[np.ndarray, "N"] | None = None,
 ) -> ChunkPolicy:
-    """Behaviour cloning; with `weight` (N,) at least 0, weighted (RA-BC), else plain. Same rng, same floats.
+    """Trains by behaviour cloning; with `weight` (N,) of at least 0, the loss is weighted (RA-BC). Equal rng, equal floats.
 
-    A sample that weighs 0 decides nothing: neither a gradient nor the normalisation. DataError if the weights do not fit or all are 0.
+    A sample of weight 0 has no influence, neither on gradients nor on the normalisation. DataError if the weights do not fit or all are 0.
     """
     rows = len(demonstrations.action)
     weight = np.ones(rows, np.float32) if weight is None else np.asarray(weight, np.float32)
@@ -154,7 +155,7 @@ def fit_policy(
             f"weights must be ({rows},), finite, at least 0 and not all 0, got {weight.shape} from {weight.min()} to {weight.max()}"
         )
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    policy = _new(config, demonstrations, weight, generator)
+    policy = _untrained(config, demonstrations, weight, generator)
     chunk, valid = (torch.from_numpy(array) for array in demonstrations.chunks(config.chunk_size))
     observation, weight_N = torch.from_numpy(demonstrations.observation), torch.from_numpy(weight)
     optimiser = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -173,16 +174,16 @@ def fit_policy(
     return policy.eval()
 
 
-def _new(config: PolicyConfig, demonstrations: Demonstrations, weight: np.ndarray, generator: torch.Generator) -> ChunkPolicy:
-    """Untrained, drawn from the generator, with the statistics of what weighs anything."""
-    seen = demonstrations.observation[weight > 0]
-    policy = ChunkPolicy(config, seen.shape[1], demonstrations.action.shape[1])
+def _untrained(config: PolicyConfig, demonstrations: Demonstrations, weight: np.ndarray, generator: torch.Generator) -> ChunkPolicy:
+    """Returns an untrained policy, drawn from the generator, with the statistics of all samples of weight above 0."""
+    observations = demonstrations.observation[weight > 0]
+    policy = ChunkPolicy(config, observations.shape[1], demonstrations.action.shape[1])
     for layer in policy.network:
         if isinstance(layer, nn.Linear):
             bound = layer.in_features**-0.5
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    policy.mean.copy_(torch.from_numpy(seen.mean(axis=0)))
-    std = seen.std(axis=0)
+    policy.mean.copy_(torch.from_numpy(observations.mean(axis=0)))
+    std = observations.std(axis=0)
     policy.std.copy_(torch.from_numpy(np.where(std > 1e-5, std, 1.0).astype(np.float32)))
     return policy

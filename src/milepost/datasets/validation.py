@@ -1,6 +1,6 @@
-"""What is in a LeRobot dataset, and what is wrong with it. `examine` reads raw tables and reports; it repairs and writes nothing.
+"""Validates a LeRobot dataset: `validate` reads raw tables and returns a report. It repairs and writes nothing.
 
-Bad content never raises: it becomes a Finding. Only a thing that is no dataset at all (no folder, no meta/info.json) does.
+Bad content never raises; it becomes a Finding. DataError is raised only if there is no dataset at all (no folder, no meta/info.json).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from milepost.core import (
 )
 from milepost.datasets.columns import ROWS, check_columns
 from milepost.datasets.features import codec, image_size, width
-from milepost.datasets.findings import Expected, Finding, Severity, check_rows, check_segments, counted, gathered
+from milepost.datasets.findings import Expected, Finding, Severity, check_rows, check_segments, count_noun, joined_findings
 from milepost.datasets.footage import Footage, Look
-from milepost.datasets.frames import offered
+from milepost.datasets.frames import default_cameras
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import PROPORTIONS, STATS, SUPPORTED, has_proportions, read_proportions, scan_metadata
 from milepost.datasets.parquet import open_parquet, read_parquet, to_numpy
@@ -47,7 +47,7 @@ _COUNTS = ("total_episodes", "total_frames", "total_tasks")
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera of the dataset, as info.json describes it. kind: "video" or "image"."""
+    """A camera of the dataset in info.json. kind: "video" or "image"."""
 
     name: str
     kind: str
@@ -57,10 +57,10 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `examine` found. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes.
+class DatasetReport:
+    """The result of `validate`. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes.
 
-    cameras: those that `open_dataset` offers; depth: those that it gives by name alone.
+    cameras: those that `open_dataset` uses by itself; depth: those that it uses only by name.
     """
 
     name: str
@@ -83,38 +83,37 @@ class Report:
 
     @property
     def duration_s(self) -> float:
-        """Length of all episodes together, in seconds."""
+        """Returns the duration of all episodes together, in seconds."""
         return self.frames / self.fps if self.fps > 0 else 0.0
 
     def count(self, severity: str) -> int:
-        """How many findings are of this severity."""
+        """Returns the number of findings of this severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     @property
     def healthy(self) -> bool:
-        """No errors; there may be warnings and notes."""
+        """Returns whether there is no error; there may be warnings and notes."""
         return not self.count("error")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Returns the report in JSON's types."""
         return {**asdict(self), "duration_s": self.duration_s, "healthy": self.healthy}
 
 
-def examine(folder_or_repo: str | Path, *, quick: bool = False, deep: bool = False, revision: str | None = None) -> Report:
-    """Look through a dataset: meta/, every data file once, every video's index, each episode's first, middle and last picture.
+def validate(folder_or_repo: str | Path, *, quick: bool = False, deep: bool = False, revision: str | None = None) -> DatasetReport:
+    """Validates a dataset: meta/, every data file once, every video's index, and the first, middle and last image of each episode.
 
-    quick: decode no picture. deep: decode all of them. Of a Hub dataset, the data files are downloaded; of its videos only those already
-    in the cache are looked at.
-    DataError only if this is no LeRobot dataset: no such folder or repository, or no meta/info.json.
+    quick: decode no image. deep: decode every image. Of a Hub dataset, data files are downloaded; of its videos only those in the cache are
+    checked. Raises DataError only if this is no LeRobot dataset: no such folder or repository, or no meta/info.json.
     """
     if quick and deep:
         raise ValueError("quick and deep exclude each other")
     files = find_files(folder_or_repo, revision)
-    return _Examination(files, "none" if quick else "all" if deep else "some").report()
+    return _Validation(files, "none" if quick else "all" if deep else "some").report()
 
 
-class _Examination:
-    """One look through a dataset; holds what was read and what was found so far."""
+class _Validation:
+    """The state of one validation: what has been read, and the findings so far."""
 
     def __init__(self, files: Files, look: Look) -> None:
         self.files, self.look = files, look
@@ -127,28 +126,28 @@ class _Examination:
         self.anchors: dict[int, int] = {}
         self.instructed: list[int] = []
 
-    def report(self) -> Report:
+    def report(self) -> DatasetReport:
         if self.meta.version in SUPPORTED and self.info:
             self._check_meta()
-            settled = settle(self.files, self.meta, everywhere=True)
-            self.records = list(settled.episodes.values())
-            self._check_data(settled)
-            self.findings += gathered(self.many)
+            places = settle(self.files, self.meta, everywhere=True)
+            self.records = list(places.episodes.values())
+            self._check_data(places)
+            self.findings += joined_findings(self.many)
             if self.fps:
-                seen = replace(self.meta, episodes=settled.episodes)
-                self.findings += Footage(self.files, seen, self.look, self.anchors, settled.strays, settled.unread or ()).examine()
+                meta = replace(self.meta, episodes=places.episodes)
+                self.findings += Footage(self.files, meta, self.look, self.anchors, places.strays, places.unread or ()).examine()
         progress, weights = self._side_files()
-        written, cameras = self.info.get("codebase_version"), tuple(self._cameras())
-        return Report(
+        version_text, cameras = self.info.get("codebase_version"), tuple(self._cameras())
+        return DatasetReport(
             name=self.files.name,
-            version=written if isinstance(written, str) else "unknown",
+            version=version_text if isinstance(version_text, str) else "unknown",
             robot=robot if isinstance(robot := self.info.get("robot_type"), str) else None,
             fps=self.fps,
             episodes=len(self.records),
             frames=sum(record.length for record in self.records),
             tasks=dict(Counter(task for record in self.records for task in record.tasks)),
             cameras=cameras,
-            depth=tuple(name for name in self.meta.pictured if name not in {camera.name for camera in cameras}),
+            depth=tuple(name for name in self.meta.all_cameras if name not in {camera.name for camera in cameras}),
             state=self._width("observation.state"),
             action=self._width("action"),
             annotated={head: count for head in HEADS if (count := sum(bool(r.lists(head)[0]) for r in self.records))},
@@ -172,7 +171,7 @@ class _Examination:
         return width(self.features[name]) if name in self.features else None
 
     def _cameras(self) -> Iterator[Camera]:
-        for name in offered(self.files, self.meta):
+        for name in default_cameras(self.files, self.meta):
             feature = self.features[name]
             height, width_ = image_size(feature) or (None, None)
             yield Camera(name, str(feature["dtype"]), height, width_, codec(feature))
@@ -180,17 +179,17 @@ class _Examination:
     # meta/ ------------------------------------------------------------------------------------------------------------
 
     def _check_meta(self) -> None:
-        found = dict(zip(_COUNTS, (len(self.records), sum(r.length for r in self.records), len(self.meta.tasks)), strict=True))
-        for name, count in found.items():
-            said = self.info.get(name)
-            if name != "total_tasks" and not isinstance(said, int):
-                self._warn("totals", f"meta/info.json: '{name}' should be a number, it is {shown(said)}")
-            elif isinstance(said, int) and said != count:
-                self._error("totals", f"info.json has {name} {shown(said)}, meta/ lists {count}")
+        totals = dict(zip(_COUNTS, (len(self.records), sum(r.length for r in self.records), len(self.meta.tasks)), strict=True))
+        for name, count in totals.items():
+            listed_total = self.info.get(name)
+            if name != "total_tasks" and not isinstance(listed_total, int):
+                self._warn("totals", f"meta/info.json: '{name}' should be a number, it is {shown(listed_total)}")
+            elif isinstance(listed_total, int) and listed_total != count:
+                self._error("totals", f"info.json has {name} {shown(listed_total)}, meta/ lists {count}")
         self._check_numbers()
         self._check_places()
         self._check_stats()
-        for camera in self.meta.pictured:
+        for camera in self.meta.all_cameras:
             shape = self.features[camera].get("shape")
             if image_size(self.features[camera]) is None:
                 words = f"meta/info.json: the shape of camera '{camera}' should be three whole numbers, it is {shown(shape)}"
@@ -198,8 +197,8 @@ class _Examination:
         for head in HEADS:
             self._check_head(head)
         features = self.info.get("features")
-        annotated = any(any(record.lists(head)) for record in self.records for head in HEADS)
-        if isinstance(features, dict) and "subtask_index" in features and not annotated:
+        is_annotated = any(any(record.lists(head)) for record in self.records for head in HEADS)
+        if isinstance(features, dict) and "subtask_index" in features and not is_annotated:
             self._note(
                 "subtask-index",
                 "the stages are there as subtask_index, one for every frame, which SARM does not read: "
@@ -230,53 +229,55 @@ class _Examination:
             self._error("episode-index", f"episodes must be numbered 0 to {len(numbers) - 1} in order: {what}")
 
     def _check_places(self) -> None:
-        """What meta/ says of rows and tasks, entry by entry."""
-        row, known = 0, set(self.meta.tasks.values())
+        """Checks the rows and tasks of each entry in meta/."""
+        row, task_words = 0, set(self.meta.tasks.values())
         for record in self.records:
             start, stop = record.said_rows
             if self.meta.version == "v3.0" and (start, row + record.length if stop is None else stop) != (row, row + record.length):
-                said = f"rows [{shown(start)}, {shown(stop)}) for {record.length} frames, expected [{row}, {row + record.length})"
-                self._error("episode-rows", f"meta/ says {said}", record.index)
-            if unknown := set(record.tasks) - known:
+                message = f"rows [{shown(start)}, {shown(stop)}) for {record.length} frames, expected [{row}, {row + record.length})"
+                self._error("episode-rows", f"meta/ says {message}", record.index)
+            if unknown := set(record.tasks) - task_words:
                 self._error("tasks", f"the task {shown(min(unknown))} is not in meta/tasks", record.index)
             row += record.length
         if blank := [record.index for record in self.records if record.tasks and not has_words(record.tasks[0])]:
-            words = f"{counted(len(blank), 'episode')} without an instruction (a blank task), first episode {blank[0]}"
+            words = f"{count_noun(len(blank), 'episode')} without an instruction (a blank task), first episode {blank[0]}"
             self._warn("blank-task", f"{words}: models that read instructions leave them unknown, or take one with --task")
 
     def _check_head(self, head: str) -> None:
         try:
-            shares = read_proportions(self.files.root, head)
+            proportions = read_proportions(self.files.root, head)
         except DataError as error:
-            shares = None
+            proportions = None
             self._error("proportions", str(error))
-        if shares is not None and not (shares and 0.999 < sum(shares.values()) < 1.001 and min(shares.values()) >= 0):
-            self._warn("proportions", f"the {head} proportions should be >= 0 and sum to 1, they sum to {sum(shares.values()):.4f}")
-        marked = [record for record in self.records if any(record.lists(head))]
-        if not marked:
+        if proportions is not None and not (proportions and 0.999 < sum(proportions.values()) < 1.001 and min(proportions.values()) >= 0):
+            self._warn("proportions", f"the {head} proportions should be >= 0 and sum to 1, they sum to {sum(proportions.values()):.4f}")
+        annotated_records = [record for record in self.records if any(record.lists(head))]
+        if not annotated_records:
             return
-        if shares is None and not has_proportions(self.files.root, head):
+        if proportions is None and not has_proportions(self.files.root, head):
             self._note("proportions", f"there are {head} annotations but no {PROPORTIONS.format(head=head)}")
         for record in self.records:
             if not any(record.lists(head)):
-                self._warn("not-annotated", f"no {head} annotation, while {len(marked)} episodes have one", record.index)
+                self._warn("not-annotated", f"no {head} annotation, while {len(annotated_records)} episodes have one", record.index)
             elif record.is_older(head):
                 where = f"its {head} annotation stands in the columns subtask_* alone, and here are {head}_subtask_* too"
                 self._warn("not-annotated", f"{where}: LeRobot reads those, and finds none", record.index)
-            known = None if shares is None else tuple(shares)
-            self.findings += check_segments(head, *record.lists(head), length=record.length, known=known, episode=record.index)
+            stage_names = None if proportions is None else tuple(proportions)
+            self.findings += check_segments(head, *record.lists(head), length=record.length, stage_names=stage_names, episode=record.index)
             if head in record.clashes:
                 self._warn("segment-times", f"{head}: {record.clashes[head]}", record.index)
-        self._check_meaning(head, marked, shares)
+        self._check_meaning(head, annotated_records, proportions)
 
-    def _check_meaning(self, head: str, marked: Sequence[EpisodeRecord], shares: Mapping[str, float] | None) -> None:
-        """What training would refuse, or take otherwise than it may be meant."""
-        sound = [Attempt(r.index, next(iter(r.tasks), ""), s, self._success(r)) for r in marked if (s := r.sound_segments.get(head))]
-        listed = Stages.from_proportions(shares) if shares and sum(shares.values()) > 0 else None
-        attempts = [each for each in sound if each.order and (listed is None or set(each.order) <= set(listed.names))]
+    def _check_meaning(self, head: str, annotated_records: Sequence[EpisodeRecord], proportions: Mapping[str, float] | None) -> None:
+        """Adds the contradictions that training refuses, and the doubts that it warns of."""
+        sound = [
+            Attempt(r.index, next(iter(r.tasks), ""), s, self._success(r)) for r in annotated_records if (s := r.sound_segments.get(head))
+        ]
+        listed_stages = Stages.from_proportions(proportions) if proportions and sum(proportions.values()) > 0 else None
+        attempts = [each for each in sound if each.order and (listed_stages is None or set(each.order) <= set(listed_stages.names))]
         if not attempts:
             return
-        stages = listed or annotated_stages(attempts)
+        stages = listed_stages or annotated_stages(attempts)
         wrong = contradictions(attempts, stages.names)
         for words in wrong:
             self._error("stages", f"{head}: {words}")
@@ -284,19 +285,22 @@ class _Examination:
             self._warn("stages", f"{head}: {words}")
 
     def _success(self, record: EpisodeRecord) -> bool | None:
-        """What meta/ says. Where a column of the data says it, nothing is concluded from where an episode ends, as of a failure."""
+        """Returns the success in meta/.
+
+        If the data has a success column, an episode counts as a failure here: then nothing is concluded from the stage in which it ends.
+        """
         return False if record.success is None and SUCCESS in self.features else record.success
 
     # data/ ------------------------------------------------------------------------------------------------------------
 
-    def _check_data(self, settled: Settled) -> None:
+    def _check_data(self, places: Settled) -> None:
         by_file: dict[str, list[EpisodeRecord]] = defaultdict(list)
         for record in self.records:
             if record.data and record.length:
                 by_file[record.data].append(record)
             elif record.length and not record.fault:
                 self._error("data-file", "meta/ does not say where its rows are, and no data file has them", record.index)
-        for message in settled.warnings:
+        for message in places.warnings:
             self._warn("places", message)
         for name, records in sorted(by_file.items()):
             try:
@@ -304,15 +308,15 @@ class _Examination:
             except DataError as error:
                 self._error("data-file", str(error), records[0].index if len(records) == 1 else None)
             else:
-                self._check_file(name, columns, records, settled.by_position)
+                self._check_file(name, columns, records, places.by_position)
         for name in sorted(set(data_files(self.files)) - by_file.keys()):
             self._check_stray(name)
         if self.instructed:
-            first = f"{counted(len(self.instructed), 'episode')} with several tasks, first episode {self.instructed[0]}"
+            first = f"{count_noun(len(self.instructed), 'episode')} with several tasks, first episode {self.instructed[0]}"
             self._note("several-tasks", f"{first}; models that take one are given the first, `Episode.instructions` has all")
 
     def _check_stray(self, name: str) -> None:
-        """A file that no episode needs: LeRobot opens it all the same."""
+        """Checks a file that no episode needs: LeRobot opens it all the same."""
         try:
             with open_parquet(self.files.path(name)) as file:
                 rows = file.metadata.num_rows
@@ -323,16 +327,16 @@ class _Examination:
         return self._warn("stray-file", f"{name} belongs to no episode")
 
     def _read_columns(self, name: str) -> dict[str, np.ndarray]:
-        """The numbers of one data file that are looked at; what cannot be taken as numbers is a finding."""
+        """Returns the checked number columns of one data file; a column that is not numbers becomes a finding."""
         path = self.files.path(name)
         with open_parquet(path) as file:
             schema = file.schema_arrow
-        wanted = [column for column in (*ROWS, *_MEASURED) if column in schema.names]
+        names = [column for column in (*ROWS, *_MEASURED) if column in schema.names]
         for code, severity, what in check_columns(schema, self.features, strict=self.meta.version == "v3.0"):
             self.many.append((code, severity, what, name))
-        table = read_parquet(path, wanted)
+        table = read_parquet(path, names)
         columns = {}
-        for column in wanted:
+        for column in names:
             try:
                 values = to_numpy(column, table[column])
             except DataError as error:
@@ -343,8 +347,8 @@ class _Examination:
                 continue
             columns[column] = values
             count = self._width(column)
-            listed = pa.types.is_list(table[column].type) or pa.types.is_large_list(table[column].type)  # of others the footer tells
-            if listed and count is not None and len(values) and values.size != count * len(values):
+            is_list = pa.types.is_list(table[column].type) or pa.types.is_large_list(table[column].type)  # of others the footer tells
+            if is_list and count is not None and len(values) and values.size != count * len(values):
                 what = f"has {values.size // len(values)} numbers a frame in '{column}', info.json says {count}"
                 self.many.append(("column-types", "error", what, name))
         return columns
@@ -355,11 +359,11 @@ class _Examination:
         order = np.argsort(owner, kind="stable")
         for record in records:
             first, last = np.searchsorted(owner[order], [record.index, record.index + 1])
-            mine = {column: values[order[first:last]] for column, values in columns.items()}
-            said = Expected(record.index, record.length, None if by_position else record.row, self.fps or 1.0, len(self.meta.tasks))
-            self.findings += check_rows({n: v for n, v in mine.items() if self.fps or n != "timestamp"}, said)
-            self._judge(record, mine.get(SUCCESS))
-            self._note_times(record, mine)
+            episode_columns = {column: values[order[first:last]] for column, values in columns.items()}
+            expected = Expected(record.index, record.length, None if by_position else record.row, self.fps or 1.0, len(self.meta.tasks))
+            self.findings += check_rows({n: v for n, v in episode_columns.items() if self.fps or n != "timestamp"}, expected)
+            self._judge(record, episode_columns.get(SUCCESS))
+            self._note_times(record, episode_columns)
         strangers = np.setdiff1d(owner, list(self.meta.episodes))
         if len(strangers):
             rows = int(np.isin(owner, strangers).sum())
@@ -373,7 +377,7 @@ class _Examination:
             self.success[record.index] = ends_well(column)
 
     def _note_times(self, record: EpisodeRecord, columns: Mapping[str, np.ndarray]) -> None:
-        """What of the rows the films are compared with, and whether they have several tasks."""
+        """Stores what the check of videos needs from the rows, and whether they have several tasks."""
         task, times = columns.get("task_index"), columns.get("timestamp")
         if task is not None and task.size and (task != task.reshape(-1)[0]).any():
             self.instructed.append(record.index)
@@ -386,7 +390,7 @@ class _Examination:
     # beside it --------------------------------------------------------------------------------------------------------
 
     def _side_files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of the progress and of the weights files in the dataset's folder."""
+        """Returns the names of the progress files and of the weights files in the dataset's folder."""
         progress, weights = [], []
         for path in self.files.beside("*.parquet"):
             try:

@@ -1,6 +1,6 @@
-"""From a progress file's columns to weights, with what they rest on; and the weighted mean of a loss (eq. 7). Reads no file.
+"""Progress columns -> sample weights and the statistics behind them; and the weighted mean of a loss (eq. 7). It reads no file.
 
-Everything is over the rows given: a filtered episode counts as if it were not there, and what is unknown is in no statistic.
+Statistics are over the rows of the call. A filtered episode and an unknown value are in no statistic.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from jaxtyping import Float, Int
 
 from milepost.core import DataError
 from milepost.weights.config import RabcConfig
-from milepost.weights.deltas import Rows, row_deltas, row_smoothed, sort_rows
+from milepost.weights.deltas import SortedRows, row_deltas, row_smoothed, sort_rows
 from milepost.weights.rules import OneOrMany, groups, rabc, statistics, usual_pace
 
 
 @dataclass(frozen=True, eq=False)
-class Weighed:
-    """The weights of a dataset and why, in the order of the rows given.
+class WeightResult:
+    """The weights of a dataset and their statistics, in the caller's order of rows.
 
-    delta (N,) NaN where unknown. weight (N,) float32. kappa (N,): the threshold of each frame, all alike unless by task or pace.
-    delta_mean (at least 0) and delta_std: over the whole dataset, as LeRobot logs them. mean, std (N,): those each frame was judged by.
-    known: frames whose progress is known. filtered: episodes that weigh nothing because of max_duration_s or min_final.
+    delta (N,): NaN where unknown. weight (N,): float32. kappa (N,): the threshold of each frame; all are equal unless it is by task or
+    pace. delta_mean (at least 0) and delta_std: over the whole dataset, as LeRobot logs them. mean, std (N,): those used for each frame.
+    known_frames: the number of frames whose progress is known. filtered: episodes of weight 0 because of max_duration_s or min_final.
     """
 
     index: Int[np.ndarray, "N"]
@@ -36,48 +36,48 @@ class Weighed:
     std: Float[np.ndarray, "N"]
     delta_mean: float
     delta_std: float
-    known: int
+    known_frames: int
     filtered: Int[np.ndarray, "E"]
     config: RabcConfig
 
     @property
     def full(self) -> float:
-        """Share of frames with a known delta that weigh 1 or more."""
-        return _share(self.weight[~np.isnan(self.delta)] >= 1, len(self.weight))
+        """Returns the proportion of frames with a known delta and a weight of 1 or more."""
+        return _proportion(self.weight[~np.isnan(self.delta)] >= 1, len(self.weight))
 
     @property
     def soft(self) -> float:
-        """Share of frames with a known delta that weigh something, but less than 1."""
-        known = self.weight[~np.isnan(self.delta)]
-        return _share((known > 0) & (known < 1), len(self.weight))
+        """Returns the proportion of frames with a known delta and a weight between 0 and 1."""
+        weight = self.weight[~np.isnan(self.delta)]
+        return _proportion((weight > 0) & (weight < 1), len(self.weight))
 
     @property
     def zero(self) -> float:
-        """Share of frames with weight exactly 0."""
-        return _share(self.weight == 0, len(self.weight))
+        """Returns the proportion of frames with weight exactly 0."""
+        return _proportion(self.weight == 0, len(self.weight))
 
     @property
     def unknown(self) -> float:
-        """Share of frames without a delta: they get `fallback_weight`."""
-        return _share(np.isnan(self.delta), len(self.weight))
+        """Returns the proportion of frames without a delta: they get `fallback_weight`."""
+        return _proportion(np.isnan(self.delta), len(self.weight))
 
     @property
     def effective(self) -> float:
-        """Effective sample size as a share: (sum w)^2 / (N sum w^2)."""
-        return effective_share(self.weight)
+        """Returns the effective sample size as a proportion: (sum w)^2 / (N sum w^2)."""
+        return effective_proportion(self.weight)
 
     @property
     def one_kappa(self) -> float | None:
-        """The threshold, if it is the same for every frame."""
+        """Returns the threshold if it is the same for every frame, else None."""
         return float(self.kappa[0]) if len(self.kappa) and np.all(self.kappa == self.kappa[0]) else None
 
 
-def _share(mask: np.ndarray, of: int) -> float:
-    return float(mask.sum()) / of if of else 0.0
+def _proportion(mask: np.ndarray, total: int) -> float:
+    return float(mask.sum()) / total if total else 0.0
 
 
-def effective_share(weight: Float[np.ndarray, "N"]) -> float:
-    """How many equally weighted frames these are worth, as a share of them: (sum w)^2 / (N sum w^2)."""
+def effective_proportion(weight: Float[np.ndarray, "N"]) -> float:
+    """Returns the effective sample size (Kish) as a proportion of the sample: (sum w)^2 / (N sum w^2)."""
     total, squares = float(weight.sum(dtype=np.float64)), float(np.square(weight, dtype=np.float64).sum())
     return total * total / (len(weight) * squares) if squares > 0 else 0.0
 
@@ -90,8 +90,8 @@ def weigh(
     config: RabcConfig,
     task: Int[np.ndarray, "N"] | None = None,
     fps: float | None = None,
-) -> Weighed:
-    """Weights of every row of a progress file, in the file's order; rows are global indices and need not be complete.
+) -> WeightResult:
+    """Computes the weight of every row of a progress file, in the file's order; rows are global indices and may be incomplete.
 
     task: a number for each row's task, needed by statistics="task". fps: needed by options in seconds. DataError if one of them is
     missing, an index repeats, or an episode lies in several pieces.
@@ -107,46 +107,46 @@ def weigh(
     if infinite := int(np.isinf(value).sum()):
         raise DataError(f"progress is infinite in {infinite} rows; what is unknown is NaN")
     rows, order = sort_rows(index, episode_index)
-    value, number = np.asarray(value, dtype=np.float64), None if config.statistics == "dataset" else np.asarray(task)
+    value, tasks = np.asarray(value, dtype=np.float64), None if config.statistics == "dataset" else np.asarray(task)
     if order is not None:
-        value, number = value[order], None if number is None else number[order]
+        value, tasks = value[order], None if tasks is None else tasks[order]
     if config.smooth:
         value = row_smoothed(rows, value, config.smooth)
     filtered = _filtered(rows, value, config, fps)
-    out = np.repeat(np.isin(rows.episode[rows.start], filtered), rows.lengths) if len(filtered) else None
+    dropped = np.repeat(np.isin(rows.episode[rows.start], filtered), rows.lengths) if len(filtered) else None
     delta = row_deltas(rows, value, config.chunk_size, config.end)
-    heard = delta if out is None else np.where(out, np.nan, delta)
-    basis = _basis(heard, value, config, number=number, fps=fps)
-    weight = _weights(delta, basis, config, out)
+    unfiltered = delta if dropped is None else np.where(dropped, np.nan, delta)
+    basis = _basis(unfiltered, value, config, number=tasks, fps=fps)
+    weight = _weights(delta, basis, config, dropped)
     columns = {"delta": delta, "weight": weight} | {name: _spread(getattr(basis, name), len(delta)) for name in ("kappa", "mean", "std")}
     if order is not None:
         back = np.argsort(order, kind="stable")
         columns = {name: column[back] for name, column in columns.items()}
-    mean, std = statistics(heard, config.epsilon)
-    known = len(value) - int(np.isnan(value).sum())
-    return Weighed(
+    mean, std = statistics(unfiltered, config.epsilon)
+    count = len(value) - int(np.isnan(value).sum())
+    return WeightResult(
         np.asarray(index),
         np.asarray(episode_index),
         delta_mean=mean,
         delta_std=std,
-        known=known,
+        known_frames=count,
         filtered=filtered,
         config=config,
         **columns,
     )
 
 
-def reweigh(weighed: Weighed, kappa: OneOrMany) -> Weighed:
-    """The same deltas by another threshold, one or one a frame: what a sweep of kappa needs."""
-    out = np.isin(weighed.episode_index, weighed.filtered) if len(weighed.filtered) else None
-    basis = _Basis(weighed.mean, weighed.std, kappa)
-    weight = _weights(weighed.delta, basis, weighed.config, out)
-    return dataclasses.replace(weighed, weight=weight, kappa=_spread(kappa, len(weight)))
+def reweigh(result: WeightResult, kappa: OneOrMany) -> WeightResult:
+    """Returns the weights of the same deltas by another threshold, one number or one per frame, as a sweep of kappa needs."""
+    dropped = np.isin(result.episode_index, result.filtered) if len(result.filtered) else None
+    basis = _Basis(result.mean, result.std, kappa)
+    weight = _weights(result.delta, basis, result.config, dropped)
+    return dataclasses.replace(result, weight=weight, kappa=_spread(kappa, len(weight)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Basis:
-    """What deltas are judged by, each one number or one a frame."""
+    """The statistics that turn deltas into weights, each one number or one per frame."""
 
     mean: OneOrMany
     std: OneOrMany
@@ -158,7 +158,7 @@ def _spread(number: OneOrMany, length: int) -> Float[np.ndarray, "N"]:
 
 
 def _basis(delta: np.ndarray, value: np.ndarray, config: RabcConfig, *, number: np.ndarray | None, fps: float | None) -> _Basis:
-    """Over all rows, or each task by itself. Deltas of filtered episodes come as NaN."""
+    """Returns the statistics over all rows, or by task. The deltas of filtered episodes must be NaN."""
     if number is None:
         return _own_basis(delta, value, config, fps)
     mean, std, kappa = (np.empty(len(delta)) for _ in range(3))
@@ -177,21 +177,21 @@ def _own_basis(delta: np.ndarray, value: np.ndarray, config: RabcConfig, fps: fl
     return _Basis(mean, std, config.kappa)
 
 
-def _weights(delta: np.ndarray, basis: _Basis, config: RabcConfig, out: np.ndarray | None) -> np.ndarray:
-    """The rule, then floor, fallback and filters, each stronger than the one before."""
+def _weights(delta: np.ndarray, basis: _Basis, config: RabcConfig, dropped: np.ndarray | None) -> np.ndarray:
+    """Applies the rule, then floor, fallback and filters; each overrides the ones before."""
     if config.rule == "uniform":
         weight = np.where(np.isnan(delta), np.float32(config.fallback_weight), np.float32(1))
     else:
         weight = rabc(delta, basis.mean, basis.std, config, basis.kappa)
     if config.floor:
         weight = np.where(np.isnan(delta), weight, np.maximum(weight, np.float32(config.floor)))
-    if out is not None:
-        weight[out] = 0.0
+    if dropped is not None:
+        weight[dropped] = 0.0
     return weight
 
 
-def _filtered(rows: Rows, value: np.ndarray, config: RabcConfig, fps: float | None) -> Int[np.ndarray, "E"]:
-    """Numbers of the episodes that are too long or end too low. One without any known progress is not judged by its end."""
+def _filtered(rows: SortedRows, value: np.ndarray, config: RabcConfig, fps: float | None) -> Int[np.ndarray, "E"]:
+    """Returns the indices of episodes that take too long or end too low. An episode without any known progress is not judged by its end."""
     wrong = np.zeros(len(rows.start), dtype=bool)
     if config.max_duration_s is not None:
         wrong |= rows.frames / float(fps or 1) > config.max_duration_s
@@ -202,28 +202,30 @@ def _filtered(rows: Rows, value: np.ndarray, config: RabcConfig, fps: float | No
     return rows.episode[rows.start][wrong]
 
 
-def places(weighed: Weighed) -> Float[np.ndarray, "N"]:
-    """Where in its episode each frame is, 0 for the first row and 1 for the last."""
-    rows, order = sort_rows(weighed.index, weighed.episode_index)
+def places(result: WeightResult) -> Float[np.ndarray, "N"]:
+    """Returns the position of each frame in its episode: 0 for the first row, 1 for the last."""
+    rows, order = sort_rows(result.index, result.episode_index)
     place = (rows.index - rows.index[rows.first]) / np.repeat(np.maximum(1, rows.frames - 1), rows.lengths)
     return place if order is None else place[np.argsort(order, kind="stable")]
 
 
-def over_episode(weighed: Weighed, bins: int = 20) -> Float[np.ndarray, "bins"]:
-    """Mean weight by share of the episode gone by: shows whether the ends of demonstrations are starved. NaN where no frame falls."""
-    which = np.minimum((places(weighed) * bins).astype(int), bins - 1)
-    count = np.bincount(which, minlength=bins)
-    total = np.bincount(which, weights=weighed.weight, minlength=bins)
+def over_episode(result: WeightResult, bins: int = 20) -> Float[np.ndarray, "bins"]:
+    """Returns the mean weight by position in the episode, in bins; it shows whether the ends of demonstrations get low weights. NaN where
+    no frame falls."""
+    place = np.minimum((places(result) * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    total = np.bincount(place, weights=result.weight, minlength=bins)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def suggested_kappa(weighed: Weighed) -> float:
-    """A kappa that separates: the mean delta of the dataset, so that only frames doing better than average count fully."""
-    return round(weighed.delta_mean, 4)
+def suggested_kappa(result: WeightResult) -> float:
+    """Returns a kappa that separates: the mean delta of the dataset, so that only frames better than average get weight 1."""
+    return round(result.delta_mean, 4)
 
 
 def weighted_mean(loss_B: Any, weight_B: Any, epsilon: float = 1e-6, *, mean_weight: float | None = None) -> Any:
-    """Eq. 7: sum(w l) / (sum(w) + eps). numpy arrays or torch tensors of shape (B,), imports neither; returns a scalar of the same kind.
+    """Computes eq. 7: sum(w l) / (sum(w) + eps), for numpy arrays or torch tensors of shape (B,). It imports neither and returns a scalar
+    of the same kind.
 
     A batch that weighs nothing gives 0 and no gradient. With `mean_weight`, the dataset's, the batch's own sum is replaced by what a
     batch of its size weighs on average: a poor batch then counts less than a good one, and the mean over small batches, accumulated
