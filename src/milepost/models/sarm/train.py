@@ -161,7 +161,7 @@ def train_sarm(
 
     stages: the dataset's own stage shares by head, where it has them. features: of this dataset by the encoder `config` names; without,
     they are made and not kept. on_stage(name): gives a progress callback for each part. An episode whose pictures cannot be read is left
-    out and named in `TrainResult.unreadable`, as is one whose annotation cannot be true; the last UnreadableError is raised if no episode can
+    out and named in `TrainResult.unreadable`, as is one whose annotation cannot be true; the last UnreadableError is raised if none can
     be read.
     """
     process_group = current_process_group()
