@@ -233,8 +233,8 @@ def test_damaged_pictures_are_listed(tmp_path) -> None:
 def test_what_a_look_shows(dataset) -> None:
     eyes = LocalChatModel(load_engine(DATA / "qwen3vl_tiny"))
     prompted = prepare_prompt(dataset.episode(13), eyes, AskConfig((TOP,), rate_hz=4.0))
-    assert len(prompted.shown) == 51  # 12.4 s from the first to the last frame, at 4 Hz, and the first
-    assert prompted.shown.times_s[-1] == 248 / FPS
+    assert len(prompted.sample) == 51  # 12.4 s from the first to the last frame, at 4 Hz, and the first
+    assert prompted.sample.times_s[-1] == 248 / FPS
     assert [picture.image.shape[2] for picture in prompted.images] == [3] * 3
     assert len(prepare_prompt(dataset.episode(13), eyes, AskConfig((TOP,), look="frames", frames=20)).images) == 20
 

@@ -160,9 +160,9 @@ def train_sarm(
     """Trains SARM on a part of the episodes, split by start scene, and saves it to `folder`.
 
     stages: the dataset's own stage shares by head, where it has them. features: of this dataset by the encoder `config` names; without,
-    they are made and not kept. on_stage(name): gives a progress callback for each part. An episode whose images cannot be read is left out
-    and named in `TrainResult.unreadable`, as is one whose annotation cannot be true. The last UnreadableError is raised if no episode can be
-    read.
+    they are made and not kept. on_stage(name): gives a progress callback for each part. An episode whose pictures cannot be read is left
+    out and named in `TrainResult.unreadable`, as is one whose annotation cannot be true; the last UnreadableError is raised if none can
+    be read.
     """
     process_group = current_process_group()
     features = features or FeatureCache(None, "", encoder=load_encoder(config.encoder, device=train.device, text_width=config.text_dim))
