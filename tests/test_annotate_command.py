@@ -135,7 +135,7 @@ def test_killed_while_it_writes(dataset, source, tmp_path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from milepost.cli import main
+from milepost.cli.entry import main
 plain, renamed = Path.replace, []
 def replace(self, target):
     if ".milepost-new" in self.name:

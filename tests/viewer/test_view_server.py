@@ -341,7 +341,7 @@ def test_ctrl_c_while_a_film_is_made_and_a_page_waits(root: Path, tmp_path: Path
     script = f"""
 import sys, time
 import milepost.viewer.media as media
-from milepost.cli import main
+from milepost.cli.entry import main
 real = media.read_planes
 def slow(frames):
     while True:
