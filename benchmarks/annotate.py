@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from milepost.annotation.loop import AskConfig, annotate
+from milepost.annotation.loop import AskConfig, annotate_episodes
 from milepost.annotation.sampling import sample_frames
 from milepost.annotation.sheets import sheets
 from milepost.annotation.store import AnnotationStore
@@ -93,7 +93,9 @@ def run(dataset: LeRobotDataset, url: str, workers: int, folder: Path) -> float:
     chat_model = RemoteChatModel(ServerConfig(url, "stub", concurrency=workers))
     todo = dict.fromkeys(dataset.episode_indices, ("sparse",))
     start = time.perf_counter()
-    lost = annotate(dataset, chat_model, todo, stages={"sparse": STAGES}, stores=stores, config=AskConfig((CAMERA,)), workers=workers)
+    lost = annotate_episodes(
+        dataset, chat_model, todo, stages={"sparse": STAGES}, stores=stores, config=AskConfig((CAMERA,)), workers=workers
+    )
     taken = time.perf_counter() - start
     print(f"   {chat_model.usage}")
     chat_model.close()

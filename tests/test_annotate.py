@@ -11,7 +11,7 @@ import pytest
 
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP, WRIST
-from milepost.annotation.loop import AskConfig, annotate, prepare_prompt, provenance, to_ask
+from milepost.annotation.loop import AskConfig, annotate_episodes, prepare_prompt, provenance, to_ask
 from milepost.annotation.store import AnnotationStore
 from milepost.annotation.subtasks import SubtaskList
 from milepost.core.types import DataError
@@ -58,7 +58,9 @@ def chat_model_of(server: ChatServer, **settings) -> RemoteChatModel:
 def asked(dataset, server, stores, todo, *, workers=4, config=None, chat_model=None) -> dict[int, str]:
     chat_model = chat_model or chat_model_of(server, concurrency=workers)
     try:
-        return annotate(dataset, chat_model, todo, stages=LISTS, stores=stores, config=config or AskConfig((TOP,)), workers=workers)
+        return annotate_episodes(
+            dataset, chat_model, todo, stages=LISTS, stores=stores, config=config or AskConfig((TOP,)), workers=workers
+        )
     finally:
         chat_model.close()
 
@@ -213,7 +215,7 @@ def test_a_head_of_one_stage_asks_nobody(dataset, tmp_path) -> None:
     stores = stores_in(tmp_path, ["sparse"])
     with chat_server(model=Words(), script=Annotator(TRUTH, LENGTHS)) as server:
         chat_model = chat_model_of(server)
-        annotate(dataset, chat_model, {0: ["sparse"]}, stages=whole, stores=stores, config=AskConfig((TOP,)))
+        annotate_episodes(dataset, chat_model, {0: ["sparse"]}, stages=whole, stores=stores, config=AskConfig((TOP,)))
         chat_model.close()
         assert not server.bodies
     assert [(s.name, s.start, s.stop) for s in stores["sparse"].annotations()[0]["sparse"]] == [("task", 0, 100)]

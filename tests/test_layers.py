@@ -48,8 +48,9 @@ INSIDE = {
         "factory sarm.kind sarm.prepare",
         "sarm.train",
         "training.card",
+        "sarm.training",
     ],
-    "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop"],
+    "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],
     "figures": [
         "film.planes formats",
         "style",

@@ -1,3 +1,4 @@
+from .annotation import annotate as annotate
 from .core import DataError as DataError
 from .core import Episode as Episode
 from .core import Progress as Progress
@@ -6,6 +7,8 @@ from .core import Segment as Segment
 from .core import Stages as Stages
 from .datasets import LeRobotDataset as LeRobotDataset
 from .datasets import open_dataset as open_dataset
+from .datasets import validate as validate
+from .datasets import write_annotations as write_annotations
 from .figures import plot as plot
 from .figures import render as render
 from .metrics import find_events as find_events
@@ -15,14 +18,18 @@ from .models import SARMConfig as SARMConfig
 from .models import SARMModel as SARMModel
 from .models import TOPRewardConfig as TOPRewardConfig
 from .models import TOPRewardModel as TOPRewardModel
+from .models import TrainConfig as TrainConfig
 from .models import load_model as load_model
 from .models import make_reward_model as make_reward_model
 from .models import make_reward_model_config as make_reward_model_config
 from .models import make_reward_pre_post_processors as make_reward_pre_post_processors
+from .models import train as train
 from .progress import evaluate as evaluate
 from .progress import label as label
 from .progress import read_progress as read_progress
 from .viewer import export_page as export_page
+from .vlm import RemoteChatModel as RemoteChatModel
+from .vlm import ServerConfig as ServerConfig
 from .weights import RabcConfig as RabcConfig
 from .weights import SampleWeights as SampleWeights
 from .weights import UniformWeights as UniformWeights

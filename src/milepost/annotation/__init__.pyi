@@ -1,7 +1,8 @@
 from .checks import check_segments as check_segments
 from .checks import trivial_answer as trivial_answer
+from .dataset import annotate as annotate
 from .loop import AskConfig as AskConfig
-from .loop import annotate as annotate
+from .loop import annotate_episodes as annotate_episodes
 from .loop import provenance as provenance
 from .loop import stages_of as stages_of
 from .loop import to_ask as to_ask

@@ -234,7 +234,7 @@ def to_ask(
     return dict(sorted(todo.items()))
 
 
-def annotate(
+def annotate_episodes(
     dataset: LeRobotDataset,
     chat_model: ChatModel,
     todo: Mapping[int, Sequence[str]],

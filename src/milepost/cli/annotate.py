@@ -138,7 +138,7 @@ def _run_model(
     chat_model = args.model.open()
     try:
         with bars() as bar:
-            return annotation.annotate(
+            return annotation.annotate_episodes(
                 dataset,
                 chat_model,
                 todo,

@@ -21,6 +21,7 @@ from .sarm.train import TrainResult as TrainResult
 from .sarm.train import evaluate_held_out as evaluate_held_out
 from .sarm.train import read_episodes as read_episodes
 from .sarm.train import train_sarm as train_sarm
+from .sarm.training import train as train
 from .topreward.config import TOPRewardConfig as TOPRewardConfig
 from .topreward.model import TOPRewardModel as TOPRewardModel
 from .topreward.processor import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
