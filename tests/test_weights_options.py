@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
@@ -162,6 +162,7 @@ def test_kappa_from_a_quantile(rng: np.random.Generator) -> None:
 
 
 @given(st.floats(0.02, 0.98), st.sampled_from(["soft", "linear", "hard"]), st.integers(0, 5))
+@example(0.1875, "linear", 5)
 def test_kappa_from_a_mean_weight(keep: float, ramp: str, seed: int) -> None:
     """The largest kappa that keeps that much: it keeps it, and the next larger delta as kappa does not. Or the range is said."""
     rng = np.random.default_rng(seed)

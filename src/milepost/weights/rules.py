@@ -82,7 +82,11 @@ def keep_kappa(delta: Float[np.ndarray, "N"], mean: float, std: float, config: R
     if means[0] < keep:
         raise DataError(f"kappa_keep {keep:g}: even with kappa 0 the mean weight is {means[0]:.3f}; ask for less")
     if means[-1] < keep:
-        return float(candidates[np.flatnonzero(means >= keep)[-1]])
+        last = np.flatnonzero(means >= keep)[-1]
+        above = len(forward) - below[last]
+        if config.ramp == "linear" and keep * len(known) > above and rising[below[last]] > 0:  # between two deltas the mean falls steadily
+            return float(rising[below[last]] / (keep * len(known) - above))
+        return float(candidates[last])
     if config.ramp == "linear":
         return float(forward.sum(dtype=np.float64) / (keep * len(known)))
     if means[-1] > keep:
