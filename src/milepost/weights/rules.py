@@ -81,14 +81,12 @@ def keep_kappa(delta: Float[np.ndarray, "N"], mean: float, std: float, config: R
     means = (len(forward) - below + on_ramp) / len(known)
     if means[0] < keep:
         raise DataError(f"kappa_keep {keep:g}: even with kappa 0 the mean weight is {means[0]:.3f}; ask for less")
-    if means[-1] < keep:
-        last = np.flatnonzero(means >= keep)[-1]
-        above = len(forward) - below[last]
-        if config.ramp == "linear" and keep * len(known) > above and rising[below[last]] > 0:  # between two deltas the mean falls steadily
-            return float(rising[below[last]] / (keep * len(known) - above))
+    last = np.flatnonzero(means >= keep)[-1]
+    above = len(forward) - below[last]
+    if config.ramp == "linear" and keep * len(known) > above and rising[below[last]] > 0:  # beyond a delta the mean falls steadily
+        return float(rising[below[last]] / (keep * len(known) - above))
+    if means[-1] < keep or config.ramp == "linear":
         return float(candidates[last])
-    if config.ramp == "linear":
-        return float(forward.sum(dtype=np.float64) / (keep * len(known)))
     if means[-1] > keep:
         raise DataError(
             f"kappa_keep {keep:g}: by the {config.ramp} ramp the mean weight never falls below {means[-1]:.3f}; use ramp linear"
