@@ -51,6 +51,7 @@ OTHERS_OWN = {
     "figures/film/planes.py": {"frame", "stream", "stream.codec_context"},  # PyAV
     "sim/scene.py": {"self.model.vis.quality", "self._eye"},  # MuJoCo: cameras and quality are C structs
     "sim/world.py": {"self.env"},  # Meta-World is seeded by attributes that have no setter
+    "testing/tiny.py": {"tokenizer"},  # tokenizers: the parts of a tokenizer are its attributes
     "vlm/loading.py": {"weight"},  # torch: a parameter's type is changed by its data
 }
 """Objects of other libraries that are made ready by assigning to them: file -> what is assigned to."""

@@ -127,7 +127,7 @@ def test_success_is_counted_where_a_threshold_is_given(dataset: Path, output: Pa
 
 def test_a_server_is_asked_the_same(dataset: Path, output: Path) -> None:  # noqa: F811
     """A real Qwen3-VL behind HTTP: true log-probabilities where it lists them, a bound where it does not; faults cost nothing but time."""
-    model = QwenModel(tiny_vlm().networks.model, tiny_vlm().tokenizer, tiny_vlm().pictures)
+    model = QwenModel(tiny_vlm().networks.model, tiny_vlm().tokenizer, tiny_vlm().processor)
     given = ("label", dataset, "--model", "topreward", "--vlm-name", "tiny", "--num-prefixes", 3, "--episodes", "0,4")
     faults = {5: Fault(status=429, headers={"Retry-After": "0"}), 6: Fault(status=500)}
     with chat_server(model=model, max_logprobs=20, script=lambda number, body: faults.get(number)) as server:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
-import milepost.cli.plot as command
 from builders import TOP, WRIST, build_dataset, edit_parquet
+from milepost import figures as room
 from milepost.cli.entry import main
 from milepost.core.types import DataWarning
 from milepost.datasets.reader import open_dataset
@@ -83,13 +83,13 @@ def progress(nails: Path, dual: Path, tmp_path_factory: pytest.TempPathFactory) 
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures, as they go to disk."""
     figures: list[Figure] = []
-    real = command.drawn
+    real = room.figure_bytes
 
     def keep(figure: Figure, form: Format) -> bytes:
         figures.append(figure)
         return real(figure, form)
 
-    monkeypatch.setattr(command, "drawn", keep)
+    monkeypatch.setattr(room, "figure_bytes", keep)
     return figures
 
 
@@ -291,14 +291,14 @@ def test_rows_of_another_dataset(tmp_path: Path, capsys: pytest.CaptureFixture) 
 
 def test_a_full_disk_leaves_what_was_there(nails: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "episode_000005_progress.png").write_text("mine")
-    real = command.drawn
+    real = room.figure_bytes
 
     def fill(figure: Figure, form: Format) -> bytes:
         if (tmp_path / "episode_000004_progress.png").exists():
             raise OSError(28, "No space left on device")
         return real(figure, form)
 
-    monkeypatch.setattr(command, "drawn", fill)
+    monkeypatch.setattr(room, "figure_bytes", fill)
     assert plot(nails, "--model", "elapsed", "--episodes", "4-5", "--output-dir", tmp_path) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["episode_000004_progress.png", "episode_000005_progress.png"]
     assert (tmp_path / "episode_000005_progress.png").read_text() == "mine"

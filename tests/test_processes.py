@@ -40,7 +40,7 @@ with init_process_group("cpu") as process_group:
     except DataError as error:
         (folder / f"error-{{process_group.rank}}").write_text(str(error))
         raise SystemExit(2)
-    print("RANK", process_group.rank, "KEPT", trained.fitted.kept, flush=True)
+    print("RANK", process_group.rank, "KEPT", trained.fit_result.kept, flush=True)
 """
 
 

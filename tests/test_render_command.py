@@ -182,7 +182,7 @@ def test_killed_in_the_middle_the_old_film_stays(nails: Path, tmp_path: Path) ->
         "    real(self, frame, out)\n"
         "    if frame == 10: os.kill(os.getpid(), signal.SIGINT)\n"
         "film.Panel.draw = draw\n"
-        "import sys, milepost.cli; sys.exit(milepost.cli.main(sys.argv[1:]))"
+        "import sys; from milepost.cli.entry import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["render", str(nails), "--episode", "1", "--output-dir", str(tmp_path)]
     run = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)

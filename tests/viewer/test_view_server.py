@@ -129,7 +129,7 @@ class Sends:
 
     def __init__(self, path: Path) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            await server_module._film(Request(scope), path)(scope, receive, send)
+            await server_module._video_response(Request(scope), path)(scope, receive, send)
 
         self.client = TestClient(app)
 

@@ -27,8 +27,8 @@ def annotate(
     """Asks a model where the stages of every episode are. Returns the accepted segments by episode; the dataset stays as it is.
 
     subtasks: the stages in their order. folder: where each answer is stored as soon as it is there, so that the same call goes on where it
-    was interrupted; the answers of another model or of other stages are refused (DataError). head: "sparse" or "dense". config: how
-    the model is asked; without it contact sheets of the first camera. weights: what tells the model's weights from others, such as a commit.
+    was interrupted; the answers of another model or of other stages are refused (DataError). head: "sparse" or "dense". config: how the
+    model is asked; without it contact sheets of the first camera. weights: what tells the model's weights from others, such as a commit.
     `write_annotations` writes the result into a dataset. DataError for a dataset without a camera, and if the server answers nothing.
 
     >>> from milepost.testing import chat_server

@@ -140,9 +140,7 @@ class Section:
 
 def report_fragment(*, title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
     """Returns HTML to embed in a page, with its images inside; all text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("milepost", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("milepost.figures"), autoescape=True, undefined=jinja2.StrictUndefined)
     parts = [
         {
             "title": section.title,

@@ -131,6 +131,25 @@ class ChatServer(ThreadingHTTPServer):
         """Returns the address that `--base-url` takes."""
         return f"http://127.0.0.1:{self.server_port}/v1"
 
+    def connected(self) -> None:
+        """Counts a connection."""
+        with self.lock:
+            self.connections += 1
+
+    def begin(self, body: dict[str, Any], key: str | None) -> int:
+        """Notes a request. Returns its number, from 0."""
+        with self.lock:
+            self.bodies.append(body)
+            self.authorizations.append(key)
+            self.now += 1
+            self.most = max(self.most, self.now)
+            return len(self.bodies) - 1
+
+    def end(self) -> None:
+        """Notes that a request is answered."""
+        with self.lock:
+            self.now -= 1
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignores the error: a client that closes the connection is a normal case here."""
 
@@ -142,8 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        with self.server.lock:
-            self.server.connections += 1
+        self.server.connected()
 
     def log_message(self, *words: Any) -> None:
         """Logs nothing."""
@@ -152,12 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answers one request, or does what the script says."""
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            number = len(server.bodies)
-            server.bodies.append(body)
-            server.authorizations.append(self.headers.get("Authorization"))
-            server.now += 1
-            server.most = max(server.most, server.now)
+        number = server.begin(body, self.headers.get("Authorization"))
         try:
             if server.meet is not None:
                 server.meet.wait(timeout=20)
@@ -166,8 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             status, reply = self._answer(body)
         finally:
-            with server.lock:
-                server.now -= 1
+            server.end()
         self._send(status, reply, fault or Fault())
 
     def _wait(self, event: threading.Event) -> bool:
