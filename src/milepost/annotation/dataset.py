@@ -7,7 +7,7 @@ from pathlib import Path
 
 from milepost.annotation.loop import AskConfig, annotate_episodes, provenance, to_ask
 from milepost.annotation.store import AnnotationStore
-from milepost.annotation.subtasks import SubtaskList
+from milepost.annotation.subtasks import Subtask, SubtaskList
 from milepost.core import MAIN_HEAD, Segment, Tick
 from milepost.datasets import LeRobotDataset
 from milepost.vlm import ChatModel
@@ -33,7 +33,7 @@ def annotate(
 
     >>> from milepost.testing import chat_server
     >>> dataset = milepost.open_dataset("dots", episodes=[0])
-    >>> reply = '{"subtasks": [{"name": "reach", "start": 0.0, "end": 0.5}, {"name": "carry", "start": 0.5, "end": 9.0}]}'
+    >>> reply = '{"subtasks": [{"name": "reach", "start": 0.0, "end": 0.5}, {"name": "carry", "start": 0.5, "end": 3.3}]}'
     >>> with chat_server() as server:
     ...     server.text = lambda body: reply
     ...     model = milepost.RemoteChatModel(milepost.ServerConfig(server.url, "tiny"))
@@ -42,7 +42,7 @@ def annotate(
     >>> [segment.name for segment in found[0]]
     ['reach', 'carry']
     """
-    stages = subtasks if isinstance(subtasks, SubtaskList) else SubtaskList.from_flag(",".join(subtasks))
+    stages = subtasks if isinstance(subtasks, SubtaskList) else SubtaskList(tuple(map(Subtask, subtasks)))
     config = config or AskConfig(dataset.choose_cameras((), flag="config.cameras", most=1))
     facts = {"model": model.name, "revision": "", "quantization": "", **(weights or {})}
     store = AnnotationStore(Path(folder) / head, provenance(dataset, facts, stages, config))

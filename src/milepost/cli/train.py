@@ -199,8 +199,7 @@ def _report(
 
 def _check(args: Args) -> None:
     """Refuses wrong options before any work."""
-    if args.model == "topreward":
-        raise ValueError("TOPReward is zero-shot: there is nothing to train. Use milepost label DATASET --model topreward")
+    models.require_trainable(args.model)
     _require_free(args)
     if args.steps is not None and args.epochs is not None:
         raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} contradict each other; give one of them")

@@ -202,7 +202,7 @@ def parse_json(text: str | bytes, *, source: str, finite: bool = False) -> Any:
 def json_value(value: Any) -> Any:
     """Returns any value in JSON's types: numpy becomes numbers and lists, NaN and infinity become null, other objects become text.
 
-    >>> plain({"share": float("nan"), 3: (1, True)})
+    >>> json_value({"share": float("nan"), 3: (1, True)})
     {'share': None, '3': [1, True]}
     """
     if isinstance(value, Mapping):

@@ -20,7 +20,14 @@ from jaxtyping import Float, Int, Shaped, UInt8
 
 
 class DataError(ValueError):
-    """The user's data, folder or file is not what it should be. The message says what was expected, what came and what to do."""
+    """The user's data, folder or file is not what it should be. The message says what was expected, what came and what to do.
+
+    >>> try:
+    ...     milepost.open_dataset("no folder")
+    ... except milepost.DataError as error:
+    ...     print(str(error).endswith("it is not a Hub dataset id like 'lerobot/pusht'"))
+    True
+    """
 
 
 class UnreadableError(DataError):
@@ -107,7 +114,11 @@ class ArrayFrames:
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames [start, stop) of an episode show this stage. Stages may repeat, be skipped or stop early."""
+    """Frames [start, stop) of an episode show this stage. Stages may repeat, be skipped or stop early.
+
+    >>> milepost.open_dataset("dots")[0].segments["sparse"][0]
+    Segment(name='reach', start=0, stop=12)
+    """
 
     name: str
     start: int
@@ -130,6 +141,12 @@ class Episode:
     columns: every other per-frame column, name -> (T, ...). facts: the fields of meta/episodes beyond LeRobot's own.
     instructions: the task of each range of frames if there are several, else empty; `task` is the first one.
     annotation_faults: head -> why its annotation cannot be used for training or evaluation. `segments` has it if it can be read.
+
+    >>> episode = milepost.open_dataset("dots")[0]
+    >>> episode.task, episode.length, episode.state.shape
+    ('visit the places with dot 0', 33, (33, 2))
+    >>> episode.cameras["observation.images.top"][np.array([0, 10, 20])].shape
+    (3, 32, 32, 3)
     """
 
     index: int
@@ -256,7 +273,7 @@ RAW = "raw"
 class Progress:
     """The output of a reward model for one episode: one curve for each head. The first head is the main one.
 
-    >>> Progress(7, np.array([0.0, 0.5, 1.0], np.float32)).value
+    >>> milepost.Progress(7, np.array([0.0, 0.5, 1.0], np.float32)).value
     array([0. , 0.5, 1. ], dtype=float32)
     """
 
@@ -360,7 +377,17 @@ Tick = Callable[[int, int], None]
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """Episode -> Progress. The only thing a reward model has to do."""
+    """Episode -> Progress. The only thing a reward model has to do.
+
+    >>> class Brightness:
+    ...     def predict(self, episode):
+    ...         images = episode.cameras["observation.images.top"][np.arange(episode.length)]
+    ...         return milepost.Progress(episode.index, images.mean((1, 2, 3), dtype=np.float32) / 255)
+    >>> isinstance(Brightness(), milepost.RewardModel)
+    True
+    >>> len(Brightness().predict(milepost.open_dataset("dots")[0]).main.value)
+    33
+    """
 
     def predict(self, episode: Episode) -> Progress: ...
 

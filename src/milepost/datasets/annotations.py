@@ -68,6 +68,11 @@ def write_annotations(
     only the dense head is written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. A second call
     with the same arguments changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one
     (see `replacing`) or an annotation does not fit it.
+
+    >>> segments = (milepost.Segment("reach", 0, 20), milepost.Segment("carry", 20, 33))
+    >>> written = milepost.write_annotations("dots", {0: {"sparse": segments}}, names={"sparse": ["reach", "carry", "place"]})
+    >>> written.episodes
+    {'sparse': 6}
     """
     root = require_editable(folder)
     heads = tuple(head for head in HEADS if any(head in each for each in annotations.values()))

@@ -34,7 +34,12 @@ _BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
 
 
 class LeRobotDataset:
-    """The episodes of a LeRobot dataset by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`."""
+    """The episodes of a LeRobot dataset by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`.
+
+    >>> dataset = milepost.open_dataset("dots")
+    >>> len(dataset), dataset.cameras, dataset[1].index
+    (6, ('observation.images.top',), 1)
+    """
 
     def __init__(self, files: Files, meta: Metadata, *, episodes: Sequence[int], cameras: Sequence[str]) -> None:
         self._files = files
@@ -369,6 +374,10 @@ def open_dataset(
 
         dataset = open_dataset("lerobot/pusht", episodes=[0, 1])
         images = dataset[0].cameras[dataset.cameras[0]][np.array([0, 10, 20])]  # (3, H, W, 3) uint8
+
+    >>> dataset = milepost.open_dataset("dots", episodes="0-2,5")
+    >>> [episode.index for episode in dataset]
+    [0, 1, 2, 5]
     """
     numbers = parse_episodes(episodes) if isinstance(episodes, str) else episodes
     files = find_files(folder_or_repo, revision)

@@ -56,6 +56,10 @@ def find_events(curve: Float[np.ndarray, "T"], fps: float, rules: EventRules | N
     A regression goes from the last frame of a peak to the first frame of the lowest point after it. A retry goes from that peak until the
     curve is back at its value. never_finished goes from the first frame of the highest point to the episode's end. Events may overlap:
     a regression is part of its retry.
+
+    >>> curve = np.array([0.0, 0.2, 0.4, 0.6, 0.3, 0.1, 0.4, 0.7, 1.0], dtype=np.float32)
+    >>> [(event.kind, event.start, event.stop) for event in milepost.find_events(curve, fps=5.0)]
+    [('regression', 3, 6), ('retry', 3, 8)]
     """
     rules = rules or EventRules()
     frames = np.flatnonzero(~np.isnan(curve))

@@ -9,6 +9,7 @@ from .registry import Run as Run
 from .registry import kind_of as kind_of
 from .registry import load_model as load_model
 from .registry import prepare as prepare
+from .registry import require_trainable as require_trainable
 from .sarm.checkpoint import read_state_stats as read_state_stats
 from .sarm.checkpoint import with_state_stats as with_state_stats
 from .sarm.config import AnnotationMode as AnnotationMode

@@ -42,6 +42,9 @@ def make_reward_model_config(model_type: str, **fields: Any) -> Any:
     """Returns the config of a model by name, with these fields; with `pretrained_path` the saved model's, but for the fields given.
 
     ValueError names what there is if the model or a field is unknown.
+
+    >>> milepost.make_reward_model_config("topreward", fps=1.0).fps
+    1.0
     """
     kind = kind_named(model_type)
     if kind is None:
@@ -63,6 +66,10 @@ def make_reward_model(config: Any) -> Any:
     """Returns the model of a config: its weights loaded if the config has a `pretrained_path`, new if not.
 
     Loaded, it has the saved config but for what this one changes. DataError if the weights do not fit.
+
+    >>> config = milepost.make_reward_model_config("sarm", hidden_dim=24, num_layers=1, encoder="pixels", image_dim=4, text_dim=4)
+    >>> type(milepost.make_reward_model(config)).__name__
+    'SARMModel'
     """
     kind = _kind_with(config)
     if kind is None or kind.make is None:
@@ -84,6 +91,11 @@ def make_reward_pre_post_processors(
     """Returns (before, after): batch -> batch steps around `compute_reward`. TypeError for a model that takes no batches.
 
     `dataset_stats`, or those of `dataset_meta`, replace the state statistics of a config that has some.
+
+    >>> config = milepost.make_reward_model_config("sarm", hidden_dim=24, num_layers=1, encoder="pixels", image_dim=4, text_dim=4)
+    >>> before, after = milepost.make_reward_pre_post_processors(config)
+    >>> callable(before), callable(after)
+    (True, True)
     """
     kind = _kind_with(config)
     if kind is None or kind.processors is None:

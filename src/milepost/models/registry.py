@@ -74,7 +74,7 @@ class ModelKind:
     config: its config's class, a dataclass. make: (config, folder) -> a model with the weights in the folder, or new ones if it is None.
     read_config: folder -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given".
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
-    as `make_reward_pre_post_processors`. package: who offers it.
+    as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. package: who offers it.
     """
 
     name: str
@@ -86,6 +86,7 @@ class ModelKind:
     options: type = NoOptions
     prepare: Callable[[str, Any, Any, Run], Prepared] | None = None
     processors: Callable[..., Any] | None = None
+    untrainable: str = ""
     package: str = ""
 
     @property
@@ -155,6 +156,13 @@ def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
 
 
+def require_trainable(name: str) -> None:
+    """Raises ValueError with the reason if `milepost train` cannot train the model of this name."""
+    kind = kind_named(name)
+    if kind is not None and kind.untrainable:
+        raise ValueError(kind.untrainable)
+
+
 def kind_of(path: str | Path) -> ModelKind:
     """Returns the kind of the model at a folder, a Hub repository or a bare name. DataError if there is no model."""
     if not Path(path).is_dir() and (kind := kind_named(str(path))) is not None and kind.bare is not None:
@@ -180,6 +188,9 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
 
     `options`: what the model's own `from_pretrained` takes, such as `state_stats` for a LeRobot checkpoint, or fields of a TOPRewardConfig.
     DataError if there is no model, or it is not what its kind says.
+
+    >>> type(milepost.load_model("elapsed")).__name__
+    'ElapsedModel'
     """
     return load(kind_of(path), path, device, **options)
 

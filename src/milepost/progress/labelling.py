@@ -80,7 +80,7 @@ def _called(model: RewardModel) -> str:
 def label(
     model: RewardModel,
     dataset: Dataset,
-    path: Path,
+    path: Path | str,
     *,
     model_path: str = "",
     anew: bool = False,
@@ -98,6 +98,11 @@ def label(
     episode that cannot be labelled gets NaN, and `on_unreadable` is called with the reason; if its rows are unknown, it gets no rows.
     Raises the last UnreadableError if there is nothing to write, BusyError if another process writes the file, and OSError (disk full,
     read-only) after saving what has been labelled.
+
+    >>> dataset = milepost.open_dataset("dots")
+    >>> table = milepost.label(milepost.ElapsedModel(), dataset, "dots/again_progress.parquet")
+    >>> len(table.index) == dataset.total_frames
+    True
     """
     path = Path(path)
     if isinstance(model, Prepares):

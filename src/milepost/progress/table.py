@@ -119,11 +119,16 @@ def _column_of(head: str, signal: str, *, main: bool) -> str:
 # Reading
 
 
-def read_progress(path: Path) -> ProgressTable:
+def read_progress(path: Path | str) -> ProgressTable:
     """Returns a progress file written by milepost, LeRobot or others. A row that is in the file twice counts once.
 
     Raises DataError if a needed column is missing, if rows contradict each other, or if progress is not in [0, 1] (or NaN, unknown).
+
+    >>> table = milepost.read_progress("dots/elapsed_progress.parquet")
+    >>> sorted(table.heads), table.curve(0, 33).value[-1].item()
+    (['sparse'], 1.0)
     """
+    path = Path(path)
     table = read_table(path)
     missing = [name for name in PROGRESS_COLUMNS if name not in table.column_names]
     heads = [name.removeprefix("progress_") for name in table.column_names if name.startswith("progress_")]

@@ -70,6 +70,13 @@ def strip_special_tokens(text: str) -> str:
 class RemoteChatModel:
     """A model behind an OpenAI-compatible server. Several threads may ask at once; `config.concurrency` bounds all their requests
     together.
+
+    >>> from milepost.testing import chat_server
+    >>> with chat_server() as server:
+    ...     model = milepost.RemoteChatModel(milepost.ServerConfig(server.url, "tiny"))
+    ...     model.name
+    ...     model.close()
+    'tiny'
     """
 
     def __init__(self, config: ServerConfig, *, encoding: Literal["jpeg", "png"] = "jpeg", rng: np.random.Generator | None = None) -> None:

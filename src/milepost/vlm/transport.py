@@ -100,7 +100,11 @@ class _AgainError(Exception):
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Where a model is served and how it is asked. Plain values; the key is not among them."""
+    """Where a model is served and how it is asked. Plain values; the key is not among them.
+
+    >>> milepost.ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct").concurrency
+    8
+    """
 
     base_url: str
     """Up to and with the version, as in "http://localhost:8000/v1"; `/chat/completions` is added."""

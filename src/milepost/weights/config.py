@@ -22,6 +22,9 @@ class RabcConfig:
     """How progress becomes weights: RA-BC with LeRobot's names and defaults, then the named options.
 
     ValueError for a value out of range and for an option that would do nothing beside the others.
+
+    >>> milepost.RabcConfig(chunk_size=30, kappa=0.02).ramp
+    'soft'
     """
 
     chunk_size: int = 50

@@ -34,6 +34,10 @@ class SampleWeights:
         loss = weighted_mean(loss_per_sample, weights[batch["index"]])
 
     Frames without a row get the file's fallback weight and are counted in `missing`.
+
+    >>> weights = milepost.SampleWeights.from_progress("dots/elapsed_progress.parquet", config=milepost.RabcConfig(chunk_size=5))
+    >>> len(weights), weights[np.array([0, 1, 2])].tolist()
+    (171, [1.0, 1.0, 1.0])
     """
 
     def __init__(
@@ -181,7 +185,11 @@ class SampleWeights:
 
 
 class UniformWeights:
-    """Weight 1 for every frame, with the interface of SampleWeights: the baseline without another line changed."""
+    """Weight 1 for every frame, with the interface of SampleWeights: the baseline without another line changed.
+
+    >>> milepost.UniformWeights()[np.array([3, 4])].tolist()
+    [1.0, 1.0]
+    """
 
     def __init__(self, device: Any = None) -> None:
         self.device = device
@@ -224,6 +232,10 @@ class WeightedSampler:
     The same (seed, epoch, rank) gives the same positions. Processes that each load their own batches take their rank; behind
     `accelerator.prepare`, which deals out the batches of one sampler, all take rank 0. Weights may be any number of frames (torch's own
     sampler stops at 2^24). DataError if no weight is above 0.
+
+    >>> sampler = milepost.WeightedSampler(np.array([0.0, 1.0, 0.0, 3.0], dtype=np.float32), num_samples=1000)
+    >>> sorted(set(sampler))
+    [1, 3]
     """
 
     def __init__(self, weight: Float[np.ndarray, "N"], num_samples: int | None = None, *, seed: int = 0, rank: int = 0) -> None:

@@ -95,6 +95,11 @@ def weigh(
 
     task: a number for each row's task, needed by statistics="task". fps: needed by options in seconds. DataError if one of them is
     missing, an index repeats, or an episode lies in several pieces.
+
+    >>> table = milepost.read_progress("dots/elapsed_progress.parquet")
+    >>> result = milepost.weigh(table.index, table.episode_index, table.values("sparse"), config=milepost.RabcConfig(chunk_size=5))
+    >>> result.weight.shape, result.unknown
+    ((171,), 0.0)
     """
     if config.statistics == "task" and task is None:
         raise DataError("statistics='task' needs to know each row's task; give the dataset")
@@ -231,7 +236,7 @@ def weighted_mean(loss_B: Any, weight_B: Any, epsilon: float = 1e-6, *, mean_wei
     batch of its size weighs on average: a poor batch then counts less than a good one, and the mean over small batches, accumulated
     steps or several processes is that of one large batch. ValueError if loss and weight differ in shape.
 
-    >>> float(weighted_mean(np.array([1.0, 3.0]), np.array([1.0, 0.0])).round(3))
+    >>> float(milepost.weighted_mean(np.array([1.0, 3.0]), np.array([1.0, 0.0])).round(3))
     1.0
     """
     if loss_B.shape != weight_B.shape:

@@ -66,7 +66,12 @@ def _is(value: object, kind: type) -> bool:
 
 @dataclass(frozen=True)
 class SARMConfig:
-    """Stage-aware reward model: a stage network and a within-stage progress network over a window of frames."""
+    """Stage-aware reward model: a stage network and a within-stage progress network over a window of frames.
+
+    >>> config = milepost.SARMConfig(image_key="observation.images.top", frame_gap=5)
+    >>> config.n_obs_steps, config.encoder
+    (8, 'openai/clip-vit-base-patch32')
+    """
 
     annotation_mode: AnnotationMode = "single_stage"
     """single_stage: the episode is one stage. sparse_only, dense_only, dual: use those subtask annotations."""

@@ -62,6 +62,12 @@ class SARMModel(nn.Module):
     """The two networks and the config that made them, after a frozen encoder.
 
     cache: where features of the dataset at hand are kept; None keeps nothing. precision: what the networks compute in.
+
+    >>> from milepost.testing import tiny_sarm
+    >>> tiny_sarm().save_pretrained("model")
+    >>> model = milepost.SARMModel.from_pretrained("model")
+    >>> len(model.predict(milepost.open_dataset("dots")[0]).main.value)
+    33
     """
 
     encoder: PixelEncoder

@@ -34,8 +34,10 @@ def train(
 
     >>> small = milepost.TrainConfig(steps=2, batch_size=4)
     >>> result = milepost.train(milepost.open_dataset("dots"), "sarm", preset="small", training=small, keep_features=False)
-    >>> sorted(path.name for path in __import__("pathlib").Path("sarm").glob("*.json"))
-    ['config.json', 'evaluation.json', 'log.json']
+    >>> result.fit_result.steps
+    2
+    >>> type(milepost.load_model("sarm")).__name__
+    'SARMModel'
     """
     folder = Path(output_dir)
     if preset not in PRESETS:

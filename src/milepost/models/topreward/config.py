@@ -33,7 +33,11 @@ THEIRS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class TOPRewardConfig:
-    """Zero-shot reward: log P("True" | video so far, prompt) of a VLM that was trained for something else (arXiv 2602.19313)."""
+    """Zero-shot reward: log P("True" | video so far, prompt) of a VLM that was trained for something else (arXiv 2602.19313).
+
+    >>> milepost.TOPRewardConfig(image_key="observation.images.top", fps=1.0).vlm_name
+    'Qwen/Qwen3-VL-8B-Instruct'
+    """
 
     vlm_name: str = "Qwen/Qwen3-VL-8B-Instruct"
     """A Qwen3-VL: a folder or `owner/name`; with `base_url`, the name the server has for its model."""

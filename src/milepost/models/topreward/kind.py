@@ -60,4 +60,5 @@ def processors(config: TOPRewardConfig, **_: Any) -> tuple[BatchStep, BatchStep]
 MODEL = ModelKind(
     "topreward", TOPRewardModel.from_pretrained, bare, config=TOPRewardConfig, make=make, read_config=read_config,
     options=TOPRewardOptions, prepare=prepare, processors=processors,
+    untrainable="TOPReward is zero-shot: there is nothing to train. Use milepost label DATASET --model topreward",
 )  # fmt: skip

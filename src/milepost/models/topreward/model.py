@@ -68,6 +68,12 @@ class TOPRewardModel:
     """The config and, from its first question on, the VLM it names.
 
     engine: an open one, to share it between models; each asks in its own words.
+
+    >>> from milepost.testing import tiny_vlm
+    >>> model = milepost.TOPRewardModel(milepost.TOPRewardConfig(vlm_name=str(tiny_vlm("vlm"))))
+    >>> progress = model.predict(milepost.open_dataset("dots")[0])
+    >>> sorted(progress.main.signals)
+    ['logodds', 'logprob']
     """
 
     def __init__(self, config: TOPRewardConfig, engine: Engine | RemoteEngine | None = None) -> None:

@@ -12,7 +12,11 @@ from milepost.models.training.tracking import Tracking
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. The optimiser's defaults are the paper's."""
+    """How to train. The optimiser's defaults are the paper's.
+
+    >>> milepost.TrainConfig(steps=200, batch_size=8).lr
+    5e-05
+    """
 
     steps: int = 5000
     epochs: float | None = None
