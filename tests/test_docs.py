@@ -1,11 +1,18 @@
 """What the pages show, runs: their Python, block after block, with the tiny VLM and a dataset of the tests in the places of real ones."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+import milepost
+from milepost.models import TrainConfig, train
+from milepost.testing import dot_episodes, write_dots
+
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
 DATA = Path(__file__).parent / "data"
 STANDS_FOR = {
     "Qwen/Qwen3-VL-8B-Instruct": str(DATA / "qwen3vl_tiny"),
@@ -13,6 +20,21 @@ STANDS_FOR = {
     "fps=30)": "fps=30.0)",  # the tests' own checks of types are stricter than Python
     "path/or/hub-id": str(DATA / "dataset_v3"),
 }
+
+
+def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front page's Python, from a dataset to a page that plays, with two steps of training."""
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(6, failing=2))
+    monkeypatch.setattr(milepost, "train", partial(train, training=TrainConfig(steps=2)))
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names: dict = {"image": np.zeros((32, 32, 3), np.uint8), "state": np.zeros(2, np.float32)}
+    names |= {"loss_per_sample": np.ones(3, np.float32), "weight_per_sample": np.ones(3, np.float32)}
+    exec(compile(block.replace("path/or/hub-id", "dots").replace("fps=30)", "fps=10.0)"), "README.md", "exec"), names)
+    assert names["images"].shape == (3, 32, 32, 3)
+    assert len(names["weights"]) == 171
+    assert set(names["summaries"]) == {"sarm", "elapsed"}
+    assert {"episode.mp4", "review.html", "sarm"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def blocks(page: str) -> list[str]:

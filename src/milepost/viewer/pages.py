@@ -17,7 +17,7 @@ from milepost.weights import match_weights
 def export_page(
     dataset: LeRobotDataset,
     path: Path | str,
-    progress: Mapping[str, Path | str] | None = None,
+    progress: Path | str | Mapping[str, Path | str] | None = None,
     *,
     episodes: Sequence[int] | None = None,
     weights: Path | str | None = None,
@@ -25,17 +25,19 @@ def export_page(
 ) -> list[str]:
     """Writes one HTML file that plays: videos of the episodes beside their curves. It needs no server and no network to be read.
 
-    progress: progress files by the name that the page gives them; without it those beside the dataset. episodes: their indices, the first
-    ten without it. weights: a weights file. Returns one message for each thing that could not be put into the page. DataError if there is
-    no episode, or a file is another dataset's.
+    progress: a progress file, or several by the name that the page gives them; without it those beside the dataset. episodes: their
+    indices, the first ten without it. weights: a weights file. Returns one message for each thing that could not be put into the page.
+    DataError if there is no episode, or a file is another dataset's.
 
     >>> milepost.export_page(milepost.open_dataset("dots"), "review.html", episodes=[0])
     []
     """
-    files = (
-        {path.stem.removesuffix("_progress"): path for path in dataset.files.beside("*_progress.parquet")} if progress is None else progress
-    )
-    matched = {name: match_progress(Path(file), dataset) for name, file in files.items()}
+    if isinstance(progress, Mapping):
+        files = {name: Path(path) for name, path in progress.items()}
+    else:
+        paths = dataset.files.beside("*_progress.parquet") if progress is None else [Path(progress)]
+        files = {path.stem.removesuffix("_progress"): path for path in paths}
+    matched = {name: match_progress(path, dataset) for name, path in files.items()}
     rows = None if weights is None else (Path(weights), match_weights(Path(weights), dataset).weight)
     indices = list(dataset.episode_indices if episodes is None else episodes)[: None if episodes else 10]
     models = {name: Model(each.path, each.table) for name, each in matched.items()}
