@@ -286,7 +286,7 @@ def test_a_missing_renderer_is_named_before_any_work(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("takes the driver away by Linux means")
     script = (
-        "from pathlib import Path; from milepost.sim import NoRendererError, SimConfig, make_dataset\n"
+        "from pathlib import Path; from milepost.sim import SimConfig, make_dataset\nfrom milepost.sim.scene import NoRendererError\n"
         f"root = Path({str(tmp_path / 'ds')!r})\n"
         "try: make_dataset(root, SimConfig())\n"
         "except NoRendererError as error: print(error)"

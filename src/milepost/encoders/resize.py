@@ -115,5 +115,5 @@ def _height_width(size: Any) -> tuple[int, int]:
         return size, size
     if isinstance(size, Mapping) and set(size) == {"height", "width"}:
         return int(size["height"]), int(size["width"])
-    named = ", ".join(map(str, size)) if isinstance(size, Mapping) else shown(size)
-    raise DataError(f"preprocessor_config.json has the size {named}; supported are a number, shortest_edge, and height with width")
+    keys = ", ".join(map(str, size)) if isinstance(size, Mapping) else shown(size)
+    raise DataError(f"preprocessor_config.json has the size {keys}; supported are a number, shortest_edge, and height with width")

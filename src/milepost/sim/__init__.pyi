@@ -12,5 +12,4 @@ from .compare.table import recovered as recovered
 from .compare.table import rows as rows
 from .dataset import make_dataset as make_dataset
 from .rollout import SimConfig as SimConfig
-from .scene import NoRendererError as NoRendererError
 from .scene import require_renderer as require_renderer

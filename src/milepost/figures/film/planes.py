@@ -22,9 +22,8 @@ from jaxtyping import UInt8
 from milepost.core import DataError, Frames, require_uint8
 from milepost.datasets import VideoFrames, add_encoder, quarter_turns, to_rgb, upright, video_writer
 
-_SETTINGS = {"preset": "veryfast", "crf": "18", "x264-params": "mbtree=0"}
-"""For people, not for training: near lossless, one key frame per second. With its macroblock tree x264 reads uninitialised memory, and
-makes different videos of the same images (8 of 30 runs, with one thread too); without it, 60 of 60 runs gave the same bytes."""
+_SETTINGS = {"preset": "veryfast", "crf": "18"}
+"""For people, not for training: near lossless, one key frame per second."""
 _BT601 = (2, 5, 6)
 """FFmpeg's numbers of colour spaces that are BT.601: unspecified (how swscale takes it), BT.470BG, SMPTE 170M."""
 _CHUNK = 16
