@@ -1,4 +1,4 @@
-"""The doctor: healthy datasets have no errors, every kind of damage is found and named, and nothing makes it raise."""
+"""Validation: healthy datasets have no errors, every kind of damage is found and named, and nothing makes it raise."""
 
 from __future__ import annotations
 
