@@ -34,11 +34,8 @@ require("av")
 _ENCODERS: dict[str, dict[str, str]] = {
     "libsvtav1": {"g": "2", "crf": "30", "preset": "12", "svtav1-params": "fast-decode=0"},
     "libx264": {"g": "2", "crf": "30"},
-    "libx265": {
-        "g": "2",
-        "crf": "30",
-        "x265-params": "log-level=error:bframes=0",
-    },  # with B frames, one short video in 30 came without stamps
+    # with B frames, one short video in 30 came without stamps
+    "libx265": {"g": "2", "crf": "30", "x265-params": "log-level=error:bframes=0"},
 }
 # With its macroblock tree x264 reads uninitialised memory, and makes different videos of the same images: 3 of 400, and 8 of 30 with the
 # settings of milepost's own videos.
