@@ -14,7 +14,7 @@ from builders import TOP, WRIST
 from milepost.annotation.loop import AskConfig, annotate_episodes, prepare_prompt, provenance, to_ask
 from milepost.annotation.store import AnnotationStore
 from milepost.annotation.subtasks import SubtaskList
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.datasets.reader import LeRobotDataset, open_dataset
 from milepost.testing import ChatServer, chat_server
 from milepost.vlm.chat import RemoteChatModel

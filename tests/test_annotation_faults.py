@@ -9,8 +9,9 @@ import pytest
 
 from milepost.annotation.sources import read_annotations
 from milepost.cli.entry import main
+from milepost.core.errors import DataWarning
 from milepost.core.stages import Attempt, Stages, alike, doubts
-from milepost.core.types import DataWarning, Segment
+from milepost.core.types import Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.records import frames_of

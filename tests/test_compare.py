@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.sim.behaviours import paced
 from milepost.sim.closed_loop import observations, success_of
 from milepost.sim.compare.arms import ARMS, Mix, rabc_config

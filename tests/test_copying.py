@@ -11,7 +11,8 @@ import pytest
 import milepost.datasets.copy
 from builders import TOP, build_dataset
 from milepost.cli.entry import main
-from milepost.core.types import Curve, DataError, Progress
+from milepost.core.errors import DataError
+from milepost.core.types import Curve, Progress
 from milepost.datasets.copy import copy_with_columns
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.validation import validate

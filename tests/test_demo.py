@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from milepost.cli.journey import DemoConfig, Journey
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.validation import validate
 from milepost.progress.table import read_progress

@@ -13,8 +13,8 @@ import torch
 
 import milepost
 import milepost.models.sarm.train as training
+from milepost.core.errors import DataError
 from milepost.core.stages import progress
-from milepost.core.types import DataError
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, validation_set, with_statistics
 from milepost.models.sarm.samples import TrainingSet

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from milepost.core.errors import DataError, UnreadableError
 from milepost.core.outputs import BusyError, output_lock
-from milepost.core.types import DataError, Episode, Progress, UnreadableError
+from milepost.core.types import Episode, Progress
 from milepost.metrics.evaluation import score_episode, summarise
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm.train import read_episodes

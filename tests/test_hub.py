@@ -13,7 +13,7 @@ from huggingface_hub import constants, errors
 import builders
 from builders import MP4, ROWS, TOP, build_dataset
 from milepost.cli.entry import main
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.datasets.hub import find_file
 from milepost.datasets.reader import open_dataset
 from milepost.models.elapsed import ElapsedModel

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from milepost.cli.label import Args, main
-from milepost.core.types import DataWarning
+from milepost.core.errors import DataWarning
 from milepost.models.options import ModelOptions
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.core.types import Episode, Progress, UnreadableError
+from milepost.core.errors import UnreadableError
+from milepost.core.types import Episode, Progress
 from milepost.datasets.reader import open_dataset
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel

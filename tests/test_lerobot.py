@@ -14,7 +14,8 @@ import pytest
 
 import builders
 from builders import EPISODES, ROWS, TASKS, TOP, WRIST, build_dataset, edit_info, edit_parquet, set_column
-from milepost.core.types import DataError, DataWarning, Segment
+from milepost.core.errors import DataError, DataWarning
+from milepost.core.types import Segment
 from milepost.datasets import parquet
 from milepost.datasets.reader import open_dataset
 

@@ -11,7 +11,7 @@ import pytest
 
 import builders
 from builders import EPISODES, MP4, ROWS, TOP, build_dataset, edit_info, edit_parquet, set_column
-from milepost.core.types import DataError, DataWarning, UnreadableError
+from milepost.core.errors import DataError, DataWarning, UnreadableError
 from milepost.datasets.reader import open_dataset
 
 

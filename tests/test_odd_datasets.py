@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from milepost.cli.entry import main
-from milepost.core.types import DataError, DataWarning, Episode, UnreadableError
+from milepost.core.errors import DataError, DataWarning, UnreadableError
+from milepost.core.types import Episode
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.validation import DatasetReport, validate
 from odd_datasets import (

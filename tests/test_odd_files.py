@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from milepost.cli.entry import main
+from milepost.core.errors import DataError, UnreadableError
 from milepost.core.files import read_json, require_plain_file
-from milepost.core.types import DataError, UnreadableError
 from milepost.datasets.parquet import null_images
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.stamps import rewriting

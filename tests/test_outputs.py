@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from milepost.core.errors import DataError
 from milepost.core.outputs import (
     MARK,
     BusyError,
@@ -23,7 +24,6 @@ from milepost.core.outputs import (
     require_writable,
     write_text,
 )
-from milepost.core.types import DataError
 
 WRITE_FOR_EVER = """
 import sys, time

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from builders import TOP, WRIST, build_dataset, edit_parquet
 from milepost import figures as room
 from milepost.cli.entry import main
-from milepost.core.types import DataWarning
+from milepost.core.errors import DataWarning
 from milepost.datasets.reader import open_dataset
 from milepost.figures import style
 from milepost.figures.formats import Format

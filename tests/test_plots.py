@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle, StepPatch
 from matplotlib.text import Text
 
+from milepost.core.errors import DataError
 from milepost.core.stages import WHOLE, Stages
-from milepost.core.types import ArrayFrames, Curve, DataError, Episode, Segment
+from milepost.core.types import ArrayFrames, Curve, Episode, Segment
 from milepost.figures.episode import EpisodeView, HeadView, episode_figure, sample_frames
 from milepost.figures.report import episode_view
 from milepost.figures.style import STAGE_COLOURS, png, stage_style, wrap

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.sim.compare.config import PolicyConfig
 from milepost.sim.compare.policy import ChunkPolicy, Demonstrations, fit_policy
 

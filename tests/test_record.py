@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 from milepost.datasets import writer as record
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.recording import Recording

@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 
 from builders import TOP, build_dataset, encode_with, moving, plain_decode
-from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.video import probe
 from milepost.figures.episode import EpisodeView, HeadView

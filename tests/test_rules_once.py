@@ -14,9 +14,10 @@ import pytest
 from builders import TOP, build_dataset, edit_info, edit_parquet, set_column
 from milepost.annotation.spreadsheet import read_file
 from milepost.cli.entry import main
+from milepost.core.errors import DataError
 from milepost.core.files import json_value, to_json
 from milepost.core.stages import require_sound_segments, segment_faults
-from milepost.core.types import DataError, Segment
+from milepost.core.types import Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.metadata import stamps_of
 from milepost.datasets.reader import open_dataset

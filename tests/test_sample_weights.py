@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.weights.config import RabcConfig
 from milepost.weights.loader import SampleWeights, UniformWeights, WeightedSampler
 from milepost.weights.result import weigh, weighted_mean

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milepost.core.errors import DataError
 from milepost.core.stages import progress, proportions, targets
-from milepost.core.types import DataError, Segment
+from milepost.core.types import Segment
 
 pytest.importorskip("metaworld", reason="simulation needs the extra 'sim'")
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.core.errors import DataError
 from milepost.core.stages import WHOLE, Stages, is_finished, names_in_order, progress, proportions, require_sound_segments, targets
-from milepost.core.types import DataError, Segment
+from milepost.core.types import Segment
 
 NAMES = ("reach", "carry", "place")
 

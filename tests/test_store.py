@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from milepost.core.errors import DataError
 from milepost.core.outputs import atomic_path
-from milepost.core.types import Curve, DataError, Progress
+from milepost.core.types import Curve, Progress
 from milepost.models.elapsed import ElapsedModel
 from milepost.progress.labelling import label, provenance, unknown_frames
 from milepost.progress.store import ProgressStore

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.models.training.tracking import Tracking, require_trackers, run_id
 from test_fit import at_step, fail, lines
 from test_train import QUICK, run

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.train import TrainResult, evaluate_held_out, split, train_sarm
 from milepost.models.training.config import TrainConfig

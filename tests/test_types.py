@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from milepost.core.types import ArrayFrames, DataError, Episode, Progress, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode, Progress, Segment
 from milepost.testing import CAMERA, dot_episodes
 
 EPISODE = dot_episodes(1)[0]

@@ -15,7 +15,8 @@ import pytest
 
 from builders import build_dataset
 from milepost.cli import info
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 from milepost.datasets.findings import Expected, Finding, check_rows, check_segments
 from milepost.datasets.recording import Recording
 from milepost.datasets.validation import validate

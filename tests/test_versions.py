@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from milepost.core import versions
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 

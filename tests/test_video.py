@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import builders
-from milepost.core.types import DataError, Frames
+from milepost.core.errors import DataError
+from milepost.core.types import Frames
 from milepost.datasets import video
 from milepost.datasets.video import VideoFrames, concat_videos, encode_video, probe
 

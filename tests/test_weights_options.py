@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import deltas, smoothed
 from milepost.weights.result import WeightResult, weigh

@@ -14,7 +14,8 @@ import pytest
 from builders import build_dataset
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.cli.entry import joined_numbers, main
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.metadata import read_metadata
 from milepost.datasets.reader import open_dataset

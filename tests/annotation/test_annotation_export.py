@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from builders import EPISODES, build_dataset, edit_parquet, set_column
 from milepost.annotation.sources import read_annotations
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 from milepost.datasets import annotations as export
 from milepost.datasets.annotation_columns import FIELDS
 from milepost.datasets.annotations import write_annotations

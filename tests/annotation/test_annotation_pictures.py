@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milepost.annotation.sheets import BAND, GAP, SHEET, TILE, _font, beside, sheets, stamped
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

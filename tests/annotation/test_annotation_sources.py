@@ -12,7 +12,8 @@ from builders import build_dataset
 from milepost.annotation.sources import read_annotations, read_truth
 from milepost.annotation.spreadsheet import to_file
 from milepost.annotation.store import AnnotationStore, Answer
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.recording import Recording

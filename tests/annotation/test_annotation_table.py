@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from milepost.annotation.sources import read_annotations
 from milepost.annotation.spreadsheet import read_file, to_file
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 
 FPS = 30.0
 LENGTHS = {0: 90, 4: 31}

@@ -5,7 +5,7 @@ import pytest
 from milepost.annotation.question import question
 from milepost.annotation.sampling import sample_frames
 from milepost.annotation.subtasks import Subtask, SubtaskList
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 SPARSE = SubtaskList.from_flag("reach, fold")
 DENSE = SubtaskList((Subtask("reach, slowly", "the arm\nmoves"), Subtask("fold", repeatable=True), Subtask("rest", optional=True)))

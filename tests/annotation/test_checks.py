@@ -11,7 +11,8 @@ from milepost.annotation.checks import Checked, Rules, check_reply, check_segmen
 from milepost.annotation.faults import Fault, reask
 from milepost.annotation.sampling import every_frame, sample_frames
 from milepost.annotation.subtasks import Subtask, SubtaskList
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 
 STAGES = SubtaskList.from_flag("reach the cube, grasp it, lift")
 LOOSE = SubtaskList((Subtask("reach"), Subtask("grasp", repeatable=True), Subtask("rest", optional=True), Subtask("lift")))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from milepost.annotation.subtasks import WHOLE, Subtask, SubtaskList, words
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 
 def test_the_seeds_flag() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost.annotation.sampling import BUDGET, FrameSample, every_frame, sample_frames
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 SECONDS = st.floats(5, 600)
 FPS = st.sampled_from([5.0, 10.0, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0, 50.0, 60.0]) | st.floats(5, 60)

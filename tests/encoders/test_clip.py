@@ -12,7 +12,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.encoders.clip import ClipEncoder
 from milepost.encoders.encoder import Encoder, load_encoder
 from milepost.encoders.pixels import PixelImages

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode
 from milepost.datasets.reader import open_dataset
 from milepost.encoders.clip import ClipEncoder
 from milepost.encoders.features import FeatureCache, cache_folder

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.encoders.resize import Preprocessing
 
 FOLDER = Path(__file__).parents[1] / "data" / "clip_tiny"

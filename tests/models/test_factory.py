@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import milepost
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode
 from milepost.encoders.pixels import PixelEncoder, embed_text, reduce_images
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel

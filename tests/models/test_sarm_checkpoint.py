@@ -15,7 +15,8 @@ import torch
 from benchmarks.lerobot_recipe import taught
 from torch import Tensor
 
-from milepost.core.types import DataError, Episode
+from milepost.core.errors import DataError
+from milepost.core.types import Episode
 from milepost.models.registry import load_model
 from milepost.models.sarm.checkpoint import StateStats
 from milepost.models.sarm.config import CLIP, SARMConfig

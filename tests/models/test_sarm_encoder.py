@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.core.windows import strided
 from milepost.datasets.reader import open_dataset
 from milepost.encoders.clip import ClipEncoder

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.core.types import ArrayFrames, DataError, Episode
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode
 from milepost.core.windows import causal
 from milepost.models.sarm.config import CLIP
 from milepost.models.sarm.model import SARMModel

@@ -13,7 +13,7 @@ import pytest
 import milepost
 from builders import build_dataset
 from milepost.cli.entry import main
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.models import registry
 from milepost.models.factory import make_reward_model, make_reward_model_config
 from milepost.models.registry import load_model

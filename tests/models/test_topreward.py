@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import milepost
-from milepost.core.types import ArrayFrames, DataError, Episode, Progress
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode, Progress
 from milepost.models.registry import load_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel

@@ -18,8 +18,9 @@ import pytest
 
 import milepost.viewer.media as media
 from builders import TOP, WRIST, build_dataset, edit_info, moving, set_column
+from milepost.core.errors import DataError
 from milepost.core.outputs import temporary_name
-from milepost.core.types import DataError, Frames
+from milepost.core.types import Frames
 from milepost.datasets.hub import Files
 from milepost.datasets.metadata import read_metadata
 from milepost.datasets.reader import LeRobotDataset, open_dataset

@@ -14,7 +14,8 @@ import pytest
 
 from annotator import dataset_of, truth_of
 from builders import TOP, build_dataset, edit_info, set_column
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.reader import open_dataset
 from milepost.figures.style import STAGE_COLOURS

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from milepost.core.errors import DataError
 from milepost.core.outputs import output_lock
-from milepost.core.types import DataError
 from milepost.datasets.reader import open_dataset
 from milepost.viewer import guard, serving
 from milepost.viewer.export import export_html

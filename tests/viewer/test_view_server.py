@@ -27,7 +27,8 @@ import milepost.viewer.server as server_module
 from builders import TOP, WRIST, moving
 from milepost.annotation.sources import read_annotations
 from milepost.cli.entry import main
-from milepost.core.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 from milepost.datasets.video import encode_video
 from milepost.viewer.guard import BindAddress
 from milepost.viewer.marks import Marks

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from milepost.core.types import DataError, UnreadableError
+from milepost.core.errors import DataError, UnreadableError
 from milepost.testing import ChatServer, Fault, chat_server
 from milepost.vlm.proxies import client_settings, proxy_of
 from milepost.vlm.replies import quoted

@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm.engine import Engine
 from milepost.vlm.patches import Resolution
 from milepost.vlm.prompt import Prompt

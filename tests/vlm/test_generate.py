@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm import generate
 from milepost.vlm.chat import ChatModel, Message
 from milepost.vlm.generate import IMAGE, LocalChatModel

@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import nn
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm import layers
 
 

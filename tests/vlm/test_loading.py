@@ -9,7 +9,7 @@ import torch
 import transformers
 from packaging.version import Version
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm.loading import load_engine
 
 

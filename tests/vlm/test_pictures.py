@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm.patches import FrameProcessor, Resolution
 
 LEROBOT = Resolution("lerobot")

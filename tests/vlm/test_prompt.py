@@ -3,7 +3,7 @@
 import pytest
 import transformers
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm.prompt import Prompt, PromptTokens
 
 TASK = "slide the window open"

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.testing import ChatServer, Fault, Script, chat_server
 from milepost.vlm.engine import Engine
 from milepost.vlm.frame_parts import text_part

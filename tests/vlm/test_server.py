@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.testing import ChatServer, Fault, chat_server, render
 from milepost.vlm import transport
 from milepost.vlm.frame_parts import frame_parts, text_part

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm.patches import Resolution
 from milepost.vlm.prompt import Prompt
 

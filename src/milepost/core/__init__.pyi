@@ -1,3 +1,7 @@
+from .errors import DataError as DataError
+from .errors import DataWarning as DataWarning
+from .errors import ModelError as ModelError
+from .errors import UnreadableError as UnreadableError
 from .files import expand as expand
 from .files import is_inside as is_inside
 from .files import json_value as json_value
@@ -14,6 +18,7 @@ from .files import sampled_digest as sampled_digest
 from .files import shown as shown
 from .files import to_json as to_json
 from .images import as_uint8 as as_uint8
+from .images import require_cameras as require_cameras
 from .images import require_uint8 as require_uint8
 from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path
@@ -49,9 +54,7 @@ from .types import SUCCESS as SUCCESS
 from .types import ArrayFrames as ArrayFrames
 from .types import Closes as Closes
 from .types import Curve as Curve
-from .types import DataError as DataError
 from .types import Dataset as Dataset
-from .types import DataWarning as DataWarning
 from .types import Episode as Episode
 from .types import Frames as Frames
 from .types import Identified as Identified
@@ -59,7 +62,6 @@ from .types import Judges as Judges
 from .types import KnowsEpisodes as KnowsEpisodes
 from .types import KnowsRows as KnowsRows
 from .types import LooksFirst as LooksFirst
-from .types import ModelError as ModelError
 from .types import Online as Online
 from .types import Prepares as Prepares
 from .types import Progress as Progress
@@ -69,11 +71,9 @@ from .types import Segment as Segment
 from .types import Signal as Signal
 from .types import Step as Step
 from .types import Tick as Tick
-from .types import UnreadableError as UnreadableError
 from .types import ends_well as ends_well
 from .types import has_words as has_words
 from .types import number_at as number_at
-from .types import require_cameras as require_cameras
 from .types import success_in as success_in
 from .versions import WORKING as WORKING
 from .versions import load as load

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 MEGABYTE = 1024**2
 JSON_LIMIT = 64 * MEGABYTE

@@ -1,11 +1,13 @@
-"""The one rule for images that a user passes in: uint8, or float between 0 and 1."""
+"""The rules for images and cameras that a user names or passes in."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 
 def require_uint8(images: Shaped[np.ndarray, "..."], what: str) -> None:
@@ -27,3 +29,10 @@ def as_uint8(images: Shaped[np.ndarray, "..."], what: str) -> UInt8[np.ndarray, 
         actual = f"{images.dtype}" + (f" from {images.min()} to {images.max()}" if images.size else ", and empty")
         raise DataError(f"{what} should be uint8, or float between 0 and 1, got {actual}")
     return np.round(images * 255).astype(np.uint8)
+
+
+def require_cameras(names: Iterable[str], cameras: Collection[str], *, whose: str = "this dataset has", hint: str = "") -> None:
+    """Raises DataError for the first of `names` that is no camera; the message lists the `cameras`. hint: what the user can do."""
+    for name in names:
+        if name not in cameras:
+            raise DataError(f"no camera '{name}'; {whose}: {', '.join(map(str, cameras)) or 'none'}{f'; {hint}' if hint else ''}")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import filelock
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 MARK = ".milepost"
 # What a lock raises on file systems without locks, such as some network disks.

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core.types import DataError, Episode, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Episode, Segment
 
 
 @dataclass(frozen=True)

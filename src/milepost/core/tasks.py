@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 
-from milepost.core.types import DataError, Dataset, DataWarning, KnowsEpisodes, has_words
+from milepost.core.errors import DataError, DataWarning
+from milepost.core.types import Dataset, KnowsEpisodes, has_words
 
 
 def require_tasks(dataset: Dataset, default_task: str | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,28 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-
-class DataError(ValueError):
-    """The user's data, folder or file is not what it should be. The message says what was expected, what came and what to do.
-
-    >>> try:
-    ...     milepost.open_dataset("no folder")
-    ... except milepost.DataError as error:
-    ...     print(str(error).endswith("it is not a Hub dataset id like 'lerobot/pusht'"))
-    True
-    """
-
-
-class UnreadableError(DataError):
-    """One episode cannot be used: its images are missing, damaged or too short, or it is too long for the model. Others may be fine."""
-
-
-class ModelError(ValueError):
-    """A reward model breaks its contract. The message says what was expected and what came."""
-
-
-class DataWarning(UserWarning):
-    """The user's data has a fault but was read. The message says what is wrong and how the data was understood."""
+from milepost.core.errors import DataError, ModelError, UnreadableError
+from milepost.core.images import require_cameras
 
 
 def has_words(task: str) -> bool:
@@ -49,13 +29,6 @@ def has_words(task: str) -> bool:
     (True, False)
     """
     return any(letter.isalnum() for letter in task)
-
-
-def require_cameras(names: Iterable[str], cameras: Collection[str], *, whose: str = "this dataset has", hint: str = "") -> None:
-    """Raises DataError for the first of `names` that is no camera; the message lists the `cameras`. hint: what the user can do."""
-    for name in names:
-        if name not in cameras:
-            raise DataError(f"no camera '{name}'; {whose}: {', '.join(map(str, cameras)) or 'none'}{f'; {hint}' if hint else ''}")
 
 
 SUCCESS = "next.success"

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
 
-from milepost.core.types import DataError
+from milepost.core.errors import DataError
 
 WORKING = {
     "av": ">=15",

@@ -109,6 +109,14 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary.write_bytes(safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()}))
 
 
+def require_fit(folder: Path, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raises DataError if weights do not fit the model of their config, or are not finite; it names the parameters."""
+    if wrong := misfits(expected, weights):
+        raise DataError(f"the model in {folder} cannot be loaded, its weights do not fit its config: {'; '.join(wrong)}")
+    if broken := [name for name, weight in weights.items() if not torch.isfinite(weight).all()]:
+        raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
+
+
 def misfits(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
     """Returns what keeps these weights from being loaded: parameters missing, unknown or of another shape, by name."""
     messages = []

@@ -42,9 +42,9 @@ from milepost.datasets import find_model, upload_model
 from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
 from milepost.models.sarm.checkpoint import (
     StateStats,
-    misfits,
     read_folder,
     read_state_stats,
+    require_fit,
     with_state_stats,
     write_folder,
     write_lerobot_folder,
@@ -428,12 +428,7 @@ class SARMModel(nn.Module):
         saved, weights = read_folder(folder)
         config = saved if config is None else config
         with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
-            wrong = misfits(cls(config).state_dict(), weights)
-        if wrong:
-            raise DataError(f"the model in {folder} cannot be loaded, its weights do not fit its config: {'; '.join(wrong)}")
-        broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
-        if broken:
-            raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
+            require_fit(folder, cls(config).state_dict(), weights)
         model = cls(config, precision)
         model.load_state_dict(weights)
         if state_stats is not None:
