@@ -52,7 +52,7 @@ def words(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 @pytest.mark.parametrize("name", FAULTS)
 def test_training_goes_on_without_it(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])
@@ -65,7 +65,7 @@ def test_training_goes_on_without_it(tmp_path: Path, name: str, capsys: pytest.C
     assert (tmp_path / "model/evaluation.json").is_file()
 
 
-@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 @pytest.mark.parametrize("name", ["overlap", "negative", "unknown stage"])
 def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])
@@ -84,7 +84,7 @@ def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.Capture
     assert any(finding.severity == "error" and finding.episode == BAD for finding in validate(root).findings)
 
 
-@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_films_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS["overlap"])
     assert main(["label", str(root), "--model", "elapsed"]) == 0
@@ -93,7 +93,7 @@ def test_films_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list((tmp_path / "films").rglob("*.mp4"))) == 2
 
 
-@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_no_episode_that_can_be_used_is_a_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", shares={"pick": 0.5, "put": 0.5})
     train = ["train", str(root), "--preset", "small", "--annotation-mode", "sparse_only", "--output-dir", str(tmp_path / "model")]
@@ -104,7 +104,7 @@ def test_no_episode_that_can_be_used_is_a_refusal(tmp_path: Path, capsys: pytest
     assert not list((tmp_path / "model").glob("*"))
 
 
-@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 @pytest.mark.parametrize("name", ["overlap", "negative", "lengths differ"])
 def test_it_is_corrected_while_others_are_wrong_too(tmp_path: Path, name: str) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])

@@ -137,7 +137,7 @@ def test_legacy_columns_are_the_sparse_head(small):
 @pytest.mark.parametrize(
     ("starts", "ends"), [([0], [4, 9]), ([0, 4], []), ([0, 7], [4, 6]), ([0, -2], [4, 6]), ([0, None], [4, 6]), ([0, 4], [4, 90])]
 )
-@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_broken_annotations_are_no_segments(small, starts, ends):
     """The episode can be read all the same; who asks for its annotation by meta/ is refused."""
     annotate(small.root, "dense_", ["reach", "push"], starts, ends)

@@ -177,7 +177,7 @@ def test_a_torn_data_file_costs_what_is_in_it_alone(root: Path) -> None:
         review.episode(2)
 
 
-@pytest.mark.filterwarnings("ignore::milepost.core.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_an_episode_with_a_damaged_annotation_is_shown_without_it(root: Path) -> None:
     """So that it can be annotated anew on the page."""
     columns = [[["reach"], ["reach"], ["reach"]], [[0], [9], [0]]]
