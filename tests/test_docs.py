@@ -54,3 +54,12 @@ def test_topreward(tmp_path: Path, monkeypatch) -> None:
     assert not np.allclose(names["right"].main.signals["logprob"].values, names["wrong"].main.signals["logprob"].values, equal_nan=True)
     assert names["reloaded"].config.vlm_name == STANDS_FOR["Qwen/Qwen3-VL-8B-Instruct"]
     assert (tmp_path / "topreward-qwen3vl-8b" / "config.json").stat().st_size < 1100
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    root = README.parent
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|md|js|html|pyi))`", (root / page).read_text()))
+    assert named or page == "CONTRIBUTING.md"
+    there = [path.as_posix() for path in root.rglob("*") if path.suffix and ".venv" not in path.as_posix()]
+    assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
