@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from milepost.annotate import Asking, annotate
-from milepost.annotation.names import SubtaskList
-from milepost.annotation.pictures import sheets
-from milepost.annotation.shown import shown_frames
+from milepost.annotation.loop import AskConfig, annotate_episodes
+from milepost.annotation.sampling import sample_frames
+from milepost.annotation.sheets import sheets
 from milepost.annotation.store import AnnotationStore
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.record import write_dataset
-from milepost.recording import Recording
-from milepost.vlm import RemoteSpeaker, ServerConfig
+from milepost.annotation.subtasks import SubtaskList
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.datasets.recording import Recording
+from milepost.datasets.writer import write_dataset
+from milepost.vlm.chat import RemoteChatModel
+from milepost.vlm.transport import ServerConfig
 
 CAMERA, FPS = "observation.images.top", 30
 STAGES = SubtaskList.from_flag("reach, grasp, lift, place")
@@ -89,13 +90,15 @@ def serve(latency_s: float, port: Any) -> None:
 def run(dataset: LeRobotDataset, url: str, workers: int, folder: Path) -> float:
     """Seconds for all episodes, from the first look to the last answer on disk."""
     stores = {"sparse": AnnotationStore(folder, {"made": "by a benchmark"})}
-    speaker = RemoteSpeaker(ServerConfig(url, "stub", concurrency=workers))
+    chat_model = RemoteChatModel(ServerConfig(url, "stub", concurrency=workers))
     todo = dict.fromkeys(dataset.episode_indices, ("sparse",))
     start = time.perf_counter()
-    lost = annotate(dataset, speaker, todo, stages={"sparse": STAGES}, stores=stores, asking=Asking((CAMERA,)), workers=workers)
+    lost = annotate_episodes(
+        dataset, chat_model, todo, stages={"sparse": STAGES}, stores=stores, config=AskConfig((CAMERA,)), workers=workers
+    )
     taken = time.perf_counter() - start
-    print(f"   {speaker.usage}")
-    speaker.close()
+    print(f"   {chat_model.usage}")
+    chat_model.close()
     assert not lost, lost
     assert len(stores["sparse"].annotations()) == len(dataset), stores["sparse"].failures()
     return taken
@@ -103,24 +106,24 @@ def run(dataset: LeRobotDataset, url: str, workers: int, folder: Path) -> float:
 
 def preparation(dataset: LeRobotDataset, count: int) -> dict[str, float]:
     """Median milliseconds an episode, by part."""
-    speaker = RemoteSpeaker(ServerConfig("http://127.0.0.1:9/v1", "stub"))
+    chat_model = RemoteChatModel(ServerConfig("http://127.0.0.1:9/v1", "stub"))
     parts: dict[str, list[float]] = {"rows": [], "decode": [], "sheets": [], "jpeg": []}
     for number in dataset.episode_indices[:count]:
         marks = [time.perf_counter()]
         episode = dataset.episode(number)
         marks.append(time.perf_counter())
-        shown = shown_frames(episode.length, episode.fps)
-        images = episode.camera(CAMERA)[shown.frames]
+        sample = sample_frames(episode.length, episode.fps)
+        images = episode.camera(CAMERA)[sample.frames]
         marks.append(time.perf_counter())
-        drawn = sheets(images, shown.times_s)
+        drawn = sheets(images, sample.times_s)
         marks.append(time.perf_counter())
         for sheet in drawn:
-            speaker.picture(sheet)
+            chat_model.prepare_image(sheet)
         marks.append(time.perf_counter())
         for name, a, b in zip(parts, marks[:-1], marks[1:], strict=True):
             parts[name].append(1000 * (b - a))
-    speaker.close()
-    print(f"frames shown: {len(shown)}, sheets: {len(drawn)} of {drawn[0].shape[:2]}")
+    chat_model.close()
+    print(f"frames shown: {len(sample)}, sheets: {len(drawn)} of {drawn[0].shape[:2]}")
     return {name: statistics.median(times) for name, times in parts.items()}
 
 

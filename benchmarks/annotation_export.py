@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from milepost.annotation.export import write_annotations
-from milepost.metadata import read_metadata
-from milepost.types import Segment
+from milepost.core.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.metadata import read_metadata
 
 FPS, LENGTH, GROUP = 30, 900, 10
 STATS = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99")

@@ -22,7 +22,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from milepost.video import VideoFrames
+from milepost.datasets.video import VideoFrames
 
 FPS = 30
 os.environ.setdefault("SVT_LOG", "1")  # errors only: the AV1 encoder otherwise prints twenty lines a video

@@ -22,9 +22,12 @@ import numpy as np
 import torch
 import transformers
 
-from milepost.embed import ClipEncoder, FeatureCache, PixelImages, Preprocessing
-from milepost.types import Episode
-from milepost.video import VideoFrames, encode_video
+from milepost.core.types import Episode
+from milepost.datasets.video import VideoFrames, encode_video
+from milepost.encoders.clip import ClipEncoder
+from milepost.encoders.features import FeatureCache
+from milepost.encoders.pixels import PixelImages
+from milepost.encoders.resize import Preprocessing
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only
 FPS, SIZE, FRAMES, BUDGET_S = 30, (480, 640), 48, 30.0

@@ -32,9 +32,10 @@ def pictures(count: int) -> Iterator[np.ndarray]:
 
 def make(folder: Path, frames: int) -> None:
     from lerobot_speed import CLIP, make_clip
-    from milepost.models.sarm import SARMConfig, SARMModel
-    from milepost.record import assemble, encode_episode
-    from milepost.recording import Recording
+    from milepost.datasets.recording import Recording
+    from milepost.datasets.writer import assemble, encode_episode
+    from milepost.models.sarm.config import SARMConfig
+    from milepost.models.sarm.model import SARMModel
 
     make_clip(folder / "clip_repo")
     snapshot = next((folder / "clip_repo" / "snapshots").iterdir())
@@ -55,7 +56,8 @@ def resident() -> float:
 
 
 def tiny_model() -> Any:
-    from milepost.models.sarm import SARMConfig, SARMModel
+    from milepost.models.sarm.config import SARMConfig
+    from milepost.models.sarm.model import SARMModel
 
     clip = str(Path(__file__).parents[1] / "tests" / "data" / "clip_tiny")
     sizes = {"hidden_dim": 48, "num_layers": 2, "num_heads": 4}
@@ -63,10 +65,10 @@ def tiny_model() -> Any:
 
 
 def label_one(folder: Path, stride: int, *, tiny: bool) -> None:
-    from milepost.embed import FeatureCache
-    from milepost.labelling import label
-    from milepost.lerobot import open_dataset
-    from milepost.models.sarm import SARMModel
+    from milepost.datasets.reader import open_dataset
+    from milepost.encoders.features import FeatureCache
+    from milepost.models.sarm.model import SARMModel
+    from milepost.progress.labelling import label
 
     dataset = open_dataset(folder / "dataset")
     model = tiny_model() if tiny else SARMModel.from_pretrained(folder / "model")

@@ -33,11 +33,11 @@ def say(what: str, ok: bool, detail: object) -> None:
 
 
 def make(folder: Path) -> int:
-    from milepost.annotation.export import write_annotations
-    from milepost.annotation.subtask_index import write_subtask_index
-    from milepost.annotation.table import to_file
-    from milepost.lerobot import open_dataset
-    from milepost.types import Segment
+    from milepost.annotation.spreadsheet import to_file
+    from milepost.core.types import Segment
+    from milepost.datasets.annotations import write_annotations
+    from milepost.datasets.reader import open_dataset
+    from milepost.datasets.subtask_index import write_subtask_index
 
     rng = np.random.default_rng(1)
     for kind, heads in KINDS.items():

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from milepost.record import Recording, assemble, encode_episode
-from milepost.types import Segment
+from milepost.core.types import Segment
+from milepost.datasets.recording import Recording
+from milepost.datasets.writer import assemble, encode_episode
 
 FPS = 20
 CAMERAS = {"observation.images.top": (64, 96), "observation.images.wrist": (300, 400)}

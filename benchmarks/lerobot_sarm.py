@@ -23,8 +23,8 @@ SHARES = {1: (1.0,), 3: (0.2, 0.5, 0.3), 5: (0.1, 0.3, 0.2, 0.25, 0.15)}
 
 
 def make(folder: Path) -> int:
-    from milepost.models.sarm import SARMConfig, SARMModel
-    from milepost.models.sarm.config import CLIP
+    from milepost.models.sarm.config import CLIP, SARMConfig
+    from milepost.models.sarm.model import SARMModel
 
     for mode, sparse in MODES.items():
         torch.manual_seed(sparse)

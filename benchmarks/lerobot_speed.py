@@ -51,7 +51,7 @@ def heads_of(mode: str) -> tuple[str, ...]:
 
 
 def make(folder: Path) -> int:
-    from milepost.models.sarm import SARMModel
+    from milepost.models.sarm.model import SARMModel
 
     make_clip(folder / "hf" / "hub" / f"models--{CLIP.replace('/', '--')}")
     make_dataset(folder)
@@ -66,8 +66,9 @@ def make(folder: Path) -> int:
 
 def spread_out(model: Any, folder: Path) -> None:
     """A fresh model hardly looks at its input: shake it, then centre and scale its heads until its answers for these frames differ."""
-    from milepost.embed import ClipEncoder, FeatureCache
-    from milepost.lerobot import open_dataset
+    from milepost.datasets.reader import open_dataset
+    from milepost.encoders.clip import ClipEncoder
+    from milepost.encoders.features import FeatureCache
 
     snapshot = folder / "hf" / "hub" / f"models--{CLIP.replace('/', '--')}" / "snapshots" / ("0" * 40)
     encoder, episodes = ClipEncoder.load(str(snapshot)), list(open_dataset(folder / REPO))
@@ -115,9 +116,9 @@ def make_clip(repo: Path) -> None:
 
 
 def make_dataset(folder: Path) -> None:
-    from milepost.record import assemble, encode_episode
-    from milepost.recording import Recording
-    from milepost.types import Segment
+    from milepost.core.types import Segment
+    from milepost.datasets.recording import Recording
+    from milepost.datasets.writer import assemble, encode_episode
 
     parts = []
     for number, length in enumerate(LENGTHS):
@@ -140,7 +141,7 @@ def make_dataset(folder: Path) -> None:
 
 
 def sarm_config(mode: str, size: str, **more: Any) -> Any:
-    from milepost.models.sarm import SARMConfig
+    from milepost.models.sarm.config import SARMConfig
 
     hidden, layers, heads = SIZES[size]
     fields: dict[str, Any] = {"annotation_mode": mode, "hidden_dim": hidden, "num_layers": layers, "num_heads": heads, **more}
@@ -232,9 +233,9 @@ def lerobot_train(folder: Path, mode: str, size: str, steps: int) -> dict[str, A
 
 def our_label(folder: Path, mode: str, precision: str = "float32", kept_in: str = "float32", only: int = 3) -> dict[str, Any]:
     """`label --no-cache` (or with float16 features, as kept ones are) on the first `only` episodes."""
-    from milepost.embed import FeatureCache
-    from milepost.lerobot import open_dataset
-    from milepost.models.sarm import SARMModel
+    from milepost.datasets.reader import open_dataset
+    from milepost.encoders.features import FeatureCache
+    from milepost.models.sarm.model import SARMModel
 
     dataset = open_dataset(folder / REPO, episodes=range(only))
     model = SARMModel.from_pretrained(folder / mode, state_stats=folder / REPO, precision=precision)
@@ -243,7 +244,7 @@ def our_label(folder: Path, mode: str, precision: str = "float32", kept_in: str 
     curves = [model.predict(episode) for episode in dataset]
     spent = time.perf_counter() - began
     kept = [cache.features(episode, (TOP,)) for episode in dataset]
-    found = {"sparse": curves, "dense": [curve.dense for curve in curves]}
+    found = {head: [curve.heads.get(head) for curve in curves] for head in ("sparse", "dense")}
     arrays = {}
     for head in heads_of(mode):
         arrays[f"{head}_progress"] = np.concatenate([curve.value for curve in found[head]])
@@ -272,8 +273,8 @@ def windows(size: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 def bare_label(folder: Path, mode: str) -> dict[str, Any]:
     """One CLIP forward a frame and one forward of each network a window, from ready tensors, each at its best batch."""
-    from milepost.embed import ClipEncoder
-    from milepost.models.sarm import SARMModel
+    from milepost.encoders.clip import ClipEncoder
+    from milepost.models.sarm.model import SARMModel
 
     encoder, model = ClipEncoder.load(CLIP), SARMModel.from_pretrained(folder / mode, state_stats=folder / REPO)
     out: dict[str, float] = {}
@@ -301,8 +302,9 @@ def best(work: Callable[[], object], rounds: int = 3) -> float:
 
 def our_train(folder: Path, mode: str, size: str, steps: int) -> dict[str, Any]:
     """Our step and the bare forward and backward of the two networks (the second once for each head with LeRobot), in turns."""
-    from milepost.lerobot import open_dataset
-    from milepost.models.sarm import SARMModel, TrainingSet, label_episode
+    from milepost.datasets.reader import open_dataset
+    from milepost.models.sarm.model import SARMModel
+    from milepost.models.sarm.samples import TrainingSet, label_episode
 
     rng = np.random.default_rng(0)
     config = sarm_config(mode, size)

@@ -82,8 +82,9 @@ def run(folder: Path, name: str) -> list[dict]:
 
 
 def main() -> None:
-    from milepost.sample_weights import SampleWeights
-    from milepost.weights import RabcConfig, weigh
+    from milepost.weights.config import RabcConfig
+    from milepost.weights.loader import SampleWeights
+    from milepost.weights.result import weigh
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

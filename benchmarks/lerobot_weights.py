@@ -25,8 +25,8 @@ from lerobot.rewards.sarm.rabc import RABCWeights
 from lerobot.scripts.lerobot_train import update_policy
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
 
-from milepost.sample_weights import SampleWeights
-from milepost.weights import RabcConfig
+from milepost.weights.config import RabcConfig
+from milepost.weights.loader import SampleWeights
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data" / "rabc"
 CPU = torch.device("cpu")

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from milepost.compare import ARMS, CompareConfig, rates, read_lines, recovered, run
-from milepost.compare.experiment import Pools, jobs, mixture
-from milepost.compare.table import cells, points
-from milepost.evaluate import Estimate
-from milepost.plots import png
-from milepost.plots.style import CURVE_STYLES, FAINT, FULL, INK, TRUTH_STYLE, quiet
+from milepost.figures.style import CURVE_STYLES, FAINT, FULL, INK, TRUTH_STYLE, png, quiet
+from milepost.metrics.evaluation import Estimate
+from milepost.sim.compare.arms import ARMS
+from milepost.sim.compare.config import CompareConfig
+from milepost.sim.compare.experiment import Pools, jobs, mixture, read_lines, run
+from milepost.sim.compare.table import cells, points, rates, recovered
 
 TASKS = ("pick-place-v3", "shelf-place-v3", "peg-insert-side-v3", "assembly-v3")
 SEEDS = (5, 6, 7, 8, 9)

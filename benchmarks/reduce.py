@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from milepost.embed.pixels import reduce_by_torch, reduce_images
+from milepost.encoders.pixels import reduce_by_torch, reduce_images
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from milepost.plots import EpisodePicture, HeadPicture
-from milepost.render import render_film
-from milepost.types import Episode
-from milepost.video import VideoFrames, encode_video
+from milepost.core.types import Episode
+from milepost.datasets.video import VideoFrames, encode_video
+from milepost.figures.episode import EpisodeView, HeadView
+from milepost.figures.film.render import render_video
 
 FPS = 30
 os.environ.setdefault("SVT_LOG", "1")  # errors only
@@ -66,8 +66,8 @@ def ours(source: Path, out: Path, count: int) -> int:
     stage = np.arange(count) * 3 // count
     frames = VideoFrames(source, np.arange(count) / FPS, FPS)
     episode = Episode(0, 0, "put the mug on the shelf", FPS, count, np.zeros((count, 0), np.float32), {"top": frames})
-    head = HeadPicture({"sarm": curve, "topreward": curve**2}, true_stage=stage, stage_names=("reach", "grasp", "place"))
-    render_film(episode, EpisodePicture("episode 0: put the mug on the shelf", FPS, {"sparse": head}, weight=curve), ["top"], out)
+    head = HeadView({"sarm": curve, "topreward": curve**2}, true_stage=stage, stage_names=("reach", "grasp", "place"))
+    render_video(episode, EpisodeView("episode 0: put the mug on the shelf", FPS, {"sparse": head}, weight=curve), ["top"], out)
     return count
 
 

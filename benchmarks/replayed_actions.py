@@ -12,9 +12,9 @@ import argparse
 
 import numpy as np
 
-from milepost.sim import TASKS
 from milepost.sim.behaviours import KINDS, TREMOR, paced
 from milepost.sim.rollout import trace_of
+from milepost.sim.tasks import TASKS
 from milepost.sim.world import EVERY, scripted, world
 
 SHOWN = ("pick-place-v3", "shelf-place-v3", "peg-insert-side-v3", "assembly-v3")

@@ -19,21 +19,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from milepost.embed import FeatureCache, PixelImages
-from milepost.evaluate import EpisodeScore, score_episode
-from milepost.fit import TrainConfig, fit, run_key
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.metrics import final
-from milepost.models import ElapsedModel
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.prepare import choose, training_set, with_statistics
-from milepost.train import PRESETS, split
-from milepost.types import Episode, Progress
+from lerobot_recipe import recipe
+from milepost.core.types import Episode, Progress
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.encoders.features import FeatureCache
+from milepost.encoders.pixels import PixelImages
+from milepost.metrics.evaluation import EpisodeScore, score_episode
+from milepost.metrics.scores import final
+from milepost.models.elapsed import ElapsedModel
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.prepare import choose, with_statistics
+from milepost.models.sarm.train import PRESETS, split
+from milepost.models.training.config import TrainConfig
+from milepost.models.training.loop import fit, run_key
 
 SMALL_SARM, SMALL_TRAIN = PRESETS["small"]
 OURS: dict[str, Any] = {
@@ -42,8 +46,8 @@ OURS: dict[str, Any] = {
     "text_dim": SMALL_SARM.text_dim,
 }  # fmt: skip
 """The published recipe as `SARMConfig` has it (nine frames, rewind 0.8 up to 4 steps, wrong instruction 0.2), the network small."""
-LEROBOT: dict[str, Any] = {**OURS, "window": "centred", "attention": "lerobot", "decode": "argmax", "loss": "lerobot", "samples": "lerobot"}
-"""The same as LeRobot 0.6.1 does it, restated in our config (`lerobot_rules.py` has the samples)."""
+LEROBOT: dict[str, Any] = {**OURS, "window": "centred", "attention": "lerobot", "decode": "argmax"}
+"""The same as LeRobot 0.6.1 does it, restated in our config; its samples and its loss are in `lerobot_recipe.py`."""
 DEMO: dict[str, Any] = {
     name: getattr(SMALL_SARM, name) for name in ("n_obs_steps", "rewind_probability", "max_rewind_steps", "feature_noise", "unfinished")
 }
@@ -52,26 +56,29 @@ DEMO: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One model to train: what it is, its learning rate, and another way to decode the same weights, shown as a row of its own."""
+    """One model to train: what it is, its learning rate, whose samples and loss it learns with, and another way to decode the same weights,
+    shown as a row of its own."""
 
     config: Mapping[str, Any]
     lr: float = SMALL_TRAIN.lr
+    samples: Literal["own", "lerobot"] = "own"
+    loss: Literal["masked", "lerobot"] = "masked"
     also: tuple[str, str] | None = None
     """(row, decode)"""
 
 
 VARIANTS = {
     "ours": Variant(OURS, also=("argmax decoding", "argmax")),
-    "LeRobot's": Variant(LEROBOT),
+    "LeRobot's": Variant(LEROBOT, samples="lerobot", loss="lerobot"),
     "the demo's": Variant({**OURS, **DEMO}),
     "no rewind": Variant({**OURS, "rewind_probability": 0.0, "max_rewind_steps": 0}),
     "no wrong instructions": Variant({**OURS, "language_perturbation_probability": 0.0}),
-    "LeRobot's loss": Variant({**OURS, "loss": "lerobot"}),
+    "LeRobot's loss": Variant(OURS, loss="lerobot"),
     "centred window": Variant({**OURS, "window": "centred"}),
-    "LeRobot's samples": Variant({**OURS, "samples": "lerobot"}),
-    "LeRobot's, lr 3e-4": Variant(LEROBOT, lr=3e-4),
+    "LeRobot's samples": Variant(OURS, samples="lerobot"),
+    "LeRobot's, lr 3e-4": Variant(LEROBOT, lr=3e-4, samples="lerobot", loss="lerobot"),
     "unfinished runs taught as 0": Variant({**OURS, "unfinished": "zero"}),
-    "LeRobot's, our samples": Variant({**LEROBOT, "samples": "own"}),
+    "LeRobot's, our samples": Variant(LEROBOT, loss="lerobot"),
     "LeRobot's attention": Variant({**OURS, "attention": "lerobot"}),
     "centred window, LeRobot's attention": Variant({**OURS, "window": "centred", "attention": "lerobot"}),
     "ours, lr 3e-4": Variant(OURS, lr=3e-4),
@@ -109,7 +116,8 @@ class Bench:
 
     def key(self, variant: Variant, seed: int, steps: int) -> str:
         """Changes when a finished run no longer answers the question."""
-        return run_key(self.dataset.fingerprint, dataclasses.asdict(self.config(variant.config)), variant.lr, BATCH, seed, steps)
+        config, own = dataclasses.asdict(self.config(variant.config)), (variant.samples, variant.loss)
+        return run_key(self.dataset.fingerprint, config, own, variant.lr, BATCH, seed, steps)
 
     def train(self, variant: Variant, seed: int, steps: int) -> tuple[SARMModel, list[Episode], dict[str, Any]]:
         """(model, held-out episodes, what it was trained on). The same draws as `train_sarm`."""
@@ -120,14 +128,14 @@ class Bench:
         assert not left_out, "every recipe must train on the same episodes"
         config = with_statistics(config, usable, self.dataset.stages)
         torch.manual_seed(seed)
-        model = SARMModel(config)
-        data = training_set(model, usable, [self.reduced[e.index] for e in usable], rng)
+        reduced = [self.reduced[e.index] for e in usable]
+        model, sample, rows = recipe(config, usable, reduced, rng, samples=variant.samples, loss=variant.loss)
         train = TrainConfig(
             steps=steps, seed=seed, lr=variant.lr, batch_size=BATCH, weight_decay=SMALL_TRAIN.weight_decay, checkpoint_s=1e9
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, data.sample, config=train, folder=Path(folder), key="", on_progress=lambda done, total: None)
-        return model, held, {"train_episodes": len(usable), "train_frames": len(data.rows)}
+            fit(model, sample, config=train, folder=Path(folder), key="", on_progress=lambda done, total: None)
+        return model, held, {"train_episodes": len(usable), "train_frames": len(rows)}
 
     def ask(self, predict: Callable[[Episode], Progress], held: Sequence[Episode]) -> dict[str, list]:
         """Columns over the held-out episodes; `wrong` is where a success ends under the next task's instruction."""
@@ -135,7 +143,7 @@ class Bench:
         scenes = {scene: n for n, scene in enumerate(sorted({scene_of(episode) for episode in self.episodes}))}
         rows = []
         for episode in held:
-            score: EpisodeScore = score_episode(predict(episode), episode, self.dataset.stages["sparse"])
+            score: EpisodeScore = score_episode(predict(episode).main, episode, self.dataset.stages["sparse"])
             other = dataclasses.replace(episode, task=tasks[(tasks.index(episode.task) + 1) % len(tasks)])
             wrong = final(predict(other).value) if episode.success else np.nan
             numbers = (score.error, score.stage_accuracy, score.final, score.true_final, wrong)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from milepost.vlm import Engine, Pictures
+from milepost.vlm.engine import Engine
+from milepost.vlm.patches import FrameProcessor
 
 FOLDER = Path(__file__).parents[1] / "tests" / "data" / "qwen3vl_tiny"
 TASKS = (
@@ -93,7 +94,7 @@ def build(shape: Shape, *, device: str, dtype: torch.dtype, seed: int = 0) -> En
     for weight in model.parameters():
         if weight.ndim > 1:  # scaled to the width it reads, so that 36 layers neither fade nor explode
             weight.normal_(0, weight[0].numel() ** -0.5, generator=generator)
-    return Engine(model, transformers.AutoTokenizer.from_pretrained(FOLDER), pictures=Pictures())
+    return Engine(model, transformers.AutoTokenizer.from_pretrained(FOLDER), processor=FrameProcessor())
 
 
 def frames_of(count: int, size: tuple[int, int]) -> np.ndarray:
@@ -131,10 +132,10 @@ def weights_in(module: torch.nn.Module) -> int:
 
 def needed_flops(engine: Engine, count: int, size: tuple[int, int]) -> dict[str, float]:
     """What one dense curve with one instruction needs at least. The last layer counts keys and values, and the answers' rows."""
-    networks, pictures = engine.networks, engine.pictures
+    networks, processor = engine.networks, engine.processor
     text, tower = networks.config, networks.model.config.vision_config
-    question = len(engine._script.question(TASKS[0], ["True"])[0])
-    stamps = [len(engine._script.stamp(group, time_s=1.0, tokens=pictures.tokens(size))) for group in range((count + 1) // 2)]
+    question = len(engine._prompt_tokens.question(TASKS[0], ["True"])[0])
+    stamps = [len(engine._prompt_tokens.stamp(group, time_s=1.0, tokens=processor.tokens(size))) for group in range((count + 1) // 2)]
     ends = np.cumsum([0, *stamps])
     pairs, answers, tokens = ends[count // 2] * (ends[count // 2] + 1) / 2, 0.0, float(ends[count // 2])
     for n in range(1, count + 1):
@@ -145,7 +146,7 @@ def needed_flops(engine: Engine, count: int, size: tuple[int, int]) -> dict[str,
     *layers, last = networks.text.layers
     width = 4 * text.num_attention_heads * text.head_dim
     kept = weights_in(last.self_attn.k_proj) + weights_in(last.self_attn.v_proj)
-    groups, patches = count // 2 + (count + 1) // 2, 4 * pictures.tokens(size)
+    groups, patches = count // 2 + (count + 1) // 2, 4 * processor.tokens(size)
     attended = 4 * tower.depth * tower.hidden_size * patches**2
     merged = [networks.tower.merger, *networks.tower.deepstack_merger_list]
     seen = sum(map(weights_in, networks.tower.blocks)) + weights_in(networks.tower.patch_embed)

@@ -45,7 +45,7 @@ class Counted:
     """An engine, and how many tokens entered its language model."""
 
     def __init__(self, model: str) -> None:
-        from milepost.vlm import load_engine
+        from milepost.vlm.loading import load_engine
 
         self.engine = load_engine(model)
         self.read = 0

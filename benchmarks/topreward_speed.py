@@ -81,7 +81,8 @@ def lerobot(model: str, count: int, rounds: int) -> dict[str, Any]:
 
 def ours(model: str, count: int, rounds: int) -> dict[str, Any]:
     """The shared pass over every prefix, and one forward of the whole clip."""
-    from milepost.vlm import Resolution, load_engine
+    from milepost.vlm.loading import load_engine
+    from milepost.vlm.patches import Resolution
 
     engine = load_engine(model)
     read = [0]
@@ -102,7 +103,7 @@ def ours(model: str, count: int, rounds: int) -> dict[str, Any]:
     clip = engine.clip(frames_of(count), fps=FPS, resolution=Resolution("lerobot"))
     for _ in range(rounds + 1):
         alone = engine.separate(clip, instructions=[TASK], prefixes=[count])
-    question = len(engine._script.question(TASK, ["True"])[0])
+    question = len(engine._prompt_tokens.question(TASK, ["True"])[0])
     return {
         **spent, "bare": min(marks), "tokens": tokens, "question": question, "peak_mb": peak,
         "raw": raw.tolist(), "curve": ((whole - whole.min()) / (whole.max() - whole.min())).tolist(), "alone": float(alone[0, 0, 0]),

@@ -25,8 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from milepost.record import DATA_PATH, VIDEO_PATH
-from milepost.video import encode_video
+from milepost.datasets.video import encode_video
+from milepost.datasets.writer import DATA_PATH, VIDEO_PATH
 
 SIZES = (50, 500, 5000)
 FPS, LENGTH = 30, 300

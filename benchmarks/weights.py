@@ -19,9 +19,11 @@ import time
 import numpy as np
 import torch
 
-from milepost.lerobot import open_dataset
-from milepost.sample_weights import SampleWeights, WeightedSampler
-from milepost.weights import RabcConfig, deltas, weigh, weighted_mean
+from milepost.datasets.reader import open_dataset
+from milepost.weights.config import RabcConfig
+from milepost.weights.deltas import deltas
+from milepost.weights.loader import SampleWeights, WeightedSampler
+from milepost.weights.result import weigh, weighted_mean
 from milepost.weights.rules import usual_pace
 
 
@@ -55,11 +57,8 @@ OPTIONS = {
     "ramp linear": {"ramp": "linear"},
     "statistics task (8 tasks)": {"statistics": "task"},
     "kappa-duration-s": {"kappa_duration_s": 20.0},
-    "kappa-quantile": {"kappa_quantile": 0.5},
-    "kappa-keep": {"kappa_keep": 0.5},
     "kappa-pace": {"kappa_pace": 0.5},
     "smooth 11": {"smooth": 11},
-    "rule awr": {"rule": "awr"},
     "max-duration-s, min-final": {"max_duration_s": 9.0, "min_final": 0.2},
     "rescale, linear, pace, task, smooth 11": {"end": "rescale", "ramp": "linear", "kappa_pace": 0.5, "statistics": "task", "smooth": 11},
 }

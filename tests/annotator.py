@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from builders import TOP, WRIST, moving
-from chat_server import Fault
-from milepost.metadata import HEADS
-from milepost.record import write_dataset
-from milepost.recording import Recording
-from milepost.types import Segment
+from milepost.core.types import Segment
+from milepost.datasets.recording import Recording
+from milepost.datasets.records import HEADS
+from milepost.datasets.writer import write_dataset
+from milepost.testing import Fault
 
 FPS = 20
 NAMES = {"sparse": ("reach", "lift", "place"), "dense": ("approach", "grasp", "raise", "carry", "set down")}

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import numbered
-from milepost.commands.view import Args, open_review
-from milepost.lerobot import open_dataset
-from milepost.viewer.media import Films
-from milepost.viewer.serving import bound, server
+from milepost.cli.view import Args, open_review
+from milepost.datasets.reader import open_dataset
+from milepost.viewer.media import VideoCache
+from milepost.viewer.serving import bind, make_server
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WHY_NOT = "no browser: looked for chromium, chromium-browser and google-chrome on the PATH"
@@ -26,8 +26,8 @@ WHY_NOT = "no browser: looked for chromium, chromium-browser and google-chrome o
 def serving(root: Path, **options: Any) -> Iterator[str]:
     """The address of `milepost view` on this dataset."""
     review = open_review(Args(dataset=str(root), **options))
-    socket, door = bound("127.0.0.1", 0)
-    running = server(review, door, Films(root.parent / "films"))
+    socket, door = bind("127.0.0.1", 0)
+    running = make_server(review, door, VideoCache(root.parent / "films"))
     thread = threading.Thread(target=lambda: running.run(sockets=[socket]))
     thread.start()
     try:

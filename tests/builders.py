@@ -15,8 +15,8 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from milepost.scheduling import ordinary
-from milepost.video import concat_videos, encode_video
+from milepost.core.scheduling import ordinary
+from milepost.datasets.video import concat_videos, encode_video
 
 TOP = "observation.images.top"
 WRIST = "observation.images.wrist"

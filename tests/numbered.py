@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from milepost.lerobot import open_dataset
-from milepost.record import write_dataset
-from milepost.recording import Recording
-from milepost.stages import progress, proportions, targets
-from milepost.store import ProgressStore
-from milepost.types import Progress, Segment
+from milepost.core.stages import progress, proportions, targets
+from milepost.core.types import Progress, Segment
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.recording import Recording
+from milepost.datasets.writer import write_dataset
+from milepost.progress.store import ProgressStore
 
 BLOCK, COLUMNS, ROWS = 24, 4, 3
 CAMERAS = ("observation.images.top", "observation.images.wrist")

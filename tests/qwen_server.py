@@ -1,6 +1,7 @@
 """A Qwen3-VL behind `chat_server`: images decoded, its chat template rendered by transformers, the true log-probability of every token.
 
-The forward is transformers' own and reads images, each shown twice in one group, as Qwen's processor does. Of ours it uses `Pictures`.
+The forward is transformers' own and reads images, each shown twice in one group, as Qwen's processor does. Of ours it uses
+`FrameProcessor`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from milepost.vlm import Pictures, Resolution
+from milepost.vlm.patches import FrameProcessor, Resolution
 
 IMAGE = "<|image_pad|>"
 
@@ -23,8 +24,8 @@ IMAGE = "<|image_pad|>"
 class QwenModel:
     """ignored: fields of a request this server does not know. raw: it names tokens as its vocabulary does, not as text."""
 
-    def __init__(self, model: Any, tokenizer: Any, pictures: Pictures, *, ignored: tuple[str, ...] = (), raw: bool = False) -> None:
-        self.model, self.tokenizer, self.pictures, self.ignored = model, tokenizer, pictures, ignored
+    def __init__(self, model: Any, tokenizer: Any, processor: FrameProcessor, *, ignored: tuple[str, ...] = (), raw: bool = False) -> None:
+        self.model, self.tokenizer, self.processor, self.ignored = model, tokenizer, processor, ignored
         ids = range(model.config.text_config.vocab_size)
         self.names = tokenizer.convert_ids_to_tokens(list(ids)) if raw else [tokenizer.decode([each]) for each in ids]
         self._lock = threading.Lock()  # transformers keeps rope_deltas in the module
@@ -68,10 +69,10 @@ class QwenModel:
         rows, grids = [], []
         for number, image in enumerate(images):
             size = image.shape[:2]
-            assert self.pictures.size(Resolution(size=size), frames=2, height=size[0], width=size[1]) == size  # whole tokens
-            rows.append(self.pictures.rows(np.stack([image, image]), size))
-            grids.append([1, *self.pictures.grid(size)])
-            pieces[number] += IMAGE * self.pictures.tokens(size)
+            assert self.processor.size(Resolution(size=size), frames=2, height=size[0], width=size[1]) == size  # whole tokens
+            rows.append(self.processor.rows(np.stack([image, image]), size))
+            grids.append([1, *self.processor.grid(size)])
+            pieces[number] += IMAGE * self.processor.tokens(size)
         ids = self.tokenizer("".join(pieces), add_special_tokens=False)["input_ids"]
         tokens = torch.tensor([ids])
         pixels = {"pixel_values": torch.cat(rows), "image_grid_thw": torch.tensor(grids)} if images else {}

@@ -13,16 +13,15 @@ import numpy as np
 from starlette.testclient import TestClient
 
 from builders import build_dataset
-from milepost.annotation.export import write_annotations
-from milepost.commands.view import Args, open_review
-from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore
-from milepost.types import Progress, Segment
-from milepost.viewer.guard import Door, Guard
-from milepost.viewer.media import Films
+from milepost.cli.view import Args, open_review
+from milepost.core.types import Curve, Progress, Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.progress.store import ProgressStore
+from milepost.viewer.guard import BindAddress, Guard
 from milepost.viewer.review import Review
 from milepost.viewer.server import create_app
-from milepost.viewer.serving import bound, server
+from milepost.viewer.serving import bind, make_server
 
 ORIGIN = "http://127.0.0.1:8000"
 NAMES = ("reach", "push")
@@ -43,7 +42,7 @@ def write_progress(root: Path, name: str, curves: Mapping[int, Any], *, stages: 
         sparse, dense = (np.asarray(each, np.float32) for each in told) if isinstance(told, tuple) else (np.asarray(told, np.float32), None)
         start, stop = dataset.row_range(number)
         stage = np.eye(stages, dtype=np.float32)[np.arange(stop - start) * stages // (stop - start)] if stages else None
-        store.add(Progress(number, sparse, stage=stage, dense=None if dense is None else Progress(number, dense)), start)
+        store.add(Progress(number, {"sparse": Curve(sparse, stage)} | ({} if dense is None else {"dense": Curve(dense)})), start)
     store.finish()
     return path
 
@@ -62,18 +61,18 @@ def review_of(root: Path, **options: Any) -> Review:
 
 
 @contextmanager
-def page_of(review: Review, films: Films | None = None, door: Door | None = None) -> Iterator[TestClient]:
+def page_of(review: Review, films: VideoCache | None = None, door: BindAddress | None = None) -> Iterator[TestClient]:
     """What the page would send, to an application in this process."""
-    app = Guard(create_app(review, films), door or Door("127.0.0.1", 8000))
+    app = Guard(create_app(review, films), door or BindAddress("127.0.0.1", 8000))
     with TestClient(app, base_url=ORIGIN, headers={"origin": ORIGIN}, raise_server_exceptions=False) as client:
         yield client
 
 
 @contextmanager
-def served(review: Review, films: Films | None = None) -> Iterator[str]:
+def served(review: Review, films: VideoCache | None = None) -> Iterator[str]:
     """The address of a real server in a thread."""
-    socket, door = bound("127.0.0.1", 0)
-    running = server(review, door, films)
+    socket, door = bind("127.0.0.1", 0)
+    running = make_server(review, door, films)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()
     until = time.monotonic() + 20

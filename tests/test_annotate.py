@@ -11,13 +11,16 @@ import pytest
 
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP, WRIST
-from chat_server import ChatServer, chat_server
-from milepost.annotate import Asking, annotate, look, provenance, to_ask
-from milepost.annotation.names import SubtaskList
+from milepost.annotation.loop import AskConfig, annotate_episodes, prepare_prompt, provenance, to_ask
 from milepost.annotation.store import AnnotationStore
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.types import DataError
-from milepost.vlm import LocalSpeaker, RemoteSpeaker, ServerConfig, load_engine
+from milepost.annotation.subtasks import SubtaskList
+from milepost.core.errors import DataError
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.testing import ChatServer, chat_server
+from milepost.vlm.chat import RemoteChatModel
+from milepost.vlm.generate import LocalChatModel
+from milepost.vlm.loading import load_engine
+from milepost.vlm.transport import ServerConfig
 
 DATA = Path(__file__).parent / "data"
 LENGTHS = (100, 111, 123, 134, 146, 157, 168, 180, 191, 203, 214, 226, 237, 249)
@@ -47,17 +50,19 @@ def stores_in(folder: Path, heads=("sparse", "dense")) -> dict[str, AnnotationSt
     return {head: AnnotationStore(folder / head, {"made": "by a test"}) for head in heads}
 
 
-def speaker_of(server: ChatServer, **settings) -> RemoteSpeaker:
+def chat_model_of(server: ChatServer, **settings) -> RemoteChatModel:
     quick = {"backoff_s": 0.001, "retries": 2, **settings}
-    return RemoteSpeaker(ServerConfig(server.url, "tiny", **quick))
+    return RemoteChatModel(ServerConfig(server.url, "tiny", **quick))
 
 
-def asked(dataset, server, stores, todo, *, workers=4, asking=None, speaker=None) -> dict[int, str]:
-    speaker = speaker or speaker_of(server, concurrency=workers)
+def asked(dataset, server, stores, todo, *, workers=4, config=None, chat_model=None) -> dict[int, str]:
+    chat_model = chat_model or chat_model_of(server, concurrency=workers)
     try:
-        return annotate(dataset, speaker, todo, stages=LISTS, stores=stores, asking=asking or Asking((TOP,)), workers=workers)
+        return annotate_episodes(
+            dataset, chat_model, todo, stages=LISTS, stores=stores, config=config or AskConfig((TOP,)), workers=workers
+        )
     finally:
-        speaker.close()
+        chat_model.close()
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -110,7 +115,7 @@ def test_the_fault_is_named_to_the_model(dataset, tmp_path) -> None:
 def test_sparse_and_dense_are_asked_over_the_same_pictures(dataset, tmp_path) -> None:
     """And both begin with the same words, so that whoever reads them reads that once."""
     with chat_server(model=Words(), script=Annotator(TRUTH, LENGTHS)) as server:
-        asked(dataset, server, stores_in(tmp_path), {0: ["sparse", "dense"]}, workers=1, asking=Asking((TOP, WRIST)))
+        asked(dataset, server, stores_in(tmp_path), {0: ["sparse", "dense"]}, workers=1, config=AskConfig((TOP, WRIST)))
     sparse, dense = (body["messages"][0]["content"] for body in server.bodies)
     assert sparse[:-1] == dense[:-1]
     assert [part["type"] for part in sparse] == ["text", "image_url", "image_url", "text"]
@@ -148,8 +153,8 @@ def test_one_timeout_loses_nobody_else(dataset, tmp_path) -> None:
     stores = stores_in(tmp_path, ["sparse"])
     wanted = {"sparse": range(8)}
     with chat_server(model=Words(), script=script) as server:
-        speaker = speaker_of(server, concurrency=3, timeout_s=2.0, retries=0)
-        unanswered = asked(dataset, server, stores, to_ask(stores, wanted), workers=3, speaker=speaker)
+        chat_model = chat_model_of(server, concurrency=3, timeout_s=2.0, retries=0)
+        unanswered = asked(dataset, server, stores, to_ask(stores, wanted), workers=3, chat_model=chat_model)
         assert set(unanswered) == {2}
         assert "no answer within 2 s" in unanswered[2]
         never.set()
@@ -171,9 +176,9 @@ def test_repeats_agree_or_say_by_how_much(dataset, tmp_path) -> None:
     """Five looks at other frames: medians nearer to the truth than one answer, the spread of each border, doubted episodes first."""
     annotator = Annotator(TRUTH, LENGTHS, noise_s=0.4, fault=lambda e, h, a: "chatter" if e == 3 and not a else "")
     stores = stores_in(tmp_path, ["sparse"])
-    asking = Asking((TOP,), repeats=5, tries=1)
+    config = AskConfig((TOP,), repeats=5, tries=1)
     with chat_server(model=Words(), script=annotator) as server:
-        assert not asked(dataset, server, stores, to_ask(stores, {"sparse": range(4)}), asking=asking)
+        assert not asked(dataset, server, stores, to_ask(stores, {"sparse": range(4)}), config=config)
         pictures = {body["messages"][0]["content"][1]["image_url"]["url"] for body in server.bodies}
         assert len(pictures) == len(server.bodies) == 20
         assert {body["temperature"] for body in server.bodies} == {0}
@@ -190,15 +195,15 @@ def test_repeats_agree_or_say_by_how_much(dataset, tmp_path) -> None:
             assert abs(border["frame"] - TRUTH[number]["sparse"][k + 1].start) / FPS <= 0.4
     again = stores_in(tmp_path / "again", ["sparse"])
     with chat_server(model=Words(), script=Annotator(TRUTH, LENGTHS, noise_s=0.4)) as server:
-        asked(dataset, server, again, {0: ["sparse"]}, asking=asking)
+        asked(dataset, server, again, {0: ["sparse"]}, config=config)
     assert again["sparse"].get(0) == stores["sparse"].get(0)
 
 
 def test_where_every_frame_is_shown_repeats_are_drawn(dataset, tmp_path) -> None:
     """Other frames there are none of, so the same question would get the same answer: a seeded temperature instead."""
     with chat_server(model=Words(), script=Annotator(TRUTH, LENGTHS)) as server:
-        asking = Asking((TOP,), repeats=3, rate_hz=float(FPS), frames=200)
-        asked(dataset, server, stores_in(tmp_path, ["sparse"]), {0: ["sparse"]}, asking=asking, workers=1)
+        config = AskConfig((TOP,), repeats=3, rate_hz=float(FPS), frames=200)
+        asked(dataset, server, stores_in(tmp_path, ["sparse"]), {0: ["sparse"]}, config=config, workers=1)
     assert [body["temperature"] for body in server.bodies] == [0, 0.7, 0.7]
     seeds = [body.get("seed") for body in server.bodies]
     assert seeds[0] is None
@@ -209,9 +214,9 @@ def test_a_head_of_one_stage_asks_nobody(dataset, tmp_path) -> None:
     whole = {"sparse": SubtaskList.from_flag("task")}
     stores = stores_in(tmp_path, ["sparse"])
     with chat_server(model=Words(), script=Annotator(TRUTH, LENGTHS)) as server:
-        speaker = speaker_of(server)
-        annotate(dataset, speaker, {0: ["sparse"]}, stages=whole, stores=stores, asking=Asking((TOP,)))
-        speaker.close()
+        chat_model = chat_model_of(server)
+        annotate_episodes(dataset, chat_model, {0: ["sparse"]}, stages=whole, stores=stores, config=AskConfig((TOP,)))
+        chat_model.close()
         assert not server.bodies
     assert [(s.name, s.start, s.stop) for s in stores["sparse"].annotations()[0]["sparse"]] == [("task", 0, 100)]
 
@@ -228,22 +233,22 @@ def test_damaged_pictures_are_listed(tmp_path) -> None:
 
 
 def test_what_a_look_shows(dataset) -> None:
-    eyes = LocalSpeaker(load_engine(DATA / "qwen3vl_tiny"))
-    view = look(dataset.episode(13), eyes, Asking((TOP,), rate_hz=4.0))
-    assert len(view.shown) == 51  # 12.4 s from the first to the last frame, at 4 Hz, and the first
-    assert view.shown.times_s[-1] == 248 / FPS
-    assert [picture.image.shape[2] for picture in view.pictures] == [3] * 3
-    assert len(look(dataset.episode(13), eyes, Asking((TOP,), look="frames", frames=20)).pictures) == 20
+    eyes = LocalChatModel(load_engine(DATA / "qwen3vl_tiny"))
+    prompted = prepare_prompt(dataset.episode(13), eyes, AskConfig((TOP,), rate_hz=4.0))
+    assert len(prompted.sample) == 51  # 12.4 s from the first to the last frame, at 4 Hz, and the first
+    assert prompted.sample.times_s[-1] == 248 / FPS
+    assert [picture.image.shape[2] for picture in prompted.images] == [3] * 3
+    assert len(prepare_prompt(dataset.episode(13), eyes, AskConfig((TOP,), look="frames", frames=20)).images) == 20
 
 
 def test_provenance_knows_what_answers_depend_on(dataset) -> None:
-    one = provenance(dataset, {"model": "m"}, LISTS["sparse"], Asking((TOP,)))
+    one = provenance(dataset, {"model": "m"}, LISTS["sparse"], AskConfig((TOP,)))
     assert json.loads(one["stages"])["subtasks"][0]["name"] == "reach"
     others = [
-        provenance(dataset, {"model": "n"}, LISTS["sparse"], Asking((TOP,))),
-        provenance(dataset, {"model": "m"}, LISTS["dense"], Asking((TOP,))),
-        provenance(dataset, {"model": "m"}, LISTS["sparse"], Asking((WRIST,))),
-        provenance(dataset, {"model": "m"}, LISTS["sparse"], Asking((TOP,), repeats=2)),
+        provenance(dataset, {"model": "n"}, LISTS["sparse"], AskConfig((TOP,))),
+        provenance(dataset, {"model": "m"}, LISTS["dense"], AskConfig((TOP,))),
+        provenance(dataset, {"model": "m"}, LISTS["sparse"], AskConfig((WRIST,))),
+        provenance(dataset, {"model": "m"}, LISTS["sparse"], AskConfig((TOP,), repeats=2)),
     ]
     assert all(other != one for other in others)
     assert all(isinstance(value, str) for value in one.values())
@@ -252,4 +257,4 @@ def test_provenance_knows_what_answers_depend_on(dataset) -> None:
 @pytest.mark.parametrize("wrong", [{"cameras": ()}, {"repeats": 0}, {"tries": 0}, {"temperature": -1.0}, {"frames": 1}, {"rate_hz": 0.0}])
 def test_settings_that_make_no_sense(wrong) -> None:
     with pytest.raises(DataError):
-        Asking(**{"cameras": (TOP,), **wrong})
+        AskConfig(**{"cameras": (TOP,), **wrong})

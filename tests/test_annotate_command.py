@@ -19,11 +19,11 @@ from huggingface_hub.utils import filter_repo_objects
 
 from annotator import FPS, NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP, WRIST, build_dataset
-from chat_server import Fault, chat_server
-from milepost.annotation.replacing import JOURNAL
 from milepost.annotation.sources import read_annotations
-from milepost.annotation.subtask_index import read_subtask_index
-from milepost.lerobot import open_dataset
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.subtask_index import read_subtask_index
+from milepost.datasets.transaction import JOURNAL
+from milepost.testing import Fault, chat_server
 from test_cli import assert_refused, milepost
 
 DATA = Path(__file__).parent / "data"
@@ -135,7 +135,7 @@ def test_killed_while_it_writes(dataset, source, tmp_path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from milepost.cli import main
+from milepost.cli.entry import main
 plain, renamed = Path.replace, []
 def replace(self, target):
     if ".milepost-new" in self.name:

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from milepost.annotation.export import write_annotations
 from milepost.annotation.sources import read_annotations
-from milepost.cli import main
-from milepost.doctor import examine
-from milepost.lerobot import open_dataset
-from milepost.records import frames_of
-from milepost.stages import Attempt, Stages, alike, doubts
-from milepost.types import DataWarning, Segment
+from milepost.cli.entry import main
+from milepost.core.errors import DataWarning
+from milepost.core.stages import Attempt, Stages, alike, doubts
+from milepost.core.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.records import frames_of
+from milepost.datasets.validation import validate
 from odd_datasets import edit_entries, save, v3
 
 BAD = 2
@@ -51,7 +52,7 @@ def words(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 @pytest.mark.parametrize("name", FAULTS)
 def test_training_goes_on_without_it(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])
@@ -64,7 +65,7 @@ def test_training_goes_on_without_it(tmp_path: Path, name: str, capsys: pytest.C
     assert (tmp_path / "model/evaluation.json").is_file()
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 @pytest.mark.parametrize("name", ["overlap", "negative", "unknown stage"])
 def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])
@@ -80,10 +81,10 @@ def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.Capture
     assert len(list((tmp_path / "plots").rglob("*.png"))) == 3
     assert main(["view", str(root), "--export-html", str(tmp_path / "page.html")]) == 1
     assert f"episode {BAD}" in words(capsys)
-    assert any(finding.severity == "error" and finding.episode == BAD for finding in examine(root).findings)
+    assert any(finding.severity == "error" and finding.episode == BAD for finding in validate(root).findings)
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_films_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", FAULTS["overlap"])
     assert main(["label", str(root), "--model", "elapsed"]) == 0
@@ -92,7 +93,7 @@ def test_films_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list((tmp_path / "films").rglob("*.mp4"))) == 2
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_no_episode_that_can_be_used_is_a_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = annotated(tmp_path / "set", shares={"pick": 0.5, "put": 0.5})
     train = ["train", str(root), "--preset", "small", "--annotation-mode", "sparse_only", "--output-dir", str(tmp_path / "model")]
@@ -103,7 +104,7 @@ def test_no_episode_that_can_be_used_is_a_refusal(tmp_path: Path, capsys: pytest
     assert not list((tmp_path / "model").glob("*"))
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 @pytest.mark.parametrize("name", ["overlap", "negative", "lengths differ"])
 def test_it_is_corrected_while_others_are_wrong_too(tmp_path: Path, name: str) -> None:
     root = annotated(tmp_path / "set", FAULTS[name])
@@ -151,7 +152,7 @@ def test_a_contradiction_is_said(tmp_path: Path) -> None:
         DataWarning, match="episode 3, sparse: its frames and seconds contradict each other: a border at frame 4 is said to be"
     ):
         assert open_dataset(root)[3].segments["sparse"][0] == Segment("reach", 0, 4)
-    assert [(f.code, f.severity, f.episode) for f in examine(root).findings if f.code == "segment-times"] == [
+    assert [(f.code, f.severity, f.episode) for f in validate(root).findings if f.code == "segment-times"] == [
         ("segment-times", "warning", 3)
     ]
 

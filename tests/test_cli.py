@@ -24,8 +24,8 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file
 
-from milepost.cli import VERBS, explain, help_text, main
-from milepost.store import read_progress
+from milepost.cli.entry import VERBS, explain, help_text, main
+from milepost.progress.table import read_progress
 
 DATA = Path(__file__).parent / "data"
 RECORD = DATA / "command_line.json"
@@ -34,7 +34,7 @@ FIXTURE = DATA / "dataset_v3"
 
 def flags() -> dict[str, dict[str, str]]:
     """Verb -> flag -> default, as the code has them."""
-    return {verb: flags_of(importlib.import_module(f"milepost.commands.{verb}").Args) for verb in VERBS}
+    return {verb: flags_of(importlib.import_module(f"milepost.cli.{verb}").Args) for verb in VERBS}
 
 
 def flags_of(arguments: type) -> dict[str, str]:
@@ -88,7 +88,7 @@ def test_the_command_line_is_frozen() -> None:
 
 def test_every_verb_says_what_it_does() -> None:
     for verb in VERBS:
-        assert importlib.import_module(f"milepost.commands.{verb}").__doc__
+        assert importlib.import_module(f"milepost.cli.{verb}").__doc__
         assert verb in help_text()
 
 
@@ -162,9 +162,9 @@ def test_a_model_trained_for_lerobot_is_one_it_loads(dataset: Path, tmp_path: Pa
         (tmp_path / "said").mkdir(exist_ok=True)
         run = milepost("label", dataset, "--model", tmp_path / name, "--encoder", DATA / "clip_tiny", *more)
         assert run.returncode == 0, run.stderr
-    ours, theirs = (read_progress(path).curves for path in sorted((tmp_path / "said").iterdir()))
+    ours, theirs = (read_progress(path) for path in sorted((tmp_path / "said").iterdir()))
     for head in ("sparse", "dense"):
-        np.testing.assert_allclose(ours[head], theirs[head], atol=1e-5)
+        np.testing.assert_allclose(ours.values(head), theirs.values(head), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_corrupt_table_is_said(dataset: Path) -> None:
     assert run.returncode == 1
     assert f"{table.name} is damaged or truncated" in run.stderr
     curve = read_progress(dataset / "elapsed_progress.parquet")
-    lost = np.unique(curve.episode_index[np.isnan(curve.curve())]).tolist()
+    lost = np.unique(curve.episode_index[np.isnan(curve.values())]).tolist()
     assert 0 < len(lost) < 6
     for other in dataset.glob("data/**/*.parquet"):
         other.write_bytes(b"PAR1 nothing good PAR1")

@@ -9,15 +9,15 @@ import pytest
 
 WARNS = """
 import logging, sys, warnings
-from milepost import cli, types
+from milepost.cli import entry
 def other():
     exec("import warnings; warnings.warn('theirs'); warnings.warn('old', FutureWarning)", {"__name__": "their"})
     warnings.warn("caused here", DeprecationWarning)
     logging.getLogger("theirs").warning("logged")
     exec("import warnings; warnings.warn('ours')", {"__name__": "milepost.models.sarm"})
     return 0
-cli.start = lambda argv: other()
-sys.exit(cli.main())
+entry.start = lambda argv: other()
+sys.exit(entry.main())
 """
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.compare import ARMS, CompareConfig, PoolConfig, rates, read_lines, recovered, run
-from milepost.compare.arms import Mix, rabc_config
-from milepost.compare.demonstrations import Pool, _simulate, scenes
-from milepost.compare.experiment import Job, Pools, jobs, mixture, run_one
-from milepost.policy import Demonstrations, PolicyConfig
-from milepost.sim import TASKS, observations, success_of
+from milepost.core.errors import DataError
 from milepost.sim.behaviours import paced
-from milepost.sim.world import View, scripted
-from milepost.types import DataError
+from milepost.sim.closed_loop import observations, success_of
+from milepost.sim.compare.arms import ARMS, Mix, rabc_config
+from milepost.sim.compare.config import CompareConfig, PolicyConfig, PoolConfig
+from milepost.sim.compare.demonstrations import Pool, _simulate, scenes
+from milepost.sim.compare.experiment import PolicyJob, Pools, jobs, mixture, read_lines, run, run_one
+from milepost.sim.compare.policy import Demonstrations
+from milepost.sim.compare.table import rates, recovered
+from milepost.sim.tasks import TASKS
+from milepost.sim.world import SceneState, scripted
 from test_cli import assert_refused, milepost
 
 RULE = rabc_config(4)
@@ -143,7 +145,7 @@ def test_the_expert_at_the_controls_succeeds_and_standing_still_does_not() -> No
     expert = paced(TASKS[task], scripted(task))
 
     def act(seen: np.ndarray) -> np.ndarray:
-        view = View(seen[:3], float(seen[3]), seen[4:7], seen[7:10], np.array([0.0, 0.0, 0.02]), seen[20:23])
+        view = SceneState(seen[:3], float(seen[3]), seen[4:7], seen[7:10], np.array([0.0, 0.0, 0.02]), seen[20:23])
         return expert(view)[None]
 
     assert success_of(task, act, scenes(0, 4), execute=1).all()
@@ -153,7 +155,7 @@ def test_the_expert_at_the_controls_succeeds_and_standing_still_does_not() -> No
 def test_same_job_same_line_and_arms_share_all_but_the_weights(pool: Pool) -> None:
     config = CompareConfig(tasks=(pool.task,), shares=(0.5,), seeds=(0,), trials=2, policy=TINY, execute=4, pool=PoolConfig(episodes=5))
     config = dataclasses.replace(config, pool=dataclasses.replace(config.pool, episodes=5))
-    lines = [run_one(Job(0, pool.task, 0.5, arm), pool, config) for arm in ("uniform", "uniform", "rabc-sarm")]
+    lines = [run_one(PolicyJob(0, pool.task, 0.5, arm), pool, config) for arm in ("uniform", "uniform", "rabc-sarm")]
     numbers = [{k: v for k, v in one.items() if not k.endswith("_s")} for one in lines]
     assert numbers[0] == numbers[1]
     assert numbers[0]["mean_weight"] == 1.0 > numbers[2]["mean_weight"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from milepost.console import bars, plain, ranges, say, table, warn
+from milepost.cli.console import bars, plain, ranges, say, table, warn
 
 HOSTILE = "a [/red] [link=https://evil.example]b[/link] [bold]\x1b[31mred\x07 \x9b2J\r\u202ebidi"
 
@@ -35,7 +35,7 @@ def test_ranges_are_what_episodes_takes() -> None:
 
 
 def test_long_work_speaks_without_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.console.EVERY_S", -1.0)
+    monkeypatch.setattr("milepost.cli.console.EVERY_S", -1.0)
     with bars() as bar:
         tick = bar("read frames")
         for done in (1, 2, 3):

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.cli import main
-from milepost.doctor import examine
-from milepost.lerobot import open_dataset
+from milepost.cli.entry import main
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.validation import validate
 from odd_datasets import (
     CAMERA,
     DATA,
@@ -65,7 +65,7 @@ def test_uncompressed_data(tmp_path: Path) -> None:
     out = copied(root)
     require_clock(out)
     assert pq.read_metadata(out / DATA).row_group(0).column(0).compression == "UNCOMPRESSED"
-    assert examine(out).healthy
+    assert validate(out).healthy
 
 
 def test_stray_rows_are_nan(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_v21(tmp_path: Path) -> None:
     assert [line["stats"]["progress"]["count"] for line in lines] == [[length] for length in LENGTHS]
     assert [line["stats"]["action"] for line in lines] == [stats["action"]] * 3
     assert film_v21(out, 1).read_bytes() == film_v21(root, 1).read_bytes()
-    assert examine(out).healthy
+    assert validate(out).healthy
 
 
 @pytest.mark.parametrize("content", ["empty", "unfinished"])
@@ -123,7 +123,7 @@ def test_files_that_no_episode_needs_are_left_out(tmp_path: Path, content: str, 
     out = copied(root)
     assert "not in the copy: data/chunk-000/file-001.parquet" in capsys.readouterr().err.replace("\n", " ")
     assert not (out / stray.relative_to(root)).exists()
-    assert examine(out).healthy
+    assert validate(out).healthy
 
 
 def test_damage_is_not_repeated_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,12 +149,12 @@ def clocked(root: Path, films: object = film) -> Path:
 
 def test_stamps_of_a_real_clock_are_written_anew_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = clocked(tmp_path / "set")
-    assert not examine(root).healthy
-    assert "milepost copy --restamp" in examine(root).findings[0].message
+    assert not validate(root).healthy
+    assert "milepost copy --restamp" in validate(root).findings[0].message
     capsys.readouterr()
     out = copied(root, "--restamp", label=False)
     assert "36 of 36 written anew as frame / 10 fps, the worst was 0.539 s off" in capsys.readouterr().out.replace("\n", " ")
-    assert examine(out).healthy
+    assert validate(out).healthy
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for episode in open_dataset(out):

@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import milepost.copying
+import milepost.datasets.copy
 from builders import TOP, build_dataset
-from milepost.cli import main
-from milepost.copying import copy_with_columns
-from milepost.doctor import examine
-from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore, write_weights
-from milepost.types import DataError, Progress
+from milepost.cli.entry import main
+from milepost.core.errors import DataError
+from milepost.core.types import Curve, Progress
+from milepost.datasets.copy import copy_with_columns
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.validation import validate
+from milepost.progress.store import ProgressStore
+from milepost.weights.file import write_weights_file
 from parquet_content import content, tree
 
 DATA = Path(__file__).parent / "data"
@@ -31,11 +33,11 @@ def nails(tmp_path_factory: pytest.TempPathFactory) -> Path:
         value = (np.arange(episode.length) / 200).astype(np.float32)
         if episode.index == 1:
             value[3:5] = np.nan
-        store.add(Progress(episode.index, value, dense=Progress(episode.index, value**2)), episode.row)
+        store.add(Progress(episode.index, {"sparse": Curve(value), "dense": Curve(value**2)}), episode.row)
     store.finish()
     index = np.arange(dataset.total_frames)
     made = {"dataset": "nails", "dataset_fingerprint": dataset.fingerprint}
-    write_weights(root / "weights.parquet", index, (index % 2).astype(np.float32), made)
+    write_weights_file(root / "weights.parquet", index, (index % 2).astype(np.float32), made)
     return root
 
 
@@ -68,7 +70,7 @@ def test_columns_are_the_files_and_the_rest_is_as_it_was(nails: Path, tmp_path: 
     assert {name: info["features"].pop(name) for name in added} == dict.fromkeys(added, feature)
     assert info == json.loads((nails / "meta/info.json").read_text())
     assert not list(out.glob("*.parquet")), "a progress file of the dataset is not one of the copy"
-    assert examine(out).healthy
+    assert validate(out).healthy
 
 
 def test_statistics_are_of_what_is_known(nails: Path, tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_half_a_copy_is_none(nails: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(milepost.copying, "_describe", full)
+    monkeypatch.setattr(milepost.datasets.copy, "_describe", full)
     assert copy(nails, "--output-dir", tmp_path / "copy") == 2
     assert not list(tmp_path.iterdir())
 

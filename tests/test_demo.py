@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.demo import DemoConfig, Journey, spread
-from milepost.doctor import examine
-from milepost.lerobot import open_dataset
-from milepost.sim import FAILURES, SUCCESSES, NoRendererError, require_renderer
-from milepost.store import read_progress
-from milepost.types import DataError
+from milepost.cli.journey import DemoConfig, Journey
+from milepost.core.errors import DataError
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.validation import validate
+from milepost.progress.table import read_progress
+from milepost.sim.behaviours import FAILURES, SUCCESSES, episodes_by_kind
+from milepost.sim.scene import NoRendererError, require_renderer
 
 SMALL = DemoConfig(tasks=("drawer-open-v3", "assembly-v3"), successes=8, failures=4, holdout=0.5, steps=12)
 
@@ -64,12 +65,12 @@ def test_every_file_is_there(folder: Path) -> None:
 
 
 def test_the_dataset_is_healthy_and_labelled_throughout(folder: Path) -> None:
-    assert examine(folder / "dataset").healthy
+    assert validate(folder / "dataset").healthy
     dataset = open_dataset(folder / "dataset")
     assert len(dataset) == 24
     progress = read_progress(folder / "dataset" / "sarm_progress.parquet")
     assert len(progress.index) == dataset.total_frames
-    assert not np.isnan(progress.curve()).any()
+    assert not np.isnan(progress.values()).any()
     assert {e.facts["kind"] for e in dataset} == set(SUCCESSES) | set(FAILURES)
 
 
@@ -109,7 +110,7 @@ def test_other_settings_are_not_mixed_in(folder: Path) -> None:
 
 
 def test_episodes_are_shared_out_evenly() -> None:
-    counts = spread(10, 7)
+    counts = episodes_by_kind(10, 7)
     assert sum(counts[kind] for kind in SUCCESSES) == 10
     assert sum(counts[kind] for kind in FAILURES) == 7
     assert max(counts.values()) - min(counts.values()) <= 1

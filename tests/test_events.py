@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.events import KINDS, Event, EventRules, count_events, find_events
+from milepost.metrics.events import KINDS, Event, EventRules, count_events, find_events
 
 FPS = 10.0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.files import DEPTH, expand, is_inside, parse_json, plausible, read_json, read_json_object, require_inside, shown
-from milepost.types import DataError
+from milepost.core.errors import DataError
+from milepost.core.files import DEPTH, expand, is_inside, parse_json, plausible, read_json, read_json_object, require_inside, shown
 
 
 @pytest.mark.parametrize(

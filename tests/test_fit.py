@@ -12,15 +12,16 @@ import pytest
 import torch
 
 import milepost
-import milepost.train as training
-from fakes import dot_episodes, reduced_dots
-from milepost.fit import TrainConfig, precision
-from milepost.models.sarm import SARMModel
-from milepost.models.sarm.batches import TrainingSet
+import milepost.models.sarm.train as training
+from milepost.core.errors import DataError
+from milepost.core.stages import progress
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, validation_set, with_statistics
-from milepost.stages import progress
-from milepost.train import keep_aside
-from milepost.types import DataError
+from milepost.models.sarm.samples import TrainingSet
+from milepost.models.sarm.train import keep_aside
+from milepost.models.training.config import TrainConfig
+from milepost.models.training.loop import precision
+from milepost.testing import dot_episodes, reduced_dots
 from test_train import QUICK, SMALL, run
 
 NOISY = dataclasses.replace(SMALL, dropout=0.1, feature_noise=0.3, max_rewind_steps=2, rewind_probability=0.5)
@@ -58,7 +59,7 @@ def test_an_epoch_is_as_many_samples_as_labelled_frames(tmp_path: Path) -> None:
     trained = run(tmp_path, train=dataclasses.replace(QUICK, epochs=0.5))
     episodes = {episode.index: episode for episode in dot_episodes(24, failing=6, tasks=2)}
     frames = sum(episodes[i].length for i in trained.train_episodes)
-    assert len(lines(tmp_path)) == trained.fitted.steps == -(-frames // (2 * QUICK.batch_size))
+    assert len(lines(tmp_path)) == trained.fit_result.steps == -(-frames // (2 * QUICK.batch_size))
 
 
 # Validation
@@ -102,7 +103,7 @@ def test_validation_sees_the_frames_as_they_are_and_is_never_told_the_stage() ->
     assert 8 <= len(data.plain(10)["images"]) <= 10
 
     model.eval()
-    found = model.judge(windows)
+    found = model.validation_scores(windows)
     labels = progress(data.stage["sparse"], data.tau["sparse"], config.heads["sparse"])
     curves = np.concatenate([model.predict(episode).value for episode in episodes])
     assert found["validation_error"] == pytest.approx(np.nanmean(np.abs(curves - labels)), abs=1e-5)
@@ -125,10 +126,10 @@ def test_the_folder_holds_the_best_and_last_the_last(tmp_path: Path, monkeypatch
     losses = {line["step"] + 1: line["validation_loss"] for line in lines(tmp_path) if "validation_loss" in line}
     assert list(losses) == list(range(4, 61, 4))
     best = min(losses, key=lambda step: losses[step])
-    assert trained.fitted.kept == best != 60
+    assert trained.fit_result.kept == best != 60
     for folder, step in ((tmp_path, best), (tmp_path / "last", 60)):
         model = milepost.load_model(folder)
-        assert model.judge(kept["windows"])["validation_loss"] == pytest.approx(losses[step], rel=1e-6)
+        assert model.validation_scores(kept["windows"])["validation_loss"] == pytest.approx(losses[step], rel=1e-6)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -142,7 +143,7 @@ def test_without_validation_there_is_no_last(tmp_path: Path) -> None:
 def test_patience(tmp_path: Path) -> None:
     """At a rate of 0 nothing gets better: the first evaluation is the best, and the second in vain after it is the end."""
     trained = run(tmp_path, train=dataclasses.replace(JUDGED, lr=0.0, eval_every=2, patience=2))
-    assert (trained.fitted.steps, trained.fitted.kept, len(lines(tmp_path))) == (6, 2, 6)
+    assert (trained.fit_result.steps, trained.fit_result.kept, len(lines(tmp_path))) == (6, 2, 6)
 
 
 # Resume
@@ -219,12 +220,12 @@ def test_nan_stops_the_run_and_spoils_nothing(tmp_path: Path, monkeypatch: pytes
 
 def test_a_device_looked_at_every_few_steps_still_names_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: by the time NaN is seen it is in the weights, so what is kept is the checkpoint before."""
-    monkeypatch.setattr("milepost.fit.READ_EVERY", {"cpu": 5})
+    monkeypatch.setattr("milepost.models.training.loop.READ_EVERY", {"cpu": 5})
     run(tmp_path / "lazy", NOISY, JUDGED)
     monkeypatch.undo()
     run(tmp_path / "eager", NOISY, JUDGED)
     same_folder(tmp_path / "lazy", tmp_path / "eager")
-    monkeypatch.setattr("milepost.fit.READ_EVERY", {"cpu": 5})
+    monkeypatch.setattr("milepost.models.training.loop.READ_EVERY", {"cpu": 5})
     poisoned(monkeypatch, 8)
     with pytest.raises(DataError, match=r"nan at step 8.*weights \(after 8 steps"):
         run(tmp_path / "bad", train=dataclasses.replace(JUDGED, eval_every=8))
@@ -246,7 +247,7 @@ def test_mixed_precision_lands_near_float32(tmp_path: Path, name: str) -> None:
     full, half = ([line["loss"] for line in lines(tmp_path / folder)] for folder in ("full", "mixed"))
     assert full[0] != half[0] == pytest.approx(full[0], rel=0.01)
     assert np.mean(half[-5:]) == pytest.approx(np.mean(full[-5:]), rel=0.1)
-    assert trained.fitted.precision == name
+    assert trained.fit_result.precision == name
     assert {tensor.dtype for tensor in trained.model.parameters()} == {torch.float32}
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", train=mixed, on_step=at_step(7, fail(KeyboardInterrupt())))

@@ -10,15 +10,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
-from milepost.checkpoints import finish_run, is_unfinished
-from milepost.evaluate import score_episode, summarise
-from milepost.labelling import label
-from milepost.models import ElapsedModel
-from milepost.outputs import BusyError, output_lock
-from milepost.store import ProgressStore, read_progress
-from milepost.train import read_episodes
-from milepost.types import DataError, Episode, Progress, UnreadableError
+from milepost.core.errors import DataError, UnreadableError
+from milepost.core.outputs import BusyError, output_lock
+from milepost.core.types import Episode, Progress
+from milepost.metrics.evaluation import score_episode, summarise
+from milepost.models.elapsed import ElapsedModel
+from milepost.models.sarm.train import read_episodes
+from milepost.models.training.checkpoints import finish_run, is_unfinished
+from milepost.progress.labelling import label
+from milepost.progress.store import ProgressStore
+from milepost.progress.table import read_progress
+from milepost.testing import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
 from reviewed import annotated_dataset
 from test_cli import milepost
 from test_train import QUICK, losses, run
@@ -58,8 +60,8 @@ def test_an_episode_that_cannot_be_read_is_left_unknown_and_named(tmp_path: Path
     dataset.bad = ()
     model = ConstantModel()
     again = label(model, dataset, tmp_path / "p.parquet")
-    assert model.asked == 2  # the two that were unknown; the others are kept
-    assert not np.isnan(again.curve()).any()
+    assert model.calls == 2  # the two that were unknown; the others are kept
+    assert not np.isnan(again.values()).any()
     np.testing.assert_array_equal(again.index, np.arange(sum(episode.length for episode in dataset.episodes)))
 
 
@@ -83,15 +85,15 @@ def test_a_finished_file_is_extended_and_made_anew_only_if_asked(tmp_path: Path)
     every.fingerprint = first.fingerprint
     model = ConstantModel()
     table = label(model, every, path)
-    assert model.asked == 2
+    assert model.calls == 2
     assert set(table.episode_index.tolist()) == {0, 1, 2, 3}
     model = ConstantModel()
     label(model, every, path, anew=True)
-    assert model.asked == 4
+    assert model.calls == 4
     every.fingerprint = "other frames"
     model = ConstantModel()
     label(model, every, path)
-    assert model.asked == 4
+    assert model.calls == 4
 
 
 def test_two_writers_never_mix(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_an_interrupted_table_is_finished_by_the_same_call(tmp_path: Path) -> No
     again = run(tmp_path, train=train, on_step=never)
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     assert losses(tmp_path) == lines
-    assert again.fitted == first.fitted
+    assert again.fit_result == first.fit_result
     assert all((a == b).all() for a, b in zip(again.model.state_dict().values(), first.model.state_dict().values(), strict=True))
     with pytest.raises(DataError, match="other settings or data"):
         run(tmp_path, train=dataclasses.replace(train, seed=1))
@@ -206,7 +208,7 @@ def test_a_clock_tells_no_success_from_a_failure() -> None:
     """Every clock ends at 1. Failures run longer here, as they do in recordings, and must not win or lose by it."""
     episodes = dot_episodes(12, failing=6)
     longer = [e if e.facts["success"] else _stretched(e) for e in episodes]
-    scores = [score_episode(ElapsedModel().predict(episode), episode, STAGES) for episode in longer]
+    scores = [score_episode(ElapsedModel().predict(episode).main, episode, STAGES) for episode in longer]
     table = summarise(scores, np.random.default_rng(0))
     assert table.auc.value == 0.5
     assert table.final_failure.value == 1.0

@@ -1,6 +1,7 @@
 """What review would otherwise have to repeat: sizes of files, functions and signatures; no catch-all except; every file says what it is."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -42,6 +43,56 @@ def test_no_catch_all_except() -> None:
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")))
     ]
     assert not broad
+
+
+OTHERS_OWN = {
+    "cli/entry.py": {"warnings"},  # Python's own hook for how a warning is printed
+    "datasets/video.py": {"stream", "packet"},  # PyAV: codecs and packets are set up by their attributes, and by nothing else
+    "figures/film/planes.py": {"frame", "stream", "stream.codec_context"},  # PyAV
+    "sim/scene.py": {"self.model.vis.quality", "self._eye"},  # MuJoCo: cameras and quality are C structs
+    "sim/world.py": {"self.env"},  # Meta-World is seeded by attributes that have no setter
+    "testing/tiny.py": {"tokenizer"},  # tokenizers: the parts of a tokenizer are its attributes
+    "vlm/loading.py": {"weight"},  # torch: a parameter's type is changed by its data
+}
+"""Objects of other libraries that are made ready by assigning to them: file -> what is assigned to."""
+
+
+def assigned(node: ast.stmt) -> list[ast.expr]:
+    """Returns what a statement assigns to, each target for itself."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign | ast.AnnAssign) else []
+    return [each for target in targets for each in (target.elts if isinstance(target, ast.Tuple | ast.List) else [target])]
+
+
+def copies(function: ast.AST) -> set[str]:
+    """Returns the names of copies that a method makes of its own object, which it may still change: nobody else has them."""
+    made = [node for node in ast.walk(function) if isinstance(node, ast.Assign) and ast.unparse(node.value) == "copy.copy(self)"]
+    return {target.id for node in made for target in node.targets if isinstance(target, ast.Name)}
+
+
+def test_nobody_assigns_to_another_objects_attributes() -> None:
+    wrong = []
+    for path in FILES:
+        tree, name = ast.parse(path.read_text()), path.relative_to(ROOT / "src" / "milepost").as_posix()
+        own = {"self", "cls"} | copies(tree) | OTHERS_OWN.get(name, set())
+        for node in (each for each in ast.walk(tree) if isinstance(each, ast.stmt)):
+            targets = [each for each in assigned(node) if isinstance(each, ast.Attribute)]
+            wrong += [f"{name}:{node.lineno} {ast.unparse(each)}" for each in targets if ast.unparse(each.value) not in own]
+    assert not wrong
+
+
+def test_only_datasets_knows_where_lerobot_keeps_its_files() -> None:
+    """No name of a file of meta/, and no template of a path, stands in code of another room. Docstrings and messages may name them."""
+    layout = re.compile(r"meta/$|meta/[a-z_{}*/]+\.(json|jsonl|parquet)$|meta/episodes|chunk-\{|temporal_proportions_\{")
+    wrong = []
+    for path in FILES:
+        name = path.relative_to(ROOT / "src" / "milepost").as_posix()
+        tree = ast.parse(path.read_text())
+        words = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [
+            each for each in ast.walk(tree) if isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in words
+        ]
+        wrong += [f"{name}:{each.lineno} {each.value}" for each in texts if not name.startswith("datasets/") and layout.match(each.value)]
+    assert not wrong
 
 
 def test_every_file_says_what_it_is() -> None:

@@ -12,13 +12,14 @@ from huggingface_hub import constants, errors
 
 import builders
 from builders import MP4, ROWS, TOP, build_dataset
-from milepost.cli import main
-from milepost.hub import find_file
-from milepost.labelling import provenance
-from milepost.lerobot import open_dataset
-from milepost.models import ElapsedModel
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.types import DataError
+from milepost.cli.entry import main
+from milepost.core.errors import DataError
+from milepost.datasets.hub import find_file
+from milepost.datasets.reader import open_dataset
+from milepost.models.elapsed import ElapsedModel
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.progress.labelling import provenance
 
 
 @pytest.fixture

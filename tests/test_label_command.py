@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import edit_parquet
-from milepost.embed import PixelImages
-from milepost.lerobot import open_dataset
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.store import read_progress
+from milepost.datasets.reader import open_dataset
+from milepost.encoders.pixels import PixelImages
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.progress.table import read_progress
 from test_cli import FIXTURE, assert_refused, milepost
 
 SMALL = {
@@ -65,7 +66,7 @@ def test_heads_are_the_columns(dataset: Path, model: Path, tmp_path: Path) -> No
         assert columns(out) == wanted
         table = read_progress(out)
         assert [str(kind) for kind in pq.read_schema(out).types[:4]] == ["int64", "int64", "int64", "float"]
-        np.testing.assert_array_equal(table.curve(), read_progress(tmp_path / "None.parquet").curve())
+        np.testing.assert_array_equal(table.values(), read_progress(tmp_path / "None.parquet").values())
         settings = json.loads(table.metadata["milepost.settings"])
         assert (settings["stride"], settings["encoder"], settings["precision"]) == (1, "pixels", "float32")
     SARMModel(SARMConfig(**SMALL)).save_pretrained(tmp_path / "single")
@@ -79,8 +80,8 @@ def test_a_stride_is_every_nth_frame_and_the_last(dataset: Path, model: Path, tm
         assert run.returncode == 0, run.stderr
     every, some = (read_progress(tmp_path / name) for name in ("all", "some"))
     at = np.array([*range(0, 92, 10), 91])
-    np.testing.assert_allclose(some.curve(), np.interp(np.arange(92), at, every.curve()[at]), atol=1e-6)
-    assert np.flatnonzero(~np.isnan(some.stages["sparse"][:, 0])).tolist() == at.tolist()
+    np.testing.assert_allclose(some.values(), np.interp(np.arange(92), at, every.values()[at]), atol=1e-6)
+    assert np.flatnonzero(~np.isnan(some.main.stage[:, 0])).tolist() == at.tolist()
 
 
 def test_features_are_computed_once(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_features_are_computed_once(dataset: Path, tmp_path: Path, monkeypatch: 
     plots = ("--model", tmp_path / "model", "--episodes", "5", "--output-dir", tmp_path / "plots", "--device", "cpu")
     assert milepost("plot", dataset, *plots).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")} == files
-    one, two = (read_progress(tmp_path / name).curve() for name in ("one.parquet", "two.parquet"))
+    one, two = (read_progress(tmp_path / name).values() for name in ("one.parquet", "two.parquet"))
     np.testing.assert_array_equal(one, two)
 
 
@@ -120,7 +121,7 @@ def test_an_episode_that_cannot_be_read_is_counted_and_tried_again(dataset: Path
     assert "128 frames have no progress, in episodes 2" in run.stderr
     assert json.loads(run.stdout)["unknown_frames"] == 128
     table = read_progress(dataset / "sarm_progress.parquet")
-    unknown = np.isnan(table.curve())
+    unknown = np.isnan(table.values())
     assert set(table.episode_index[unknown]) == {2}
     assert unknown.sum() == 128
     assert not (dataset / "sarm_progress.parquet.partial").exists()
@@ -128,7 +129,7 @@ def test_an_episode_that_cannot_be_read_is_counted_and_tried_again(dataset: Path
     video.write_bytes(whole)
     run = milepost("label", dataset, "--model", model)
     assert run.returncode == 0, run.stderr
-    assert not np.isnan(read_progress(dataset / "sarm_progress.parquet").curve()).any()
+    assert not np.isnan(read_progress(dataset / "sarm_progress.parquet").values()).any()
     for file in (dataset / "videos" / "observation.images.top" / "chunk-000").iterdir():
         file.write_bytes(b"")
     assert_refused(milepost("label", dataset, "--model", model, "--output-path", dataset / "none.parquet", "--no-cache"), "file-00")
@@ -219,7 +220,7 @@ def annotate(dataset: Path, *lists: list) -> None:
     ("names", "starts", "ends", "words"),
     [
         (["reach the object", "fly"], [0, 50], [50, 148], "unknown stage 'fly'"),
-        (["reach the object", "move the object"], [0, 40], [60, 148], "before the one before it ends"),
+        (["reach the object", "move the object"], [0, 40], [60, 148], "before 'reach the object' ends at 60"),
         (["reach the object", "move the object"], [0, 90], [90, 60], "from frame 90 to 60"),
         (["reach the object", "move the object"], [0, 60], [60, 170], "up to frame 170"),
     ],

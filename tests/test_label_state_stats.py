@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from milepost.commands.label import Args, main
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.store import read_progress
+from milepost.cli.label import Args, main
+from milepost.core.errors import DataWarning
+from milepost.models.options import ModelOptions
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.options import SARMOptions
+from milepost.progress.table import read_progress
 
 FIXTURE = Path(__file__).parent / "data" / "dataset_v3"
 BARE = SARMConfig(
@@ -27,20 +31,21 @@ def config_of(path: Path) -> dict:
     return json.loads(read_progress(path).metadata["milepost.config"])
 
 
-def test_the_datasets_own_with_a_warning(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_datasets_own_with_a_warning(dataset: Path, tmp_path: Path) -> None:
     SARMModel(BARE).save_pretrained(tmp_path / "model")
-    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu")) == 0
-    assert "no state statistics: taking those of nails" in " ".join(capsys.readouterr().err.split())
+    with pytest.warns(DataWarning, match="no state statistics: taking those of nails"):
+        assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu")) == 0
     config = config_of(dataset / "sarm_progress.parquet")
     assert config["state_stats_from"] == "nails/meta/stats.json"
     stats = json.loads((dataset / "meta" / "stats.json").read_text())["observation.state"]
     assert config["state_mean"] == stats["mean"]
 
 
-def test_another_datasets_if_asked(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_another_datasets_if_asked(dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     SARMModel(BARE).save_pretrained(tmp_path / "model")
-    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu", state_stats=str(FIXTURE))) == 0
-    assert "state statistics" not in capsys.readouterr().err
+    stats = ModelOptions(sarm=SARMOptions(state_stats=str(FIXTURE)))
+    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu", model_options=stats)) == 0
+    assert not [one for one in recwarn if issubclass(one.category, DataWarning)]
     assert config_of(dataset / "sarm_progress.parquet")["state_stats_from"] == "dataset_v3/meta/stats.json"
 
 

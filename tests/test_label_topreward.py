@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from chat_server import Fault, chat_server
-from fakes import ListDataset, dot_episodes
-from milepost.commands.topreward_options import size_in_bytes
-from milepost.labelling import label
-from milepost.lerobot import open_dataset
-from milepost.models.topreward import TOPRewardConfig, TOPRewardModel
-from milepost.store import ProgressStore, read_progress
-from milepost.types import Episode, Progress, UnreadableError
+from milepost.core.errors import UnreadableError
+from milepost.core.types import Episode, Progress
+from milepost.datasets.reader import open_dataset
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
+from milepost.models.topreward.options import size_in_bytes
+from milepost.progress.labelling import label
+from milepost.progress.store import ProgressStore
+from milepost.progress.table import read_progress
+from milepost.testing import Fault, ListDataset, chat_server, dot_episodes
 from models.test_contract import VLM, tiny_topreward, tiny_vlm
 from qwen_server import QwenModel
 from test_cli import FIXTURE, assert_refused, dataset, milepost  # noqa: F401, the fixture
@@ -55,9 +57,9 @@ def test_the_file_and_where_it_is(dataset: Path) -> None:  # noqa: F811
         episode = read[position]
         alone, kept = tiny_topreward().predict(episode, num_prefixes=15), read_progress(path).progress(position, episode.length)
         np.testing.assert_allclose(kept.value, alone.value, atol=1e-4)
-        np.testing.assert_allclose(kept.raws["logprob"], alone.raw, atol=1e-5)
-        np.testing.assert_allclose(kept.raws["logodds"], alone.raws["logodds"], atol=2e-5)
-        assert (~np.isnan(kept.raw)).sum() == {0: 15, 4: 11}[position]  # of 16 and 11 frames looked at
+        np.testing.assert_allclose(kept.main.signals["logprob"].values, alone.main.signals["logprob"].values, atol=1e-5)
+        np.testing.assert_allclose(kept.main.signals["logodds"].values, alone.main.signals["logodds"].values, atol=2e-5)
+        assert (~np.isnan(kept.main.signals["logprob"].values)).sum() == {0: 15, 4: 11}[position]  # of 16 and 11 frames looked at
     assert milepost("weigh", dataset).returncode == 0  # what comes after reads it as it is
     assert milepost("evaluate", dataset).returncode == 0
 
@@ -79,9 +81,9 @@ def test_a_saved_config_is_a_model(dataset: Path, tmp_path: Path, output: Path) 
     TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), fps=1.0)).save_pretrained(tmp_path / "model")
     given = ("label", dataset, "--model", tmp_path / "model", "--output-path", output, "--episodes", "0")
     assert milepost(*given).returncode == 0
-    assert (~np.isnan(read_progress(output).raws["logprob"])).sum() == 9  # 148 frames at 20 fps: 8 seconds and the last frame
+    assert (~np.isnan(read_progress(output).main.signals["logprob"].values)).sum() == 9  # 148 frames at 20 fps: 8 s and the last
     assert milepost(*given, "--fps", 2, "--overwrite").returncode == 0
-    assert (~np.isnan(read_progress(output).raws["logprob"])).sum() == 16
+    assert (~np.isnan(read_progress(output).main.signals["logprob"].values)).sum() == 16
 
 
 def test_killed_the_same_command_goes_on(dataset: Path, tmp_path: Path, output: Path) -> None:  # noqa: F811
@@ -116,7 +118,7 @@ def test_success_is_counted_where_a_threshold_is_given(dataset: Path, output: Pa
     given = ("label", dataset, *TOPREWARD, "--output-path", output, "--json")
     assert "successes" not in json.loads(milepost(*given).stdout.splitlines()[-1])
     raw = read_progress(output)
-    ends = {n: np.mean([x for x in raw.raws["logprob"][raw.episode_index == n] if not np.isnan(x)][-3:]) for n in range(6)}
+    ends = {n: np.mean([x for x in raw.main.signals["logprob"].values[raw.episode_index == n] if not np.isnan(x)][-3:]) for n in range(6)}
     middle = float(np.median(list(ends.values())))
     found = json.loads(milepost(*given, f"--success-threshold={middle}").stdout.splitlines()[-1])  # the same file: it is no part of it
     assert found["successes"] == [n for n in range(6) if ends[n] > middle]
@@ -126,7 +128,7 @@ def test_success_is_counted_where_a_threshold_is_given(dataset: Path, output: Pa
 
 def test_a_server_is_asked_the_same(dataset: Path, output: Path) -> None:  # noqa: F811
     """A real Qwen3-VL behind HTTP: true log-probabilities where it lists them, a bound where it does not; faults cost nothing but time."""
-    model = QwenModel(tiny_vlm().networks.model, tiny_vlm().tokenizer, tiny_vlm().pictures)
+    model = QwenModel(tiny_vlm().networks.model, tiny_vlm().tokenizer, tiny_vlm().processor)
     given = ("label", dataset, "--model", "topreward", "--vlm-name", "tiny", "--num-prefixes", 3, "--episodes", "0,4")
     faults = {5: Fault(status=429, headers={"Retry-After": "0"}), 6: Fault(status=500)}
     with chat_server(model=model, max_logprobs=20, script=lambda number, body: faults.get(number)) as server:
@@ -135,18 +137,21 @@ def test_a_server_is_asked_the_same(dataset: Path, output: Path) -> None:  # noq
     assert "cost" in run.stderr
     assert "did not list the answer" in run.stderr
     table = read_progress(output)
-    raw, bound = table.raws["logprob"], table.raws.get("logprob_bound")
+    signals = {name: signal.values for name, signal in table.main.signals.items()}
+    raw, bound = signals["logprob"], signals.get("logprob_bound")
     asked = ~np.isnan(raw) if bound is None else ~np.isnan(bound)
     assert asked.sum() == 6
     if bound is not None:  # not among 20 of 437: known to be at most that, and the progress is not made up
         assert run.returncode == 1
         unlisted = asked & np.isnan(raw)
-        assert np.isnan(table.curve()[unlisted]).all()
+        assert np.isnan(table.values()[unlisted]).all()
     assert said(output, "settings")["frames_as"] == "images"
     with chat_server(model=model, max_logprobs=437) as server:
         run = milepost(*given, "--base-url", server.url, "--output-path", output, "--overwrite", "--concurrency", 3)
-    np.testing.assert_array_equal(read_progress(output).raws["logprob"], raw)  # no fault, another concurrency: the same numbers
-    with chat_server(script=lambda number, body: Fault(status=401, said="no such key")) as server:
+    np.testing.assert_array_equal(
+        read_progress(output).main.signals["logprob"].values, raw
+    )  # no fault, another concurrency: the same numbers
+    with chat_server(script=lambda number, body: Fault(status=401, message="no such key")) as server:
         assert_refused(milepost(*given, "--base-url", server.url, "--output-path", output.with_name("no.parquet")), "no such key")
 
 
@@ -190,7 +195,7 @@ def test_a_small_memory_gives_the_same_file(dataset: Path, tmp_path: Path) -> No
     for memory in ("1MB", "2GB"):
         path = tmp_path / f"{memory}.parquet"
         assert milepost("label", dataset, *TOPREWARD, "--max-memory", memory, "--episodes", "0", "--output-path", path).returncode == 0
-        curves.append(read_progress(path).raws["logprob"])
+        curves.append(read_progress(path).main.signals["logprob"].values)
     np.testing.assert_allclose(*curves, atol=1e-5)
 
 
@@ -214,8 +219,8 @@ def test_the_next_pictures_are_read_meanwhile(tmp_path: Path) -> None:
     unread: list[int] = []
     table = label(Slow(), ListDataset(dot_episodes(4)), tmp_path / "p.parquet", on_unreadable=lambda number, error: unread.append(number))
     assert unread == [2]
-    assert {int(n): float(table.curve()[table.episode_index == n][0]) for n in (0, 1, 3)} == {0: 0.0, 1: 0.25, 3: 0.75}
-    assert np.isnan(table.curve()[table.episode_index == 2]).all()
+    assert {int(n): float(table.values()[table.episode_index == n][0]) for n in (0, 1, 3)} == {0: 0.0, 1: 0.25, 3: 0.75}
+    assert np.isnan(table.values()[table.episode_index == 2]).all()
 
 
 def test_a_finished_file_is_not_made_again_and_an_unfinished_run_not_thrown_away(dataset: Path, output: Path) -> None:  # noqa: F811
@@ -248,6 +253,6 @@ def test_an_episode_too_long_is_left_unknown_and_the_others_labelled(dataset: Pa
     assert run.returncode == 1
     assert "max_input_length allows 190" in run.stderr
     table = read_progress(output)
-    unknown = {int(number) for number in table.episode_index[np.isnan(table.curve())]}
+    unknown = {int(number) for number in table.episode_index[np.isnan(table.values())]}
     assert unknown
     assert unknown < set(range(6))

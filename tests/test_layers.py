@@ -1,6 +1,7 @@
-"""Imports point one way, heavy packages keep to their addresses, and the front door is light."""
+"""Rooms: imports point one way, a room is entered through its face, heavy packages keep to their addresses, the front door is light."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,142 +11,261 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
-    {"types"},
-    {
-        "windows",
-        "stages",
-        "weights",
-        "metrics",
-        "events",
-        "statistics",
-        "files",
-        "outputs",
-        "checks",
-        "features",
-        "colours",
-        "placement",
-        "stamps",
-        "scheduling",
-        "versions",
-    },
-    {"video", "store", "parquet", "console", "processes", "success", "records"},
-    {"checkpoints", "hub", "metadata", "recording", "embed", "planes", "plots", "evaluate", "tracking", "sample_weights", "cells"},
-    {"vlm", "annotation", "render", "rows", "frames"},
-    {"lerobot", "record", "models", "fit", "policy"},
-    {"train", "labelling", "annotate", "sim", "report", "footage", "columns"},
-    {"doctor", "model_card", "compare", "viewer"},
-    {"demo", "copying"},
-    {"commands"},
-    {"cli"},
+    {"core"},
+    {"datasets", "encoders", "metrics"},
+    {"progress", "vlm"},
+    {"models", "weights", "annotation"},
+    {"figures", "sim"},
+    {"viewer"},
+    {"cli", "testing"},
 ]
-"""Twin of the list in ARCHITECTURE.md. A package counts as one module; its own files may import each other."""
+"""Twin of the table in ARCHITECTURE.md: a room imports only from rooms in the lines above its own."""
+
+INSIDE = {
+    "datasets": [
+        "annotation_columns colours features findings hub parquet placement recording stamps statistics",
+        "cells columns records transaction video",
+        "frames metadata rows writer",
+        "annotations footage reader subtask_index",
+        "validation",
+        "copy",
+    ],
+    "vlm": [
+        "frame_parts layers logprobs memory patches prompt proxies replies",
+        "transport video_clip",
+        "dialect network",
+        "engine server",
+        "chat loading",
+        "generate remote",
+    ],
+    "models": [
+        "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
+        "training.checkpoints training.distributed training.tracking",
+        "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
+        "sarm.checkpoint topreward.model training.loop",
+        "sarm.processor sarm.readiness topreward.kind",
+        "sarm.model",
+        "factory sarm.kind sarm.prepare",
+        "sarm.train",
+        "training.card",
+        "sarm.training",
+    ],
+    "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],
+    "figures": [
+        "film.planes formats",
+        "style",
+        "annotation dropped episode film.curves film.text weights",
+        "film.panel report",
+        "film.render",
+        "of_dataset",
+    ],
+}
+"""The order of the files inside the big rooms: a file imports only from the lines above its own. Elsewhere there is no circle."""
 
 HEAVY = {
-    "torch": {"embed", "vlm", "models", "processes", "checkpoints", "fit", "policy", "train", "sample_weights", "commands"},
-    "safetensors": {"models", "embed", "vlm", "policy"},
-    "transformers": {"embed", "vlm"},
-    "av": {"planes", "video", "colours", "stamps"},
-    "pyarrow": {
-        "copying",
-        "store",
-        "parquet",
-        "lerobot",
-        "metadata",
-        "cells",
-        "rows",
-        "columns",
-        "record",
-        "recording",
-        "doctor",
-        "annotation",
-    },
-    "matplotlib": {"plots", "report"},
-    "jinja2": {"report"},
-    "rich": {"console"},
-    "tyro": {"commands", "cli"},
+    "torch": {"encoders", "vlm", "models", "sim", "weights", "testing"},
+    "safetensors": {"encoders", "vlm", "models", "sim"},
+    "transformers": {"vlm"},
+    "av": {"datasets", "figures"},
+    "pyarrow": {"datasets", "progress", "weights"},
+    "matplotlib": {"figures"},
+    "jinja2": {"figures"},
+    "rich": {"cli"},
+    "tyro": {"cli", "models"},
     "metaworld": {"sim"},
     "mujoco": {"sim"},
-    "gymnasium": {"sim"},
-    "huggingface_hub": {"hub"},
+    "gymnasium": set(),
+    "huggingface_hub": {"datasets"},
     "httpx2": {"vlm"},
     "pydantic": {"annotation"},
-    "wandb": {"tracking"},
-    "tensorboard": {"tracking"},
-    "trackio": {"tracking"},
+    "wandb": set(),
+    "tensorboard": set(),
+    "trackio": set(),
     "starlette": {"viewer"},
     "uvicorn": {"viewer"},
-    "PIL": {"cells", "lerobot", "metadata", "parquet", "recording", "vlm", "annotation", "render"},
+    "PIL": {"datasets", "vlm", "annotation", "figures", "testing"},
 }
+"""Rooms that import a heavy package. An empty set: it is imported by name, and only if it was asked for."""
 
 
-def modules() -> dict[Path, str]:
-    """Every file with the name of its room: `models/sarm/model.py` is in `models`."""
-    return {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+def modules() -> dict[str, Path]:
+    """Returns every file by its dotted name inside the package, without the faces."""
+    paths = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    return {name: path for name, path in paths.items() if not name.endswith("__init__")}
 
 
 def imports(path: Path) -> list[tuple[str, int, bool]]:
-    """(module, line, inside a function) of every import."""
-    found = []
+    """Returns (module, line, inside a function) of every import."""
     tree = ast.parse(path.read_text())
     nested = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+    rows: list[tuple[str, int, bool]] = []
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        found += [(name, node.lineno, id(node) in nested) for name in names]
-    return found
+            names = [
+                f"{node.module}.{alias.name}" if is_module(f"{node.module}.{alias.name}") else node.module or "" for alias in node.names
+            ]
+        rows += [(name, node.lineno, id(node) in nested) for name in names]
+    return rows
 
 
-def test_every_module_has_a_layer() -> None:
-    rooms = set(modules().values()) - {"__init__"}
+def is_module(name: str) -> bool:
+    """Tells whether a dotted name is a file or a folder of ours."""
+    path = PACKAGE.parent / name.replace(".", "/")
+    return name.startswith("milepost.") and (path.is_dir() or path.with_suffix(".py").is_file())
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[0]
+
+
+def ours() -> list[tuple[str, str, int]]:
+    """Returns (file, what it imports, line) for every import of our own, both without `milepost.`."""
+    return [
+        (name, target.removeprefix("milepost."), line)
+        for name, path in modules().items()
+        for target, line, _ in imports(path)
+        if target.startswith("milepost.")
+    ]
+
+
+def test_every_folder_is_a_room() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert rooms == set.union(*LAYERS)
+    assert {path.name for path in PACKAGE.glob("*.py*")} == {"__init__.py", "__init__.pyi"}
 
 
 def test_imports_point_downwards() -> None:
     level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    wrong = []
-    for path, room in modules().items():
-        for name, line, _ in imports(path):
-            if room == "__init__" or not name.startswith("milepost."):
-                continue
-            target = name.split(".")[1]
-            if target != room and level[target] >= level[room]:
-                wrong.append(f"{path.name}:{line} {room} imports {target}")
+    wrong = [
+        f"{name}:{line} imports {target}"
+        for name, target, line in ours()
+        if room_of(target) != room_of(name) and level[room_of(target)] >= level[room_of(name)]
+    ]
     assert not wrong
 
 
+def test_another_room_is_entered_through_its_face() -> None:
+    wrong = [f"{name}:{line} imports {target}" for name, target, line in ours() if room_of(target) != room_of(name) and "." in target]
+    assert not wrong
+
+
+def test_a_verb_enters_the_rooms_as_modules() -> None:
+    """So its help loads none of them: `datasets.open_dataset`, not `from milepost.datasets import open_dataset`."""
+    wrong = [
+        f"{name}:{line} imports from {target}" for name, target, line in ours() if room_of(name) == "cli" and names_of(name, target, line)
+    ]
+    assert not wrong
+
+
+def names_of(name: str, target: str, line: int) -> list[str]:
+    """Returns what an import statement takes out of another room than core, by name."""
+    if target in ("core", "cli") or "." in target:
+        return []
+    nodes = [node for node in ast.walk(ast.parse(modules()[name].read_text())) if isinstance(node, ast.ImportFrom) and node.lineno == line]
+    return [alias.name for node in nodes if node.module != "milepost" for alias in node.names]
+
+
+def test_a_room_does_not_enter_itself_through_its_face() -> None:
+    wrong = [f"{name}:{line} imports {target}" for name, target, line in ours() if target == room_of(name)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_files_of_a_big_room_have_an_order(room: str) -> None:
+    level = {f"{room}.{name}": number for number, line in enumerate(INSIDE[room]) for name in line.split()}
+    assert set(level) == {name for name in modules() if room_of(name) == room}
+    inside = [(name, target, line) for name, target, line in ours() if room_of(name) == room == room_of(target)]
+    assert not [f"{name}:{line} imports {target}" for name, target, line in inside if level[target] >= level[name]]
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in modules()}
+    for name, target, _ in ours():
+        if target in graph:
+            graph[name].add(target)
+    while leaves := [name for name, targets in graph.items() if not targets]:
+        graph = {name: targets - set(leaves) for name, targets in graph.items() if name not in leaves}
+    assert not graph
+
+
+@pytest.mark.parametrize("room", sorted(set.union(*LAYERS)))
+def test_a_face_offers_what_its_list_says(room: str) -> None:
+    """One kind of face: a sentence, and `lazy_loader` on the `.pyi` beside it. Every name there exists, and none is a file's."""
+    face = PACKAGE / room / "__init__.py"
+    statements = ast.parse(face.read_text()).body
+    assert isinstance(statements[0], ast.Expr)
+    assert [ast.unparse(each) for each in statements[1:]] == [
+        "import lazy_loader",
+        "__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)",
+    ]
+    module = importlib.import_module(f"milepost.{room}")
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    assert not {path.stem for path in face.parent.iterdir()} & set(module.__all__)
+
+
+@pytest.mark.parametrize("room", sorted(set.union(*LAYERS) - {"testing"}))
+def test_every_name_of_a_face_is_used_by_another_room_or_public(room: str) -> None:
+    public = (PACKAGE / "__init__.pyi").read_text()
+    used: set[str] = set()
+    for name, path in modules().items():
+        if room_of(name) != room:
+            tree = ast.parse(path.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and node.module == f"milepost.{room}":
+                    used |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == room:
+                    used.add(node.attr)
+    unused = [name for name in importlib.import_module(f"milepost.{room}").__all__ if name not in used and f" {name} as " not in public]
+    assert not unused
+
+
 def test_nothing_of_ours_is_imported_inside_a_function() -> None:
-    wrong = [f"{path.name}:{line}" for path in modules() for name, line, inside in imports(path) if inside and name.startswith("milepost")]
+    wrong = [
+        f"{name}:{line}" for name, path in modules().items() for target, line, inside in imports(path) if inside and "milepost" in target
+    ]
     assert not wrong
 
 
 def test_heavy_packages_keep_to_their_addresses() -> None:
-    wrong = []
-    for path, room in modules().items():
-        for name, line, _ in imports(path):
-            package = name.split(".")[0]
-            if package in HEAVY and room not in HEAVY[package]:
-                wrong.append(f"{path.name}:{line} {room} imports {package}")
-    assert not wrong
+    used: dict[str, set[str]] = {package: set() for package in HEAVY}
+    for name, path in modules().items():
+        for target, _, _ in imports(path):
+            if target.split(".")[0] in HEAVY:
+                used[target.split(".")[0]].add(room_of(name))
+    assert used == HEAVY
+
+
+def loaded_by(code: str) -> set[str]:
+    """Returns the packages that a fresh process has loaded after this code."""
+    script = f"{code}\nimport sys\nprint('LOADED', *sorted(set(m.split('.')[0] for m in sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(out.stdout.split("LOADED")[-1].split())
 
 
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
         ("import milepost", set(HEAVY)),
-        ("import milepost.cli; milepost.cli.main(['--help'])", set(HEAVY)),
-        ("import milepost.weights, milepost.stages, milepost.windows, milepost.metrics", set(HEAVY)),
-        ("import milepost.sample_weights", {"torch", "matplotlib", "av", "rich"}),
+        ("from milepost import core, datasets, encoders, metrics, progress, vlm, models, weights, annotation, figures, sim", set(HEAVY)),
+        ("from milepost.cli.entry import main; main(['--help'])", set(HEAVY)),
+        ("from milepost import RabcConfig, weigh; from milepost.core import Stages, causal; import milepost.metrics.scores", set(HEAVY)),
+        ("from milepost import SampleWeights", {"torch", "matplotlib", "av", "rich"}),
         ("import milepost.vlm.server", {"torch", "transformers"}),
-        ("import milepost.lerobot", {"torch", "matplotlib", "tyro", "metaworld", "mujoco"}),
+        ("from milepost import open_dataset", {"torch", "matplotlib", "tyro", "metaworld", "mujoco"}),
     ],
 )
 def test_the_front_door_loads_nothing_heavy(code: str, absent: set[str]) -> None:
-    script = f"{code}\nimport sys\nprint(sorted(set(m.split('.')[0] for m in sys.modules) & {absent!r}))"
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert out.stdout.strip().endswith("[]"), out.stdout
+    assert not loaded_by(code) & absent
+
+
+def test_the_help_of_no_verb_loads_what_only_its_work_needs() -> None:
+    verbs = "for verb in VERBS:\n    try: main([verb, '--help'])\n    except SystemExit: pass"
+    loaded = loaded_by(f"from milepost.cli.entry import VERBS, main\n{verbs}")
+    assert "tyro" in loaded
+    assert not loaded & (set(HEAVY) - {"tyro", "rich"})
 
 
 def test_the_public_names_exist() -> None:

@@ -14,9 +14,10 @@ import pytest
 
 import builders
 from builders import EPISODES, ROWS, TASKS, TOP, WRIST, build_dataset, edit_info, edit_parquet, set_column
-from milepost import parquet
-from milepost.lerobot import open_dataset
-from milepost.types import DataError, DataWarning, Segment
+from milepost.core.errors import DataError, DataWarning
+from milepost.core.types import Segment
+from milepost.datasets import parquet
+from milepost.datasets.reader import open_dataset
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = ("dataset_v3", "dataset_v3_images")
@@ -136,7 +137,7 @@ def test_legacy_columns_are_the_sparse_head(small):
 @pytest.mark.parametrize(
     ("starts", "ends"), [([0], [4, 9]), ([0, 4], []), ([0, 7], [4, 6]), ([0, -2], [4, 6]), ([0, None], [4, 6]), ([0, 4], [4, 90])]
 )
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_broken_annotations_are_no_segments(small, starts, ends):
     """The episode can be read all the same; who asks for its annotation by meta/ is refused."""
     annotate(small.root, "dense_", ["reach", "push"], starts, ends)

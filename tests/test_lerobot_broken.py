@@ -11,8 +11,8 @@ import pytest
 
 import builders
 from builders import EPISODES, MP4, ROWS, TOP, build_dataset, edit_info, edit_parquet, set_column
-from milepost.lerobot import open_dataset
-from milepost.types import DataError, DataWarning, UnreadableError
+from milepost.core.errors import DataError, DataWarning, UnreadableError
+from milepost.datasets.reader import open_dataset
 
 
 @pytest.fixture

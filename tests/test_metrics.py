@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from milepost.metrics import final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
+from milepost.metrics.scores import final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))

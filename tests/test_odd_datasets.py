@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.cli import main
-from milepost.doctor import Report, examine
-from milepost.lerobot import open_dataset
-from milepost.types import DataError, DataWarning, Episode, UnreadableError
+from milepost.cli.entry import main
+from milepost.core.errors import DataError, DataWarning, UnreadableError
+from milepost.core.types import Episode
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.validation import DatasetReport, validate
 from odd_datasets import (
     CAMERA,
     DATA,
@@ -667,7 +668,7 @@ def read(root: Path) -> tuple[list[int], list[int], list[str], list[Episode]]:
     return right, refused, [str(one.message) for one in caught if isinstance(one.message, DataWarning)], whole
 
 
-def codes(report: Report) -> set[str]:
+def codes(report: DatasetReport) -> set[str]:
     return {f"{finding.code} {finding.severity}" for finding in report.findings}
 
 
@@ -678,7 +679,7 @@ def test_right_or_refused_and_info_says_so(name: str, tmp_path: Path) -> None:
     right, refused, warned, _ = read(root)
     assert (tuple(right), tuple(refused)) == (case.right, case.refused), warned
     assert any(case.warns in words for words in warned) if case.warns else not warned, warned
-    report = examine(root)
+    report = validate(root)
     assert set(case.info) <= codes(report), report.findings
     assert report.healthy == case.healthy, report.findings
     if not case.info:
@@ -749,7 +750,7 @@ def test_a_film_is_turned_as_its_track_says(tmp_path: Path, matrix: tuple[float,
     image = open_dataset(tmp_path)[0].camera(CAMERA)[np.array([4])][0]
     assert image.shape == ((96, 48, 3) if quarters % 2 else (48, 96, 3))
     assert said(np.rot90(image, -quarters)) == 4
-    report = examine(tmp_path)
+    report = validate(tmp_path)
     assert codes(report) == ({"video-turned warning"} if quarters % 2 else set())
     assert open_dataset(tmp_path)[0].camera(CAMERA)[np.array([], np.int64)].shape == (0, *image.shape)
 
@@ -757,7 +758,7 @@ def test_a_film_is_turned_as_its_track_says(tmp_path: Path, matrix: tuple[float,
 def test_depth_is_no_camera_unless_it_is_asked_for(tmp_path: Path) -> None:
     cells(depth, shape=[48, 96, 1])(tmp_path)
     assert open_dataset(tmp_path).cameras == ()
-    assert codes(examine(tmp_path)) == {"depth note"}
+    assert codes(validate(tmp_path)) == {"depth note"}
     image = open_dataset(tmp_path, cameras=[CAMERA])[0].camera(CAMERA)[np.array([3])][0]
     stored = drawn(3).astype(int) * 16
     np.testing.assert_array_equal(image, stored * 255 // 65535)
@@ -766,7 +767,7 @@ def test_depth_is_no_camera_unless_it_is_asked_for(tmp_path: Path) -> None:
 def test_sixteen_bits_told_as_colours_are_refused_and_never_clipped(tmp_path: Path) -> None:
     cells(depth)(tmp_path)
     assert "more than 8 bits a channel" in unreadable(tmp_path)
-    assert "picture-damaged error" in codes(examine(tmp_path))
+    assert "picture-damaged error" in codes(validate(tmp_path))
 
 
 def test_colours_by_the_films_own_matrix(tmp_path: Path) -> None:
@@ -797,17 +798,17 @@ def test_colours_by_the_films_own_matrix(tmp_path: Path) -> None:
 def test_pictures_black_or_damaged_in_the_middle_are_found_by_looking_at_all(tmp_path: Path) -> None:
     v3(tmp_path, (60, 40, 5), films=lambda path, images: film(path, images, options={"g": "2", "bf": "0"}))
     lost_bytes(tmp_path / FILM, 10, 14)
-    assert examine(tmp_path).healthy, "neither first, middle nor last"
-    assert {(f.code, f.episode) for f in examine(tmp_path, deep=True).findings} == {("video-damaged", 0)}
-    assert examine(tmp_path, quick=True).healthy
+    assert validate(tmp_path).healthy, "neither first, middle nor last"
+    assert {(f.code, f.episode) for f in validate(tmp_path, deep=True).findings} == {("video-damaged", 0)}
+    assert validate(tmp_path, quick=True).healthy
     assert main(["info", str(tmp_path), "--deep"]) == 1
     with pytest.raises(ValueError, match="exclude each other"):
-        examine(tmp_path, quick=True, deep=True)
+        validate(tmp_path, quick=True, deep=True)
 
 
 def test_one_line_for_many_files(tmp_path: Path) -> None:
     v21(tmp_path, films=lambda path, images: film(path, images, codec="mpeg4", options={"g": "2"}))
-    findings = examine(tmp_path).findings
+    findings = validate(tmp_path).findings
     assert [(f.code, f.severity) for f in findings] == [("video-codec", "warning")]
     assert findings[0].message.endswith("is mpeg4, info.json says h264, and 2 more")
 
@@ -856,7 +857,7 @@ def test_a_row_names_no_picture_outside_the_dataset(tmp_path: Path, name: str) -
 def test_path_templates_are_plain(tmp_path: Path, template: str) -> None:
     edit_info(v3(tmp_path), lambda info: info.update(video_path=template))
     assert len(unreadable(tmp_path)) < 400
-    assert not examine(tmp_path).healthy
+    assert not validate(tmp_path).healthy
     edit_info(tmp_path, lambda info: info.update(data_path=template, video_path=None))
     with pytest.warns(DataWarning, match="nowhere by meta/"):
         assert open_dataset(tmp_path)[2].row == 21
@@ -867,7 +868,7 @@ def test_a_link_to_a_film_elsewhere_is_refused_and_a_linked_folder_followed(tmp_
     shutil.move(tmp_path / "set" / FILM, tmp_path / "elsewhere.mp4")
     (tmp_path / "set" / FILM).symlink_to(tmp_path / "elsewhere.mp4")
     assert "is a link to a file outside the dataset" in unreadable(tmp_path / "set")
-    assert "video-file error" in codes(examine(tmp_path / "set"))
+    assert "video-file error" in codes(validate(tmp_path / "set"))
     v3(tmp_path / "other")
     shutil.move(tmp_path / "other/videos" / CAMERA, tmp_path / "disk")
     (tmp_path / "other/videos" / CAMERA).symlink_to(tmp_path / "disk")
@@ -888,7 +889,7 @@ def test_impossible_rates_are_refused_in_words(tmp_path: Path, fps: Any) -> None
     edit_info(v3(tmp_path), lambda info: info.update(fps=fps))
     with pytest.raises(DataError, match=r"meta/info\.json: .*fps"):
         open_dataset(tmp_path)
-    assert not examine(tmp_path).healthy
+    assert not validate(tmp_path).healthy
 
 
 def test_two_columns_of_one_name_are_refused_in_words(tmp_path: Path) -> None:
@@ -897,11 +898,11 @@ def test_two_columns_of_one_name_are_refused_in_words(tmp_path: Path) -> None:
     pq.write_table(pa.table([*table.columns, table["action"]], names=[*table.column_names, "action"]), tmp_path / DATA)
     with pytest.raises(UnreadableError, match="two columns of the name 'action'"):
         open_dataset(tmp_path)[0]
-    assert "data-file error" in codes(examine(tmp_path))
+    assert "data-file error" in codes(validate(tmp_path))
 
 
 def test_a_hundred_thousand_episodes_too_many_are_not_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.parquet.MOST_ROWS", 20)
+    monkeypatch.setattr("milepost.datasets.parquet.MOST_ROWS", 20)
     v3(tmp_path)
     with pytest.raises(UnreadableError, match="has 36 rows in one place; at most 20"):
         open_dataset(tmp_path)[0]

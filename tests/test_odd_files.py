@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.cli import main
-from milepost.doctor import examine
-from milepost.files import read_json, require_plain_file
-from milepost.lerobot import open_dataset
-from milepost.parquet import null_pictures
-from milepost.stamps import rewriting
-from milepost.types import DataError, UnreadableError
+from milepost.cli.entry import main
+from milepost.core.errors import DataError, UnreadableError
+from milepost.core.files import read_json, require_plain_file
+from milepost.datasets.parquet import null_images
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.stamps import rewriting
+from milepost.datasets.validation import validate
 from odd_datasets import (
     CAMERA,
     DATA,
@@ -54,7 +54,7 @@ def refusal(root: Path, number: int = 1) -> str:
 
 
 def errors(root: Path) -> str:
-    return "\n".join(finding.message for finding in examine(root).findings if finding.severity == "error")
+    return "\n".join(finding.message for finding in validate(root).findings if finding.severity == "error")
 
 
 def cells(root: Path, make: Callable[[int], object], kind: pa.DataType = PICTURE) -> Path:
@@ -122,17 +122,17 @@ def test_an_empty_cell_is_seen_without_decoding(tmp_path: Path, kind: pa.DataTyp
         return content if kind == pa.binary() else None if row == 14 else {"bytes": content, "path": None}
 
     root = cells(tmp_path / "set", cell, kind)
-    assert null_pictures(root / DATA, CAMERA) == (2, 1)
+    assert null_images(root / DATA, CAMERA) == (2, 1)
     for quick in (True, False):
-        report = examine(root, quick=quick)
+        report = validate(root, quick=quick)
         assert [(each.code, each.episode) for each in report.findings] == [("picture-missing", 1)]
     assert "2 rows without a picture" in errors(root)
-    assert null_pictures(cells(tmp_path / "sound", lambda row: {"bytes": png(drawn(row)), "path": None}) / DATA, CAMERA) == (0, None)
+    assert null_images(cells(tmp_path / "sound", lambda row: {"bytes": png(drawn(row)), "path": None}) / DATA, CAMERA) == (0, None)
 
 
 def test_names_in_place_of_bytes_are_no_empty_cells(tmp_path: Path) -> None:
     root = cells(tmp_path / "set", lambda row: {"bytes": None, "path": f"pictures/{row}.png"})
-    assert null_pictures(root / DATA, CAMERA) == (0, None)
+    assert null_images(root / DATA, CAMERA) == (0, None)
 
 
 def test_a_picture_of_absurd_size_says_so(tmp_path: Path) -> None:
@@ -152,9 +152,9 @@ def test_statistics_that_are_no_file_are_not_called_missing(tmp_path: Path) -> N
     root = v3(tmp_path / "set")
     (root / "meta/stats.json").unlink()
     os.mkfifo(root / "meta/stats.json")
-    assert [each.message for each in examine(root).findings if "no plain file (a pipe" in each.message]
+    assert [each.message for each in validate(root).findings if "no plain file (a pipe" in each.message]
     (root / "meta/stats.json").unlink()
-    assert [each.message for each in examine(root).findings if each.message.startswith("meta/stats.json is missing")]
+    assert [each.message for each in validate(root).findings if each.message.startswith("meta/stats.json is missing")]
 
 
 def test_episode_numbers_in_words_are_not_called_no_episodes(tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_looking_at_all_names_film_episode_and_frame(tmp_path: Path, break_it: C
     """Picture 70 of a film of episodes of 60 and 40 frames: frame 10 of the second."""
     root = v3(tmp_path, (60, 40, 5), films=lambda path, images: film(path, images, options={"g": "2", "bf": "0"}))
     break_it(root / FILM)
-    assert examine(root).healthy
-    found = [each for each in examine(root, deep=True).findings if each.severity == "error"]
+    assert validate(root).healthy
+    found = [each for each in validate(root, deep=True).findings if each.severity == "error"]
     assert [(each.code, each.episode) for each in found] == [("video-damaged", 1)]
     assert str(FILM) in found[0].message
     assert "frame 10 of the episode" in found[0].message

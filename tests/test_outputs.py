@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from milepost.outputs import (
+from milepost.core.errors import DataError
+from milepost.core.outputs import (
     MARK,
     BusyError,
     atomic_folder,
@@ -23,12 +24,11 @@ from milepost.outputs import (
     require_writable,
     write_text,
 )
-from milepost.types import DataError
 
 WRITE_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from milepost.outputs import atomic_path, atomic_folder, output_lock
+from milepost.core import atomic_path, atomic_folder, output_lock
 path = Path(sys.argv[1])
 with output_lock(path), atomic_path(path) as temporary, atomic_folder(path.with_name("folder")):
     temporary.write_text("half")

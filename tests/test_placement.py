@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from milepost.placement import Part, Placed, offsets, place, unsteady
-from milepost.types import UnreadableError
+from milepost.core.errors import UnreadableError
+from milepost.datasets.placement import Part, Placed, offsets, place, unsteady
 
 FPS = 10.0
 

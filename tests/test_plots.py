@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle, StepPatch
 from matplotlib.text import Text
 
-from milepost.evaluate import truth_of
-from milepost.plots import STAGE_COLOURS, EpisodePicture, HeadPicture, episode_figure, png, sample_frames
-from milepost.plots.style import stage_style, wrap
-from milepost.report import Reading, picture
-from milepost.stages import WHOLE, Stages
-from milepost.types import ArrayFrames, DataError, Episode, Progress, Segment
+from milepost.core.errors import DataError
+from milepost.core.stages import WHOLE, Stages
+from milepost.core.types import ArrayFrames, Curve, Episode, Segment
+from milepost.figures.episode import EpisodeView, HeadView, episode_figure, sample_frames
+from milepost.figures.report import episode_view
+from milepost.figures.style import STAGE_COLOURS, png, stage_style, wrap
+from milepost.metrics.evaluation import truth_of
 
 FPS = 10.0
 SPARSE = Stages(("reach", "carry", "place"), (0.25, 0.5, 0.25))
@@ -43,12 +44,16 @@ def episode(
     return Episode(**fields | {"cameras": frames, "segments": segments, **more})
 
 
-def progress(length: int, count: int, unknown: tuple[int, ...] = (), seed: int = 0) -> Progress:
+def progress(length: int, count: int, unknown: tuple[int, ...] = (), seed: int = 0) -> Curve:
     rng = np.random.default_rng(seed)
     stage = rng.dirichlet(np.ones(count), length).astype(np.float32)
     value = rng.random(length).astype(np.float32)
     value[list(unknown)], stage[list(unknown)] = np.nan, np.nan
-    return Progress(3, value, stage=stage)
+    return Curve(value, stage)
+
+
+def called(curve: Curve, names: tuple[str, ...]) -> Curve:
+    return dataclasses.replace(curve, stage_names=tuple(names))
 
 
 def captions(figure: Figure) -> dict[int, list[str]]:
@@ -117,7 +122,7 @@ def assert_nothing_cut_off(figure: Figure) -> None:
 @pytest.mark.parametrize("length", [1, 2, 5, 9, 40, 250])
 def test_captions_are_of_the_frames_drawn(length: int) -> None:
     e, said = episode(length, heads={"sparse": SPARSE}), progress(length, 3)
-    figure = episode_figure(picture(e, {"sparse": {"sarm": Reading(said, SPARSE.names)}}, {"sparse": SPARSE}))
+    figure = episode_figure(episode_view(e, {"sparse": {"sarm": called(said, SPARSE.names)}}, {"sparse": SPARSE}))
     drawn, under = images(figure), captions(figure)
     assert list(drawn) == list(under) == sample_frames(length)
     assert {0, length - 1} <= set(drawn)
@@ -133,7 +138,7 @@ def test_captions_are_of_the_frames_drawn(length: int) -> None:
 
 def test_a_frames_bar_has_its_stages_colour() -> None:
     e, said = episode(40), progress(40, 3)
-    figure = episode_figure(picture(e, {"sparse": {"sarm": Reading(said, SPARSE.names)}}, {}))
+    figure = episode_figure(episode_view(e, {"sparse": {"sarm": called(said, SPARSE.names)}}, {}))
     bars = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
     likeliest = said.stage[sample_frames(40)].argmax(axis=1)
     assert [to_rgb(bar.get_facecolor()) for bar in bars] == [to_rgb(STAGE_COLOURS[k]) for k in likeliest]
@@ -142,7 +147,7 @@ def test_a_frames_bar_has_its_stages_colour() -> None:
 @pytest.mark.parametrize("size", [(96, 96), (480, 640), (240, 135)])
 def test_frames_keep_shape_and_contrast(size: tuple[int, int]) -> None:
     e = episode(12, size=size)
-    figure = episode_figure(picture(e, {"sparse": {"m": Reading(progress(12, 3), SPARSE.names)}}, {}))
+    figure = episode_figure(episode_view(e, {"sparse": {"m": called(progress(12, 3), SPARSE.names)}}, {}))
     figure.draw_without_rendering()
     source = numbered_frames(12, *size)
     for image in figure.axes[0].images:
@@ -154,7 +159,7 @@ def test_frames_keep_shape_and_contrast(size: tuple[int, int]) -> None:
 
 def test_curves_truth_bands_and_areas() -> None:
     e, said = episode(40, heads={"sparse": SPARSE}), progress(40, 3)
-    figure = episode_figure(picture(e, {"sparse": {"sarm": Reading(said, SPARSE.names)}}, {"sparse": SPARSE}))
+    figure = episode_figure(episode_view(e, {"sparse": {"sarm": called(said, SPARSE.names)}}, {"sparse": SPARSE}))
     top, bottom = axes(figure, "progress"), axes(figure, "stage probability")
     np.testing.assert_array_equal(line(top, "sarm").get_ydata(), said.value)
     np.testing.assert_allclose(line(top, "sarm").get_xdata(), np.arange(40) / FPS)
@@ -180,7 +185,7 @@ def test_curves_truth_bands_and_areas() -> None:
 def test_both_heads_sparse_above_dense() -> None:
     stages = {"sparse": SPARSE, "dense": DENSE}
     e, said = episode(40, heads=stages), {"sparse": progress(40, 3), "dense": progress(40, 5, seed=1)}
-    figure = episode_figure(picture(e, {head: {"sarm": Reading(said[head], stages[head].names)} for head in stages}, stages))
+    figure = episode_figure(episode_view(e, {head: {"sarm": called(said[head], stages[head].names)} for head in stages}, stages))
     labels = ["sparse progress", "sparse stages", "dense progress", "dense stages"]
     assert [ax.get_ylabel() for ax in figure.axes[1:]] == labels
     tops = [axes(figure, label).get_position().y1 for label in labels]
@@ -199,7 +204,7 @@ def test_both_heads_sparse_above_dense() -> None:
 def test_unknown_frames_are_a_gap_and_counted() -> None:
     unknown = (0, 10, 11, 12, 14)
     e, said = episode(40), progress(40, 3, unknown)
-    figure = episode_figure(picture(e, {"sparse": {"sarm": Reading(said, SPARSE.names)}}, {}))
+    figure = episode_figure(episode_view(e, {"sparse": {"sarm": called(said, SPARSE.names)}}, {}))
     assert "sarm: 5 of 40 frames have no progress" in figure.texts[0].get_text()
     assert captions(figure)[0] == ["0.00 s, frame 0", "progress unknown"]
     drawn = np.stack(list(areas(axes(figure, "stage probability")).values()), axis=1)
@@ -209,16 +214,16 @@ def test_unknown_frames_are_a_gap_and_counted() -> None:
 
 
 def test_computed_frames_are_dots() -> None:
-    head = HeadPicture({"m": np.linspace(0, 1, 21, dtype=np.float32)}, computed=(0, 10, 20))
-    figure = episode_figure(EpisodePicture("t", FPS, {"sparse": head}))
+    head = HeadView({"m": np.linspace(0, 1, 21, dtype=np.float32)}, computed=(0, 10, 20))
+    figure = episode_figure(EpisodeView("t", FPS, {"sparse": head}))
     dots = next(one for one in axes(figure, "progress").lines if one.get_marker() == "o")
     np.testing.assert_allclose(dots.get_xdata(), [0, 1, 2])
 
 
 def test_one_frame_without_truth_or_camera() -> None:
     e = episode(1, cameras=0)
-    for said in (Reading(progress(1, 3), SPARSE.names), Reading(Progress(3, np.full(1, np.nan, np.float32)))):
-        figure = episode_figure(picture(e, {"sparse": {"m": said}}, {}))
+    for said in (called(progress(1, 3), SPARSE.names), Curve(np.full(1, np.nan, np.float32))):
+        figure = episode_figure(episode_view(e, {"sparse": {"m": said}}, {}))
         assert not images(figure)
         assert not captions(figure)
         assert png(figure).startswith(b"\x89PNG")
@@ -227,10 +232,10 @@ def test_one_frame_without_truth_or_camera() -> None:
 
 
 def test_another_camera_and_an_unknown_one() -> None:
-    e, said = episode(12, cameras=2), {"sparse": {"m": Reading(progress(12, 3), SPARSE.names)}}
-    assert images(episode_figure(picture(e, said, {}, "cam1")))[11][0, 0, 0] == 111
+    e, said = episode(12, cameras=2), {"sparse": {"m": called(progress(12, 3), SPARSE.names)}}
+    assert images(episode_figure(episode_view(e, said, {}, "cam1")))[11][0, 0, 0] == 111
     with pytest.raises(DataError, match="no camera 'cam7'; this dataset has: cam0, cam1"):
-        picture(e, said, {}, "cam7")
+        episode_view(e, said, {}, "cam7")
 
 
 def test_more_stages_than_colours_and_long_names() -> None:
@@ -239,7 +244,7 @@ def test_more_stages_than_colours_and_long_names() -> None:
     stages = Stages(names, (1 / 12,) * 12)
     e = episode(120, heads={"sparse": stages}, task="move every container " * 20 + "for $5, not $6 or {x}_y^2", columns={})
     figure = episode_figure(
-        picture(e, {"sparse": {"a model with quite a long name": Reading(progress(120, 12), names)}}, {"sparse": stages})
+        episode_view(e, {"sparse": {"a model with quite a long name": called(progress(120, 12), names)}}, {"sparse": stages})
     )
     assert_nothing_cut_off(figure)
     looks = [(stage_style(k)["facecolor"], stage_style(k)["hatch"]) for k in range(32)]
@@ -259,8 +264,8 @@ def test_lines_lose_no_letter() -> None:
 
 def test_many_curves_are_told_apart() -> None:
     e = episode(12)
-    said = {f"m{k}": Reading(Progress(3, np.full(12, k / 10, np.float32))) for k in range(9)}
-    ax = axes(episode_figure(picture(e, {"sparse": said}, {})), "progress")
+    said = {f"m{k}": Curve(np.full(12, k / 10, np.float32)) for k in range(9)}
+    ax = axes(episode_figure(episode_view(e, {"sparse": said}, {})), "progress")
     drawn = [line(ax, name) for name in said]
     assert len({(one.get_color(), str(one.get_linestyle())) for one in drawn}) == 9
     assert captions(ax.figure)[0][1] == "m0 0.00"
@@ -269,7 +274,7 @@ def test_many_curves_are_told_apart() -> None:
 def test_a_model_with_other_stages_keeps_the_datasets_colours() -> None:
     """Names decide, not places: a shared stage has one colour in truth and prediction, whatever the model's order."""
     e, said = episode(40, heads={"sparse": SPARSE}), progress(40, 3)
-    shown = picture(e, {"sparse": {"m": Reading(said, ("carry", "wipe", "reach"))}}, {"sparse": SPARSE}).heads["sparse"]
+    shown = episode_view(e, {"sparse": {"m": called(said, ("carry", "wipe", "reach"))}}, {"sparse": SPARSE}).heads["sparse"]
     assert list(shown.stage_names) == ["reach", "carry", "place", "wipe"]
     np.testing.assert_array_equal(
         shown.probabilities["m"], np.stack([said.stage[:, 2], said.stage[:, 0], np.zeros(40), said.stage[:, 1]], 1)
@@ -279,12 +284,12 @@ def test_a_model_with_other_stages_keeps_the_datasets_colours() -> None:
 def test_one_stage_is_no_panel() -> None:
     """It would be one colour throughout: alone, beside others, and as the dataset's only stage."""
     e = episode(12)
-    task, three = Reading(progress(12, 1), ("task",)), Reading(progress(12, 3), SPARSE.names)
-    alone = picture(e, {"sparse": {"one": task}}, {"sparse": WHOLE}).heads["sparse"]
+    task, three = called(progress(12, 1), ("task",)), called(progress(12, 3), SPARSE.names)
+    alone = episode_view(e, {"sparse": {"one": task}}, {"sparse": WHOLE}).heads["sparse"]
     assert (alone.probabilities, list(alone.stage_names), alone.true_stage) == ({}, [], None)
-    figure = episode_figure(picture(e, {"sparse": {"one": task}}, {}))
+    figure = episode_figure(episode_view(e, {"sparse": {"one": task}}, {}))
     assert not [patch for ax in figure.axes for patch in (*ax.patches, *ax.artists) if patch.get_visible()]
-    shown = picture(e, {"sparse": {"one": task, "three": three}}, {})
+    shown = episode_view(e, {"sparse": {"one": task, "three": three}}, {})
     assert list(shown.heads["sparse"].probabilities) == ["three"]
     assert_nothing_cut_off(episode_figure(shown))
 
@@ -296,20 +301,22 @@ def test_the_simulators_truth_is_the_sparse_one() -> None:
     assert truth_of(e, DENSE, "dense").source == "annotation"
     plain = dataclasses.replace(e, segments={})
     assert (truth_of(plain, DENSE, "dense").stage == -1).all()
-    shown = picture(plain, {"sparse": {"m": Reading(progress(40, 3), SPARSE.names)}}, {"sparse": SPARSE}).heads["sparse"]
+    shown = episode_view(plain, {"sparse": {"m": called(progress(40, 3), SPARSE.names)}}, {"sparse": SPARSE}).heads["sparse"]
     assert shown.truth_source == "simulator"
     np.testing.assert_array_equal(shown.true_stage, columns["truth.stage"])
 
 
 def test_success_is_said_if_known() -> None:
-    said = {"sparse": {"m": Reading(progress(12, 3), SPARSE.names)}}
-    titles = [picture(episode(12, facts=facts), said, {}).title for facts in ({}, {"success": False, "kind": "slip"}, {"success": True})]
+    said = {"sparse": {"m": called(progress(12, 3), SPARSE.names)}}
+    titles = [
+        episode_view(episode(12, facts=facts), said, {}).title for facts in ({}, {"success": False, "kind": "slip"}, {"success": True})
+    ]
     assert titles == ["episode 3: put it away", "episode 3: put it away (slip, failure)", "episode 3: put it away (success)"]
 
 
 def test_weights_are_the_last_strip() -> None:
     e = episode(12)
-    figure = episode_figure(picture(e, {"sparse": {"m": Reading(progress(12, 3), SPARSE.names)}}, {}, weight=np.linspace(0, 1, 12)))
+    figure = episode_figure(episode_view(e, {"sparse": {"m": called(progress(12, 3), SPARSE.names)}}, {}, weight=np.linspace(0, 1, 12)))
     assert figure.axes[-1].get_ylabel() == "weight"
     np.testing.assert_allclose(np.asarray(figure.axes[-1].images[0].get_array())[0], np.linspace(0, 1, 12))
     assert figure.axes[-1].get_xlabel() == "time (s)"
@@ -317,8 +324,8 @@ def test_weights_are_the_last_strip() -> None:
 
 
 def test_same_figure_same_bytes() -> None:
-    said = {"sparse": {"m": Reading(progress(12, 3), SPARSE.names)}}
-    assert png(episode_figure(picture(episode(12), said, {}))) == png(episode_figure(picture(episode(12), said, {})))
+    said = {"sparse": {"m": called(progress(12, 3), SPARSE.names)}}
+    assert png(episode_figure(episode_view(episode(12), said, {}))) == png(episode_figure(episode_view(episode(12), said, {})))
 
 
 def test_areas_are_numbered_where_they_are_thick() -> None:
@@ -326,23 +333,23 @@ def test_areas_are_numbered_where_they_are_thick() -> None:
     stage[:20, 0], stage[20:, 0] = 0.9, 0.1
     stage[:, 1], stage[:, 2] = 0.1, 0.0
     stage[20:, 2] = 0.8
-    said = Reading(Progress(3, np.full(40, 0.5, np.float32), stage=stage), SPARSE.names)
-    numbers = axes(episode_figure(picture(episode(40), {"sparse": {"m": said}}, {})), "stage probability").texts
+    said = Curve(np.full(40, 0.5, np.float32), stage, SPARSE.names)
+    numbers = axes(episode_figure(episode_view(episode(40), {"sparse": {"m": said}}, {})), "stage probability").texts
     where = {text.get_text(): tuple(np.round(text.get_position(), 2).tolist()) for text in numbers}
     assert where == {"1": (0.9, 0.45), "3": (2.9, 0.6)}
-    even = Reading(Progress(3, np.full(40, 0.5, np.float32), stage=np.full((40, 3), 1 / 3, np.float32)), SPARSE.names)
-    numbers = axes(episode_figure(picture(episode(40), {"sparse": {"m": even}}, {})), "stage probability").texts
+    even = Curve(np.full(40, 0.5, np.float32), np.full((40, 3), 1 / 3, np.float32), SPARSE.names)
+    numbers = axes(episode_figure(episode_view(episode(40), {"sparse": {"m": even}}, {})), "stage probability").texts
     assert [text.get_text() for text in numbers] == ["1", "2", "3"]
 
 
-def strided(length: int = 60, stride: int = 10) -> EpisodePicture:
+def strided(length: int = 60, stride: int = 10) -> EpisodeView:
     """Looked at every `stride` frames, four true stages, one of them short."""
     said = progress(length, 3)
     assert said.stage is not None
     stage = np.full_like(said.stage, np.nan)
     stage[::stride] = said.stage[::stride]
     e = episode(length, heads={"sparse": SPARSE})
-    return picture(e, {"sparse": {"m": Reading(Progress(3, said.value, stage=stage), SPARSE.names)}}, {"sparse": SPARSE})
+    return episode_view(e, {"sparse": {"m": Curve(said.value, stage, SPARSE.names)}}, {"sparse": SPARSE})
 
 
 def test_what_lies_between_frames_looked_at_is_pale() -> None:
@@ -351,7 +358,7 @@ def test_what_lies_between_frames_looked_at_is_pale() -> None:
     spans = [(veil.get_x(), veil.get_x() + veil.get_width()) for veil in veils]
     assert spans == [(pytest.approx(at / FPS + 0.05), pytest.approx((at + 10) / FPS - 0.05)) for at in range(0, 50, 10)]
     assert "interpolated" in figure.texts[0].get_text()
-    plain = episode_figure(picture(episode(60), {"sparse": {"m": Reading(progress(60, 3), SPARSE.names)}}, {}))
+    plain = episode_figure(episode_view(episode(60), {"sparse": {"m": called(progress(60, 3), SPARSE.names)}}, {}))
     assert not plain.findobj(lambda artist: artist.get_gid() == "interpolated")
 
 
@@ -364,8 +371,8 @@ def test_stage_numbers_touch_no_line(length: int, count: int, width: float, seed
     true = np.sort(rng.integers(0, count, length))
     stage = rng.dirichlet(np.full(count, 0.1), length).astype(np.float32)
     curve = np.linspace(0, 1, length).astype(np.float32)
-    head = HeadPicture({"m": curve}, truth=curve, true_stage=true, stage_names=names, probabilities={"m": stage})
-    figure = episode_figure(EpisodePicture("episode 0", FPS, {"sparse": head}), width)
+    head = HeadView({"m": curve}, truth=curve, true_stage=true, stage_names=names, probabilities={"m": stage})
+    figure = episode_figure(EpisodeView("episode 0", FPS, {"sparse": head}), width)
     figure.draw_without_rendering()
     borders = [(start - 0.5) / FPS for start in np.flatnonzero(np.diff(true)) + 1]
     for label in ("progress", "stage probability"):
@@ -381,8 +388,8 @@ def test_stage_numbers_touch_no_line(length: int, count: int, width: float, seed
 def test_a_column_of_a_page(width: float) -> None:
     """All letters inside and apart, of the size they always have; fewer frames, each at least 0.9 inches wide; marks over those drawn."""
     e = episode(40, heads={"sparse": SPARSE})
-    said = {"a model": Reading(progress(40, 3), SPARSE.names), "a clock": Reading(Progress(3, np.linspace(0, 1, 40, dtype=np.float32)))}
-    figure = episode_figure(picture(e, {"sparse": said}, {"sparse": SPARSE}, weight=np.linspace(0, 1, 40)), width)
+    said = {"a model": called(progress(40, 3), SPARSE.names), "a clock": Curve(np.linspace(0, 1, 40, dtype=np.float32))}
+    figure = episode_figure(episode_view(e, {"sparse": said}, {"sparse": SPARSE}, weight=np.linspace(0, 1, 40)), width)
     assert figure.get_figwidth() == width
     assert_nothing_cut_off(figure)
     assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()) >= 7

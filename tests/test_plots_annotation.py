@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from milepost.plots import STAGE_COLOURS, AnnotationPicture, HeadTimeline, annotation_figure, middle_frame, png
-from milepost.types import Segment
+from milepost.core.types import Segment
+from milepost.figures.annotation import AnnotationView, HeadTimeline, annotation_figure, middle_frame
+from milepost.figures.style import STAGE_COLOURS, png
 
 NAMES = ("reach", "carry", "place")
 SEGMENTS = (Segment("reach", 0, 12), Segment("carry", 12, 31), Segment("place", 31, 40))
@@ -22,7 +23,7 @@ def frames(segments, size=(24, 32)) -> np.ndarray:
 
 
 def drawn(head: HeadTimeline, **more: HeadTimeline) -> Figure:
-    return annotation_figure(AnnotationPicture("episode 3: put it away", 10.0, 40, {"sparse": head, **more}))
+    return annotation_figure(AnnotationView("episode 3: put it away", 10.0, 40, {"sparse": head, **more}))
 
 
 def words(figure: Figure) -> list[str]:

@@ -13,8 +13,23 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from milepost.plots import STAGE_COLOURS, boxes, drawn, words_of
-from milepost.plots.style import CURVE_STYLES, FULL, INK, PART, TRUTH_STYLE, WEIGHTS, ZERO, families, font_file, ink_on, wrap
+from milepost.figures.style import (
+    CURVE_STYLES,
+    FULL,
+    INK,
+    PART,
+    STAGE_COLOURS,
+    TRUTH_STYLE,
+    WEIGHTS,
+    ZERO,
+    families,
+    figure_bytes,
+    font_file,
+    ink_on,
+    missing_letters,
+    texts_of,
+    wrap,
+)
 
 SEEN_BY = {
     "all colours": np.eye(3),
@@ -130,7 +145,7 @@ def text_figure(words: str) -> Figure:
 
 @pytest.mark.parametrize(("form", "head"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_files_of_each_form_and_the_same_bytes(form, head) -> None:
-    files = [drawn(text_figure("reach $x_1$"), form) for _ in range(2)]
+    files = [figure_bytes(text_figure("reach $x_1$"), form) for _ in range(2)]
     assert files[0] == files[1]
     assert files[0].startswith(head)
 
@@ -138,22 +153,24 @@ def test_files_of_each_form_and_the_same_bytes(form, head) -> None:
 def test_letters_that_no_font_has_are_told(recwarn) -> None:
     """A letter of a script that was never encoded in any font; Latin, Greek and Cyrillic are always there."""
     nowhere = "\U000e0fff\U0001fbff\U0003fffd"
-    lost = boxes([f"reach \u03b1 \u0436 {nowhere}"])
+    lost = missing_letters([f"reach \u03b1 \u0436 {nowhere}"])
     assert set(lost) <= set(nowhere)
-    drawn(text_figure(f"reach {nowhere}"), "png")
+    figure_bytes(text_figure(f"reach {nowhere}"), "png")
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
 def test_a_font_that_has_the_letters_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The house's font lacks them, STIX (which matplotlib ships) has them: \u2a6b is mathematics that DejaVu Sans has not."""
-    letter = next(chr(code) for code in range(0x2900, 0x2B00) if families(chr(code)) != ("DejaVu Sans",) and not boxes([chr(code)]))
+    letter = next(
+        chr(code) for code in range(0x2900, 0x2B00) if families(chr(code)) != ("DejaVu Sans",) and not missing_letters([chr(code)])
+    )
     assert families(f"grasp {letter}")[0] == "DejaVu Sans"
     assert len(families(f"grasp {letter}")) == 2
     file = font_file(f"grasp {letter}")
     assert ord(letter) in font_manager.get_font(file).get_charmap()
-    assert drawn(text_figure(letter), "png") != drawn(text_figure("\U0003fffd"), "png")
+    assert figure_bytes(text_figure(letter), "png") != figure_bytes(text_figure("\U0003fffd"), "png")
     assert wrap(f"grasp {letter}", 3.0, 9.0) == [f"grasp {letter}"]
-    assert words_of(text_figure(letter)) == [letter]
+    assert texts_of(text_figure(letter)) == [letter]
     assert TRUTH_STYLE["color"] != INK
 
 

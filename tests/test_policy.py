@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.policy import ChunkPolicy, Demonstrations, PolicyConfig, fit_policy
-from milepost.types import DataError
+from milepost.core.errors import DataError
+from milepost.sim.compare.config import PolicyConfig
+from milepost.sim.compare.policy import ChunkPolicy, Demonstrations, fit_policy
 
 SMALL = PolicyConfig(chunk_size=4, hidden_dim=32, num_layers=2, steps=400, batch_size=32, lr=3e-3)
 

@@ -15,9 +15,9 @@ SCRIPT = """
 import dataclasses, os, sys, time
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from milepost.models.sarm.batches import TrainingSet
-from milepost.processes import joined
-from milepost.types import DataError
+from milepost.models.sarm.samples import TrainingSet
+from milepost.models.training.distributed import init_process_group
+from milepost.core import DataError
 from test_train import QUICK, SMALL, run
 
 folder, batch, mode = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -29,18 +29,18 @@ def broken(self, size, rng):
         batch["images"][size - 1] *= float("nan")  # a sample of the last process alone
     return batch
 TrainingSet.sample = broken
-with joined("cpu") as peers:
+with init_process_group("cpu") as process_group:
     def on_step(done, total):
-        if done == 5 and mode == "dies" and peers.rank == 1:
+        if done == 5 and mode == "dies" and process_group.rank == 1:
             os._exit(3)
-        if done == 5 and mode == "interrupt" and peers.rank == 1:
+        if done == 5 and mode == "interrupt" and process_group.rank == 1:
             os.kill(os.getpid(), 2)
     try:
         trained = run(folder, dataclasses.replace(SMALL, unfinished="mask"), train, on_step=on_step)
     except DataError as error:
-        (folder / f"error-{{peers.rank}}").write_text(str(error))
+        (folder / f"error-{{process_group.rank}}").write_text(str(error))
         raise SystemExit(2)
-    print("RANK", peers.rank, "KEPT", trained.fitted.kept, flush=True)
+    print("RANK", process_group.rank, "KEPT", trained.fit_result.kept, flush=True)
 """
 
 

@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost import record
-from milepost.lerobot import open_dataset
-from milepost.record import Recording, assemble, encode_episode, is_encoded, write_dataset
-from milepost.statistics import ImageCounter, column_stats, merge, sampled_frames
-from milepost.types import DataError, Segment
-from milepost.video import VideoFrames
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.datasets import writer as record
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.recording import Recording
+from milepost.datasets.statistics import ImageCounter, column_stats, merge, sampled_frames
+from milepost.datasets.video import VideoFrames
+from milepost.datasets.writer import assemble, encode_episode, is_encoded, write_dataset
 
 DATA = Path(__file__).parent / "data"
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
@@ -362,8 +364,8 @@ def test_states_and_cameras_may_be_absent(tmp_path: Path) -> None:
         ({"columns": {"image_quality": np.zeros(12)}}, "takes a name with 'image'"),
         ({"frames": {"a/b": []}}, "without '/'"),
         ({"segments": {"fine": []}}, "sparse or dense"),
-        ({"segments": {"sparse": [Segment("a", 0, 13)]}}, "end by 12"),
-        ({"segments": {"sparse": [Segment("a", 0, 6), Segment("b", 5, 9)]}}, "start at frame 6"),
+        ({"segments": {"sparse": [Segment("a", 0, 13)]}}, "segment 'a' ends at frame 13, the recording has 12"),
+        ({"segments": {"sparse": [Segment("a", 0, 6), Segment("b", 5, 9)]}}, "'b' starts at frame 5, before 'a' ends at 6"),
         ({"facts": {"length": 3}}, "taken by the format"),
         ({"facts": {"dense_subtask_names": "x"}}, "taken by the format"),
         ({"facts": {"stats/x": 3}}, "without '/'"),

@@ -9,25 +9,26 @@ import PIL.Image
 import pytest
 
 from builders import TOP, build_dataset, encode_with, moving, plain_decode
-from milepost.lerobot import open_dataset
-from milepost.planes import film_writer, planes, to_i420
-from milepost.plots import EpisodePicture, HeadPicture
-from milepost.plots.style import STAGE_COLOURS, ramp
-from milepost.render import render_film
-from milepost.render.curves import between, curves_area, line_mask, rgb, rows_of, stage_colours, strip
-from milepost.render.panel import Panel
-from milepost.render.text import fit, fonts, lines, tile, width_of
-from milepost.types import ArrayFrames, DataError, Episode
-from milepost.video import probe
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.video import probe
+from milepost.figures.episode import EpisodeView, HeadView
+from milepost.figures.film.curves import between, curves_area, line_mask, rgb, rows_of, stage_colours, strip
+from milepost.figures.film.panel import Panel
+from milepost.figures.film.planes import mp4_writer, planes, to_i420
+from milepost.figures.film.render import render_video
+from milepost.figures.film.text import fit, fonts, lines, tile, width_of
+from milepost.figures.style import STAGE_COLOURS, ramp
 
 NAN = float("nan")
 
 
-def story(length: int, *, fps: float = 20.0, title: str = "episode 0: push the block", **curves: np.ndarray) -> EpisodePicture:
+def story(length: int, *, fps: float = 20.0, title: str = "episode 0: push the block", **curves: np.ndarray) -> EpisodeView:
     curves = curves or {"sarm": np.linspace(0, 1, length, dtype=np.float32)}
     stage = np.arange(length) * 3 // length
-    head = HeadPicture(curves, true_stage=stage, stage_names=("reach", "grasp", "place"))
-    return EpisodePicture(title, fps, {"sparse": head}, weight=np.linspace(0, 1, length, dtype=np.float32))
+    head = HeadView(curves, true_stage=stage, stage_names=("reach", "grasp", "place"))
+    return EpisodeView(title, fps, {"sparse": head}, weight=np.linspace(0, 1, length, dtype=np.float32))
 
 
 def episode_of(images: np.ndarray, fps: float = 20.0, **more: np.ndarray) -> Episode:
@@ -67,7 +68,7 @@ def test_a_film_shows_every_frame_as_it_is(codec: str, size: tuple[int, int], tm
     built = build_dataset(tmp_path / "data", lengths=(5, length), cameras={TOP: codec}, size=size)
     episode = open_dataset(built.root).episode(1)
     out = tmp_path / "film.mp4"
-    render_film(episode, story(length), [TOP], out)
+    render_video(episode, story(length), [TOP], out)
     info, film, source = probe(out), plain_decode(out), built.images[TOP, 1]
     assert (info.codec, info.pix_fmt, info.frames, info.fps) == ("h264", "yuv420p", length, 20)
     assert info.duration == pytest.approx(length / 20)
@@ -84,7 +85,7 @@ def test_a_film_shows_every_frame_as_it_is(codec: str, size: tuple[int, int], tm
 
 def test_browsers_find_the_index_in_front(tmp_path: Path) -> None:
     out = tmp_path / "film.mp4"
-    render_film(episode_of(np.stack([*moving(10)])), story(10), ["top"], out)
+    render_video(episode_of(np.stack([*moving(10)])), story(10), ["top"], out)
     content = out.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
     with av.open(str(out)) as container:
@@ -97,7 +98,7 @@ def test_colours_survive(tmp_path: Path) -> None:
     colours = np.array([[200, 40, 90], [10, 220, 60], [30, 60, 240], [250, 250, 10]], np.uint8)
     image = colours.reshape(2, 2, 3).repeat(160, axis=0).repeat(160, axis=1)
     out = tmp_path / "film.mp4"
-    render_film(episode_of(np.stack([image] * 5)), story(5), ["top"], out)
+    render_video(episode_of(np.stack([image] * 5)), story(5), ["top"], out)
     shown = plain_decode(out)[2]
     for y, x in itertools.product((80, 240), (80, 240)):
         np.testing.assert_allclose(shown[y, x], image[y, x], atol=5)
@@ -106,7 +107,7 @@ def test_colours_survive(tmp_path: Path) -> None:
 def test_odd_sizes(tmp_path: Path) -> None:
     images = np.stack([*moving(6, height=104, width=328)])[:, :99, :325]
     out = tmp_path / "film.mp4"
-    render_film(episode_of(images), story(6), ["top"], out)
+    render_video(episode_of(images), story(6), ["top"], out)
     film = plain_decode(out)
     assert film.shape[1] % 2 == film.shape[2] % 2 == 0
     assert_same_pictures(film[:, :98, :324], images[:, :98, :324], tmp_path)
@@ -116,7 +117,7 @@ def test_cameras_side_by_side_each_its_own_pictures(tmp_path: Path) -> None:
     """The smaller one twice as large, to be as high as the other."""
     large, small = np.stack([*moving(8, height=192, width=256)]), np.stack([*moving(8, seed=5, height=96, width=128)])
     out = tmp_path / "film.mp4"
-    render_film(episode_of(large, wrist=small), story(8), ["top", "wrist"], out)
+    render_video(episode_of(large, wrist=small), story(8), ["top", "wrist"], out)
     film = plain_decode(out)
     assert_same_pictures(film[:, :192, :256], large, tmp_path)
     assert_same_pictures(film[:, :192, 260:516], small.repeat(2, axis=1).repeat(2, axis=2), tmp_path)
@@ -125,7 +126,7 @@ def test_cameras_side_by_side_each_its_own_pictures(tmp_path: Path) -> None:
 def test_height_as_asked(tmp_path: Path) -> None:
     images = np.stack([*moving(6, height=240, width=480)])
     out = tmp_path / "film.mp4"
-    render_film(episode_of(images), story(6), ["top"], out, height=160)
+    render_video(episode_of(images), story(6), ["top"], out, height=160)
     film = plain_decode(out)
     assert film.shape[2] == 320
     smaller = np.stack([np.asarray(PIL.Image.fromarray(image).resize((320, 160), PIL.Image.Resampling.LANCZOS)) for image in images])
@@ -135,7 +136,7 @@ def test_height_as_asked(tmp_path: Path) -> None:
 def test_a_gif_beside_it(tmp_path: Path) -> None:
     images = np.stack([*moving(61, height=240, width=640)])
     mp4, gif = tmp_path / "film.mp4", tmp_path / "film.gif"
-    render_film(episode_of(images, fps=30.0), story(61, fps=30.0), ["top"], mp4, gif=gif)
+    render_video(episode_of(images, fps=30.0), story(61, fps=30.0), ["top"], mp4, gif=gif)
     with PIL.Image.open(gif) as image:
         shown, durations = [], []
         for number in range(image.n_frames):
@@ -163,11 +164,11 @@ def test_stopped_in_the_middle_nothing_is_left_and_the_old_film_stays(tmp_path: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render_film(episode, story(30), ["top"], mp4, gif=gif, tick=stop)
+        render_video(episode, story(30), ["top"], mp4, gif=gif, tick=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
     assert mp4.read_bytes() == b"the old film"
     seen: list[int] = []
-    render_film(episode, story(30), ["top"], mp4, gif=gif, tick=lambda done, total: seen.append(done))
+    render_video(episode, story(30), ["top"], mp4, gif=gif, tick=lambda done, total: seen.append(done))
     assert seen == list(range(1, 31))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.gif", "film.mp4"]
 
@@ -181,17 +182,17 @@ def test_a_damaged_source_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(DataError, match=r"damaged|shorter|cannot be opened"):
-        render_film(open_dataset(built.root).episode(0), story(20), [TOP], out / "film.mp4", gif=out / "film.gif")
+        render_video(open_dataset(built.root).episode(0), story(20), [TOP], out / "film.mp4", gif=out / "film.gif")
     assert not [*out.iterdir()]
 
 
 def test_no_camera_and_a_wrong_one(tmp_path: Path) -> None:
     episode = episode_of(np.stack([*moving(3)]))
     with pytest.raises(DataError, match="no camera 'left'; this dataset has: top"):
-        render_film(episode, story(3), ["left"], tmp_path / "film.mp4")
+        render_video(episode, story(3), ["left"], tmp_path / "film.mp4")
     with pytest.raises(DataError, match="nothing to show"):
-        render_film(episode, story(3), [], tmp_path / "film.mp4")
-    with pytest.raises(DataError, match="no frames"), film_writer(tmp_path / "film.mp4", (64, 64), 10):
+        render_video(episode, story(3), [], tmp_path / "film.mp4")
+    with pytest.raises(DataError, match="no frames"), mp4_writer(tmp_path / "film.mp4", (64, 64), 10):
         pass
     assert not [*tmp_path.iterdir()]
 
@@ -293,13 +294,13 @@ def test_panels_of_every_kind() -> None:
     """Without stages, weights; four curves at the narrowest; one frame; 32 stages; nothing known at all."""
     length = 7
     names = {f"a model with a rather long name {i}": np.linspace(0, 1, length, dtype=np.float32) for i in range(4)}
-    bare = HeadPicture({"sarm": np.full(length, NAN, np.float32)})
-    many = HeadPicture(dict(names), true_stage=np.arange(length) * 4, stage_names=[f"stage {k}" for k in range(32)])
-    truth = HeadPicture(dict(names), truth=np.linspace(0, 1, length, dtype=np.float32))
-    alone = HeadPicture({"sarm": np.ones(1, np.float32)}, true_stage=np.zeros(1, np.int64), stage_names=("all",))
+    bare = HeadView({"sarm": np.full(length, NAN, np.float32)})
+    many = HeadView(dict(names), true_stage=np.arange(length) * 4, stage_names=[f"stage {k}" for k in range(32)])
+    truth = HeadView(dict(names), truth=np.linspace(0, 1, length, dtype=np.float32))
+    alone = HeadView({"sarm": np.ones(1, np.float32)}, true_stage=np.zeros(1, np.int64), stage_names=("all",))
     heights = []
     for head, width in itertools.product((bare, many, truth, alone), (320, 1280)):
-        panel = Panel(EpisodePicture("episode 0", 10.0, {"sparse": head}), width, 240, ((0, 160, "top"), (164, 156, "wrist")))
+        panel = Panel(EpisodeView("episode 0", 10.0, {"sparse": head}), width, 240, ((0, 160, "top"), (164, 156, "wrist")))
         frames = len(next(iter(head.curves.values())))
         assert drawn(panel, frames - 1, width).shape == (panel.height, width, 3)
         assert panel.height % 2 == 0
@@ -334,7 +335,7 @@ def test_short_words_are_left_alone_and_long_ones_end_in_an_ellipsis() -> None:
 def test_the_same_film_twice(tmp_path: Path) -> None:
     episode = episode_of(np.stack([*moving(12)]))
     for name in ("a", "b"):
-        render_film(episode, story(12), ["top"], tmp_path / f"{name}.mp4", gif=tmp_path / f"{name}.gif")
+        render_video(episode, story(12), ["top"], tmp_path / f"{name}.mp4", gif=tmp_path / f"{name}.gif")
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
 
@@ -353,7 +354,7 @@ def test_sources_in_other_pixel_formats(tmp_path: Path) -> None:
             container.mux(stream.encode())
         out = tmp_path / f"{number}.mp4"
         episode = open_dataset(built.root).episode(0)
-        render_film(episode, story(8), [TOP], out)
+        render_video(episode, story(8), [TOP], out)
         source = episode.camera(TOP)[np.arange(8)].repeat(3, axis=1).repeat(3, axis=2)
         shown = plain_decode(out)[:, :288, :384]
         assert np.abs(bright(shown) - bright(source)).mean() < 2.5, pix_fmt

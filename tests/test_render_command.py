@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import TOP, WRIST, build_dataset, edit_parquet
-from milepost.cli import main
-from milepost.lerobot import open_dataset
-from milepost.store import ProgressStore, write_weights
-from milepost.types import Progress
-from milepost.video import probe
+from milepost.cli.entry import main
+from milepost.core.types import Progress
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.video import probe
+from milepost.progress.store import ProgressStore
+from milepost.weights.file import write_weights_file
 
 DATA = Path(__file__).parent / "data"
 
@@ -63,7 +64,7 @@ def test_a_film_an_episode(nails: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert (info.codec, info.frames, info.width) == ("h264", dataset.length(number), 384)
         assert info.duration == pytest.approx(dataset.length(number) / dataset.fps)
     told = capsys.readouterr()
-    assert f"films: {out}" in told.out
+    assert f"videos: {out}" in told.out
     assert "episode 4 (1 of 2)" in told.err
 
 
@@ -97,7 +98,7 @@ def test_weights_and_a_second_model_make_the_film_higher_and_other(nails: Path, 
     shutil.copyfile(nails / "sarm_progress.parquet", second)
     weights = tmp_path / "weights.parquet"
     made = {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
-    write_weights(weights, np.arange(dataset.total_frames), np.full(dataset.total_frames, 0.5, np.float32), made)
+    write_weights_file(weights, np.arange(dataset.total_frames), np.full(dataset.total_frames, 0.5, np.float32), made)
     first = nails / "sarm_progress.parquet"
     assert render(nails, "--episode", 1, "--output-dir", tmp_path / "plain") == 0
     assert render(nails, "--episode", 1, "--progress", first, second, "--weights", weights, "--output-dir", tmp_path / "full") == 0
@@ -130,9 +131,9 @@ def test_refused(nails: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     theirs = write_progress(other)
     assert "made for another dataset ('other'" in refused(capsys, nails, "--progress", theirs, "--output-dir", out)
     weights = tmp_path / "weights.parquet"
-    write_weights(weights, np.arange(9), np.ones(9, np.float32), {"dataset": "other", "dataset_fingerprint": "0" * 16})
+    write_weights_file(weights, np.arange(9), np.ones(9, np.float32), {"dataset": "other", "dataset_fingerprint": "0" * 16})
     assert "made for another dataset ('other'" in refused(capsys, nails, "--weights", weights, "--output-dir", out)
-    write_weights(weights, np.arange(9), np.ones(9, np.float32), {})
+    write_weights_file(weights, np.arange(9), np.ones(9, np.float32), {})
     start, stop = dataset.row_range(3)
     line = refused(capsys, nails, "--weights", weights, "--episode", 3, "--output-dir", out)
     assert f"no weight for episode 3 (rows {start} to {stop - 1})" in line
@@ -175,13 +176,13 @@ def test_killed_in_the_middle_the_old_film_stays(nails: Path, tmp_path: Path) ->
     film = tmp_path / "episode_000001_progress.mp4"
     before = film.read_bytes()
     script = (
-        "import os, signal, milepost.render.film as film\n"
+        "import os, signal, milepost.figures.film.render as film\n"
         "real = film.Panel.draw\n"
         "def draw(self, frame, out):\n"
         "    real(self, frame, out)\n"
         "    if frame == 10: os.kill(os.getpid(), signal.SIGINT)\n"
         "film.Panel.draw = draw\n"
-        "import sys, milepost.cli; sys.exit(milepost.cli.main(sys.argv[1:]))"
+        "import sys; from milepost.cli.entry import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["render", str(nails), "--episode", "1", "--output-dir", str(tmp_path)]
     run = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from milepost.sample_weights import SampleWeights, UniformWeights, WeightedSampler
-from milepost.types import DataError
-from milepost.weights import RabcConfig, weigh, weighted_mean
+from milepost.core.errors import DataError
+from milepost.weights.config import RabcConfig
+from milepost.weights.loader import SampleWeights, UniformWeights, WeightedSampler
+from milepost.weights.result import weigh, weighted_mean
 
 DATA = Path(__file__).parent / "data" / "rabc"
 BATCHES = json.loads((DATA / "batches.json").read_text())

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.scheduling import TASKS, ordinary
-from milepost.video import encode_video
+from milepost.core.scheduling import TASKS, ordinary
+from milepost.datasets.video import encode_video
 
 pytestmark = pytest.mark.skipif(not TASKS.is_dir(), reason="not Linux")
 
@@ -33,7 +33,7 @@ def test_writing_av1_changes_no_threads_scheduling(tmp_path: Path) -> None:
 
 CHANGES = """
 import os, threading
-from milepost.scheduling import ordinary, TASKS
+from milepost.core.scheduling import ordinary, TASKS
 done = threading.Event()
 with ordinary():
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))

@@ -14,37 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.stages import progress, proportions, targets
-from milepost.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.stages import progress, proportions, targets
+from milepost.core.types import Segment
 
 pytest.importorskip("metaworld", reason="simulation needs the extra 'sim'")
 
 from milepost.annotation.sources import read_annotations, read_truth
-from milepost.sim import (
-    CAMERAS,
-    FAILURES,
-    INSTEAD,
-    KINDS,
-    STAGES,
-    TASKS,
-    NoRendererError,
-    Painter,
-    Rollout,
-    SimConfig,
-    Trace,
-    Truth,
-    make_dataset,
-    require_renderer,
-    roll_out,
-    tell,
-)
-from milepost.sim.rollout import keeps_promise, trace_of
+from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS
+from milepost.sim.dataset import make_dataset
+from milepost.sim.rollout import Rollout, SimConfig, keeps_promise, roll_out, trace_of
+from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
 from milepost.sim.stagewise import debounced, finish, runs, stages_of
-from milepost.sim.tasks import HOME
-from milepost.sim.truth import Ranking
+from milepost.sim.tasks import HOME, STAGES, TASKS, Trace
+from milepost.sim.truth import Ranking, RolloutTruth, truth_of_rollouts
 from milepost.sim.world import EVERY, world
 
-Told = list[tuple[Rollout, Truth]]
+Told = list[tuple[Rollout, RolloutTruth]]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +38,7 @@ def told() -> Told:
     """A few attempts of every kind in every task, with their truth."""
     counts = {kind: 2 if kind in ("expert", "hesitating") else 1 for kind in KINDS}
     rollouts = roll_out(SimConfig(tasks=tuple(TASKS), episodes=counts, references=6))
-    return list(zip(rollouts, tell(rollouts)[0], strict=True))
+    return list(zip(rollouts, truth_of_rollouts(rollouts)[0], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +287,7 @@ def test_a_missing_renderer_is_named_before_any_work(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("takes the driver away by Linux means")
     script = (
-        "from pathlib import Path; from milepost.sim import *\n"
+        "from pathlib import Path; from milepost.sim import SimConfig, make_dataset\nfrom milepost.sim.scene import NoRendererError\n"
         f"root = Path({str(tmp_path / 'ds')!r})\n"
         "try: make_dataset(root, SimConfig())\n"
         "except NoRendererError as error: print(error)"

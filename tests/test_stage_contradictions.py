@@ -2,8 +2,9 @@
 
 import pytest
 
-from milepost.stages import Attempt, Stages, annotated_stages, contradictions, doubts
-from milepost.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.stages import Attempt, Stages, annotated_stages, contradictions, doubts
+from milepost.core.types import Segment
 
 
 def attempt(stages: str, task: str = "tidy up", success: bool | None = None) -> Attempt:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.stages import WHOLE, Stages, check, finished, names_in_order, progress, proportions, targets
-from milepost.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.stages import WHOLE, Stages, is_finished, names_in_order, progress, proportions, require_sound_segments, targets
+from milepost.core.types import Segment
 
 NAMES = ("reach", "carry", "place")
 
@@ -65,9 +66,9 @@ def test_gaps_and_the_time_before() -> None:
 
 def test_success_decides_when_it_is_known() -> None:
     cut = seg(("reach", 0, 4), ("place", 4, 8))
-    assert finished(cut, NAMES, None)
-    assert not finished(cut, NAMES, False)
-    assert finished(cut[:1], NAMES, True)
+    assert is_finished(cut, NAMES, None)
+    assert not is_finished(cut, NAMES, False)
+    assert is_finished(cut[:1], NAMES, True)
 
 
 def test_no_segment_teaches_nothing() -> None:
@@ -102,7 +103,7 @@ def test_order_of_names() -> None:
 )
 def test_bad_segments_are_refused(segments: list[Segment], words: str) -> None:
     with pytest.raises(DataError, match=words):
-        check(segments, NAMES, 10)
+        require_sound_segments(segments, NAMES, 10)
 
 
 @pytest.mark.parametrize(("names", "shares"), [(("a",), (0.5,)), (("a", "a"), (0.5, 0.5)), ((), ()), (("a", "b"), (1.5, -0.5))])

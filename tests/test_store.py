@@ -8,12 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import ConstantModel, ListDataset, dot_episodes
-from milepost.labelling import label, provenance, unknown_frames
-from milepost.models import ElapsedModel
-from milepost.outputs import atomic_path
-from milepost.store import ProgressStore, read_progress, write_weights
-from milepost.types import DataError, Progress
+from milepost.core.errors import DataError
+from milepost.core.outputs import atomic_path
+from milepost.core.types import Curve, Progress
+from milepost.models.elapsed import ElapsedModel
+from milepost.progress.labelling import label, provenance, unknown_frames
+from milepost.progress.store import ProgressStore
+from milepost.progress.table import read_progress
+from milepost.testing import ConstantModel, ListDataset, dot_episodes
+from milepost.weights.file import write_weights_file
 
 
 def progress(episode: int, length: int, value: float = 0.5) -> Progress:
@@ -37,7 +40,7 @@ def test_an_error_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
 
 def test_columns_are_lerobots(tmp_path: Path) -> None:
     store = ProgressStore(tmp_path / "sarm_progress.parquet", {"model_path": "m"})
-    store.add(Progress(1, np.array([0.25, 1.0], np.float32), stage=np.eye(2, dtype=np.float32)), row=3)
+    store.add(Progress(1, Curve(np.array([0.25, 1.0], np.float32), np.eye(2, dtype=np.float32))), row=3)
     store.add(progress(0, 3), row=0)
     table = store.finish()
     schema = pq.read_schema(tmp_path / "sarm_progress.parquet")
@@ -53,12 +56,12 @@ def test_columns_are_lerobots(tmp_path: Path) -> None:
 def test_columns_missing_in_some_parts_are_joined(tmp_path: Path) -> None:
     """A model that gives stages for every episode but one must not lose the file."""
     store = ProgressStore(tmp_path / "p.parquet", {})
-    store.add(Progress(0, np.zeros(2, np.float32), stage=np.eye(2, dtype=np.float32)), row=0)
+    store.add(Progress(0, Curve(np.zeros(2, np.float32), np.eye(2, dtype=np.float32))), row=0)
     store.add(progress(1, 2), row=2)
     table = store.finish()
-    assert np.isnan(table.stages["sparse"][2:]).all()
+    assert np.isnan(table.main.stage[2:]).all()
     np.testing.assert_array_equal(table.progress(0, 2).stage, np.eye(2))
-    assert table.progress(1, 2).stage is not None
+    assert table.progress(1, 2).stage is None
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert not path.exists()
     model = ConstantModel()
     table = label(model, dataset, path)
-    assert model.asked == 2
+    assert model.calls == 2
     assert len(table.index) == sum(e.length for e in dataset.episodes)
 
 
@@ -115,7 +118,7 @@ def test_a_wrong_head_names_the_right_ones(tmp_path: Path) -> None:
     store.add(progress(0, 2), row=0)
     table = store.finish()
     with pytest.raises(DataError, match="it has: progress_sparse"):
-        table.curve("dense")
+        table.values("dense")
 
 
 def test_progress_of_another_dataset_is_noticed(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_progress_of_another_dataset_is_noticed(tmp_path: Path) -> None:
 
 
 def test_weights_file(tmp_path: Path) -> None:
-    write_weights(tmp_path / "w.parquet", np.arange(3), np.array([0, 0.5, 1]), {"kappa": "0.1"})
+    write_weights_file(tmp_path / "w.parquet", np.arange(3), np.array([0, 0.5, 1]), {"kappa": "0.1"})
     table = pq.read_table(tmp_path / "w.parquet")
     assert table.column_names == ["index", "weight"]
     assert table.schema.metadata[b"milepost.kappa"] == b"0.1"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.success import balanced_accuracy, fit_threshold, left_out, success_threshold
+from milepost.metrics.success import balanced_accuracy, fit_threshold, left_out, success_threshold
 
 SCORES = st.lists(st.floats(-30, 0).map(lambda x: round(x, 3)), min_size=1, max_size=12).map(np.array)
 

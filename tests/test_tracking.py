@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from milepost.tracking import Tracking, require_trackers, run_id
-from milepost.types import DataError
+from milepost.core.errors import DataError
+from milepost.models.training.tracking import Tracking, require_trackers, run_id
 from test_fit import at_step, fail, lines
 from test_train import QUICK, run
 

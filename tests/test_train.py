@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakes import dot_episodes
-from milepost.fit import TrainConfig, learning_rate
-from milepost.models.sarm import SARMConfig
-from milepost.train import Trained, evaluate_held_out, split, train_sarm
-from milepost.types import DataError
+from milepost.core.errors import DataError
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.train import TrainResult, evaluate_held_out, split, train_sarm
+from milepost.models.training.config import TrainConfig
+from milepost.models.training.loop import learning_rate
+from milepost.testing import dot_episodes
 
 SMALL = SARMConfig(
     annotation_mode="sparse_only", hidden_dim=32, num_layers=1, num_heads=2, encoder="pixels", image_dim=16, text_dim=8,
@@ -20,7 +21,7 @@ SMALL = SARMConfig(
 QUICK = TrainConfig(steps=120, batch_size=48, lr=3e-3)
 
 
-def run(folder: Path, config: SARMConfig = SMALL, train: TrainConfig = QUICK, on_step: object = None, **changes: object) -> Trained:
+def run(folder: Path, config: SARMConfig = SMALL, train: TrainConfig = QUICK, on_step: object = None, **changes: object) -> TrainResult:
     def on_stage(name: str) -> object:
         return on_step if on_step and name == "train" else lambda done, total: None
 

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fakes import CAMERA, dot_episodes
-from milepost.types import ArrayFrames, DataError, Episode, Progress, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode, Progress, Segment
+from milepost.testing import CAMERA, dot_episodes
 
 EPISODE = dot_episodes(1)[0]
 
@@ -56,8 +57,8 @@ def test_frames_outside_are_refused() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"value": np.array([1.2], np.float32)},
-        {"value": np.array([-0.1], np.float32)},
+        {"heads": np.array([1.2], np.float32)},
+        {"heads": np.array([-0.1], np.float32)},
     ],
 )
 def test_bad_progress(bad: dict) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from milepost.cli import main
-from milepost.lerobot import open_dataset
+from milepost.cli.entry import main
+from milepost.datasets.reader import open_dataset
 from odd_datasets import CAMERA, ENTRY, FILM, edit_entries, film, film_v21, lost_bytes, sixteen_bits, v3, v21, zero_length
 
 
@@ -51,7 +51,7 @@ def test_depth_is_filmed_when_it_is_named(tmp_path: Path, capsys: pytest.Capture
     root = sixteen_bits(tmp_path / "set")
     assert main(["label", str(root), "--model", "elapsed"]) == 0
     assert main(["render", str(root), "--output-dir", str(tmp_path / "out")]) == 2
-    assert "if it is named with --camera-key" in " ".join(capsys.readouterr().err.split())
+    assert "if they are named with --camera-key" in " ".join(capsys.readouterr().err.split())
     assert main(["render", str(root), "--episodes", "0", "--camera-key", CAMERA, "--output-dir", str(tmp_path / "out")]) == 0
 
 

@@ -10,8 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from milepost import versions
-from milepost.types import DataError
+from milepost.core import versions
+from milepost.core.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,8 +101,8 @@ def test_what_cannot_be_imported_says_why(installed: dict[str, str], monkeypatch
 
 
 def test_the_feature_refuses_when_first_used(installed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from milepost.embed.clip import ClipEncoder
-    from milepost.vlm import load_engine
+    from milepost.encoders.clip import ClipEncoder
+    from milepost.vlm.loading import load_engine
 
     installed["transformers"] = "4.57.6"
     monkeypatch.setitem(sys.modules, "transformers", None)

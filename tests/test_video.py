@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import builders
-from milepost import video
-from milepost.types import DataError, Frames
-from milepost.video import VideoFrames, concat_videos, encode_video, probe
+from milepost.core.errors import DataError
+from milepost.core.types import Frames
+from milepost.datasets import video
+from milepost.datasets.video import VideoFrames, concat_videos, encode_video, probe
 
 FPS = 30
 COUNT = 90

@@ -1,5 +1,6 @@
 """`milepost weigh`, the weight lab: what it says of curves whose faults are known, what it draws, what it refuses."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,24 +10,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.lerobot import open_dataset
-from milepost.plots import DroppedSpan, LabPicture, drawn, dropped_figure, lab_figure, png, span_frames
-from milepost.sample_weights import SampleWeights
-from milepost.store import read_progress, read_weights
-from milepost.weights import RabcConfig, Weighed, weigh
-from milepost.weights.lab import (
-    Note,
+from milepost.datasets.reader import open_dataset
+from milepost.figures.dropped import DroppedSpan, dropped_figure, span_frames
+from milepost.figures.style import figure_bytes, png
+from milepost.figures.weights import AdviceView, advice_figure
+from milepost.progress.table import read_progress
+from milepost.weights.advice import (
+    EpisodeInfo,
     advise,
     by_episode,
     by_name,
+    diagnose,
     dropped_spans,
-    findings,
     flags,
     frame_noise,
     recommended,
     smoothing_for,
     sweep,
 )
+from milepost.weights.config import RabcConfig
+from milepost.weights.file import read_weights_file
+from milepost.weights.loader import SampleWeights
+from milepost.weights.result import WeightResult, weigh
 from test_cli import FIXTURE, assert_refused, milepost
 
 
@@ -119,20 +124,67 @@ def test_other_options_are_said_not_to_be_lerobots(dataset: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "docs/weights.md shows how its loop takes these" in run.stdout
     assert "1 x (now)" in run.stdout
-    run = milepost("weigh", dataset, "--kappa-quantile", 0.5, "--chunk-size", 20, "--fallback-weight", 0.5)
+    run = milepost("weigh", dataset, "--kappa-duration-s", 20, "--chunk-size", 20, "--fallback-weight", 0.5)
     kappa = float(run.stdout.split("--sample_weighting.kappa=")[1].split()[0])
-    assert kappa == pytest.approx(pq_kappa(dataset), rel=1e-4)
+    assert kappa == pytest.approx(20 / (open_dataset(dataset).fps * 20), rel=1e-4)
     assert """extra_params='{"fallback_weight": 0.5}'""" in run.stdout
-    for rule in ("awr", "uniform"):
-        run = milepost("weigh", dataset, "--rule", rule, "--min-final", 0.5)
-        assert run.returncode == 0, run.stderr
-        assert SampleWeights.load(dataset / "weights.parquet")[600] == 0  # the failure is filtered
+    run = milepost("weigh", dataset, "--rule", "uniform", "--min-final", 0.5)
+    assert run.returncode == 0, run.stderr
+    assert SampleWeights.load(dataset / "weights.parquet")[600] == 0  # the failure is filtered
 
 
-def pq_kappa(dataset: Path) -> float:
-    table = read_progress(dataset / "sarm_progress.parquet")
-    config = RabcConfig(20, kappa_quantile=0.5)
-    return weigh(table.index, table.episode_index, table.curve(), config=config).one_kappa or 0.0
+def made_with(path: Path) -> dict:
+    return json.loads(pq.read_schema(path).metadata[b"milepost.rabc"])
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ((), {}),
+        (("--smooth", 9), {"smooth": 9}),
+        (("--ramp=hard", "--chunk_size", 20), {"ramp": "hard", "chunk_size": 20}),
+        (("--kappa", 0.05), {"kappa": 0.05}),
+        (("--kappa-duration-s", 12), {"kappa_duration_s": 12.0}),
+    ],
+)
+def test_options_beside_the_preset_take_the_place_of_its_own(dataset: Path, words: tuple, changes: dict) -> None:
+    run = milepost("weigh", "--preset", "study", dataset, *words)
+    assert run.returncode == 0, run.stderr
+    assert made_with(dataset / "weights.parquet") == dataclasses.asdict(RabcConfig.preset("study", **changes))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--kappa-quantile", 0.5), "--kappa-quantile"),
+        (("--kappa_keep=0.5",), "--kappa-keep"),
+        (("--awr-temperature", 0.1), "--awr-temperature"),
+        (("--no-awr-centre",), "--awr-centre"),
+        (("--rule", "awr"), "--rule awr"),
+        (("--rule=awr", "--awr-max", 3), "--awr-max"),
+    ],
+)
+def test_a_removed_option_is_answered_by_one_sentence(dataset: Path, words: tuple, name: str) -> None:
+    run = milepost("weigh", dataset, *words)
+    assert run.returncode == 2
+    assert run.stderr == f"milepost weigh: {name} was removed: no study showed a gain. Use --preset study or --kappa\n"
+    assert not (dataset / "weights.parquet").exists()
+
+
+def test_a_preset_that_would_do_nothing_is_refused(dataset: Path) -> None:
+    assert_refused(milepost("weigh", dataset, "--preset", "study", "--rule", "uniform"), "--preset study does nothing")
+
+
+def test_weights_that_a_removed_option_made_are_still_read(dataset: Path) -> None:
+    milepost("weigh", dataset, "--fallback-weight", 0.5)
+    path = dataset / "weights.parquet"
+    table = pq.read_table(path)
+    old = made_with(path) | {"rule": "awr", "awr_scale": 2.0, "awr_centre": True, "kappa_quantile": 0.5}
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"milepost.rabc": json.dumps(old).encode()}), path)
+    weights = SampleWeights.load(path)
+    assert weights.fallback_weight == 0.5
+    np.testing.assert_array_equal(weights[np.arange(5)], table["weight"].to_numpy()[:5])
+    assert milepost("weigh", dataset).returncode == 0  # and `weigh` replaces them as its own
 
 
 # Bad input
@@ -154,7 +206,7 @@ def test_a_file_of_another_dataset_is_refused(dataset: Path, tmp_path: Path) -> 
 
 
 def test_missing_rows_are_counted(dataset: Path) -> None:
-    curve = read_progress(dataset / "sarm_progress.parquet").curve()
+    curve = read_progress(dataset / "sarm_progress.parquet").values()
     lengths = np.bincount(read_progress(dataset / "sarm_progress.parquet").episode_index)
     curves = np.split(curve, np.cumsum(lengths)[:-1])
     write_progress(dataset / "sarm_progress.parquet", curves, drop=(3, 4, 200))
@@ -219,7 +271,7 @@ def test_infinite_and_other_numbers_are_refused(dataset: Path) -> None:
 
 def test_weights_know_their_dataset(dataset: Path) -> None:
     assert milepost("weigh", dataset, "--chunk-size", 20).returncode == 0
-    assert read_weights(dataset / "weights.parquet")[2]["dataset_fingerprint"] == open_dataset(dataset).fingerprint
+    assert read_weights_file(dataset / "weights.parquet")[2]["dataset_fingerprint"] == open_dataset(dataset).fingerprint
 
 
 def test_a_chunk_longer_than_every_episode_is_said(dataset: Path) -> None:
@@ -232,7 +284,7 @@ def test_a_chunk_longer_than_every_episode_is_said(dataset: Path) -> None:
 # The arithmetic of the lab
 
 
-def weighed_of(curves: list[np.ndarray], **options: object) -> tuple[Weighed, np.ndarray]:
+def weighed_of(curves: list[np.ndarray], **options: object) -> tuple[WeightResult, np.ndarray]:
     value = np.concatenate(curves)
     episode = np.repeat(np.arange(len(curves)), [len(c) for c in curves])
     return weigh(np.arange(len(value)), episode, value, config=RabcConfig(**options)), value
@@ -253,7 +305,7 @@ def test_groups_and_episodes_by_hand() -> None:
 def test_the_sweep_is_what_weighing_again_gives(rng: np.random.Generator) -> None:
     curves = [np.sort(rng.random(40)), rng.random(40)]
     weighed, value = weighed_of(curves, chunk_size=4, kappa=0.07)
-    notes = {0: Note(success=True), 1: Note(success=False)}
+    notes = {0: EpisodeInfo(success=True), 1: EpisodeInfo(success=False)}
     rows = sweep(weighed, notes)
     assert sum(row.kappa == 0.07 for row in rows) == 1
     for row in rows:
@@ -267,7 +319,7 @@ def test_dropped_spans_are_the_longest_of_each_quality_first() -> None:
     up, still = np.linspace(0, 1, 20), np.full(9, 0.5)
     curves = [np.concatenate([up[:10], still, up[10:]]), np.concatenate([up[:10], still[:5], up[10:]]), np.linspace(1, 0, 30)]
     weighed, _ = weighed_of(curves, chunk_size=1, kappa=0.001, ramp="hard")
-    notes = {0: Note(kind="pauses"), 1: Note(kind="pauses"), 2: Note(kind="fails")}
+    notes = {0: EpisodeInfo(kind="pauses"), 1: EpisodeInfo(kind="pauses"), 2: EpisodeInfo(kind="fails")}
     spans = [(span.episode, span.stop - span.start) for span in dropped_spans(weighed, 5, notes)]
     assert spans == [(2, 30), (0, 8), (1, 4)]
     assert [span.episode for span in dropped_spans(weighed, 2, notes)] == [2, 0]
@@ -280,7 +332,7 @@ def test_noise_is_measured_and_answered(rng: np.random.Generator) -> None:
     assert frame_noise(clean.index, clean.episode_index, clean_value) == pytest.approx(0, abs=1e-9)
     value = clean_value + rng.normal(0, 0.05, len(clean_value))
     noisy = weigh(clean.index, clean.episode_index, value, config=RabcConfig(20, kappa=0.05))
-    found = findings(noisy, value)
+    found = diagnose(noisy, value)
     assert found.noise == pytest.approx(0.05, rel=0.1)
     assert smoothing_for(found, noisy.config) in range(5, 22, 2)
     advice = advise(noisy, found, [], {})
@@ -291,9 +343,9 @@ def test_noise_is_measured_and_answered(rng: np.random.Generator) -> None:
 def test_a_starved_task_is_named() -> None:
     quick, slow = [np.linspace(0, 1, 40)] * 8, [np.linspace(0, 1, 400)] * 2
     weighed, value = weighed_of([*quick, *slow], chunk_size=10, kappa=0.2, ramp="hard")
-    notes = {number: Note("quick" if number < 8 else "slow") for number in range(10)}
+    notes = {number: EpisodeInfo("quick" if number < 8 else "slow") for number in range(10)}
     tasks = by_name(weighed, {number: note.task for number, note in notes.items()})
-    advice = advise(weighed, findings(weighed, value), tasks, notes)
+    advice = advise(weighed, diagnose(weighed, value), tasks, notes)
     assert any("task 'slow'" in each.text for each in advice)
     config = recommended(weighed.config, advice)
     assert (config.statistics, config.kappa_pace, config.kappa) == ("task", 0.5, RabcConfig.kappa)
@@ -303,25 +355,25 @@ def test_a_starved_task_is_named() -> None:
 def test_clean_demonstrations_get_no_recommendation_once_paced() -> None:
     weighed, value = weighed_of([np.linspace(0, 1, n) for n in (90, 100, 110)], chunk_size=10, kappa_pace=0.5, ramp="linear", end="rescale")
     assert np.all(weighed.weight > 0.99)
-    assert advise(weighed, findings(weighed, value), [], {}) == []
+    assert advise(weighed, diagnose(weighed, value), [], {}) == []
 
 
 def test_figures_hold_any_weights(rng: np.random.Generator) -> None:
-    """One lone frame, everything unknown but one episode, hundreds of episodes with long names, a rule without kappa."""
+    """One lone frame, everything unknown but one episode, hundreds of episodes with long names, uniform weights."""
     for curves, options in (
         ([np.array([0.3]), np.array([0.1, 0.2])], {}),
         ([np.full(5, np.nan), np.linspace(0, 1, 30)], {"kappa_pace": 0.5}),
-        ([rng.random(rng.integers(2, 90)) for _ in range(250)], {"rule": "awr"}),
+        ([rng.random(rng.integers(2, 90)) for _ in range(250)], {"rule": "uniform"}),
     ):
         weighed, _ = weighed_of(curves, chunk_size=5, **options)
         names = {number: f"kind {number % 40} {'long ' * 30}$x_1$" for number in range(len(curves))}
         rows = sweep(weighed, {}) if weighed.config.rule == "rabc" else []
-        picture = LabPicture("title " * 80, weighed, rows, {"quality": by_name(weighed, names)}, list(range(len(curves))))
-        assert png(lab_figure(picture)).startswith(b"\x89PNG")
+        picture = AdviceView("title " * 80, weighed, rows, {"quality": by_name(weighed, names)}, list(range(len(curves))))
+        assert png(advice_figure(picture)).startswith(b"\x89PNG")
     pictures = rng.integers(0, 255, (2, 20, 30, 3)).astype(np.uint8)
     span = DroppedSpan("a $title$", 10.0, 3, 5, np.linspace(0, 1, 9, dtype=np.float32), np.full(9, np.nan, np.float32), pictures, [3, 4])
     assert png(dropped_figure([span] * 2)).startswith(b"\x89PNG")
-    assert drawn(dropped_figure([span] * 2), "pdf").startswith(b"%PDF")
+    assert figure_bytes(dropped_figure([span] * 2), "pdf").startswith(b"%PDF")
     assert span_frames(3, 5) == [3, 4]
     with pytest.raises(ValueError, match="no span"):
         dropped_figure([])

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.store import read_progress
-from milepost.weights import RabcConfig, deltas, rabc, statistics, suggested_kappa, weigh, weighted_mean
+from milepost.progress.table import read_progress
+from milepost.weights.config import RabcConfig
+from milepost.weights.deltas import deltas
+from milepost.weights.result import suggested_kappa, weigh, weighted_mean
+from milepost.weights.rules import rabc, statistics
 
 DATA = Path(__file__).parent / "data" / "rabc"
 GOLDEN = json.loads((DATA / "rabc_golden.json").read_text())["cases"]
@@ -29,7 +32,7 @@ def test_equals_lerobot(case: str) -> None:
     head, config = parse(case)
     table = read_progress(DATA / "progress.parquet")
     golden = np.load(DATA / "rabc_golden.npz")
-    weighed = weigh(table.index, table.episode_index, table.curve(head), config=config)
+    weighed = weigh(table.index, table.episode_index, table.values(head), config=config)
     full_delta = np.full(len(golden[f"{case}/deltas"]), np.nan)
     full_weight = np.full(len(full_delta), config.fallback_weight)
     full_delta[table.index], full_weight[table.index] = weighed.delta, weighed.weight

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from milepost.sample_weights import SampleWeights
-from milepost.weights import RabcConfig, weigh
+from milepost.weights.advice import flags
+from milepost.weights.config import RabcConfig
+from milepost.weights.loader import SampleWeights
+from milepost.weights.result import weigh
 
 PAGE = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
@@ -140,9 +142,18 @@ def test_lerobots_loop_gets_our_object(names: dict, tmp_path: Path, monkeypatch:
     assert weight.tolist() == pytest.approx([2, 0], abs=1e-5)
 
 
+def test_the_preset_of_the_page_is_the_packages(names: dict) -> None:
+    for code in blocks("The setting of the study"):
+        exec(compile(code, "preset", "exec"), names)
+    assert names["config"] == RabcConfig.preset("study")
+    written = re.search(r"--preset study +# (.*)", SECTIONS["The setting of the study"])
+    assert written is not None
+    assert written[1] == flags(RabcConfig.preset("study"))
+
+
 def test_every_flag_on_the_page_is_an_option() -> None:
-    ours = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(RabcConfig)} | {"--figure", "--json"}
+    ours = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(RabcConfig)} | {"--figure", "--json", "--preset"}
     prose = "\n".join(text for name, text in SECTIONS.items() if not name.startswith("LeRobot"))
     assert set(re.findall(r"`(--[a-z-]+)", prose)) <= ours | {"--sample"}
-    unsaid = {"--chunk-size", "--kappa", "--epsilon", "--rule", "--awr-scale", "--awr-max", "--awr-centre"}
+    unsaid = {"--chunk-size", "--kappa", "--epsilon", "--rule"}
     assert ours - set(re.findall(r"(--[a-z-]+)", PAGE)) <= unsaid

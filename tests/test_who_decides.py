@@ -12,19 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import build_dataset
-from chat_server import Fault, chat_server
-from milepost.annotation.export import write_annotations
-from milepost.annotation.replacing import JOURNAL, finish_interrupted, replacing
 from milepost.annotation.store import AnnotationStore, Answer
-from milepost.annotation.subtask_index import read_subtask_index, successes, write_subtask_index
-from milepost.cli import joined_numbers, main
-from milepost.commands.belonging import parse_episodes
-from milepost.lerobot import open_dataset
-from milepost.metadata import read_metadata
-from milepost.models import load_model, make_reward_model, make_reward_model_config
-from milepost.models.topreward import TOPRewardConfig
-from milepost.store import comparable, made_alike, read_progress
-from milepost.types import DataError, Segment
+from milepost.cli.entry import joined_numbers, main
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.metadata import read_metadata
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.records import parse_episodes
+from milepost.datasets.subtask_index import read_subtask_index, successes, write_subtask_index
+from milepost.datasets.transaction import JOURNAL, finish_interrupted, replacing
+from milepost.models.factory import make_reward_model, make_reward_model_config
+from milepost.models.registry import load_model
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.progress.store import comparable, made_alike
+from milepost.progress.table import read_progress
+from milepost.testing import Fault, chat_server
 
 SECRET = "AKIA-very-secret"
 

@@ -10,9 +10,9 @@ import av
 import pytest
 from PIL import Image
 
-from milepost.cli import main
-from milepost.commands.drawings import mark_of, marks
-from milepost.lerobot import open_dataset
+from milepost.cli.drawings import mark_of, marks
+from milepost.cli.entry import main
+from milepost.datasets.reader import open_dataset
 from odd_datasets import edit_entries, v3
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.windows import causal, centred, gap_frames, interpolate, rewind, strided
+from milepost.core.windows import causal, centred, gap_frames, interpolate, rewind, strided
 
 
 def test_causal_by_hand() -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VERBS = ("annotate", "copy", "evaluate", "info", "label", "plot", "render", "simulate", "train", "view", "weigh")
-HEAVY = ("torch", "milepost.models", "milepost.train", "milepost.viewer.server", "milepost.viewer.export")
+HEAVY = ("torch", "milepost.models", "milepost.models.sarm.train", "milepost.viewer.server", "milepost.viewer.export")
 
 
 @dataclass
@@ -105,7 +105,7 @@ def zygote(folder: Path) -> Iterator[Zygote]:
 def _serve() -> None:
     import importlib
 
-    for name in (*HEAVY, *(f"milepost.commands.{verb}" for verb in VERBS)):
+    for name in (*HEAVY, *(f"milepost.cli.{verb}" for verb in VERBS)):
         importlib.import_module(name)
     print(json.dumps("ready"), flush=True)
     codes: dict[int, list[int]] = {}
@@ -125,7 +125,7 @@ def _serve() -> None:
 
 
 def _child(arguments: list[str], log: str, die_at: list | None) -> None:
-    from milepost.cli import main
+    from milepost.cli.entry import main
 
     out = os.open(log, os.O_CREAT | os.O_WRONLY, 0o644)
     for number in (0, 1, 2):

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.annotation.agreement import (
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.metrics.agreement import (
     agree,
-    border_table,
-    borders,
+    boundaries,
+    boundary_table,
     compare,
     consensus,
     frame_accuracy,
-    matched,
+    match_boundaries,
     measure_table,
     overlap_hits,
     ranked,
-    segments_of_stages,
 )
-from milepost.types import DataError, Segment
 
 FPS = 10.0
 
@@ -32,10 +32,10 @@ def cut(edges: list[int], names: str = "abcdef") -> tuple[Segment, ...]:
 
 
 def text(annotation: tuple[Segment, ...], length: int) -> list[str]:
-    return [f"{border.frame} {border}" for border in borders(annotation, length)]
+    return [f"{boundary.frame} {boundary}" for boundary in boundaries(annotation, length)]
 
 
-def test_borders_by_hand() -> None:
+def test_boundaries_by_hand() -> None:
     assert text(cut([0, 30, 60, 100]), 100) == ["30 a → b", "60 b → c"]
     assert text(cut([5, 30, 40, 60, 90], "a.bc"), 100) == [
         "5 (nothing) → a",
@@ -53,7 +53,7 @@ def test_agreement_by_hand() -> None:
     a, b = cut([0, 33, 60, 100]), cut([0, 30, 72, 100])
     found = agree(4, a, b, length=100, fps=FPS)
     assert found.errors == (("a → b", pytest.approx(0.3)), ("b → c", pytest.approx(-1.2)))
-    assert found.border_hits == (1, 1, 2)  # within 0.5, 1 and 2 s
+    assert found.boundary_hits == (1, 1, 2)  # within 0.5, 1 and 2 s
     assert found.frame_accuracy == pytest.approx(0.85)  # 3 + 12 frames differ
     # a: 30/33 = 0.91; b: 27 of 30..72 = 0.64; c: 28/40 = 0.7
     assert found.segment_hits == (3, 3, 1)
@@ -72,24 +72,18 @@ def test_frames_that_the_reference_leaves_open_do_not_count() -> None:
     assert np.isnan(frame_accuracy(cut([0, 50]), (), 100))
 
 
-def test_repeated_borders_are_matched_in_order_and_near() -> None:
-    mine, theirs = (borders(cut(edges, "ababa"), 100) for edges in ([0, 10, 20, 50, 70, 100], [0, 12, 22, 55, 71, 100]))
-    assert [(one.frame, other.frame) for one, other in matched(mine, theirs)] == [(10, 12), (20, 22), (50, 55), (70, 71)]
-    once = borders(cut([0, 52, 100], "ab"), 100)
-    assert [(one.frame, other.frame) for one, other in matched(mine, once)] == [(50, 52)]
-    assert matched(mine, once, within=1.0) == ()
+def test_repeated_boundaries_are_matched_in_order_and_near() -> None:
+    mine, theirs = (boundaries(cut(edges, "ababa"), 100) for edges in ([0, 10, 20, 50, 70, 100], [0, 12, 22, 55, 71, 100]))
+    assert [(one.frame, other.frame) for one, other in match_boundaries(mine, theirs)] == [(10, 12), (20, 22), (50, 55), (70, 71)]
+    once = boundaries(cut([0, 52, 100], "ab"), 100)
+    assert [(one.frame, other.frame) for one, other in match_boundaries(mine, once)] == [(50, 52)]
+    assert match_boundaries(mine, once, within=1.0) == ()
 
 
 def test_segments_are_counted_once() -> None:
     one, two = (Segment("a", 0, 100),), (Segment("a", 0, 60), Segment("a", 60, 100))
     assert [overlap_hits(two, one, share) for share in (0.3, 0.5, 0.7)] == [1, 1, 0]
     assert [overlap_hits(one, two, share) for share in (0.3, 0.5, 0.7)] == [1, 1, 0]
-
-
-def test_the_simulators_truth() -> None:
-    stage = np.array([0, 0, 1, 1, 1, -1, 0, 2])
-    assert segments_of_stages(stage, ["a", "b", "c"]) == cut([0, 2, 5, 6, 7, 8], "ab.ac")
-    assert segments_of_stages(np.zeros(0, np.int64), ["a"]) == ()
 
 
 @st.composite
@@ -105,10 +99,10 @@ def test_what_always_holds(a, b) -> None:
     one, other = cut(*a), cut(*b)
     there, back, itself = (agree(0, *pair, length=100, fps=FPS) for pair in ((one, other), (other, one), (one, one)))
     assert sorted(abs(error) for _, error in there.errors) == pytest.approx(sorted(abs(error) for _, error in back.errors))
-    assert there.border_hits == back.border_hits
+    assert there.boundary_hits == back.boundary_hits
     assert there.missed == back.extra >= 0
-    assert list(there.border_hits) == sorted(there.border_hits)
-    assert there.border_hits[-1] <= len(there.errors)
+    assert list(there.boundary_hits) == sorted(there.boundary_hits)
+    assert there.boundary_hits[-1] <= len(there.errors)
     assert list(there.segment_hits) == sorted(there.segment_hits, reverse=True)
     assert (itself.missed, itself.extra) == (0, 0)
     assert not any(error for _, error in itself.errors)
@@ -126,7 +120,7 @@ def test_the_consensus_of_one_sequence_is_valid(repeats: list[list[int]]) -> Non
     assert all(a.stop == b.start > a.start for a, b in zip(found.segments, found.segments[1:], strict=False))
     assert found.support == found.repeats == len(repeats)
     medians = np.median([sorted(inner) for inner in repeats], axis=0)
-    assert [border.median_s * FPS for border in found.borders] == pytest.approx(medians.tolist())
+    assert [boundary.median_s * FPS for boundary in found.boundaries] == pytest.approx(medians.tolist())
     assert np.abs([s.stop for s in found.segments[:-1]] - medians).max() <= 0.5
 
 
@@ -134,7 +128,7 @@ def test_a_consensus_by_hand() -> None:
     repeats = [cut([0, 30, 60, 100]), cut([0, 36, 61, 100]), cut([0, 31, 60, 100]), cut([0, 50, 100], "ac")]
     found = consensus(repeats, length=100, fps=FPS)
     assert found.segments == cut([0, 31, 60, 100])
-    assert [(str(b.border), b.median_s, b.spread_s) for b in found.borders] == [
+    assert [(str(b.boundary), b.median_s, b.spread_s) for b in found.boundaries] == [
         ("a → b", 3.1, pytest.approx(0.6)),
         ("b → c", 6.0, pytest.approx(0.1)),
     ]
@@ -182,12 +176,12 @@ def test_a_table_over_episodes(rng: np.random.Generator) -> None:
     found = compare(a, b, lengths=lengths, fps=FPS, rng=rng)
     assert (found.only_a, found.only_b) == ((30,), (19,))
     assert (found.missed, found.extra) == (1, 0)
-    error, late = found.borders["a → b"]
+    error, late = found.boundaries["a → b"]
     assert error.value == late.value == pytest.approx(np.mean([number % 4 for number in range(18)] + [0]) / FPS)
-    assert found.borders["b → c"][0].value == 0
+    assert found.boundaries["b → c"][0].value == 0
     total = sum(number % 4 for number in range(18)) / FPS
-    assert found.measures["border error, s"].value == pytest.approx(total / 37)
-    assert found.measures["border F1 within 0.5 s"].value == pytest.approx(2 * 37 / (37 + 38))
+    assert found.measures["boundary error, s"].value == pytest.approx(total / 37)
+    assert found.measures["boundary F1 within 0.5 s"].value == pytest.approx(2 * 37 / (37 + 38))
     assert found.measures["same stages"].value == pytest.approx(18 / 19)
     for estimate in found.measures.values():
         assert estimate.low <= estimate.value <= estimate.high
@@ -195,7 +189,7 @@ def test_a_table_over_episodes(rng: np.random.Generator) -> None:
     assert [score.episode for score in found.worst()[:3]] == [18, 3, 7]
     columns, rows = measure_table(found)
     assert len(columns) == len(rows[0]) == 3
-    assert [row[0] for row in border_table(found)[1]] == ["a → b", "b → c"]
+    assert [row[0] for row in boundary_table(found)[1]] == ["a → b", "b → c"]
     json.dumps(found.to_dict())
 
 

@@ -18,16 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import EPISODES, build_dataset, edit_parquet, set_column
-from milepost.annotation import export
-from milepost.annotation.columns import FIELDS
-from milepost.annotation.export import write_annotations
-from milepost.annotation.replacing import JOURNAL
 from milepost.annotation.sources import read_annotations
-from milepost.lerobot import open_dataset
-from milepost.metadata import read_metadata
-from milepost.models.sarm import SARMConfig
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.datasets import annotations as export
+from milepost.datasets.annotation_columns import FIELDS
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.metadata import read_metadata
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.transaction import JOURNAL
+from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.prepare import with_statistics
-from milepost.types import DataError, Segment
 from parquet_content import content, tree
 
 DATA = Path(__file__).parents[1] / "data"
@@ -247,7 +248,7 @@ WRONG = {
     "no episode 7; this dataset has 3, numbered 0 to 2": {7: {"sparse": parts(0, 1)}},
     "annotations are for sparse or dense, got 'coarse'": {0: {"coarse": parts(0, 1)}},
     "there is no annotation to write": {},
-    "episode 0, sparse: segment 'move' starts at frame 2, before the one before it ends": {
+    "episode 0, sparse: segment 'move' starts at frame 2, before 'reach' ends at 3": {
         0: {"sparse": (Segment("reach", 0, 3), Segment("move", 2, 5))}
     },
     "episode 2, dense: segment 'reach' ends at frame 7, the episode has 6": {0: {"sparse": parts(0, 9)}, 2: {"dense": parts(0, 7)}},
@@ -350,8 +351,8 @@ def test_killed_at_any_rename_the_same_call_finishes(small, tmp_path, monkeypatc
 KILL = """
 import os, sys
 from pathlib import Path
-from milepost.annotation.export import write_annotations
-from milepost.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.core import Segment
 root, after = Path(sys.argv[1]), int(sys.argv[2])
 replace, seen = Path.replace, []
 def replace_until(self, target):

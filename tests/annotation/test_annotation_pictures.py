@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.annotation.pictures import BAND, GAP, SHEET, TILE, _font, beside, sheets, stamped
-from milepost.types import DataError
+from milepost.annotation.sheets import BAND, GAP, SHEET, TILE, _font, beside, sheets, stamped
+from milepost.core.errors import DataError
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from builders import build_dataset
-from milepost.annotation.export import write_annotations
 from milepost.annotation.sources import read_annotations, read_truth
+from milepost.annotation.spreadsheet import to_file
 from milepost.annotation.store import AnnotationStore, Answer
-from milepost.annotation.table import to_file
-from milepost.evaluate import truth_of
-from milepost.lerobot import open_dataset
-from milepost.record import write_dataset
-from milepost.recording import Recording
-from milepost.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.recording import Recording
+from milepost.datasets.writer import write_dataset
+from milepost.metrics.evaluation import truth_of
 
 DATA = Path(__file__).parents[1] / "data"
 NAMES = ("reach", "move", "finish")

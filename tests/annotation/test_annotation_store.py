@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from milepost.annotation import store as module
 from milepost.annotation.sources import read_annotations
 from milepost.annotation.store import AnnotationStore, Answer, read_store
-from milepost.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 
 ABOUT = {"dataset": "0123abcd", "model": "tiny", "sparse": "reach, move"}
 GOOD = Answer(

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milepost.annotation.sources import read_annotations
-from milepost.annotation.table import read_file, to_file
-from milepost.types import DataError, Segment
+from milepost.annotation.spreadsheet import read_file, to_file
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 
 FPS = 30.0
 LENGTHS = {0: 90, 4: 31}

@@ -2,14 +2,14 @@
 
 import pytest
 
-from milepost.annotation.asking import question
-from milepost.annotation.names import Subtask, SubtaskList
-from milepost.annotation.shown import shown_frames
-from milepost.types import DataError
+from milepost.annotation.question import question
+from milepost.annotation.sampling import sample_frames
+from milepost.annotation.subtasks import Subtask, SubtaskList
+from milepost.core.errors import DataError
 
 SPARSE = SubtaskList.from_flag("reach, fold")
 DENSE = SubtaskList((Subtask("reach, slowly", "the arm\nmoves"), Subtask("fold", repeatable=True), Subtask("rest", optional=True)))
-SHOWN = shown_frames(305, 30.0)
+SHOWN = sample_frames(305, 30.0)
 
 
 def test_sparse_and_dense_share_all_up_to_the_list() -> None:

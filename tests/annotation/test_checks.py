@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.annotation.checks import Checked, Rules, check_segments, judge, match, unasked
+from milepost.annotation.checks import Checked, Rules, check_reply, check_segments, match, trivial_answer
 from milepost.annotation.faults import Fault, reask
-from milepost.annotation.names import Subtask, SubtaskList
-from milepost.annotation.shown import every_frame, shown_frames
-from milepost.types import DataError, Segment
+from milepost.annotation.sampling import every_frame, sample_frames
+from milepost.annotation.subtasks import Subtask, SubtaskList
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
 
 STAGES = SubtaskList.from_flag("reach the cube, grasp it, lift")
 LOOSE = SubtaskList((Subtask("reach"), Subtask("grasp", repeatable=True), Subtask("rest", optional=True), Subtask("lift")))
-SHOWN = shown_frames(300, 30.0)  # 10 s at 2 Hz: tolerance 1 s
+SAMPLE = sample_frames(300, 30.0)  # 10 s at 2 Hz: tolerance 1 s
 
 
 def answer(*claims: tuple[str, object, object]) -> str:
@@ -23,7 +24,7 @@ def answer(*claims: tuple[str, object, object]) -> str:
 
 
 def ask(*claims: tuple[str, object, object], stages: SubtaskList = STAGES, **settings) -> Checked:
-    return judge(answer(*claims), stages, SHOWN, **settings)
+    return check_reply(answer(*claims), stages, SAMPLE, **settings)
 
 
 def kinds(checked: Checked) -> list[str]:
@@ -111,8 +112,8 @@ def test_large_faults_are_named(claims, found, words) -> None:
 
 
 def test_faults_of_reading_pass_through() -> None:
-    assert kinds(judge("no", STAGES, SHOWN)) == ["no JSON"]
-    assert kinds(judge(answer(*GOOD)[:-20], STAGES, SHOWN)) == ["cut off"]
+    assert kinds(check_reply("no", STAGES, SAMPLE)) == ["no JSON"]
+    assert kinds(check_reply(answer(*GOOD)[:-20], STAGES, SAMPLE)) == ["cut off"]
     assert kinds(ask(("reach the cube", "early", 1.0))) == ["unreadable time"]
 
 
@@ -122,9 +123,9 @@ def test_whole_seconds_are_kept_but_asked_again() -> None:
         assert frames(checked) == [("reach the cube", 0, 90), ("grasp it", 90, 210), ("lift", 210, 300)]
         (fault,) = checked.faults
         assert (fault.kind, fault.fatal) == ("whole seconds", False)
-    coarse = shown_frames(300, 30.0, rate_hz=0.5)
+    coarse = sample_frames(300, 30.0, rate_hz=0.5)
     claims = [("reach the cube", 0, 3), ("grasp it", 3, 7), ("lift", 7, 10)]
-    assert not judge(answer(*claims), STAGES, coarse).faults  # nobody could have been finer
+    assert not check_reply(answer(*claims), STAGES, coarse).faults  # nobody could have been finer
     inclusive = [("reach the cube", "00:00", "00:02"), ("grasp it", "00:03", "00:06"), ("lift", "00:07", "00:10")]
     assert frames(ask(*inclusive)) == [("reach the cube", 0, 75), ("grasp it", 75, 195), ("lift", 195, 300)]
 
@@ -181,10 +182,10 @@ def test_a_name_between_two_is_none() -> None:
 
 
 def test_tolerance_follows_the_episode_and_the_frames() -> None:
-    assert Rules().tolerance(shown_frames(300, 30.0)) == pytest.approx(1.0)
-    assert Rules().tolerance(shown_frames(150, 30.0)) == pytest.approx(1.01 * 15 / 30)
+    assert Rules().tolerance(sample_frames(300, 30.0)) == pytest.approx(1.0)
+    assert Rules().tolerance(sample_frames(150, 30.0)) == pytest.approx(1.01 * 15 / 30)
     assert Rules().tolerance(every_frame(150, 30.0)) == pytest.approx(0.5)
-    assert Rules().tolerance(shown_frames(18000, 30.0)) == pytest.approx(1.01 * 152 / 30)
+    assert Rules().tolerance(sample_frames(18000, 30.0)) == pytest.approx(1.01 * 152 / 30)
     with pytest.raises(DataError):
         Rules(tolerance_s=-1.0)
 
@@ -199,9 +200,9 @@ def test_a_persons_segments_are_checked_as_strictly() -> None:
 
 
 def test_what_need_not_be_asked() -> None:
-    assert unasked(SubtaskList.from_flag("task"), 9) == (Segment("task", 0, 9),)
-    assert unasked(STAGES, 9) is None
-    assert unasked(SubtaskList((Subtask("task"),), covers=False), 9) is None
+    assert trivial_answer(SubtaskList.from_flag("task"), 9) == (Segment("task", 0, 9),)
+    assert trivial_answer(STAGES, 9) is None
+    assert trivial_answer(SubtaskList((Subtask("task"),), covers=False), 9) is None
 
 
 def test_nothing_to_say_is_not_said() -> None:
@@ -244,7 +245,7 @@ def test_any_segmentation_in_any_notation_comes_back(case, notation, nested, wra
     for name, start, stop in zip(stages.names, edges, edges[1:], strict=False):
         times = {"start": NOTATIONS[notation](start / fps), "end": NOTATIONS[notation](stop / fps)}
         entries.append({"name": name, "timestamps": times} if nested else {"name": name, **times})
-    checked = judge(wrap.format(json.dumps({"subtasks": entries})), stages, shown_frames(edges[-1], fps))
+    checked = check_reply(wrap.format(json.dumps({"subtasks": entries})), stages, sample_frames(edges[-1], fps))
     assert frames(checked) == list(zip(stages.names, edges, edges[1:], strict=False))
     assert not checked.repairs
     assert not checked.faults
@@ -259,7 +260,7 @@ def test_frame_numbers_come_back(case) -> None:
         {"name": name, "start_frame": start + 1, "end_frame": min(stop + 1, edges[-1])}
         for name, start, stop in zip(stages.names, edges, edges[1:], strict=False)
     ]
-    checked = judge(json.dumps(entries), stages, every_frame(edges[-1], fps))
+    checked = check_reply(json.dumps(entries), stages, every_frame(edges[-1], fps))
     assert frames(checked) == list(zip(stages.names, edges, edges[1:], strict=False))
 
 
@@ -274,7 +275,7 @@ def test_whole_seconds_come_back(case, form) -> None:
     parts = {1: lambda t: (t,), 2: lambda t: divmod(t, 60), 3: lambda t: (t // 3600, t // 60 % 60, t % 60)}[form.count("{")]
     text = [form.format(*parts(second)) for second in seconds]
     entries = ", ".join(f'{{"name": "{n}", "start": {a}, "end": {b}}}' for n, a, b in zip(stages.names, text, text[1:], strict=False))
-    checked = judge(f"[{entries}]", stages, shown_frames(round(seconds[-1] * fps), fps))
+    checked = check_reply(f"[{entries}]", stages, sample_frames(round(seconds[-1] * fps), fps))
     assert [stop for _, _, stop in frames(checked)] == [round(second * fps) for second in seconds[1:]]
 
 
@@ -283,8 +284,8 @@ def test_whole_seconds_come_back(case, form) -> None:
 def test_noise_below_the_tolerance_is_repaired(case, seed, share, order) -> None:
     names, fps, edges = case
     stages = SubtaskList(tuple(Subtask(name) for name in names))
-    shown = shown_frames(edges[-1], fps)
-    noise = share * Rules().tolerance(shown) / 2
+    sample = sample_frames(edges[-1], fps)
+    noise = share * Rules().tolerance(sample) / 2
     if noise > 1.0:
         return  # longer steps than stages: nothing to be had
     rng = np.random.default_rng(seed)
@@ -293,12 +294,12 @@ def test_noise_below_the_tolerance_is_repaired(case, seed, share, order) -> None
         for name, a, b in zip(stages.names, edges, edges[1:], strict=False)
     ]
     shuffled = [entries[k] for k in order if k < len(entries)]
-    checked = judge(json.dumps({"subtasks": shuffled}), stages, shown)
+    checked = check_reply(json.dumps({"subtasks": shuffled}), stages, sample)
     found = frames(checked)
     assert [name for name, *_ in found] == list(stages.names)
     assert_covers(checked, edges[-1])
     assert max(abs(stop - edge) for (_, _, stop), edge in zip(found, edges[1:], strict=True)) <= noise * fps + 0.5 + 1e-6
-    assert checked.moved_s <= Rules().tolerance(shown)
+    assert checked.moved_s <= Rules().tolerance(sample)
 
 
 def assert_covers(checked: Checked, length: int) -> None:
@@ -325,8 +326,8 @@ ENTRY = st.fixed_dictionaries({"name": st.sampled_from(["reach", "grasp", "rest"
 def test_any_claims_give_faults_or_a_valid_annotation(entries, covers, cut, shortest, length, success) -> None:
     text = json.dumps({"subtasks": entries})
     stages = SubtaskList(LOOSE.subtasks, covers=covers)
-    checked = judge(
-        text[: len(text) // 2] if cut else text, stages, shown_frames(length, 30.0), success=success, rules=Rules(shortest_s=shortest)
+    checked = check_reply(
+        text[: len(text) // 2] if cut else text, stages, sample_frames(length, 30.0), success=success, rules=Rules(shortest_s=shortest)
     )
     if checked.segments is None:
         assert any(fault.fatal for fault in checked.faults)
@@ -342,7 +343,7 @@ def test_any_claims_give_faults_or_a_valid_annotation(entries, covers, cut, shor
 @settings(deadline=None)
 @given(st.text(max_size=400) | st.text(alphabet='{}[]":,.0123456789 aefhimnrstu', max_size=400), st.sampled_from(["", "stop", "length"]))
 def test_garbage_always_gives_a_fault(text: str, finish: str) -> None:
-    checked = judge(text, STAGES, SHOWN, cut=finish == "length")
+    checked = check_reply(text, STAGES, SAMPLE, cut=finish == "length")
     assert checked.segments is None
     assert checked.faults
     assert all(fault.message for fault in checked.faults)

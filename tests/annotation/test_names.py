@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from milepost.annotation.names import WHOLE, Subtask, SubtaskList, words
-from milepost.types import DataError
+from milepost.annotation.subtasks import WHOLE, Subtask, SubtaskList, words
+from milepost.core.errors import DataError
 
 
 def test_the_seeds_flag() -> None:

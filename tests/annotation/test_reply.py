@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milepost.annotation.names import SubtaskList
-from milepost.annotation.reply import Claim, json_schema, read, seconds
+from milepost.annotation.reply import TimedLabel, json_schema, parse_reply, seconds
+from milepost.annotation.subtasks import SubtaskList
 
 TIMES = np.array([0.0, 0.5, 1.0, 1.5])
-TWO = (Claim("reach", 0.0, 3.5), Claim("fold", 3.5, 10.0))
+TWO = (TimedLabel("reach", 0.0, 3.5), TimedLabel("fold", 3.5, 10.0))
 FLAT = '{"subtasks": [{"name": "reach", "start": 0.0, "end": 3.5}, {"name": "fold", "start": 3.5, "end": 10.0}]}'
 NESTED = (
     '{"subtasks": [{"name": "reach", "timestamps": {"start": "00:00", "end": "00:03.5"}}, '
@@ -45,28 +45,28 @@ NESTED = (
     ],
 )
 def test_one_answer_in_many_forms(text: str) -> None:
-    reading = read(text)
-    assert reading.faults == ()
-    assert reading.claims == TWO
+    parsed = parse_reply(text)
+    assert parsed.faults == ()
+    assert parsed.labels == TWO
 
 
 @pytest.mark.parametrize(
     "text", ["", "I cannot see the video.", "reach 0-3.5, fold 3.5-10", "{}", "[]", '{"a": [1, 2]}', "null", "[" * 5000 + "]" * 5000]
 )
 def test_no_json(text: str) -> None:
-    (fault,) = read(text).faults
+    (fault,) = parse_reply(text).faults
     assert (fault.kind, fault.fatal) == ("no JSON", True)
 
 
 @pytest.mark.parametrize("stop", range(FLAT.index("{") + 1, len(FLAT) - 1))
 def test_cut_anywhere(stop: int) -> None:
-    (fault,) = read("Sure: " + FLAT[:stop]).faults
+    (fault,) = parse_reply("Sure: " + FLAT[:stop]).faults
     assert fault.kind == "cut off"
 
 
 def test_cut_after_a_draft_is_cut() -> None:
-    assert read(f"Draft: {FLAT}\nBetter: {FLAT[:60]}").faults[0].kind == "cut off"
-    assert read("<think>it goes on and on", cut=True).faults[0].kind == "cut off"
+    assert parse_reply(f"Draft: {FLAT}\nBetter: {FLAT[:60]}").faults[0].kind == "cut off"
+    assert parse_reply("<think>it goes on and on", cut=True).faults[0].kind == "cut off"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_cut_after_a_draft_is_cut() -> None:
     ],
 )
 def test_of_a_text_that_was_cut_off_a_draft_is_no_answer(text: str) -> None:
-    (fault,) = read(text, cut=True).faults
+    (fault,) = parse_reply(text, cut=True).faults
     assert fault.kind == "cut off"
     assert "--max-tokens" in fault.advice
     assert "--max-tokens" not in fault.message  # the model has no such option
@@ -91,14 +91,14 @@ def test_of_a_text_that_was_cut_off_a_draft_is_no_answer(text: str) -> None:
     "text", [FLAT, f"```json\n{FLAT}\n```", f"I think so.</think>\n\n{FLAT}", f"<thinking>{FLAT[:30]}</thinking>{FLAT}"]
 )
 def test_an_answer_that_is_all_of_a_text_that_was_cut_off_counts(text: str) -> None:
-    assert read(text, cut=True).claims == TWO
+    assert parse_reply(text, cut=True).labels == TWO
 
 
 @pytest.mark.parametrize("mark", ["</think>", "</reasoning>", "[/THINK]", "◁/think▷"])
 def test_what_follows_the_thoughts_counts_and_no_draft_in_them(mark: str) -> None:
     draft = FLAT.replace("3.5", "4.5")
-    assert read(f"Maybe {draft}.{mark}{FLAT}").claims == TWO
-    assert read(f"Maybe {draft}.{mark}I cannot tell.").faults[0].kind == "no JSON"
+    assert parse_reply(f"Maybe {draft}.{mark}{FLAT}").labels == TWO
+    assert parse_reply(f"Maybe {draft}.{mark}I cannot tell.").faults[0].kind == "no JSON"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_follows_the_thoughts_counts_and_no_draft_in_them(mark: str) -> Non
 )
 def test_text_made_to_take_for_ever_does_not(text: str) -> None:
     begun = time.perf_counter()
-    assert read(text).faults
+    assert parse_reply(text).faults
     assert time.perf_counter() - begun < 10
 
 
@@ -157,17 +157,17 @@ def test_times_by_hand(value, expected) -> None:
 def test_frames_need_the_times_shown() -> None:
     assert seconds("frame 1") is None
     text = '[{"name": "reach", "start_frame": 1, "end_frame": 3}, {"name": "fold", "start": "frame 3", "end": "Frame 4"}]'
-    assert read(text, times_s=TIMES).claims == (Claim("reach", 0.0, 1.0), Claim("fold", 1.0, 1.5))
-    (fault, *_) = read(text).faults
+    assert parse_reply(text, times_s=TIMES).labels == (TimedLabel("reach", 0.0, 1.0), TimedLabel("fold", 1.0, 1.5))
+    (fault, *_) = parse_reply(text).faults
     assert fault.kind == "unreadable time"
-    assert "1 to 4" in read(text.replace("Frame 4", "Frame 5"), times_s=TIMES).faults[0].message
+    assert "1 to 4" in parse_reply(text.replace("Frame 4", "Frame 5"), times_s=TIMES).faults[0].message
 
 
 def test_wrong_shapes_are_named() -> None:
-    reading = read(
+    parsed = parse_reply(
         '[{"name": "reach", "start": 0}, {"name": "fold", "start": true, "end": 3}, {"name": "x"}, {"start": 1, "name": 5, "end": 2}, 3]'
     )
-    assert [fault.kind for fault in reading.faults] == [
+    assert [fault.kind for fault in parsed.faults] == [
         "unreadable time",
         "wrong shape",
         "unreadable time",
@@ -175,13 +175,13 @@ def test_wrong_shapes_are_named() -> None:
         "wrong shape",
         "wrong shape",
     ]
-    assert "entry 2" in reading.faults[1].message
+    assert "entry 2" in parsed.faults[1].message
 
 
 def test_null_times_say_that_it_did_not_happen() -> None:
-    reading = read('[{"name": "reach", "start": 0, "end": 1}, {"name": "rest", "start": null, "end": null}]')
-    assert reading.claims == (Claim("reach", 0.0, 1.0),)
-    assert not reading.faults
+    parsed = parse_reply('[{"name": "reach", "start": 0, "end": 1}, {"name": "rest", "start": null, "end": null}]')
+    assert parsed.labels == (TimedLabel("reach", 0.0, 1.0),)
+    assert not parsed.faults
 
 
 def test_whole_seconds_are_noticed() -> None:
@@ -193,7 +193,7 @@ def test_whole_seconds_are_noticed() -> None:
         (0, 3.5, False),
         ('"frame 1"', '"frame 3"', False),
     ):
-        assert read(form.format(start, stop), times_s=TIMES).whole_seconds is whole
+        assert parse_reply(form.format(start, stop), times_s=TIMES).whole_seconds is whole
 
 
 def test_the_schema_has_the_closed_list() -> None:
@@ -223,9 +223,9 @@ JSON = st.recursive(
 @settings(deadline=None)
 @given(st.text() | st.text(alphabet='{}[]":,.0123456789 abnfrme\\') | JSON.map(json.dumps) | st.binary().map(lambda b: b.decode("latin-1")))
 def test_no_text_crashes_it(text: str) -> None:
-    reading = read(text, times_s=TIMES)
-    assert reading.claims or reading.faults or "null" in text or "subtasks" in text
-    for claim in reading.claims:
+    parsed = parse_reply(text, times_s=TIMES)
+    assert parsed.labels or parsed.faults or "null" in text or "subtasks" in text
+    for claim in parsed.labels:
         assert np.isfinite([claim.start_s, claim.stop_s]).all()
 
 
@@ -233,4 +233,4 @@ def test_no_text_crashes_it(text: str) -> None:
     "text", ["[" * 50_000, "{" * 20_000 + '"', '{"a":' * 20_000, "[1," * 20_000, '"' * 50_000, "[{" * 10_000 + "}]" * 10_000]
 )
 def test_no_text_takes_long(text: str) -> None:
-    assert read(text).faults
+    assert parse_reply(text).faults

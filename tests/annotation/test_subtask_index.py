@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import ROWS, TOP, build_dataset, edit_parquet, set_column
-from milepost.annotation.subtask_index import index_of, read_subtask_index, segments_of, write_subtask_index
-from milepost.lerobot import open_dataset
-from milepost.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.subtask_index import index_of, read_subtask_index, segments_of, write_subtask_index
 from parquet_content import content, tree
 
 DATA = Path(__file__).parents[1] / "data"

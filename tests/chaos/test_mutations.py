@@ -210,7 +210,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, nursery: Zygote) -> Path:
     partial.mkdir()
     (partial / "provenance.json").write_text(json.dumps({"model_path": "elapsed", "settings": "{}", "config": ""}))
     (folder / "stages.json").write_text(json.dumps({"sparse": ["reach", "lift", "place"]}))
-    from milepost.lerobot import open_dataset
+    from milepost.datasets.reader import open_dataset
 
     about = {"dataset": "set", "dataset_footage": open_dataset(folder / "set").footage_fingerprint}
     (folder / "set.review.json").write_text(json.dumps({**about, "marks": [{"episode": 1, "mark": "drop", "note": "torn"}]}))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import milepost
-from fakes import CAMERA, dot_episodes
+from milepost.core.errors import DataError
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.batches import look
-from milepost.types import DataError
-from models.test_contract import small_sarm
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.samples import window_frames
+from milepost.testing import CAMERA, dot_episodes, tiny_sarm
 
 DUAL = Path(__file__).parents[1] / "data" / "sarm_checkpoint" / "dual"
 TINY = Path(__file__).parents[1] / "data" / "clip_tiny"
@@ -106,7 +106,7 @@ def test_features_pass_as_they_are() -> None:
 
 def test_the_reward_of_a_causal_window_is_its_last_frames() -> None:
     """Places after the window are rewind places: without lengths they are left out."""
-    model = small_sarm()
+    model = tiny_sarm()
     batch = {"video_features": torch.randn(3, 7, 8), "text_features": torch.randn(3, 8), "state_features": torch.randn(3, 7, 2)}
     nine = model.compute_reward({name: tensor[:, :5] if tensor.ndim == 3 else tensor for name, tensor in batch.items()})
     np.testing.assert_allclose(model.compute_reward(batch), nine, atol=1e-6)
@@ -114,20 +114,20 @@ def test_the_reward_of_a_causal_window_is_its_last_frames() -> None:
 
 def test_nothing_is_uploaded_unless_a_repository_is_named() -> None:
     with pytest.raises(DataError, match="nothing is uploaded"):
-        small_sarm().push_to_hub()
+        tiny_sarm().push_to_hub()
     with pytest.raises(DataError, match="could not be uploaded to 'ada/model'"):
-        small_sarm().push_to_hub("ada/model")  # the tests run offline
+        tiny_sarm().push_to_hub("ada/model")  # the tests run offline
 
 
 def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Hub's real cache layout on disk, no network."""
     repo, commit = tmp_path / "models--ada--sarm", "0123456789abcdef0123456789abcdef01234567"
-    small_sarm().save_pretrained(repo / "snapshots" / commit)
+    tiny_sarm().save_pretrained(repo / "snapshots" / commit)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     loaded = milepost.load_model("ada/sarm")
-    assert loaded.config == small_sarm().config
+    assert loaded.config == tiny_sarm().config
     assert SARMModel.from_pretrained("ada/sarm").config == loaded.config
     with pytest.raises(DataError, match="Hub model 'ada/other'"):
         milepost.load_model("ada/other")
@@ -149,13 +149,13 @@ def test_the_config_of_a_checkpoint_is_the_checkpoints() -> None:
 @pytest.mark.parametrize("kind", ["pixels", "clip"])
 def test_a_model_stands_for_its_encoder(kind: str) -> None:
     """The reward of a batch of pictures is what `predict` says at the window's frame, whatever the encoder."""
-    model, episode = small_sarm(), dot_episodes(1)[0]
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
     if kind == "clip":
         torch.manual_seed(0)
         model = SARMModel(dataclasses.replace(model.config, encoder=str(TINY), image_dim=512, text_dim=512)).eval()
     before, _ = milepost.make_reward_pre_post_processors(model.config, encoder=model)
     at = np.arange(3, episode.length)
-    frames, valid = look(at, model.config, model.config.gap(episode.fps), episode.length)
+    frames, valid = window_frames(at, model.config, model.config.gap(episode.fps), episode.length)
     whole = at[valid.all(axis=1)]
     frames = frames[valid.all(axis=1)]
     pictures = episode.cameras[CAMERA][frames.ravel()].reshape(*frames.shape, 32, 32, 3)

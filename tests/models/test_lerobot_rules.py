@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from benchmarks.lerobot_recipe import LeRobotSamples, OneCoin, blanked, combined, rewind, rewind_room, separated, stage_and_tau, taught
 
-from fakes import dot_episodes, reduced_dots
-from milepost.embed import embed_text
-from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet
-from milepost.models.sarm.lerobot_rules import combined, rewind, rewind_room, separated, stage_and_tau
+from milepost.core.stages import Stages, progress
+from milepost.core.types import Segment
+from milepost.core.windows import centred
+from milepost.encoders.pixels import embed_text
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, with_statistics
-from milepost.stages import Stages, progress
-from milepost.types import Segment
-from milepost.windows import centred
-from models.test_contract import small_sarm
+from milepost.models.training.distributed import SINGLE_PROCESS
+from milepost.testing import dot_episodes, reduced_dots, tiny_sarm
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "data" / "sarm_targets.json").read_text())
 FUNCTIONS = FIXTURE["functions"]
@@ -99,11 +101,12 @@ def test_whole_windows(gap: int) -> None:
 # The recipe
 
 
-def recipe(**changes: object) -> tuple[SARMConfig, TrainingSet]:
-    config = dataclasses.replace(small_sarm().config, window="centred", frame_gap=1, samples="lerobot", loss="lerobot", **changes)
+def recipe(**changes: object) -> tuple[SARMConfig, LeRobotSamples]:
+    config = dataclasses.replace(tiny_sarm().config, window="centred", frame_gap=1, **changes)
     episodes = dot_episodes(6, tasks=3)
     config = with_statistics(config, episodes, {})
-    return config, training_set(SARMModel(config), episodes, reduced_dots(episodes), np.random.default_rng(0))
+    data = training_set(SARMModel(config), episodes, reduced_dots(episodes), np.random.default_rng(0))
+    return config, LeRobotSamples(data, episodes)
 
 
 def batches(count: int = 12, **changes: object) -> Sequence[dict]:
@@ -124,45 +127,54 @@ def test_one_coin_and_one_instruction_a_batch() -> None:
 
 def test_the_instruction_is_the_first_samples() -> None:
     config, data = recipe(language_perturbation_probability=0.0)
-    texts = {tuple(embed_text(task, config.text_dim).tolist()) for task in data.tasks}
+    texts = {tuple(embed_text(task, config.text_dim).tolist()) for task in data.data.tasks}
     assert {tuple(data.sample(8, np.random.default_rng(s))["text"][0].tolist()) for s in range(20)} == texts
 
 
 def test_rewound_pictures_and_labels_are_of_different_frames() -> None:
     """The mistake is restated: two frames apart in a window of 4 steps, where ours has none."""
     config, data = recipe(rewind_probability=1.0, language_perturbation_probability=0.0)
-    taus = {tuple(np.round(state, 5)): (n, t) for n, e in enumerate(data.episodes) for t, state in enumerate(e.state)}
+    episodes = data.data.episodes
+    taus = {tuple(np.round(state, 5)): (n, t) for n, e in enumerate(episodes) for t, state in enumerate(e.state)}
     checked = 0
     for batch in (data.sample(32, np.random.default_rng(seed)) for seed in range(3)):
         for row, place in np.argwhere(batch["valid"].numpy()):
             number, frame = taus[tuple(np.round(batch["state"][row, place].numpy(), 5))]
             told = frame - (config.n_obs_steps // 2 if place >= config.width else 0)
-            assert batch["sparse_stage"][row, place] == data.episodes[number].stage["sparse"][told]
-            assert batch["sparse_tau"][row, place] == pytest.approx(data.episodes[number].tau["sparse"][told])
+            assert batch["sparse_stage"][row, place] == episodes[number].stage["sparse"][told]
+            assert batch["sparse_tau"][row, place] == pytest.approx(episodes[number].tau["sparse"][told])
             checked += place >= config.width
     assert checked > 30
 
 
 def test_padding_is_blank_and_taught() -> None:
-    model = small_sarm(window="centred", frame_gap=1, samples="lerobot", loss="lerobot", gt_stage_ratio=1.0)
+    model = tiny_sarm(window="centred", frame_gap=1, gt_stage_ratio=1.0)
     batch = batches(1, rewind_probability=0.0)[0]
     assert not batch["images"][:, 5:].any()
     assert not batch["state"][:, 5:].any()
-    loss, _ = model.loss(batch)
-    masked, _ = small_sarm(window="centred", frame_gap=1, samples="lerobot", gt_stage_ratio=1.0).loss(batch)
+    loss, _ = model.loss(taught(batch))
+    masked, _ = model.loss(batch)
     assert abs(loss.item() - masked.item()) > 1e-3
 
 
 def test_its_loss_on_our_samples_is_taught_blank_padding_too() -> None:
-    config, data = recipe()
-    config = dataclasses.replace(config, samples="own", rewind_probability=0.5)
-    batch = TrainingSet(data.episodes, config, words=data.words).sample(32, np.random.default_rng(0))
+    _, data = recipe(rewind_probability=0.5)
+    batch = data.data.sample(32, np.random.default_rng(0))
     padding = ~batch["valid"]
-    assert padding.any()
+    assert batch["images"][padding].any()
+    batch = taught(blanked(batch))
     assert not batch["images"][padding].any()
     assert not batch["state"][padding].any()
+    assert not batch["sparse_stage"][padding].any()
+    assert not batch["sparse_tau"][padding].any()
 
 
 def test_the_last_frame_is_never_a_sample() -> None:
     _, data = recipe()
-    assert set(np.arange(len(data.state))) - set(data.rows) == set(data.starts[1:] - 1)
+    assert set(np.arange(len(data.data.state))) - set(data.rows) == set(data.data.starts[1:] - 1)
+
+
+def test_one_coin_for_all_samples_and_one_for_each() -> None:
+    config = recipe()[0]
+    counts = [len(model.coins(32, torch.Generator().manual_seed(0), SINGLE_PROCESS)) for model in (OneCoin(config), SARMModel(config))]
+    assert counts == [1, 32]

@@ -1,19 +1,21 @@
 """SARM: causal, masked, labels from the same index as pixels, every draw per sample, and saved whole."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fakes import CAMERA, NAMES, dot_episodes, reduced_dots
-from milepost.embed import PixelEncoder, embed_text, reduce_images
-from milepost.models.sarm import SARMConfig, SARMModel, TrainingSet, label_episode
-from milepost.models.sarm.batches import pad_state, wrong_instruction
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode
+from milepost.encoders.pixels import PixelEncoder, embed_text, reduce_images
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import choose, training_set, with_statistics
-from milepost.types import ArrayFrames, DataError, Episode
-from models.test_contract import small_sarm
+from milepost.models.sarm.samples import TrainingSet, label_episode, pad_state, wrong_instruction
+from milepost.testing import CAMERA, NAMES, dot_episodes, reduced_dots, tiny_sarm
 
 
 def training_data(config: SARMConfig, count: int = 6, failing: int = 0, tasks: int = 1) -> TrainingSet:
@@ -23,7 +25,7 @@ def training_data(config: SARMConfig, count: int = 6, failing: int = 0, tasks: i
 
 
 def base(**changes: object) -> SARMConfig:
-    return dataclasses.replace(small_sarm().config, **changes)
+    return dataclasses.replace(tiny_sarm().config, **changes)
 
 
 def shortened(episode: Episode, length: int) -> Episode:
@@ -39,7 +41,7 @@ def shortened(episode: Episode, length: int) -> Episode:
 
 def test_the_future_changes_nothing() -> None:
     """Cut the episode short: every frame that is left has the same progress."""
-    model, episode = small_sarm(), dot_episodes(1)[0]
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
     whole = model.predict(episode)
     part = model.predict(shortened(episode, 13))
     np.testing.assert_allclose(part.value, whole.value[:13], atol=1e-5)
@@ -50,7 +52,7 @@ def test_the_future_changes_nothing() -> None:
 
 def test_padding_is_invisible() -> None:
     """What stands in a masked position changes neither output nor loss."""
-    model = small_sarm()
+    model = tiny_sarm()
     data = training_data(model.config)
     batch = data.sample(16, np.random.default_rng(0))
     assert not batch["valid"].all()
@@ -136,16 +138,29 @@ def test_one_frame_is_refused_in_training() -> None:
 
 
 def test_saved_whole(tmp_path: Path) -> None:
-    model, episode = small_sarm(), dot_episodes(1)[0]
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
     model.save_pretrained(tmp_path)
     again = SARMModel.from_pretrained(tmp_path)
     assert again.config == model.config
     np.testing.assert_array_equal(again.predict(episode).value, model.predict(episode).value)
 
 
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_config_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    """Which had two more fields, nearly always at their defaults."""
+    model = tiny_sarm()
+    model.save_pretrained(tmp_path)
+    edit_config(tmp_path, loss="masked", samples="own")
+    assert SARMModel.from_pretrained(tmp_path).config == model.config
+
+
 def test_statistics_are_the_models_own() -> None:
     """Scaling another dataset's state must change the answer: its own statistics are never used."""
-    model, episode = small_sarm(), dot_episodes(1)[0]
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
     scaled = dataclasses.replace(episode, state=episode.state * 2)
     assert np.abs(model.predict(scaled).value - model.predict(episode).value).max() > 1e-4
 
@@ -157,10 +172,13 @@ def test_statistics_are_the_models_own() -> None:
         (lambda f: (f / "model.safetensors").write_bytes(b"short"), "cannot be loaded"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text('{"type": "sarm", "colour": 3}'), "unknown fields"),
+        (lambda f: edit_config(f, samples="lerobot"), r'^samples: "lerobot" in the SARM config was removed: .*; train the model again'),
+        (lambda f: edit_config(f, loss="lerobot"), r'^loss: "lerobot" in the SARM config was removed'),
+        (lambda f: edit_config(f, loss="other"), "unknown fields.*: loss"),
     ],
 )
 def test_broken_models_are_refused(tmp_path: Path, damage: object, words: str) -> None:
-    small_sarm().save_pretrained(tmp_path)
+    tiny_sarm().save_pretrained(tmp_path)
     damage(tmp_path)  # type: ignore[operator]
     with pytest.raises(DataError, match=words):
         SARMModel.from_pretrained(tmp_path)
@@ -168,12 +186,12 @@ def test_broken_models_are_refused(tmp_path: Path, damage: object, words: str) -
 
 def test_another_state_width_is_refused() -> None:
     with pytest.raises(ValueError, match="width 2"):
-        pad_state(np.zeros((4, 3), np.float32), small_sarm().config)
+        pad_state(np.zeros((4, 3), np.float32), tiny_sarm().config)
 
 
 def test_decoding_by_expectation_or_argmax() -> None:
     episode = dot_episodes(1)[0]
-    expected, likeliest = small_sarm().predict(episode), small_sarm(decode="argmax").predict(episode)
+    expected, likeliest = tiny_sarm().predict(episode), tiny_sarm(decode="argmax").predict(episode)
     assert expected.stage is not None
     np.testing.assert_allclose(expected.stage, likeliest.stage, atol=1e-6)
     assert not np.allclose(expected.value, likeliest.value)
@@ -184,7 +202,7 @@ def test_every_mode_has_its_heads(mode: str) -> None:
     config = base(annotation_mode=mode, dense_subtask_names=("a", "b"), dense_temporal_proportions=(0.5, 0.5))
     progress = SARMModel(config).predict(dot_episodes(1)[0])
     widths = {"single_stage": (1,), "sparse_only": (3,), "dense_only": (1, 2), "dual": (3, 2)}[mode]
-    curves = [progress] if progress.dense is None else [progress, progress.dense]
+    curves = progress.heads.values()
     assert tuple(curve.stage.shape[1] for curve in curves) == widths
 
 
@@ -192,7 +210,7 @@ def test_heads_not_asked_for_are_not_computed() -> None:
     model = SARMModel(base(annotation_mode="dual", dense_subtask_names=("a", "b"), dense_temporal_proportions=(0.5, 0.5)))
     episode = dot_episodes(1)[0]
     both, sparse = model.predict(episode), model.predict(episode, heads=["sparse"])
-    assert sparse.dense is None
+    assert list(sparse.heads) == ["sparse"]
     np.testing.assert_array_equal(sparse.value, both.value)
 
 
@@ -233,7 +251,7 @@ def test_bad_settings_are_refused(bad: dict) -> None:
 
 
 def test_config_survives_json() -> None:
-    config = small_sarm().config
+    config = tiny_sarm().config
     assert SARMConfig.from_dict(config.to_dict()) == config
     assert config.to_dict()["type"] == "sarm"
     assert config.heads["sparse"].names == NAMES

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from benchmarks.lerobot_recipe import taught
 from torch import Tensor
 
-from fakes import dot_episodes
-from milepost.models import load_model
-from milepost.models.sarm import SARMConfig, SARMModel, StateStats
-from milepost.models.sarm.config import CLIP
-from milepost.types import DataError, Episode
-from models.test_contract import small_sarm
+from milepost.core.errors import DataError
+from milepost.core.types import Episode
+from milepost.models.registry import load_model
+from milepost.models.sarm.checkpoint import StateStats
+from milepost.models.sarm.config import CLIP, SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.testing import dot_episodes, tiny_sarm
 
 FOLDER = Path(__file__).parents[1] / "data" / "sarm_checkpoint"
 DATASET = Path(__file__).parents[1] / "data" / "dataset_v3"
@@ -102,14 +104,14 @@ def test_the_reward_takes_the_features_as_they_come(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("told", "ratio"), [("teacher_forced", 1.0), ("predicted_stage", 0.0)])
 def test_lerobots_loss_and_gradients(mode: str, told: str, ratio: float) -> None:
-    """Padding in the loss, as there: with `loss="lerobot"`. LeRobot's target is stage + tau."""
+    """Padding in the loss, as there: by `taught`, which the benchmark trains with. LeRobot's target is stage + tau."""
     model, wanted = SARMModel.from_pretrained(FOLDER / mode), golden(mode)
-    model.config = dataclasses.replace(model.config, loss="lerobot", gt_stage_ratio=ratio)
+    model.config = dataclasses.replace(model.config, gt_stage_ratio=ratio)
     batch = inputs(mode)
     for head, stages in model.config.heads.items():
         target = torch.from_numpy(wanted[f"{head}_targets"])
         batch |= {f"{head}_stage": target.long().clamp(0, len(stages) - 1), f"{head}_tau": target % 1}
-    loss, parts = model.loss(batch, torch.Generator().manual_seed(0))
+    loss, parts = model.loss(taught(batch), torch.Generator().manual_seed(0))
     loss.backward()
     assert loss.item() == pytest.approx(wanted[f"loss/{told}/total"], abs=1e-5)
     for head in model.config.heads:
@@ -224,7 +226,7 @@ def test_a_curve_is_lerobots_window_by_window() -> None:
     progress = model.predict_features(episode, **given)
     state = ((episode.state - 3) / (2 + 1e-8)).astype(np.float32)
     assert progress.stage is not None
-    assert progress.dense is not None
+    assert "dense" in progress.heads
     for frame in (0, 3, 14, 29):
         window = np.clip(frame + np.arange(-4, 5) * 5, 0, 29)
         images, states = np.zeros((1, 13, 512), np.float32), np.zeros((1, 13, 7), np.float32)
@@ -299,7 +301,7 @@ def test_a_lerobot_checkpoint_survives_the_way_back(tmp_path: Path, mode: str) -
 
 def test_what_lerobot_cannot_run_is_refused_with_every_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        small_sarm(more_image_keys=("observation.images.wrist",)).save_pretrained(tmp_path, format="lerobot")
+        tiny_sarm(more_image_keys=("observation.images.wrist",)).save_pretrained(tmp_path, format="lerobot")
     for word in ("causal in time", "window is causal", "seconds", "averages", "2 cameras", "'pixels'", "sparse_only"):
         assert word in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -319,7 +321,7 @@ def test_a_model_of_ours_for_lerobot(tmp_path: Path) -> None:
     episode, given = featured()
     ours, back = (m.predict_features(episode, **given) for m in (model, again))
     np.testing.assert_array_equal(ours.value, back.value)
-    np.testing.assert_array_equal(ours.dense.value, back.dense.value)
+    np.testing.assert_array_equal(ours.head("dense").value, back.head("dense").value)
 
 
 EDITS = {
@@ -332,7 +334,7 @@ EDITS = {
 
 def test_a_config_edited_by_hand_is_refused_by_field(tmp_path: Path) -> None:
     """In a process of its own: the tests' own checks of types would be first here."""
-    small_sarm().save_pretrained(tmp_path)
+    tiny_sarm().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     edits = [[field, values | {field: value}] for field, group in EDITS.items() for value in group]
     (tmp_path / "edits.json").write_text(json.dumps(edits))
@@ -340,7 +342,6 @@ def test_a_config_edited_by_hand_is_refused_by_field(tmp_path: Path) -> None:
 import json, sys
 from pathlib import Path
 from milepost.models import load_model
-from milepost.models.sarm import SARMModel
 folder = Path(sys.argv[1])
 for field, values in json.loads((folder / "edits.json").read_text()):
     (folder / "config.json").write_text(json.dumps(values))
@@ -357,7 +358,7 @@ values = json.loads((folder / "edits.json").read_text())[0][1]
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
-    model = small_sarm()
+    model = tiny_sarm()
     with torch.no_grad():
         model.stage_model.visual_proj.weight[0, 0] = float("nan")
     model.save_pretrained(tmp_path)

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from fakes import dot_episodes
-from milepost.embed import ClipEncoder, FeatureCache, PixelImages
-from milepost.lerobot import open_dataset
-from milepost.models import load_model, make_reward_pre_post_processors
-from milepost.models.sarm import SARMConfig, SARMModel
-from milepost.models.sarm.config import CLIP
-from milepost.train import TrainConfig, train_sarm
-from milepost.types import DataError
-from milepost.windows import strided
+from milepost.core.errors import DataError
+from milepost.core.windows import strided
+from milepost.datasets.reader import open_dataset
+from milepost.encoders.clip import ClipEncoder
+from milepost.encoders.features import FeatureCache
+from milepost.encoders.pixels import PixelImages
+from milepost.models.factory import make_reward_pre_post_processors
+from milepost.models.registry import load_model
+from milepost.models.sarm.config import CLIP, SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.models.sarm.train import train_sarm
+from milepost.models.training.config import TrainConfig
+from milepost.testing import dot_episodes
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "clip_tiny"
@@ -48,8 +52,7 @@ def test_lerobots_own_labels_from_pixels(clip: ClipEncoder, tmp_path: Path, mode
         said = model.predict(episode, stride=stride)
         np.testing.assert_allclose(said.value, LABELS[f"{mode}/progress_sparse"][rows], atol=2e-6)
         if mode == "dual":
-            assert said.dense is not None
-            np.testing.assert_allclose(said.dense.value, LABELS["dual/progress_dense"][rows], atol=2e-6)
+            np.testing.assert_allclose(said.head("dense").value, LABELS["dual/progress_dense"][rows], atol=2e-6)
         if not position:
             model.cache = FeatureCache(tmp_path / mode, "data", encoder=clip)
             np.testing.assert_allclose(model.predict(episode, stride=stride).value, said.value, atol=1e-4)  # half precision on disk
@@ -62,11 +65,11 @@ def test_a_stride_looks_at_every_nth_frame_and_the_last(clip: ClipEncoder) -> No
     episode = open_dataset(DATA / "dataset_v3", episodes=[5])[0]
     every, some = model.predict(episode), model.predict(episode, stride=7)
     at = strided(episode.length, 7)
-    for full, part in ((every, some), (every.dense, some.dense)):
+    for full, part in ((every.head(name), some.head(name)) for name in ("sparse", "dense")):
         np.testing.assert_allclose(part.value[at], full.value[at], atol=1e-6)
         np.testing.assert_allclose(part.value, np.interp(np.arange(episode.length), at, full.value[at]), atol=1e-6)
         between = np.setdiff1d(np.arange(episode.length), at)
-        assert np.isnan(part.raw[between]).all()
+        assert np.isnan(part.signals["raw"].values[between]).all()
         assert np.isnan(part.stage[between]).all()
         np.testing.assert_allclose(part.stage[at], full.stage[at], atol=1e-6)
 
@@ -107,7 +110,7 @@ def test_step_by_step_through_clip(clip: ClipEncoder) -> None:
     episode = dot_episodes(1)[0]
     model.reset(task=episode.task, fps=episode.fps)
     images = {name: frames[np.arange(episode.length)] for name, frames in episode.cameras.items()}
-    curve = [model.step({name: view[t] for name, view in images.items()}, episode.state[t]) for t in range(episode.length)]
+    curve = [model.step({name: view[t] for name, view in images.items()}, episode.state[t]).progress for t in range(episode.length)]
     np.testing.assert_allclose(curve, model.predict(episode).value, atol=1e-5)
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from fakes import CAMERA, dot_episodes
-from milepost.models.sarm import SARMModel
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode
+from milepost.core.windows import causal
 from milepost.models.sarm.config import CLIP
+from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.online import History
-from milepost.types import ArrayFrames, DataError, Episode
-from milepost.windows import causal
-from models.test_contract import small_sarm
+from milepost.testing import CAMERA, dot_episodes, tiny_sarm
 
 WRIST = "observation.images.wrist"
 
@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 def live(model: SARMModel, episode: Episode) -> list[float]:
     model.reset(task=episode.task, fps=episode.fps)
     images = {name: frames[np.arange(episode.length)] for name, frames in episode.cameras.items()}
-    return [model.step({name: view[t] for name, view in images.items()}, episode.state[t]) for t in range(episode.length)]
+    return [model.step({name: view[t] for name, view in images.items()}, episode.state[t]).progress for t in range(episode.length)]
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,19 @@ def live(model: SARMModel, episode: Episode) -> list[float]:
     ],
 )
 def test_step_by_step_is_the_recorded_curve(changes: dict) -> None:
-    model, episode = small_sarm(**changes), dot_episodes(1)[0]
+    model, episode = tiny_sarm(**changes), dot_episodes(1)[0]
     np.testing.assert_allclose(live(model, episode), model.predict(episode).value, atol=1e-5)
 
 
 def test_two_attempts_in_a_row() -> None:
     """Nothing of the first is left in the second."""
-    model = small_sarm()
+    model = tiny_sarm()
     for episode in dot_episodes(2, tasks=2):
         np.testing.assert_allclose(live(model, episode), model.predict(episode).value, atol=1e-5)
 
 
 def test_several_cameras() -> None:
-    model, episode = small_sarm(more_image_keys=(WRIST,)), dot_episodes(1)[0]
+    model, episode = tiny_sarm(more_image_keys=(WRIST,)), dot_episodes(1)[0]
     flipped = ArrayFrames(episode.cameras[CAMERA][np.arange(episode.length)][:, ::-1])
     episode = dataclasses.replace(episode, cameras={WRIST: flipped, **episode.cameras})
     np.testing.assert_allclose(live(model, episode), model.predict(episode).value, atol=1e-5)
@@ -68,12 +68,12 @@ def test_several_cameras() -> None:
 
 def test_features_instead_of_images() -> None:
     """A model whose encoder runs elsewhere is given features, of frames and of words."""
-    model, episode = SARMModel(dataclasses.replace(small_sarm().config, encoder=CLIP)), dot_episodes(1)[0]
+    model, episode = SARMModel(dataclasses.replace(tiny_sarm().config, encoder=CLIP)), dot_episodes(1)[0]
     rng = np.random.default_rng(0)
     features = rng.standard_normal((episode.length, 1, 8), dtype=np.float32)
     text = rng.standard_normal(8, dtype=np.float32)
     model.reset(text=text, fps=episode.fps)
-    curve = [model.step(features[t], episode.state[t]) for t in range(episode.length)]
+    curve = [model.step(features[t], episode.state[t]).progress for t in range(episode.length)]
     np.testing.assert_allclose(curve, model.predict_features(episode, features, text=text).value, atol=1e-5)
     with pytest.raises(DataError, match=CLIP):
         model.step({CAMERA: np.zeros((32, 32, 3), np.uint8)}, episode.state[0])
@@ -97,7 +97,7 @@ def test_the_ring_holds_the_causal_window_and_no_more(n_obs_steps: int, gap: int
 
 
 def test_a_window_that_looks_ahead_cannot_step() -> None:
-    model = small_sarm(window="centred")
+    model = tiny_sarm(window="centred")
     with pytest.raises(DataError, match="after now"):
         model.reset(task="x", fps=10.0)
     with pytest.raises(DataError, match="reset"):
@@ -105,7 +105,7 @@ def test_a_window_that_looks_ahead_cannot_step() -> None:
 
 
 def test_a_frame_of_another_shape_is_refused() -> None:
-    model = small_sarm()
+    model = tiny_sarm()
     model.reset(task="x", fps=10.0)
     model.step(np.zeros((1, 8), np.float32), np.zeros(2, np.float32))
     with pytest.raises(ValueError, match="frame 1"):
@@ -116,12 +116,12 @@ def test_a_frame_of_another_shape_is_refused() -> None:
 
 def test_images_that_do_not_fit_are_refused_or_scaled() -> None:
     """A float image in [0, 1] is the same picture, not a black one; anything else says what it should be."""
-    model, episode = small_sarm(), dot_episodes(1)[0]
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
     image, state = episode.cameras[CAMERA][np.array([3])][0], episode.state[3]
 
     def first(picture: np.ndarray) -> float:
         model.reset(task=episode.task, fps=episode.fps)
-        return model.step({CAMERA: picture}, state)
+        return model.step({CAMERA: picture}, state).progress
 
     wanted = first(image)
     assert abs(first(np.zeros_like(image)) - wanted) > 1e-4
@@ -134,4 +134,4 @@ def test_images_that_do_not_fit_are_refused_or_scaled() -> None:
     for state_, words in ((None, "2 numbers, got none"), (np.zeros(3, np.float32), "got 3"), (np.array([0, np.nan], np.float32), "NaN")):
         with pytest.raises(DataError, match=words):
             model.step({CAMERA: image}, state_)
-    assert model.step({CAMERA: image}, state) == pytest.approx(wanted, abs=1e-6)  # what was refused has left nothing
+    assert model.step({CAMERA: image}, state).progress == pytest.approx(wanted, abs=1e-6)  # what was refused has left nothing

@@ -13,15 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import milepost
-from fakes import CAMERA
-from milepost.models import load_model
-from milepost.models.topreward import TOPREWARD_FEATURE_PREFIX, TOPRewardConfig, TOPRewardModel
+from milepost.core.errors import DataError
+from milepost.core.types import ArrayFrames, Episode, Progress
+from milepost.models.registry import load_model
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
+from milepost.models.topreward.processor import TOPREWARD_FEATURE_PREFIX
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
-from milepost.types import ArrayFrames, DataError, Episode
-from milepost.vlm import Prompt, Resolution
+from milepost.testing import CAMERA
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
 from models.test_contract import VLM, tiny_topreward, tiny_vlm
 
 GOLDEN = json.loads((VLM / "golden.json").read_text())
+
+
+def raw_of(progress: Progress, name: str = "logprob") -> np.ndarray:
+    return progress.main.signals[name].values
+
+
 CLIPS = dict(np.load(VLM / "clips.npz"))
 FRAMES, TASK = f"{TOPREWARD_FEATURE_PREFIX}frames", f"{TOPREWARD_FEATURE_PREFIX}task"
 LEROBOTS = {
@@ -69,13 +79,12 @@ def test_our_protocol_is_one_pass_per_prefix_with_true_times() -> None:
     episode = moving(34)
     said = tiny_topreward().predict(episode)
     frames = np.array([0, 5, 10, 15, 20, 25, 30, 33])
-    engine = tiny_vlm()
-    engine.prompt = Prompt()
+    engine = tiny_vlm().with_prompt(Prompt())
     clip = engine.clip(episode.cameras[CAMERA][frames], times_s=(frames / 10).tolist(), resolution=Resolution())
     alone = engine.separate(clip, instructions=[episode.task])[0]
-    np.testing.assert_allclose(said.raw[frames], alone[:, 0], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(said.raws["logodds"][frames], alone[:, 0] - alone[:, 1], rtol=0, atol=2e-5)
-    assert np.isnan(np.delete(said.raw, frames)).all()
+    np.testing.assert_allclose(raw_of(said)[frames], alone[:, 0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(raw_of(said, "logodds")[frames], alone[:, 0] - alone[:, 1], rtol=0, atol=2e-5)
+    assert np.isnan(np.delete(raw_of(said), frames)).all()
     low, high = alone[:, 0].min(), alone[:, 0].max()
     np.testing.assert_allclose(said.value[frames], (alone[:, 0] - low) / (high - low), atol=1e-4)
     np.testing.assert_allclose(said.value, np.interp(np.arange(34), frames, said.value[frames]), atol=1e-6)
@@ -85,23 +94,23 @@ def test_our_protocol_is_one_pass_per_prefix_with_true_times() -> None:
 def test_fewer_prefixes_are_the_same_numbers() -> None:
     episode = moving(60)
     every, some = tiny_topreward().predict(episode), tiny_topreward().predict(episode, num_prefixes=5)
-    asked = np.flatnonzero(~np.isnan(some.raw))
+    asked = np.flatnonzero(~np.isnan(raw_of(some)))
     assert len(asked) == 5
-    np.testing.assert_allclose(some.raw[asked], every.raw[asked], atol=1e-5)
+    np.testing.assert_allclose(raw_of(some)[asked], raw_of(every)[asked], atol=1e-5)
     assert (asked[0], asked[-1]) == (0, 59)
 
 
 def test_many_instructions_share_one_reading() -> None:
     episode, tasks = moving(30), ["push the dot", "pull the dot", "leave"]
     engine = tiny_vlm()
-    before = engine.tokens["trunk"]
+    before = engine.tokens["prefix"]
     together = tiny_topreward().predict_tasks(episode, tasks)
-    read = engine.tokens["trunk"] - before
+    read = engine.tokens["prefix"] - before
     for task, said in zip(tasks, together, strict=True):
-        before = engine.tokens["trunk"]
+        before = engine.tokens["prefix"]
         alone = tiny_topreward().predict(dataclasses.replace(episode, task=task))
-        np.testing.assert_allclose(said.raw, alone.raw, atol=1e-5)
-        assert engine.tokens["trunk"] - before == read  # all three cost one
+        np.testing.assert_allclose(raw_of(said), raw_of(alone), atol=1e-5)
+        assert engine.tokens["prefix"] - before == read  # all three cost one
 
 
 @pytest.mark.parametrize("length", [1, 2, 33, 36, 40])
@@ -113,11 +122,11 @@ def test_step_by_step_is_the_whole(length: int) -> None:
     images = episode.cameras[CAMERA][np.arange(length)]
     steps = [model.step({CAMERA: image}, last=frame == length - 1) for frame, image in enumerate(images)]
     fresh = np.array([step.fresh for step in steps])
-    np.testing.assert_array_equal(fresh, ~np.isnan(whole.raw))
-    np.testing.assert_allclose(np.array([step.raw for step in steps])[fresh], whole.raw[fresh], atol=1e-5)
-    np.testing.assert_allclose(np.array([step.logodds for step in steps])[fresh], whole.raws["logodds"][fresh], atol=2e-5)
+    np.testing.assert_array_equal(fresh, ~np.isnan(raw_of(whole)))
+    np.testing.assert_allclose(np.array([step.signals["logprob"] for step in steps])[fresh], raw_of(whole)[fresh], atol=1e-5)
+    np.testing.assert_allclose(np.array([step.signals["logodds"] for step in steps])[fresh], raw_of(whole, "logodds")[fresh], atol=2e-5)
     for frame in np.flatnonzero(fresh):  # progress so far: where now lies between the lowest and the highest up to now
-        past = whole.raw[: frame + 1]
+        past = raw_of(whole)[: frame + 1]
         spread = np.nanmax(past) - np.nanmin(past)
         expected = (past[-1] - np.nanmin(past)) / spread if spread else math.nan
         assert steps[frame].progress == pytest.approx(expected, abs=1e-3, nan_ok=True)
@@ -126,7 +135,7 @@ def test_step_by_step_is_the_whole(length: int) -> None:
 def test_a_failure_does_not_end_at_one_by_raw_score() -> None:
     """The reason raw is kept: two episodes whose progress both reaches 1 have different scores."""
     model = tiny_topreward()
-    ends = [np.nanmax(model.predict(moving(30, task=task)).raw) for task in ("push the dot", "burn the house down")]
+    ends = [np.nanmax(raw_of(model.predict(moving(30, task=task)))) for task in ("push the dot", "burn the house down")]
     assert abs(ends[0] - ends[1]) > 1e-3
 
 
@@ -399,6 +408,6 @@ def test_what_a_stranger_tried() -> None:
 def test_one_frame_is_doubled_and_says_nothing_of_progress() -> None:
     episode = moving(1)
     said = tiny_topreward().predict(episode)
-    assert np.isfinite(said.raw).all()
+    assert np.isfinite(raw_of(said)).all()
     assert np.isnan(said.value).all()
     assert tiny_topreward(protocol="lerobot").predict(episode).value.tolist() == [1.0]

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from milepost.viewer.guard import LARGEST, Door, Guard, is_loopback, policy
+from milepost.viewer.guard import LARGEST, BindAddress, Guard, is_loopback, policy
 
 OURS = "http://127.0.0.1:8000"
 JSON = {"content-type": "application/json", "origin": OURS}
@@ -21,9 +21,9 @@ async def told(request: Request) -> JSONResponse:
     return JSONResponse({"bytes": len(await request.body())})
 
 
-def client(door: Door | None = None, base: str = OURS) -> TestClient:
+def client(door: BindAddress | None = None, base: str = OURS) -> TestClient:
     app = Starlette(routes=[Route("/{path:path}", told, methods=["GET", "PUT"])])
-    return TestClient(Guard(app, door or Door("127.0.0.1", 8000)), base_url=base, raise_server_exceptions=False)
+    return TestClient(Guard(app, door or BindAddress("127.0.0.1", 8000)), base_url=base, raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "LOCALHOST:8000", "[::1]:8000"])
@@ -49,7 +49,7 @@ def test_other_names_are_somebody_elses_page(host: str) -> None:
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30))
 def test_any_other_host_is_refused(host: str) -> None:
     known = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]") for port in ("8000", "08000")}
-    assert Door("127.0.0.1", 8000).knows(host) == (host.lower() in known)
+    assert BindAddress("127.0.0.1", 8000).knows(host) == (host.lower() in known)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_scripts_written_into_the_page_are_allowed_by_their_hashes() -> None:
 
 
 def test_elsewhere_a_token_is_asked_for_and_becomes_a_cookie() -> None:
-    door = Door("192.168.1.5", 8000, "secret")
+    door = BindAddress("192.168.1.5", 8000, "secret")
     base = "http://192.168.1.5:8000"
     assert door.url == f"{base}/?token=secret"
     page = client(door, base)
@@ -141,7 +141,7 @@ def test_elsewhere_a_token_is_asked_for_and_becomes_a_cookie() -> None:
 
 
 def test_the_token_does_not_send_anybody_elsewhere() -> None:
-    door = Door("0.0.0.0", 8000, "secret")
+    door = BindAddress("0.0.0.0", 8000, "secret")
     for path in ("//evil.example/", "/\\evil.example", "/%2f%2fevil.example", "/a%0d%0aset-cookie:x=y"):
         page = client(door)
         page.follow_redirects = False
@@ -152,7 +152,7 @@ def test_the_token_does_not_send_anybody_elsewhere() -> None:
 
 
 def test_a_wildcard_address_goes_by_any_name_and_needs_the_token() -> None:
-    door = Door("0.0.0.0", 8000, "secret")
+    door = BindAddress("0.0.0.0", 8000, "secret")
     assert door.url == "http://127.0.0.1:8000/?token=secret"
     page = client(door, "http://robot.local:8000")
     assert page.get("/").status_code == 401

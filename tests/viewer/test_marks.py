@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from builders import build_dataset
-from milepost.lerobot import open_dataset
-from milepost.types import DataError
+from milepost.core.errors import DataError
+from milepost.datasets.reader import open_dataset
 from milepost.viewer.marks import LONGEST, Mark, Marks, delete_command, marks_file
 from reviewed import annotated_dataset, page_of, review_of
 

@@ -18,15 +18,16 @@ import pytest
 
 import milepost.viewer.media as media
 from builders import TOP, WRIST, build_dataset, edit_info, moving, set_column
-from milepost.hub import Files
-from milepost.lerobot import LeRobotDataset, open_dataset
-from milepost.metadata import read_metadata
-from milepost.outputs import temporary_name
-from milepost.types import DataError, Frames
-from milepost.video import encode_video, probe
+from milepost.core.errors import DataError
+from milepost.core.outputs import temporary_name
+from milepost.core.types import Frames
+from milepost.datasets.hub import Files
+from milepost.datasets.metadata import read_metadata
+from milepost.datasets.reader import LeRobotDataset, open_dataset
+from milepost.datasets.video import encode_video, probe
 from milepost.viewer.export import export_html
 from milepost.viewer.marks import Marks, marks_file
-from milepost.viewer.media import Films, StoppedError, cameras, codec_string, own_film, source_file, source_type
+from milepost.viewer.media import StoppedError, VideoCache, cameras, codec_string, own_video, source_file, source_type
 from milepost.viewer.review import Review
 from reviewed import annotated_dataset
 
@@ -91,8 +92,8 @@ def test_the_level_that_is_told_is_the_streams(tmp_path: Path) -> None:
 def test_an_exported_page_takes_films_that_every_browser_plays_as_they_are(tmp_path: Path, version: str, codec: str, own: bool) -> None:
     """An mp4 in H.264 of one episode alone is in the page byte by byte; others (AV1, one film of several episodes) are encoded again."""
     root = build_dataset(tmp_path / "set", version=version, cameras={TOP: codec}, lengths=(9, 45, 6)).root
-    dataset, films = open_dataset(root), Films(tmp_path / "films")
-    found = own_film(dataset, 1, TOP)
+    dataset, films = open_dataset(root), VideoCache(tmp_path / "films")
+    found = own_video(dataset, 1, TOP)
     review = Review(dataset, {}, marks=Marks(tmp_path / "marks.json", dataset))
     export_html(review, tmp_path / "page.html", episodes=[1], films=films)
     review.close()
@@ -105,7 +106,7 @@ def test_an_exported_page_takes_films_that_every_browser_plays_as_they_are(tmp_p
 
 
 def h264(folder: Path, dataset: LeRobotDataset, number: int, camera: str) -> np.ndarray:
-    films = Films(folder)
+    films = VideoCache(folder)
     path = films.ask(dataset, dataset.fingerprint, number, camera).result(60)
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
@@ -134,7 +135,7 @@ def test_a_film_is_made_once_for_all_that_ask(tmp_path: Path, monkeypatch: pytes
     dataset, made = open_dataset(tmp_path / "set"), []
     real = media.read_planes
     monkeypatch.setattr(media, "read_planes", lambda frames: made.append(frames) or real(frames))
-    films = Films(tmp_path / "films", workers=3)
+    films = VideoCache(tmp_path / "films", workers=3)
     futures = []
     threads = [threading.Thread(target=lambda: futures.append(films.ask(dataset, "print", 0, TOP))) for _ in range(20)]
     for thread in threads:
@@ -143,7 +144,7 @@ def test_a_film_is_made_once_for_all_that_ask(tmp_path: Path, monkeypatch: pytes
         thread.join()
     assert len({future.result(60) for future in futures}) == 1
     films.ask(dataset, "print", 0, TOP).result(60)
-    Films(tmp_path / "films").ask(dataset, "print", 0, TOP).result(60)
+    VideoCache(tmp_path / "films").ask(dataset, "print", 0, TOP).result(60)
     assert len(made) == 1
     films.ask(dataset, "another print", 0, TOP).result(60)
     films.ask(dataset, "print", 1, TOP).result(60)
@@ -160,7 +161,7 @@ def test_a_film_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     torn = root / f"videos/{TOP}/chunk-000/file-000.mp4"
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
     (root / f"videos/{TOP}/chunk-000/file-001.mp4").unlink()
-    dataset, films = open_dataset(root), Films(tmp_path / "films")
+    dataset, films = open_dataset(root), VideoCache(tmp_path / "films")
     for number in (0, 1):
         with pytest.raises(DataError, match="video"):
             films.ask(dataset, "print", number, TOP).result(60)
@@ -189,9 +190,9 @@ class Endless:
 
 def test_a_film_that_is_given_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames: Frames = Endless()
-    monkeypatch.setattr(media, "pictures", lambda dataset, number, camera: (frames, 20.0))
+    monkeypatch.setattr(media, "camera_frames", lambda dataset, number, camera: (frames, 20.0))
     dataset = open_dataset(build_dataset(tmp_path / "set").root)
-    films = Films(tmp_path / "films", workers=1)
+    films = VideoCache(tmp_path / "films", workers=1)
     running, queued, left = (films.ask(dataset, "print", n, TOP) for n in range(3))
     assert films.ask(dataset, "print", 2, TOP) is left
     assert frames.begun.wait(30)
@@ -222,7 +223,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     dead = folder / alive.name.replace(".b.mp4.", ".a.mp4.").replace(f"-{os.getpid()}-", f"-{ended.pid}-")
     for path in (dead, alive, whole):
         path.write_bytes(b"x")
-    Films(tmp_path / "films")
+    VideoCache(tmp_path / "films")
     assert sorted(files(folder)) == sorted([alive, whole])
 
 
@@ -243,7 +244,7 @@ def test_nothing_outside_the_dataset_is_opened(tmp_path: Path) -> None:
     assert source_type(dataset, 0, evil) is None
     assert source_file(dataset, 0, evil) is None
     with pytest.raises(DataError, match="does not stay inside its folder"):
-        Films(tmp_path / "films").ask(dataset, "print", 0, evil).result(60)
+        VideoCache(tmp_path / "films").ask(dataset, "print", 0, evil).result(60)
 
 
 def test_a_link_out_of_the_dataset_is_no_source(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_a_link_out_of_the_dataset_is_no_source(tmp_path: Path) -> None:
     dataset = open_dataset(root)
     assert source_file(dataset, 0, TOP) is None
     with pytest.raises(DataError, match="is a link to a file outside the dataset"):
-        Films(tmp_path / "films").ask(dataset, "print", 0, TOP).result(60)
+        VideoCache(tmp_path / "films").ask(dataset, "print", 0, TOP).result(60)
     mp4.unlink()
     mp4.write_text("root:x:0:0\n")
     assert source_file(dataset, 0, TOP) is None

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from browser import Opener, Server, Watched, expect, on_disk
-from milepost.annotation.export import write_annotations
-from milepost.commands.view import Args, open_review
-from milepost.lerobot import open_dataset
-from milepost.store import read_progress
-from milepost.types import Segment
+from milepost.cli.view import Args, open_review
+from milepost.core.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.progress.table import read_progress
 from milepost.viewer.export import export_html
-from milepost.viewer.media import Films
+from milepost.viewer.media import VideoCache
 from numbered import CAMERAS, FPS, LENGTHS, READ, write_numbered
 
 # Pictures and time
@@ -377,7 +377,7 @@ def test_a_film_that_cannot_be_read_says_why(root: Path, tmp_path: Path, serve: 
     one.open("#/episode/1")
     expect(one, ".tile .said >> nth=0").to_contain_text("This video cannot be read: ")
     expect(one, ".tile .said >> nth=0").to_contain_text("git lfs pull")
-    review, films = open_review(Args(dataset=str(root))), Films(tmp_path / "films")
+    review, films = open_review(Args(dataset=str(root))), VideoCache(tmp_path / "films")
     assert export_html(review, tmp_path / "page.html", episodes=[1], films=films)
     review.close()
     films.close()

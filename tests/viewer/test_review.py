@@ -14,15 +14,16 @@ import pytest
 
 from annotator import dataset_of, truth_of
 from builders import TOP, build_dataset, edit_info, set_column
-from milepost.annotation.export import write_annotations
-from milepost.evaluate import truth_of as truth_by_evaluate
-from milepost.events import KINDS, count_events, find_events
-from milepost.lerobot import open_dataset
-from milepost.metrics import final
-from milepost.plots.style import STAGE_COLOURS
-from milepost.store import write_weights
-from milepost.types import DataError, Segment
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.figures.style import STAGE_COLOURS
+from milepost.metrics.evaluation import truth_of as truth_by_evaluate
+from milepost.metrics.events import KINDS, count_events, find_events
+from milepost.metrics.scores import final
 from milepost.viewer.review import Review
+from milepost.weights.file import write_weights_file
 from reviewed import LENGTHS, NAMES, annotated_dataset, review_of, thirds, write_progress
 
 
@@ -86,7 +87,7 @@ def test_one_episode_in_full(root: Path) -> None:
     config = json.dumps({"sparse_subtask_names": ["reach", "shove"]})
     write_progress(root, "other", {n: np.full(length, 0.25) for n, length in enumerate(LENGTHS)}, stages=2, config=config)
     weight = np.linspace(0, 1, sum(LENGTHS), dtype=np.float32)
-    write_weights(root / "weights.parquet", np.arange(sum(LENGTHS)), weight, {})
+    write_weights_file(root / "weights.parquet", np.arange(sum(LENGTHS)), weight, {})
     review = review_of(root, weights=root / "weights.parquet")
     found = review.episode(1)
     json.dumps(found, allow_nan=False)
@@ -176,7 +177,7 @@ def test_a_torn_data_file_costs_what_is_in_it_alone(root: Path) -> None:
         review.episode(2)
 
 
-@pytest.mark.filterwarnings("ignore::milepost.types.DataWarning")
+@pytest.mark.filterwarnings("ignore::milepost.core.errors.DataWarning")
 def test_an_episode_with_a_damaged_annotation_is_shown_without_it(root: Path) -> None:
     """So that it can be annotated anew on the page."""
     columns = [[["reach"], ["reach"], ["reach"]], [[0], [9], [0]]]

@@ -16,14 +16,14 @@ import milepost.viewer.saving as saving
 from annotator import NAMES as COVERING
 from annotator import dataset_of, truth_of
 from builders import build_dataset
-from milepost.annotation.export import ChangedError, write_annotations
-from milepost.annotation.names import Subtask, SubtaskList
-from milepost.annotation.replacing import JOURNAL, replacing
 from milepost.annotation.sources import read_annotations
 from milepost.annotation.store import AnnotationStore
-from milepost.cli import main
-from milepost.lerobot import open_dataset
-from milepost.types import Segment
+from milepost.annotation.subtasks import Subtask, SubtaskList
+from milepost.cli.entry import main
+from milepost.core.types import Segment
+from milepost.datasets.annotations import ChangedError, write_annotations
+from milepost.datasets.reader import open_dataset
+from milepost.datasets.transaction import JOURNAL, replacing
 from milepost.viewer.saving import version_of
 from reviewed import LENGTHS, annotated_dataset, page_of, review_of, thirds
 
@@ -171,8 +171,8 @@ def test_somebody_else_was_faster(root: Path) -> None:
     with page_of(review_of(root)) as page:
         held = head(page, 1)
         script = f"""
-from milepost.annotation.export import write_annotations
-from milepost.types import Segment
+from milepost.datasets.annotations import write_annotations
+from milepost.core import Segment
 write_annotations({str(root)!r}, {{1: {{"sparse": (Segment("push", 0, 34),)}}}})
 """
         subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})

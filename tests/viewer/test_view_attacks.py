@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from milepost.lerobot import open_dataset
-from milepost.outputs import output_lock
-from milepost.types import DataError
+from milepost.core.errors import DataError
+from milepost.core.outputs import output_lock
+from milepost.datasets.reader import open_dataset
 from milepost.viewer import guard, serving
 from milepost.viewer.export import export_html
-from milepost.viewer.guard import Door, Guard
+from milepost.viewer.guard import BindAddress, Guard
 from milepost.viewer.marks import Mark, Marks
-from milepost.viewer.media import Films
+from milepost.viewer.media import VideoCache
 from reviewed import annotated_dataset, page_of, review_of
 from test_cli import FIXTURE
 
@@ -44,8 +44,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(guard, "BODY_S", 0.5)
     listening = socket.create_server(("127.0.0.1", 0))
     number = listening.getsockname()[1]
-    app = Guard(hello, Door("127.0.0.1", number))  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=serving.Impatient, lifespan="off", ws="none"))
+    app = Guard(hello, BindAddress("127.0.0.1", number))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=serving.TimeoutProtocol, lifespan="off", ws="none"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     while not server.started:
@@ -149,7 +149,7 @@ def test_an_exported_page_has_no_folder_of_this_machine(tmp_path: Path) -> None:
     review = review_of(root, progress=tuple(files))
     review.problems.append(f"{tmp_path / 'private' / 'broken_progress.parquet'}: cannot be read, see {Path.home() / 'x' / 'y.log'}")
     out = tmp_path / "page.html"
-    export_html(review, out, episodes=[0], films=Films(tmp_path / "films"))
+    export_html(review, out, episodes=[0], films=VideoCache(tmp_path / "films"))
     review.close()
     text = out.read_text()
     assert "private" not in text

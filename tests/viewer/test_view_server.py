@@ -26,13 +26,14 @@ import milepost.viewer.media as media
 import milepost.viewer.server as server_module
 from builders import TOP, WRIST, moving
 from milepost.annotation.sources import read_annotations
-from milepost.cli import main
-from milepost.types import DataError, Segment
-from milepost.video import encode_video
-from milepost.viewer.guard import Door
+from milepost.cli.entry import main
+from milepost.core.errors import DataError
+from milepost.core.types import Segment
+from milepost.datasets.video import encode_video
+from milepost.viewer.guard import BindAddress
 from milepost.viewer.marks import Marks
-from milepost.viewer.media import Films
-from milepost.viewer.serving import bound
+from milepost.viewer.media import VideoCache
+from milepost.viewer.serving import bind
 from reviewed import LENGTHS, ORIGIN, annotated_dataset, page_of, review_of, served
 
 
@@ -42,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_everything_the_page_asks_for(root: Path, tmp_path: Path) -> None:
-    with page_of(review_of(root), Films(tmp_path / "films")) as page:
+    with page_of(review_of(root), VideoCache(tmp_path / "films")) as page:
         assert page.get("/").headers["content-type"].startswith("text/html")
         about = page.get("/api/dataset").json()
         assert about["cameras"] == [TOP, WRIST]
@@ -83,7 +84,7 @@ def test_what_there_is_not(root: Path, path: str) -> None:
 def test_an_episode_that_cannot_be_read_says_why(root: Path, tmp_path: Path) -> None:
     path = root / f"videos/{TOP}/chunk-000/file-000.mp4"
     path.write_bytes(path.read_bytes()[:900])
-    with page_of(review_of(root), Films(tmp_path / "films")) as page:
+    with page_of(review_of(root), VideoCache(tmp_path / "films")) as page:
         found = page.get("/api/episodes/0").json()["cameras"][TOP]
         assert found["source"] is None
         assert page.get(f"/media/source/0/{TOP}").status_code == 404
@@ -129,7 +130,7 @@ class Sends:
 
     def __init__(self, path: Path) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            await server_module._film(Request(scope), path)(scope, receive, send)
+            await server_module._video_response(Request(scope), path)(scope, receive, send)
 
         self.client = TestClient(app)
 
@@ -194,7 +195,7 @@ def test_200_ranges_at_once_while_pages_save_and_mark(root: Path, tmp_path: Path
     encode_video(big, moving(600, height=240, width=320), 20, codec="libx264")  # a larger file; as many frames as are needed and more
     content = big.read_bytes()
     review, failed = review_of(root, review_file=tmp_path / "marks.json"), []
-    with served(review, Films(tmp_path / "films")) as url:
+    with served(review, VideoCache(tmp_path / "films")) as url:
         headers = {"origin": url}
         together = threading.Barrier(204)
 
@@ -240,9 +241,9 @@ def test_200_ranges_at_once_while_pages_save_and_mark(root: Path, tmp_path: Path
 
 def test_a_client_that_goes_leaves_no_half_film(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A film that is begun is finished; one that waits for it is not begun any more. Both are there when they are asked for again."""
-    go, real = threading.Event(), media.pictures
-    monkeypatch.setattr(media, "pictures", lambda *asked: go.wait(30) and real(*asked))
-    films = Films(tmp_path / "films", workers=1)
+    go, real = threading.Event(), media.camera_frames
+    monkeypatch.setattr(media, "camera_frames", lambda *asked: go.wait(30) and real(*asked))
+    films = VideoCache(tmp_path / "films", workers=1)
     with served(review_of(root, review_file=tmp_path / "m.json"), films) as url:
         for number in (0, 1):
             with pytest.raises(httpx2.TimeoutException):
@@ -291,20 +292,20 @@ def test_raw_requests(root: Path) -> None:
 
 
 def test_the_next_port_is_taken() -> None:
-    first, door = bound("127.0.0.1", 0)
+    first, door = bind("127.0.0.1", 0)
     try:
-        second, next_door = bound("127.0.0.1", door.port)
+        second, next_door = bind("127.0.0.1", door.port)
         second.close()
         assert door.port < next_door.port < door.port + 50
         assert next_door.token == ""
     finally:
         first.close()
-    wide, door = bound("0.0.0.0", 0)
+    wide, door = bind("0.0.0.0", 0)
     wide.close()
     assert len(door.token) >= 32
     with pytest.raises(DataError, match="cannot be bound"):
-        bound("203.0.113.7", 0)
-    assert isinstance(door, Door)
+        bind("203.0.113.7", 0)
+    assert isinstance(door, BindAddress)
 
 
 # The command
@@ -341,7 +342,7 @@ def test_ctrl_c_while_a_film_is_made_and_a_page_waits(root: Path, tmp_path: Path
     script = f"""
 import sys, time
 import milepost.viewer.media as media
-from milepost.cli import main
+from milepost.cli.entry import main
 real = media.read_planes
 def slow(frames):
     while True:

@@ -9,7 +9,9 @@ import pytest
 import torch
 import transformers
 
-from milepost.vlm import Engine, Pictures, load_engine
+from milepost.vlm.engine import Engine
+from milepost.vlm.loading import load_engine
+from milepost.vlm.patches import FrameProcessor
 
 FOLDER = Path(__file__).parents[1] / "data" / "qwen3vl_tiny"
 TASK = "pick up the hammer and drive the nail into the wall"
@@ -71,7 +73,7 @@ def random_engine(seed: int, *, text: dict, vision: dict, attention: str = "sdpa
     for weight in model.parameters():
         if weight.ndim > 1:
             weight.normal_(0, 0.1)
-    return Engine(model, tokenizer(), pictures=Pictures(patch=config["vision_config"]["patch_size"]), **settings)
+    return Engine(model, tokenizer(), processor=FrameProcessor(patch=config["vision_config"]["patch_size"]), **settings)
 
 
 @pytest.fixture(scope="session")

@@ -11,20 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from chat_server import ChatServer, Fault, chat_server
-from milepost.types import DataError, UnreadableError
+from milepost.core.errors import DataError, UnreadableError
+from milepost.testing import ChatServer, Fault, chat_server
 from milepost.vlm.proxies import client_settings, proxy_of
 from milepost.vlm.replies import quoted
-from milepost.vlm.server import Reply, Server
-from milepost.vlm.transport import (
-    MalformedError,
-    NoLogprobsError,
-    RefusedError,
-    ServerConfig,
-    ServerError,
-    TooLongError,
-    UnreachableError,
-)
+from milepost.vlm.server import ChatClient, Reply
+from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, ServerError, TooLongError, UnreachableError
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +61,7 @@ REFUSALS: dict[str, Callable[[str], tuple[object, int]]] = {
 @pytest.mark.parametrize("name", ["temperature", "seed", "max_tokens"])
 def test_a_field_that_the_error_names_is_not_sent_again(kind: str, name: str) -> None:
     with chat_server(script=lambda number, sent: error(*REFUSALS[kind](name)) if name in sent else None) as fake:
-        with Server(config(fake, concurrency=1)) as server:
+        with ChatClient(config(fake, concurrency=1)) as server:
             assert len(server.complete(["a", "b", "c"], seed=3, json_schema={"type": "object"})) == 3
             assert name in str(server.dialect)
             assert server.takes_schema  # it was not blamed for another field
@@ -88,7 +80,7 @@ def test_one_server_may_refuse_all_of_them_and_many_requests_learn_it_together()
                 return error(openai(name, f"Unsupported parameter: '{name}'. Use 'max_completion_tokens' instead."), 400)
         return None
 
-    with chat_server(script=rules) as fake, Server(config(fake)) as server:
+    with chat_server(script=rules) as fake, ChatClient(config(fake)) as server:
         assert len(server.complete([str(n) for n in range(8)], seed=1)) == 8
         server.complete(["x"], seed=1)
         assert fake.bodies[-1].keys() == {"model", "messages", "max_completion_tokens"}
@@ -98,7 +90,7 @@ def test_one_server_may_refuse_all_of_them_and_many_requests_learn_it_together()
 
 def test_a_server_that_blames_one_field_for_ever_is_given_up() -> None:
     refusal = error(openai("temperature", "temperature is not supported"), 400)
-    with chat_server(script=lambda number, sent: refusal) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: refusal) as fake, ChatClient(config(fake)) as server:
         with pytest.raises(RefusedError, match="temperature is not supported"):
             server.complete(["a"])
         assert len(fake.bodies) == 2
@@ -116,7 +108,7 @@ def test_a_server_that_blames_one_field_for_ever_is_given_up() -> None:
 )
 def test_what_is_asked_and_what_the_caller_put_in_is_never_left_out(name: str, words: str) -> None:
     with chat_server(script=lambda number, sent: error(openai(name, words), 400)) as fake:
-        with Server(config(fake, extra_body={"top_k": 1})) as server, pytest.raises(RefusedError):
+        with ChatClient(config(fake, extra_body={"top_k": 1})) as server, pytest.raises(RefusedError):
             server.complete(["a"])
         assert len(fake.bodies) == 1
 
@@ -138,7 +130,7 @@ def test_what_is_asked_and_what_the_caller_put_in_is_never_left_out(name: str, w
     ],
 )
 def test_an_error_in_a_200_that_passes_is_tried_again(content: object) -> None:
-    with chat_server(script=lambda number, sent: error(content) if number < 2 else None) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: error(content) if number < 2 else None) as fake, ChatClient(config(fake)) as server:
         assert server.complete(["a"])[0].text.startswith("seen")
         assert (server.usage.retries, server.usage.answers) == (2, 1)
 
@@ -153,7 +145,7 @@ def test_an_error_in_a_200_that_passes_is_tried_again(content: object) -> None:
     ],
 )
 def test_one_that_does_not_pass_is_said_in_the_servers_words(content: object, status: int, said: str) -> None:
-    with chat_server(script=lambda number, sent: error(content)) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: error(content)) as fake, ChatClient(config(fake)) as server:
         with pytest.raises(RefusedError, match=said) as caught:
             server.complete(["a"])
         assert (caught.value.status, len(fake.bodies)) == (status, 1)
@@ -163,7 +155,7 @@ def test_one_that_stays_is_given_up_with_its_words() -> None:
     content = {"error": {"message": "Provider returned error", "code": 429, "metadata": {"raw": "come back tomorrow"}}}
     with (
         chat_server(script=lambda number, sent: error(content)) as fake,
-        Server(config(fake, retries=2)) as server,
+        ChatClient(config(fake, retries=2)) as server,
         pytest.raises(UnreachableError, match=r"code 429\): Provider returned error: come back tomorrow \(3 tries\)"),
     ):
         server.complete(["a"])
@@ -171,7 +163,7 @@ def test_one_that_stays_is_given_up_with_its_words() -> None:
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 524, 529, 530])
 def test_every_status_that_passes_is_tried_again(status: int) -> None:
-    with chat_server(script=lambda number, sent: Fault(status) if number == 0 else None) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: Fault(status) if number == 0 else None) as fake, ChatClient(config(fake)) as server:
         server.complete(["a"])
         assert server.usage.retries == 1
 
@@ -181,7 +173,7 @@ def test_every_status_that_passes_is_tried_again(status: int) -> None:
     [(429, "insufficient_quota: check your plan"), (400, "no"), (402, "pay"), (418, "teapot"), (451, "not here"), (501, "not made")],
 )
 def test_every_other_one_is_not(status: int, said: str) -> None:
-    with chat_server(script=lambda number, sent: Fault(status, said)) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: Fault(status, said)) as fake, ChatClient(config(fake)) as server:
         with pytest.raises(RefusedError, match=said):
             server.complete(["a"])
         assert len(fake.bodies) == 1
@@ -207,7 +199,7 @@ def test_every_other_one_is_not(status: int, said: str) -> None:
     ],
 )
 def test_a_prompt_that_is_too_long_is_known_by_the_servers_words(status: int, words: str) -> None:
-    with chat_server(script=lambda number, sent: Fault(status, words)) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: Fault(status, words)) as fake, ChatClient(config(fake)) as server:
         with pytest.raises(TooLongError) as caught:
             server.complete(["a"], json_schema={"type": "object"}, seed=1)
         assert isinstance(caught.value, UnreadableError)
@@ -217,7 +209,7 @@ def test_a_prompt_that_is_too_long_is_known_by_the_servers_words(status: int, wo
 
 @pytest.mark.parametrize(("status", "words"), [(400, "image 3 cannot be decoded"), (429, "Request too large"), (500, "CUDA")])
 def test_other_words_are_no_length(status: int, words: str) -> None:
-    with chat_server(script=lambda number, sent: Fault(status, words)) as fake, Server(config(fake, retries=0)) as server:
+    with chat_server(script=lambda number, sent: Fault(status, words)) as fake, ChatClient(config(fake, retries=0)) as server:
         with pytest.raises(ServerError) as caught:
             server.complete(["a"])
         assert not isinstance(caught.value, TooLongError)
@@ -242,7 +234,7 @@ def test_other_words_are_no_length(status: int, words: str) -> None:
     ],
 )
 def test_words_are_read_wherever_they_are(message: dict, finish: str, reply: Reply) -> None:
-    with chat_server(script=lambda number, sent: body(message, finish)) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: body(message, finish)) as fake, ChatClient(config(fake)) as server:
         assert server.complete(["a"]) == [reply]
 
 
@@ -264,7 +256,7 @@ def tokens(*entries: tuple) -> Fault:
 def test_a_null_and_a_floor_are_no_number_and_no_absurd_odds() -> None:
     for mark in (None, -9999.0):
         fault = tokens(("True", 0.0), ("False", mark))
-        with chat_server(script=lambda number, sent, fault=fault: fault) as fake, Server(config(fake)) as server:
+        with chat_server(script=lambda number, sent, fault=fault: fault) as fake, ChatClient(config(fake)) as server:
             (scores,) = server.next_token(["a"])
         assert scores["True"].logprob == 0.0
         assert math.isnan(scores["False"].logprob)
@@ -273,11 +265,11 @@ def test_a_null_and_a_floor_are_no_number_and_no_absurd_odds() -> None:
 
 def test_numbers_for_tokens_are_read_by_their_bytes_or_refused_by_name() -> None:
     whole = tokens(("token_id:1", -0.5, list(b"True")), ("token_id:2", -1.0, [32]))
-    with chat_server(script=lambda number, sent: whole) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, sent: whole) as fake, ChatClient(config(fake)) as server:
         assert server.next_token(["a"])[0]["True"].logprob == -0.5
     with (
         chat_server(script=lambda number, sent: tokens(("token_id:1", -0.5, None))) as fake,
-        Server(config(fake)) as server,
+        ChatClient(config(fake)) as server,
         pytest.raises(NoLogprobsError, match=r"token_id:1.*--return-tokens-as-token-ids"),
     ):
         server.next_token(["a"])
@@ -334,7 +326,7 @@ NOWHERE = [
 @pytest.mark.parametrize("other", NOWHERE)
 def test_a_forgotten_version_is_tried_and_remembered(other: tuple) -> None:
     there = Elsewhere("/v1/chat/completions", other)
-    with Server(ServerConfig(there.url, "tiny", concurrency=1)) as server:
+    with ChatClient(ServerConfig(there.url, "tiny", concurrency=1)) as server:
         assert [reply.text for reply in server.complete(["a", "b"])] == ["here", "here"]
         assert server.notes[0].startswith(f"asked at {there.url}/v1/chat/completions, since {there.url}/chat/completions")
     assert [path for path, _ in there.seen] == ["/chat/completions", "/v1/chat/completions", "/v1/chat/completions"]
@@ -346,7 +338,7 @@ def test_a_forgotten_version_is_tried_and_remembered(other: tuple) -> None:
 def test_a_wrong_address_is_said_with_the_servers_words(other: tuple, base: str) -> None:
     there = Elsewhere("/nowhere", other)
     words = {200: "Unexpected endpoint|doctype", 404: "Not Found", 405: "405"}[other[0]]
-    with Server(ServerConfig(there.url + base, "tiny")) as server, pytest.raises(ServerError, match=words) as caught:
+    with ChatClient(ServerConfig(there.url + base, "tiny")) as server, pytest.raises(ServerError, match=words) as caught:
         server.complete(["a"])
     assert ("/v1/chat/completions was tried too" in str(caught.value)) == (base == "")
     assert len(there.seen) == (2 if base == "" else 1)
@@ -358,7 +350,10 @@ def test_a_redirect_is_never_followed(monkeypatch: pytest.MonkeyPatch, status: i
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     other = Elsewhere("/v1/chat/completions", NOWHERE[1])
     there = Elsewhere("/nowhere", (status, {"Location": f"{other.url}/v1/chat/completions"}, b""))
-    with Server(ServerConfig(f"{there.url}/v1", "tiny")) as server, pytest.raises(RefusedError, match=f"{other.server_port}.*not followed"):
+    with (
+        ChatClient(ServerConfig(f"{there.url}/v1", "tiny")) as server,
+        pytest.raises(RefusedError, match=f"{other.server_port}.*not followed"),
+    ):
         server.complete(["a"])
     assert (len(there.seen), other.seen) == (1, [])
     there.stop()
@@ -395,7 +390,7 @@ def test_a_proxy_that_is_needed_is_used_or_refused_in_one_line(monkeypatch: pyte
 
 def test_a_server_here_is_reached_whatever_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    with chat_server() as fake, Server(config(fake)) as server:
+    with chat_server() as fake, ChatClient(config(fake)) as server:
         assert server.complete(["a"])
 
 
@@ -406,7 +401,7 @@ def test_words_of_others_command_no_terminal() -> None:
     words = "no\x1b]0;owned\x07 \x1b[31mred\r\nsecond \u202eline\x00" + "x" * 5000
     with (
         chat_server(script=lambda number, sent: Fault(400, words)) as fake,
-        Server(config(fake)) as server,
+        ChatClient(config(fake)) as server,
         pytest.raises(RefusedError) as caught,
     ):
         server.complete(["a"])
@@ -419,7 +414,7 @@ def test_words_of_others_command_no_terminal() -> None:
 def test_a_server_that_lists_no_numbers_is_malformed() -> None:
     with (
         chat_server(script=lambda number, sent: tokens(("True", "high"))) as fake,
-        Server(config(fake)) as server,
+        ChatClient(config(fake)) as server,
         pytest.raises(MalformedError, match="cannot be read: tokens with numbers up to 0") as caught,
     ):
         server.next_token(["a"])
@@ -431,5 +426,5 @@ def test_nobody_is_behind_this_port() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     nobody = ServerConfig(f"http://127.0.0.1:{port}", "tiny", retries=1, backoff_s=0.001)
-    with Server(nobody) as server, pytest.raises(UnreachableError, match=r"\(2 tries\)"):
+    with ChatClient(nobody) as server, pytest.raises(UnreachableError, match=r"\(2 tries\)"):
         server.complete(["a"])

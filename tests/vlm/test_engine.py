@@ -6,8 +6,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from milepost.types import DataError
-from milepost.vlm import Engine, Prompt, Resolution
+from milepost.core.errors import DataError
+from milepost.vlm.engine import Engine
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
 
 LEROBOT = Resolution("lerobot")
 TASKS = ["pick up the hammer and drive the nail into the wall", "slide the window open"]
@@ -30,7 +32,7 @@ def noise(rng: np.random.Generator, frames: int, height: int, width: int) -> np.
 @pytest.mark.parametrize("name", ["wide", "square", "odd_size"])
 @pytest.mark.parametrize("path", ["score", "separate"])
 def test_lerobots_numbers(path, name, chat, engine, golden, clips):
-    engine.prompt = Prompt(chat_template=chat)
+    engine = engine.with_prompt(Prompt(chat_template=chat))
     cases = [case for case in golden["cases"] if (case["clip"], case["add_chat_template"]) == (name, chat)]
     clip = engine.clip(clips[name], fps=golden["fps"], resolution=LEROBOT)
     said = getattr(engine, path)(clip, instructions=[case["instruction"] for case in cases], answers=["True", "False"])
@@ -42,7 +44,7 @@ def test_lerobots_numbers(path, name, chat, engine, golden, clips):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (224, 224), (33, 70), (96, 32)])
 def test_shared_is_separate(height, width, engine, rng):
-    engine.prompt = Prompt()
+    engine = engine.with_prompt(Prompt())
     clip = engine.clip(noise(rng, 9, height, width), times_s=np.cumsum(rng.random(9)).tolist())
     shared = engine.score(clip, instructions=TASKS)
     assert apart(shared, engine.separate(clip, instructions=TASKS)) <= EXACT
@@ -50,11 +52,11 @@ def test_shared_is_separate(height, width, engine, rng):
 
 
 def test_sizes_that_change_with_the_prefix_make_a_trunk_each(engine, rng):
-    engine.prompt = Prompt()
+    engine = engine.with_prompt(Prompt())
     resolution = Resolution("lerobot", min_pixels=30_000, max_pixels=60_000)
     clip = engine.clip(noise(rng, 9, 96, 128), fps=2.0, resolution=resolution)
     shared = engine.score(clip, instructions=TASKS[:1])
-    assert len(clip.trunks) >= 3
+    assert len(clip.caches) >= 3
     assert apart(shared, engine.separate(clip, instructions=TASKS[:1])) <= EXACT
 
 
@@ -89,7 +91,7 @@ def test_shared_is_separate_in_random_models(text, vision, data, random_engine):
     engine: Engine = random_engine(seed, text=text, vision=vision | {"deepstack_visual_indexes": sorted(levels)}, attention=attention)
     frames, height, width = (data.draw(st.integers(low, high), name) for low, high, name in ((1, 7, "T"), (32, 80, "H"), (32, 80, "W")))
     clip = engine.clip(noise(np.random.default_rng(seed), frames, height, width), fps=data.draw(st.sampled_from([2.0, 7.3]), "fps"))
-    engine.prompt = Prompt(chat_template=data.draw(st.booleans(), "chat"))
+    engine = engine.with_prompt(Prompt(chat_template=data.draw(st.booleans(), "chat")))
     assert apart(engine.score(clip, instructions=TASKS), engine.separate(clip, instructions=TASKS)) <= EXACT
 
 
@@ -114,7 +116,7 @@ def test_deepstack_and_the_picture_matter(random_engine, rng):
 
 
 def test_many_instructions_are_each_alone(engine, clips):
-    engine.prompt = Prompt()
+    engine = engine.with_prompt(Prompt())
     several = [*TASKS, "pick up the hammer", "slide"]
     together = engine.score(engine.clip(clips["wide"], fps=2.0), instructions=several)
     alone = [engine.score(engine.clip(clips["wide"], fps=2.0), instructions=[task])[0] for task in several]
@@ -123,7 +125,7 @@ def test_many_instructions_are_each_alone(engine, clips):
 
 
 def test_any_prefixes_in_any_order(engine, clips):
-    engine.prompt = Prompt()
+    engine = engine.with_prompt(Prompt())
     clip = engine.clip(clips["square"], fps=2.0)
     everything = engine.score(clip, instructions=TASKS)
     wanted = [12, 3, 3, 1, 8]
@@ -134,9 +136,9 @@ def test_any_prefixes_in_any_order(engine, clips):
     assert apart(engine.score(fresh, instructions=TASKS, prefixes=[11]), everything[:, [10]]) <= EXACT
 
 
-@pytest.mark.parametrize("limits", [{"trunk": 1, "questions": 1}, {"trunk": 40, "questions": 90}, {"trunk": 9999, "questions": 9999}])
+@pytest.mark.parametrize("limits", [{"prefix": 1, "questions": 1}, {"prefix": 40, "questions": 90}, {"prefix": 9999, "questions": 9999}])
 def test_how_much_is_done_at_once_changes_nothing(limits, engine, tiny, clips):
-    engine.prompt = Prompt()
+    engine = engine.with_prompt(Prompt())
     expected = engine.score(engine.clip(clips["square"], fps=2.0), instructions=TASKS)
     tiny.budget.limits.update(limits)
     assert apart(tiny.score(tiny.clip(clips["square"], fps=2.0), instructions=TASKS), expected) <= EXACT
@@ -180,23 +182,23 @@ def test_when_one_piece_is_too_much_it_says_so(tiny, clips, monkeypatch):
 
 
 def test_every_token_is_read_once(tiny, clips):
-    """square: 12 frames, groups of 9 placeholders; trunk 6 groups, 6 branches, 12 questions."""
+    """square: 12 frames, groups of 9 placeholders; prefix 6 groups, 6 branches, 12 questions."""
     clip = tiny.clip(clips["square"], fps=2.0)
     tiny.score(clip, instructions=TASKS[:1])
-    head, each = (len(tiny._script.stamp(group, time_s=0.2, tokens=9)) for group in (0, 1))
-    question = len(tiny._script.question(TASKS[0], ["True"])[0])
-    assert tiny.tokens == {"trunk": head + 5 * each, "branches": head + 5 * each, "suffixes": 12 * question}
+    head, each = (len(tiny._prompt_tokens.stamp(group, time_s=0.2, tokens=9)) for group in (0, 1))
+    question = len(tiny._prompt_tokens.question(TASKS[0], ["True"])[0])
+    assert tiny.tokens == {"prefix": head + 5 * each, "branches": head + 5 * each, "suffixes": 12 * question}
     tiny.tokens.clear()
     tiny.score(clip, instructions=TASKS[1:])
-    assert "trunk" not in tiny.tokens  # a clip keeps its trunk
+    assert "prefix" not in tiny.tokens  # a clip keeps its prefix cache
 
 
 def test_fifteen_anchors_of_a_long_clip_read_a_sixth(tiny, rng):
     clip = tiny.clip(noise(rng, 300, 64, 64), fps=2.0, resolution=Resolution(size=(128, 128)))
     anchors = sorted({int(n) for n in np.linspace(1, 300, 15)})
     tiny.score(clip, instructions=TASKS[:1], prefixes=anchors)
-    each = len(tiny._script.stamp(1, time_s=9.2, tokens=16))
-    question = len(tiny._script.question(TASKS[0], ["True"])[0])
+    each = len(tiny._prompt_tokens.stamp(1, time_s=9.2, tokens=16))
+    question = len(tiny._prompt_tokens.question(TASKS[0], ["True"])[0])
     assert 6 * tiny.tokens.total() <= sum(-(-n // 2) * each + question for n in anchors)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from milepost.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm.frame_parts import data_url, frame_parts
 
 

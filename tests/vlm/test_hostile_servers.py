@@ -22,11 +22,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from milepost.annotation.names import SubtaskList
-from milepost.annotation.reply import read
+from milepost.annotation.reply import parse_reply
+from milepost.annotation.subtasks import SubtaskList
 from milepost.vlm import transport
 from milepost.vlm.replies import MOST
-from milepost.vlm.server import Server
+from milepost.vlm.server import ChatClient
 from milepost.vlm.transport import MalformedError, ServerConfig, ServerError, UnreachableError
 
 ROUNDS = 40 * int(os.environ.get("MILEPOST_CHAOS", "1"))
@@ -92,12 +92,12 @@ def ask(url: str, timeout_s: float = 0.2) -> ServerError | None:
     error: ServerError | None = None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
-    with Server(ServerConfig(url, "tiny", **settings)) as server:
+    with ChatClient(ServerConfig(url, "tiny", **settings)) as server:
         with suppress(ServerError):
             server.next_token(["a"])
         try:
             (reply,) = server.complete(["a"], json_schema={"type": "object"})
-            read(reply.text, cut=reply.cut)
+            parse_reply(reply.text, cut=reply.cut)
         except ServerError as problem:
             error = problem
         str(server.usage)
@@ -193,8 +193,8 @@ def test_an_answer_of_brackets_and_a_thousand_stages_is_read_or_refused() -> Non
     stages = json.dumps({"subtasks": [{"name": f"s{n}", "start": n, "end": n + 1} for n in range(5000)]})
     for words in ("[" * 50_000, '{"subtasks": [' * 3000, stages, "\x1b[2J" * 1000, '\\"' * 50_000):
         begun = time.perf_counter()
-        reading = read(words)
-        assert reading.claims or reading.faults[0].message.isprintable()
+        reading = parse_reply(words)
+        assert reading.labels or reading.faults[0].message.isprintable()
         assert time.perf_counter() - begun < SECONDS
     assert SubtaskList.from_flag("a")
 

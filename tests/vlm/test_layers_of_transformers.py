@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import nn
 
-from milepost.types import DataError
+from milepost.core.errors import DataError
 from milepost.vlm import layers
 
 
@@ -55,7 +55,7 @@ class Next(Renamed):
 
 
 class Keeps:
-    def extend(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return keys + layer, values
 
 
@@ -63,7 +63,7 @@ class Keeps:
 def test_a_layer_is_called_by_the_names_it_has(kind: type[Renamed], name: str) -> None:
     hidden = torch.zeros(1, 2, 4)
     assert layers.cache_keyword(kind.forward) == name
-    assert (layers.through(kind(name), hidden, mask=None, turns=(hidden, hidden), keeper=Keeps()) == 3).all()
+    assert (layers.run_layer(kind(name), hidden, mask=None, rotary=(hidden, hidden), cache=Keeps()) == 3).all()
 
 
 def test_a_release_that_changed_is_refused_in_one_line(random_engine, monkeypatch) -> None:
@@ -80,7 +80,7 @@ def test_a_release_that_changed_is_refused_in_one_line(random_engine, monkeypatc
 
 def test_the_cache_is_called_as_transformers_own_caches_are() -> None:
     """An update by position and by name, with whatever else a release hands on."""
-    handed = inspect.signature(layers._Handed.update)
+    handed = inspect.signature(layers._TransformersCache.update)
     for more in ({}, {"kwargs": {}}, {"cache_kwargs": None}):
         handed.bind(SimpleNamespace(), torch.zeros(1), torch.zeros(1), layer_idx=0, **more)
     handed.bind(SimpleNamespace(), torch.zeros(1), torch.zeros(1), 0, {"cache_position": None})

@@ -9,8 +9,8 @@ import torch
 import transformers
 from packaging.version import Version
 
-from milepost.types import DataError
-from milepost.vlm import load_engine
+from milepost.core.errors import DataError
+from milepost.vlm.loading import load_engine
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_newer_folders_keep_the_video_processor_elsewhere(copy, folder):
     content = json.loads((copy / "video_preprocessor_config.json").read_text())
     (copy / "video_preprocessor_config.json").unlink()
     (copy / "processor_config.json").write_text(json.dumps({"video_processor": content}))
-    assert load_engine(copy).pictures == load_engine(folder).pictures
+    assert load_engine(copy).processor == load_engine(folder).processor
 
 
 def test_another_family_is_refused(copy):

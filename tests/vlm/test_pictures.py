@@ -5,18 +5,18 @@ import hashlib
 import numpy as np
 import pytest
 
-from milepost.types import DataError
-from milepost.vlm import Pictures, Resolution
+from milepost.core.errors import DataError
+from milepost.vlm.patches import FrameProcessor, Resolution
 
 LEROBOT = Resolution("lerobot")
-DEFAULTS = Pictures(min_pixels=131_072, max_pixels=786_432)
+DEFAULTS = FrameProcessor(min_pixels=131_072, max_pixels=786_432)
 """The budgets of transformers itself, which bind; those of the published checkpoints hardly do."""
 
 
 @pytest.mark.parametrize("case", [0, 4, 8])
 def test_rows_are_the_processors_to_the_bit(case, golden, clips):
     case = golden["cases"][case]
-    pictures, frames = Pictures(), clips[case["clip"]]
+    pictures, frames = FrameProcessor(), clips[case["clip"]]
     for each in case["prefixes"]:
         n, facts = each["frames"], each["pixel_values_videos"]
         size = pictures.size(LEROBOT, frames=n, height=frames.shape[1], width=frames.shape[2])
@@ -30,10 +30,10 @@ def test_rows_are_the_processors_to_the_bit(case, golden, clips):
 
 def test_one_frame_is_doubled_and_an_odd_last_one_repeated(rng):
     frames = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    rows = Pictures().rows(frames, (64, 64))
-    np.testing.assert_array_equal(Pictures().rows(frames[2:], (64, 64)), rows[16:])
-    np.testing.assert_array_equal(Pictures().rows(frames[[2, 2]], (64, 64)), rows[16:])
-    np.testing.assert_array_equal(Pictures().rows(frames[:2], (64, 64)), rows[:16])
+    rows = FrameProcessor().rows(frames, (64, 64))
+    np.testing.assert_array_equal(FrameProcessor().rows(frames[2:], (64, 64)), rows[16:])
+    np.testing.assert_array_equal(FrameProcessor().rows(frames[[2, 2]], (64, 64)), rows[16:])
+    np.testing.assert_array_equal(FrameProcessor().rows(frames[:2], (64, 64)), rows[:16])
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_lerobots_size_of_a_short_clip_of_small_frames_is_raised(frames, tokens)
 
 
 def test_published_budgets_leave_vga_alone_for_81_frames():
-    sizes = {n: Pictures().size(LEROBOT, frames=n, height=480, width=640) for n in (1, 2, 80, 82, 300)}
+    sizes = {n: FrameProcessor().size(LEROBOT, frames=n, height=480, width=640) for n in (1, 2, 80, 82, 300)}
     assert sizes[2] == sizes[80] == (480, 640)
-    assert Pictures().tokens(sizes[82]) == 266
-    assert Pictures().tokens(sizes[300]) == 70
+    assert FrameProcessor().tokens(sizes[82]) == 266
+    assert FrameProcessor().tokens(sizes[300]) == 70
 
 
 def test_our_size_does_not_depend_on_the_frames():
@@ -67,13 +67,13 @@ def test_our_size_does_not_depend_on_the_frames():
 
 
 def test_frames_smaller_than_a_token_are_enlarged():
-    assert Pictures().size(LEROBOT, frames=2, height=20, width=40) == (32, 64)
+    assert FrameProcessor().size(LEROBOT, frames=2, height=20, width=40) == (32, 64)
 
 
 @pytest.mark.parametrize(("height", "width", "says"), [(0, 10, "no area"), (10, 0, "no area"), (10, 2001, "too narrow")])
 def test_frames_that_are_no_pictures_are_refused(height, width, says):
     with pytest.raises(DataError, match=says):
-        Pictures().size(Resolution(), frames=2, height=height, width=width)
+        FrameProcessor().size(Resolution(), frames=2, height=height, width=width)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_a_resolution_that_means_nothing_is_refused(settings, says):
 
 def test_a_size_that_is_no_whole_number_of_tokens_is_refused():
     with pytest.raises(DataError, match="multiples of 32"):
-        Pictures().size(Resolution(size=(100, 96)), frames=2, height=100, width=96)
+        FrameProcessor().size(Resolution(size=(100, 96)), frames=2, height=100, width=96)
 
 
 @pytest.mark.parametrize("config", [{}, {"size": {"height": 3, "width": 3}}, {"size": {"shortest_edge": 1, "longest_edge": 2}}])
 def test_another_processors_config_is_refused(config):
     with pytest.raises(DataError, match="video preprocessor"):
-        Pictures.from_config(config)
+        FrameProcessor.from_config(config)

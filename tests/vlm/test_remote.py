@@ -13,11 +13,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from chat_server import ChatServer, Fault, Script, chat_server
-from milepost.types import DataError
-from milepost.vlm import Engine, Prompt, RemoteEngine, RemoteScores, Resolution, Server, ServerConfig, load_engine
+from milepost.core.errors import DataError
+from milepost.testing import ChatServer, Fault, Script, chat_server
+from milepost.vlm.engine import Engine
 from milepost.vlm.frame_parts import text_part
-from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, UnfinishedTurnError, UnreachableError
+from milepost.vlm.loading import load_engine
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
+from milepost.vlm.remote import RemoteEngine, RemoteScores
+from milepost.vlm.server import ChatClient
+from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, UnfinishedTurnError, UnreachableError
 from qwen_server import QwenModel
 
 TASKS = ["pick up the hammer and drive the nail into the wall", "slide the window open"]
@@ -40,7 +45,7 @@ def local(folder) -> Engine:
 
 @pytest.fixture
 def model(local) -> Callable[..., QwenModel]:
-    return lambda **settings: QwenModel(local.networks.model, local.tokenizer, local.pictures, **settings)
+    return lambda **settings: QwenModel(local.networks.model, local.tokenizer, local.processor, **settings)
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def remote(server: ChatServer, *, prompt: Prompt | None = None, encoding: str = 
 
 def truth(local: Engine, frames: np.ndarray, *, prompt: Prompt | None = None, resolution: Resolution | None = None, **asked) -> np.ndarray:
     """The engine's own numbers, without HTTP: a video that shows every frame twice, at its time."""
-    local.prompt = prompt or Prompt()
+    local = local.with_prompt(prompt or Prompt())
     lengths = [2 * n for n in asked.pop("prefixes", PREFIXES)]
     clip = local.clip(frames.repeat(2, 0), times_s=np.repeat(TIMES_S[: len(frames)], 2).tolist(), resolution=resolution)
     return local.score(clip, **{"instructions": TASKS, **asked}, prefixes=lengths)
@@ -133,7 +138,7 @@ def test_a_space_at_the_end_would_be_another_prompt(whole, local, frames):
         (message,) = whole.bodies[-1]["messages"]
     assert message["content"][-1] == text_part(f"{spaced.prefix}{TASKS[0]} Is it done?")
     message["content"][-1] = text_part(message["content"][-1]["text"] + " ")
-    with Server(ServerConfig(whole.url, "tiny", top_logprobs=ALL)) as server:
+    with ChatClient(ServerConfig(whole.url, "tiny", top_logprobs=ALL)) as server:
         (said,) = server.next_token([[message]], answers=["True", " True"], unfinished_turn=True)
     assert min(abs(said[answer].logprob - true[0, 0, 0]) for answer in ("True", " True")) > 0.01
 

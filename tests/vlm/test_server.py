@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from chat_server import ChatServer, Fault, chat_server, render
-from milepost.types import DataError
+from milepost.core.errors import DataError
+from milepost.testing import ChatServer, Fault, chat_server, render
 from milepost.vlm import transport
 from milepost.vlm.frame_parts import frame_parts, text_part
-from milepost.vlm.server import UNFINISHED_TURN, Reply, Server
+from milepost.vlm.server import UNFINISHED_TURN, ChatClient, Reply
 from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, UnreachableError, backoff_s, retry_after_s
 
 KEY = "sk-very-secret-0123456789"
@@ -65,7 +65,7 @@ def check(server: ChatServer, scores, prompts=PROMPTS, listed: int = 20) -> int:
 
 def test_numbers_are_the_models_own_and_in_order(fake):
     seen: list[tuple[int, int]] = []
-    with Server(config(fake)) as server:
+    with ChatClient(config(fake)) as server:
         scores = server.next_token(PROMPTS, on_progress=lambda done, total: seen.append((done, total)))
     assert 0 < check(fake, scores) < 2 * len(PROMPTS)
     assert len({truth(fake, prompt)["True"] for prompt in PROMPTS}) == len(PROMPTS)  # no two prompts can be mistaken for each other
@@ -75,7 +75,7 @@ def test_numbers_are_the_models_own_and_in_order(fake):
 
 
 def test_the_spelling_with_a_space_only_if_asked(fake):
-    with Server(config(fake)) as server:
+    with ChatClient(config(fake)) as server:
         exact = server.next_token(PROMPTS)
         likelier = server.next_token(PROMPTS, spelling="likelier")
     for prompt, one, two in zip(PROMPTS, exact, likelier, strict=True):
@@ -90,7 +90,7 @@ def test_an_unfinished_turn_of_the_user_with_frames(fake, rng):
     frames = np.broadcast_to(rng.integers(0, 32, (4, 1, 1, 3), dtype=np.uint8) * 8, (4, 24, 32, 3))
     content = [*frame_parts(frames, times_s=[0.0, 0.5, 1.0, 1.5]), text_part("The drawer is open. The answer is:")]
     message = {"role": "user", "content": content}
-    with Server(config(fake, top_logprobs=20)) as server:
+    with ChatClient(config(fake, top_logprobs=20)) as server:
         (open_turn,) = server.next_token([[message]], answers=["t1", "t2", "t3", "True"], unfinished_turn=True)
         (closed_turn,) = server.next_token([[message]], answers=["t1", "t2", "t3", "True"])
     text = render({"messages": [message], **UNFINISHED_TURN})
@@ -105,7 +105,7 @@ def test_an_unfinished_turn_of_the_user_with_frames(fake, rng):
 
 def test_requests_are_parallel_and_bounded():
     with chat_server(rendezvous=4) as fake:  # nobody is answered before four are here
-        with Server(config(fake, concurrency=4)) as server:
+        with ChatClient(config(fake, concurrency=4)) as server:
             check(fake, server.next_token(PROMPTS))
         assert fake.most == 4
         assert fake.connections == 4  # and each connection is used again
@@ -113,7 +113,7 @@ def test_requests_are_parallel_and_bounded():
 
 def test_threads_share_the_bound(fake):
     found: dict[int, list[Reply]] = {}
-    with Server(config(fake, concurrency=2)) as server:
+    with ChatClient(config(fake, concurrency=2)) as server:
 
         def ask(number: int) -> None:
             found[number] = server.complete([f"{number}.{part}" for part in range(4)])
@@ -129,7 +129,7 @@ def test_threads_share_the_bound(fake):
 
 
 def test_usage_and_cost(fake):
-    with Server(config(fake, price_per_million=(2.0, 10.0))) as server:
+    with ChatClient(config(fake, price_per_million=(2.0, 10.0))) as server:
         server.next_token(PROMPTS)
         usage = server.usage
         tokens = sum(len(render(body).encode()) for body in fake.bodies)
@@ -165,7 +165,7 @@ BAD = Fault(500, "out of cuda")
     ],
 )
 def test_what_passes_is_tried_again(faults):
-    with chat_server(script=first(*faults)) as fake, Server(config(fake)) as server:
+    with chat_server(script=first(*faults)) as fake, ChatClient(config(fake)) as server:
         check(fake, server.next_token(PROMPTS))
         assert server.usage.retries == len(faults)
         assert server.usage.requests == len(faults) + len(PROMPTS) == len(fake.bodies)
@@ -174,12 +174,12 @@ def test_what_passes_is_tried_again(faults):
 
 def test_retry_after_is_honoured_or_too_long():
     limited = Fault(429, "slow down", {"Retry-After": "0.3"})
-    with chat_server(script=first(limited)) as fake, Server(config(fake)) as server:
+    with chat_server(script=first(limited)) as fake, ChatClient(config(fake)) as server:
         server.next_token(PROMPTS[:1])
         assert 0.3 <= server.usage.waited_s < 0.301
         assert server.usage.seconds >= 0.3
     limited.headers["Retry-After"] = "3600"
-    with chat_server(script=first(limited)) as fake, Server(config(fake)) as server:
+    with chat_server(script=first(limited)) as fake, ChatClient(config(fake)) as server:
         with pytest.raises(UnreachableError, match=r"429 .*slow down \(it asks to wait 3600 s\)"):
             server.next_token(PROMPTS[:1])
         assert len(fake.bodies) == 1
@@ -218,7 +218,7 @@ def test_same_generator_same_waits(monkeypatch):
             failed.add(text)
             return BAD
 
-        with chat_server(script=script) as fake, Server(config(fake, concurrency=6), rng=np.random.default_rng(seed)) as server:
+        with chat_server(script=script) as fake, ChatClient(config(fake, concurrency=6), rng=np.random.default_rng(seed)) as server:
             server.next_token(PROMPTS[:8])
         monkeypatch.setattr(transport, "backoff_s", plain)
         return sorted(waited)
@@ -231,7 +231,7 @@ def test_same_generator_same_waits(monkeypatch):
 
 
 def test_no_try_is_left():
-    with chat_server(script=lambda number, body: BAD) as fake, Server(config(fake, retries=2, concurrency=1)) as server:
+    with chat_server(script=lambda number, body: BAD) as fake, ChatClient(config(fake, retries=2, concurrency=1)) as server:
         with pytest.raises(UnreachableError, match=r"500 .*out of cuda \(3 tries\)") as caught:
             server.next_token(PROMPTS)
         assert fake.url in str(caught.value)
@@ -242,18 +242,18 @@ def test_a_slow_server_is_given_up():
     never = threading.Event()
     with chat_server(script=lambda number, body: Fault(wait=never)) as fake:
         with (
-            Server(config(fake, timeout_s=0.1, retries=1)) as server,
+            ChatClient(config(fake, timeout_s=0.1, retries=1)) as server,
             pytest.raises(UnreachableError, match=r"no answer within 0.1 s \(2 tries\)"),
         ):
             server.next_token(PROMPTS[:2])
-        assert fake.gone.wait(5)
+        assert fake.disconnected.wait(5)
         never.set()
 
 
 def test_nobody_there():
     with chat_server() as fake:
         there = config(fake, retries=1)
-    with Server(there) as server, pytest.raises(UnreachableError, match=r"chat/completions: .*\(2 tries\)"):
+    with ChatClient(there) as server, pytest.raises(UnreachableError, match=r"chat/completions: .*\(2 tries\)"):
         server.next_token(PROMPTS[:1])
 
 
@@ -267,7 +267,7 @@ def test_nobody_there():
 def test_a_refusal_is_final(fake, settings, said):
     settings = {name: fake.url[:-3] + value if name == "base_url" else value for name, value in settings.items()}
     wrong = ServerConfig(**{"base_url": fake.url, "model": "tiny", **settings})
-    with Server(wrong) as server, pytest.raises(RefusedError, match=said) as caught:
+    with ChatClient(wrong) as server, pytest.raises(RefusedError, match=said) as caught:
         server.next_token(PROMPTS[:1])
     assert caught.value.status == 404
     assert wrong.url in str(caught.value)
@@ -276,7 +276,7 @@ def test_a_refusal_is_final(fake, settings, said):
 
 
 def test_one_refusal_ends_the_call():
-    with chat_server(script=first(Fault(400, "the prompt is too long"))) as fake, Server(config(fake, concurrency=1)) as server:
+    with chat_server(script=first(Fault(400, "the prompt is too long"))) as fake, ChatClient(config(fake, concurrency=1)) as server:
         with pytest.raises(RefusedError, match=r"400 .*the prompt is too long"):
             server.next_token(PROMPTS)
         assert len(fake.bodies) == 1
@@ -298,7 +298,7 @@ def test_one_refusal_ends_the_call():
     ],
 )
 def test_what_is_no_answer_has_a_name(fault, error, tries):
-    with chat_server(script=lambda number, body: fault) as fake, Server(config(fake, retries=1)) as server:
+    with chat_server(script=lambda number, body: fault) as fake, ChatClient(config(fake, retries=1)) as server:
         with pytest.raises(error, match=r"127\.0\.0\.1"):
             server.next_token(PROMPTS[:1])
         assert len(fake.bodies) == tries
@@ -308,7 +308,7 @@ def test_what_is_no_answer_has_a_name(fault, error, tries):
 
 
 def test_fewer_log_probabilities_are_asked_for_and_remembered():
-    with chat_server(max_logprobs=5) as fake, Server(config(fake, concurrency=6)) as server:
+    with chat_server(max_logprobs=5) as fake, ChatClient(config(fake, concurrency=6)) as server:
         bounds = check(fake, server.next_token(PROMPTS), listed=5)
         assert server.top_logprobs == 5
         assert bounds > 0
@@ -319,7 +319,7 @@ def test_fewer_log_probabilities_are_asked_for_and_remembered():
 
 def test_a_server_without_log_probabilities():
     refusal = Fault(400, "logprobs are not supported")
-    with chat_server(script=lambda number, body: refusal) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, body: refusal) as fake, ChatClient(config(fake)) as server:
         with pytest.raises(RefusedError, match="logprobs are not supported"):
             server.next_token(PROMPTS[:1])
         assert [body["top_logprobs"] for body in fake.bodies] == [20, 10, 5, 2, 1]
@@ -331,7 +331,7 @@ SCHEMA = {"type": "object", "properties": {"stage": {"enum": ["reach", "pull"]}}
 @pytest.mark.parametrize("takes", [True, False])
 def test_a_schema_is_sent_until_it_is_refused(fake, takes):
     fake.takes_schema = takes
-    with Server(config(fake, concurrency=1)) as server:
+    with ChatClient(config(fake, concurrency=1)) as server:
         replies = server.complete(["a", "b", "c"], json_schema=SCHEMA, seed=3)
         assert server.takes_schema is takes
     assert [reply.text for reply in replies] == [f"seen: <user>{word}<end><assistant>" for word in "abc"]
@@ -342,7 +342,7 @@ def test_a_schema_is_sent_until_it_is_refused(fake, takes):
 
 
 def test_a_refusal_for_another_reason_does_not_blame_the_schema():
-    with chat_server(script=lambda number, body: Fault(400, "too long")) as fake, Server(config(fake)) as server:
+    with chat_server(script=lambda number, body: Fault(400, "too long")) as fake, ChatClient(config(fake)) as server:
         with pytest.raises(RefusedError, match="too long"):
             server.complete(["a"], json_schema=SCHEMA)
         assert server.takes_schema
@@ -355,7 +355,7 @@ def test_replies_that_are_cut_or_refused():
         Fault(raw=raw % ("stop", "null", '"I will not"')),
         Fault(raw=raw % ("", "7", "7")),
     ]
-    with chat_server(script=first(*faults)) as fake, Server(config(fake, concurrency=1)) as server:
+    with chat_server(script=first(*faults)) as fake, ChatClient(config(fake, concurrency=1)) as server:
         assert server.complete(["a", "b"]) == [Reply('{"a', "length"), Reply("", "stop", "I will not")]
         with pytest.raises(MalformedError, match="message in words"):
             server.complete(["c"])
@@ -363,7 +363,7 @@ def test_replies_that_are_cut_or_refused():
 
 def test_extra_fields_are_added_and_taken_out(fake):
     extra = {"chat_template_kwargs": {"enable_thinking": False}, "max_tokens": None, "max_completion_tokens": 1}
-    with Server(config(fake, extra_body=extra)) as server:
+    with ChatClient(config(fake, extra_body=extra)) as server:
         server.next_token(PROMPTS[:1])
     (body,) = fake.bodies
     assert "max_tokens" not in body
@@ -377,11 +377,11 @@ def test_the_key_is_sent_and_told_to_nobody(monkeypatch, caplog, capfd):
     monkeypatch.setenv("MY_KEY", KEY)
     caplog.set_level(logging.DEBUG)
     with chat_server(key=KEY) as fake:
-        with Server(config(fake, api_key_env="MY_KEY")) as server:
+        with ChatClient(config(fake, api_key_env="MY_KEY")) as server:
             check(fake, server.next_token(PROMPTS[:2]), PROMPTS[:2])
             told = [repr(server), repr(server.config), str(server.usage), repr(vars(server._transport))]
         fake.key = "another"  # this one quotes what it was sent
-        with Server(config(fake, api_key_env="MY_KEY")) as server, pytest.raises(RefusedError) as caught:
+        with ChatClient(config(fake, api_key_env="MY_KEY")) as server, pytest.raises(RefusedError) as caught:
             server.next_token(PROMPTS[:1])
         assert fake.authorizations == [f"Bearer {KEY}"] * 3
     told += ["".join(traceback.format_exception(caught.value)), repr(caught.value), caplog.text, *capfd.readouterr()]
@@ -396,7 +396,7 @@ def test_a_key_is_cut_out_before_a_message_is_cut_short(monkeypatch, status):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     for said in ("x" * 70 + KEY, "x" * 490 + KEY):
         fault = Fault(status, raw=said, content_type="text/plain")
-        with chat_server(script=lambda number, body, fault=fault: fault) as fake, Server(config(fake, retries=0)) as server:
+        with chat_server(script=lambda number, body, fault=fault: fault) as fake, ChatClient(config(fake, retries=0)) as server:
             monkeypatch.setenv("OPENAI_API_KEY", "another by now")
             with pytest.raises(DataError) as caught:
                 server.complete(["a"])
@@ -406,14 +406,14 @@ def test_a_key_is_cut_out_before_a_message_is_cut_short(monkeypatch, status):
 
 def test_no_key_is_said(fake):
     fake.key = KEY
-    with Server(config(fake)) as server, pytest.raises(RefusedError, match=r"\$OPENAI_API_KEY, which is not set"):
+    with ChatClient(config(fake)) as server, pytest.raises(RefusedError, match=r"\$OPENAI_API_KEY, which is not set"):
         server.next_token(PROMPTS[:1])
 
 
 def test_a_key_no_header_can_hold_is_refused_without_showing_it(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "se\ncret")
     with pytest.raises(DataError, match="OPENAI_API_KEY") as caught:
-        Server(ServerConfig("http://127.0.0.1:1/v1", "tiny"))
+        ChatClient(ServerConfig("http://127.0.0.1:1/v1", "tiny"))
     assert "cret" not in str(caught.value)
 
 
@@ -422,7 +422,10 @@ def test_a_key_no_header_can_hold_is_refused_without_showing_it(monkeypatch):
 
 def test_ctrl_c_ends_what_is_under_way():
     never = threading.Event()
-    with chat_server(script=lambda number, body: Fault(wait=never)) as fake, Server(config(fake, timeout_s=60.0, concurrency=3)) as server:
+    with (
+        chat_server(script=lambda number, body: Fault(wait=never)) as fake,
+        ChatClient(config(fake, timeout_s=60.0, concurrency=3)) as server,
+    ):
 
         def press() -> None:
             while fake.now < 3:
@@ -432,7 +435,7 @@ def test_ctrl_c_ends_what_is_under_way():
         threading.Thread(target=press).start()
         with pytest.raises(KeyboardInterrupt):
             server.next_token(PROMPTS)
-        assert fake.gone.wait(5)  # the server was hung up on, long before the time-out
+        assert fake.disconnected.wait(5)  # the server was hung up on, long before the time-out
         assert len(fake.bodies) == 3
         never.set()
 
@@ -441,13 +444,13 @@ def test_a_report_that_fails_ends_the_call(fake):
     def report(done: int, total: int) -> None:
         raise RuntimeError("the screen is gone")
 
-    with Server(config(fake)) as server, pytest.raises(RuntimeError, match="the screen is gone"):
+    with ChatClient(config(fake)) as server, pytest.raises(RuntimeError, match="the screen is gone"):
         server.next_token(PROMPTS, on_progress=report)
 
 
 def test_closing():
     with chat_server() as fake:
-        server = Server(config(fake))
+        server = ChatClient(config(fake))
         assert server.next_token([]) == []
         server.close()
         server.close()
@@ -473,11 +476,11 @@ def test_settings_that_cannot_work(settings, said):
 
 
 def test_questions_that_make_no_sense(fake):
-    with Server(config(fake)) as server:
+    with ChatClient(config(fake)) as server:
         for answers in ([], ["True", "True"], [""]):
             with pytest.raises(ValueError, match="answers"):
                 server.next_token(PROMPTS, answers=answers)
         for one in ("a prompt", [{"role": "user", "content": "a prompt"}]):
             with pytest.raises(ValueError, match="put it into a list"):
-                inspect.unwrap(Server._all)(server, one, None, None)  # the types would refuse the second first
+                inspect.unwrap(ChatClient._all)(server, one, None, None)  # the types would refuse the second first
     assert not fake.bodies

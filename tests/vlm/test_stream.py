@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from milepost.types import DataError
-from milepost.vlm import Prompt, Resolution
+from milepost.core.errors import DataError
+from milepost.vlm.patches import Resolution
+from milepost.vlm.prompt import Prompt
 
 TASKS = ["pick up the hammer and drive the nail into the wall", "slide the window open"]
 
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_stream_is_the_offline_curve(chat, engine, clips):
-    engine.prompt = Prompt(chat_template=chat)
+    engine = engine.with_prompt(Prompt(chat_template=chat))
     stream = engine.stream(instructions=TASKS, fps=2.0)
     live = np.stack([stream.append(frame) for frame in clips["wide"]], axis=1)
     assert stream.frames == 9

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.vlm.token_scores import ROUNDING, NumberedTokensError, absent_bound, listed_tokens, score_answers
+from milepost.vlm.logprobs import ROUNDING, NumberedTokensError, absent_bound, listed_tokens, score_answers
 
 LISTED = [(" True", math.log(0.5)), ("True", math.log(0.25)), ("No", math.log(0.125))]
 

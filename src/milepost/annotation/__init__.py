@@ -1,4 +1,9 @@
-"""Which stage each frame of an episode shows: asked of a vision-language model, checked, compared, kept, and written into datasets.
+"""Which stage each frame of an episode shows: a vision-language model is asked, its answers are checked, compared, stored, and written into
+datasets.
 
-The questions are words and pictures, the answers text: who answers them is not known here.
+Questions are words and images, answers are text. This room does not know which model answers.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What can be wrong with an answer, in words that go back to the model and into the record; and what was put right without asking."""
+"""What can be wrong with an answer, in words for the model and for the record; and what was repaired without asking."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Fault:
-    """message: one sentence, for the model and for the user. fatal: no annotation came out; else one did, though another may be better.
-    advice: what the user alone can do about it."""
+    """message: one sentence, for the model and for the user. fatal: the answer gave no annotation; if false, it gave one, though another
+    answer may be better. advice: what only the user can do about it.
+    """
 
     kind: Kind
     message: str
@@ -38,7 +39,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Repair:
-    """A small fault put right by rule. moved_s: how far that moved a border, in seconds."""
+    """A small fault that a rule repaired. moved_s: how far it moved a boundary, in seconds."""
 
     kind: Kind
     message: str
@@ -46,7 +47,7 @@ class Repair:
 
 
 def reask(faults: Sequence[Fault]) -> str:
-    """What to say to the model after an answer with these faults, its own answer before it in the conversation."""
+    """Returns the next message to a model whose last answer, which stands before it in the conversation, has these faults."""
     if not faults:
         raise ValueError("an answer without faults needs no second question")
     named = "\n".join(f"- {fault.message}" for fault in faults)
@@ -57,6 +58,6 @@ def reask(faults: Sequence[Fault]) -> str:
 
 
 def quoted(text: object, most: int = 60) -> str:
-    """Something a model wrote, for a message: on one line, in quotes, cut if it is long."""
+    """Returns words of a model for a message: on one line, in quotes, cut if they are long."""
     line = " ".join(str(text).split())
     return f"'{line}'" if len(line) <= most else f"'{line[: most - 3]}...'"

@@ -1,8 +1,8 @@
-"""A model's answer in words -> what it claims, in seconds. Reads JSON in prose or code fences; refuses what is cut off or no JSON.
+"""A model's answer in words -> labels in seconds. Reads JSON in prose or code fences; refuses what is cut off or no JSON.
 
 Times: seconds (12.5, "12.5 s"), clocks ("01:05", "01:05.5", "01:02:03"), "1 min 5 s", frame numbers ("frame 31", `start_frame`: as shown,
 from 1). The last complete answer in the text counts: models draft before they decide. Of a text that was cut off nothing counts but an
-answer that is all of it: the rest may be thoughts. Whether the claims make sense is `checks.py`'s.
+answer that is all of it: the rest may be thoughts. Whether the labels make sense is decided in `checks.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jaxtyping import Float
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
 
 from milepost.annotation.faults import Fault, quoted
-from milepost.annotation.names import SubtaskList
+from milepost.annotation.subtasks import SubtaskList
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What the model says: this stage lasts from start_s to stop_s. Nothing is checked but that both are finite."""
+class TimedLabel:
+    """One entry of an answer: this stage lasts from start_s to stop_s. It is checked only that both are finite."""
 
     name: str
     start_s: float
@@ -32,16 +32,18 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """claims in the order of the answer, and why it could not be read. whole_seconds: no time in it was given more finely."""
+class ParsedReply:
+    """labels in the order of the answer, and why it could not be read. whole_seconds: no time in it had decimals."""
 
-    claims: tuple[Claim, ...] = ()
+    labels: tuple[TimedLabel, ...] = ()
     faults: tuple[Fault, ...] = ()
     whole_seconds: bool = False
 
 
 def json_schema(subtasks: SubtaskList) -> dict[str, Any]:
-    """The answer's form for servers that can be held to one: the closed list of names, times as numbers. Strict mode's subset."""
+    """Returns the answer's form for servers that can enforce one: the closed list of names, times as numbers. It keeps to strict mode's
+    subset.
+    """
     item = {
         "type": "object",
         "properties": {"name": {"type": "string", "enum": list(subtasks.names)}, "start": {"type": "number"}, "end": {"type": "number"}},
@@ -59,41 +61,43 @@ def json_schema(subtasks: SubtaskList) -> dict[str, Any]:
 _THOUGHT = r"think|thinking|thought|reasoning|reflection|seed:think"
 _OPENS = re.compile(rf"<(?:{_THOUGHT})>|\[THINK\]|◁think▷")
 _CLOSES = re.compile(rf"</(?:{_THOUGHT})>|\[/THINK\]|◁/think▷")
-"""How models mark their thoughts; the opening mark is often in the prompt and not in the text."""
+"""How models mark their thoughts. The opening mark is often in the prompt and not in the text."""
 MOST = 200_000
-"""Letters of a text that are looked at, its last ones: an answer has a hundredth of that."""
+"""The most letters of a text that are examined, its last ones: an answer has a hundredth of that."""
 MORE = "it had no room left: give an answer more tokens with --max-tokens"
 
 
-def read(text: str, *, times_s: Float[np.ndarray, "N"] | None = None, cut: bool = False) -> Reading:
-    """times_s: of the frames shown, in order, for answers in frame numbers. cut: the server stopped the model before it was done."""
+def parse_reply(text: str, *, times_s: Float[np.ndarray, "N"] | None = None, cut: bool = False) -> ParsedReply:
+    """Returns the labels and faults of an answer. times_s: of the frames shown, in order, for answers in frame numbers. cut: the answer was
+    cut off.
+    """
     text = text[-MOST:]
-    spoken = _spoken(text)
-    items, unclosed = _answer(spoken)
-    if cut and (items is None or not _is_all_json(spoken)):
+    answer = _without_thoughts(text)
+    items, unclosed = _answer(answer)
+    if cut and (items is None or not _is_all_json(answer)):
         reason = "the answer was cut off before it was done; leave out all other text"
-        return Reading(faults=(Fault("cut off", reason, advice=MORE),))
+        return ParsedReply(faults=(Fault("cut off", reason, advice=MORE),))
     if items is None:
         if unclosed:
-            return Reading(faults=(Fault("cut off", "the answer was cut off before its JSON ended; leave out all other text"),))
-        return Reading(faults=(Fault("no JSON", f"there is no JSON list of stages in the answer, which begins {quoted(text)}"),))
-    return _claims(items, times_s)
+            return ParsedReply(faults=(Fault("cut off", "the answer was cut off before its JSON ended; leave out all other text"),))
+        return ParsedReply(faults=(Fault("no JSON", f"there is no JSON list of stages in the answer, which begins {quoted(text)}"),))
+    return _timed_labels(items, times_s)
 
 
-def _spoken(text: str) -> str:
-    """What is said once the thoughts are left out: what follows their last end, up to where new ones begin."""
+def _without_thoughts(text: str) -> str:
+    """Returns the text without the model's thoughts: what follows their last end, up to where new ones begin."""
     ends = [mark.end() for mark in _CLOSES.finditer(text)]
     return _OPENS.split(text[ends[-1] if ends else 0 :], maxsplit=1)[0]
 
 
 def _is_all_json(text: str) -> bool:
-    """Is there nothing but one JSON value, in a code fence or bare?"""
+    """Returns whether the text is one JSON value and nothing else, in a code fence or bare."""
     bare = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     return bare[:1] in ("[", "{") and bare[-1:] in ("]", "}")
 
 
-def _claims(items: Sequence[Any], times_s: Float[np.ndarray, "N"] | None) -> Reading:
-    claims, faults, whole = [], [], []
+def _timed_labels(items: Sequence[Any], times_s: Float[np.ndarray, "N"] | None) -> ParsedReply:
+    labels, faults, whole = [], [], []
     for number, item in enumerate(items, start=1):
         try:
             entry = _Item.model_validate(item)
@@ -112,9 +116,9 @@ def _claims(items: Sequence[Any], times_s: Float[np.ndarray, "N"] | None) -> Rea
                 faults.append(Fault("unreadable time", reason))
         start, stop = read_times["start"], read_times["end"]
         if start is not None and stop is not None:
-            claims.append(Claim(entry.name, start, stop))
+            labels.append(TimedLabel(entry.name, start, stop))
             whole += [_is_whole(value) for value in sides.values()]
-    return Reading(tuple(claims), tuple(faults), bool(whole) and all(whole))
+    return ParsedReply(tuple(labels), tuple(faults), bool(whole) and all(whole))
 
 
 def _expected(times_s: Float[np.ndarray, "N"] | None) -> str:
@@ -134,7 +138,7 @@ _FRAME = re.compile(rf"(?:frame|#)\s*#?(\d{{1,7}})(?:\W+{_NUMBER}\s*(?:s|secs?|s
 
 
 def seconds(value: float | int | str | None, times_s: Float[np.ndarray, "N"] | None = None) -> float | None:
-    """A time in any accepted notation as seconds, None if it is none.
+    """Returns a time in any accepted notation as seconds, None if it is none.
 
     >>> seconds("01:05.5"), seconds("1:02:03"), seconds("12.5 s"), seconds("frame 2", np.array([0.0, 0.5]))
     (65.5, 3723.0, 12.5, 0.5)
@@ -144,8 +148,8 @@ def seconds(value: float | int | str | None, times_s: Float[np.ndarray, "N"] | N
     if not isinstance(value, str):
         return float(value) if abs(value) < 1e7 and math.isfinite(value) else None
     text = value.strip().strip("<>[]()'\"").strip()
-    if plain := _SECONDS.fullmatch(text):
-        return _decimal(plain[1] + plain[2])
+    if number := _SECONDS.fullmatch(text):
+        return _decimal(number[1] + number[2])
     if clock := _CLOCK.fullmatch(text):
         hours, minutes, rest = clock.groups()
         if hours is None or int(minutes) < 60:
@@ -196,7 +200,7 @@ class _Item(BaseModel):
 
 
 def _answer(text: str) -> tuple[list[Any] | None, bool]:
-    """(the entries of the last complete answer, or None; whether the text ends inside a bracket that the answer does not close)."""
+    """Returns (the entries of the last complete answer, or None; whether the text ends inside a bracket that is not closed)."""
     values, open_at = _values(text)
     lists = [(stop, items) for value, stop in values if (items := _entries(value)) is not None]
     if lists:
@@ -213,23 +217,27 @@ def _is_entry(value: Any) -> bool:
 
 
 def _entries(value: Any) -> list[Any] | None:
-    """The list of stages in a JSON value: itself, or under `subtasks` or another key, at most two objects deep. None if it has none."""
+    """Returns the list of stages in a JSON value: itself, or under `subtasks` or another key, at most two objects deep. None if it has
+    none.
+    """
     if isinstance(value, list):
         return value if any(_is_entry(each) for each in value) else None
     if not isinstance(value, dict):
         return None
-    if isinstance(listed := value.get("subtasks"), list):
-        return listed
+    if isinstance(entries := value.get("subtasks"), list):
+        return entries
     if _is_entry(value):
         return None
-    inner = [each for each in value.values() if isinstance(each, list | dict)]
-    inner += [deep for each in inner if isinstance(each, dict) for deep in each.values() if isinstance(deep, list)]
-    found = [each for each in inner if isinstance(each, list) and any(_is_entry(one) for one in each)]
-    return found[0] if found else None
+    nested = [each for each in value.values() if isinstance(each, list | dict)]
+    nested += [deep for each in nested if isinstance(each, dict) for deep in each.values() if isinstance(deep, list)]
+    lists = [each for each in nested if isinstance(each, list) and any(_is_entry(one) for one in each)]
+    return lists[0] if lists else None
 
 
 def _values(text: str) -> tuple[list[tuple[Any, int]], int | None]:
-    """Every outermost JSON object or list with where it stops, and where the first bracket after them stands that is never closed."""
+    """Returns every outermost JSON object or list with where it stops, and where the first bracket after them stands that is never
+    closed.
+    """
     closings = _closings(text)
     values: list[tuple[Any, int]] = []
     at, open_at = 0, None
@@ -259,34 +267,34 @@ def _decoded(text: str, start: int) -> tuple[Any, int]:
 
 
 def _mended(text: str) -> str:
-    """Two slips that models make: a comma after the last entry, and a clock without quotes."""
+    """Returns the text without two slips that models make: a comma after the last entry, and a clock without quotes."""
     text = re.sub(r":\s*(\d{1,3}:\d{2}(?::\d{2})?(?:\.\d+)?)(?=\s*[,}])", r': "\1"', text)
     return re.sub(r",(\s*[\]}])", r"\1", text)
 
 
 def _closings(text: str) -> dict[int, int]:
-    """Where each bracket's value ends, for the brackets that are closed; brackets inside strings do not count."""
-    found: dict[int, int] = {}
-    opened: list[int] = []
-    inside: list[tuple[int, str]] | None = None  # brackets since the last quote, in case no other follows on that line
+    """Returns where each bracket's value ends, for the brackets that are closed. Brackets inside strings do not count."""
+    closings: dict[int, int] = {}
+    open_brackets: list[int] = []
+    in_string: list[tuple[int, str]] | None = None  # brackets since the last quote, in case no other follows on that line
     for token in re.finditer(r'\\.|["\n\[\]{}]', text):
         mark, place = token[0][-1], token.end() - 1
-        if mark == '"' and (inside is None or len(token[0]) == 1):
-            inside = [] if inside is None else None
+        if mark == '"' and (in_string is None or len(token[0]) == 1):
+            in_string = [] if in_string is None else None
         elif mark == "\n":
-            _close(inside or (), opened, found)
-            inside = None
-        elif mark in "[]{}" and inside is not None:
-            inside.append((place, mark))
+            _close(in_string or (), open_brackets, closings)
+            in_string = None
+        elif mark in "[]{}" and in_string is not None:
+            in_string.append((place, mark))
         elif mark in "[]{}":
-            _close([(place, mark)], opened, found)
-    _close(inside or (), opened, found)
-    return found
+            _close([(place, mark)], open_brackets, closings)
+    _close(in_string or (), open_brackets, closings)
+    return closings
 
 
-def _close(brackets: Sequence[tuple[int, str]], opened: list[int], found: dict[int, int]) -> None:
+def _close(brackets: Sequence[tuple[int, str]], open_brackets: list[int], closings: dict[int, int]) -> None:
     for place, mark in brackets:
         if mark in "[{":
-            opened.append(place)
-        elif opened:
-            found[opened.pop()] = place + 1
+            open_brackets.append(place)
+        elif open_brackets:
+            closings[open_brackets.pop()] = place + 1

@@ -6,39 +6,6 @@
 Needs the extra `sim` and, for pictures, OpenGL through EGL. Importing this loads neither.
 """
 
-from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, SUCCESSES
-from milepost.sim.closed_loop import observations, succeeds, success_of
-from milepost.sim.dataset import RECIPE, describe, make_dataset
-from milepost.sim.rollout import NoAttemptError, Rollout, SimConfig, roll_out
-from milepost.sim.scene import CAMERAS, NoRendererError, Painter, require_renderer
-from milepost.sim.tasks import STAGES, TASKS, Trace
-from milepost.sim.truth import Truth, tell
-from milepost.sim.world import FPS, MissingSimulatorError
+import lazy_loader
 
-__all__ = [
-    "CAMERAS",
-    "FAILURES",
-    "FPS",
-    "INSTEAD",
-    "KINDS",
-    "RECIPE",
-    "STAGES",
-    "SUCCESSES",
-    "TASKS",
-    "MissingSimulatorError",
-    "NoAttemptError",
-    "NoRendererError",
-    "Painter",
-    "Rollout",
-    "SimConfig",
-    "Trace",
-    "Truth",
-    "describe",
-    "make_dataset",
-    "observations",
-    "require_renderer",
-    "roll_out",
-    "succeeds",
-    "success_of",
-    "tell",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

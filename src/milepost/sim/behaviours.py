@@ -1,7 +1,8 @@
-"""How an attempt is made: the scripted expert, and ways to do worse. One generator a kind: it is sent views, it yields commands.
+"""Behaviours of simulated attempts: the scripted expert, and ways to do worse. Each kind is a generator: it gets states and yields
+commands.
 
-A behaviour never looks at progress or success; `rollout.py` stops it and decides whether what came out is what its kind promises.
-Times are steps of 1/80 s, speeds are shares of the top speed (0.8 m/s), distances metres.
+A behaviour does not know progress or success; `rollout.py` stops it and checks that the outcome is that of its kind. Times are steps of
+1/80 s, speeds are relative to the top speed (0.8 m/s), distances are in metres.
 """
 
 from __future__ import annotations
@@ -13,39 +14,39 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.sim.tasks import HOME, LIFT, PULL, TASKS, Task
-from milepost.sim.world import EVERY, Expert, View
+from milepost.sim.world import EVERY, Expert, SceneState
 
 Action = Float[np.ndarray, "4"]
-Script = Generator[Action, View, View]
-Behaviour = Callable[[Task, Expert, View, np.random.Generator], Script]
+CommandScript = Generator[Action, SceneState, SceneState]
+Behaviour = Callable[[Task, Expert, SceneState, np.random.Generator], CommandScript]
 
 OPEN, STAY = -1.0, np.zeros(3)
 TREMOR = 0.05
-"""Standard deviation of the noise on every command, so that a second try on a scene is another try."""
+"""Standard deviation of the noise on every command; it makes a second try in a scene different from the first."""
 
 
-def moving(task: Task, view: View) -> bool:
-    """Is the object held, or the drawer moved?"""
+def moving(task: Task, view: SceneState) -> bool:
+    """Returns whether the object is held, or the drawer has moved."""
     if task.reach is None:
         return bool(view.start[1] - view.thing[1] > PULL)
     return bool(view.thing[2] > view.start[2] + LIFT and np.linalg.norm(view.hand - view.thing) < task.reach)
 
 
-def beside(task: Task, view: View) -> bool:
-    """Is the hand at the object, about to grasp or grasping, but not holding it yet? Nothing should disturb that."""
+def beside(task: Task, view: SceneState) -> bool:
+    """Returns whether the hand is at the object, about to grasp or grasping, but not holding it yet. Nothing should disturb that moment."""
     near = np.linalg.norm((view.hand - view.thing)[:2]) < 0.06 and view.hand[2] - view.thing[2] < 0.2
     return bool(near) and task.reach is not None and not moving(task, view)
 
 
 def command(motion: Float[np.ndarray, "3"], grip: float, speed: float = 1.0) -> Action:
-    """A command along `motion` at no more than this speed."""
+    """Returns a command along `motion` at no more than this speed."""
     return np.append(motion * min(1.0, speed / max(float(np.linalg.norm(motion)), 1e-9)), grip)
 
 
 def paced(task: Task, expert: Expert) -> Expert:
-    """The expert, unhurried once the object moves: at full speed Meta-World's scripts finish within a handful of frames."""
+    """Returns the expert with a slower pace while the object moves: at full speed Meta-World's scripts finish within a few frames."""
 
-    def act(view: View) -> Action:
+    def act(view: SceneState) -> Action:
         action = expert(view)
         at_handle = task.reach is None and np.linalg.norm(view.hand - view.thing) < 0.07
         grip = task.grip if action[3] > 0 else action[3]
@@ -54,8 +55,8 @@ def paced(task: Task, expert: Expert) -> Expert:
     return act
 
 
-def going(target: Float[np.ndarray, "3"], view: View, *, grip: float, speed: float, steps: int) -> Script:
-    """Go to a point and end there, or after so many steps."""
+def going(target: Float[np.ndarray, "3"], view: SceneState, *, grip: float, speed: float, steps: int) -> CommandScript:
+    """Goes to a point; ends there, or after so many steps."""
     for _ in range(steps):
         if np.linalg.norm(target - view.hand) < 0.02:
             break
@@ -63,21 +64,21 @@ def going(target: Float[np.ndarray, "3"], view: View, *, grip: float, speed: flo
     return view
 
 
-def pausing(view: View, *, grip: float, steps: int) -> Script:
-    """Stand still."""
+def pausing(view: SceneState, *, grip: float, steps: int) -> CommandScript:
+    """Stands still."""
     for _ in range(steps):
         view = yield np.append(STAY, grip)
     return view
 
 
-def backing_off(view: View) -> Script:
-    """Let go and rise: every script grasps only from well above, with an open gripper."""
+def backing_off(view: SceneState) -> CommandScript:
+    """Opens the gripper and rises: every script grasps only from well above, with an open gripper."""
     view = yield from pausing(view, grip=OPEN, steps=6)
     return (yield from going(np.array([*view.hand[:2], view.thing[2] + 0.25]), view, grip=OPEN, speed=1.0, steps=40))
 
 
-def persisting(task: Task, expert: Expert, view: View, steps: int) -> Script:
-    """The expert for so many steps, starting over when a grasp has come to nothing for a second."""
+def persisting(task: Task, expert: Expert, view: SceneState, steps: int) -> CommandScript:
+    """Follows the expert for so many steps, and starts again when a grasp has failed for a second (60 steps of closing without lifting)."""
     vain = 0
     for _ in range(steps):
         vain = vain + 1 if beside(task, view) and view.opening < 0.95 else 0
@@ -90,20 +91,20 @@ def persisting(task: Task, expert: Expert, view: View, steps: int) -> Script:
 FOREVER = 10_000
 
 
-def diligent(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
-    """Does it well."""
+def diligent(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
+    """Follows the expert without a fault."""
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def _moments(task: Task, rng: np.random.Generator, count: int) -> list[int]:
+def _waits(task: Task, rng: np.random.Generator, count: int) -> list[int]:
     """Steps to wait before each of `count` events spread over an attempt, a few frames apart at least."""
     at = np.sort(rng.uniform(0.08, 0.85, count)) * EVERY * task.usual
     return [max(8, int(gap)) for gap in np.diff(at, prepend=0)]
 
 
-def hesitating(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def hesitating(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Stops two or three times for 0.2 to 0.4 s and does nothing."""
-    for wait in _moments(task, rng, int(rng.integers(2, 4))):
+    for wait in _waits(task, rng, int(rng.integers(2, 4))):
         view = yield from persisting(task, expert, view, wait)
         while beside(task, view):
             view = yield from persisting(task, expert, view, 4)
@@ -112,8 +113,8 @@ def hesitating(task: Task, expert: Expert, view: View, rng: np.random.Generator)
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def slow(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
-    """Does it well at 0.3 to 0.5 of the top speed, but for the grasp itself: at less than full speed the scripts close on air."""
+def slow(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
+    """Follows the expert at 0.3 to 0.5 of the top speed, but grasps at full speed: slower, the scripts close on air."""
     pace = float(rng.uniform(0.3, 0.5))
     for _ in range(FOREVER):
         action = expert(view)
@@ -122,9 +123,9 @@ def slow(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Sc
     return view
 
 
-def clumsy(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
-    """A slip or two: opens the gripper while holding, or jerks off in a wrong direction; then recovers."""
-    for wait in _moments(task, rng, 1 + int(rng.random() < 0.3)):
+def clumsy(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
+    """Slips once or twice: opens the gripper while holding, or jerks in a wrong direction; then recovers."""
+    for wait in _waits(task, rng, 1 + int(rng.random() < 0.3)):
         view = yield from persisting(task, expert, view, wait)
         if moving(task, view) and task.reach is not None and rng.random() < 0.5:
             view = yield from backing_off(view)
@@ -138,7 +139,7 @@ def clumsy(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> 
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def backtracking(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def backtracking(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Undoes what was done (carries back and puts down, pushes the drawer in, or flies home), then does it again."""
     if rng.random() < 0.3:
         view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.25) * EVERY * task.usual))
@@ -158,21 +159,21 @@ def backtracking(task: Task, expert: Expert, view: View, rng: np.random.Generato
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def leaving(view: View, rng: np.random.Generator) -> Script:
-    """Let go, drift home and stay."""
+def leaving(view: SceneState, rng: np.random.Generator) -> CommandScript:
+    """Lets go, drifts home and stays."""
     view = yield from pausing(view, grip=OPEN, steps=6)
     home = HOME + rng.normal(0, 0.02, 3)
     view = yield from going(home, view, grip=OPEN, speed=0.3, steps=FOREVER)
     return (yield from pausing(view, grip=OPEN, steps=FOREVER))
 
 
-def giving_up(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def giving_up(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Stops trying somewhere on the way, lets go, drifts home and stays."""
     view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.6) * EVERY * task.usual))
     return (yield from leaving(view, rng))
 
 
-def dropping(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def dropping(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Lets go in mid-carry, drifts home and stays."""
     while not moving(task, view):
         view = yield from persisting(task, expert, view, 2)
@@ -180,7 +181,7 @@ def dropping(task: Task, expert: Expert, view: View, rng: np.random.Generator) -
     return (yield from leaving(view, rng))
 
 
-def failing_early(task: Task, expert: Expert, view: View, rng: np.random.Generator) -> Script:
+def failing_early(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Grasps 6 to 10 cm beside the object (in front of the drawer's handle) and goes through all the motions as if it held it."""
     angle = rng.uniform(0, 2 * np.pi) if task.reach is not None else rng.uniform(-2, -1.1)
     shift = rng.uniform(0.06, 0.1) * np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -196,8 +197,9 @@ def failing_early(task: Task, expert: Expert, view: View, rng: np.random.Generat
     return view
 
 
-def _takes_hold(task: Task, view: View, believed: Float[np.ndarray, "3"], action: Action) -> bool:
-    """Would an object at this place be in the hand from now on: hand at it, closed, and about to lift (at a handle: low enough)?"""
+def _takes_hold(task: Task, view: SceneState, believed: Float[np.ndarray, "3"], action: Action) -> bool:
+    """Returns whether an object at this position would be grasped from now on: the hand is there, closed, and about to lift (at a handle:
+    low enough)."""
     near = np.linalg.norm((view.hand - believed)[:2]) < 0.06 and view.hand[2] - believed[2] < 0.055
     return bool(near and (task.reach is None or (action[3] > 0 and action[2] > 0.2)))
 
@@ -215,3 +217,11 @@ dataset that does not ask for it."""
 
 INSTEAD = {("dropping", name): "giving_up" for name, task in TASKS.items() if task.reach is None}
 """(kind, task) that cannot be, because nothing is held, and the kind that is made in its place."""
+
+
+def episodes_by_kind(successes: int, failures: int) -> dict[str, int]:
+    """Returns the episodes of each kind: so many successful and failed ones, divided over the kinds of each as evenly as possible."""
+    counts: dict[str, int] = {}
+    for total, kinds in ((successes, list(SUCCESSES)), (failures, list(FAILURES))):
+        counts |= {kind: total // len(kinds) + (place < total % len(kinds)) for place, kind in enumerate(kinds)}
+    return counts

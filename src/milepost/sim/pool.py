@@ -1,4 +1,4 @@
-"""The same work in this process or in several: results come in the order of the items, so that nothing depends on how many."""
+"""Work in this process or in several. Results come in the order of the items, so they do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ Result = TypeVar("Result")
 
 @runtime_checkable
 class Run(Protocol):
-    """Applies a function to every item and gives the results in order, as they come."""
+    """Applies a function to every item and yields the results in order, as soon as they are ready."""
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]: ...
 
 
 @contextmanager
 def pool(workers: int) -> Iterator[Run]:
-    """This many worker processes (1: none, the work is done here). Leaving the block early drops what has not begun.
+    """Starts worker processes (1: none, the work is done in this process). An early exit from the block drops the items that have not
+    begun.
 
     Workers are spawned, not forked: a forked GL driver or thread pool does not survive. So a script that calls this needs the usual
     `if __name__ == "__main__":`.
@@ -33,18 +34,18 @@ def pool(workers: int) -> Iterator[Run]:
     if workers <= 1:
         yield map
         return
-    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet)
+    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        with _deaf():
+        with _ctrl_c_ignored():
             for _ in range(workers):
-                executor.submit(_quiet)
+                executor.submit(_start_worker)
         yield executor.map
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def _ctrl_c_ignored() -> Iterator[None]:
     """Processes started inside ignore Ctrl-C from their first instruction; else one that is still importing prints its traceback."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,8 +57,8 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _quiet() -> None:
-    """Leave Ctrl-C to the parent, and one core to each worker; end when the parent does, however that ends."""
+def _start_worker() -> None:
+    """Leaves Ctrl-C to the parent and one core to each worker; ends the worker when the parent ends for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -66,6 +67,6 @@ def _quiet() -> None:
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """A killed parent closes no pool: its workers would wait for work for ever."""
+    """Ends this process when the parent is gone. A killed parent does not close its pool, so its workers would wait for ever."""
     parent.join()
     os._exit(1)

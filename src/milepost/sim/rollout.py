@@ -1,7 +1,7 @@
-"""Physics first: attempts are simulated, judged and kept or thrown away before a single image is drawn.
+"""Physics first: attempts are simulated, checked and accepted or rejected before any image is rendered, because rendering costs most.
 
-Every attempt has a scene of its own. One that is not what its kind promises (a success that failed, a failure that succeeded) is
-tried again with other noise in the same scene, then in the next one; how often is counted.
+Every attempt has its own scene. If the outcome is not that of its kind (a success that failed, a failure that succeeded), it is repeated
+with other noise in the same scene, then in the next scene; the number of rejections is recorded.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32
 
-from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, Script, paced
+from milepost.core import DataError
+from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, CommandScript, paced
 from milepost.sim.pool import Run, pool
 from milepost.sim.stagewise import FLICKER, finish, stages_of
 from milepost.sim.tasks import STAGES, TASKS, Task, Trace
-from milepost.sim.world import EVERY, View, World, metaworld, scripted, world
-from milepost.types import DataError
+from milepost.sim.world import EVERY, SceneState, World, metaworld, scripted, world
 
-Report = Callable[[str, int, int], None]
-"""Called with (what is being done, how many are done, how many there are)."""
+OnStageProgress = Callable[[str, int, int], None]
+"""Called with (name of the stage, finished items, all items)."""
 
 TRIES, SCENES = 3, 40
-"""Tries in a scene before the next scene, and scenes before giving up on the kind."""
+"""Tries in a scene before the next scene, and scenes before the kind counts as impossible."""
 
 DEMO_TASKS = ("assembly-v3", "drawer-open-v3", "peg-insert-side-v3")
 DEMO_EPISODES = {
@@ -55,10 +55,10 @@ class SimConfig:
     codec: str = "libsvtav1"
 
     def __post_init__(self) -> None:
-        for what, names, known in (("task", self.tasks, TASKS), ("kind", self.episodes, KINDS)):
-            unknown = [name for name in names if name not in known]
+        for what, names, choices in (("task", self.tasks, TASKS), ("kind", self.episodes, KINDS)):
+            unknown = [name for name in names if name not in choices]
             if unknown or not names:
-                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
+                raise DataError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(choices)}")
         if len(set(self.tasks)) < len(self.tasks):
             raise DataError(f"each task once, got {self.tasks}")
         if min(self.episodes.values()) < 0 or sum(self.episodes.values()) < 1:
@@ -70,7 +70,7 @@ class SimConfig:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AttemptSpec:
     """An attempt to make. number tells the scenes it may use apart from everybody else's: number, number + of, number + 2 of ..."""
 
     task: str
@@ -110,19 +110,19 @@ class NoAttemptError(ValueError):
     """A kind of attempt could not be brought about within the allowed tries."""
 
 
-def wanted(config: SimConfig) -> list[Wanted]:
-    """Every attempt of a config, in a random order (the order of the episodes), then those that only rank others."""
+def attempts_of(config: SimConfig) -> list[AttemptSpec]:
+    """Returns every attempt of a config in a random order (the order of the episodes), then the attempts that are only references."""
     stored = [
         (task, INSTEAD.get((kind, task), kind), True) for task in config.tasks for kind, n in config.episodes.items() for _ in range(n)
     ]
     order = np.random.default_rng(config.seed).permutation(len(stored))
     lack = max(0, config.references - config.episodes.get("expert", 0))
     rows = [stored[place] for place in order] + [(task, "expert", False) for task in config.tasks for _ in range(lack)]
-    return [Wanted(task, kind, n, len(rows), config.seed, keep) for n, (task, kind, keep) in enumerate(rows)]
+    return [AttemptSpec(task, kind, n, len(rows), config.seed, keep) for n, (task, kind, keep) in enumerate(rows)]
 
 
-def roll_out(config: SimConfig, *, workers: int = 1, on_progress: Report | None = None) -> list[Rollout]:
-    """Simulate all attempts of a config: those to store, in the order of the episodes, then those that only rank others.
+def roll_out(config: SimConfig, *, workers: int = 1, on_progress: OnStageProgress | None = None) -> list[Rollout]:
+    """Simulates all attempts of a config: those to store, in the order of the episodes, then the references.
 
     The same for any number of worker processes. MissingSimulatorError if Meta-World is not installed; NoAttemptError if a kind cannot be
     brought about.
@@ -131,31 +131,32 @@ def roll_out(config: SimConfig, *, workers: int = 1, on_progress: Report | None 
         return roll_out_with(run, config, on_progress=on_progress)
 
 
-def roll_out_with(run: Run, config: SimConfig, *, on_progress: Report | None = None) -> list[Rollout]:
-    """`roll_out` with workers that are there already."""
+def roll_out_with(run: Run, config: SimConfig, *, on_progress: OnStageProgress | None = None) -> list[Rollout]:
+    """Runs `roll_out` with existing workers."""
     metaworld()
-    jobs, done = wanted(config), []
+    jobs, rollouts = attempts_of(config), []
     for rollout in run(attempt, jobs):
-        done.append(rollout)
+        rollouts.append(rollout)
         if on_progress is not None:
-            on_progress("simulating", len(done), len(jobs))
-    return done
+            on_progress("simulating", len(rollouts), len(jobs))
+    return rollouts
 
 
-def attempt(job: Wanted) -> Rollout:
-    """Try until it comes out as its kind promises. NoAttemptError after TRIES tries in each of SCENES scenes."""
+def attempt(job: AttemptSpec) -> Rollout:
+    """Simulates until the outcome is that of the kind. NoAttemptError after TRIES tries in each of SCENES scenes."""
     for place in range(SCENES):
         scene = 1_000_000 * job.seed + job.number + place * job.of
         for again in range(TRIES):
             rng = np.random.default_rng([job.seed, scene, again])
-            ever, rollout = _try(job, scene, rng, rejected=TRIES * place + again)
-            if keeps_promise(rollout, ever):
+            ever_done, rollout = _try(job, scene, rng, rejected=TRIES * place + again)
+            if keeps_promise(rollout, ever_done):
                 return rollout
     raise NoAttemptError(f"{job.task}: no '{job.kind}' attempt came out as one in {SCENES} scenes with {TRIES} tries each")
 
 
 def keeps_promise(rollout: Rollout, ever: bool) -> bool:
-    """Is it what its kind says? A success passes through all three stages, an expert's never falls back; a failure is never done.
+    """Returns whether the outcome is that of the kind. A success passes through all three stages; an expert never goes back; a failure is
+    never done.
 
     ever: was the task done at any moment, be it for one step.
     """
@@ -168,18 +169,18 @@ def keeps_promise(rollout: Rollout, ever: bool) -> bool:
     return rollout.success and len(set(stage.tolist())) == len(STAGES)
 
 
-def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) -> tuple[bool, Rollout]:
-    """One attempt, whatever comes of it, and whether the task was done at any moment."""
+def _try(job: AttemptSpec, scene: int, rng: np.random.Generator, *, rejected: int) -> tuple[bool, Rollout]:
+    """Simulates one attempt, whatever its outcome. Returns also whether the task was done at any moment."""
     task, place = TASKS[job.task], world(job.task)
     view = place.reset(scene)
     failing = job.kind in FAILURES
     frames = int(task.usual * (rng.uniform(0.9, 1.4) if failing else 3.0))
     script = KINDS[job.kind](task, paced(task, scripted(job.task)), view, rng)
     linger = frames if failing else int(rng.integers(FLICKER, 7))
-    views: list[View] = []
+    views: list[SceneState] = []
     actions, joints, ever = [], [], False
-    for seen, action, qpos, done in _frames(place, task, view, script, rng):
-        views.append(seen)
+    for state, action, qpos, done in _frames(place, task, view, script, rng):
+        views.append(state)
         actions.append(action)
         joints.append(qpos)
         ever = ever or any(done)
@@ -187,38 +188,39 @@ def _try(job: Wanted, scene: int, rng: np.random.Generator, *, rejected: int) ->
             break
     trace = trace_of(views)
     success = finish(job.task, trace) is not None and bool(task.done(trace)[-1])
-    held = (np.array(joints), place.model.body_pos.copy(), place.model.site_pos.copy())
-    return ever, Rollout(job.task, job.kind, scene, success, rejected, trace, np.array(actions, np.float32), *held, job.stored)
+    scene_arrays = (np.array(joints), place.model.body_pos.copy(), place.model.site_pos.copy())
+    return ever, Rollout(job.task, job.kind, scene, success, rejected, trace, np.array(actions, np.float32), *scene_arrays, job.stored)
 
 
 def _frames(
-    place: World, task: Task, view: View, script: Script, rng: np.random.Generator
-) -> Iterator[tuple[View, Float[np.ndarray, "4"], Float[np.ndarray, "Q"], list[bool]]]:
-    """Stored frame by stored frame: the view, the mean of the commands given until the next one, the joints, and whether the task was done
-    in it and since the frame before. A mean command held for the whole frame moves the hand as the four did; the first of them may not."""
-    command, done = next(script), []
+    place: World, task: Task, view: SceneState, script: CommandScript, rng: np.random.Generator
+) -> Iterator[tuple[SceneState, Float[np.ndarray, "4"], Float[np.ndarray, "Q"], list[bool]]]:
+    """Yields every stored frame: the state, the mean of the commands until the next frame, the joints, and whether the task was done in
+    each step since the frame before. A mean command that is repeated for the whole frame moves the hand like the four commands did; the
+    first of the four may not."""
+    command, done_flags = next(script), []
     while True:
-        done.append(_done(task, view))
-        seen, joints, told, sent, done = view, place.data.qpos.copy(), done, [], []
+        done_flags.append(_done(task, view))
+        state, joints, flags, commands, done_flags = view, place.data.qpos.copy(), done_flags, [], []
         for step in range(EVERY):
             if step:
-                done.append(_done(task, view))
-            sent.append(np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1))
-            place.step(sent[-1])
+                done_flags.append(_done(task, view))
+            commands.append(np.clip(command + np.append(rng.normal(0, TREMOR, 3), 0), -1, 1))
+            place.step(commands[-1])
             view = place.view()
             command = script.send(view)
-        yield seen, np.mean(sent, axis=0), joints, told
+        yield state, np.mean(commands, axis=0), joints, flags
 
 
-def _done(task: Task, view: View) -> bool:
+def _done(task: Task, view: SceneState) -> bool:
     return bool(task.done(trace_of([view]))[0])
 
 
-def _done_for(task: Task, views: Sequence[View], frames: int) -> bool:
+def _done_for(task: Task, views: Sequence[SceneState], frames: int) -> bool:
     return len(views) >= frames and bool(task.done(trace_of(views[-frames:])).all())
 
 
-def trace_of(views: Sequence[View]) -> Trace:
-    """Views of one scene as positions, one row a view."""
+def trace_of(views: Sequence[SceneState]) -> Trace:
+    """Returns the states of one scene as positions, one row per state."""
     hand, opening, thing, tip = (np.array([getattr(view, name) for view in views]) for name in ("hand", "opening", "thing", "tip"))
     return Trace(hand, opening, thing, tip, views[0].goal)

@@ -1,9 +1,9 @@
-"""Pictures of stored rollouts, drawn by MuJoCo through EGL; nothing is simulated here.
+"""Images of stored rollouts, rendered by MuJoCo through EGL; nothing is simulated here.
 
 `top` looks across the table from a corner, closer than Meta-World's own cameras (whose objects are five pixels wide); `wrist` rides
-on the gripper. Shadows, reflections, sky and multisampling are off: they cost time and show nothing. Markers that Meta-World draws at
-goals are hidden where the goal can be seen without them (peg, hole, drawer, shelf), so that nothing glows at the answer; only
-pick-place keeps its marker, which is all there is of its goal.
+on the gripper. Shadows, reflections, sky and multisampling are off: they cost time and add no information. Markers that Meta-World draws
+at goals are hidden where the goal is visible without them (peg, hole, drawer, shelf), so that a marker does not give the answer away;
+only pick-place keeps its marker, because its goal has no other visible part.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CAMERAS: dict[str, str | Orbit] = {
     "observation.images.top": Orbit(at=(-0.02, 0.72, 0.1), distance=1.1, azimuth=135.0, elevation=-30.0),
     "observation.images.wrist": "gripperPOV",
 }
-"""Camera of the dataset -> where it is, or its name in the simulator."""
+"""Camera of the dataset -> its position, or its name in the simulator."""
 
 NEVER_SEEN = ("pedestal", "base", "l0", "head", "l1")
 SEEN_FROM_AFAR = ("l2", "l3", "l4", "l5", "l6")
@@ -54,8 +54,8 @@ class NoRendererError(OSError):
 
 
 def _mujoco() -> Any:
-    """The mujoco package. MissingSimulatorError if Meta-World is not installed."""
-    os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's own threads make small pictures slower
+    """Imports mujoco. MissingSimulatorError if Meta-World is not installed."""
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's own threads make small images slower
     metaworld()
     import mujoco
 
@@ -63,7 +63,7 @@ def _mujoco() -> Any:
 
 
 def _context(side: int) -> Any:
-    """An OpenGL context without a window. EGL on Linux even if mujoco was imported first and looked for a window by itself."""
+    """Makes an OpenGL context without a window. On Linux it uses EGL even if mujoco was imported before and looked for a window itself."""
     mujoco = _mujoco()
     _load_triton_first()
     if sys.platform == "linux" and os.environ.get("MUJOCO_GL", "egl") == "egl":
@@ -85,7 +85,8 @@ def _load_triton_first() -> None:
 
 
 def require_renderer() -> None:
-    """Do nothing if pictures can be drawn here. NoRendererError naming the Debian packages if not; MissingSimulatorError as `roll_out`."""
+    """Returns if images can be rendered on this machine. NoRendererError names the Debian packages if not; MissingSimulatorError as
+    `roll_out`."""
     mujoco = _mujoco()
     try:
         context = _context(16)
@@ -94,11 +95,11 @@ def require_renderer() -> None:
         context.free()
     except (RuntimeError, ImportError, AttributeError, OSError, mujoco.FatalError) as error:  # as platform and driver have it
         hint = f"on Debian or Ubuntu: apt-get install {PACKAGES}" if sys.platform == "linux" else "see MuJoCo's notes on rendering"
-        raise NoRendererError(f"pictures cannot be drawn here, no OpenGL context ({error}); {hint}") from error
+        raise NoRendererError(f"images cannot be rendered on this machine, no OpenGL context ({error}); {hint}") from error
 
 
 class Painter:
-    """Draws the rollouts of one task. Holds an OpenGL context: close it, in the process that made it."""
+    """A renderer of the rollouts of one task. It has an OpenGL context: close it in the process that made it."""
 
     def __init__(self, task: str, size: int) -> None:
         mujoco = self._mujoco = _mujoco()
@@ -118,13 +119,13 @@ class Painter:
             mesh = self.model.mesh(self.model.geom_dataid[geom]).name
             if mesh in NEVER_SEEN + SEEN_FROM_AFAR:
                 self.model.geom_group[geom] = 5 if mesh in NEVER_SEEN else 3  # Meta-World uses 0 to 2, and 4 for collisions
-        shown = "goal" if TASKS[task].marker else None
+        marker = "goal" if TASKS[task].marker else None
         for site in range(self.model.nsite):
-            if self.model.site(site).name != shown:
+            if self.model.site(site).name != marker:
                 self.model.site_rgba[site, 3] = 0
 
     def close(self) -> None:
-        """Free the OpenGL context."""
+        """Frees the OpenGL context."""
         self._context.make_current()
         self._target.free()
         self._context.free()
@@ -136,14 +137,14 @@ class Painter:
         self.close()
 
     def frames(self, rollout: Rollout, camera: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """The frames of a rollout of this task through a camera of `CAMERAS`, in order, upright."""
+        """Yields the frames of a rollout of this task through a camera of `CAMERAS`, in order, upright."""
         self._context.make_current()
         self.model.body_pos[:], self.model.site_pos[:] = rollout.bodies, rollout.sites
         self._aim(CAMERAS[camera])
         for joints in rollout.joints:
             self._data.qpos[:] = joints
             self._mujoco.mj_forward(self.model, self._data)
-            yield self._picture()
+            yield self._image()
 
     def _aim(self, view: str | Orbit) -> None:
         kinds = self._mujoco.mjtCamera
@@ -155,7 +156,7 @@ class Painter:
         self._eye.lookat[:], self._eye.distance = view.at, view.distance
         self._eye.azimuth, self._eye.elevation = view.azimuth, view.elevation
 
-    def _picture(self) -> UInt8[np.ndarray, "H W 3"]:
+    def _image(self) -> UInt8[np.ndarray, "H W 3"]:
         mujoco = self._mujoco
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self.model, self._data, self._option, None, self._eye, everything, self._scene)
@@ -168,13 +169,13 @@ _painters: dict[tuple[str, int], Painter] = {}
 
 
 def painter(task: str, size: int) -> Painter:
-    """This process's painter of a task, kept open until `close_painters`: opening one costs as much as 30 pictures."""
+    """Returns this process's painter of a task, which stays open until `close_painters`: to open one costs as much as 30 images."""
     if (task, size) not in _painters:
         _painters[task, size] = Painter(task, size)
     return _painters[task, size]
 
 
 def close_painters() -> None:
-    """Close what `painter` opened in this process."""
+    """Closes the painters of this process."""
     while _painters:
         _painters.popitem()[1].close()

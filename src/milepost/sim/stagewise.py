@@ -1,4 +1,4 @@
-"""From a trace to its stages and its moment of success, without flicker."""
+"""The stages and the moment of success of a trace, without flicker."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from jaxtyping import Int, Shaped
 from milepost.sim.tasks import STAGES, TASKS, Trace
 
 FLICKER = 3
-"""Runs shorter than this many frames are not runs."""
+"""A run of fewer frames counts as flicker."""
 
 
 def runs(values: Shaped[np.ndarray, "T"]) -> list[tuple[int, int]]:
-    """[start, stop) of every run of equal values (T,)."""
-    cuts = (np.flatnonzero(np.diff(values)) + 1).tolist()
-    return list(zip([0, *cuts], [*cuts, len(values)], strict=True)) if len(values) else []
+    """Returns [start, stop) of every run of equal values (T,)."""
+    changes = (np.flatnonzero(np.diff(values)) + 1).tolist()
+    return list(zip([0, *changes], [*changes, len(values)], strict=True)) if len(values) else []
 
 
 def debounced(values: Shaped[np.ndarray, "T"], shortest: int = FLICKER) -> Shaped[np.ndarray, "T"]:
-    """The values (T,) with every run shorter than `shortest` given to the run before it (the first one to the run after)."""
+    """Returns the values (T,) with every run shorter than `shortest` merged into the run before it (the first one into the run after
+    it)."""
     values = values.copy()
     while True:
         short = next(((a, b) for a, b in runs(values) if b - a < shortest and b - a < len(values)), None)
@@ -29,13 +30,13 @@ def debounced(values: Shaped[np.ndarray, "T"], shortest: int = FLICKER) -> Shape
 
 
 def finish(task: str, trace: Trace) -> int | None:
-    """The first frame of lasting success (at least FLICKER frames, or up to the end of the rollout), or None."""
-    done = TASKS[task].done(trace)
-    return next((a for a, b in runs(done) if done[a] and (b - a >= FLICKER or b == len(done))), None)
+    """Returns the first frame of lasting success (at least FLICKER frames, or up to the end of the rollout), or None."""
+    success = TASKS[task].done(trace)
+    return next((a for a, b in runs(success) if success[a] and (b - a >= FLICKER or b == len(success))), None)
 
 
 def stages_of(task: str, trace: Trace) -> Int[np.ndarray, "T"]:
-    """The stage of every frame without flicker; the last one from success on."""
+    """Returns the stage of every frame without flicker; the last stage from success on."""
     end = finish(task, trace)
     stage = TASKS[task].stage(trace)
     stage[:end] = debounced(stage[:end])

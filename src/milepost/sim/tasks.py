@@ -1,9 +1,9 @@
-"""What each simulated task is, told from positions alone: which stage a frame is in, how far along that stage, and whether it is done.
+"""The simulated tasks, defined by positions alone: the stage of a frame, the progress within that stage, and whether the task is done.
 
 Pure numpy; no simulator here. Positions are metres in the simulator's frame: x to the right, y away from the robot, z up.
-`stage` is the current truth, not a high-water mark: it goes back after a drop. `way` is the share of a stage's way that lies
-behind, 0 where the stage begins and 1 where it ends. Only its order matters for the truth (`truth.py` ranks it), so it may leave
-[0, 1]; it is laid out so that the scripted expert covers it at an even pace.
+`stage` is the current stage, not the highest so far: it goes back after a drop. `way` is the proportion of a stage's distance that is
+covered, 0 where the stage begins and 1 where it ends. Only its order matters for the truth (`truth.py` ranks it), so it may leave
+[0, 1]; it is defined so that the scripted expert covers it at an even pace.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ HOME = np.array([0.0, 0.6, 0.2])
 
 LIFT, PULL, WIDE = 0.02, 0.01, 0.17
 """Metres: an object is held once lifted by LIFT; a drawer moves once pulled by PULL and is open at WIDE."""
+
+RECIPE = 2
+"""Version of the simulation. Raise it when equal configs give different episodes, so that an old work folder is not continued."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,31 +71,31 @@ class Task:
     touch: tuple[float, float, float] = (0.0, 0.0, 0.0)
     marker: bool = False
 
-    def held(self, trace: Trace) -> Bool[np.ndarray, "T"]:
-        """Held and lifted; for a drawer, moved."""
+    def is_held(self, trace: Trace) -> Bool[np.ndarray, "T"]:
+        """Returns whether the object is grasped and lifted; for a drawer, whether it has moved."""
         if self.reach is None:
             return pulled(trace) > PULL
         return (lifted(trace) > LIFT) & (distance(trace.hand, trace.thing) < self.reach)
 
     def stage(self, trace: Trace) -> Int[np.ndarray, "T"]:
-        """The stage of every frame as it is at that moment, flicker and all."""
-        held = self.held(trace)
-        return held.astype(np.int64) + (held & self.near(trace))
+        """Returns the stage of every frame at that moment, flicker included."""
+        grasped = self.is_held(trace)
+        return grasped.astype(np.int64) + (grasped & self.near(trace))
 
     def way(self, trace: Trace) -> Float[np.ndarray, "T K"]:
-        """The share of the way behind, in each stage (a frame uses the column of its own)."""
+        """Returns the proportion of the distance covered, in each stage (a frame uses the column of its own stage)."""
         return np.stack([self.reached(trace), self.carried(trace), self.finishing(trace)], axis=1)
 
     def reached(self, trace: Trace) -> Float[np.ndarray, "T"]:
-        """Stage 0: what the hand has flown (over, then down), closed and lifted, of all it has to."""
-        left = flight(trace.hand, trace.thing + self.touch, hover=self.hover, aligned=self.aligned)
-        whole = left[0]
+        """Returns the progress in stage 0: the covered proportion of flying (over, then down), closing and lifting."""
+        remaining = flight(trace.hand, trace.thing + self.touch, hover=self.hover, aligned=self.aligned)
+        whole = remaining[0]
         if self.reach is not None:
             at_it = distance(trace.hand, trace.thing) < self.reach
-            left = left + CLOSING * np.where(at_it, np.clip(2 * trace.opening - 1, 0, 1), 1)
-            left = left + RISING * np.where(at_it, np.clip(1 - lifted(trace) / LIFT, 0, 1), 1)
+            remaining = remaining + CLOSING * np.where(at_it, np.clip(2 * trace.opening - 1, 0, 1), 1)
+            remaining = remaining + RISING * np.where(at_it, np.clip(1 - lifted(trace) / LIFT, 0, 1), 1)
             whole = whole + CLOSING + RISING
-        return 1 - left / whole
+        return 1 - remaining / whole
 
 
 CLOSING, RISING = 0.06, 0.04
@@ -100,47 +103,47 @@ CLOSING, RISING = 0.06, 0.04
 
 
 def distance(a: Float[np.ndarray, "T 3"], b: Float[np.ndarray, "*P 3"]) -> Float[np.ndarray, "T"]:
-    """Metres between a path and another, or a path and a point."""
+    """Computes metres between a path and another path, or a path and a point."""
     return np.linalg.norm(a - b, axis=-1)
 
 
 def lifted(trace: Trace) -> Float[np.ndarray, "T"]:
-    """Metres the object is above where it lay."""
+    """Computes metres of the object above its first position."""
     return trace.thing[:, 2] - trace.thing[0, 2]
 
 
 def pulled(trace: Trace) -> Float[np.ndarray, "T"]:
-    """Metres the drawer is open."""
+    """Computes metres that the drawer is open."""
     return trace.thing[0, 1] - trace.thing[:, 1]
 
 
 def left_over(trace: Trace) -> Float[np.ndarray, "T"]:
-    """Metres between the tip and the goal."""
+    """Computes metres between the tip and the goal."""
     return distance(trace.tip, trace.goal)
 
 
 def aside(trace: Trace) -> Float[np.ndarray, "T"]:
-    """Horizontal metres between the tip and the goal."""
+    """Computes horizontal metres between the tip and the goal."""
     return np.linalg.norm((trace.tip - trace.goal)[:, :2], axis=1)
 
 
 def flight(hand: Float[np.ndarray, "T 3"], thing: Float[np.ndarray, "T 3"], *, hover: float, aligned: float) -> Float[np.ndarray, "T"]:
-    """Metres the expert would still fly: straight towards a point above the object until aligned with it, then down to it."""
+    """Computes metres that the expert must still fly: straight to a point above the object until aligned with it, then down to it."""
     above = thing + np.array([0.0, 0.0, hover])
     far = np.linalg.norm((hand - thing)[:, :2], axis=1)
-    share = np.clip(1 - aligned / np.maximum(far, 1e-9), 0, 1)[:, None]
-    turn = hand + share * (above - hand)
+    part = np.clip(1 - aligned / np.maximum(far, 1e-9), 0, 1)[:, None]
+    turn = hand + part * (above - hand)
     return distance(turn, hand) + distance(turn, thing)
 
 
 def _ring_carried(trace: Trace) -> Float[np.ndarray, "T"]:
-    left = np.maximum(trace.goal[2] + 0.06 - trace.tip[:, 2], 0) + np.maximum(aside(trace) - 0.03, 0)
-    return 1 - left / (trace.goal[2] + 0.06 - trace.tip[0, 2] - LIFT + aside(trace)[0] - 0.03)
+    remaining = np.maximum(trace.goal[2] + 0.06 - trace.tip[:, 2], 0) + np.maximum(aside(trace) - 0.03, 0)
+    return 1 - remaining / (trace.goal[2] + 0.06 - trace.tip[0, 2] - LIFT + aside(trace)[0] - 0.03)
 
 
 def _ring_finishing(trace: Trace) -> Float[np.ndarray, "T"]:
-    left = np.maximum(trace.tip[:, 2] - trace.goal[2], 0) + np.maximum(aside(trace) - 0.02, 0)
-    return 1 - left / 0.11
+    remaining = np.maximum(trace.tip[:, 2] - trace.goal[2], 0) + np.maximum(aside(trace) - 0.02, 0)
+    return 1 - remaining / 0.11
 
 
 def _ring_done(trace: Trace) -> Bool[np.ndarray, "T"]:

@@ -1,6 +1,6 @@
 """One simulated scene, stepped: a Meta-World environment without its observations, rewards and episode book-keeping.
 
-Meta-World's `step` spends two thirds of its time on rewards nobody reads here; the physics below is the same (five 2.5 ms steps of
+Meta-World's `step` spends two thirds of its time on rewards that are not used here; the physics below is the same (five 2.5 ms steps of
 MuJoCo per command). Its `reset(seed=...)` is ignored upstream, so a scene is drawn from the environment's own seeded generator.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from milepost.core import require
 from milepost.sim.tasks import HOME, TASKS, Task
-from milepost.versions import require
 
 EVERY, FPS = 4, 20
 """The simulator takes 80 commands a second; every 4th moment is stored, which is 20 frames a second exactly."""
@@ -35,8 +35,8 @@ class MissingSimulatorError(ModuleNotFoundError):
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What a behaviour sees before it acts. Positions in metres; opening: 1 open; start: where the object lay at first."""
+class SceneState:
+    """The state that a behaviour sees before it acts. Positions in metres; opening: 1 open; start: the object's first position."""
 
     hand: Float[np.ndarray, "3"]
     opening: float
@@ -46,11 +46,11 @@ class View:
     goal: Float[np.ndarray, "3"]
 
 
-Expert = Callable[[View], Float[np.ndarray, "4"]]
+Expert = Callable[[SceneState], Float[np.ndarray, "4"]]
 
 
 def metaworld() -> Any:
-    """The metaworld package, imported on first use. MissingSimulatorError if it is not installed."""
+    """Imports the metaworld package on first use. MissingSimulatorError if it is not installed."""
     require("metaworld")
     try:
         import metaworld.env_dict
@@ -75,17 +75,17 @@ class World:
         # resets move bodies and sites of the model itself: put them back, or a scene would depend on the scene before it
         self._bodies, self._sites = self.model.body_pos.copy(), self.model.site_pos.copy()
         self._reset = metaworld().sawyer_xyz_env.SawyerMocapBase.reset  # the environment's own resets twice
-        self._hand, self._right, self._left = (self._point("body", name) for name in ("hand", "rightclaw", "leftclaw"))
+        self._hand, self._right_claw, self._left_claw = (self._point("body", name) for name in ("hand", "rightclaw", "leftclaw"))
         (kind, name, self._offset), (tip_kind, tip_name, self._tip_offset) = POINTS[task.name]
         self._thing, self._tip = self._point(kind, name), self._point(tip_kind, tip_name)
         self.start, self.goal = HOME, HOME
 
     def _point(self, kind: str, name: str) -> Float[np.ndarray, "3"]:
-        """A live view of a body's or a site's position."""
+        """Returns a live view of a body's or a site's position."""
         return getattr(self.data, kind)(name).xpos
 
-    def reset(self, scene: int) -> View:
-        """Start again in this scene, and let the object settle for four steps."""
+    def reset(self, scene: int) -> SceneState:
+        """Starts this scene, and lets the object settle for four steps."""
         self.model.body_pos[:], self.model.site_pos[:] = self._bodies, self._sites
         self.env.seed(scene)
         self._reset(self.env)
@@ -96,35 +96,35 @@ class World:
         return self.view()
 
     def step(self, action: Float[np.ndarray, "4"]) -> None:
-        """1/80 s of physics under this command: hand motion (1 = 1 cm) and gripper effort (1 closes), each in [-1, 1]."""
+        """Simulates 1/80 s of physics under this command: hand motion (1 = 1 cm) and gripper effort (1 closes), each in [-1, 1]."""
         self.env.set_xyz_action(action[:3])
         self.data.ctrl[:] = action[3], -action[3]
         self.mujoco.mj_step(self.model, self.data, nstep=self.env.frame_skip)
         self.mujoco.mj_kinematics(self.model, self.data)
 
-    def view(self) -> View:
-        """The scene as it is now."""
-        opening = min(float(np.linalg.norm(self._right - self._left)) / 0.1, 1.0)
+    def view(self) -> SceneState:
+        """Returns the current state of the scene."""
+        opening = min(float(np.linalg.norm(self._right_claw - self._left_claw)) / 0.1, 1.0)
         thing, tip = self._thing + self._offset, self._tip + self._tip_offset
-        return View(self._hand.copy(), opening, thing, tip, self.start, self.goal)
+        return SceneState(self._hand.copy(), opening, thing, tip, self.start, self.goal)
 
 
 @lru_cache(maxsize=8)
 def world(name: str) -> World:
-    """This process's simulator of a task; building one takes 0.2 s."""
+    """Returns this process's simulator of a task; to build one takes 0.2 s."""
     return World(TASKS[name])
 
 
 @lru_cache(maxsize=8)
 def scripted(name: str) -> Expert:
-    """Meta-World's own scripted policy for a task, fed from a view."""
+    """Returns Meta-World's own scripted policy for a task, as a function of the state."""
     policy = metaworld().policies.ENV_POLICY_MAP[name]()
 
-    def act(view: View) -> Float[np.ndarray, "4"]:
-        seen = np.zeros(39)
-        seen[:3], seen[3], seen[4:7], seen[36:] = view.hand, view.opening, view.thing, view.goal
+    def act(view: SceneState) -> Float[np.ndarray, "4"]:
+        observation = np.zeros(39)
+        observation[:3], observation[3], observation[4:7], observation[36:] = view.hand, view.opening, view.thing, view.goal
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # every script warns that its gains saturate; they are meant to
-            return np.clip(np.asarray(policy.get_action(seen), dtype=float), -1, 1)
+            return np.clip(np.asarray(policy.get_action(observation), dtype=float), -1, 1)
 
     return act

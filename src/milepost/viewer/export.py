@@ -1,7 +1,7 @@
-"""The page in one file, to send or to keep: chosen episodes with films, curves and events, read-only. Opens without server or network.
+"""The page in one file, to send or to archive: some episodes with videos, curves and events, read-only. It opens without server or network.
 
-The same modules and styles as the server's page, as data: URLs in its import map; what the API would answer as JSON; films as base64.
-Its own policy forbids every request. Paths of this machine stay out.
+It has the same modules and styles as the server's page, as data: URLs in its import map; the API's responses as JSON; videos as base64. Its
+own Content-Security-Policy forbids every request. It contains no paths of this machine.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TextIO
 
-from milepost.outputs import atomic_path
-from milepost.types import DataError, UnreadableError
-from milepost.viewer.media import Films, cameras, own_film
+from milepost.core import DataError, Tick, UnreadableError, atomic_path
+from milepost.viewer.media import VideoCache, cameras, own_video
 from milepost.viewer.review import Review
 
 PAGE = Path(__file__).parent / "page"
@@ -28,72 +27,72 @@ POLICY = (
 READ_ONLY = "an exported file is read-only; annotate with milepost view"
 WAIT_S = 3600.0
 CHUNK = 3 * 2**18
-"""Bytes of a film that are encoded at once: a multiple of three, so that the pieces join."""
+"""Bytes of a video that are encoded at once. A multiple of three: base64 of the pieces can then be joined."""
 
-Tick = Callable[[int, int], None]
 _FOLDERS = re.compile(r"(?<![\w.:/])~?/(?:[^/\s:;,'\"()]+/)+")
 
 
 def export_html(
-    review: Review, path: Path, *, episodes: Sequence[int], films: Films, report: str = "", title: str = "", tick: Tick | None = None
+    review: Review, path: Path, *, episodes: Sequence[int], films: VideoCache, report: str = "", title: str = "", tick: Tick | None = None
 ) -> list[str]:
-    """Write the page with these episodes (numbers among `review.rows.numbers`) to `path`, whole or not at all.
+    """Writes the page with these episodes (indices among `review.rows.numbers`) to `path`, completely or not at all. Returns one message
+    per episode or video that could not be included.
 
-    films: where H.264 copies are kept; one is made for each episode and camera. report: an HTML fragment, taken as it is, that the page
-    shows first. tick(done, total) is called after every episode. Answers what could not be put into it, in words: films that cannot be
-    made, whose episodes are there without pictures; episodes whose rows cannot be read, which are not there. DataError for no episode;
-    KeyError for an episode that is not in the review.
+    films: the cache of H.264 copies; one is made for each episode and camera. report: an HTML fragment that the page shows first,
+    unchanged. tick(done, total) is called after every episode. If a video cannot be made, its episode has no images; an episode whose rows
+    cannot be read is left out. DataError for no episode; KeyError for an episode that is not in the review.
     """
     if not episodes:
         raise DataError("there is no episode to export; choose some with --episodes")
     review.events(WAIT_S)
-    made = {number: _films(review, number, films) for number in episodes}
+    videos = {number: _episode_videos(review, number, films) for number in episodes}
     problems: list[str] = []
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         head, tail = _page(title or f"{review.dataset.name} · milepost").split("<!-- embedded -->")
         file.write(head)
-        told: dict[int, Any] = {}
-        for done, number in enumerate(episodes, start=1):
+        by_index: dict[int, Any] = {}
+        for count, number in enumerate(episodes, start=1):
             try:
-                found = review.episode(number)
+                content = review.episode(number)
             except UnreadableError as error:
                 problems.append(str(error))
                 continue
-            shown = {camera: {**one, "source": None} for camera, one in cameras(review.dataset, number).items()}
-            for camera, film in made[number].items():
+            views = {camera: {**one, "source": None} for camera, one in cameras(review.dataset, number).items()}
+            for camera, video in videos[number].items():
                 address = f"embedded:{number}/{camera}"
-                own = own_film(review.dataset, number, camera)
-                shown[camera] |= _embed(file, film, address, own[1] if own else shown[camera]["h264"]["type"], problems)
-                if "unreadable" in shown[camera]:
-                    shown[camera]["unreadable"] = _without_folders(shown[camera]["unreadable"], {review.dataset.root})
-            told[number] = {**found, "cameras": shown}
+                own = own_video(review.dataset, number, camera)
+                views[camera] |= _embed(file, video, address, own[1] if own else views[camera]["h264"]["type"], problems)
+                if "unreadable" in views[camera]:
+                    views[camera]["unreadable"] = _without_folders(views[camera]["unreadable"], {review.dataset.root})
+            by_index[number] = {**content, "cameras": views}
             if tick is not None:
-                tick(done, len(episodes))
-        if not told:
+                tick(count, len(episodes))
+        if not by_index:
             raise DataError(f"none of the episodes can be read: {problems[0]}")
-        embedded = {"dataset": _about(review, list(told)), "episodes": _columns(review.episodes(), list(told)), "episode": told}
+        embedded = {"dataset": _about(review, list(by_index)), "episodes": _columns(review.episodes(), list(by_index)), "episode": by_index}
         if report:
             file.write(f'<template id="report">{report}</template>\n')
         file.write(f'<script type="application/json" id="embedded">{_json(embedded)}</script>\n{tail}')
     return problems
 
 
-def _films(review: Review, number: int, films: Films) -> dict[str, Future[Path]]:
-    """The episode's films by camera: the dataset's own where every browser plays it and it is this episode's alone, else copies of it."""
-    dataset, made = review.dataset, {}
+def _episode_videos(review: Review, number: int, cache: VideoCache) -> dict[str, Future[Path]]:
+    """Returns the episode's videos by camera: the dataset's own file if every browser plays it and it has only this episode, else a
+    copy."""
+    dataset, videos = review.dataset, {}
     for camera in dataset.cameras:
-        if own := own_film(dataset, number, camera):
-            made[camera] = Future[Path]()
-            made[camera].set_result(own[0])
+        if own := own_video(dataset, number, camera):
+            videos[camera] = Future[Path]()
+            videos[camera].set_result(own[0])
         else:
-            made[camera] = films.ask(dataset, review.fingerprint, number, camera)
-    return made
+            videos[camera] = cache.ask(dataset, review.fingerprint, number, camera)
+    return videos
 
 
-def _embed(file: TextIO, film: Future[Path], address: str, kind: str, problems: list[str]) -> dict[str, Any]:
-    """The film into the page; what the page is to ask for, or why there is no film."""
+def _embed(file: TextIO, video: Future[Path], address: str, kind: str, problems: list[str]) -> dict[str, Any]:
+    """Writes the video into the page. Returns its address for the page, or the reason why there is no video."""
     try:
-        path = film.result()
+        path = video.result()
     except DataError as error:
         problems.append(str(error))
         return {"h264": None, "unreadable": str(error)}
@@ -111,23 +110,23 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _without_folders(text: str, folders: Collection[Path]) -> str:
-    """The text with files by their names alone: where they are on this machine is nobody else's business."""
+    """Returns the text with file names only: folders of this machine must not leave it."""
     for folder in sorted(map(str, folders), key=len, reverse=True):
         text = text.replace(f"{folder}/", "")
     return _FOLDERS.sub("", text)
 
 
 def _about(review: Review, episodes: Sequence[int]) -> dict[str, Any]:
-    """The dataset without paths of this machine, and not to be edited."""
-    told = review.about()
+    """Returns the facts of the dataset without paths of this machine, as not editable."""
+    facts = review.about()
     lengths = dict(zip(review.rows.numbers, review.rows.length.tolist(), strict=True))
     folders = {review.dataset.root, *(model.path.absolute().parent for model in review.models.values())}
     return {
-        **told,
+        **facts,
         "frames": sum(lengths[number] for number in episodes),
-        "models": [{"name": model["name"], "heads": model["heads"], "path": "", "made": {}} for model in told["models"]],
-        "weights": {"path": ""} if told["weights"] else None,
-        "problems": [_without_folders(problem, folders) for problem in told["problems"]],
+        "models": [{"name": model["name"], "heads": model["heads"], "path": "", "made": {}} for model in facts["models"]],
+        "weights": {"path": ""} if facts["weights"] else None,
+        "problems": [_without_folders(problem, folders) for problem in facts["problems"]],
         "editable": False,
         "why_not_editable": READ_ONLY,
         "marks_file": "",
@@ -135,12 +134,12 @@ def _about(review: Review, episodes: Sequence[int]) -> dict[str, Any]:
 
 
 def _columns(columns: Mapping[str, Any], episodes: Sequence[int]) -> dict[str, Any]:
-    """The list with these episodes alone, in this order."""
+    """Returns the list with only these episodes, in this order."""
     place = {number: at for at, number in enumerate(columns["index"])}
-    chosen = [place[number] for number in episodes]
+    places = [place[number] for number in episodes]
 
     def pick(column: Sequence[Any] | None) -> list[Any] | None:
-        return None if column is None else [column[at] for at in chosen]
+        return None if column is None else [column[at] for at in places]
 
     def curve(head: Mapping[str, Any]) -> dict[str, Any]:
         events = head["events"]
@@ -159,7 +158,7 @@ def _columns(columns: Mapping[str, Any], episodes: Sequence[int]) -> dict[str, A
 
 
 def _json(content: Any) -> str:
-    """JSON that cannot end the script it stands in."""
+    """Returns JSON that cannot end the script element around it."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -168,24 +167,24 @@ def _data(name: str, kind: str) -> str:
 
 
 def _page(title: str) -> str:
-    """index.html with modules, styles and sign inside, and `<!-- embedded -->` where the data go."""
+    """Returns index.html with modules, styles and icon inside, and `<!-- embedded -->` at the place of the data."""
     page = (PAGE / "index.html").read_text(encoding="utf-8")
 
-    def once(pattern: str, made: Callable[[re.Match[str]], str]) -> None:
+    def once(pattern: str, replacement: Callable[[re.Match[str]], str]) -> None:
         nonlocal page
-        page, found = re.subn(pattern, made, page, flags=re.DOTALL)
-        assert found, f"index.html has no {pattern}"
+        page, count = re.subn(pattern, replacement, page, flags=re.DOTALL)
+        assert count, f"index.html has no {pattern}"
 
-    def style(found: re.Match[str]) -> str:
-        return f"<style>\n{(PAGE / found[1]).read_text(encoding='utf-8')}</style>"
+    def style(match: re.Match[str]) -> str:
+        return f"<style>\n{(PAGE / match[1]).read_text(encoding='utf-8')}</style>"
 
-    def modules(found: re.Match[str]) -> str:
-        named = json.loads(found[1])["imports"]
-        held = {name: _data(Path(address).name, "text/javascript") for name, address in named.items()}
-        return f'<script type="importmap">{json.dumps({"imports": held})}</script>'
+    def modules(match: re.Match[str]) -> str:
+        addresses = json.loads(match[1])["imports"]
+        data_urls = {name: _data(Path(address).name, "text/javascript") for name, address in addresses.items()}
+        return f'<script type="importmap">{json.dumps({"imports": data_urls})}</script>'
 
     once(r"<title>.*?</title>", lambda _: f"<title>{html.escape(title)}</title>")
-    once(r'(<meta charset="utf-8">)', lambda found: f'{found[1]}\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">')
+    once(r'(<meta charset="utf-8">)', lambda match: f'{match[1]}\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">')
     once(r'href="/page/icon\.svg"', lambda _: f'href="{_data("icon.svg", "image/svg+xml")}"')
     once(r'<link rel="stylesheet" href="/page/(\w+\.css)">', style)
     once(r'<script type="importmap">(.*?)</script>', modules)

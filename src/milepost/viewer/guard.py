@@ -1,8 +1,8 @@
-"""Who may ask: the hosts, origins, token and body sizes that the page's server accepts, and the headers of every answer.
+"""Access control: the hosts, origins, token and body sizes that the page's server accepts, and the headers of every response.
 
-A page on the web must neither read nor change a dataset through the user's browser: a foreign Host (DNS rebinding), a foreign Origin and
-requests that another site makes are refused; what changes something has to be JSON from our own page. A server that is not bound to
-loopback asks for a token, which becomes a cookie that scripts cannot read.
+A web page must neither read nor change a dataset through the user's browser. So a foreign Host (DNS rebinding), a foreign Origin and
+requests from another site are refused, and a request that changes something must be JSON from our own page. A server that is not bound to
+loopback needs a token, which becomes a cookie that scripts cannot read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST = 1_000_000
-"""Bytes of a request's body."""
-READING = ("GET", "HEAD")
+"""Largest body of a request in bytes."""
+SAFE_METHODS = ("GET", "HEAD")
 ONCE = ("host", "origin", "sec-fetch-site", "content-type", "content-length")
-"""Headers that decide who asks: of two, a server and a browser may read different ones."""
+"""Headers that decide access. Each may appear once: if there are two, a server and a browser may read different ones."""
 BODY_S = 30.0
-"""How long a request's body may take."""
+"""Longest time for a request's body in seconds."""
 _PRINTABLE = re.compile(rb"[!-~]*")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
@@ -43,7 +43,7 @@ HEADERS = {
 
 
 def policy(page: str = "") -> str:
-    """The Content-Security-Policy of a page: our own files and nothing else, and the scripts that are written into it, by their hashes."""
+    """Returns the Content-Security-Policy of a page: only our own files, and the page's inline scripts by their hashes."""
     inline = re.findall(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", page, re.DOTALL)
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in inline]
     rules = {
@@ -60,9 +60,9 @@ def policy(page: str = "") -> str:
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where the server is bound, and the token it asks for ("" for none). A wildcard address is asked for by any of the machine's names,
-    so only a token keeps others out there."""
+class BindAddress:
+    """The address that the server is bound to, and its token ("" for none). At a wildcard address every name of the machine is accepted, so
+    only a token keeps others out."""
 
     host: str
     port: int
@@ -74,12 +74,12 @@ class Door:
 
     @property
     def url(self) -> str:
-        """To open the page with."""
+        """Returns the address to open the page with."""
         name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
         return f"http://{name}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
     def knows(self, host: str) -> bool:
-        """Is this Host header one of our names, with our port?"""
+        """Returns whether this Host header is one of our names, with our port."""
         name, port = _host(host)
         if port != self.port:
             return False
@@ -89,23 +89,24 @@ class Door:
 
 
 def is_loopback(host: str) -> bool:
+    """Returns whether only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def _host(told: str) -> tuple[str, int]:
-    """Name and port of a Host header; port 80 if it tells none, -1 if it is no Host header."""
-    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@?#\s]+)(?::(\d{1,5}))?", told)
-    return (found[1].strip("[]").lower(), int(found[2] or 80)) if found else ("", -1)
+def _host(header: str) -> tuple[str, int]:
+    """Returns name and port of a Host header; port 80 if it has none, -1 if it is not a Host header."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@?#\s]+)(?::(\d{1,5}))?", header)
+    return (match[1].strip("[]").lower(), int(match[2] or 80)) if match else ("", -1)
 
 
 class Guard:
-    """An ASGI application before another one."""
+    """An ASGI application that checks each request before another application gets it."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
-        self.app, self.door = app, door
+    def __init__(self, app: ASGIApp, address: BindAddress) -> None:
+        self.app, self.address = app, address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -114,79 +115,80 @@ class Guard:
         if scope["type"] != "http":
             raise ValueError(f"only http is served here, not {scope['type']}")
         headers = Headers(scope=scope)
-        said = self._admit(scope, headers)
-        if said is None:
-            await self.app(scope, _bounded(receive), _dressed(send))
+        refusal = self._admit(scope, headers)
+        if refusal is None:
+            await self.app(scope, _limited(receive), _with_headers(send))
         else:
-            status, text, extra = said
-            await _answer(_dressed(send), status, text, extra)
+            status, text, extra = refusal
+            await _answer(_with_headers(send), status, text, extra)
 
     def _admit(self, scope: Scope, headers: Headers) -> tuple[int, str, Mapping[str, str]] | None:
-        """None, or the answer that says no (or sends on without the token)."""
+        """Returns None for an accepted request, else status, text and headers of the response (a refusal, or a redirect without the
+        token)."""
         host = headers.get("host", "")
         odd = [name for name, value in scope["headers"] if name in (b"host", b"origin") and not _PRINTABLE.fullmatch(value)]
         if odd or any(len(headers.getlist(name)) > 1 for name in ONCE):
-            return 403, f"the headers {', '.join(ONCE)} stand in a request once, in printable letters", {}
-        if "host" not in headers or not self.door.knows(host):
-            return 403, f"this server does not go by the name '{host[:100]}'; open {self.door.url.split('?')[0]}", {}
-        changes = scope["method"] not in READING
+            return 403, f"each of the headers {', '.join(ONCE)} must appear at most once, in printable letters", {}
+        if "host" not in headers or not self.address.knows(host):
+            return 403, f"this server does not have the name '{host[:100]}'; open {self.address.url.split('?')[0]}", {}
+        changes = scope["method"] not in SAFE_METHODS
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None and origin.lower() != f"http://{host}".lower():
             return 403, f"requests from '{origin[:100]}' are refused", {}
-        opened = headers.get("sec-fetch-mode") == "navigate" and not changes
-        if site in ("cross-site", "same-site") and not opened:
+        is_link = headers.get("sec-fetch-mode") == "navigate" and not changes
+        if site in ("cross-site", "same-site") and not is_link:
             return 403, "requests from another site are refused", {}
-        if self.door.token and (said := self._without_token(scope, headers)) is not None:
-            return said
+        if self.address.token and (refusal := self._without_token(scope, headers)) is not None:
+            return refusal
         if changes:
             if origin is None and site != "same-origin":
-                return 403, "a request that changes something has to come from this page (Origin or Sec-Fetch-Site)", {}
+                return 403, "a request that changes something must come from this page (Origin or Sec-Fetch-Site)", {}
             if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-                return 415, "the body has to be application/json", {}
+                return 415, "the body must be application/json", {}
         length = headers.get("content-length", "0")
         if not re.fullmatch("[0-9]{1,9}", length) or int(length) > LARGEST:
             return 413, f"a body has at most {LARGEST} bytes", {}
         return None
 
     def _without_token(self, scope: Scope, headers: Headers) -> tuple[int, str, Mapping[str, str]] | None:
-        cookie = f"milepost-{self.door.port}"
-        if hmac.compare_digest(cookie_parser(headers.get("cookie", "")).get(cookie, "").encode(), self.door.token.encode()):
+        cookie = f"milepost-{self.address.port}"
+        if hmac.compare_digest(cookie_parser(headers.get("cookie", "")).get(cookie, "").encode(), self.address.token.encode()):
             return None
-        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = dict(asked).get("token", "")
-        if scope["method"] in READING and hmac.compare_digest(given.encode(), self.door.token.encode()):
-            rest = urlencode([(name, value) for name, value in asked if name != "token"])
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        token = dict(query).get("token", "")
+        if scope["method"] in SAFE_METHODS and hmac.compare_digest(token.encode(), self.address.token.encode()):
+            rest = urlencode([(name, value) for name, value in query if name != "token"])
             there = quote("/" + scope["path"].lstrip("/\\")) + (f"?{rest}" if rest else "")
-            kept = f"{cookie}={self.door.token}; Path=/; HttpOnly; SameSite=Strict"
-            return 303, "go on without the token", {"location": there, "set-cookie": kept}
-        return 401, "open the address that milepost view printed: it has the token", {}
+            set_cookie = f"{cookie}={self.address.token}; Path=/; HttpOnly; SameSite=Strict"
+            return 303, "continue without the token", {"location": there, "set-cookie": set_cookie}
+        return 401, "open the address that milepost view printed: it contains the token", {}
 
 
-def _bounded(receive: Receive) -> Receive:
-    """A body is counted while it comes, whatever its length is said to be, and has to come in time."""
+def _limited(receive: Receive) -> Receive:
+    """Limits a body's size and time while it arrives, because its content-length header may be wrong."""
     count, whole, until = 0, False, time.monotonic() + BODY_S
 
-    async def counted() -> Message:
+    async def measured_receive() -> Message:
         nonlocal count, whole
-        if whole:  # what comes now is that the browser has gone
+        if whole:  # the body is complete; the next message is the disconnect
             return await receive()
         try:
             message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
         except TimeoutError:
-            raise HTTPException(408, f"a body has to come within {BODY_S:g} s") from None
+            raise HTTPException(408, f"a body must arrive within {BODY_S:g} s") from None
         whole = not message.get("more_body", False)
         count += len(message.get("body", b""))
         if count > LARGEST:
             raise HTTPException(413, f"a body has at most {LARGEST} bytes")
         return message
 
-    return counted
+    return measured_receive
 
 
-def _dressed(send: Send) -> Send:
-    """Every answer with the headers that keep a browser from misusing it."""
+def _with_headers(send: Send) -> Send:
+    """Adds the headers that keep a browser from misusing a response."""
 
-    async def dressed(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
@@ -195,7 +197,7 @@ def _dressed(send: Send) -> Send:
             headers.setdefault("cache-control", "no-store")
         await send(message)
 
-    return dressed
+    return send_with_headers
 
 
 async def _answer(send: Send, status: int, text: str, extra: Mapping[str, str]) -> None:

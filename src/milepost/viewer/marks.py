@@ -1,7 +1,7 @@
-"""What a person thinks of each episode: keep, drop or unsure, and a note; one JSON file beside the dataset, on disk after every change.
+"""A person's opinion on each episode: keep, drop or unsure, and a note; one JSON file beside the dataset, on disk after every change.
 
-Refuses a file of another dataset, and a damaged one: it is somebody's work. The list leaves as JSON or CSV, with the command by which
-LeRobot makes a copy of the dataset without the dropped episodes; nothing is deleted here.
+A file of another dataset and a damaged file are refused, because they are somebody's work. The list can be downloaded as JSON or CSV, with
+the LeRobot command that copies the dataset without the dropped episodes; nothing is deleted here.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.files import plausible, read_json
-from milepost.lerobot import LeRobotDataset
-from milepost.outputs import output_lock, write_text
-from milepost.types import DataError
+from milepost.core import DataError, output_lock, plausible, read_json, shown, write_text
+from milepost.datasets import LeRobotDataset
 
 KINDS = ("keep", "drop", "unsure")
 LONGEST = 4000
-"""Letters of a note."""
+"""Longest note in letters."""
 WAIT_S = 10.0
-"""How long a mark waits for another server of the same file, which writes one in milliseconds."""
+"""Longest wait in seconds for another server of the same file. It writes in milliseconds, so a longer wait means a fault."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """kind: one of `KINDS`, or None where there is only a note."""
+    """kind: one of `KINDS`, or None if there is only a note."""
 
     kind: str | None
     note: str = ""
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
-            raise DataError(f"a mark is {', '.join(KINDS)} or none, got {self.kind!r}")
+            raise DataError(f"a mark is {', '.join(KINDS)} or none, got {shown(self.kind)}")
         if not isinstance(self.note, str) or len(self.note) > LONGEST or any("\ud800" <= letter <= "\udfff" for letter in self.note):
             raise DataError(f"a note is a text of at most {LONGEST} letters")
 
 
 def marks_file(dataset: LeRobotDataset) -> Path:
-    """Where marks are kept unless told otherwise: beside the dataset; here, for a Hub dataset."""
+    """Returns the default file of marks: beside the dataset; for a Hub dataset, in the current folder."""
     if dataset.is_local:
         root = dataset.root.resolve()
         return root.with_name(f"{root.name}.review.json")
@@ -51,77 +49,78 @@ def marks_file(dataset: LeRobotDataset) -> Path:
 
 
 class Marks:
-    """Marks by episode number. Threads may set at once; so may another process: the file is read again before it is written."""
+    """Marks by episode index. Threads and other processes may set marks at the same time: the file is read again before each write."""
 
     def __init__(self, path: Path, dataset: LeRobotDataset) -> None:
-        """DataError if the file is damaged or of another dataset. It is made by the first mark."""
+        """Reads the file, if it exists; the first mark makes it. DataError if it is damaged or of another dataset."""
         self.path = Path(path)
         self._about = {"dataset": dataset.name, "dataset_footage": dataset.footage_fingerprint}
         self._lock = threading.Lock()
-        self._seen: tuple[int, ...] | None = None
-        self._held: dict[int, Mark] = {}
+        self._signature: tuple[int, ...] | None = None
+        self._marks: dict[int, Mark] = {}
         self.revision = 0
         self._refresh()
 
     def all(self) -> Mapping[int, Mark]:
-        """Every mark there is now, ascending."""
+        """Returns every current mark, ascending."""
         with self._lock:
             self._refresh()
-            return dict(sorted(self._held.items()))
+            return dict(sorted(self._marks.items()))
 
     def get(self, episode: int) -> Mark:
+        """Returns the mark of one episode; without one, an empty mark."""
         return self.all().get(episode, Mark(None))
 
     def set(self, episode: int, mark: Mark) -> None:
-        """Keeps it, on disk when this returns. A mark of nothing removes it. BusyError if other servers write for too long."""
+        """Sets a mark; it is on disk when this returns. An empty mark removes it. BusyError if other servers write for too long."""
         with self._lock, output_lock(self.path, wait_s=WAIT_S):
             self._refresh()
-            held = {number: each for number, each in self._held.items() if number != episode}
+            marks = {number: each for number, each in self._marks.items() if number != episode}
             if mark.kind or mark.note:
-                held[episode] = mark
-            listed = [{"episode": n, "mark": each.kind, "note": each.note} for n, each in sorted(held.items())]
-            write_text(self.path, json.dumps({**self._about, "marks": listed}, indent=1, ensure_ascii=False) + "\n")
-            self._held, self._seen = held, _signature(self.path)
+                marks[episode] = mark
+            entries = [{"episode": n, "mark": each.kind, "note": each.note} for n, each in sorted(marks.items())]
+            write_text(self.path, json.dumps({**self._about, "marks": entries}, indent=1, ensure_ascii=False) + "\n")
+            self._marks, self._signature = marks, _signature(self.path)
             self.revision += 1
 
     def _refresh(self) -> None:
         now = _signature(self.path)
-        if now != self._seen:
-            self._held = _read(self.path, self._about) if now is not None else {}
-            self._seen = now
+        if now != self._signature:
+            self._marks = _read(self.path, self._about) if now is not None else {}
+            self._signature = now
             self.revision += 1
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read(path: Path, about: Mapping[str, str]) -> dict[int, Mark]:
     try:
-        held = read_json(path, what="file of marks", finite=True)
-        told = held["dataset_footage"]
+        content = read_json(path, what="file of marks", finite=True)
+        footage = content["dataset_footage"]
         marks = {
             int(plausible("episode_index", each["episode"], source="a mark", name="episode")): Mark(each["mark"], each["note"])
-            for each in held["marks"]
+            for each in content["marks"]
         }
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a file of marks ({error}); move it away, or name another with --review-file") from error
-    if told != about["dataset_footage"]:
+    if footage != about["dataset_footage"]:
         raise DataError(
-            f"{path} marks episodes of another dataset ('{held.get('dataset')}', {told}; this is '{about['dataset']}', "
+            f"{path} marks episodes of another dataset ('{content.get('dataset')}', {footage}; this is '{about['dataset']}', "
             f"{about['dataset_footage']}); name another file with --review-file"
         )
     return marks
 
 
 def delete_command(dataset: LeRobotDataset, dropped: Sequence[int]) -> str | None:
-    """LeRobot 0.6's command for a copy of the dataset without these episodes; None if there is none to drop, or none would be left.
+    """Returns LeRobot 0.6's command that copies the dataset without these episodes; None if there is none to drop, or if none would remain.
 
-    LeRobot numbers the episodes of the copy anew, and reads v3.0 alone: a v2.1 dataset has to be converted first.
+    LeRobot renumbers the episodes of the copy, and reads only v3.0: a v2.1 dataset must be converted first.
     """
     if not dropped or len(dropped) == len(dataset.meta.episodes):
         return None
@@ -134,7 +133,7 @@ def delete_command(dataset: LeRobotDataset, dropped: Sequence[int]) -> str | Non
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line an episode; unknown is empty."""
+    """Returns one line per episode; an unknown value is empty."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(list(rows[0]) if rows else [])

@@ -1,8 +1,8 @@
-"""What the page knows: a dataset, curves of several models, weights, annotations and marks, as plain objects for JSON.
+"""The data of the review page: a dataset, curves of several models, weights, annotations and marks, as plain objects for JSON.
 
-The list of episodes in columns (`episodes`, `events`), one episode in full (`episode`), and the two things a person changes here: the
-annotation of an episode (`save`) and its mark. What others write into the dataset meanwhile is seen by the next request. Refuses
-episodes, cameras and heads that there are not; draws nothing and serves nothing.
+It has the list of episodes in columns (`episodes`, `events`), one episode in full (`episode`), and the two changes that a person can make:
+the annotation of an episode (`save`) and its mark. The next request sees changes that other processes make to the dataset. Unknown
+episodes, cameras and heads are refused. It draws nothing and serves nothing.
 """
 
 from __future__ import annotations
@@ -16,36 +16,39 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.annotation.export import ChangedError
-from milepost.events import KINDS, find_events
-from milepost.files import parse_json
-from milepost.lerobot import LeRobotDataset
-from milepost.metadata import HEADS
-from milepost.plots.style import STAGE_COLOURS
-from milepost.report import Reading, picture, reading
-from milepost.stages import Stages
-from milepost.store import METADATA_PREFIX, ProgressTable
-from milepost.types import DataError, Episode, Segment
-from milepost.viewer.held import Held, segments_of, stage_names, store_folder, why_not_editable
+from milepost.core import Curve, DataError, Episode, Segment, Stages, json_value, shown
+from milepost.datasets import HEADS, ChangedError, LeRobotDataset
+from milepost.figures import STAGE_COLOURS, curve_of, episode_view
+from milepost.metrics import KINDS, find_events
+from milepost.progress import ProgressTable, curves_by_row
+from milepost.viewer.json_arrays import integers, rounded
 from milepost.viewer.marks import Mark, Marks
-from milepost.viewer.plain import counted, plain, rounded
-from milepost.viewer.saving import Edit, FaultyError, judged, parse_segments, version_of, write
-from milepost.viewer.summaries import Counted, Counting, Rows, annotated_progress, compared, count_all, curves_of, listed
+from milepost.viewer.saving import Edit, FaultyError, check_edit, parse_segments, version_of, write
+from milepost.viewer.summaries import (
+    BackgroundJobs,
+    BackgroundResults,
+    EpisodeRows,
+    annotated_progress,
+    count_all,
+    curves_to_compare,
+    quick_columns,
+)
+from milepost.viewer.watch import DatasetWatcher, segments_of, stage_names, store_folder, why_not_editable
 
 MADE = ("model", "model_path", "model_commit", "created", "code", "stride", "heads", "encoder", "precision")
-"""Of a progress file's provenance, what the page shows; other keys have long values."""
+"""The keys of a progress file's provenance that the page shows; other keys have long values."""
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A progress file: where it is and what is in it."""
+    """A progress file: its path and its content."""
 
     path: Path
     table: ProgressTable
 
 
 class Review:
-    """One dataset under review. Threads may ask at once; changes are made one at a time."""
+    """One dataset under review. Threads may read at once; changes are made one at a time."""
 
     def __init__(
         self,
@@ -57,46 +60,47 @@ class Review:
         weights: tuple[Path, np.ndarray] | None = None,
         problems: Sequence[str] = (),
     ) -> None:
-        """numbers: the episodes shown, all if None. weights: the file and its numbers by row of the dataset (R,), NaN where it has none.
-        A model whose rows are not the dataset's is left out and named in `problems`."""
+        """Reads the curves of every model. numbers: the indices of the episodes to show, all if None. weights: the file and its weights by
+        row of the dataset (R,), NaN where it has none. A model whose rows are not the dataset's is left out, with a message in
+        `problems`."""
         self.marks, self.problems = marks, list(problems)
         self.fingerprint = dataset.fingerprint
-        self._held, self._saving = Held(dataset, self._compare), threading.Lock()
-        self.rows = Rows.of(dataset, tuple(dataset.meta.episodes) if numbers is None else numbers)
-        self._shown = frozenset(self.rows.numbers)
+        self._watcher, self._saving = DatasetWatcher(dataset, self._compare), threading.Lock()
+        self.rows = EpisodeRows.of(dataset, tuple(dataset.meta.episodes) if numbers is None else numbers)
+        self._indices = frozenset(self.rows.numbers)
         self.models: dict[str, Model] = {}
         self._curves: dict[str, dict[str, np.ndarray]] = {}
-        self._named: dict[str, dict[str, Sequence[str]]] = {}
+        self._stage_names: dict[str, dict[str, Sequence[str]]] = {}
         for name, model in models.items():
             try:
-                self._curves[name] = curves_of(model.table, dataset, self.rows.count)
-                self._named[name] = {head: _model_stages(model.table, head) for head in model.table.curves}
+                self._curves[name] = curves_by_row(model.path, model.table, dataset)
+                self._stage_names[name] = {head: _stage_names(curve) for head, curve in model.table.heads.items()}
                 self.models[name] = model
             except DataError as error:
                 self._curves.pop(name, None)
-                self.problems.append(f"{model.path}: {error}")
+                self.problems.append(str(error))
         self.weights = weights
-        self._ends, self._kept = listed(self.rows, self._curves, weights[1] if weights is not None else None)
-        self.counting, self._found = Counting(), Counted()
-        self.counting.submit(lambda: count_all(self._found, self.counting, dataset, self.rows, self._curves))
+        self._ends, self._mean_weight = quick_columns(self.rows, self._curves, weights[1] if weights is not None else None)
+        self.jobs, self._results = BackgroundJobs(), BackgroundResults()
+        self.jobs.submit(lambda: count_all(self._results, self.jobs, dataset, self.rows, self._curves))
         self._compare(dataset)
 
     def stop(self) -> None:
-        """Give up what is being counted, soon. Safe in a signal handler."""
-        self.counting.closing = True
+        """Asks the background jobs to give up soon. Safe in a signal handler."""
+        self.jobs.stop()
 
     def close(self) -> None:
-        self.counting.close()
+        self.jobs.close()
 
     @property
     def dataset(self) -> LeRobotDataset:
-        """As it is on disk now. DataError if it became another one."""
-        return self._held.now()
+        """Returns the dataset as it is on disk now. DataError if it became another one."""
+        return self._watcher.current()
 
     # The dataset
 
     def about(self) -> dict[str, Any]:
-        """`GET /api/dataset`."""
+        """Returns the body of `GET /api/dataset`."""
         dataset = self.dataset
         why = why_not_editable(dataset)
         return {
@@ -110,29 +114,30 @@ class Review:
             "heads": self._heads(dataset),
             "palette": _colours(len(STAGE_COLOURS)),
             "models": [
-                {"name": name, "path": str(model.path), "heads": list(model.table.curves), "made": _made(model.table.metadata)}
+                {"name": name, "path": str(model.path), "heads": list(model.table.heads), "made": _provenance(model.table)}
                 for name, model in self.models.items()
             ],
             "weights": {"path": str(self.weights[0])} if self.weights is not None else None,
             "truth": "truth.progress" in dataset.meta.features,
             "editable": not why,
             "why_not_editable": why,
-            "problems": [*self.problems, *self._found.problems],
+            "problems": [*self.problems, *self._results.problems],
             "marks_file": str(self.marks.path),
             "event_kinds": list(KINDS),
         }
 
     def _heads(self, dataset: LeRobotDataset) -> dict[str, dict[str, Any]]:
-        """Head -> its stages' names and colours, and who named them. The dataset's come first, `own` of them."""
-        own, found = stage_names(dataset), {}
+        """Returns head -> its stages' names and colours, and the source of the names. The dataset's own come first; `own` is their
+        number."""
+        own, heads = stage_names(dataset), {}
         for head in HEADS:
-            said = [names[head] for names in self._named.values() if head in names]
-            if head == "sparse" or head in own or said:
-                names = list(dict.fromkeys([*own.get(head, ()), *(name for each in said for name in each)]))
+            by_model = [names[head] for names in self._stage_names.values() if head in names]
+            if head == "sparse" or head in own or by_model:
+                names = list(dict.fromkeys([*own.get(head, ()), *(name for each in by_model for name in each)]))
                 truth = head == "sparse" and "truth.stage" in dataset.meta.features
                 source = "annotations" if head in own else "model" if names else "truth" if truth else "none"
-                found[head] = {"names": names, "colours": _colours(len(names)), "source": source, "own": len(own.get(head, ()))}
-        return found
+                heads[head] = {"names": names, "colours": _colours(len(names)), "source": source, "own": len(own.get(head, ()))}
+        return heads
 
     def _tasks(self, dataset: LeRobotDataset) -> list[str]:
         records = dataset.meta.episodes
@@ -141,11 +146,12 @@ class Review:
     # The list
 
     def key(self) -> tuple[Any, ...]:
-        """Changes whenever `episodes` would."""
-        return self.dataset, self.marks.all(), self.marks.revision, self.counting.revision
+        """Returns a value that changes whenever `episodes` would change."""
+        return self.dataset, self.marks.all(), self.marks.revision, self.jobs.revision
 
     def episodes(self) -> dict[str, Any]:
-        """`GET /api/episodes`: one entry an episode in every column. Events and disagreement are null until they are counted."""
+        """Returns the body of `GET /api/episodes`: every column has one entry per episode. Events and disagreement are null until they are
+        computed."""
         dataset, numbers = self.dataset, self.rows.numbers
         tasks = {task: place for place, task in enumerate(self._tasks(dataset))}
         records, marks, later = dataset.meta.episodes, self.marks.all(), self._later(dataset)
@@ -161,58 +167,59 @@ class Review:
             "annotated": {h: [int(bool(s)) for s in segments_of(dataset, h, numbers).values()] for h in self._heads(dataset)},
             "mark": [marks[n].kind if n in marks else None for n in numbers],
             "note": {str(n): mark.note for n, mark in marks.items() if mark.note},
-            "weight_kept": self._kept,
+            "weight_kept": self._mean_weight,
             **later,
             "models": models,
         }
 
     def events(self, wait_s: float | int = 0) -> dict[str, Any]:
-        """`GET /api/events`: the columns that are counted behind, waited for so long; `ready` says whether this is all."""
-        self.counting.wait(wait_s)
+        """Returns the body of `GET /api/events`: the columns that are computed in the background. It waits at most `wait_s` seconds;
+        `ready` is false while some are missing."""
+        self.jobs.wait(wait_s)
         return self._later(self.dataset)
 
     def _later(self, dataset: LeRobotDataset) -> dict[str, Any]:
-        ready, found = self.counting.wait(0.0), self._found
-        told = {number: dataset.meta.episodes[number].facts.get("success") for number in self.rows.numbers}
+        ready, results = self.jobs.wait(0.0), self._results
+        by_meta = {number: dataset.meta.episodes[number].success for number in self.rows.numbers}
         return {
             "ready": ready,
-            "success": [found.success.get(n) if success is None else bool(success) for n, success in told.items()],
-            "disagreement": None if found.disagreement is None else rounded(np.array(found.disagreement)),
-            "disagreement_of": found.disagreement_of,
-            "models": {m: {h: {"events": found.events.get(m, {}).get(h)} for h in heads} for m, heads in self._curves.items()},
+            "success": [results.success.get(n) if success is None else success for n, success in by_meta.items()],
+            "disagreement": None if results.disagreement is None else rounded(np.array(results.disagreement)),
+            "disagreement_of": results.disagreement_of,
+            "models": {m: {h: {"events": results.events.get(m, {}).get(h)} for h in heads} for m, heads in self._curves.items()},
         }
 
     def _compare(self, dataset: LeRobotDataset) -> None:
-        """Count the disagreement, again if it depends on what was annotated."""
+        """Computes the disagreement; it is computed again if it depends on an annotation that changed."""
 
         def count() -> None:
-            truth, found = self._found.truth, self._found
+            truth, results = self._results.truth, self._results
             stages = dataset.stages.get("sparse")
             if truth is None and len(self._curves) == 1 and stages is not None:
                 success = dict(zip(self.rows.numbers, self._later(dataset)["success"], strict=True))
                 truth = annotated_progress(segments_of(dataset, "sparse", self.rows.numbers), stages, self.rows, success.get)
-            pair = compared(self._curves, truth)
+            pair = curves_to_compare(self._curves, truth)
             if pair is not None:
-                found.disagreement_of, found.disagreement = pair[0], pair[1](self.rows)
+                results.disagree(pair[0], pair[1](self.rows))
 
-        if len(self._curves) < 2 or self._found.disagreement is None:
-            self.counting.submit(count)
+        if len(self._curves) < 2 or self._results.disagreement is None:
+            self.jobs.submit(count)
 
     # One episode
 
     def read(self, number: int) -> Episode:
-        """The episode with this number. KeyError for one that is not shown, DataError as `LeRobotDataset.episode`."""
+        """Reads the episode with this index. KeyError for one that is not shown, DataError as `LeRobotDataset.episode`."""
         self.require(number)
         return self.dataset.episode(number)
 
     def require(self, number: Any) -> int:
-        """The number of an episode that is shown; KeyError for anything else."""
-        if type(number) is not int or number not in self._shown:
+        """Returns the index of an episode that is shown; KeyError for anything else."""
+        if type(number) is not int or number not in self._indices:
             raise KeyError(number)
         return number
 
     def episode(self, number: int) -> dict[str, Any]:
-        """`GET /api/episodes/{n}` but for the addresses of its films. KeyError for an episode that is not shown."""
+        """Returns the body of `GET /api/episodes/{n}` without the addresses of its videos. KeyError for an episode that is not shown."""
         episode, dataset, mark = self.read(number), self.dataset, self.marks.get(number)
         return {
             "index": number,
@@ -220,27 +227,27 @@ class Review:
             "fps": episode.fps,
             "length": episode.length,
             "success": episode.success,
-            "facts": plain(episode.facts),
+            "facts": json_value(episode.facts),
             "mark": mark.kind,
             "note": mark.note,
             "row": episode.row,
             "heads": {head: self._head(episode, dataset, head, about) for head, about in self._heads(dataset).items()},
             "weight": rounded(self._weight(episode)) if self.weights is not None else None,
             "events": {
-                name: {head: [plain(vars(event)) for event in find_events(curve, episode.fps)] for head, curve in by.items()}
+                name: {head: [json_value(vars(event)) for event in find_events(curve, episode.fps)] for head, curve in by.items()}
                 for name, by in self.curves(episode).items()
             },
         }
 
     def curves(self, episode: Episode) -> dict[str, dict[str, Float[np.ndarray, "T"]]]:
-        """Model -> head -> its curve of this episode."""
+        """Returns model -> head -> its curve of this episode."""
         span = slice(episode.row, episode.row + episode.length)
         return {name: {head: curve[span] for head, curve in heads.items()} for name, heads in self._curves.items()}
 
-    def readings(self, episode: Episode, stages: Mapping[str, Stages], head: str) -> dict[str, Reading]:
-        """Model -> what it says of this episode by this head, for the models that have it."""
-        tables = {name: model.table for name, model in self.models.items() if head in model.table.curves}
-        return {name: reading(table, episode, stages.get(head), head) for name, table in tables.items()}
+    def head_curves(self, episode: Episode, stages: Mapping[str, Stages], head: str) -> dict[str, Curve]:
+        """Returns model -> its curve of this episode and head, for the models that have the head."""
+        tables = {name: model.table for name, model in self.models.items() if head in model.table.heads}
+        return {name: curve_of(table, episode, stages.get(head), head) for name, table in tables.items()}
 
     def _weight(self, episode: Episode) -> np.ndarray:
         assert self.weights is not None
@@ -248,36 +255,37 @@ class Review:
 
     def _head(self, episode: Episode, dataset: LeRobotDataset, head: str, about: Mapping[str, Any]) -> dict[str, Any]:
         stages, segments = dataset.stages, episode.segments.get(head, ())
-        seen = picture(episode, {head: self.readings(episode, stages, head)}, stages, sampled=False).heads[head]
-        names = list(dict.fromkeys([*about["names"], *seen.stage_names]))
-        place = np.array([names.index(name) for name in seen.stage_names] or [0])
+        view = episode_view(episode, {head: self.head_curves(episode, stages, head)}, stages, sampled=False).heads[head]
+        names = list(dict.fromkeys([*about["names"], *view.stage_names]))
+        place = np.array([names.index(name) for name in view.stage_names] or [0])
         out: dict[str, Any] = {
             "names": names,
             "colours": _colours(len(names)),
-            "curves": {name: rounded(curve) for name, curve in seen.curves.items()},
-            "probabilities": {name: counted(_likeliest(each, place)) for name, each in seen.probabilities.items()},
-            "truth_source": seen.truth_source,
+            "curves": {name: rounded(curve) for name, curve in view.curves.items()},
+            "probabilities": {name: integers(_likeliest(each, place)) for name, each in view.probabilities.items()},
+            "truth_source": view.truth_source,
             "segments": _as_objects(segments),
             "version": version_of(segments),
         }
-        if seen.truth is not None:
-            out["truth"] = rounded(seen.truth)
-        if seen.true_stage is not None:
-            out["true_stage"] = counted(np.where(seen.true_stage < 0, -1, place[np.clip(seen.true_stage, 0, len(place) - 1)]))
+        if view.truth is not None:
+            out["truth"] = rounded(view.truth)
+        if view.true_stage is not None:
+            out["true_stage"] = integers(np.where(view.true_stage < 0, -1, place[np.clip(view.true_stage, 0, len(place) - 1)]))
         return out
 
     # What a person changes
 
     def save(self, number: int, body: Mapping[str, Any]) -> dict[str, Any]:
-        """`PUT /api/episodes/{n}/segments`. KeyError for an unknown episode, FaultyError for what does not pass the checks, ChangedError
-        if the annotation on disk is another than the page began with, PermissionError for a dataset that is not edited."""
+        """Handles `PUT /api/episodes/{n}/segments`. KeyError for an unknown episode, FaultyError for segments that do not pass the checks,
+        ChangedError if the annotation on disk is not the one that the page began with, PermissionError for a dataset that cannot be
+        edited."""
         with self._saving:
             episode, dataset = self.read(number), self.dataset
             if why := why_not_editable(dataset):
                 raise PermissionError(why)
             head, names = body.get("head"), body.get("names")
             if head not in HEADS:
-                raise FaultyError([f"the head should be {' or '.join(HEADS)}, got {head!r}"])
+                raise FaultyError([f"the head should be {' or '.join(HEADS)}, got {shown(head)}"])
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise FaultyError(["names should be a list of all stage names in their order"])
             before = episode.segments.get(head, ())
@@ -288,24 +296,24 @@ class Review:
                 head,
                 parse_segments(body.get("segments")),
                 before,
-                known=stage_names(dataset).get(head, ()),
+                dataset_names=stage_names(dataset).get(head, ()),
                 names=tuple(names) if names else None,
                 length=episode.length,
                 fps=episode.fps,
                 success=episode.success,
             )
-            segments, names, repairs = judged(edit, store_folder(dataset))
-            if segments != before or (segments and names != edit.known):
+            segments, names, repairs = check_edit(edit, store_folder(dataset))
+            if segments != before or (segments and names != edit.dataset_names):
                 write(dataset.root, edit, segments, names)
-        return {**self.held(number, head), "heads": self._heads(self.dataset), "repairs": repairs}
+        return {**self.stored_annotation(number, head), "heads": self._heads(self.dataset), "repairs": repairs}
 
-    def held(self, number: int, head: str) -> dict[str, Any]:
-        """The annotation as it is on disk now, and its version."""
+    def stored_annotation(self, number: int, head: str) -> dict[str, Any]:
+        """Returns the annotation as it is on disk now, and its version."""
         segments = self.dataset.meta.episodes[number].readable_segments.get(head, ())
         return {"segments": _as_objects(segments), "version": version_of(segments)}
 
     def mark(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """`PUT /api/marks`. KeyError for an unknown episode, DataError for another kind of mark."""
+        """Handles `PUT /api/marks`. KeyError for an unknown episode, DataError for an unknown kind of mark."""
         number = self.require(body.get("episode"))
         kind, note = body.get("mark"), body.get("note", "")
         if not isinstance(kind, str | None) or not isinstance(note, str):
@@ -315,40 +323,32 @@ class Review:
         return {"episode": number, "mark": mark.kind, "note": mark.note}
 
     def marked(self) -> list[dict[str, Any]]:
-        """One row a mark, for the downloads."""
-        listed, place = self.episodes(), {number: i for i, number in enumerate(self.rows.numbers)}
+        """Returns one row per mark, for the downloads."""
+        columns_by_name, place = self.episodes(), {number: i for i, number in enumerate(self.rows.numbers)}
         tasks = self._tasks(self.dataset)
-        finals = next((columns["final"] for heads in listed["models"].values() for columns in heads.values()), None)
+        finals = next((columns["final"] for heads in columns_by_name["models"].values() for columns in heads.values()), None)
         return [
             {
                 "episode": number,
                 "mark": mark.kind,
                 "note": mark.note,
-                "task": tasks[listed["task"][place[number]]],
-                "length": listed["length"][place[number]],
+                "task": tasks[columns_by_name["task"][place[number]]],
+                "length": columns_by_name["length"][place[number]],
                 "final_progress": finals[place[number]] if finals is not None else None,
-                "success": listed["success"][place[number]],
+                "success": columns_by_name["success"][place[number]],
             }
             for number, mark in self.marks.all().items()
             if number in place
         ]
 
 
-def _made(metadata: Mapping[str, str]) -> dict[str, str]:
-    told = {key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items()}
-    return {key: told[key] for key in MADE if key in told}
+def _provenance(table: ProgressTable) -> dict[str, str]:
+    return {key: value for key in MADE if (value := table.made_by.get(key)) is not None}
 
 
-def _model_stages(table: ProgressTable, head: str) -> Sequence[str]:
-    """What the model that made the file calls its stages, if it says so and has more than one. DataError for damaged metadata."""
-    try:
-        config = parse_json(table.metadata.get(f"{METADATA_PREFIX}config") or "{}", source="config")
-    except ValueError as error:
-        raise DataError(f"its metadata are damaged ({error}); label again") from error
-    names = config.get(f"{head}_subtask_names") if isinstance(config, dict) else None
-    if not isinstance(names, list) or head not in table.stages:
-        return ()
-    return tuple(map(str, names)) if len(names) == table.stages[head].shape[1] > 1 else ()
+def _stage_names(curve: Curve) -> Sequence[str]:
+    """Returns what the model calls its stages, if it has more than one."""
+    return curve.stage_names if len(curve.stage_names) > 1 else ()
 
 
 def _colours(count: int) -> list[str]:
@@ -356,9 +356,9 @@ def _colours(count: int) -> list[str]:
 
 
 def _likeliest(probability: Float[np.ndarray, "T K"], place: np.ndarray) -> np.ndarray:
-    """The likeliest stage of each frame by its number on the page, -1 where unknown."""
-    known = ~np.isnan(probability).any(axis=1)
-    return np.where(known, place[np.nan_to_num(probability).argmax(axis=1)], -1)
+    """Returns the most likely stage of each frame by its number on the page, -1 where unknown."""
+    is_known = ~np.isnan(probability).any(axis=1)
+    return np.where(is_known, place[np.nan_to_num(probability).argmax(axis=1)], -1)
 
 
 def _as_objects(segments: Sequence[Segment]) -> list[dict[str, Any]]:

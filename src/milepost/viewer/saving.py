@@ -1,6 +1,7 @@
-"""Stages corrected by a person, into the dataset: judged as `annotate` judges them, written as it writes them, never over somebody else's.
+"""Writes stages that a person corrected into the dataset, with the same checks as `annotate` and never over newer changes.
 
-A version is a hash of one episode's annotation of one head. A page sends the one that it began with; another one on disk is a conflict.
+A version is a hash of one episode's annotation of one head. A page sends the version that it began with. If the version on disk differs,
+that is a conflict.
 """
 
 from __future__ import annotations
@@ -10,24 +11,19 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from milepost.annotation.checks import check_segments
-from milepost.annotation.export import write_annotations
-from milepost.annotation.names import Subtask, SubtaskList
-from milepost.annotation.replacing import BusyError
-from milepost.annotation.store import read_provenance
-from milepost.files import parse_json
-from milepost.types import DataError, Segment
+from milepost.annotation import Subtask, SubtaskList, check_segments, read_provenance
+from milepost.core import DataError, Segment, parse_json, segment_faults
+from milepost.datasets import BusyError, write_annotations
 
 BUSY_S = 5.0
-"""How long to wait for another process that writes into the dataset."""
+"""Longest wait in seconds for another process that writes into the dataset."""
 
 
 class FaultyError(DataError):
-    """These segments do not pass the checks. faults: one sentence each."""
+    """These segments do not pass the checks. faults: one sentence for each fault."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("; ".join(faults))
@@ -36,14 +32,14 @@ class FaultyError(DataError):
 
 @dataclass(frozen=True)
 class Edit:
-    """One head of one episode as a person wants it. known: the head's stages as the dataset has them; names: as it shall have them, if
-    they change. before: what the page began with. length in frames."""
+    """A person's new annotation of one head of one episode. dataset_names: the head's stages in the dataset; names: the new list of stages,
+    if it changes. before: the annotation that the page began with. length in frames."""
 
-    number: int
+    episode_index: int
     head: str
     segments: tuple[Segment, ...]
     before: tuple[Segment, ...]
-    known: tuple[str, ...]
+    dataset_names: tuple[str, ...]
     names: tuple[str, ...] | None
     length: int
     fps: float
@@ -51,17 +47,17 @@ class Edit:
 
 
 def version_of(segments: Sequence[Segment]) -> str:
-    """16 hex digits, the same for the same segments."""
-    told = json.dumps([[each.name, each.start, each.stop] for each in segments], ensure_ascii=False)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    """Returns 16 hex digits, the same for the same segments."""
+    text = json.dumps([[each.name, each.start, each.stop] for each in segments], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def parse_segments(told: Any) -> tuple[Segment, ...]:
-    """What a page sent: a list of {name, start, stop}. FaultyError if it is not one."""
-    found, faults = [], []
-    if not isinstance(told, list):
+def parse_segments(content: Any) -> tuple[Segment, ...]:
+    """Parses the page's list of {name, start, stop}. FaultyError if it is not one."""
+    segments, faults = [], []
+    if not isinstance(content, list):
         raise FaultyError(["segments should be a list of objects with name, start and stop"])
-    for place, each in enumerate(told, start=1):
+    for place, each in enumerate(content, start=1):
         fields: Mapping[str, Any] = each if isinstance(each, Mapping) else {}
         name, start, stop = fields.get("name"), fields.get("start"), fields.get("stop")
         if not isinstance(name, str) or type(start) is not int or type(stop) is not int:
@@ -69,73 +65,66 @@ def parse_segments(told: Any) -> tuple[Segment, ...]:
         elif not name or not 0 <= start < stop:
             faults.append(f"segment {place}, '{name}', goes from frame {start} to {stop}; it should have a name and at least one frame")
         else:
-            found.append(Segment(name, start, stop))
+            segments.append(Segment(name, start, stop))
     if faults:
         raise FaultyError(faults)
-    return tuple(found)
+    return tuple(segments)
 
 
-def judged(edit: Edit, store: Path) -> tuple[tuple[Segment, ...], tuple[str, ...], list[str]]:
-    """The segments to write, the head's stages, and what was repaired, in words. store: where `annotate` keeps what it asked with.
+def check_edit(edit: Edit, store: Path) -> tuple[tuple[Segment, ...], tuple[str, ...], list[str]]:
+    """Returns the segments to write, the head's stages, and one message per repair. store: the folder where `annotate` stores its answers.
 
-    Where a model was asked with a list of stages, the checks that its answers had to pass; names beyond that list are optional stages.
-    FaultyError lists what is wrong.
+    If a model annotated with a list of stages, the segments must pass the same checks as its answers; names beyond that list are optional
+    stages. FaultyError lists the faults.
     """
-    asked = _asked(store / edit.head)
-    names = edit.names or edit.known or (asked.names if asked is not None else ()) or _named(edit.segments)
+    annotated_with = _annotated_stages(store / edit.head)
+    names = edit.names or edit.dataset_names or (annotated_with.names if annotated_with is not None else ()) or _names_in(edit.segments)
     if not edit.segments:
         return (), names, []
     try:
-        listed = SubtaskList(tuple(Subtask(name, optional=True) for name in names))
+        stages = SubtaskList(tuple(Subtask(name, optional=True) for name in names))
     except DataError as error:
         raise FaultyError([str(error)]) from error
-    if asked is None:
-        if faults := _plain_faults(edit, names):
-            raise FaultyError(faults)
+    if annotated_with is None:
+        if faults := segment_faults(edit.segments, edit.length, names):
+            raise FaultyError(list(dict.fromkeys(map(str, faults))))
         return edit.segments, names, []
-    entries = {each.name: each for each in asked}
-    subtasks = SubtaskList(tuple(entries.get(each.name, each) for each in listed), asked.covers)
+    entries = {each.name: each for each in annotated_with}
+    subtasks = SubtaskList(tuple(entries.get(each.name, each) for each in stages), annotated_with.covers)
     checked = check_segments(edit.segments, subtasks, edit.length, edit.fps, success=edit.success)
     if checked.segments is None:
         raise FaultyError([fault.message for fault in checked.faults])
     return checked.segments, names, [repair.message for repair in checked.repairs]
 
 
-def _named(segments: Sequence[Segment]) -> tuple[str, ...]:
+def _names_in(segments: Sequence[Segment]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.name for each in segments))
 
 
-def _asked(store: Path) -> SubtaskList | None:
-    """The list of stages that `annotate` asked with; None where it did not ask."""
-    told = read_provenance(store)
-    if told is None or "stages" not in told:
+def _annotated_stages(store: Path) -> SubtaskList | None:
+    """Returns the list of stages that `annotate` used, or None if it did not run."""
+    provenance = read_provenance(store)
+    if provenance is None or "stages" not in provenance:
         return None
-    return SubtaskList.from_dict(parse_json(told["stages"], source="the annotation's provenance"))
-
-
-def _plain_faults(edit: Edit, names: Sequence[str]) -> list[str]:
-    """What every annotation has to be: of known stages, in order of time, apart, inside the episode."""
-    unknown = dict.fromkeys(each.name for each in edit.segments if each.name not in names)
-    faults = [f"unknown stage '{name}'; the stages are: {', '.join(names)}" for name in unknown]
-    for each in edit.segments:
-        if each.stop > edit.length:
-            faults.append(f"'{each.name}' ends at frame {each.stop}, the episode has {edit.length}")
-    for before, after in pairwise(edit.segments):
-        if after.start < before.stop:
-            faults.append(f"'{after.name}' starts at frame {after.start}, before '{before.name}' ends at {before.stop}")
-    return faults
+    return SubtaskList.from_dict(parse_json(provenance["stages"], source="the annotation's provenance"))
 
 
 def write(root: Path, edit: Edit, segments: tuple[Segment, ...], names: tuple[str, ...]) -> None:
-    """Into the dataset, if it has there what the page began with (ChangedError else). DataError if it cannot be written at all.
+    """Writes into the dataset if its annotation is still the one that the page began with (ChangedError else). DataError if it cannot be
+    written at all.
 
-    Another process that is writing is waited for, a few seconds: BusyError then.
+    It waits a few seconds for another process that is writing; BusyError after that.
     """
-    told = {edit.head: names} if names else None
+    names_by_head = {edit.head: names} if names else None
     until = time.monotonic() + BUSY_S
     while True:
         try:
-            write_annotations(root, {edit.number: {edit.head: segments}}, names=told, expected={edit.number: {edit.head: edit.before}})
+            write_annotations(
+                root,
+                {edit.episode_index: {edit.head: segments}},
+                names=names_by_head,
+                expected={edit.episode_index: {edit.head: edit.before}},
+            )
             return
         except BusyError:
             if time.monotonic() > until:

@@ -1,6 +1,6 @@
-"""The page's server: routes to `Review` and to films, for `milepost view`. Answers errors as {error: text}, never with a traceback.
+"""The page's server for `milepost view`: routes to `Review` and to videos. An error is a response {error: text}, never a traceback.
 
-Handlers that read files run in threads. What may ask at all is decided by `guard` before anything here.
+Handlers that read files run in threads. `guard` decides about access before any handler runs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from milepost.annotation.export import ChangedError
-from milepost.annotation.replacing import BusyError
-from milepost.files import parse_json
-from milepost.types import DataError
+from milepost.core import DataError, parse_json, require_cameras, shown
+from milepost.datasets import BusyError, ChangedError
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
-from milepost.viewer.media import Films, StoppedError, cameras, source_file
+from milepost.viewer.media import StoppedError, VideoCache, cameras, source_file
 from milepost.viewer.review import Review
 from milepost.viewer.saving import FaultyError
 
@@ -36,13 +34,13 @@ PAGE = Path(__file__).parent / "page"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".png": "image/png"}
 PLACEHOLDER = "<!doctype html><title>milepost view</title><p>The page is not installed."
 GONE_S = 0.5
-"""How often is looked whether somebody still waits for a film."""
+"""Seconds between two checks whether the client still waits for a video."""
 WAIT_S = 20.0
-"""How long `GET /api/events` waits for what is being counted."""
+"""Longest time in seconds that `GET /api/events` waits for background jobs."""
 
 
 class _EpisodeNumber(Convertor[int]):
-    """Episode numbers in addresses: as many digits as `files.RANGES` allows. Longer ones are of no episode, and no work."""
+    """Episode indices in addresses: at most as many digits as `files.RANGES` allows. A longer number is no episode and causes no work."""
 
     regex = "[0-9]{1,9}"
 
@@ -56,31 +54,31 @@ class _EpisodeNumber(Convertor[int]):
 register_url_convertor("episode", _EpisodeNumber())
 
 
-def create_app(review: Review, films: Films | None = None) -> Starlette:
-    """The application. It closes the review and the films when it ends."""
-    served = _Served(review, films or Films())
+def create_app(review: Review, videos: VideoCache | None = None) -> Starlette:
+    """Returns the application. It closes the review and the videos when it ends."""
+    handlers = _Handlers(review, videos or VideoCache())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         review.close()
-        await run_in_threadpool(served.films.close)
+        await run_in_threadpool(handlers.videos.close)
 
     routes = [
-        Route("/", served.index),
-        Route("/page/{name}", served.page),
-        Route("/api/dataset", served.dataset),
-        Route("/api/episodes", served.episodes),
-        Route("/api/events", served.events),
-        Route("/api/episodes/{number:episode}", served.episode),
-        Route("/api/episodes/{number:episode}/segments", served.save, methods=["PUT"]),
-        Route("/api/marks", served.mark, methods=["PUT"]),
-        Route("/api/marks.json", served.marks_json),
-        Route("/api/marks.csv", served.marks_csv),
-        Route("/media/source/{number:episode}/{camera:path}", served.source),
-        Route("/media/h264/{number:episode}/{camera:path}", served.film),
+        Route("/", handlers.index),
+        Route("/page/{name}", handlers.page),
+        Route("/api/dataset", handlers.dataset),
+        Route("/api/episodes", handlers.episodes),
+        Route("/api/events", handlers.events),
+        Route("/api/episodes/{number:episode}", handlers.episode),
+        Route("/api/episodes/{number:episode}/segments", handlers.save, methods=["PUT"]),
+        Route("/api/marks", handlers.mark, methods=["PUT"]),
+        Route("/api/marks.json", handlers.marks_json),
+        Route("/api/marks.csv", handlers.marks_csv),
+        Route("/media/source/{number:episode}/{camera:path}", handlers.source),
+        Route("/media/h264/{number:episode}/{camera:path}", handlers.video),
     ]
-    handlers: dict[Any, Callable[..., Response]] = {
+    errors: dict[Any, Callable[..., Response]] = {
         HTTPException: _refused,
         DataError: _data_error,
         OSError: _os_error,
@@ -88,14 +86,14 @@ def create_app(review: Review, films: Films | None = None) -> Starlette:
         StoppedError: _stopped,
         Exception: _broken,
     }
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    return Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
 
 
-class _Served:
-    """The handlers, and what they serve."""
+class _Handlers:
+    """The request handlers, with the review and the videos that they serve."""
 
-    def __init__(self, review: Review, films: Films) -> None:
-        self.review, self.films = review, films
+    def __init__(self, review: Review, videos: VideoCache) -> None:
+        self.review, self.videos = review, videos
         self._list: tuple[Any, bytes, str] | None = None
 
     async def index(self, request: Request) -> Response:
@@ -108,18 +106,18 @@ class _Served:
         return _json(await run_in_threadpool(self.review.about))
 
     async def episodes(self, request: Request) -> Response:
-        body, tag = await run_in_threadpool(self._listed)
+        body, tag = await run_in_threadpool(self._episode_list)
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"etag": tag})
         return Response(body, media_type="application/json", headers={"etag": tag, "cache-control": "no-cache"})
 
-    def _listed(self) -> tuple[bytes, str]:
-        """The list as bytes, made again only after a change."""
-        key, held = self.review.key(), self._list
-        if held is None or held[0] != key:
+    def _episode_list(self) -> tuple[bytes, str]:
+        """Returns the list as bytes; it is made again only after a change."""
+        key, cached = self.review.key(), self._list
+        if cached is None or cached[0] != key:
             body = json.dumps(self.review.episodes(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-            self._list = held = (key, body, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
-        return held[1:]
+            self._list = cached = (key, body, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+        return cached[1:]
 
     async def events(self, request: Request) -> Response:
         return _json(await run_in_threadpool(self.review.events, WAIT_S))
@@ -128,9 +126,9 @@ class _Served:
         return _json(await run_in_threadpool(self._episode, request.path_params["number"]))
 
     def _episode(self, number: int) -> dict[str, Any]:
-        with _known(number):
-            found = self.review.episode(number)
-            return {**found, "cameras": cameras(self.review.dataset, number)}
+        with _not_found(number):
+            content = self.review.episode(number)
+            return {**content, "cameras": cameras(self.review.dataset, number)}
 
     async def save(self, request: Request) -> Response:
         number, body = request.path_params["number"], await _object(request)
@@ -138,24 +136,24 @@ class _Served:
 
     def _save(self, number: int, body: dict[str, Any]) -> Response:
         try:
-            with _known(number):
+            with _not_found(number):
                 return _json(self.review.save(number, body))
         except FaultyError as error:
             return _json({"error": str(error), "faults": list(error.faults)}, 422)
         except (ChangedError, BusyError) as error:
-            return _json({"error": str(error), **self.review.held(number, body["head"])}, 409)
+            return _json({"error": str(error), **self.review.stored_annotation(number, body["head"])}, 409)
         except DataError as error:
             return _json({"error": str(error), "faults": [str(error)]}, 422)
 
     async def mark(self, request: Request) -> Response:
         body = await _object(request)
-        with _known(body.get("episode")):
+        with _not_found(body.get("episode")):
             return _json(await run_in_threadpool(self.review.mark, body))
 
     async def marks_json(self, request: Request) -> Response:
-        told = await run_in_threadpool(self._marked)
+        content = await run_in_threadpool(self._marked)
         name = f"{_file_name(self.review.dataset.name)}.marks.json"
-        return _json(told, headers={"content-disposition": f'attachment; filename="{name}"'})
+        return _json(content, headers={"content-disposition": f'attachment; filename="{name}"'})
 
     def _marked(self) -> dict[str, Any]:
         rows, dataset = self.review.marked(), self.review.dataset
@@ -170,39 +168,43 @@ class _Served:
         return Response(text, media_type="text/csv", headers=headers)
 
     async def source(self, request: Request) -> Response:
-        number, camera = self._asked(request)
+        number, camera = self._episode_and_camera(request)
         return await run_in_threadpool(self._source, request, number, camera)
 
     def _source(self, request: Request, number: int, camera: str) -> Response:
         path = source_file(self.review.dataset, number, camera)
         if path is None:
-            raise HTTPException(404, f"episode {number} has no mp4 of camera '{camera}' that a browser could know")
-        return _film(request, path)
+            raise HTTPException(404, f"episode {number} has no mp4 of camera '{camera}' that a browser can play")
+        return _video_response(request, path)
 
-    async def film(self, request: Request) -> Response:
-        number, camera = self._asked(request)
+    async def video(self, request: Request) -> Response:
+        number, camera = self._episode_and_camera(request)
         dataset, fingerprint = await run_in_threadpool(lambda: self.review.dataset), self.review.fingerprint
-        made = asyncio.wrap_future(self.films.ask(dataset, fingerprint, number, camera))
-        made.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, even if nobody waits any more
-        while not (await asyncio.wait([made], timeout=GONE_S))[0]:
+        video = asyncio.wrap_future(self.videos.ask(dataset, fingerprint, number, camera))
+        video.add_done_callback(
+            lambda future: future.cancelled() or future.exception()
+        )  # reads the exception, so asyncio does not warn when no client waits any more
+        while not (await asyncio.wait([video], timeout=GONE_S))[0]:
             if await request.is_disconnected():
-                self.films.leave(fingerprint, number, camera)
+                self.videos.leave(fingerprint, number, camera)
                 return Response(status_code=499)
-        if made.cancelled():
+        if video.cancelled():
             raise StoppedError
-        return await run_in_threadpool(_film, request, made.result())
+        return await run_in_threadpool(_video_response, request, video.result())
 
-    def _asked(self, request: Request) -> tuple[int, str]:
+    def _episode_and_camera(self, request: Request) -> tuple[int, str]:
         number, camera = request.path_params["number"], request.path_params["camera"]
-        with _known(number):
+        with _not_found(number):
             self.review.require(number)
-        if camera not in self.review.dataset.cameras:
-            raise HTTPException(404, f"there is no camera '{camera}'")
+        try:
+            require_cameras([camera], self.review.dataset.cameras)
+        except DataError as error:
+            raise HTTPException(404, str(error)) from error
         return number, camera
 
 
 def _page(name: str) -> Response:
-    """A file of the page, by its name in the package."""
+    """Returns a file of the page, by its name in the package."""
     files = {path.name: path for path in PAGE.iterdir() if path.is_file()} if PAGE.is_dir() else {}
     if name == "index.html" and name not in files:
         return Response(PLACEHOLDER, media_type="text/html")
@@ -215,10 +217,10 @@ def _page(name: str) -> Response:
     return Response(content, media_type=TYPES[files[name].suffix], headers=headers)
 
 
-def _film(request: Request, path: Path) -> Response:
-    """A file in the ranges that the browser asks for; nothing, if it has this very file."""
-    found = path.stat()
-    response = FileResponse(path, media_type="video/mp4", stat_result=found, headers={"cache-control": "private, no-cache"})
+def _video_response(request: Request, path: Path) -> Response:
+    """Returns the byte ranges of a file that the browser asks for; status 304 if it has this very file."""
+    status = path.stat()
+    response = FileResponse(path, media_type="video/mp4", stat_result=status, headers={"cache-control": "private, no-cache"})
     tag = response.headers["etag"]
     if "range" not in request.headers and tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={"etag": tag})
@@ -241,11 +243,11 @@ async def _object(request: Request) -> dict[str, Any]:
 
 
 @contextmanager
-def _known(number: Any) -> Iterator[None]:
+def _not_found(number: Any) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise HTTPException(404, f"there is no episode {number!r} here") from error
+        raise HTTPException(404, f"there is no episode {shown(number)} here") from error
 
 
 def _refused(request: Request, error: HTTPException) -> Response:
@@ -269,7 +271,7 @@ def _stopped(request: Request, error: StoppedError) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    return _json({"error": f"{type(error).__name__} in milepost view: this is a fault of ours; the terminal shows where"}, 500)
+    return _json({"error": f"{type(error).__name__} in milepost view: this is a bug in milepost; the terminal shows where"}, 500)
 
 
 def _file_name(name: str) -> str:

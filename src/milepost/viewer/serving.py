@@ -1,4 +1,4 @@
-"""The server on a port: the one asked for, or the next that is free; until Ctrl-C."""
+"""The server on a port, until Ctrl-C: the user's port, or the next free one."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from milepost.types import DataError
-from milepost.viewer.guard import Door, Guard, is_loopback
-from milepost.viewer.media import Films
+from milepost.core import DataError
+from milepost.viewer.guard import BindAddress, Guard, is_loopback
+from milepost.viewer.media import VideoCache
 from milepost.viewer.review import Review
 from milepost.viewer.server import create_app
 
 TRIES = 50
-"""Ports after the one asked for."""
+"""Number of ports to try, from the user's port on."""
 CONNECTIONS = 256
-"""Open connections. A browser has six to a server."""
+"""Most open connections. A browser opens up to six to one server."""
 HEAD_S = 10.0
-"""How long the head of a request may take."""
+"""Longest time for the head of a request in seconds."""
 
 
-def bound(host: str, port: int) -> tuple[socket.socket, Door]:
-    """A listening socket and what it is called. port: 0 for any that is free. DataError if the address is not this machine's."""
+def bind(host: str, port: int) -> tuple[socket.socket, BindAddress]:
+    """Returns a listening socket and its address. port: 0 for any free one. DataError if the address is not this machine's, or no port is
+    free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for tried in range(port, port + TRIES) if port else (0,):
-        found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for candidate in range(port, port + TRIES) if port else (0,):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((host, tried))
-            found.listen(256)
+            listener.bind((host, candidate))
+            listener.listen(256)
         except OSError as error:
-            found.close()
+            listener.close()
             if error.errno == errno.EADDRINUSE:
                 continue
-            raise DataError(f"the server cannot be bound to {host}:{tried}: {error.strerror or error}") from error
+            raise DataError(f"the server cannot be bound to {host}:{candidate}: {error.strerror or error}") from error
         token = "" if is_loopback(host) else secrets.token_urlsafe(24)
-        return found, Door(host, found.getsockname()[1], token)
+        return listener, BindAddress(host, listener.getsockname()[1], token)
     raise DataError(f"ports {port} to {port + TRIES - 1} of {host} are taken; choose another with --port, or 0 for any")
 
 
-class Impatient(H11Protocol):
-    """HTTP that lets go of a connection whose request does not come: half-open ones would hold all that a process may have.
+class TimeoutProtocol(H11Protocol):
+    """HTTP that closes a connection if its request does not arrive: half-open connections could use up all file descriptors of the process.
 
     Beyond `CONNECTIONS` a new connection is closed at once, so that no accept ever fails.
     """
@@ -69,7 +70,7 @@ class Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """The clock runs from the first byte, so that a dripping request is none the better for it."""
+        """Starts the timer at the first byte and does not restart it, so that a slow request gets no more time."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._rest()
         elif self._ending is None:
@@ -86,30 +87,30 @@ class Impatient(H11Protocol):
             self.transport.close()
 
 
-class Server(uvicorn.Server):
-    """Lets go of what it makes and counts as soon as it is asked to end, so that no request is waited for."""
+class ReviewServer(uvicorn.Server):
+    """A server that gives up background work as soon as it is asked to end, so that no request delays the end."""
 
-    def __init__(self, config: uvicorn.Config, review: Review, films: Films) -> None:
+    def __init__(self, config: uvicorn.Config, review: Review, videos: VideoCache) -> None:
         super().__init__(config)
-        self._review, self._films = review, films
+        self._review, self._videos = review, videos
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._films.stop()
+        self._videos.stop()
         self._review.stop()
         super().handle_exit(sig, frame)
 
 
-def server(review: Review, door: Door, films: Films | None = None) -> Server:
-    """Ready to run on the socket of this door."""
-    films = films or Films()
+def make_server(review: Review, address: BindAddress, videos: VideoCache | None = None) -> ReviewServer:
+    """Returns a server that is ready to run on the socket of this address."""
+    videos = videos or VideoCache()
     config = uvicorn.Config(
-        Guard(create_app(review, films), door),
+        Guard(create_app(review, videos), address),
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
-        http=Impatient,
+        http=TimeoutProtocol,
         timeout_graceful_shutdown=3,
     )
-    return Server(config, review, films)
+    return ReviewServer(config, review, videos)

@@ -1,6 +1,7 @@
-"""One line an episode: where its curves end, what happens in them, how far two of them differ. Columns, for thousands of episodes.
+"""One entry per episode: the final value of its curves, their events, the difference of two curves. They are columns, for thousands of
+episodes.
 
-What takes long (events, the success that only the rows tell, the simulator's truth) is counted in a thread of its own from the start.
+Slow columns (events, success that is only in the rows, the simulator's truth) are computed in a background thread from the start.
 """
 
 from __future__ import annotations
@@ -17,25 +18,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.annotation.subtask_index import read_columns
-from milepost.events import KINDS, count_events, find_events
-from milepost.lerobot import LeRobotDataset
-from milepost.metrics import final, mean_error
-from milepost.stages import Stages, progress, targets
-from milepost.store import ProgressTable
-from milepost.types import DataError, Segment
-from milepost.viewer.plain import DIGITS, rounded
+from milepost.core import SUCCESS, DataError, Segment, Stages, ends_well, progress, targets
+from milepost.datasets import LeRobotDataset, read_columns
+from milepost.metrics import KINDS, count_events, final, find_events, mean_error
+from milepost.progress import row_count
+from milepost.viewer.json_arrays import DIGITS, rounded
 
 SPARK = 32
-"""Points of a small curve."""
+"""Points of a sparkline."""
 UNKNOWN = 255
 Curves = Mapping[str, Mapping[str, np.ndarray]]
 """Model's name -> head -> progress by row of the dataset (R,), NaN where unknown."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Where the episodes shown are among the dataset's rows. count: rows of the whole dataset. start, length: (E,)."""
+class EpisodeRows:
+    """The rows of the shown episodes in the dataset. count: rows of the whole dataset. start, length: (E,)."""
 
     numbers: tuple[int, ...]
     start: Int[np.ndarray, "E"]
@@ -43,75 +41,46 @@ class Rows:
     count: int
 
     @classmethod
-    def of(cls, dataset: LeRobotDataset, numbers: Sequence[int]) -> Rows:
+    def of(cls, dataset: LeRobotDataset, numbers: Sequence[int]) -> EpisodeRows:
+        """Returns the rows of these episodes."""
         records = [dataset.meta.episodes[number] for number in numbers]
-        count = max(record.row + record.length for record in dataset.meta.episodes.values())
-        return cls(tuple(numbers), np.array([r.row for r in records]), np.array([r.length for r in records]), count)
+        return cls(tuple(numbers), np.array([r.row for r in records]), np.array([r.length for r in records]), row_count(dataset))
 
-    def cut(self, values: Float[np.ndarray, "R"]) -> list[np.ndarray]:
-        """An array an episode, views."""
+    def split(self, values: Float[np.ndarray, "R"]) -> list[np.ndarray]:
+        """Returns one array per episode; they are views."""
         return [values[start : start + length] for start, length in zip(self.start.tolist(), self.length.tolist(), strict=True)]
 
 
-def placed(index: Int[np.ndarray, "N"], values: Float[np.ndarray, "N"], count: int) -> Float[np.ndarray, "R"]:
-    """A column of a file by row of the dataset, NaN where the file has none. DataError for a row that the dataset has not."""
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
-        raise DataError(f"rows {index.min()} to {index.max()} in the file, {count} in the dataset: it was made for another dataset")
-    out = np.full(count, np.nan, np.float32)
-    out[index] = values
-    return out
-
-
-def curves_of(table: ProgressTable, dataset: LeRobotDataset, count: int) -> dict[str, np.ndarray]:
-    """Head -> its curve by row. DataError unless every row is the frame of the episode that it says it is."""
-    records = dataset.meta.episodes.values()
-    numbers, first, length = (np.array([getattr(each, name) for each in records]) for name in ("index", "row", "length"))
-    place = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
-    strange = (numbers[place] != table.episode_index) | (table.index != first[place] + table.frame_index)
-    wrong = np.flatnonzero(strange | (table.frame_index < 0) | (table.frame_index >= length[place]))
-    if len(wrong):
-        row = wrong[0]
-        raise DataError(
-            f"{len(wrong)} rows do not fit the dataset, first index {table.index[row]} (episode {table.episode_index[row]}, frame "
-            f"{table.frame_index[row]}): made for another dataset"
-        )
-    if twice := len(table.index) - len(np.unique(table.index)):
-        raise DataError(f"{twice} rows stand in it twice")
-    found = {head: placed(table.index, curve, count) for head, curve in table.curves.items()}
-    for head, curve in found.items():
-        if outside := int(((curve < 0) | (curve > 1)).sum()):
-            raise DataError(f"progress_{head} has {outside} values outside 0 to 1")
-    return found
-
-
-def sparks(curve: Float[np.ndarray, "R"], rows: Rows) -> list[str]:
-    """Every episode's curve at 32 frames spread evenly, first and last among them: base64 of 32 bytes, 0 to 254, 255 where unknown."""
+def sparks(curve: Float[np.ndarray, "R"], rows: EpisodeRows) -> list[str]:
+    """Returns every episode's curve at 32 frames spread evenly, first and last included: base64 of 32 bytes, 0 to 254; 255 where
+    unknown."""
     at = np.rint(np.arange(SPARK) * (np.maximum(rows.length[:, None] - 1, 0) / (SPARK - 1))).astype(np.int64)
     value = curve[rows.start[:, None] + at]
     levels: UInt8[np.ndarray, "E P"] = np.where(np.isnan(value), UNKNOWN, np.rint(np.nan_to_num(value) * 254)).astype(np.uint8)
     return [base64.b64encode(line.tobytes()).decode() for line in levels]
 
 
-def ends(curve: Float[np.ndarray, "R"], rows: Rows) -> dict[str, list[Any]]:
-    """The columns that are quick: where each episode's curve ends, its highest point, the small curve."""
-    cut = rows.cut(curve)
+def ends(curve: Float[np.ndarray, "R"], rows: EpisodeRows) -> dict[str, list[Any]]:
+    """Returns the quick columns: each episode's final value, its maximum, its sparkline."""
+    curves = rows.split(curve)
     return {
-        "final": rounded(np.array([final(each) for each in cut])),
-        "highest": rounded(np.array([np.fmax.reduce(each, initial=np.nan) for each in cut])),
+        "final": rounded(np.array([final(each) for each in curves])),
+        "highest": rounded(np.array([np.fmax.reduce(each, initial=np.nan) for each in curves])),
         "spark": sparks(curve, rows),
     }
 
 
 def known_mean(values: Float[np.ndarray, "N"]) -> float:
-    """NaN where nothing is known."""
-    known = values[~np.isnan(values)]
-    return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
+    """Returns the mean of the known values; NaN if there is none."""
+    present = values[~np.isnan(values)]
+    return float(present.mean(dtype=np.float64)) if len(present) else float("nan")
 
 
 @dataclass
-class Counted:
-    """What the thread has found. events: model -> head -> kind -> one number an episode. success: of those that only rows tell.
-    truth: the simulator's progress by row, if it is known. disagreement: one number an episode. problems: what could not be read."""
+class BackgroundResults:
+    """The results of the background thread. events: model -> head -> kind -> one number per episode. success: of episodes whose success is
+    only in the rows. truth: the simulator's progress by row, if known. disagreement: one number per episode. problems: messages about rows
+    that cannot be read."""
 
     events: dict[str, dict[str, dict[str, list[int]]]] = field(default_factory=dict)
     success: dict[int, bool] = field(default_factory=dict)
@@ -120,18 +89,27 @@ class Counted:
     disagreement_of: str | None = None
     problems: list[str] = field(default_factory=list)
 
+    def know(self, truth: Float[np.ndarray, "R"]) -> None:
+        """Stores the simulator's progress by row."""
+        self.truth = truth
 
-class Counting:
-    """Jobs done one after the other in a thread beside the requests. revision: grows with each one done."""
+    def disagree(self, which: str, how_much: list[float]) -> None:
+        """Stores the names of the two compared curves, and their difference in each episode."""
+        self.disagreement_of, self.disagreement = which, how_much
+
+
+class BackgroundJobs:
+    """Jobs that run one after the other in a background thread. revision: increases with each finished job."""
 
     def __init__(self) -> None:
         self.revision = 0
         self.closing = False
         self._pending = 0
         self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(1, "counting")
+        self._pool = ThreadPoolExecutor(1, "background")
 
     def submit(self, job: Callable[[], None]) -> None:
+        """Queues a job."""
         if self.closing:
             return
         with self._changed:
@@ -139,16 +117,20 @@ class Counting:
         self._pool.submit(self._run, job).add_done_callback(_raise)
 
     def wait(self, timeout_s: float | int) -> bool:
-        """Until everything is counted, at most so long; is it?"""
+        """Waits until all jobs are finished, at most `timeout_s` seconds. Returns whether they are."""
         until = time.monotonic() + timeout_s
         with self._changed:
-            while self._pending and not self.closing and (left := until - time.monotonic()) > 0:
-                self._changed.wait(min(left, 0.2))  # `closing` is set by a signal, which must take no lock
+            while self._pending and not self.closing and (remaining := until - time.monotonic()) > 0:
+                self._changed.wait(min(remaining, 0.2))  # `closing` is set by a signal, which must take no lock
             return not self._pending
 
-    def close(self) -> None:
-        """Give up what is being counted."""
+    def stop(self) -> None:
+        """Asks the current job to give up soon. It takes no lock, so it is safe in a signal handler."""
         self.closing = True
+
+    def close(self) -> None:
+        """Gives up the current job and drops the queue."""
+        self.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, job: Callable[[], None]) -> None:
@@ -161,55 +143,56 @@ class Counting:
                 self._changed.notify_all()
 
 
-def _raise(done: Future[None]) -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
+def _raise(future: Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
         raise error
 
 
-def count_all(found: Counted, counting: Counting, dataset: LeRobotDataset, rows: Rows, curves: Curves) -> None:
-    """Everything slow that does not change while the page is open."""
-    _read_rows(found, dataset, rows)
+def count_all(results: BackgroundResults, jobs: BackgroundJobs, dataset: LeRobotDataset, rows: EpisodeRows, curves: Curves) -> None:
+    """Computes the slow columns that do not change while the page is open."""
+    _read_rows(results, dataset, rows)
     for model, heads in curves.items():
         for head, curve in heads.items():
             columns: dict[str, list[int]] = {kind: [] for kind in KINDS}
-            for each in rows.cut(curve):
-                if counting.closing:
+            for each in rows.split(curve):
+                if jobs.closing:
                     return
                 for kind, number in count_events(find_events(each, dataset.fps)).items():
                     columns[kind].append(number)
-            found.events.setdefault(model, {})[head] = columns
+            results.events.setdefault(model, {})[head] = columns
 
 
-def _read_rows(found: Counted, dataset: LeRobotDataset, rows: Rows) -> None:
-    """Of a local dataset alone: a Hub dataset's rows would have to be downloaded, all of them."""
+def _read_rows(results: BackgroundResults, dataset: LeRobotDataset, rows: EpisodeRows) -> None:
+    """Reads truth and success from the rows of a local dataset. A Hub dataset is not read, because all its rows would have to be
+    downloaded."""
     meta = dataset.meta
-    told = all("success" in meta.episodes[number].facts for number in rows.numbers)
-    wanted = ["truth.progress", *([] if told else ["next.success"])]
-    columns = [name for name in wanted if name in meta.features]
+    success_in_meta = all(meta.episodes[number].success is not None for number in rows.numbers)
+    names = ["truth.progress", *([] if success_in_meta else [SUCCESS])]
+    columns = [name for name in names if name in meta.features]
     if not dataset.is_local or not columns:
         return
     truth = np.full(rows.count, np.nan, np.float32)
     try:
         for record, values in read_columns(dataset.files, meta, columns):
-            if "next.success" in values:
-                found.success[record.index] = bool(values["next.success"][-1])
+            if SUCCESS in values:
+                results.success[record.index] = ends_well(values[SUCCESS])
             if "truth.progress" in values:
                 truth[record.row : record.row + record.length] = values["truth.progress"]
     except DataError as error:
-        found.problems.append(str(error))
+        results.problems.append(str(error))
     if "truth.progress" in columns:
-        found.truth = truth
+        results.know(truth)
 
 
-def differences(first: Float[np.ndarray, "R"], second: Float[np.ndarray, "R"], rows: Rows) -> list[float]:
-    """Each episode's mean absolute difference where both are known."""
-    return [mean_error(a, b) for a, b in zip(rows.cut(first), rows.cut(second), strict=True)]
+def differences(first: Float[np.ndarray, "R"], second: Float[np.ndarray, "R"], rows: EpisodeRows) -> list[float]:
+    """Returns each episode's mean absolute difference over the frames where both curves are known."""
+    return [mean_error(a, b) for a, b in zip(rows.split(first), rows.split(second), strict=True)]
 
 
 def annotated_progress(
-    segments: Mapping[int, Sequence[Segment]], stages: Stages, rows: Rows, success: Callable[[int], bool | None]
+    segments: Mapping[int, Sequence[Segment]], stages: Stages, rows: EpisodeRows, success: Callable[[int], bool | None]
 ) -> Float[np.ndarray, "R"]:
-    """Progress by row as the annotation tells it (SARM eq. 2), NaN where it does not; an annotation that does not fit is none."""
+    """Returns progress by row from the annotation (SARM eq. 2), NaN without one; an annotation that does not fit counts as none."""
     out = np.full(rows.count, np.nan, np.float32)
     for number, start, length in zip(rows.numbers, rows.start.tolist(), rows.length.tolist(), strict=True):
         if segments.get(number):
@@ -221,17 +204,18 @@ def annotated_progress(
     return out
 
 
-def listed(
-    rows: Rows, curves: Curves, weight: Float[np.ndarray, "R"] | None
+def quick_columns(
+    rows: EpisodeRows, curves: Curves, weight: Float[np.ndarray, "R"] | None
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], list[float | None] | None]:
-    """The columns that are counted before the page is served: by model and head, and the mean weight."""
+    """Returns the columns that are computed before the page is served: by model and head, and the mean weight."""
     models = {model: {head: ends(curve, rows) for head, curve in heads.items()} for model, heads in curves.items()}
-    kept = None if weight is None else rounded(np.array([known_mean(each) for each in rows.cut(weight)]), DIGITS)
-    return models, kept
+    mean_weight = None if weight is None else rounded(np.array([known_mean(each) for each in rows.split(weight)]), DIGITS)
+    return models, mean_weight
 
 
-def compared(curves: Curves, truth: np.ndarray | None) -> tuple[str, Callable[[Rows], list[float]]] | None:
-    """Which two curves disagree, and by how much: the first two models', else the first one's and the truth; None if there is one alone."""
+def curves_to_compare(curves: Curves, truth: np.ndarray | None) -> tuple[str, Callable[[EpisodeRows], list[float]]] | None:
+    """Returns the names of the two curves to compare, and a function that compares them: the first two models, else the first one and the
+    truth; None if there is only one curve."""
     names = list(curves)
     heads = [head for head in ("sparse", "dense") if all(head in curves[name] for name in names[:2])]
     if not names or not heads:

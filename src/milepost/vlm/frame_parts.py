@@ -1,4 +1,4 @@
-"""Frames as the content parts of a chat message: each a data URL, with its number or time in words before it."""
+"""Frames as the content parts of a chat message: each is a data URL, with its number or time in words before it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.types import DataError
+from milepost.core import DataError
 
-Part = dict[str, Any]
+ContentPart = dict[str, Any]
 
 
-def text_part(text: str) -> Part:
-    """Words, as a content part."""
+def text_part(text: str) -> ContentPart:
+    """Returns words as a content part."""
     return {"type": "text", "text": text}
 
 
@@ -27,9 +27,9 @@ def frame_parts(
     caption: str = "",
     encoding: Literal["jpeg", "png"] = "jpeg",
     quality: int = 90,
-    extra: Part | None = None,
-) -> list[Part]:
-    """Images (H, W, 3) uint8 -> a caption and an `image_url` part for each, in order.
+    extra: ContentPart | None = None,
+) -> list[ContentPart]:
+    """Returns, for images (H, W, 3) uint8, a caption and an `image_url` part each, in order.
 
     caption: a format with `{number}` (from 1), `{time_s}`; by default "Frame {number}:", or with times "Frame {number}, {time_s:.2f} s:".
     quality: of JPEG; PNG keeps every pixel at several times the bytes. extra: what else goes into `image_url`, such as
@@ -47,14 +47,14 @@ def frame_parts(
         raise DataError(f"the caption '{words}' needs times_s")
     parts = []
     for position, frame in enumerate(frames):
-        named = {"number": position + 1, "time_s": 0.0 if times_s is None else float(times_s[position])}
+        values = {"number": position + 1, "time_s": 0.0 if times_s is None else float(times_s[position])}
         url = data_url(frame, encoding=encoding, quality=quality)
-        parts += [text_part(words.format(**named)), {"type": "image_url", "image_url": {"url": url, **(extra or {})}}]
+        parts += [text_part(words.format(**values)), {"type": "image_url", "image_url": {"url": url, **(extra or {})}}]
     return parts
 
 
 def data_url(frame: UInt8[np.ndarray, "H W 3"], *, encoding: Literal["jpeg", "png"] = "jpeg", quality: int = 90) -> str:
-    """One image as `data:image/...;base64,...`. DataError if it is not an RGB uint8 image."""
+    """Returns one image as `data:image/...;base64,...`. DataError if it is not an RGB uint8 image."""
     if frame.ndim != 3 or frame.shape[2] != 3 or not frame.size or frame.dtype != np.uint8:
         raise DataError(f"a frame is a uint8 image (H, W, 3) with at least one pixel, got {frame.dtype} {frame.shape}")
     import PIL.Image

@@ -1,7 +1,9 @@
-"""A local Qwen3-VL that answers in words: images and text prefilled once, then token after token, by the networks of `language.py`.
+"""A local Qwen3-VL that answers in words: images and text are prefilled once, then one token follows another, by the networks of
+`network.py`.
 
-What a conversation has in common with the one before it is not read again: a second question about the same pictures, or a second try
-after a first answer, costs its own tokens. The words are those of transformers' own `generate`; images need no torchvision.
+The tokens that a conversation has in common with the one before it are not computed again. So a second question about the same images, or a
+second try after a first answer, costs only its own tokens. The words equal those of transformers' own `generate`. Images need no
+torchvision.
 """
 
 from __future__ import annotations
@@ -17,22 +19,24 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from milepost.types import DataError
-from milepost.vlm.clip import Appending, Trunk
-from milepost.vlm.conversation import Turn, plain
-from milepost.vlm.language import Piece, positions
-from milepost.vlm.pictures import Resolution, Size
-from milepost.vlm.qwen3vl import LOOK, Engine
+from milepost.core import DataError
+from milepost.vlm.chat import Message, strip_special_tokens
+from milepost.vlm.engine import IMAGE_BATCH, Engine
+from milepost.vlm.network import TokenBlock, positions
+from milepost.vlm.patches import Resolution, Size
 from milepost.vlm.server import Reply
+from milepost.vlm.video_clip import AppendView, PrefixCache
 
 IMAGE = "<|image_pad|>"
 SHEETS = Resolution(max_pixels=1_638_400)
-"""Contact sheets as they are: 1600 tokens, where a frame has at most 768; their numbers and times stay legible."""
+"""Contact sheets are read at their own size: 1600 tokens, where a frame has at most 768. Their printed numbers and times then stay
+legible.
+"""
 
 
 @dataclass(frozen=True, eq=False)
-class LocalPicture:
-    """An image and the size it is read at. key: below 0, of this picture alone."""
+class LocalImage:
+    """An image and the size it is resized to. key: a number below 0 that no other image has."""
 
     image: UInt8[np.ndarray, "H W 3"]
     size: Size
@@ -40,19 +44,23 @@ class LocalPicture:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Text as ids, or one picture's placeholders. keys: what tells two texts apart, the ids, or the picture's key at each placeholder."""
+class _ContentTokens:
+    """The ids of a text, or the placeholders of one image. keys: what tells two contents apart: the ids, or the image's key at each
+    placeholder.
+    """
 
     ids: list[int]
-    picture: LocalPicture | None = None
+    image: LocalImage | None = None
 
     @property
     def keys(self) -> list[int]:
-        return self.ids if self.picture is None else [self.picture.key] * len(self.ids)
+        return self.ids if self.image is None else [self.image.key] * len(self.ids)
 
 
-class LocalSpeaker:
-    """One loaded model. Not for two threads at once, but for `picture`. `tokens` counts "prefilled", "reused" and "generated" ones."""
+class LocalChatModel:
+    """One loaded model. Not for two threads at once, but for `prepare_image`. `tokens` counts tokens "prefilled", "reused" and
+    "generated".
+    """
 
     def __init__(self, engine: Engine, *, resolution: Resolution = SHEETS) -> None:
         self.engine = engine
@@ -60,37 +68,40 @@ class LocalSpeaker:
         self._resolution, self._numbers = resolution, count(1)
         self._keys: list[int] = []
         self._after: list[int] = []
-        """The position that follows each token read so far."""
-        self._trunk = Trunk(engine.networks.layers, (0, 0))
+        """The position that follows each token in the cache."""
+        self._cache = PrefixCache(engine.networks.layers, (0, 0))  # every image has a size of its own
         self._stops = {engine.tokenizer.eos_token_id}
-        told = getattr(getattr(engine.networks.model, "generation_config", None), "eos_token_id", None)
-        self._stops |= set(told if isinstance(told, list) else [told])
+        end_tokens = getattr(getattr(engine.networks.model, "generation_config", None), "eos_token_id", None)
+        self._stops |= set(end_tokens if isinstance(end_tokens, list) else [end_tokens])
 
     @property
     def name(self) -> str:
         return self.engine.name
 
-    def picture(self, image: UInt8[np.ndarray, "H W 3"]) -> LocalPicture:
+    def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> LocalImage:
+        """Returns the image with the size it will be resized to: `reply` encodes it."""
         height, width = image.shape[:2]
-        size = self.engine.pictures.size(self._resolution, frames=2, height=height, width=width)
-        return LocalPicture(image, size, -next(self._numbers))
+        size = self.engine.processor.size(self._resolution, frames=2, height=height, width=width)
+        return LocalImage(image, size, -next(self._numbers))
 
     def close(self) -> None:
-        """Forget what was read."""
-        self._keys, self._after, self._trunk = [], [], Trunk(self.engine.networks.layers, (0, 0))
+        """Empties the KV cache."""
+        self._keys, self._after, self._cache = [], [], PrefixCache(self.engine.networks.layers, (0, 0))
 
     @torch.inference_mode()
     def reply(
         self,
-        turns: Sequence[Turn],
+        messages: Sequence[Message],
         *,
         json_schema: Mapping[str, Any] | None = None,
         max_tokens: int = 2048,
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Reply:
-        """DataError if it does not fit into the model's context, or memory runs out. json_schema is not held to here."""
-        logits = self._read(self._parts(turns), room=max_tokens)
+        """Returns the assistant's next message. DataError if the conversation does not fit into the model's context, or memory runs out.
+        json_schema is ignored here.
+        """
+        logits = self._read(self._parts(messages), room=max_tokens)
         generator = torch.Generator().manual_seed(seed if seed is not None else 0)
         words: list[int] = []
         while len(words) < max_tokens:
@@ -103,25 +114,25 @@ class LocalSpeaker:
         text = self.engine.tokenizer.decode(words, skip_special_tokens=True)
         return Reply(str(text), "length" if len(words) == max_tokens else "stop")
 
-    def _parts(self, turns: Sequence[Turn]) -> list[_Part]:
-        """The conversation in the model's chat template, as texts and pictures in turn."""
-        pictures = [part for turn in turns for part in turn.content if isinstance(part, LocalPicture)]
-        messages = [{"role": turn.role, "content": _content(turn)} for turn in turns]
+    def _parts(self, messages: Sequence[Message]) -> list[_ContentTokens]:
+        """Returns the conversation in the model's chat template, as texts and images in turn."""
+        images = [part for message in messages for part in message.content if isinstance(part, LocalImage)]
+        conversation = [{"role": message.role, "content": _content(message)} for message in messages]
         tokenizer = self.engine.tokenizer
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        rendered = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         texts = rendered.split(IMAGE)
-        if len(texts) != len(pictures) + 1:
-            raise DataError(f"this model's chat template has {len(texts) - 1} places for {len(pictures)} images: not Qwen3-VL's kind")
+        if len(texts) != len(images) + 1:
+            raise DataError(f"this model's chat template has {len(texts) - 1} places for {len(images)} images: not Qwen3-VL's kind")
         parts = []
         for number, text in enumerate(texts):
-            parts.append(_Part(list(tokenizer.encode(text, add_special_tokens=False))))
-            if number < len(pictures):
-                picture = pictures[number]
-                parts.append(_Part([self.engine.networks.image] * self.engine.pictures.tokens(picture.size), picture))
+            parts.append(_ContentTokens(list(tokenizer.encode(text, add_special_tokens=False))))
+            if number < len(images):
+                image = images[number]
+                parts.append(_ContentTokens([self.engine.networks.image] * self.engine.processor.tokens(image.size), image))
         return parts
 
-    def _read(self, parts: Sequence[_Part], *, room: int) -> Float[Tensor, "V"]:
-        """Prefill what is new of the conversation; returns what is said of the next token."""
+    def _read(self, parts: Sequence[_ContentTokens], *, room: int) -> Float[Tensor, "V"]:
+        """Prefills the part of the conversation that is not in the cache. Returns the log-probabilities of the next token."""
         keys = [key for part in parts for key in part.keys]
         longest = min(self.engine.longest, self.engine.networks.config.max_position_embeddings)
         if len(keys) + room > longest:
@@ -129,96 +140,102 @@ class LocalSpeaker:
                 f"the frames and the question are {len(keys)} tokens, with the answer up to {len(keys) + room}; the model reads {longest}: "
                 "show fewer frames, or allow a shorter answer"
             )
-        kept = min(_common(self._keys, keys), len(keys) - 1)
-        self._keys, self._after = self._keys[:kept], self._after[:kept]
-        self._trunk.ends, self._trunk.nexts = [0, kept], [0, 0]
-        self.tokens.update({"reused": kept, "prefilled": len(keys) - kept})
-        *todo, last = _behind(parts, kept)  # a template ends in words; of them the very last token is asked, the others are read
+        shared = min(_common(self._keys, keys), len(keys) - 1)
+        self._keys, self._after = self._keys[:shared], self._after[:shared]
+        self._cache.commit([0, shared], [0, 0])
+        self.tokens.update({"reused": shared, "prefilled": len(keys) - shared})
+        # A template ends in words. The logits of the very last token are the answer, so it goes through `_next` alone.
+        *unread, last = _without_prefix(parts, shared)
         if len(last.ids) > 1:
-            todo.append(_Part(last.ids[:-1]))
+            unread.append(_ContentTokens(last.ids[:-1]))
 
         def cost(start: int, stop: int) -> tuple[int, int]:
-            tokens = sum(len(part.ids) for part in todo[start:stop])
+            tokens = sum(len(part.ids) for part in unread[start:stop])
             token, patches, _ = self.engine.networks.activation_bytes(len(self._keys) + tokens)
-            pictured = sum(len(part.ids) for part in todo[start:stop] if part.picture)
-            return tokens, tokens * token + pictured * patches
+            image_tokens = sum(len(part.ids) for part in unread[start:stop] if part.image)
+            return tokens, tokens * token + image_tokens * patches
 
         def run(start: int, stop: int) -> None:
-            pieces, at = [], self._after[-1] if self._after else 0
-            for part in todo[start:stop]:
+            blocks, at = [], self._after[-1] if self._after else 0
+            for part in unread[start:stop]:
                 places, at = self._places(part, at)
-                pieces.append(Piece(part.ids, places))
-            pictures = [part.picture for part in todo[start:stop] if part.picture]
-            self._append(pieces, [key for part in todo[start:stop] for key in part.keys], features=self._look(pictures))
+                blocks.append(TokenBlock(part.ids, places))
+            images = [part.image for part in unread[start:stop] if part.image]
+            self._append(blocks, [key for part in unread[start:stop] for key in part.keys], features=self._encode_images(images))
 
-        self.engine.budget.steps("trunk", len(todo), cost=cost, run=run)
+        self.engine.budget.steps("prefix", len(unread), cost=cost, run=run)
         return self._next(last.ids[-1])
 
     def _next(self, token: int) -> Float[Tensor, "V"]:
-        """Put one token of words behind those read so far; returns the log-probabilities of the one after it."""
-        hidden = self._append([Piece([token], np.full((3, 1), self._after[-1] if self._after else 0))], [token], wanted=(0,))
+        """Appends one token of words to the cache. Returns the log-probabilities of the token after it."""
+        hidden = self._append([TokenBlock([token], np.full((3, 1), self._after[-1] if self._after else 0))], [token], output_tokens=(0,))
         return self.engine.networks.log_probabilities(hidden)[0]
 
-    def _places(self, part: _Part, start: int) -> tuple[np.ndarray, int]:
-        size = part.picture.size if part.picture else (0, 0)
-        grid = size[0] // self.engine.pictures.factor, size[1] // self.engine.pictures.factor
+    def _places(self, part: _ContentTokens, start: int) -> tuple[np.ndarray, int]:
+        size = part.image.size if part.image else (0, 0)
+        grid = size[0] // self.engine.processor.factor, size[1] // self.engine.processor.factor
         return positions(part.ids, video=self.engine.networks.image, grid=grid, start=start)
 
     def _append(
         self,
-        pieces: Sequence[Piece],
+        blocks: Sequence[TokenBlock],
         keys: list[int],
         *,
         features: tuple[Tensor, list[Tensor]] | None = None,
-        wanted: Sequence[int] = (),
+        output_tokens: Sequence[int] = (),
     ) -> Float[Tensor, "N E"]:
-        """Put tokens behind those read so far; returns the last hidden states of those wanted. A pass that fails leaves nothing."""
-        seen = self._trunk.ends[-1]
-        pieces = [Piece(piece.ids, piece.positions, sees=seen) for piece in pieces]
-        hidden = self.engine.networks.forward(pieces, Appending(self._trunk), features=features, seen=seen, wanted=wanted)
-        for piece in pieces:
-            pictured = piece.ids[0] == self.engine.networks.image
-            last = int(piece.positions.max()) + 1
-            self._after += [last] * len(piece.ids) if pictured else (piece.positions[0] + 1).tolist()
+        """Appends tokens to the cache. Returns the last hidden states of `output_tokens`. A pass that fails leaves the cache unchanged."""
+        prefix_tokens = self._cache.ends[-1]
+        blocks = [TokenBlock(block.ids, block.positions, visible=prefix_tokens) for block in blocks]
+        hidden = self.engine.networks.forward(
+            blocks, AppendView(self._cache), features=features, prefix_tokens=prefix_tokens, output_tokens=output_tokens
+        )
+        for block in blocks:
+            is_image = block.ids[0] == self.engine.networks.image
+            last = int(block.positions.max()) + 1
+            self._after += [last] * len(block.ids) if is_image else (block.positions[0] + 1).tolist()
         self._keys += keys
-        self._trunk.ends = [0, len(self._keys)]
+        self._cache.commit([0, len(self._keys)], [0, 0])
         return hidden
 
-    def _look(self, pictures: Sequence[LocalPicture]) -> tuple[Tensor, list[Tensor]] | None:
-        """Features of the pictures' tokens, each picture twice in one group; neighbours of one size a few at a time."""
-        if not pictures:
+    def _encode_images(self, images: Sequence[LocalImage]) -> tuple[Tensor, list[Tensor]] | None:
+        """Returns the features of the images' tokens, each image twice in one group; neighbours of one size are encoded a few at a time."""
+        if not images:
             return None
-        found, engine = [], self.engine
-        for size, same in groupby(pictures, key=lambda picture: picture.size):
+        batches, engine = [], self.engine
+        for size, same in groupby(images, key=lambda image: image.size):
             alike = [*same]
-            for start in range(0, len(alike), LOOK):
-                twice = [np.stack([picture.image, picture.image]) for picture in alike[start : start + LOOK]]
-                rows = torch.cat([engine.pictures.rows(pair, size, device=engine.networks.device) for pair in twice])
-                found.append(engine.networks.look(rows, groups=len(twice), grid=engine.pictures.grid(size)))
-        levels = [torch.cat(level) for level in zip(*(deep for _, deep in found), strict=True)]
-        return torch.cat([features for features, _ in found]), levels
+            for start in range(0, len(alike), IMAGE_BATCH):
+                twice = [np.stack([image.image, image.image]) for image in alike[start : start + IMAGE_BATCH]]
+                rows = torch.cat([engine.processor.rows(pair, size, device=engine.networks.device) for pair in twice])
+                batches.append(engine.networks.encode_images(rows, groups=len(twice), grid=engine.processor.grid(size)))
+        levels = [torch.cat(level) for level in zip(*(deep for _, deep in batches), strict=True)]
+        return torch.cat([features for features, _ in batches]), levels
 
 
-def _content(turn: Turn) -> Any:
-    if turn.role == "assistant":
-        return plain("".join(turn.content))
-    return [{"type": "text", "text": plain(part)} if isinstance(part, str) else {"type": "image"} for part in turn.content]
+def _content(message: Message) -> Any:
+    if message.role == "assistant":
+        return strip_special_tokens("".join(message.content))
+    return [
+        {"type": "text", "text": strip_special_tokens(part)} if isinstance(part, str) else {"type": "image"} for part in message.content
+    ]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first tokens are the same."""
+    """Returns how many first tokens are the same."""
     return next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
-def _behind(parts: Sequence[_Part], kept: int) -> Iterator[_Part]:
-    """What is left of the parts without their first `kept` tokens."""
+def _without_prefix(parts: Sequence[_ContentTokens], skip: int) -> Iterator[_ContentTokens]:
+    """Yields the contents without their first `skip` tokens."""
     for part in parts:
-        if kept < len(part.ids):
-            yield _Part(part.ids[kept:], part.picture) if kept else part
-        kept = max(0, kept - len(part.ids))
+        if skip < len(part.ids):
+            yield _ContentTokens(part.ids[skip:], part.image) if skip else part
+        skip = max(0, skip - len(part.ids))
 
 
 def _choice(logits: Float[Tensor, "V"], temperature: float, generator: torch.Generator) -> int:
     if not temperature:
         return int(logits.argmax())
+    # Drawn on the CPU, so that one seed gives the same words on every device.
     return int(torch.multinomial((logits.cpu() / temperature).softmax(-1), 1, generator=generator))

@@ -1,7 +1,9 @@
-"""All of transformers' Qwen3-VL that is driven by hand: decoder layers with caches of ours, rotations, the vision tower, its own forward.
+"""All of transformers' Qwen3-VL that is driven by hand: decoder layers with caches of ours, rotary embeddings, the vision tower, its own
+forward.
 
-Keywords are chosen by reading the installed signatures: 5.24 renamed a layer's `past_key_values` to `cache`, and hands a cache more than
-before. A name that no release known here has is refused when a model is opened, in one line: a layer's **kwargs would swallow it silently.
+Keywords are chosen by reading the installed signatures: 5.24 renamed a layer's `past_key_values` to `cache`, and passes a cache more
+arguments than before. If no known name is there, the model is refused when it is opened, in one line: a layer's **kwargs would otherwise
+swallow the cache silently.
 """
 
 from __future__ import annotations
@@ -16,72 +18,78 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 CACHE = ("cache", "past_key_values")
-"""What a decoder layer has called the cache it is given, newest first."""
+"""Names that a decoder layer has had for its cache, newest first."""
 TESTED = ">=5.4,<5.25"
-"""Releases of transformers whose insides are known."""
+"""Releases of transformers whose internals were tested."""
 _UPDATE = ("key_states", "value_states", "layer_idx")
 _FORWARD = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_videos", "video_grid_thw")
 
 
 @runtime_checkable
-class Keeper(Protocol):
-    """Where the keys and values of new tokens go, and what those tokens may look at instead of themselves alone."""
+class CacheView(Protocol):
+    """Stores the keys and values of new tokens, and returns those that the new tokens attend to."""
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the keys and values of all tokens that the new ones attend to, themselves among them."""
+        ...
 
 
 @dataclass(frozen=True)
-class _Handed:
-    """A keeper in the shape of transformers' `Cache`, as far as a decoder layer calls one; what else it is handed does not matter here."""
+class _TransformersCache:
+    """A `CacheView` with the interface of transformers' `Cache`, as far as a decoder layer calls it. Other arguments are ignored."""
 
-    keeper: Keeper
+    cache: CacheView
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        return self.keeper.extend(layer_idx, key_states, value_states)
+        return self.cache.update(layer_idx, key_states, value_states)
 
 
-def through(
-    layer: nn.Module, hidden: Float[Tensor, "1 Q E"], *, mask: Tensor | None, turns: tuple[Tensor, Tensor], keeper: Keeper
+def run_layer(
+    layer: nn.Module, hidden: Float[Tensor, "1 Q E"], *, mask: Tensor | None, rotary: tuple[Tensor, Tensor], cache: CacheView
 ) -> Float[Tensor, "1 Q E"]:
-    """Returns what a decoder layer makes of its input. mask: what may be looked at, None for all that came before; turns: `rotations`."""
+    """Returns the output of a decoder layer. mask: additive attention mask, None for causal attention. rotary: the result of
+    `rotary_embeddings`.
+    """
     name = cache_keyword(layer.forward)
-    out = layer(hidden, attention_mask=mask, position_embeddings=turns, **{str(name): _Handed(keeper)})
+    out = layer(hidden, attention_mask=mask, position_embeddings=rotary, **{str(name): _TransformersCache(cache)})
     return out if isinstance(out, Tensor) else out[0]  # a tuple before transformers 5
 
 
 def cache_keyword(forward: Callable[..., Any]) -> str | None:
-    """Returns how a decoder layer calls its cache: by a name known here, else the one annotated as a `Cache`; None if it takes none."""
+    """Returns the name of a decoder layer's cache argument: a known name, else the one annotated as a `Cache`; None if it takes none."""
     names = inspect.signature(forward).parameters
     by_type = [name for name, each in names.items() if "Cache" in str(each.annotation)]
     return next((name for name in (*CACHE, *by_type) if name in names), None)
 
 
-def rotations(text: Any, hidden: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns cosines and sines (1, L, D) of positions (3, 1, L), by which queries and keys are turned."""
+def rotary_embeddings(text: Any, hidden: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns cosines and sines (1, L, D) of positions (3, 1, L), which rotate queries and keys."""
     return text.rotary_emb(hidden, places)
 
 
-def keys_and_values(layer: Any, hidden: Float[Tensor, "1 Q E"], turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns what a decoder layer makes of its input for later tokens to look at, (1, heads, Q, D) each, without running it."""
+def keys_and_values(layer: Any, hidden: Float[Tensor, "1 Q E"], rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns the keys and values (1, heads, Q, D) that a decoder layer computes of its input, without running the layer."""
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
     shape = (*hidden.shape[:2], -1, attention.head_dim)
     keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
     first, second = keys.chunk(2, dim=-1)
-    keys = keys * turns[0][:, None] + torch.cat([-second, first], dim=-1) * turns[1][:, None]
+    keys = keys * rotary[0][:, None] + torch.cat([-second, first], dim=-1) * rotary[1][:, None]
     return keys, attention.v_proj(normed).view(shape).transpose(1, 2)
 
 
-def seen_by(tower: Any, rows: Float[Tensor, "N D"], grid: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Returns the vision tower's features of all tokens, and those of each DeepStack level. grid: (groups, high, wide) of each picture."""
-    seen = tower(rows.to(tower.dtype), grid_thw=grid)
-    return seen.pooler_output, seen.deepstack_features
+def vision_features(tower: Any, rows: Float[Tensor, "N D"], grid: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Returns the vision tower's features of all tokens, and those of each DeepStack level. grid: (groups, height, width) in patches of
+    each video.
+    """
+    output = tower(rows.to(tower.dtype), grid_thw=grid)
+    return output.pooler_output, output.deepstack_features
 
 
 def own_logits(model: Any, tokens: Tensor, *, video: int, rows: Tensor, grid: Tensor) -> Float[Tensor, "V"]:
-    """Returns what the model's own forward, with its own positions, says of the token after `tokens` (1, L), which has one video."""
+    """Returns the model's own logits, with its own positions, of the token after `tokens` (1, L), which hold one video."""
     words: dict[str, Any] = {
         "input_ids": tokens,
         "attention_mask": torch.ones_like(tokens),
@@ -95,36 +103,36 @@ def own_logits(model: Any, tokens: Tensor, *, video: int, rows: Tensor, grid: Te
 
 
 def changes(model: Any) -> list[str]:
-    """Returns what the installed transformers has changed in what is driven here, a few words each; none if all is as known."""
+    """Returns, a few words each, what the installed transformers has changed of what is driven here; empty if nothing."""
     text, tower = model.model.language_model, model.model.visual
     layer = text.layers[0]
     kind = type(layer).__name__
-    found = _lacking(layer.forward, ("hidden_states", "attention_mask", "position_embeddings"), kind)
+    messages = _lacking(layer.forward, ("hidden_states", "attention_mask", "position_embeddings"), kind)
     if cache_keyword(layer.forward) is None:
-        found.append(f"{kind}.forward takes no cache ({' or '.join(CACHE)})")
-    found += _lacking(text.rotary_emb.forward, ("x", "position_ids"), type(text.rotary_emb).__name__)
-    found += _lacking(tower.forward, ("hidden_states", "grid_thw"), type(tower).__name__)
-    found += _lacking(model.forward, _FORWARD, type(model).__name__)
+        messages.append(f"{kind}.forward takes no cache ({' or '.join(CACHE)})")
+    messages += _lacking(text.rotary_emb.forward, ("x", "position_ids"), type(text.rotary_emb).__name__)
+    messages += _lacking(tower.forward, ("hidden_states", "grid_thw"), type(tower).__name__)
+    messages += _lacking(model.forward, _FORWARD, type(model).__name__)
     parts = {
         kind: (layer, ("input_layernorm", "self_attn")),
         "its attention": (layer.self_attn, ("head_dim", "k_proj", "k_norm", "v_proj")),
     }
     parts |= {type(text).__name__: (text, ("embed_tokens", "norm")), type(model).__name__: (model, ("lm_head",))}
-    found += [f"{name} has no {part}" for name, (owner, wanted) in parts.items() for part in wanted if not hasattr(owner, part)]
+    messages += [f"{name} has no {part}" for name, (owner, names) in parts.items() for part in names if not hasattr(owner, part)]
     update = tuple(inspect.signature(importlib.import_module("transformers").Cache.update).parameters)[1:4]
-    return found + ([f"Cache.update takes {', '.join(update)} in place of {', '.join(_UPDATE)}"] if update != _UPDATE else [])
+    return messages + ([f"Cache.update takes {', '.join(update)} in place of {', '.join(_UPDATE)}"] if update != _UPDATE else [])
 
 
 def require_known(model: Any) -> None:
     """Raises DataError if the installed transformers has changed what is driven here."""
-    if found := changes(model):
+    if messages := changes(model):
         version = importlib.import_module("transformers").__version__
         raise DataError(
-            f"transformers {version} has changed inside since it was tested ({'; '.join(found)}): pip install 'transformers{TESTED}'"
+            f"transformers {version} has changed inside since it was tested ({'; '.join(messages)}): pip install 'transformers{TESTED}'"
         )
 
 
 def _lacking(function: Callable[..., Any], names: tuple[str, ...], owner: str) -> list[str]:
     """Returns, in words, which of the names are no parameters of the function."""
-    there = inspect.signature(function).parameters
-    return [f"{owner}.forward takes no {name}" for name in names if name not in there]
+    parameters = inspect.signature(function).parameters
+    return [f"{owner}.forward takes no {name}" for name in names if name not in parameters]

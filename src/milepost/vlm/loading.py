@@ -1,6 +1,7 @@
-"""Open a Qwen3-VL by folder or Hub name: dense or mixture of experts, as it is or in 8 or 4 bits. transformers is imported here alone.
+"""Opens a Qwen3-VL by folder or Hub name: dense or mixture of experts, as published or in 8 or 4 bits. transformers is imported here alone.
 
-A model folder's code is never run, a checkpoint that lacks weights is refused, and what is missing offline is said with the way to get it.
+The code of a model folder is never run, and a checkpoint that lacks weights is refused. The message about files that are missing offline
+says how to get them.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from milepost.files import read_json
-from milepost.types import DataError
-from milepost.versions import load, require
-from milepost.vlm.pictures import Pictures
+from milepost.core import DataError, load, read_json, require
+from milepost.vlm.engine import Engine
+from milepost.vlm.patches import FrameProcessor
 from milepost.vlm.prompt import Prompt
-from milepost.vlm.qwen3vl import Engine
 
 FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
 BLOCKS, BLOCK = 64, 2**16
 """How much of a file is hashed."""
 Attention = Literal["sdpa", "eager"]
-Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["8bit", "4bit"]
 
 
@@ -36,13 +35,13 @@ def load_engine(
     *,
     revision: str | None = None,
     device: str = "cpu",
-    dtype: Precision = "auto",
+    dtype: Dtype = "auto",
     quantization: Quantization | None = None,
     attention: Attention = "sdpa",
     prompt: Prompt | None = None,
     max_memory: int | None = None,
 ) -> Engine:
-    """An engine. dtype "auto": bfloat16 on a GPU, float32 on a CPU. max_memory: bytes of one pass, beside weights and trunk.
+    """Returns an engine. dtype "auto": bfloat16 on a GPU, float32 on a CPU. max_memory: bytes of one pass, beside weights and KV cache.
 
     DataError if transformers (or, to quantize, bitsandbytes) is not installed, the model is not a Qwen3-VL, or files are missing.
     """
@@ -72,15 +71,17 @@ def load_engine(
             f"once (hf download {name if not folder.is_dir() else 'OWNER/NAME'}), then it works offline"
         ) from error
     commit = getattr(model.config, "_commit_hash", None) or ""
-    pictures = Pictures.from_config(config)
+    processor = FrameProcessor.from_config(config)
     return Engine(
-        model, tokenizer, pictures=pictures, prompt=prompt, max_memory=max_memory, name=name, commit=commit,
+        model, tokenizer, processor=processor, prompt=prompt, max_memory=max_memory, name=name, commit=commit,
         fingerprint=fingerprint(where),
     )  # fmt: skip
 
 
 def fingerprint(where: dict[str, Any]) -> str:
-    """A hash of a model's config and weights: of each file its name, its size and 64 spread blocks, so that 16 GB cost no minute."""
+    """Returns a hash of a model's config and weights. Of each file it covers the name, the size and 64 blocks spread over it: hashing all
+    16 GB would take a minute.
+    """
     from transformers.utils import cached_file
 
     config = cached_file(where["pretrained_model_name_or_path"], "config.json", revision=where["revision"])
@@ -97,7 +98,7 @@ def fingerprint(where: dict[str, Any]) -> str:
 
 
 def _require_device(name: str) -> None:
-    """DataError if torch knows no such device, or sees none of that kind here."""
+    """Raises DataError if torch knows no such device, or sees none of that kind here."""
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
@@ -109,7 +110,7 @@ def _require_device(name: str) -> None:
 def _load(
     where: dict[str, Any], *, device: str, dtype: torch.dtype, quantization: Quantization | None, attention: Attention
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """(model, tokenizer, contents of the video preprocessor's config)."""
+    """Returns (model, tokenizer, contents of the video preprocessor's config)."""
     transformers = load("transformers", purpose="vision-language models", install="milepost[vlm]")
     config = transformers.AutoConfig.from_pretrained(**where)
     if config.model_type not in FAMILIES:
@@ -127,18 +128,18 @@ def _load(
         model, info = transformers.AutoModelForImageTextToText.from_pretrained(
             **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
         )
-    if lacking := sorted(info["missing_keys"]):
-        raise DataError(f"its weights are incomplete, {len(lacking)} are missing: {', '.join(lacking[:5])}")
+    if missing := sorted(info["missing_keys"]):
+        raise DataError(f"its weights are incomplete, {len(missing)} are missing: {', '.join(missing[:5])}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where, **_processors_template(where))
     if len(tokenizer) <= config.video_token_id:  # a folder without tokenizer files loads as an empty one
         raise DataError(
             f"its tokenizer knows {len(tokenizer)} tokens, not the video token {config.video_token_id}: tokenizer files are missing"
         )
-    model = _of_one_precision(model.requires_grad_(False).eval(), dtype)
+    model = _in_one_precision(model.requires_grad_(False).eval(), dtype)
     return model if more else model.to(device), tokenizer, _video_config(where)
 
 
-def _of_one_precision(model: Any, dtype: torch.dtype) -> Any:
+def _in_one_precision(model: Any, dtype: torch.dtype) -> Any:
     """Returns the model computing in one precision: without a GPU transformers turns FP8 weights into bfloat16, whatever was asked for.
 
     Weights that stay quantized, and the scales beside them, are left as they are.
@@ -159,21 +160,21 @@ def _processors_template(where: dict[str, Any]) -> dict[str, str]:
 
 @contextmanager
 def _bar_on_terminals() -> Iterator[None]:
-    """transformers draws its progress bar into log files too; not here."""
+    """Switches transformers' progress bar off where the output is no terminal: it would fill log files."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 
 def _video_config(where: dict[str, Any]) -> dict[str, Any]:
-    """video_preprocessor_config.json, or the part of processor_config.json that newer folders keep it in."""
+    """Returns video_preprocessor_config.json, or the part of processor_config.json where newer folders have it."""
     for file in ("video_preprocessor_config.json", "processor_config.json"):
         content = _json_of(where, file) or {}
         part = content.get("video_processor", content) if file == "processor_config.json" else content

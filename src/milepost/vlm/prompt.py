@@ -1,8 +1,8 @@
-"""What is asked about a clip, as token ids: text before the video, a stamp and placeholders per group, text after, one-token answers.
+"""A prompt as token ids: text before the video, a stamp and placeholders for each group, text after it, answers of one token.
 
-The ids are built here and not by a processor, so they are the same whatever transformers is installed: groups stand between vision markers,
-and nothing else does. Text is tokenised in one go between two special tokens, which no merge can cross. Everything that depends on the
-instruction stands after the video, or nothing could be shared.
+The ids are built here and not by a processor, so they do not depend on the installed transformers: groups stand between vision markers, and
+nothing else does. Text is tokenised in one piece between two special tokens, which no merge can cross. Everything that depends on the
+instruction comes after the video; otherwise no prefix could be shared.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.types import DataError, has_words
+from milepost.core import DataError, has_words
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
@@ -37,14 +37,14 @@ class Prompt:
             raise DataError(f"the template should have {{instruction}} and no other braces; it is '{self.template}'") from error
 
     def words(self, instruction: str) -> str:
-        """What follows the prefix. DataError if there is no instruction."""
+        """Returns the text after the prefix. DataError if there is no instruction."""
         if not has_words(instruction):
             raise DataError("the instruction is empty; name the task, as in 'pick up the cube'")
         return self.template.format(instruction=instruction)
 
 
 def require_lists(instructions: Sequence[str], answers: Sequence[str]) -> None:
-    """DataError if there is nothing to ask, or a single text where several go."""
+    """Raises DataError if there is nothing to ask, or a single text in place of a list."""
     if isinstance(instructions, str) or isinstance(answers, str):
         raise DataError("instructions and answers are lists of texts, as in instructions=['pick up the cube'], answers=['True']")
     if not instructions:
@@ -53,11 +53,11 @@ def require_lists(instructions: Sequence[str], answers: Sequence[str]) -> None:
         raise DataError("no answers to score; give at least one, as in ['True']")
 
 
-class Script:
+class PromptTokens:
     """One prompt in one model's tokens."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
-        """DataError if the tokenizer has no chat template, or one that knows no video."""
+        """Raises DataError if the tokenizer has no chat template, or one without a video."""
         self.prompt = prompt
         self._tokenizer = tokenizer
         self.start, self.video, self.end = (
@@ -67,33 +67,38 @@ class Script:
         self.before, _ = self._rendered(prompt.prefix)
 
     def stamp(self, group: int, *, time_s: float, tokens: int) -> list[int]:
-        """The ids of group number `group`; with the first comes all that stands before the video. tokens: placeholders."""
+        """Returns the ids of group number `group`. Those of the first group include all the text before the video. tokens: the number of
+        placeholders.
+        """
         text = f"{'' if group else self.before}<{time_s:.1f} seconds>"
         return [*self._ids(text), self.start, *[self.video] * tokens, self.end]
 
     def question(self, instruction: str, answers: Sequence[str]) -> tuple[list[int], list[int]]:
-        """(ids after the last group, id of each answer). DataError if an answer is not one token here, or the text is not plain text."""
+        """Returns (ids after the last group, id of each answer). DataError if an answer is not one token here, or the text holds special
+        tokens.
+        """
         require_lists([instruction], answers)
         text = self._after(instruction)
-        asked = [self._ids(text + answer) for answer in answers]
-        for ids, answer in zip(asked, answers, strict=True):
-            if not answer.strip() or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != asked[0][:-1]:
+        # With the text before it: alone, the answer could be merged into other tokens.
+        texts = [self._ids(text + answer) for answer in answers]
+        for ids, answer in zip(texts, answers, strict=True):
+            if not answer.strip() or self._tokenizer.decode(ids[-1:]).strip() != answer.strip() or ids[:-1] != texts[0][:-1]:
                 pieces = self._tokenizer.convert_ids_to_tokens(self._ids(answer))
                 raise DataError(f"the answer '{answer}' should be one token; this tokenizer has {pieces}. Choose a shorter word")
-        return asked[0][:-1], [ids[-1] for ids in asked]
+        return texts[0][:-1], [ids[-1] for ids in texts]
 
     def _after(self, instruction: str) -> str:
-        """The text between the last group and the answer."""
+        """Returns the text between the last group and the answer."""
         words = self.prompt.words(instruction)
-        if found := [token for token in self._special if token in self.prompt.prefix + words]:
-            raise DataError(f"the prompt or the instruction holds {found[0]}, which is a mark to this model and no words; take it out")
+        if marks := [token for token in self._special if token in self.prompt.prefix + words]:
+            raise DataError(f"the prompt or the instruction holds {marks[0]}, which is a mark to this model and no words; take it out")
         if self.prompt.chat_template:
             return self._rendered(self.prompt.prefix + words.rstrip())[1]
         text = self._rendered(self.prompt.prefix)[1] + words
         return text if text[-1].isspace() else text + " "
 
     def _rendered(self, text: str) -> tuple[str, str]:
-        """A user's turn with the video and this text, as (before the video, after it)."""
+        """Returns a user's message with the video and this text, as (text before the video, text after it)."""
         content = [{"type": "video"}, {"type": "text", "text": text}]
         if not self._tokenizer.chat_template:
             raise DataError("this tokenizer has no chat template (chat_template.json or .jinja); the model's folder is incomplete")

@@ -1,6 +1,6 @@
 """How a model server is reached: through the proxy that the environment names for it, or directly. A server on this machine needs none.
 
-The HTTP client is built with that one decision, so a proxy that is not needed here cannot stop it (a SOCKS proxy needs a package).
+The HTTP client is built with this one decision, so a proxy that is not needed cannot stop it (a SOCKS proxy needs a package).
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy that the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) names for this address, None if it needs none."""
+    """Returns the proxy that the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) names for this address, None if it needs
+    none.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxies = getproxies()
@@ -28,7 +30,9 @@ def proxy_of(url: str) -> str | None:
 
 
 def client_settings(url: str) -> dict[str, Any]:
-    """What an HTTP client needs to reach this address. DataError for a proxy that cannot be used; its user and password are not shown."""
+    """Returns the arguments with which an HTTP client reaches this address. DataError for a proxy that cannot be used; the message hides
+    its user and password.
+    """
     settings: dict[str, Any] = {"trust_env": False}
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):  # else the client's own list of authorities
         settings["verify"] = ssl.create_default_context()
@@ -36,19 +40,19 @@ def client_settings(url: str) -> dict[str, Any]:
     if proxy is None:
         return settings
     parts = urlsplit(proxy)
-    shown = f"{parts.scheme}://{parts.hostname}"
+    address = f"{parts.scheme}://{parts.hostname}"
     if parts.scheme not in ("http", "https", "socks5", "socks5h") or not parts.hostname:
-        raise DataError(f"the environment names the proxy {shown} for {urlsplit(url).hostname}; it should be http, https or socks5")
+        raise DataError(f"the environment names the proxy {address} for {urlsplit(url).hostname}; it should be http, https or socks5")
     if parts.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise DataError(
-            f"the environment names the SOCKS proxy {shown} for {urlsplit(url).hostname}, which needs a package: pip install socksio "
+            f"the environment names the SOCKS proxy {address} for {urlsplit(url).hostname}, which needs a package: pip install socksio "
             "(or name the host in NO_PROXY)"
         )
     return {**settings, "proxy": proxy}
 
 
 def _is_here(host: str) -> bool:
-    """Is it this machine, by its name or number?"""
+    """Returns whether the host is this machine, by its name or number."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -59,7 +63,7 @@ def _is_here(host: str) -> bool:
 
 
 def _inside(host: str, networks: str) -> bool:
-    """Is this number in one of the networks of NO_PROXY, as in 10.0.0.0/8?"""
+    """Returns whether this number is in one of the networks of NO_PROXY, such as 10.0.0.0/8."""
     for each in networks.split(","):
         try:
             if "/" in each and ipaddress.ip_address(host) in ipaddress.ip_network(each.strip(), strict=False):

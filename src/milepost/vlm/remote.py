@@ -11,6 +11,7 @@ video, so the numbers are those of a clip that shows each frame twice; and every
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -18,20 +19,20 @@ from typing import Literal, NoReturn
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.embed.preprocess import Preprocessing
-from milepost.types import DataError
-from milepost.vlm.clip import Clip, clip_of
-from milepost.vlm.conversation import MARK
-from milepost.vlm.frame_parts import Part, frame_parts, text_part
-from milepost.vlm.pictures import PAIR, Pictures, Resolution
+from milepost.core import DataError, Tick
+from milepost.encoders import Preprocessing
+from milepost.vlm.chat import SPECIAL_TOKEN
+from milepost.vlm.frame_parts import ContentPart, frame_parts, text_part
+from milepost.vlm.patches import PAIR, FrameProcessor, Resolution
 from milepost.vlm.prompt import Prompt, require_lists
-from milepost.vlm.server import Message, Report, Server
+from milepost.vlm.server import ChatClient, MessageDict
 from milepost.vlm.transport import ServerConfig, Usage
+from milepost.vlm.video_clip import Clip, make_clip
 
 STAMP = "<{time_s:.1f} seconds>"
-"""Qwen3-VL's own words for when a frame was taken."""
-SIZES = Pictures()
-"""Frames are sent in the sizes a local Qwen3-VL would see; what the server's own processor makes of their sizes is its affair."""
+"""Qwen3-VL's own words for the time of a frame."""
+SIZES = FrameProcessor()
+"""Frames are sent in the sizes that a local Qwen3-VL would use. The server's own processor may resize them again."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class RemoteScores:
 
     @property
     def unlisted(self) -> int:
-        """How many answers have a bound and no number."""
+        """Returns how many answers have a bound and no number."""
         return int(np.isnan(self.logprob).sum())
 
 
@@ -67,7 +68,7 @@ class RemoteEngine:
         self.name, self.commit = config.model, ""
         """A server does not say which commit it runs."""
         self._encoding, self._quality = encoding, quality
-        self._server = Server(config, rng=rng)
+        self._server = ChatClient(config, rng=rng)
 
     def __repr__(self) -> str:
         return f"RemoteEngine({self.config!r})"
@@ -78,18 +79,24 @@ class RemoteEngine:
     def __exit__(self, *problem: object) -> None:
         self.close()
 
+    def with_prompt(self, prompt: Prompt) -> RemoteEngine:
+        """Returns an engine on the same connection with another prompt; this one is not changed."""
+        other = copy.copy(self)
+        other.prompt = prompt
+        return other
+
     def close(self) -> None:
-        """End what is under way and close every connection. Closing twice is fine."""
+        """Ends the requests under way and closes every connection. It may be called twice."""
         self._server.close()
 
     @property
     def usage(self) -> Usage:
-        """Requests, retries, tokens, seconds, cost so far; printed, one line with the rate."""
+        """Returns requests, retries, tokens, seconds and cost so far; `str` of it is one line with the rate."""
         return self._server.usage
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the server was found to be like, see `Server`."""
+        """Returns how the server differs from others, see `ChatClient.notes`."""
         return self._server.notes
 
     def clip(
@@ -100,14 +107,14 @@ class RemoteEngine:
         fps: float | None = None,
         resolution: Resolution | None = None,
     ) -> Clip:
-        """Frames to be asked about, stamped with `times_s` or i / `fps`.
+        """Returns a clip of these frames, stamped with `times_s` or i / `fps`.
 
         resolution: one size for the whole clip; `Resolution(max_pixels=...)` caps a frame, and so the bytes of a request.
         """
         resolution = resolution or Resolution()
         if resolution.rule != "milepost":
             raise DataError(f"a server is sent frames of one size; the rule '{resolution.rule}' has many. Use rule='milepost'")
-        return clip_of(frames, times_s=times_s, fps=fps, resolution=resolution)
+        return make_clip(frames, times_s=times_s, fps=fps, resolution=resolution)
 
     def score(
         self,
@@ -116,9 +123,9 @@ class RemoteEngine:
         instructions: Sequence[str],
         answers: Sequence[str] = ("True", "False"),
         prefixes: Sequence[int] | None = None,
-        on_progress: Report | None = None,
+        on_progress: Tick | None = None,
     ) -> Float[np.ndarray, "I P A"]:
-        """`ask` without the bounds: what a local engine's `score` gives, but NaN where the server did not list the answer."""
+        """Returns `ask` without the bounds: the numbers of a local engine's `score`, but NaN where the server did not list the answer."""
         return self.ask(clip, instructions=instructions, answers=answers, prefixes=prefixes, on_progress=on_progress).logprob
 
     def ask(
@@ -128,9 +135,10 @@ class RemoteEngine:
         instructions: Sequence[str],
         answers: Sequence[str] = ("True", "False"),
         prefixes: Sequence[int] | None = None,
-        on_progress: Report | None = None,
+        on_progress: Tick | None = None,
     ) -> RemoteScores:
-        """log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all), one request for each.
+        """Returns log p(answer | the first n frames, instruction), in nats, for each n of `prefixes` (default: all), with one request for
+        each.
 
         answers: single tokens; one of several tokens is never listed. on_progress: (done, total), called from the connection's own thread.
         ServerError when a request is refused or no try is left: it ends the whole call. UnfinishedTurnError, before anything is asked, if
@@ -138,20 +146,20 @@ class RemoteEngine:
         """
         lengths = clip.prefixes(prefixes)
         require_lists(instructions, answers)
-        spelled = self._spelled(answers)
+        tokens = self._spelled(answers)
         questions = [self._question(instruction) for instruction in instructions]
-        shape = len(questions), len(lengths), len(spelled)
+        shape = len(questions), len(lengths), len(tokens)
         logprob, bound = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         if not lengths:
             return RemoteScores(logprob, bound)
-        shown = self._shown(clip, max(lengths))
+        frame_messages = self._shown(clip, max(lengths))
         cells = [(i, place) for place in np.argsort(lengths, kind="stable").tolist() for i in range(len(questions))]
-        prompts: list[list[Message]] = [
-            [{"role": "user", "content": [*shown[: 2 * lengths[place]], text_part(questions[i])]}] for i, place in cells
+        prompts: list[list[MessageDict]] = [
+            [{"role": "user", "content": [*frame_messages[: 2 * lengths[place]], text_part(questions[i])]}] for i, place in cells
         ]  # short ones first: what a server's prefix cache keeps of one is the beginning of the next
-        found = self._server.next_token(prompts, answers=spelled, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress)
-        for cell, scores in zip(cells, found, strict=True):
-            for number, answer in enumerate(spelled):
+        results = self._server.next_token(prompts, answers=tokens, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress)
+        for cell, scores in zip(cells, results, strict=True):
+            for number, answer in enumerate(tokens):
                 score = scores[answer]
                 logprob[*cell, number] = score.logprob
                 up = np.nextafter(np.float32(score.bound), np.float32(0))  # rounded to float32 it must stay a bound
@@ -159,11 +167,12 @@ class RemoteEngine:
         return RemoteScores(logprob, bound)
 
     def stream(self, **settings: object) -> NoReturn:
-        """Not offered: each step would send the whole clip again."""
+        """Raises DataError: each step would send the whole clip again."""
         raise DataError("a server cannot be streamed to: every step would send the whole clip again. Use a local engine, or score prefixes")
 
     def _spelled(self, answers: Sequence[str]) -> list[str]:
-        """The token that is the answer: " True" in an open turn, where it goes on behind "is:"; "True" at the start of the assistant's.
+        """Returns the token of each answer: " True" in an open message, where it continues "is:"; "True" at the start of the assistant's
+        message.
 
         The space is part of the answer's token and cannot end the prompt: a tokenizer would make it a token of its own, after which "True"
         has another probability, and chat templates cut trailing spaces.
@@ -175,20 +184,21 @@ class RemoteEngine:
         return list(answers) if self.prompt.chat_template else [f" {answer}" for answer in answers]
 
     def _question(self, instruction: str) -> str:
-        """The text behind the frames. DataError if there is no instruction, or the text cannot be sent as it is."""
+        """Returns the text after the frames. DataError if there is no instruction, or the text cannot be sent unchanged."""
         text = self.prompt.prefix + self.prompt.words(instruction)
-        if mark := MARK.search(text):
+        if mark := SPECIAL_TOKEN.search(text):
             raise DataError(f"the text holds {mark[0]}, which models read as a mark and not as words; take it out")
         words = text.rstrip()
         if not self.prompt.chat_template and text not in (words, words + " "):
-            raise DataError(f"the template ends in {text[len(words) :]!r}, which servers cut off; end it with the last word")
+            ending = text[len(words) :].encode("unicode_escape").decode()  # white space, made visible
+            raise DataError(f"the template ends in '{ending}', which servers cut off; end it with the last word")
         return words
 
-    def _shown(self, clip: Clip, frames: int) -> list[Part]:
-        """A time and an image for each of the first frames, in order."""
+    def _shown(self, clip: Clip, frames: int) -> list[ContentPart]:
+        """Returns a time and an image for each of the first frames, in order."""
         height, width = clip.frames.shape[1:3]
         resize = Preprocessing(resize=SIZES.size(clip.resolution, frames=PAIR, height=height, width=width), mode="bicubic")
-        parts: list[Part] = []
+        parts: list[ContentPart] = []
         for number in range(frames):
             image = resize.images(clip.frames[number : number + 1]).permute(0, 2, 3, 1).numpy()
             times = [float(clip.times_s[number])]

@@ -1,7 +1,8 @@
-"""What a model server sent back, read within bounds: at most so many bytes after unpacking, JSON of a sane depth, the server's own words.
+"""What a model server sent back, read within bounds: a limit of bytes after decompression, a limit of JSON depth, the server's own words.
 
-An error may come with its status, or inside a 200 (gateways do that): both become one `Problem`. Words of a server are quoted on one line,
-without control characters, and cut short: a terminal obeys nothing in them. Refuses packings that were not asked for.
+An error may come with its status, or inside a 200 (gateways do that): both become one `Problem`. The words of a server are quoted on one
+line, without control characters, and are cut short, so that a terminal obeys nothing in them. Compressions that were not asked for are
+refused.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from milepost.files import parse_json
+from milepost.core import parse_json
 
 if TYPE_CHECKING:
     import httpx2
 
 MOST = 8_000_000
-"""Bytes of a reply, unpacked: thousands of times what an answer takes."""
+"""The most bytes of a decompressed reply: thousands of times the size of an answer."""
 MOST_OF_ERROR = 200_000
 QUOTED = 500
 LOOKED_AT = 10_000
-"""Letters of a server's words that are looked at."""
+"""The most letters of a server's words that are examined."""
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531), 598, 599})
 """Statuses that pass: the request's time ran out, somebody else's lock, too early, too many, and what servers and the proxies before them
 say while they are restarted or overloaded."""
@@ -45,16 +46,18 @@ TOO_LONG = re.compile(
 
 
 class UnboundedError(Exception):
-    """The body does not end within the bounds."""
+    """The body is larger than the bounds."""
 
 
 class PackedError(Exception):
-    """The body is packed in a way that was not asked for, or its packing is broken."""
+    """The body is compressed in a way that was not asked for, or its compression is broken."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a server says is wrong. status: HTTP's, or the one in the body of a 200 (200 if it names none). param: the field it blames."""
+    """What the server says is wrong. status: HTTP's, or the one in the body of a 200 (200 if it names none). param: the field that it
+    blames.
+    """
 
     status: int
     words: str
@@ -62,18 +65,18 @@ class Problem:
 
     @property
     def passes(self) -> bool:
-        """Is it worth another try?"""
+        """Returns whether another try may succeed."""
         refuses = _STAYS.search(self.words) or (self.status >= 500 and (_REFUSES.search(self.words) or self.too_long))
         return self.status in AGAIN and not refuses
 
     @property
     def too_long(self) -> bool:
-        """Is this prompt too large for the server, where another may not be?"""
+        """Returns whether this prompt is too large for the server, where a smaller one may not be."""
         return self.status == 413 or (self.status != 429 and TOO_LONG.search(self.words) is not None)
 
 
 def quoted(text: str, most: int = QUOTED) -> str:
-    """Somebody else's words for a message: on one line, what does not print left out, cut short.
+    """Returns somebody else's words for a message: on one line, without characters that do not print, cut short.
 
     >>> quoted("busy\\x1b[31m,\\n  wait")
     'busy [31m, wait'
@@ -83,7 +86,8 @@ def quoted(text: str, most: int = QUOTED) -> str:
 
 
 async def read_body(response: httpx2.Response, *, most: int = MOST, whole: bool = True, started: Callable[[], None]) -> bytes:
-    """The body, unpacked. started: called once, with its first byte that is no space (servers keep a connection alive with spaces).
+    """Returns the decompressed body. started: called once, with its first byte that is no space (servers keep a connection alive with
+    spaces).
 
     UnboundedError for more than `most` bytes; with whole=False so many are returned instead. PackedError if it cannot be unpacked.
     """
@@ -91,14 +95,14 @@ async def read_body(response: httpx2.Response, *, most: int = MOST, whole: bool 
     if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise PackedError(f"it is packed as '{quoted(packing, 40)}', which was not asked for")
     unpack = None if packing in ("", "identity") else zlib.decompressobj(wbits=47)  # gzip or zlib, by its first bytes
-    out, begun = bytearray(), False
+    out, has_begun = bytearray(), False
     async for chunk in response.aiter_raw():
         try:
             out += chunk if unpack is None else unpack.decompress(chunk, most + 1 - len(out))
         except zlib.error as error:
             raise PackedError("its packing is broken") from error
-        if not begun and out.strip():
-            begun = True
+        if not has_begun and out.strip():
+            has_begun = True
             started()
         if len(out) > most:
             if whole:
@@ -108,12 +112,12 @@ async def read_body(response: httpx2.Response, *, most: int = MOST, whole: bool 
 
 
 def parse(content: bytes) -> Any:
-    """The JSON of a body. ValueError if it is none, nested deeper than any answer is, or has numbers of thousands of digits."""
+    """Returns the JSON of a body. ValueError if it is no JSON, is nested too deep, or has numbers of thousands of digits."""
     return parse_json(content, source="the reply")
 
 
 def problem_of(status: int, content: bytes) -> Problem:
-    """The problem that came with this status."""
+    """Returns the problem of a reply with this status."""
     try:
         body = parse(content)
     except ValueError:
@@ -124,7 +128,7 @@ def problem_of(status: int, content: bytes) -> Problem:
 
 
 def problem_inside(reply: Any) -> Problem | None:
-    """The error that stands in the body of a 200 instead of an answer, None if there is none."""
+    """Returns the error that stands in the body of a 200 in place of an answer, None if there is none."""
     fields = _fields(reply)
     choices = fields.get("choices")
     first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
@@ -138,14 +142,14 @@ def problem_inside(reply: Any) -> Problem | None:
 
 
 def _fields(body: Any) -> Mapping[str, Any]:
-    """The object itself, or the only one of a list, as Google's servers send it."""
+    """Returns the object itself, or the only one of a list, as Google's servers send it."""
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
     return body if isinstance(body, dict) else {}
 
 
 def _words(fields: Mapping[str, Any]) -> str:
-    """The server's own words, wherever this kind of server puts them; with those of the one behind it."""
+    """Returns the server's own words, wherever this kind of server has them, with those of the server behind it."""
     for path in (("error", "message"), ("message",), ("detail",), ("error",)):
         value: Any = fields
         for name in path:
@@ -161,20 +165,20 @@ def _words(fields: Mapping[str, Any]) -> str:
 
 def _param(fields: Mapping[str, Any]) -> str:
     error = fields.get("error")
-    named = (error if isinstance(error, dict) else fields).get("param")
-    return named if isinstance(named, str) else ""
+    param = (error if isinstance(error, dict) else fields).get("param")
+    return param if isinstance(param, str) else ""
 
 
 def _status(error: Mapping[str, Any], reply: Mapping[str, Any], words: str) -> int:
-    """The status an error without one of its own stands for; 200 if that cannot be known."""
+    """Returns the status that an error without one stands for; 200 if it cannot be known."""
     names = ("code", "status", "status_code", "http_status", "type")
-    said = [
+    values = [
         each for each in (*(error.get(name) for name in names), *(reply.get(name) for name in names[:4])) if isinstance(each, int | str)
     ]
-    for each in said:
+    for each in values:
         if re.fullmatch(r"[1-5]\d\d", str(each)):
             return int(each)
-    kinds = " ".join(map(str, said))
+    kinds = " ".join(map(str, values))
     if _STAYS.search(f"{kinds} {words}"):
         return 402
     return 503 if _PASSES.search(kinds) or _PASSES_IN_WORDS.search(words) else 200

@@ -1,6 +1,6 @@
 """Any OpenAI-compatible chat/completions server (vLLM, SGLang, llama.cpp, hosted): next-token log-probabilities, and answers in words.
 
-    with Server(ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct")) as server:
+    with ChatClient(ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct")) as server:
         scores = server.next_token(prompts)  # [{"True": TokenScore, "False": TokenScore}, ...], in order
         replies = server.complete(prompts, json_schema=schema)
 
@@ -18,19 +18,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from milepost.types import DataError
+from milepost.core import DataError, Tick
 from milepost.vlm.dialect import Dialect
+from milepost.vlm.logprobs import NumberedTokensError, Spelling, TokenScore, listed_tokens, score_answers
 from milepost.vlm.replies import quoted
-from milepost.vlm.token_scores import NumberedTokensError, Spelling, TokenScore, listed_tokens, score_answers
 from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, Transport, UnfinishedTurnError, Usage
 
-Message = Mapping[str, Any]
+MessageDict = Mapping[str, Any]
 """{"role": "user", "content": text or a list of content parts}"""
-Prompt = str | Sequence[Message]
+ServerPrompt = str | Sequence[MessageDict]
 """A conversation; a text alone is one message of the user."""
-Report = Callable[[int, int], None]
-"""(done, total), called from the server's own thread."""
-Answer = TypeVar("Answer")
+
+Result = TypeVar("Result")
 
 UNFINISHED_TURN = {"add_generation_prompt": False, "continue_final_message": True}
 """vLLM's words for a last message, the user's or the assistant's, that is not closed: the next token continues it. A server that does not
@@ -41,16 +40,17 @@ CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "content_fil
 """Servers' words for an answer that ended before the model was done."""
 REFUSED = (200, 400, 422)
 """Statuses with which a server refuses a part of a request; 200: an error in the body that names no other."""
-TURNS = 8
-"""Times one request may be changed to what a server takes."""
+MOST_CHANGES = 8
+"""How often one request may be changed to what a server takes."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Where servers put the words that a model thinks in."""
+"""Fields in which servers put a model's reasoning."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer in words. finish: why it ended; "length" means it was cut. refusal: what a hosted model says instead of an answer.
-    reasoning: words that the server keeps apart from the answer."""
+    """One answer in words. finish: why it ended; "length" means that it was cut. refusal: what a hosted model says in place of an answer.
+    reasoning: words that the server separates from the answer.
+    """
 
     text: str
     finish: str = ""
@@ -59,11 +59,11 @@ class Reply:
 
     @property
     def cut(self) -> bool:
-        """Did it end before the model was done?"""
+        """Returns whether the answer ended before the model was done."""
         return self.finish.lower() in CUT
 
 
-class Server:
+class ChatClient:
     """An open connection to a model server. Close it, or use `with`. What the server turned out not to take is remembered while it is open.
 
     rng: where the jitter of retries comes from; same generator, same waits, whatever the order in which answers arrive.
@@ -74,11 +74,11 @@ class Server:
         self.top_logprobs = config.top_logprobs
         """How many tokens the server lists, as far as is known."""
         self.takes_schema = True
-        """False once it has refused a JSON schema and answered without one."""
+        """False once the server has refused a JSON schema and answered without one."""
         self.leaves_open = False
-        """True once it has shown that it leaves a turn open when asked to."""
+        """True once the server has shown that it leaves a message open on request."""
         self.dialect = Dialect(config.extra_body)
-        """What it was found not to take; `str(server.dialect)` says it."""
+        """What the server does not take; `str(server.dialect)` describes it."""
         self._transport = Transport(config)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._rng, self._lock, self._checking = rng or np.random.default_rng(), threading.Lock(), threading.Lock()
@@ -87,16 +87,16 @@ class Server:
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"Server({self.config!r})"
+        return f"ChatClient({self.config!r})"
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> ChatClient:
         return self
 
     def __exit__(self, *problem: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End what is under way and close every connection. Closing twice is fine."""
+        """Ends the requests under way and closes every connection. It may be called twice."""
         if self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
@@ -106,25 +106,26 @@ class Server:
 
     @property
     def usage(self) -> Usage:
-        """Requests, retries, tokens, seconds and cost so far."""
+        """Returns requests, retries, tokens, seconds and cost so far."""
         return self._transport.usage
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What this server was found to be like, a line each: where it answers, what it does not take."""
+        """Returns how this server differs from others, a line each: where it answers, what it does not take."""
         lines = (self._transport.moved, f"asked {self.dialect}, as it refused more" if str(self.dialect) else "")
         return tuple(line for line in lines if line)
 
     def next_token(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[ServerPrompt],
         *,
         answers: Sequence[str] = ("True", "False"),
         spelling: Spelling = "exact",
         unfinished_turn: bool = False,
-        on_progress: Report | None = None,
+        on_progress: Tick | None = None,
     ) -> list[dict[str, TokenScore]]:
-        """For each prompt, which stops before its answer: the log-probability of each answer as the next token, or a bound on it.
+        """Returns, for each prompt, the log-probability of each answer as the next token, or a bound on it. A prompt stops before its
+        answer.
 
         One token is generated at temperature 0. unfinished_turn: the last message is continued (`UNFINISHED_TURN`); else the assistant
         answers. spelling: whether " True" may stand for "True". ServerError, NoLogprobsError among them, ends the whole call; so does
@@ -137,7 +138,7 @@ class Server:
             self._require_open_turns()
         extra = UNFINISHED_TURN if unfinished_turn else {}
 
-        async def ask(messages: list[Message], rng: np.random.Generator) -> dict[str, TokenScore]:
+        async def ask(messages: list[MessageDict], rng: np.random.Generator) -> dict[str, TokenScore]:
             reply = await self._ask_tokens({"messages": messages, "max_tokens": 1, "temperature": 0, **extra}, rng)
             return score_answers(self._listed(reply), answers, spelling)
 
@@ -145,28 +146,30 @@ class Server:
 
     def complete(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[ServerPrompt],
         *,
         json_schema: Mapping[str, Any] | None = None,
         max_tokens: int = 2048,
         temperature: float = 0.0,
         seed: int | None = None,
-        on_progress: Report | None = None,
+        on_progress: Tick | None = None,
     ) -> list[Reply]:
-        """For each prompt, an answer in words.
+        """Returns, for each prompt, an answer in words.
 
         json_schema: sent as `response_format`; a server that refuses it (400, 422) and answers without it is not sent one again, so the
         prompt should ask for the format too, and the answer be checked. ServerError ends the whole call.
         """
 
-        async def ask(messages: list[Message], rng: np.random.Generator) -> Reply:
+        async def ask(messages: list[MessageDict], rng: np.random.Generator) -> Reply:
             body = {"messages": messages, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
             return self._words(await self._ask_words(body, json_schema, rng))
 
         return self._all(prompts, ask, on_progress)
 
     def _require_open_turns(self) -> None:
-        """Once: two small requests, the same words with the turn closed and left open. Open has fewer tokens, or UnfinishedTurnError."""
+        """Checks once, by two small requests, that the server leaves a message open: then it counts fewer tokens. UnfinishedTurnError if it
+        does not.
+        """
         advice = (
             "ask with the turn closed: unfinished_turn=False, in a Prompt chat_template=True, in a TOPReward config add_chat_template=True "
             "(the numbers are those of another prompt), or use a server that can, such as vLLM"
@@ -190,13 +193,13 @@ class Server:
             self.leaves_open = True
 
     def _prompt_tokens(self, turn: Mapping[str, Any]) -> int | None:
-        """How many tokens the server makes of one word; None if it does not say."""
+        """Returns how many tokens the server makes of one word; None if it does not say."""
 
-        async def count(messages: list[Message], rng: np.random.Generator) -> int | None:
+        async def count(messages: list[MessageDict], rng: np.random.Generator) -> int | None:
             reply = await self._post({"messages": messages, "max_tokens": 1, "temperature": 0, **turn}, rng)
             usage = reply.get("usage")
-            found = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-            return found if isinstance(found, int) else None
+            tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+            return tokens if isinstance(tokens, int) else None
 
         return self._all([[{"role": "user", "content": [{"type": "text", "text": "True"}]}]], count, None)[0]
 
@@ -206,9 +209,9 @@ class Server:
             try:
                 return await self._post({**body, "logprobs": True, "top_logprobs": top}, rng)
             except RefusedError as error:
-                if error.status not in REFUSED or "logprobs" not in error.said + error.param or top == 1:
+                if error.status not in REFUSED or "logprobs" not in error.words + error.param or top == 1:
                     raise
-            self.top_logprobs = min(self.top_logprobs, top // 2)
+            self.top_logprobs = min(self.top_logprobs, top // 2)  # another request may have lowered it in the meantime
 
     async def _ask_words(self, body: dict[str, Any], schema: Mapping[str, Any] | None, rng: np.random.Generator) -> dict[str, Any]:
         if schema is not None and self.takes_schema:
@@ -225,14 +228,14 @@ class Server:
 
     async def _post(self, body: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         whole = {"model": self.config.model, **body, **self.config.extra_body}
-        for _ in range(TURNS):
-            sent = self.dialect.spoken(whole)
+        for _ in range(MOST_CHANGES):
+            request = self.dialect.translate(whole)
             try:
-                return await self._transport.post(sent, rng)
+                return await self._transport.post(request, rng)
             except RefusedError as error:
-                if not self.dialect.learn(error, sent):
+                if not self.dialect.learn(error, request):
                     raise
-        return await self._transport.post(self.dialect.spoken(whole), rng)
+        return await self._transport.post(self.dialect.translate(whole), rng)
 
     def _choice(self, reply: dict[str, Any]) -> dict[str, Any]:
         choices = reply.get("choices")
@@ -244,18 +247,18 @@ class Server:
     def _listed(self, reply: dict[str, Any]) -> list[tuple[str, float]]:
         choice, url = self._choice(reply), self._transport.url
         try:
-            listed = listed_tokens(choice)
+            tokens = listed_tokens(choice)
         except NumberedTokensError as error:
             raise NoLogprobsError(
                 f"{url}: {error}, so the answer cannot be found among them; start the server without --return-tokens-as-token-ids"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise MalformedError(f"{url} sent log-probabilities that cannot be read: tokens with numbers up to 0 were expected") from error
-        if listed is None:
+        if tokens is None:
             raise NoLogprobsError(
                 f"{url} answered without log-probabilities: this server or model gives none, or they are switched off there"
             )
-        return listed
+        return tokens
 
     def _words(self, reply: dict[str, Any]) -> Reply:
         choice = self._choice(reply)
@@ -266,22 +269,22 @@ class Server:
             raise MalformedError(f"{self._transport.url} answered without a message in words; the choice has: {fields}")
         refusal = message.get("refusal")
         reasoning = next((words for name in REASONING if (words := words_of(message.get(name)))), "")
-        said = Reply(text, finish if isinstance(finish, str) else "", refusal if isinstance(refusal, str) else "", reasoning)
+        answer = Reply(text, finish if isinstance(finish, str) else "", refusal if isinstance(refusal, str) else "", reasoning)
         # vLLM's reasoning parser may take the whole answer for thoughts; a draft in the middle of thoughts is none
-        if not text.strip() and not said.refusal and not said.cut and _ends_in_json(reasoning):
-            return replace(said, text=reasoning)
-        return said
+        if not text.strip() and not answer.refusal and not answer.cut and _ends_in_json(reasoning):
+            return replace(answer, text=reasoning)
+        return answer
 
     def _all(
         self,
-        prompts: Sequence[Prompt],
-        ask: Callable[[list[Message], np.random.Generator], Awaitable[Answer]],
-        report: Report | None,
-    ) -> list[Answer]:
+        prompts: Sequence[ServerPrompt],
+        ask: Callable[[list[MessageDict], np.random.Generator], Awaitable[Result]],
+        report: Tick | None,
+    ) -> list[Result]:
         if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], Mapping)):
             raise ValueError("expected many prompts, got a single one; put it into a list")
         if self._loop.is_closed():
-            raise DataError("this server is closed; open it again with Server(config)")
+            raise DataError("this server is closed; open it again with ChatClient(config)")
         with self._lock:
             seed = int(self._rng.integers(2**63))
         future = asyncio.run_coroutine_threadsafe(self._gather(prompts, ask, (seed, report)), self._loop)
@@ -292,28 +295,28 @@ class Server:
 
     async def _gather(
         self,
-        prompts: Sequence[Prompt],
-        ask: Callable[[list[Message], np.random.Generator], Awaitable[Answer]],
-        settings: tuple[int, Report | None],
-    ) -> list[Answer]:
+        prompts: Sequence[ServerPrompt],
+        ask: Callable[[list[MessageDict], np.random.Generator], Awaitable[Result]],
+        settings: tuple[int, Tick | None],
+    ) -> list[Result]:
         seed, report = settings
-        found: dict[int, Answer] = {}
+        results: dict[int, Result] = {}
         positions = iter(range(len(prompts)))
 
         async def work() -> None:
             for position in positions:  # shared: whoever is free takes the next, and a lazy sequence is read only then
                 async with self._slots:
                     prompt = prompts[position]
-                    messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-                    found[position] = await ask(messages, np.random.default_rng((seed, position)))
+                    messages: list[MessageDict] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+                    results[position] = await ask(messages, np.random.default_rng((seed, position)))
                 if report is not None:
-                    report(len(found), len(prompts))
+                    report(len(results), len(prompts))
 
         try:
             await _together([work() for _ in range(min(self.config.concurrency, len(prompts)))])
         except ExceptionGroup as problems:  # the first that failed ended the others
             raise problems.exceptions[0] from problems.exceptions[0].__cause__
-        return [found[position] for position in range(len(prompts))]
+        return [results[position] for position in range(len(prompts))]
 
     async def _shut(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -324,7 +327,7 @@ class Server:
 
 
 def words_of(content: Any) -> str | None:
-    """The words of a message's content: a text, nothing, or parts, of which those with `text` are words. None if it is no such."""
+    """Returns the words of a message's content, which is a text, nothing, or parts with `text`. None if it is none of these."""
     if content is None:
         return ""
     if isinstance(content, str):

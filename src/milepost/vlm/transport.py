@@ -1,9 +1,9 @@
-"""One request to a chat/completions server until it is answered or refused: retries, time-outs, counters. It does not know what is asked.
+"""One request to a chat/completions server until it is answered or refused: retries, time-outs, counters. It does not know the question.
 
-Tried again, with exponential back-off and jitter: what passes (`replies.AGAIN`; 429 no sooner than Retry-After), in the status or in the
-body of a 200; cut connections, broken JSON; a time-out once. Refused at once: other statuses, and bodies without end. Redirects are never
-followed: key and pictures go to the address that was given, or to its /v1 if that was forgotten. The key is read from the environment, sits
-in the HTTP client alone, and is cut out of messages.
+It tries again, with exponential back-off and jitter: after statuses that pass (`replies.AGAIN`; 429 no sooner than Retry-After), in the
+header or in the body of a 200; after cut connections and broken JSON; once after a time-out. It stops at once at other statuses and at
+bodies that do not end. It never follows redirects: key and images go to the address that was given, or to its /v1 if that was forgotten.
+The key is read from the environment, stays in the HTTP client alone, and is removed from messages.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from milepost.types import DataError, UnreadableError
-from milepost.versions import require
+from milepost.core import DataError, UnreadableError, require
 from milepost.vlm.proxies import client_settings
 from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedError, parse, problem_inside, problem_of, quoted, read_body
 
@@ -32,11 +31,11 @@ if TYPE_CHECKING:
     import httpx2
 
 FINAL = (401, 402, 403, 404, 405)
-"""What a server says to every request alike: no key, no money, no such model, no such place."""
+"""Statuses that every request would get: no key, no money, no such model, no such place."""
 TIMEOUTS = 2
-"""Tries that may run out of time: a server that is merely busy says so."""
+"""The most tries that may time out. A server that is merely busy says so, so more would only waste time."""
 BODY_S = 30.0
-"""From a reply's first letter to its last."""
+"""The most seconds from the first letter of a reply to its last."""
 COUNTABLE = 2**53
 """Token counts from here on are no counts."""
 
@@ -47,7 +46,13 @@ class ServerError(DataError):
     elsewhere: another address of the same server might have answered.
     """
 
-    elsewhere = False
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
+
+    def amend(self, message: str) -> None:
+        """Replaces the message by one that repeats it and adds what was tried afterwards."""
+        self.args = (message,)
 
 
 class UnreachableError(ServerError):
@@ -55,14 +60,16 @@ class UnreachableError(ServerError):
 
 
 class RefusedError(ServerError):
-    """The server understood and said no. status: HTTP's, or that in the body; said: its own words; param: the field they blame."""
+    """The server understood the request and refused it. status: HTTP's, or that in the body; words: its own; param: the field they
+    blame.
+    """
 
     too_long = False
-    """Is it this prompt's size that was refused?"""
+    """Whether the size of this prompt was refused."""
 
-    def __init__(self, message: str, *, status: int, said: str, param: str = "") -> None:
-        super().__init__(message)
-        self.status, self.said, self.param = status, said, param
+    def __init__(self, message: str, *, status: int, words: str, param: str = "", elsewhere: bool = False) -> None:
+        super().__init__(message, elsewhere=elsewhere)
+        self.status, self.words, self.param = status, words, param
 
 
 class TooLongError(RefusedError, UnreadableError):
@@ -80,7 +87,7 @@ class NoLogprobsError(ServerError):
 
 
 class UnfinishedTurnError(ServerError):
-    """The server closes a turn that was to be left open: the number would be that of another prompt."""
+    """The server closes a message that should stay open: the number would be that of another prompt."""
 
 
 class _AgainError(Exception):
@@ -93,7 +100,11 @@ class _AgainError(Exception):
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Where a model is served and how it is asked. Plain values; the key is not among them."""
+    """Where a model is served and how it is asked. Plain values; the key is not among them.
+
+    >>> milepost.ServerConfig("http://localhost:8000/v1", "Qwen/Qwen3-VL-8B-Instruct").concurrency
+    8
+    """
 
     base_url: str
     """Up to and with the version, as in "http://localhost:8000/v1"; `/chat/completions` is added."""
@@ -108,7 +119,7 @@ class ServerConfig:
     longest_wait_s: float = 120.0
     """A server that asks for more patience than this, for one request, is given up."""
     concurrency: int = 8
-    """Requests under way at once, over all threads that use one `Server`."""
+    """Requests under way at once, over all threads that use one `ChatClient`."""
     top_logprobs: int = 20
     """How many of the likeliest tokens to ask for; halved while the server refuses."""
     price_per_million: tuple[float, float] | None = None
@@ -131,12 +142,12 @@ class ServerConfig:
 
     @property
     def url(self) -> str:
-        """Where requests go."""
+        """Returns the address of requests."""
         return self.base_url.rstrip("/") + "/chat/completions"
 
     @property
     def versioned_url(self) -> str:
-        """Where they go if the version was forgotten; empty if it was not."""
+        """Returns the address with a version where it was forgotten; empty if it was not."""
         if re.search(r"/v\d+[a-z0-9]*(/|$)", urlsplit(self.base_url).path):
             return ""
         return self.base_url.rstrip("/") + "/v1/chat/completions"
@@ -162,7 +173,7 @@ class Usage:
 
     @property
     def cost(self) -> float | None:
-        """In the currency of the prices; None without prices."""
+        """Returns the cost in the currency of the prices; None without prices."""
         if self.price_per_million is None:
             return None
         return (self.prompt_tokens * self.price_per_million[0] + self.completion_tokens * self.price_per_million[1]) / 1e6
@@ -176,12 +187,12 @@ class Usage:
 
 
 def backoff_s(config: ServerConfig, attempt: int, rng: np.random.Generator, *, after_s: float = 0.0) -> float:
-    """How long to wait after this failed attempt (from 0): at least `after_s`, plus a jittered, doubling back-off of at most 30 s."""
+    """Returns the seconds to wait after this failed attempt (from 0): `after_s` plus a jittered, doubling back-off of at most 30 s."""
     return after_s + min(config.backoff_s * 2.0**attempt, 30.0) * float(rng.uniform(0.5, 1.0))
 
 
 def retry_after_s(header: str | None, now: datetime) -> float:
-    """`Retry-After`, seconds or a date, as seconds from now; 0 if there is none or it cannot be read."""
+    """Returns `Retry-After`, in seconds or a date, as seconds from now; 0 if there is none or it cannot be read."""
     if not header:
         return 0.0
     try:
@@ -220,7 +231,7 @@ class Transport:
 
     @property
     def usage(self) -> Usage:
-        """The counters as they are now."""
+        """Returns the counters as they are now."""
         running = time.perf_counter() - self._since if self._busy else 0.0
         return replace(self._usage, seconds=self._usage.seconds + running)
 
@@ -228,7 +239,7 @@ class Transport:
         await self._http.aclose()
 
     async def post(self, body: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """The reply to this request, as JSON. ServerError when it is refused or no try is left."""
+        """Returns the reply to this request, as JSON. ServerError if it is refused or no try is left."""
         content = json.dumps(body).encode()
         if not self._busy:
             self._since = time.perf_counter()
@@ -241,7 +252,7 @@ class Transport:
                 self._count(seconds=time.perf_counter() - self._since)
 
     async def _addressed(self, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
-        """At the address given, or, where that knows nothing of chat/completions and has no version, at its /v1, and from then on there."""
+        """Asks the given address. If that has no version and knows no chat/completions, asks its /v1, and keeps to it from then on."""
         url, versioned = self.url, self.config.versioned_url
         try:
             return await self._patiently(url, content, rng)
@@ -253,14 +264,15 @@ class Transport:
             reply = await self._patiently(versioned, content, rng)
         except ServerError as error:
             if error.elsewhere:
-                first.args = (f"{first}. {versioned} was tried too",)
+                first.amend(f"{first}. {versioned} was tried too")
                 raise first from first.__cause__
-            error.args = (f"{error}; it was asked since {first}",)
+            error.amend(f"{error}; it was asked since {first}")
             raise
         self.url, self.moved = versioned, f"asked at {versioned}, since {first}"
         return reply
 
     async def _patiently(self, url: str, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
+        # A server that answers slowly and badly would otherwise hold a run for `retries` time-outs.
         late, waited, until = 0, 0.0, time.monotonic() + 5 * self.config.timeout_s
         for attempt in range(self.config.retries + 1):
             try:
@@ -270,7 +282,7 @@ class Transport:
                 last = attempt == self.config.retries or late == TIMEOUTS or time.monotonic() > until
                 if last or waited + problem.after_s > self.config.longest_wait_s:
                     patience = f"{attempt + 1} tries" if last else f"it asks to wait {problem.after_s:.0f} s"
-                    problem.error.args = (f"{problem.error} ({patience})",)
+                    problem.error.amend(f"{problem.error} ({patience})")
                     raise problem.error from problem.__cause__
                 wait = backoff_s(self.config, attempt, rng, after_s=problem.after_s)
                 waited += problem.after_s
@@ -311,47 +323,44 @@ class Transport:
             reply = parse(content)
         except ValueError as error:  # broken JSON or broken UTF-8
             start = quoted(self._clean(content[:4000].decode("utf-8", "replace")), 80)
-            problem = MalformedError(f"{url} answered with something that is not JSON; it begins '{start}'{self._hint()}")
+            words = f"{url} answered with something that is not JSON; it begins '{start}'{self._hint()}"
             if "json" in response.headers.get("Content-Type", ""):
-                raise _AgainError(problem) from error  # cut on the way
-            problem.elsewhere = True
-            raise problem from error
+                raise _AgainError(MalformedError(words)) from error  # cut on the way
+            raise MalformedError(words, elsewhere=True) from error
         if (inside := problem_inside(reply)) is not None:
             raise self._refusal(url, response, inside)
         if not isinstance(reply, dict):
             raise MalformedError(f"{url} answered with a JSON {type(reply).__name__}, not an object")
         usage = reply.get("usage")
         counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-        known = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < COUNTABLE]
-        prompt, completion = known if len(known) == 2 else (0, 0)
-        self._count(answers=1, prompt_tokens=prompt, completion_tokens=completion, unmetered=0 if len(known) == 2 else 1)
+        valid = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < COUNTABLE]
+        prompt, completion = valid if len(valid) == 2 else (0, 0)
+        self._count(answers=1, prompt_tokens=prompt, completion_tokens=completion, unmetered=0 if len(valid) == 2 else 1)
         return reply
 
     def _refusal(self, url: str, response: httpx2.Response, problem: Problem) -> RefusedError | _AgainError:
-        status, inside = problem.status, 200 <= response.status_code < 300
-        said = quoted(self._clean(problem.words))
+        status, in_body = problem.status, 200 <= response.status_code < 300
+        words = quoted(self._clean(problem.words))
         where = f"{response.status_code} with an error in it" + (f" (code {status})" if status != response.status_code else "")
-        message = f"{url} answered {where if inside else f'{status} {quoted(response.reason_phrase, 60)}'}: {said}"
+        message = f"{url} answered {where if in_body else f'{status} {quoted(response.reason_phrase, 60)}'}: {words}"
         if problem.passes:
             after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
             return _AgainError(UnreachableError(message), after_s=after_s)
-        lost = status in (404, 405) or (
-            inside and status == 200 and re.search(r"endpoint|route|path|not found|method", said, re.IGNORECASE)
+        wrong_place = status in (404, 405) or (
+            in_body and status == 200 and re.search(r"endpoint|route|path|not found|method", words, re.IGNORECASE)
         )
         if status in (401, 403):
             state = "which is set" if os.environ.get(self.config.api_key_env) else "which is not set"
             message += f"; the key is read from ${self.config.api_key_env}, {state}"
         if status == 404:
             message += f"; is base_url right (it usually ends in /v1), and does the server have the model '{self.config.model}'?"
-        elif lost:
+        elif wrong_place:
             message += self._hint()
         if 300 <= status < 400:
             to = quoted(self._clean(response.headers.get("Location", "")), 200)
             message += f"; it points to '{to}', which is not followed: if it is right, give it as base_url"
         kind = TooLongError if problem.too_long else RefusedError
-        error = kind(message, status=status, said=said, param=problem.param)
-        error.elsewhere = bool(lost)
-        return error
+        return kind(message, status=status, words=words, param=problem.param, elsewhere=bool(wrong_place))
 
     def _hint(self) -> str:
         return "; is base_url right? It usually ends in /v1" if self.config.versioned_url else ""

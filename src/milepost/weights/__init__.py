@@ -7,15 +7,6 @@
 That is the default, LeRobot 0.6's numbers; `RabcConfig` names what else there is. A weight is a column, not an object. No file, no torch.
 """
 
-from milepost.weights.config import RabcConfig as RabcConfig
-from milepost.weights.deltas import deltas as deltas
-from milepost.weights.deltas import smoothed as smoothed
-from milepost.weights.rules import exponential as exponential
-from milepost.weights.rules import rabc as rabc
-from milepost.weights.rules import statistics as statistics
-from milepost.weights.weighed import Weighed as Weighed
-from milepost.weights.weighed import over_episode as over_episode
-from milepost.weights.weighed import reweigh as reweigh
-from milepost.weights.weighed import suggested_kappa as suggested_kappa
-from milepost.weights.weighed import weigh as weigh
-from milepost.weights.weighed import weighted_mean as weighted_mean
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
-"""Progress to deltas (eq. 6): smoothing inside each episode, then how much the next H frames get done. Rows are sorted by index here.
+"""Progress to deltas (eq. 6): smoothing inside each episode, then the progress made over the next H frames. Rows are sorted by index here.
 
-Nothing leaks over an episode's border, and what is unknown stays unknown: a missing or NaN row makes no number.
+No value crosses an episode boundary, and what is unknown stays unknown: a missing or NaN row gives NaN.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.types import DataError
+from milepost.core import DataError
 
 LEAST = 4
-"""A rescaled horizon is never shorter than a LEAST-th of the chunk, so noise grows LEAST-fold at most."""
+"""A rescaled horizon is at least 1 / LEAST of the chunk, so that rescaling multiplies noise by at most LEAST."""
 _BLOCK = 1 << 19
-"""Rows smoothed at a time: what stays in the processor's cache."""
+"""Rows smoothed at a time: few enough for the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SortedRows:
     """A progress file's rows in the order of their index. start, stop (E,): each episode's rows are [start, stop).
 
     first (N,): the row of the first frame of each row's episode.
@@ -33,25 +33,28 @@ class Rows:
 
     @property
     def whole(self) -> bool:
-        """Is no index missing between the first and the last?"""
+        """Returns whether every index between the first and the last is present."""
         return int(self.index[-1] - self.index[0]) + 1 == len(self.index)
 
     @property
     def lengths(self) -> Int[np.ndarray, "E"]:
+        """Returns the number of rows of each episode."""
         return self.stop - self.start
 
     @property
     def first(self) -> Int[np.ndarray, "N"]:
+        """Returns, for each row, the row of its episode's first frame."""
         return np.repeat(self.start, self.lengths)
 
     @property
     def frames(self) -> Int[np.ndarray, "E"]:
-        """Frames from each episode's first row to its last, missing ones included."""
+        """Returns the number of frames from each episode's first row to its last, missing ones included."""
         return self.index[self.stop - 1] - self.index[self.start] + 1
 
 
-def sort_rows(index: Int[np.ndarray, "N"], episode_index: Int[np.ndarray, "N"]) -> tuple[Rows, np.ndarray | None]:
-    """The rows, and their order if they were not sorted. DataError for a repeated index and for an episode in several pieces."""
+def sort_rows(index: Int[np.ndarray, "N"], episode_index: Int[np.ndarray, "N"]) -> tuple[SortedRows, np.ndarray | None]:
+    """Returns the sorted rows, and the sorting order if they were not sorted. DataError for a repeated index and for an episode in several
+    pieces."""
     index, episode = np.asarray(index, dtype=np.int64), np.asarray(episode_index, dtype=np.int64)
     order = None if np.all(index[1:] > index[:-1]) else np.argsort(index, kind="stable")
     if order is not None:
@@ -66,7 +69,7 @@ def sort_rows(index: Int[np.ndarray, "N"], episode_index: Int[np.ndarray, "N"]) 
     names, counts = np.unique(episode[start], return_counts=True)
     if len(names) < len(start):
         raise DataError(f"episode {names[counts > 1][0]} of the progress file lies in several pieces between other episodes; label again")
-    return Rows(index, episode, start, np.append(start[1:], len(index)).astype(np.int64)), order
+    return SortedRows(index, episode, start, np.append(start[1:], len(index)).astype(np.int64)), order
 
 
 def deltas(
@@ -76,11 +79,11 @@ def deltas(
     horizon: int,
     end: Literal["truncate", "rescale"] = "truncate",
 ) -> Float[np.ndarray, "N"]:
-    """Eq. 6 for every row, in the order given: value at min(index + horizon, the episode's last index) minus value now, float64.
+    """Returns eq. 6 for every row, in the caller's order: value at min(index + horizon, the episode's last index) minus value now, float64.
 
-    `end="rescale"`: within a chunk of the end, what the frames left get done, times horizon / frames left. When fewer than a quarter of
-    the chunk are left, the last quarter is looked at instead, so the last frame has a delta as well: the pace it was reached at. An
-    episode of one frame has none (NaN). Rows may be missing or NaN: their delta, and any delta that looks at them, is NaN.
+    `end="rescale"`: within a chunk of the end, the progress over the remaining frames is multiplied by horizon / remaining frames. When
+    fewer than a quarter of the chunk remains, the last quarter is used instead. So the last frame also has a delta: the pace at which
+    it was reached. An episode of one frame has none (NaN). Rows may be missing or NaN: their delta, and any delta that uses them, is NaN.
     DataError if an index repeats or an episode lies in several pieces.
     """
     rows, order = sort_rows(index, episode_index)
@@ -92,8 +95,8 @@ def deltas(
     return out
 
 
-def row_deltas(rows: Rows, value: np.ndarray, horizon: int, end: str) -> Float[np.ndarray, "N"]:
-    """`deltas` of sorted rows."""
+def row_deltas(rows: SortedRows, value: np.ndarray, horizon: int, end: str) -> Float[np.ndarray, "N"]:
+    """Returns `deltas` of sorted rows."""
     if not len(value):
         return np.empty(0)
     if rows.whole:
@@ -106,8 +109,8 @@ def row_deltas(rows: Rows, value: np.ndarray, horizon: int, end: str) -> Float[n
     return delta
 
 
-def _tails(rows: Rows, horizon: int) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "M"]]:
-    """The rows whose horizon reaches or passes the end of their episode, and the place of each one's episode in `start`."""
+def _tails(rows: SortedRows, horizon: int) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "M"]]:
+    """Returns the rows whose horizon reaches the end of their episode, and the position of each one's episode in `start`."""
     if rows.whole:
         count = np.minimum(rows.lengths, horizon)
     else:
@@ -116,29 +119,30 @@ def _tails(rows: Rows, horizon: int) -> tuple[Int[np.ndarray, "M"], Int[np.ndarr
     return near, np.repeat(np.arange(len(count)), count)
 
 
-def _rescaled(rows: Rows, value: np.ndarray, near: np.ndarray, episode: np.ndarray, horizon: int) -> np.ndarray:
-    """Deltas of the rows within a horizon of their episode's end, made good."""
+def _rescaled(rows: SortedRows, value: np.ndarray, near: np.ndarray, episode: np.ndarray, horizon: int) -> np.ndarray:
+    """Returns rescaled deltas of the rows within a horizon of their episode's end."""
     final, here = rows.index[rows.stop[episode] - 1], rows.index[near]
     begin = np.maximum(np.minimum(here, final - -(-horizon // LEAST)), rows.index[rows.start[episode]])
     span = final - begin
-    done = value[rows.stop[episode] - 1] - _at(rows, value, begin)
-    done[np.isnan(value[near]) | (span == 0)] = np.nan
-    return done * (horizon / np.maximum(span, 1))
+    gain = value[rows.stop[episode] - 1] - _at(rows, value, begin)
+    gain[np.isnan(value[near]) | (span == 0)] = np.nan
+    return gain * (horizon / np.maximum(span, 1))
 
 
-def _at(rows: Rows, value: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Values at these indices, NaN where the file has no row."""
-    place = wanted - rows.index[0] if rows.whole else np.searchsorted(rows.index, wanted)
-    return value[place] if rows.whole else np.where(rows.index[place] == wanted, value[place], np.nan)
+def _at(rows: SortedRows, value: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Returns the values at these indices, NaN where the file has no row."""
+    place = at - rows.index[0] if rows.whole else np.searchsorted(rows.index, at)
+    return value[place] if rows.whole else np.where(rows.index[place] == at, value[place], np.nan)
 
 
 def smoothed(
     index: Int[np.ndarray, "N"], episode_index: Int[np.ndarray, "N"], value: Float[np.ndarray, "N"], window: int
 ) -> Float[np.ndarray, "N"]:
-    """Each known value replaced by the line of least squares through the known values at most window // 2 frames away, read at its frame.
+    """Replaces each known value by a local line: least squares over the known values at most window // 2 frames away, evaluated at its
+    frame.
 
-    Inside an episode without gaps this is Savitzky-Golay of degree 1. At borders and around gaps the line leans on one side; a straight
-    curve is left as it is everywhere. NaN stays NaN. In the order given, float64.
+    Inside an episode without gaps this is a Savitzky-Golay filter of degree 1. At boundaries and around gaps the window has one side only;
+    a straight curve is unchanged everywhere. NaN stays NaN. The result is in the caller's order, float64.
     """
     rows, order = sort_rows(index, episode_index)
     value = np.asarray(value, dtype=np.float64)
@@ -147,21 +151,22 @@ def smoothed(
     return out
 
 
-def row_smoothed(rows: Rows, value: np.ndarray, window: int) -> Float[np.ndarray, "N"]:
-    """`smoothed` of sorted rows, some episodes at a time."""
+def row_smoothed(rows: SortedRows, value: np.ndarray, window: int) -> Float[np.ndarray, "N"]:
+    """Returns `smoothed` of sorted rows, computed in blocks of episodes."""
     out = np.array(value, dtype=np.float64)
     begin = 0
     while begin < len(rows.start):
         end = max(begin + 1, int(np.searchsorted(rows.start, rows.start[begin] + _BLOCK)))
         block = slice(rows.start[begin], rows.stop[end - 1])
-        part = Rows(rows.index[block], rows.episode[block], rows.start[begin:end] - block.start, rows.stop[begin:end] - block.start)
+        part = SortedRows(rows.index[block], rows.episode[block], rows.start[begin:end] - block.start, rows.stop[begin:end] - block.start)
         out[block] = _lines(part, value[block], window // 2)
         begin = end
     return out
 
 
-def _lines(rows: Rows, value: np.ndarray, radius: int) -> np.ndarray:
-    """A line at every row. In the middle of a whole window it is the window's mean, which running sums give; the rest are fitted."""
+def _lines(rows: SortedRows, value: np.ndarray, radius: int) -> np.ndarray:
+    """Returns the local line at every row. In the middle of a complete window the line equals the window's mean, which running sums give;
+    only the other rows are fitted."""
     uneven = _uneven(rows, value, radius)
     out = np.array(value, dtype=np.float64)
     if len(uneven) < len(value):
@@ -171,8 +176,8 @@ def _lines(rows: Rows, value: np.ndarray, radius: int) -> np.ndarray:
     return out
 
 
-def _uneven(rows: Rows, value: np.ndarray, radius: int) -> Int[np.ndarray, "M"]:
-    """The rows whose window is cut by a border of their episode or has a gap in it."""
+def _uneven(rows: SortedRows, value: np.ndarray, radius: int) -> Int[np.ndarray, "M"]:
+    """Returns the rows whose window contains an episode boundary or a gap."""
     if not rows.whole:
         return np.arange(len(value))
     marked = np.zeros(len(value), dtype=bool)
@@ -183,8 +188,8 @@ def _uneven(rows: Rows, value: np.ndarray, radius: int) -> Int[np.ndarray, "M"]:
     return np.flatnonzero(marked)
 
 
-def _fitted(rows: Rows, value: np.ndarray, here: np.ndarray, radius: int) -> np.ndarray:
-    """The line through the known values around each of these rows, read at it; x counts frames from there."""
+def _fitted(rows: SortedRows, value: np.ndarray, here: np.ndarray, radius: int) -> np.ndarray:
+    """Returns the line through the known values around each of these rows, evaluated at the row; x counts frames from there."""
     episode = np.searchsorted(rows.start, here, side="right") - 1
     first, last = rows.start[episode], rows.stop[episode] - 1
     n, sum_x, sum_xx, sum_y, sum_xy = (np.zeros(len(here)) for _ in range(5))
@@ -195,7 +200,7 @@ def _fitted(rows: Rows, value: np.ndarray, here: np.ndarray, radius: int) -> np.
         x, y = np.where(used, x, 0.0), np.where(used, y, 0.0)
         for total, each in ((n, used), (sum_x, x), (sum_xx, x * x), (sum_y, y), (sum_xy, x * y)):
             total += each
-    across = n * sum_xx - sum_x * sum_x
+    determinant = n * sum_xx - sum_x * sum_x
     level = sum_y / np.maximum(n, 1)
-    line = np.divide(sum_xx * sum_y - sum_x * sum_xy, across, out=level, where=across > 0)
+    line = np.divide(sum_xx * sum_y - sum_x * sum_xy, determinant, out=level, where=determinant > 0)
     return np.where(np.isnan(value[here]), np.nan, line)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from milepost.files import read_json_object, require_plain_file
+from milepost.core import DataError, atomic_path, read_json_object, require_plain_file
+from milepost.datasets import read_column_stats
 from milepost.models.sarm import lerobot_format
 from milepost.models.sarm.config import SARMConfig
-from milepost.outputs import atomic_path
-from milepost.types import DataError
 
 NORMALIZER = "_normalizer_processor.safetensors"
 
@@ -42,23 +40,16 @@ class StateStats:
             raise DataError(f"state statistics need one std a mean, and a source, got {len(self.mean)}, {len(self.std)}, '{self.source}'")
 
 
-def read_state_stats(dataset: Path | str, key: str = "observation.state", source: str = "") -> StateStats:
-    """Those in a LeRobot dataset folder's `meta/stats.json`. DataError if the file or the state is not in it."""
-    path = Path(dataset) / "meta" / "stats.json"
-    if not path.exists():
-        raise DataError(f"{path} is missing: there are no state statistics to take from this dataset")
-    stats = read_json_object(path, what="statistics").get(key)
-    if not isinstance(stats, dict) or not all(isinstance(stats.get(name), list) for name in ("mean", "std")):
-        raise DataError(f"{path} has no mean and std of '{key}'")
-    numbers = [value for name in ("mean", "std") for value in stats[name]]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf for value in numbers):
-        raise DataError(f"{path}: mean and std of '{key}' should be finite numbers, one for each channel")
-    mean, std = (tuple(map(float, stats[name])) for name in ("mean", "std"))
-    return StateStats(mean, std, source or f"{Path(dataset).resolve().name}/meta/stats.json")
+def read_state_stats(dataset: Path | str, key: str = "observation.state", name: str = "") -> StateStats:
+    """Returns those that a LeRobot dataset has of its robot state. name: what the dataset is called, if not as its folder.
+
+    DataError if it has none.
+    """
+    return StateStats(*read_column_stats(Path(dataset), key, name=name))
 
 
 def beside_weights(folder: Path, key: str) -> StateStats | None:
-    """Those LeRobot's training left in the model folder, None if it did not."""
+    """Returns the statistics that LeRobot's training left in the model folder, None if it left none."""
     for path in sorted(folder.glob(f"*{NORMALIZER}")):
         stats = _tensors(path)
         if f"{key}.mean" in stats and f"{key}.std" in stats:
@@ -76,7 +67,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
-    """Config and weights of a saved model, LeRobot's translated. DataError if a file is missing, broken or of another kind."""
+    """Returns config and weights of a saved model, LeRobot's translated. DataError if a file is missing, broken or of another kind."""
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).exists():
             raise DataError(f"{folder} is not a saved model: {folder / name} is missing")
@@ -86,11 +77,11 @@ def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
         return SARMConfig.from_dict(values), weights
     config = lerobot_format.read_config(values)
     stats = beside_weights(folder, config.state_key)
-    return with_state_stats(config, stats) if stats else config, lerobot_format.read_weights(weights, config)
+    return with_state_stats(config, stats) if stats else config, lerobot_format.from_lerobot_weights(weights, config)
 
 
 def with_state_stats(config: SARMConfig, stats: StateStats) -> SARMConfig:
-    """The config with these statistics, and whose they are."""
+    """Returns the config with these statistics and their source."""
     return dataclasses.replace(config, state_mean=stats.mean, state_std=stats.std, state_stats_from=stats.source)
 
 
@@ -103,8 +94,10 @@ def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
 
 
 def write_lerobot_folder(folder: Path, config: SARMConfig, weights: Mapping[str, Tensor]) -> None:
-    """As LeRobot 0.6.1 reads it, and the state statistics where its training would leave them. DataError if it could not run this model."""
-    write_folder(folder, lerobot_format.write_config(config), lerobot_format.write_weights(weights, config))
+    """Writes the model as LeRobot 0.6.1 reads it, and the state statistics where its training would leave them. DataError if LeRobot could
+    not run this model.
+    """
+    write_folder(folder, lerobot_format.write_config(config), lerobot_format.to_lerobot_weights(weights, config))
     if config.state_stats_from:
         stats = {"mean": torch.tensor(config.state_mean), "std": torch.tensor(config.state_std)}
         named = {f"{config.state_key}.{name}": tensor for name, tensor in stats.items()}
@@ -116,13 +109,21 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary.write_bytes(safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()}))
 
 
-def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What keeps these weights from being loaded: parameters missing, unknown or of another shape, by name."""
-    shown = []
-    for words, names in (("missing", expected.keys() - found.keys()), ("unknown", found.keys() - expected.keys())):
+def require_fit(folder: Path, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raises DataError if weights do not fit the model of their config, or are not finite; it names the parameters."""
+    if wrong := misfits(expected, weights):
+        raise DataError(f"the model in {folder} cannot be loaded, its weights do not fit its config: {'; '.join(wrong)}")
+    if broken := [name for name, weight in weights.items() if not torch.isfinite(weight).all()]:
+        raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
+
+
+def misfits(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Returns what keeps these weights from being loaded: parameters missing, unknown or of another shape, by name."""
+    messages = []
+    for words, names in (("missing", expected.keys() - weights.keys()), ("unknown", weights.keys() - expected.keys())):
         if names:
-            shown.append(f"{len(names)} {words} ({', '.join(sorted(names))})")
-    for name in sorted(expected.keys() & found.keys()):
-        if expected[name].shape != found[name].shape:
-            shown.append(f"'{name}' should be {tuple(expected[name].shape)} and is {tuple(found[name].shape)}")
-    return shown
+            messages.append(f"{len(names)} {words} ({', '.join(sorted(names))})")
+    for name in sorted(expected.keys() & weights.keys()):
+        if expected[name].shape != weights[name].shape:
+            messages.append(f"'{name}' should be {tuple(expected[name].shape)} and is {tuple(weights[name].shape)}")
+    return messages

@@ -1,7 +1,7 @@
 """What a SARM model is: sizes, window, stages, statistics. Plain values; all of it is saved in the model's config.json.
 
 Defaults are the paper's (arXiv 2509.25358), names are LeRobot's; `gap_s`, `decode` and `unfinished` are ours. What LeRobot does
-differently has a named value ("centred", "lerobot"), so that its checkpoints run here as they do there and its recipe can be compared.
+differently has a named value ("centred", "lerobot"), so that its checkpoints run here as they do there.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from milepost.files import plausible, shown
-from milepost.stages import WHOLE, Stages
-from milepost.types import DataError
-from milepost.windows import gap_frames
+from milepost.core import WHOLE, DataError, Stages, gap_frames, plausible, shown
 
 CLIP = "openai/clip-vit-base-patch32"
 """The paper's encoder, and that of every LeRobot checkpoint: 512 numbers an image or a sentence."""
@@ -28,11 +25,12 @@ CHOICES = {
     "window": ("causal", "centred"),
     "attention": ("time", "lerobot"),
     "decode": ("expected", "argmax"),
-    "loss": ("masked", "lerobot"),
-    "samples": ("own", "lerobot"),
     "unfinished": ("mask", "zero"),
 }
 
+
+GONE = {"loss": "masked", "samples": "own"}
+"""Fields that configs of earlier versions have, with the one value that is left."""
 
 _SIZES = {
     "size": ("hidden_dim", "image_dim", "text_dim", "max_state_dim"),
@@ -43,7 +41,7 @@ _SIZES = {
 
 
 def _check_types(config: SARMConfig) -> None:
-    """ValueError if a field holds another kind of value: JSON edited by hand would otherwise fail far from here."""
+    """Raises ValueError if a field holds another kind of value: JSON edited by hand would otherwise fail far from here."""
     for name, kind in get_type_hints(SARMConfig).items():
         value, kinds = getattr(config, name), get_args(kind) or (kind,)
         if get_origin(kind) is tuple:
@@ -68,7 +66,12 @@ def _is(value: object, kind: type) -> bool:
 
 @dataclass(frozen=True)
 class SARMConfig:
-    """Stage-aware reward model: a stage network and a within-stage progress network over a window of frames."""
+    """Stage-aware reward model: a stage network and a within-stage progress network over a window of frames.
+
+    >>> config = milepost.SARMConfig(image_key="observation.images.top", frame_gap=5)
+    >>> config.n_obs_steps, config.encoder
+    (8, 'openai/clip-vit-base-patch32')
+    """
 
     annotation_mode: AnnotationMode = "single_stage"
     """single_stage: the episode is one stage. sparse_only, dense_only, dual: use those subtask annotations."""
@@ -86,7 +89,7 @@ class SARMConfig:
     rewind_probability: float = 0.8
     language_perturbation_probability: float = 0.2
     gt_stage_ratio: float = 0.75
-    """Share of samples whose within-stage network is told the true stage in training; the others get the predicted one."""
+    """Proportion of samples whose within-stage network is shown the true stage in training; the others get the predicted one."""
     hidden_dim: int = 768
     num_layers: int = 8
     num_heads: int = 12
@@ -106,10 +109,6 @@ class SARMConfig:
     """time: a token sees every stream up to its own frame. lerobot: every token before it in the order cameras, text, state, stage."""
     decode: Literal["expected", "argmax"] = "expected"
     """expected: mean progress over the stage probabilities. argmax: the likeliest stage's (the paper)."""
-    loss: Literal["masked", "lerobot"] = "masked"
-    """masked: unknown labels and padding teach nothing. lerobot: they teach stage 0, tau 0, and one coin a batch shows the true stage."""
-    samples: Literal["own", "lerobot"] = "own"
-    """lerobot: training targets, rewind and coins as LeRobot 0.6.1 draws them, mistakes included (`lerobot_rules.py`)."""
     unfinished: Literal["mask", "zero"] = "mask"
     """tau of a run that did not advance: left out of the loss, or taught as 0."""
 
@@ -120,7 +119,9 @@ class SARMConfig:
     state_mean: tuple[float, ...] = ()
     state_std: tuple[float, ...] = ()
     state_stats_from: str = "training episodes"
-    """Whose statistics these are. Empty in a LeRobot checkpoint, which has none: it refuses robot states until it is given some."""
+    """Source of state_mean and state_std. Empty for LeRobot checkpoints, which have none: set `state_stats` before such a model takes robot
+    states.
+    """
     blank_task: bool = False
     """It learnt from episodes without an instruction. If not, a blank one is refused: it would count as a wrong one, and end near 0."""
     device: str | None = None
@@ -154,17 +155,17 @@ class SARMConfig:
                 raise ValueError(f"{name} must be {' or '.join(allowed)}, got '{getattr(self, name)}'")
 
     def gap(self, fps: float) -> int:
-        """Frames between the frames of the window."""
+        """Returns the frames between the frames of the window."""
         return self.frame_gap if self.frame_gap is not None else gap_frames(self.gap_s, fps)
 
     @property
     def width(self) -> int:
-        """Frames in the window (L), without the places for rewind."""
+        """Returns the frames in the window (L), without the places for rewind."""
         return 1 + self.n_obs_steps
 
     @property
     def now(self) -> int:
-        """Place of the current frame in the window: its last, or the middle of a centred one."""
+        """Returns the place of the current frame in the window: its last, or the middle of a centred one."""
         return self.n_obs_steps // 2 if self.window == "centred" else self.n_obs_steps
 
     @property
@@ -173,12 +174,12 @@ class SARMConfig:
 
     @property
     def annotated_heads(self) -> tuple[str, ...]:
-        """Heads that learn from annotations: the columns the dataset must have."""
+        """Returns the heads that learn from annotations: the columns the dataset must have."""
         return {"single_stage": (), "sparse_only": ("sparse",), "dense_only": ("dense",), "dual": ("sparse", "dense")}[self.annotation_mode]
 
     @property
     def heads(self) -> Mapping[str, Stages]:
-        """Head name -> its stages. "sparse" always exists; without its own annotation it is the whole task as one stage."""
+        """Returns head name -> its stages. "sparse" always exists; without its own annotation it is the whole task as one stage."""
         heads = {"sparse": WHOLE}
         for head in self.annotated_heads:
             names, shares = getattr(self, f"{head}_subtask_names"), getattr(self, f"{head}_temporal_proportions")
@@ -188,16 +189,25 @@ class SARMConfig:
         return heads
 
     def to_dict(self) -> dict[str, Any]:
-        """For config.json, with the `type` that names the model; without where it runs and came from."""
-        saved = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("device", "pretrained_path")}
-        return {"type": "sarm", **saved}
+        """Returns the contents of config.json, with the `type` that names the model; without where it runs and came from."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("device", "pretrained_path")}
+        return {"type": "sarm", **fields}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SARMConfig:
-        """From config.json; unknown keys are refused by name."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known - {"type"})
+        """Returns the config in config.json. Unknown keys are refused by name, and LeRobot's way to train, which earlier versions had, by a
+        sentence.
+        """
+        for name in GONE:
+            if values.get(name) == "lerobot":
+                raise DataError(
+                    f'{name}: "lerobot" in the SARM config was removed: it restated LeRobot\'s training, mistakes included; train the '
+                    "model again, and use benchmarks/sarm_recipe.py to compare the recipes"
+                )
+        values = {name: value for name, value in values.items() if name not in GONE or value != GONE[name]}
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - names - {"type"})
         if unknown:
             raise DataError(f"unknown fields in the SARM config: {', '.join(unknown)}")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "type"}
-        return cls(**plain)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "type"}
+        return cls(**fields)

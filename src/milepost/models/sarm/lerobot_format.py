@@ -13,9 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from milepost.core import DataError, Stages
 from milepost.models.sarm.config import CLIP, SARMConfig
-from milepost.stages import Stages
-from milepost.types import DataError
 
 SAME = (
     "annotation_mode", "n_obs_steps", "frame_gap", "max_rewind_steps", "image_dim", "text_dim", "hidden_dim", "num_heads", "num_layers",
@@ -28,9 +27,10 @@ IDLE: Mapping[str, Any] = {
     "tags": None, "private": None, "use_amp": False, "use_peft": False,
     "drop_n_last_frames": 1, "batch_size": 64, "clip_batch_size": 64, "stage_loss_weight": 1.0, "pretrained_model_path": None,
 }  # fmt: skip
-"""Fields that change no number here, with LeRobot's default. The first two lines say where a model runs and is kept. Of the last,
+"""Fields that change no number here, with LeRobot's default. The first two lines say where a model runs and is saved. Of the last,
 batch_size, stage_loss_weight and pretrained_model_path are read by nothing in LeRobot; clip_batch_size is a matter of speed; and
-drop_n_last_frames is its training sampler's (`samples="lerobot"` drops the 1 frame of its default)."""
+drop_n_last_frames is its training sampler's.
+"""
 
 DERIVED = ("type", "input_features", "output_features")
 """LeRobot makes these anew from the other fields whenever it reads a config."""
@@ -43,17 +43,17 @@ POLICY_TIME = ("use_amp", "use_peft")
 
 
 def is_lerobot(values: Mapping[str, Any]) -> bool:
-    """Was this config.json written by LeRobot? Ours has no features in it."""
+    """Returns whether LeRobot wrote this config.json. Ours has no features in it."""
     return "normalization_mapping" in values or "input_features" in values
 
 
 def read_config(values: Mapping[str, Any]) -> SARMConfig:
-    """LeRobot's config.json as ours: centred window, its attention, argmax, CLIP, and no state statistics, which it does not carry.
+    """Returns LeRobot's config.json as ours: centred window, its attention, argmax, CLIP, and no state statistics, which it does not carry.
 
     DataError names a field unknown here, a normalisation other than LeRobot's default, or stages that do not fit together.
     """
-    known = {*SAME, *IDLE, *DERIVED, *STAGES, "num_sparse_stages", "num_dense_stages", "normalization_mapping"}
-    unknown = sorted(set(values) - known)
+    names = {*SAME, *IDLE, *DERIVED, *STAGES, "num_sparse_stages", "num_dense_stages", "normalization_mapping"}
+    unknown = sorted(set(values) - names)
     if unknown:
         raise DataError(f"fields in LeRobot's SARM config that are not known here (0.6.1 is): {', '.join(unknown)}")
     normalization = {**NORMALIZATION, **values.get("normalization_mapping", {})}
@@ -71,11 +71,11 @@ def read_config(values: Mapping[str, Any]) -> SARMConfig:
 
 
 OURS: dict[str, Any] = {"encoder": CLIP, "window": "centred", "attention": "lerobot", "decode": "argmax", "state_stats_from": ""}
-"""What every LeRobot checkpoint is, in our words. How to train it further (`loss`, `samples`) is left at our defaults."""
+"""What every LeRobot checkpoint is, in our words. How it was trained is no part of it."""
 
 
 def _stages(head: str, values: Mapping[str, Any]) -> Stages:
-    """Names and shares of one head; where LeRobot's config has none it uses equal shares, and so do we."""
+    """Returns names and proportions of one head. Where LeRobot's config has none it uses equal proportions, and so do we."""
     count = values.get(f"num_{head}_stages") or 0
     names = values.get(f"{head}_subtask_names") or [f"stage {k}" for k in range(count)]
     shares = values.get(f"{head}_temporal_proportions") or [1.0] * len(names)
@@ -86,13 +86,13 @@ def _stages(head: str, values: Mapping[str, Any]) -> Stages:
     return Stages.from_proportions({name: float(share) for name, share in zip(names, shares, strict=True)})
 
 
-def read_weights(weights: Mapping[str, Tensor], config: SARMConfig) -> dict[str, Tensor]:
-    """LeRobot's parameters as ours: without the dense head where there are no dense stages."""
+def from_lerobot_weights(weights: Mapping[str, Tensor], config: SARMConfig) -> dict[str, Tensor]:
+    """Returns LeRobot's parameters as ours: without the dense head where there are no dense stages."""
     return {name: weight for name, weight in weights.items() if "dense" in config.heads or ".heads.dense." not in name}
 
 
 def write_config(config: SARMConfig) -> dict[str, Any]:
-    """Our config as LeRobot's config.json. DataError says what LeRobot's SARM cannot do."""
+    """Returns our config as LeRobot's config.json. DataError says what LeRobot's SARM cannot do."""
     refuse_export(config)
     heads = config.heads
     stages: dict[str, Any] = {}
@@ -122,8 +122,8 @@ def write_config(config: SARMConfig) -> dict[str, Any]:
     }
 
 
-def write_weights(weights: Mapping[str, Tensor], config: SARMConfig) -> dict[str, Tensor]:
-    """Our parameters as LeRobot's, with the dense head it expects."""
+def to_lerobot_weights(weights: Mapping[str, Tensor], config: SARMConfig) -> dict[str, Tensor]:
+    """Returns our parameters as LeRobot's, with the dense head it expects."""
     out = dict(weights)
     if "dense" not in config.heads:
         out |= {name.replace(".sparse.", ".dense."): weight.clone() for name, weight in weights.items() if ".heads.sparse." in name}
@@ -131,19 +131,19 @@ def write_weights(weights: Mapping[str, Tensor], config: SARMConfig) -> dict[str
 
 
 def lerobot_architecture(config: SARMConfig, fps: float) -> SARMConfig:
-    """The config with what LeRobot's SARM can do, and nothing else. DataError says what it cannot, before anything is trained."""
+    """Returns the config with what LeRobot's SARM can do, and nothing else. DataError says what it cannot, before anything is trained."""
     architecture = {name: value for name, value in OURS.items() if name != "state_stats_from"}
-    asked = dataclasses.replace(config, **architecture, frame_gap=config.gap(fps), image_dim=512, text_dim=512)
-    if len(asked.cameras) > 1:
-        raise DataError(f"LeRobot's SARM looks at one camera; choose with --image-key: {', '.join(asked.cameras)}")
-    if asked.annotation_mode not in MODES:
-        raise DataError(f"LeRobot's SARM has no annotation_mode '{asked.annotation_mode}'; it has: {', '.join(MODES)}")
-    return asked
+    result = dataclasses.replace(config, **architecture, frame_gap=config.gap(fps), image_dim=512, text_dim=512)
+    if len(result.cameras) > 1:
+        raise DataError(f"LeRobot's SARM looks at one camera; choose with --image-key: {', '.join(result.cameras)}")
+    if result.annotation_mode not in MODES:
+        raise DataError(f"LeRobot's SARM has no annotation_mode '{result.annotation_mode}'; it has: {', '.join(MODES)}")
+    return result
 
 
 def refuse_export(config: SARMConfig) -> None:
-    """DataError with every reason why LeRobot would not give this model's numbers."""
-    wanted = [
+    """Raises DataError with every reason why LeRobot would not give this model's numbers."""
+    conditions = [
         (config.attention == "lerobot", "its attention is causal in time (LeRobot: attention='lerobot')"),
         (config.window == "centred", "its window is causal (LeRobot: window='centred')"),
         (config.frame_gap is not None, "its window is spaced in seconds (LeRobot: frame_gap, in frames)"),
@@ -153,6 +153,6 @@ def refuse_export(config: SARMConfig) -> None:
         (config.annotation_mode != "sparse_only", "annotation_mode 'sparse_only' is ours (LeRobot: single_stage, dense_only, dual)"),
         (len(config.heads.get("dense", (0, 0))) > 1, "it has one dense stage (LeRobot: at least 2)"),
     ]
-    reasons = [reason for fine, reason in wanted if not fine]
+    reasons = [reason for fine, reason in conditions if not fine]
     if reasons:
         raise DataError(f"this model cannot be saved for LeRobot: {'; '.join(reasons)}")

@@ -22,41 +22,62 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
-from milepost.embed import Encoder, FeatureCache, PixelEncoder, load_encoder
-from milepost.embed.clip import Precision
-from milepost.hub import find_model, upload_model
-from milepost.models.sarm.batches import look, pad_state, state_of
+from milepost.core import (
+    RAW,
+    Curve,
+    DataError,
+    Dataset,
+    Episode,
+    Progress,
+    Signal,
+    Step,
+    Tick,
+    UnreadableError,
+    interpolate,
+    require_cameras,
+    spread,
+    strided,
+)
+from milepost.datasets import find_model, upload_model
+from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
 from milepost.models.sarm.checkpoint import (
     StateStats,
-    misfits,
     read_folder,
     read_state_stats,
+    require_fit,
     with_state_stats,
     write_folder,
     write_lerobot_folder,
 )
 from milepost.models.sarm.config import SARMConfig
-from milepost.models.sarm.network import StreamTransformer, each_stage, one_hot
+from milepost.models.sarm.loss import counts_of, labels_of, teacher_forced_stage
+from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
-from milepost.processes import ALONE, Peers
-from milepost.types import DataError, Episode, Progress, UnreadableError, has_words
-from milepost.windows import interpolate, spread, strided
+from milepost.models.sarm.readiness import blank, over_all, require_encoder, stats_of
+from milepost.models.sarm.samples import pad_state, state_of, window_frames
+from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 class SARMModel(nn.Module):
-    """The two networks and the config that made them, behind a frozen encoder.
+    """The two networks and the config that made them, after a frozen encoder.
 
     cache: where features of the dataset at hand are kept; None keeps nothing. precision: what the networks compute in.
+
+    >>> from milepost.testing import tiny_sarm
+    >>> tiny_sarm().save_pretrained("model")
+    >>> model = milepost.SARMModel.from_pretrained("model")
+    >>> len(model.predict(milepost.open_dataset("dots")[0]).main.value)
+    33
     """
 
     encoder: PixelEncoder
-    """The trained half of the built-in encoder; any other encoder is not part of the weights."""
+    """The trained part of the built-in encoder; any other encoder is not part of the weights."""
 
-    def __init__(self, config: SARMConfig) -> None:
+    def __init__(self, config: SARMConfig, precision: Precision = "float32") -> None:
         super().__init__()
         self.config = config
         self.cache: FeatureCache | None = None
-        self.precision: Precision = "float32"
+        self.precision: Precision = precision
         self._frozen: Encoder | None = None
         self._history: History | None = None
         heads = config.heads
@@ -76,11 +97,30 @@ class SARMModel(nn.Module):
     def device(self) -> torch.device:
         return self.stage_model.first_pos.device
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what its curves depend on: its config. The weights are identified by their file."""
+        return self.config.to_dict()
+
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
+        """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
+
+        A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the
+        folder in which features of the frames are kept, in half precision. DataError if a camera, or the statistics, are not there.
+        """
+        require_cameras(self.config.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.config.cameras)}")
+        if not self.config.state_stats_from:
+            self.use_state_stats(stats_of(dataset, self.config.state_key))
+        if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
+            self.cache = None
+        if cache is not None or on_frames is not None:
+            ticks = over_all(on_frames, dataset, cameras=len(self.config.cameras))
+            self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=ticks)
+
     # What the encoder makes. Every way into the networks takes its features from one of these three.
 
     @property
     def frozen(self) -> Encoder:
-        """The encoder pictures and words go through first, loaded when it is first needed. DataError if it cannot be."""
+        """Returns the encoder that images and words go through first, loaded when it is first needed. DataError if it cannot be loaded."""
         if self._frozen is None:
             config = self.config
             self.use_encoder(load_encoder(config.encoder, device=str(self.device), precision=self.precision, text_width=config.text_dim))
@@ -88,141 +128,111 @@ class SARMModel(nn.Module):
         return self._frozen
 
     def use_encoder(self, encoder: Encoder) -> None:
-        """See through this one. DataError if its features have other widths, or it is known not to be the one this model learnt with."""
-        config, widths = self.config, (encoder.width, encoder.text_width)
-        if config.encoder != "pixels" and widths != (config.image_dim, config.text_dim):
-            raise DataError(
-                f"the encoder {encoder.name} gives {widths[0]} numbers an image and {widths[1]} a sentence, this model takes "
-                f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
-            )
-        known = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
-        if known and known != encoder.fingerprint:
-            raise DataError(
-                f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {known}): "
-                f"its weights or preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
-            )
+        """Uses this encoder from now on. DataError if its features have other widths, or if it is not the one this model learnt with."""
+        require_encoder(self.config, encoder)
         self._frozen = encoder
 
+    def use_features(self, features: FeatureCache) -> SARMModel:
+        """Takes the features from this cache, and uses its encoder. DataError as `use_encoder`."""
+        self.use_encoder(features.encoder)
+        self.cache = features
+        return self
+
     def project(self, features: Shaped[np.ndarray, "T C P"]) -> Float[np.ndarray, "T C E"]:
-        """What the frozen encoder gives -> what the networks take: the built-in one's components; others' features as they are."""
+        """Returns the networks' input for the frozen encoder's output: the built-in one's components; others' features as they are."""
         return self.encoder.project(features) if self.config.encoder == "pixels" else features
 
     def features(self, episode: Episode, frames: Int[np.ndarray, "N"] | None = None) -> Float[np.ndarray, "N C E"]:
-        """Image features of every frame of an episode (or of these), decoded once and encoded once; half precision if from a cache."""
+        """Returns the image features of every frame (or of these), decoded and encoded once; half precision if from a cache."""
         cache = self.cache or FeatureCache(None, "", encoder=self.frozen, half=False)
         cameras = self.config.cameras
         return self.project(cache.features(episode, cameras) if frames is None else cache.features_at(episode, cameras, frames))
 
     def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
-        """Image features of one moment, camera name -> image, (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError if a camera is
-        missing or its image is something else."""
-        missing = [camera for camera in self.config.cameras if camera not in frames]
-        if missing:
-            raise DataError(f"the model looks at camera '{missing[0]}', got: {', '.join(frames) or 'none'}")
-        seen = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
-        return self.project(np.stack(seen, axis=1))[0]
+        """Returns the image features of one moment: camera name -> image, (H, W, 3) or (3, H, W). DataError if one does not fit."""
+        require_cameras(self.config.cameras, frames, whose="this frame has")
+        features = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
+        return self.project(np.stack(features, axis=1))[0]
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Shaped[np.ndarray, "N P"]:
-        """What the frozen encoder makes of pictures, before `project`; with `text`, this lets a model stand for its encoder."""
+        """Returns the frozen encoder's output for images, before `project`. With `text`, this lets a model stand for its encoder."""
         return self.frozen.images(images)
 
-    def _blank(self, task: str) -> str:
-        """What is wrong with an instruction: a blank one would count as another one, unless the model learnt from blank ones."""
-        words = "the task is blank, and this model learnt that another instruction than the right one means no progress; use --task"
-        return "" if has_words(task) or self.config.blank_task else words
-
     def text(self, sentences: Sequence[str]) -> Float[np.ndarray, "N M"]:
-        """Features of sentences."""
+        """Returns the features of sentences."""
         return self.frozen.text(sentences)
 
     def text_features(self, task: str) -> Float[np.ndarray, "M"]:
-        """Features of an instruction."""
-        return self.frozen.text([task])[0]
+        """Returns the features of an instruction."""
+        return self.text([task])[0]
 
     # Training
 
     def loss(
-        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None, peers: Peers = ALONE
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None, process_group: ProcessGroup = SINGLE_PROCESS
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Stage cross-entropy + within-stage squared error, over valid frames with a known label, summed over the heads.
+        """Returns stage cross-entropy + within-stage squared error, over valid frames with a known label, summed over the heads.
 
         `batch` is `TrainingSet.sample`'s, on any device: labels that are on the CPU are counted there, and a GPU need not be waited for.
-        `config.loss="lerobot"`: over all frames, an unknown label being stage 0, tau 0.
-        Returns the scalar loss and its parts by name, "loss" among them. With `peers`, this is one process's part of one batch: means are
-        over the labels of all of them, so that the sum over the processes is what one process would get for the whole batch.
+        Returns the scalar loss and its parts by name, "loss" among them. With `process_group`, this is one process's part of one batch:
+        means are over the labels of all processes, so that the sum over them is the loss of one process with the whole batch.
         """
-        return self._loss(batch, generator, peers, ratio=self.config.gt_stage_ratio)
+        return self._loss(batch, generator, process_group, ratio=self.config.gt_stage_ratio)
 
     def _loss(
-        self, batch: Mapping[str, Tensor], generator: torch.Generator | None, peers: Peers, *, ratio: float
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None, process_group: ProcessGroup, *, ratio: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        labels = {head: self._labels(batch, head) for head in self.config.heads}
-        counts = self._counts(list(labels.values()), peers)
+        labels = {head: labels_of(batch, head) for head in self.config.heads}
+        counts = counts_of(list(labels.values()), process_group, self.device)
         inputs = self._inputs(batch)
-        said = self._stage_logits(inputs, self.config.heads, slice(None))
-        there = {head: tuple(label.to(self.device, non_blocking=True) for label in labels[head]) for head in labels}
-        losses, told = {}, []
-        for (head, (stage, _, _)), (known_stages, _) in zip(there.items(), counts, strict=True):
-            stage_loss = F.cross_entropy(said[head].flatten(0, 1), stage.flatten(), ignore_index=-1, reduction="sum")
+        stage_logits = self._stage_logits(inputs, self.config.heads, slice(None))
+        device_labels = {head: tuple(label.to(self.device, non_blocking=True) for label in labels[head]) for head in labels}
+        losses, stages = {}, []
+        for (head, (stage, _, _)), (known_stages, _) in zip(device_labels.items(), counts, strict=True):
+            stage_loss = F.cross_entropy(stage_logits[head].flatten(0, 1), stage.flatten(), ignore_index=-1, reduction="sum")
             losses[f"{head}_stage_loss"] = stage_loss / known_stages
-            told.append(self._told_stage(said[head], stage, generator, peers=peers, ratio=ratio))
-        hidden = self.subtask_model(*inputs, stages=told).unbind(1)
-        for (head, (_, tau, places)), (_, known_taus), inside in zip(there.items(), counts, hidden, strict=True):
-            predicted = self.subtask_model.heads[head](inside).float().sigmoid().flatten()
+            stages.append(teacher_forced_stage(stage_logits[head], stage, self.coins(len(stage), generator, process_group), ratio))
+        hidden = self.subtask_model(*inputs, stages=stages).unbind(1)
+        for (head, (_, tau, places)), (_, known_taus), hidden_states in zip(device_labels.items(), counts, hidden, strict=True):
+            predicted = self.subtask_model.heads[head](hidden_states).float().sigmoid().flatten()
             losses[f"{head}_tau_loss"] = F.mse_loss(predicted[places], tau.flatten()[places], reduction="sum") / known_taus
         total = torch.stack(list(losses.values())).sum()
         return total, {name: loss.detach() for name, loss in {**losses, "loss": total}.items()}
+
+    def coins(self, count: int, generator: torch.Generator | None, process_group: ProcessGroup) -> Float[Tensor, "B 1"]:
+        """Returns a number in [0, 1) for each of this process's samples: below `gt_stage_ratio` the true stage is shown.
+
+        A recipe that draws them otherwise overrides this (benchmarks/lerobot_recipe.py).
+        """
+        whole = count * process_group.world_size
+        return torch.rand(whole, 1, generator=generator)[process_group.shard(whole)]
 
     def _inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images, text, state, valid = (batch[name].to(self.device, non_blocking=True) for name in ("images", "text", "state", "valid"))
         return images, text, state, valid
 
-    def _labels(self, batch: Mapping[str, Tensor], head: str) -> tuple[Tensor, Tensor, Tensor]:
-        """stage (B, L), tau (B, L), and which of the B * L taus are known."""
-        stage, tau = batch[f"{head}_stage"], batch[f"{head}_tau"]
-        if self.config.loss == "lerobot":
-            stage, tau = stage.clamp(min=0), tau.nan_to_num(0.0)
-        return stage, tau, (~torch.isnan(tau)).flatten().nonzero().squeeze(1)
-
-    def _counts(self, labels: Sequence[tuple[Tensor, Tensor, Tensor]], peers: Peers) -> Tensor | list[list[int]]:
-        """Known stages and known taus of each head, over all processes; at least 1."""
-        own = [[int((stage >= 0).sum()), len(places)] for stage, _, places in labels]
-        if peers.world == 1:
-            return [[max(1, count) for count in pair] for pair in own]
-        return peers.sum(torch.tensor(own, dtype=torch.float32, device=self.device)).clamp(min=1)
-
-    def _told_stage(self, logits: Tensor, stage: Tensor, generator: torch.Generator | None, *, peers: Peers, ratio: float) -> Tensor:
-        """One-hot (B, L, K): the true stage for `ratio` of the samples, the predicted one for the rest and where unknown."""
-        if self.config.loss == "lerobot":
-            draw = torch.rand(1, 1, generator=generator)
-        else:
-            whole = len(stage) * peers.world
-            draw = torch.rand(whole, 1, generator=generator)[peers.part(whole)]
-        use_truth = (draw.to(stage.device) < ratio) & (stage >= 0)
-        return F.one_hot(torch.where(use_truth, stage, logits.argmax(-1)), logits.shape[-1]).float()
-
     @torch.no_grad()
-    def judge(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
-        """How it does on windows like `TrainingSet.plain`'s, the true stage never told: "validation_loss", and "validation_error".
+    def validation_scores(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Returns "validation_loss" and "validation_error" on windows like `TrainingSet.plain`'s; the true stage is never shown.
 
-        The error is the mean distance of progress from its label at the current frame, of the finest head; absent if none is known there.
+        The error is the mean distance of progress from its label at the current frame, of the finest head; absent without labels there.
         """
-        loss, _ = self._loss(windows, None, ALONE, ratio=0.0)
+        loss, _ = self._loss(windows, None, SINGLE_PROCESS, ratio=0.0)
         head = "dense" if "dense" in self.config.heads else "sparse"
         stages, now = self.config.heads[head], self.config.now
         stage, tau = (windows[f"{head}_{name}"][:, now].cpu() for name in ("stage", "tau"))
-        known = (stage >= 0) & ~torch.isnan(tau)
-        if not known.any():
+        labelled = (stage >= 0) & ~torch.isnan(tau)
+        if not labelled.any():
             return {"validation_loss": loss.item()}
         progress = self.read(*self._inputs(windows), at=now)[f"{head}_progress"].float().cpu()
         truth = torch.tensor(stages.starts)[stage] + torch.tensor(stages.shares)[stage] * tau
-        return {"validation_loss": loss.item(), "validation_error": (progress - truth)[known].abs().mean().item()}
+        return {"validation_loss": loss.item(), "validation_error": (progress - truth)[labelled].abs().mean().item()}
 
     # Looking back at a recorded episode
 
     @torch.no_grad()
     def predict(self, episode: Episode, *, heads: Sequence[str] | None = None, stride: int = 1, task: str | None = None) -> Progress:
-        """Progress of every frame by the sparse head, and by the dense head (`dense`) if there is one; raw = k + tau.
+        """Returns progress of every frame by each head; its signal "raw" is k + tau.
 
         heads: only these; the sparse one is always among them. stride: look at every stride-th frame and the last; between them
         progress is interpolated, raw and stage are NaN. task: instead of the episode's. UnreadableError if the instruction is blank and the
@@ -232,10 +242,10 @@ class SARMModel(nn.Module):
         if stride == 1:
             return self.predict_features(episode, self.features(episode), heads=heads)
         at = strided(episode.length, stride)
-        needed = np.unique(look(at, self.config, self.config.gap(episode.fps), episode.length)[0])
-        seen = self.features(episode, needed)
-        features = np.zeros((episode.length, *seen.shape[1:]), dtype=seen.dtype)
-        features[needed] = seen
+        needed = np.unique(window_frames(at, self.config, self.config.gap(episode.fps), episode.length)[0])
+        computed = self.features(episode, needed)
+        features = np.zeros((episode.length, *computed.shape[1:]), dtype=computed.dtype)
+        features[needed] = computed
         return self.predict_features(episode, features, heads=heads, at=at)
 
     @torch.no_grad()
@@ -249,13 +259,13 @@ class SARMModel(nn.Module):
         at: Int[np.ndarray, "N"] | None = None,
         batch: int = 32,
     ) -> Progress:
-        """`predict` from features already computed; the images are not read.
+        """Returns `predict` from features already computed; the images are not read.
 
         text: features of the instruction, else computed here. at: the frames to look at, in order, first and last among them.
         """
-        wanted = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
+        head_names = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
         self.eval()
-        if text is None and (fault := self._blank(episode.task)):
+        if text is None and (fault := blank(episode.task, self.config)):
             raise UnreadableError(f"episode {episode.index}: {fault}")
         state = pad_state(state_of(episode, self.config), self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
@@ -263,24 +273,25 @@ class SARMModel(nn.Module):
         parts = []
         places = np.arange(episode.length) if at is None else at
         for start in range(0, len(places), batch):
-            frames, valid = look(places[start : start + batch], self.config, gap, episode.length)
-            seen = features[frames].astype(np.float32, copy=False)
-            images, states, mask = (torch.from_numpy(a).to(self.device) for a in (seen, state[frames], valid))
-            parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now, heads=wanted))
-        found: dict[str, Progress] = {}
-        for head in reversed(wanted):  # the sparse curve last: it carries the dense one
+            frames, valid = window_frames(places[start : start + batch], self.config, gap, episode.length)
+            window = features[frames].astype(np.float32, copy=False)
+            images, states, mask = (torch.from_numpy(a).to(self.device) for a in (window, state[frames], valid))
+            parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now, heads=head_names))
+        curves: dict[str, Curve] = {}
+        for head in head_names:
             value, raw, stage = (
                 torch.cat([part[f"{head}_{name}"] for part in parts]).cpu().numpy() for name in ("progress", "raw", "stage")
             )
             if len(places) < episode.length:
                 value = interpolate(places, value, episode.length)
                 raw, stage = (spread(each, places, episode.length) for each in (raw, stage))
-            found[head] = Progress(episode.index, value, raw, stage, found.get("dense"))
-        return found["sparse"]
+            names = self.config.heads[head].names
+            curves[head] = Curve(value, stage, names, {RAW: Signal(raw, "stages", 0.0, float(len(names)))})
+        return Progress(episode.index, curves)
 
     @torch.no_grad()
     def compute_reward(self, batch: Mapping[str, Any]) -> Float[Tensor, "B"]:
-        """Progress in [0, 1] of the current frame of each window, sparse head.
+        """Returns progress in [0, 1] of the current frame of each window, sparse head.
 
         `batch`: video_features (B, L, E) or (B, L, C, E), text_features (B, M) or (B, L, M), and if there are any state_features
         (B, L, S), normalised, and lengths (B,), how many frames of each window are real; without it the first 1 + n_obs_steps.
@@ -293,8 +304,8 @@ class SARMModel(nn.Module):
         valid = torch.arange(length, device=self.device) < lengths[:, None]
         state = batch.get("state_features", torch.zeros(size, length, 0)).to(self.device)[..., : self.config.max_state_dim]
         state = F.pad(state, (0, self.config.max_state_dim - state.shape[-1]))
-        said = self.read(images, batch["text_features"].to(self.device), state, valid, at=self.config.now, heads=["sparse"])
-        return said["sparse_progress"]
+        outputs = self.read(images, batch["text_features"].to(self.device), state, valid, at=self.config.now, heads=["sparse"])
+        return outputs["sparse_progress"]
 
     def read(
         self,
@@ -306,7 +317,7 @@ class SARMModel(nn.Module):
         at: int | None = None,
         heads: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """What the networks say of these windows at place `at`, or (None) at every place, in which case shapes gain an L after B.
+        """Returns the networks' outputs for these windows at place `at`, or (None) at every place, in which case shapes gain an L after B.
 
         `heads`: only these.
 
@@ -320,39 +331,33 @@ class SARMModel(nn.Module):
         expected = self.config.decode == "expected"
         now, until_now = (slice(None), slice(None)) if at is None else (slice(at, at + 1), slice(at + 1))
         logits = self._stage_logits(inputs, names, now if expected else until_now)
-        told = {head: each_stage(logit, inputs[3]) if expected else [one_hot(logit)] for head, logit in logits.items()}
-        inside = self.subtask_model(*inputs, stages=list(itertools.chain(*told.values())), places=now)
+        hypotheses = {head: each_stage(logit, inputs[3]) if expected else [one_hot(logit)] for head, logit in logits.items()}
+        hidden_states = self.subtask_model(*inputs, stages=list(itertools.chain(*hypotheses.values())), places=now)
         out: dict[str, Tensor] = {}
-        for head, states in zip(names, inside.split([len(told[head]) for head in names], dim=1), strict=True):
+        for head, states in zip(names, hidden_states.split([len(hypotheses[head]) for head in names], dim=1), strict=True):
             stages = self.config.heads[head]
-            starts, shares = (torch.tensor(each, dtype=torch.float32, device=self.device) for each in (stages.starts, stages.shares))
             each = self.subtask_model.heads[head](states).squeeze(-1).float().sigmoid().movedim(1, -1)
             logit, each = (logits[head], each) if at is None else (logits[head][:, -1], each[:, 0])
-            probability = logit.softmax(-1)
-            likeliest = probability.argmax(-1)
-            tau = each.gather(-1, likeliest[..., None] if expected else torch.zeros_like(likeliest)[..., None]).squeeze(-1)
-            value = (probability * (starts + shares * each)).sum(-1) if expected else starts[likeliest] + shares[likeliest] * tau
-            found = {"logits": logit, "stage": probability, "tau": tau, "raw": likeliest + tau, "progress": value.clamp(0, 1)}
-            out |= {f"{head}_{name}": tensor for name, tensor in found.items()}
+            out |= {f"{head}_{name}": tensor for name, tensor in decode(logit, each, stages, expected=expected).items()}
         return out
 
     def _stage_logits(self, inputs: tuple[Tensor, ...], heads: Iterable[str], places: slice) -> dict[str, Float[Tensor, "B P K"]]:
-        """What the stage network says. Where every head has one stage it has nothing to say, is not asked and learns nothing: zeros."""
+        """Returns the stage network's logits. Where every head has one stage, it is not run and learns nothing: zeros."""
         if all(len(self.config.heads[head]) == 1 for head in heads):
             return {head: torch.zeros_like(inputs[3][:, places, None], dtype=torch.float32) for head in heads}
-        (seen,) = self.stage_model(*inputs, places=places).unbind(1)
-        return {head: self.stage_model.heads[head](seen).float() for head in heads}
+        (hidden,) = self.stage_model(*inputs, places=places).unbind(1)
+        return {head: self.stage_model.heads[head](hidden).float() for head in heads}
 
     # While the robot moves
 
     def reset(self, *, fps: float, task: str = "", text: Float[np.ndarray, "M"] | None = None) -> None:
-        """A new attempt at `task` begins, its frames coming at `fps`. `text`: the instruction's features, else computed here.
+        """Begins a new attempt at `task`, whose frames come at `fps`. `text`: the instruction's features, else computed here.
 
         DataError if the window is centred: it would need frames that have not happened yet.
         """
         if self.config.window != "causal":
             raise DataError("this model has a centred window: it looks at frames after now, so it can only label recorded episodes")
-        if text is None and (fault := self._blank(task)):
+        if text is None and (fault := blank(task, self.config)):
             raise DataError(f"reset(task=...): {fault}")
         self.eval()
         words = self.text_features(task) if text is None else text
@@ -363,8 +368,8 @@ class SARMModel(nn.Module):
         self,
         frames: Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "C E"],
         state: Float[np.ndarray, "S"] | None = None,
-    ) -> float:
-        """Progress in [0, 1] at the next frame of the attempt: what `predict` will say of it, to rounding.
+    ) -> Step:
+        """Returns progress in [0, 1] at the next frame of the attempt, what `predict` will say of it, to rounding; signal "raw".
 
         frames: camera name -> image, as `frame_features` takes it, or features. state: robot state, raw units.
         DataError before the first `reset`, and for an image or a state that does not fit; that moment is then as if it had not been.
@@ -376,11 +381,12 @@ class SARMModel(nn.Module):
         self._history.push(features, pad_state(live_state(state, len(self.config.state_mean)), self.config)[0])
         images, states, valid = (torch.from_numpy(a).to(self.device) for a in self._history.window())
         words = torch.from_numpy(self._history.text).to(self.device)[None]
-        return self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])["sparse_progress"].item()
+        now = self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])
+        return Step(now["sparse_progress"].item(), {RAW: now["sparse_raw"].item()})
 
     # On disk
     def use_state_stats(self, stats: StateStats) -> None:
-        """Normalise robot states with these from now on; they and their source become part of the config."""
+        """Normalises robot states with these from now on; they and their source become part of the config."""
         self.config = with_state_stats(self.config, stats)
 
     def save_pretrained(
@@ -389,7 +395,7 @@ class SARMModel(nn.Module):
         *,
         format: Literal["milepost", "lerobot"] = "milepost",  # noqa: A002, the name users look for
     ) -> None:
-        """`config.json` and `model.safetensors`, each written atomically.
+        """Writes `config.json` and `model.safetensors`, each atomically.
 
         format="lerobot": as LeRobot 0.6.1 reads them (it normalises states with the dataset it labels, not with this model's statistics).
         DataError says why a model cannot be saved so.
@@ -411,7 +417,7 @@ class SARMModel(nn.Module):
         precision: Precision = "float32",
         config: SARMConfig | None = None,
     ) -> SARMModel:
-        """Load a saved model, ours or LeRobot's, from a folder or the Hub (`owner/name`, only if there is no such folder).
+        """Loads a saved model, ours or LeRobot's, from a folder or the Hub (`owner/name`, only if there is no such folder).
 
         state_stats: for LeRobot's if it has none: them, or a dataset folder to take them from. encoder: instead of the one the
         config names, which is loaded when first needed. precision: what encoder and networks compute in. config: instead of the saved
@@ -422,18 +428,12 @@ class SARMModel(nn.Module):
         saved, weights = read_folder(folder)
         config = saved if config is None else config
         with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
-            wrong = misfits(cls(config).state_dict(), weights)
-        if wrong:
-            raise DataError(f"the model in {folder} cannot be loaded, its weights do not fit its config: {'; '.join(wrong)}")
-        broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
-        if broken:
-            raise DataError(f"the model in {folder} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}")
-        model = cls(config)
+            require_fit(folder, cls(config).state_dict(), weights)
+        model = cls(config, precision)
         model.load_state_dict(weights)
         if state_stats is not None:
-            given = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
-            model.use_state_stats(given)
-        model.precision = precision
+            stats = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
+            model.use_state_stats(stats)
         if encoder is not None:
             if not isinstance(encoder, Encoder):
                 encoder = load_encoder(str(encoder), device=str(device), precision=precision, text_width=config.text_dim)
@@ -441,7 +441,7 @@ class SARMModel(nn.Module):
         return model.to(device).eval()
 
     def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
-        """Upload the saved model to the Hub repository `owner/name` and return its address; nothing else here ever uploads.
+        """Uploads the saved model to the Hub repository `owner/name` and returns its address. Nothing else here ever uploads.
 
         DataError if no repository is named, or the Hub refuses.
         """

@@ -1,4 +1,5 @@
-"""The past a causal window needs, one frame at a time: the episode's first frame and a ring of the latest ones. Memory does not grow.
+"""The past that a causal window needs, one frame at a time: the episode's first frame and a ring buffer of the latest ones. Memory does not
+grow.
 
 It uses `windows.causal`, the index array of the offline curve, so both see the same frames.
 """
@@ -8,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
-from milepost.types import DataError
-from milepost.windows import causal
+from milepost.core import DataError, as_uint8, causal
 
 
 class History:
@@ -23,7 +23,7 @@ class History:
         self.state: Float[np.ndarray, "N Z"] = np.zeros((0, 0), dtype=np.float32)
 
     def push(self, features: Float[np.ndarray, "C E"], state: Float[np.ndarray, "Z"]) -> None:
-        """The next frame. ValueError if it has another shape than the first."""
+        """Adds the next frame. ValueError if it has another shape than the first."""
         if not self.count:  # slot 0 keeps frame 0 for good, the ring follows it
             self.features = np.zeros((1 + self.size, *features.shape), dtype=np.float32)
             self.state = np.zeros((1 + self.size, *state.shape), dtype=np.float32)
@@ -35,29 +35,26 @@ class History:
         self.count += 1
 
     def window(self) -> tuple[Float[np.ndarray, "1 L C E"], Float[np.ndarray, "1 L Z"], Bool[np.ndarray, "1 L"]]:
-        """What the model sees at the frame pushed last: features, state, valid."""
+        """Returns what the model sees at the frame pushed last: features, state, valid."""
         frames, valid = causal(np.array([self.count - 1]), self.n_obs_steps, self.gap)
         slots = np.where(frames == 0, 0, 1 + frames % self.size)
         return self.features[slots], self.state[slots], valid
 
 
 def picture(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, "H W 3"]:
-    """A camera's image as the encoders take it: (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError if it is neither."""
+    """Returns a camera's image as the encoders take it: (H, W, 3), uint8, from (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError
+    if it is neither.
+    """
     image = np.asarray(image)
     if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]) or 0 in image.shape:
         raise DataError(f"the image of camera '{camera}' should be (H, W, 3) or (3, H, W), got {image.shape}")
     if image.shape[-1] != 3:
         image = np.moveaxis(image, 0, -1)
-    if image.dtype == np.uint8:
-        return image
-    if not np.issubdtype(image.dtype, np.floating) or not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
-        found = f"{image.dtype} from {image.min()} to {image.max()}"
-        raise DataError(f"the image of camera '{camera}' should be uint8, or float between 0 and 1, got {found}")
-    return np.round(image * 255).astype(np.uint8)
+    return as_uint8(image, f"the image of camera '{camera}'")
 
 
 def live_state(state: Float[np.ndarray, "S"] | None, width: int) -> Float[np.ndarray, "1 S"]:
-    """A robot state as one row. DataError if it has another width than the model learnt with, or is not finite."""
+    """Returns a robot state as one row. DataError if it has another width than the model learnt with, or is not finite."""
     row = np.zeros((1, 0), dtype=np.float32) if state is None else np.asarray(state, dtype=np.float32).reshape(1, -1)
     if row.shape[1] != width:
         raise DataError(f"this model takes a robot state of {width} numbers, got {'none' if state is None else row.shape[1]}")

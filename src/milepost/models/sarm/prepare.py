@@ -1,7 +1,7 @@
 """A dataset -> what SARM trains on: which episodes, whose stages, which statistics. Every episode left out is counted and named.
 
-Episodes without the annotation a mode needs are left out, never trained as zeros; in `single_stage` mode so are failed episodes, of
-which a clock would be a lie. An episode that cannot teach tau (it failed) still teaches its stages.
+Episodes without the annotation that a mode needs are left out, never trained as zeros. In `single_stage` mode failed episodes are left out
+too, because progress by elapsed time would be wrong for them. An episode that cannot teach tau (it failed) still teaches its stages.
 """
 
 from __future__ import annotations
@@ -13,30 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from milepost.embed import Encoder
-from milepost.models.sarm.batches import TrainingSet, label_episode, state_of
+from milepost.core import Attempt, DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, has_words
+from milepost.encoders import Encoder
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.stages import Attempt, Stages, annotated_stages, annotation_fault, contradictions
-from milepost.types import DataError, Episode, has_words
+from milepost.models.sarm.samples import TrainingSet, label_episode, state_of
 
 FIT_FRAMES = 4096
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Episodes a model cannot learn from, and why."""
+    """Episodes that a model cannot learn from, and why."""
 
     reason: str
     episodes: tuple[int, ...]
 
     def __str__(self) -> str:
-        shown = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
-        return f"{len(self.episodes)} episode{'s' * (len(self.episodes) != 1)} left out, {self.reason}: {shown}"
+        indices = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
+        return f"{len(self.episodes)} episode{'s' * (len(self.episodes) != 1)} left out, {self.reason}: {indices}"
 
 
 def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episode], list[LeftOut]]:
-    """The episodes this mode can learn from, and those it cannot. DataError on a one-frame episode, or if none is left."""
+    """Returns the episodes this mode can learn from, and those it cannot. DataError on a one-frame episode, or if none is left."""
     for episode in episodes:
         if episode.length < 2:
             raise DataError(f"episode {episode.index} has one frame, which shows no progress; remove it or choose others with --episodes")
@@ -47,19 +46,20 @@ def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episod
         reason = "failed, and single_stage knows only finished attempts"
         usable = [episode.success is not False for episode in episodes]
     out = tuple(episode.index for episode, use in zip(episodes, usable, strict=True) if not use)
-    kept = [episode for episode, use in zip(episodes, usable, strict=True) if use]
-    if not kept:
+    chosen_episodes = [episode for episode, use in zip(episodes, usable, strict=True) if use]
+    if not chosen_episodes:
         raise DataError(f"annotation_mode '{config.annotation_mode}' finds no episode to learn from: {LeftOut(reason, out)}")
-    return kept, [LeftOut(reason, out)] if out else []
+    return chosen_episodes, [LeftOut(reason, out)] if out else []
 
 
-def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict[str, Stages]) -> SARMConfig:
-    """The config with stage names and shares (the dataset's own where `given`, else eq. 1 over finished episodes) and state statistics
-    (the config's own if it has any). DataError if the annotations contradict the stages, see `stages.contradictions`."""
+def with_statistics(config: SARMConfig, episodes: Sequence[Episode], dataset_stages: dict[str, Stages]) -> SARMConfig:
+    """Returns the config with stage names and proportions (the dataset's own if given, else eq. 1 over finished episodes) and state
+    statistics (the config's own if it has any). DataError if the annotations contradict the stages, see `stages.contradictions`.
+    """
     fields: dict[str, Any] = {"blank_task": config.blank_task or any(not has_words(episode.task) for episode in episodes)}
     for head in config.annotated_heads:
         attempts = attempts_of(episodes, head)
-        stages = given.get(head) or annotated_stages(attempts)
+        stages = dataset_stages.get(head) or annotated_stages(attempts)
         if wrong := contradictions(attempts, stages.names):
             raise DataError(f"the {head} annotation contradicts itself: {wrong[0]}")
         fields[f"{head}_subtask_names"], fields[f"{head}_temporal_proportions"] = stages.names, stages.shares
@@ -70,7 +70,9 @@ def with_statistics(config: SARMConfig, episodes: Sequence[Episode], given: dict
     return dataclasses.replace(config, **fields)
 
 
-def without_faults(episodes: Sequence[Episode], config: SARMConfig, given: Mapping[str, Stages]) -> tuple[list[Episode], dict[int, str]]:
+def without_faults(
+    episodes: Sequence[Episode], config: SARMConfig, dataset_stages: Mapping[str, Stages]
+) -> tuple[list[Episode], dict[int, str]]:
     """Returns the episodes whose annotation can be true, and why each other one's cannot. DataError, with the first reason, if none can.
 
     given: head -> the dataset's own stages, where it lists them; a stage that is not among them makes its episode unusable.
@@ -78,11 +80,11 @@ def without_faults(episodes: Sequence[Episode], config: SARMConfig, given: Mappi
     faults: dict[int, str] = {}
     for episode in episodes:
         for head in config.annotated_heads:
-            if fault := annotation_fault(episode, head, given.get(head)):
+            if fault := annotation_fault(episode, head, dataset_stages.get(head)):
                 faults[episode.index] = f"{fault}; annotate it again (milepost info lists all such episodes)"
     if episodes and len(faults) == len(episodes):
-        number, fault = next(iter(faults.items()))
-        raise DataError(f"no episode has an annotation that can be true; episode {number}: {fault}")
+        episode_index, fault = next(iter(faults.items()))
+        raise DataError(f"no episode has an annotation that can be true; episode {episode_index}: {fault}")
     return [episode for episode in episodes if episode.index not in faults], faults
 
 
@@ -92,20 +94,20 @@ def attempts_of(episodes: Sequence[Episode], head: str) -> list[Attempt]:
 
 
 def check_labels(episodes: Sequence[Episode], config: SARMConfig) -> None:
-    """DataError if an annotation or a state does not fit: now, before hours of encoding."""
+    """Raises DataError if an annotation or a state does not fit: now, before hours of encoding."""
     for episode in episodes:
         label_episode(episode, np.zeros((episode.length, 0, 0), dtype=np.float32), config)
 
 
 def with_encoder(config: SARMConfig, encoder: Encoder) -> SARMConfig:
-    """The config with this encoder's fingerprint and widths; the built-in one's are a choice, and stay."""
+    """Returns the config with this encoder's fingerprint and widths. The widths of the built-in one are a choice, and stay."""
     if encoder.name == "pixels":
         return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint)
     return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint, image_dim=encoder.width, text_dim=encoder.text_width)
 
 
 def training_set(model: SARMModel, episodes: Sequence[Episode], features: Sequence[np.ndarray], rng: np.random.Generator) -> TrainingSet:
-    """Every episode with its labels. features: of each, what the frozen encoder gives (T, C, E).
+    """Returns every episode with its labels. features: the frozen encoder's output (T, C, E) of each.
 
     A model with the built-in encoder is fitted on a sample of the frames first.
     """
@@ -117,6 +119,6 @@ def training_set(model: SARMModel, episodes: Sequence[Episode], features: Sequen
 
 
 def validation_set(model: SARMModel, episodes: Sequence[Episode], features: Sequence[np.ndarray]) -> TrainingSet:
-    """The same for episodes kept aside, seen through an encoder already fitted; for `TrainingSet.plain`."""
+    """Returns the same for validation episodes, with an encoder that is fitted already; for `TrainingSet.plain`."""
     labelled = [label_episode(e, model.project(f), model.config) for e, f in zip(episodes, features, strict=True)]
     return TrainingSet(labelled, model.config, words=model.frozen.text)

@@ -12,20 +12,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from torch import Tensor
 
-from milepost.embed import load_encoder
-from milepost.models.sarm.batches import pad_state
+from milepost.core import DataError, as_uint8, require_cameras
+from milepost.encoders import load_encoder
+from milepost.models.processing import BatchStep, to_cpu
 from milepost.models.sarm.checkpoint import StateStats, with_state_stats
 from milepost.models.sarm.config import SARMConfig
-from milepost.types import DataError
-
-Step = Callable[[Mapping[str, Any]], dict[str, Any]]
+from milepost.models.sarm.samples import pad_state
 
 
 @runtime_checkable
 class FeatureEncoder(Protocol):
-    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers; any `embed.Encoder` is one."""
+    """A vision-text model: images and sentences -> features of config.image_dim and config.text_dim numbers, as any `Encoder` gives."""
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]: ...
 
@@ -40,13 +38,18 @@ class Projecting(FeatureEncoder, Protocol):
 
 
 def make_sarm_processors(
-    config: SARMConfig, *, dataset_stats: Mapping[str, Any] | None = None, encoder: FeatureEncoder | None = None
-) -> tuple[Step, Step]:
-    """The steps before and after the model.
+    config: SARMConfig,
+    *,
+    dataset_stats: Mapping[str, Any] | None = None,
+    dataset_meta: Any = None,
+    encoder: FeatureEncoder | None = None,
+) -> tuple[BatchStep, BatchStep]:
+    """Returns the steps before and after the model.
 
-    dataset_stats: key -> {"mean", "std"}, instead of the config's own state statistics. encoder: the model itself, so that both see the
-    same, or any `embed.Encoder`; without, `config.encoder` is loaded when a batch first needs it.
+    dataset_stats: key -> {"mean", "std"}, instead of the config's own state statistics; else those of `dataset_meta`. encoder: the model
+    itself, so that both see the same, or any `encoders.Encoder`; without, `config.encoder` is loaded when a batch first needs it.
     """
+    dataset_stats = dataset_stats or getattr(dataset_meta, "stats", None)
     if dataset_stats and config.state_key in dataset_stats:
         mean, std = (tuple(np.asarray(dataset_stats[config.state_key][name]).ravel().tolist()) for name in ("mean", "std"))
         config = with_state_stats(config, StateStats(mean, std, "dataset_stats"))
@@ -62,7 +65,8 @@ def make_sarm_processors(
 
 
 def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: Callable[[], FeatureEncoder]) -> dict[str, Any]:
-    """The batch, with video_features (B, L, C, E), text_features (B, M), state_features (B, L, Z) and lengths (B,) added where missing.
+    """Returns the batch, with video_features (B, L, C, E), text_features (B, M), state_features (B, L, Z) and lengths (B,) added where
+    missing.
 
     Reads each camera (B, L, H, W, 3) or (B, L, 3, H, W), uint8 or float in [0, 1]; the state (B, L, S) in raw units; "task", B sentences
     or one. `encoder` is called only if something must be encoded. DataError if a camera or the task is missing.
@@ -89,13 +93,6 @@ def encode_batch(batch: Mapping[str, Any], config: SARMConfig, encoder: Callable
     return out
 
 
-def to_cpu(batch: Any) -> Any:
-    """A reward, or a batch with its tensors, on the CPU."""
-    if isinstance(batch, Tensor):
-        return batch.cpu()
-    return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
-
-
 def _load(config: SARMConfig) -> FeatureEncoder:
     if config.encoder == "pixels":
         raise DataError(
@@ -105,11 +102,10 @@ def _load(config: SARMConfig) -> FeatureEncoder:
 
 
 def _views(batch: Mapping[str, Any], camera: str) -> UInt8[np.ndarray, "B L H W 3"]:
-    if camera not in batch:
-        raise DataError(f"the model looks at camera '{camera}', which is not in the batch: {', '.join(batch)}")
+    require_cameras([camera], batch, whose="the batch has")
     images = np.asarray(batch[camera])
     if images.ndim != 5 or 3 not in (images.shape[2], images.shape[-1]):
         raise DataError(f"camera '{camera}' should be (B, L, H, W, 3) or (B, L, 3, H, W), got {images.shape}")
     if images.shape[-1] != 3:
         images = np.moveaxis(images, 2, -1)
-    return images if images.dtype == np.uint8 else np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    return as_uint8(images, f"camera '{camera}'")

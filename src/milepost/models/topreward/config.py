@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from milepost.files import shown
-from milepost.types import DataError
+from milepost.core import DataError, shown
 from milepost.vlm import Prompt, Resolution
 
-Protocol = Literal["milepost", "lerobot"]
+FrameProtocol = Literal["milepost", "lerobot"]
 ATTENTION = (None, "sdpa", "eager")
 WHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env", "concurrency", "price_per_million")
 """Fields that say where a model runs and is kept. They change no number beyond rounding, and are not saved."""
@@ -34,7 +33,11 @@ THEIRS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class TOPRewardConfig:
-    """Zero-shot reward: log P("True" | video so far, prompt) of a VLM that was trained for something else (arXiv 2602.19313)."""
+    """Zero-shot reward: log P("True" | video so far, prompt) of a VLM that was trained for something else (arXiv 2602.19313).
+
+    >>> milepost.TOPRewardConfig(image_key="observation.images.top", fps=1.0).vlm_name
+    'Qwen/Qwen3-VL-8B-Instruct'
+    """
 
     vlm_name: str = "Qwen/Qwen3-VL-8B-Instruct"
     """A Qwen3-VL: a folder or `owner/name`; with `base_url`, the name the server has for its model."""
@@ -61,7 +64,7 @@ class TOPRewardConfig:
     """What the answer is weighed against: log-odds are log P(answer) - log P(contrast_answer)."""
     add_chat_template: bool = False
     """False: the user's turn stays unfinished, the answer is its next word. True: the assistant answers; far worse in the paper."""
-    protocol: Protocol = "milepost"
+    protocol: FrameProtocol = "milepost"
     """Which frames, times and sizes. milepost: a fixed stride at `fps`, true times, one size; the prefixes of an episode are prefixes of
     one text. lerobot: every frame, stamped i / fps whatever its time, at a size that shrinks as the clip grows."""
     max_pixels: int | None = None
@@ -76,7 +79,7 @@ class TOPRewardConfig:
 
     device: str | None = None
     max_memory: int | None = None
-    """Bytes one pass may take beside weights and trunk; None: half of what a GPU has left, a gigabyte on a CPU."""
+    """Bytes that one pass may take beside weights and KV cache; None: half of a GPU's free memory, 1 GiB on a CPU."""
     base_url: str | None = None
     """An OpenAI-compatible server to ask instead of a model here, as in "http://localhost:8000/v1"."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -114,22 +117,22 @@ class TOPRewardConfig:
 
     @property
     def answer(self) -> str:
-        """The last word of the template: what is scored. ValueError if that is the instruction."""
+        """Returns the last word of the template: what is scored. ValueError if that is the instruction."""
         return self._divided()[1]
 
     @property
     def prompt(self) -> Prompt:
-        """The words up to the answer."""
+        """Returns the words up to the answer."""
         return Prompt(self.prompt_prefix, self._divided()[0], self.add_chat_template)
 
     @property
     def answers(self) -> tuple[str, str]:
-        """The answer, and what it is weighed against."""
+        """Returns the answer, and the word it is compared with."""
         return self.answer, self.contrast_answer
 
     @property
     def resolution(self) -> Resolution:
-        """How large frames are made."""
+        """Returns how large frames are made."""
         return Resolution("lerobot") if self.protocol == "lerobot" else Resolution(max_pixels=self.max_pixels)
 
     def _divided(self) -> tuple[str, str]:
@@ -143,16 +146,18 @@ class TOPRewardConfig:
         return text.removesuffix(words[-1]), words[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """For config.json, with the `type` that names the model; without where it runs. No threshold is null: JSON has no infinity."""
-        saved = {name: value for name, value in dataclasses.asdict(self).items() if name not in WHERE}
+        """Returns the contents of config.json, with the `type` that names the model; without where it runs. No threshold is null: JSON has
+        no infinity.
+        """
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in WHERE}
         return {
             "type": "topreward",
-            **saved,
+            **fields,
             "success_threshold": self.success_threshold if math.isfinite(self.success_threshold) else None,
         }
 
     def to_lerobot(self) -> dict[str, Any]:
-        """config.json as LeRobot 0.6.1 reads it. DataError if it would compute something else from it."""
+        """Returns config.json as LeRobot 0.6.1 reads it. DataError if LeRobot would compute something else from it."""
         if self.protocol != "lerobot" or self.quantization or self.vlm_revision:
             wrong = "protocol='milepost'" if self.protocol != "lerobot" else "quantization" if self.quantization else "vlm_revision"
             raise DataError(f"LeRobot knows no {wrong}, its numbers would be others; make a config with protocol='lerobot' for it")
@@ -160,35 +165,37 @@ class TOPRewardConfig:
             raise DataError(f"with its chat template LeRobot always scores 'True', this config '{self.answer}'")
         shape = {"type": "VISUAL", "shape": [3, 224, 224]}
         features = {"input_features": {self.image_key: shape}, "output_features": {"reward": {"type": "REWARD", "shape": [1]}}}
-        saved = {name: value for name, value in self.to_dict().items() if name not in OWN}
-        return {**saved, "success_threshold": self.success_threshold, **features, **THEIRS}
+        fields = {name: value for name, value in self.to_dict().items() if name not in OWN}
+        return {**fields, "success_threshold": self.success_threshold, **features, **THEIRS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TOPRewardConfig:
-        """From config.json, ours or LeRobot's. DataError names unknown fields and values that do not fit.
+        """Returns the config in config.json, ours or LeRobot's. DataError names unknown fields and values that do not fit.
 
         A file never says where it runs: `base_url` and `api_key_env` in it are refused, so that a model of somebody else's cannot send
         pictures or a key anywhere; the rest of `WHERE` is left alone.
         """
-        if given := [name for name in SECRET if values.get(name) is not None]:
+        if secrets := [name for name in SECRET if values.get(name) is not None]:
             raise DataError(
-                f"the TOPReward config names {' and '.join(given)}: a saved config does not decide where pictures are sent or which "
+                f"the TOPReward config names {' and '.join(secrets)}: a saved config does not decide where pictures are sent or which "
                 "environment variable is read. Take the field out of config.json and give it yourself, as in --base-url"
             )
-        theirs = "normalization_mapping" in values or "input_features" in values
-        ignored = {"type", *WHERE, *((*THEIRS, "input_features", "output_features") if theirs else ())}
-        plain = {name: value for name, value in values.items() if name not in ignored}
-        unknown = sorted(set(plain) - {field.name for field in dataclasses.fields(cls)} | (set(plain) & set(OWN[:-1]) if theirs else set()))
+        is_lerobot = "normalization_mapping" in values or "input_features" in values
+        ignored = {"type", *WHERE, *((*THEIRS, "input_features", "output_features") if is_lerobot else ())}
+        fields = {name: value for name, value in values.items() if name not in ignored}
+        unknown = sorted(
+            set(fields) - {field.name for field in dataclasses.fields(cls)} | (set(fields) & set(OWN[:-1]) if is_lerobot else set())
+        )
         if unknown:
             raise DataError(f"unknown fields in the TOPReward config: {', '.join(unknown)}")
-        if plain.get("success_threshold", 0) is None:
-            plain["success_threshold"] = -math.inf
-        if theirs:
-            plain["protocol"] = "lerobot"
-            if str(plain.get("attn_implementation")).startswith("flash_attention"):  # a matter of speed there, of nothing here
-                plain["attn_implementation"] = None
+        if fields.get("success_threshold", 0) is None:
+            fields["success_threshold"] = -math.inf
+        if is_lerobot:
+            fields["protocol"] = "lerobot"
+            if str(fields.get("attn_implementation")).startswith("flash_attention"):  # a matter of speed there, of nothing here
+                fields["attn_implementation"] = None
         try:
-            return cls(**plain)
+            return cls(**fields)
         except ValueError as error:
             raise DataError(f"the TOPReward config cannot be used: {error}") from error
 

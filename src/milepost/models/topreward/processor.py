@@ -12,23 +12,23 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
+from milepost.core import DataError, as_uint8, require_cameras, shown
 from milepost.models.topreward.config import TOPRewardConfig
-from milepost.types import DataError
 
 TOPREWARD_FEATURE_PREFIX = "observation.topreward."
 FRAMES, TASK = f"{TOPREWARD_FEATURE_PREFIX}frames", f"{TOPREWARD_FEATURE_PREFIX}task"
 
 
 def encode_batch(batch: Mapping[str, Any], config: TOPRewardConfig) -> dict[str, Any]:
-    """The batch with `observation.topreward.frames`, a list of B clips (T, H, W, 3) uint8, and `.task`, B sentences, added where missing.
+    """Returns the batch with `observation.topreward.frames`, a list of B clips (T, H, W, 3) uint8, and `.task`, B sentences, added where
+    missing.
 
     Reads the camera (B, T, C, H, W), (B, T, H, W, C), (B, C, H, W) or a list of clips, uint8 or float in [0, 1]; and `config.task_key`, B
     sentences or one. Four dimensions and a single sentence are one clip of T frames. DataError if something is missing or does not fit.
     """
     out = dict(batch)
     if FRAMES not in out:
-        if config.image_key not in batch:
-            raise DataError(f"no camera '{config.image_key}' in the batch: {', '.join(batch)}")
+        require_cameras([config.image_key], batch, whose="the batch has")
         out[FRAMES] = clips_of(batch[config.image_key], alone=_one(batch.get(config.task_key, config.default_task)))
     if TASK not in out:
         out[TASK] = tasks_of(batch.get(config.task_key, config.default_task), len(out[FRAMES]), config)
@@ -36,7 +36,7 @@ def encode_batch(batch: Mapping[str, Any], config: TOPRewardConfig) -> dict[str,
 
 
 def clips_and_tasks(batch: Mapping[str, Any], config: TOPRewardConfig) -> list[tuple[UInt8[np.ndarray, "T H W 3"], str]]:
-    """(clip, instruction) of each sample of an encoded batch. DataError if it was not encoded."""
+    """Returns (clip, instruction) of each sample of an encoded batch. DataError if it was not encoded."""
     for key in (FRAMES, TASK):
         if key not in batch:
             raise DataError(f"the batch has no '{key}': let the preprocessor of make_reward_pre_post_processors see it first")
@@ -45,12 +45,14 @@ def clips_and_tasks(batch: Mapping[str, Any], config: TOPRewardConfig) -> list[t
 
 
 def _one(task: Any) -> bool:
-    """Is this the instruction of a single clip?"""
+    """Returns whether this is the instruction of a single clip."""
     return isinstance(task, str) or (isinstance(task, Sequence) and len(task) == 1)
 
 
 def clips_of(frames: Any, *, alone: bool) -> list[UInt8[np.ndarray, "T H W 3"]]:
-    """Each sample's frames, (T, H, W, 3) uint8. alone: four dimensions are one clip and not B pictures. DataError if they are none."""
+    """Returns each sample's frames, (T, H, W, 3) uint8. alone: four dimensions are one clip and not B images. DataError if they are
+    neither.
+    """
     if isinstance(frames, Sequence):
         return [clip_of(each) for each in frames]
     array = _numpy(frames)
@@ -64,7 +66,7 @@ def clips_of(frames: Any, *, alone: bool) -> list[UInt8[np.ndarray, "T H W 3"]]:
 
 
 def clip_of(frames: Any) -> UInt8[np.ndarray, "T H W 3"]:
-    """One clip, channels first or last, uint8 or float in [0, 1]. DataError if it is neither, empty or without area."""
+    """Returns one clip, channels first or last, uint8 or float in [0, 1]. DataError if it is neither, empty or without area."""
     array = _numpy(frames)
     if array.ndim == 3:
         array = array[None]
@@ -74,20 +76,17 @@ def clip_of(frames: Any) -> UInt8[np.ndarray, "T H W 3"]:
         raise DataError(f"the clip is empty, {array.shape}; give it at least one frame with an area")
     if array.shape[-1] != 3:
         array = np.moveaxis(array, 1, -1)
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if not np.issubdtype(array.dtype, np.floating) or not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        found = f"{array.dtype} from {array.min()} to {array.max()}"
-        raise DataError(f"frames should be uint8, or float between 0 and 1, they are {found}")
-    return np.round(array * 255).astype(np.uint8)
+    return np.ascontiguousarray(as_uint8(array, "frames"))
 
 
 def tasks_of(task: Any, count: int, config: TOPRewardConfig) -> list[str]:
-    """The instruction of each of `count` samples; an empty one is `default_task`. DataError if there is none, or another number of them."""
+    """Returns the instruction of each of `count` samples; an empty one is `default_task`. DataError if there is none, or another number of
+    them.
+    """
     if task is None or isinstance(task, str):
         task = [task or config.default_task or ""] * count
     if not isinstance(task, Sequence) or not all(isinstance(each, str) for each in task):
-        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {task!r}")
+        raise DataError(f"'{config.task_key}' should be a sentence or one for each sample, it is {shown(task)}")
     tasks = list(task) * count if len(task) == 1 else list(task)
     if len(tasks) != count:
         raise DataError(f"a batch of {count} clips needs {count} instructions, got {len(tasks)}")

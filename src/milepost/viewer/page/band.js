@@ -66,7 +66,7 @@ export class Band {
       class: "handle",
       role: "slider",
       tabindex: "0",
-      "aria-label": `Border between ${names[0]} and ${names[1]}`,
+      "aria-label": `Boundary between ${names[0]} and ${names[1]}`,
       onpointerdown: (event) => this.drag(event, k),
       onkeydown: (event) => this.nudge(event, k),
     });

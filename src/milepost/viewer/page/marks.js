@@ -30,7 +30,7 @@ export async function setMark(listing, place, { mark, note }) {
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     put(listing, place, before);
-    notice(`The mark of episode ${index} was not kept: ${error.message}`, "bad");
+    notice(`The mark of episode ${index} was not saved: ${error.message}`, "bad");
     return false;
   }
 }

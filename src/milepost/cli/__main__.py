@@ -1,0 +1,5 @@
+"""`python -m milepost.cli` is `milepost`."""
+
+from milepost.cli.entry import main
+
+raise SystemExit(main())

@@ -1,0 +1,126 @@
+"""Terminal output: progress bars with rate and remaining time, tables. Bars go to standard error, tables to standard output.
+
+Names of tasks, files and a server's messages are foreign text: all of it goes through `plain`, so that it cannot send commands to the
+terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from milepost.core import Tick
+
+EVERY_S = 60.0
+"""Seconds between two lines about long work, if there is no terminal for a bar."""
+
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_VISIBLE = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"} | {ord(c): f"\\u{ord(c):04x}" for c in _BIDI}
+
+
+def plain(text: object) -> str:
+    """Returns text without terminal commands: control characters and marks that change the writing direction are written out, as in
+    \\x1b."""
+    return str(text).translate(_VISIBLE)
+
+
+class RateColumn(ProgressColumn):
+    """A column with items per second, as soon as they are known."""
+
+    def render(self, task: Task) -> Text:
+        """Returns the rate as text."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f}/s" if speed else "", style="cyan")
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Returns ascending numbers as `--episodes` takes them.
+
+    >>> ranges([0, 1, 2, 5, 7, 8])
+    '0-2,5,7-8'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str], Tick]]:
+    """Yields `bar`: `bar(name)` returns a callback (done, total) that draws one bar. Without a terminal, a line is printed when a bar is
+    full, and every `EVERY_S` seconds before that."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def bar(name: str) -> Tick:
+            task = progress.add_task(escape(plain(name)), total=None)
+            full, printed_at = False, time.monotonic()
+
+            def tick(count: int, total: int) -> None:
+                nonlocal full, printed_at
+                progress.update(task, completed=count, total=total)
+                if not console.is_terminal and count < total and time.monotonic() - printed_at > EVERY_S:
+                    printed_at = time.monotonic()
+                    console.print(plain(f"{name}: {count} of {total}"), highlight=False, markup=False)
+                if count == total and not full:
+                    full = True
+                    elapsed = progress.tasks[task].elapsed or 0.0
+                    if not console.is_terminal:
+                        console.print(plain(f"{name}: {total} in {elapsed:.1f} s"), highlight=False, markup=False)
+
+            return tick
+
+        yield bar
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a small table on standard output; the first column is left-aligned, the others right-aligned."""
+    grid = Table(title=Text(plain(title)), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for place, name in enumerate(columns):
+        grid.add_column(Text(plain(name)), justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*[Text(plain(cell)) for cell in row])
+    Console(soft_wrap=False).print(grid)
+
+
+def say(text: str, *, style: str = "") -> None:
+    """Prints a line on standard output."""
+    Console(soft_wrap=True).print(plain(text), style=style, highlight=False, markup=False)
+
+
+def warn(text: str) -> None:
+    """Prints a line on standard error."""
+    Console(stderr=True, soft_wrap=True).print(plain(text), style="yellow", highlight=False, markup=False)
+
+
+def warn_all(texts: Iterable[str]) -> None:
+    """Prints warnings, one after another, on standard error."""
+    for text in texts:
+        warn(text)

@@ -1,0 +1,236 @@
+"""`milepost VERB`: imports the verb's file, parses its arguments, runs its main. A heavy package is imported only by the verbs that need
+it.
+
+Exit codes: 0 done; 1 done, but something is wrong with the data; 2 refused, nothing written; 130 interrupted, 143 asked to end (SIGTERM):
+the same command resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import importlib
+import io
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+VERBS = {
+    "demo": "all steps on simulated demonstrations: simulate, train, label, weigh, report",
+    "info": "what is in a dataset, and what is wrong with it",
+    "simulate": "make a LeRobot dataset of simulated demonstrations whose true progress is known",
+    "annotate": "divide episodes into named stages with a vision-language model, check and correct them",
+    "train": "train a reward model on a dataset",
+    "label": "write a model's progress for every frame of a dataset",
+    "weigh": "compute RA-BC sample weights from progress, and report their effect",
+    "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
+    "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
+    "plot": "draw progress curves over the stages, with sample frames",
+    "view": "look at episodes in the browser: curves beside films, stages corrected, episodes marked",
+    "render": "make films of episodes with the progress curve drawn in",
+    "copy": "copy a dataset with progress and weight as columns, which LeRobot and the Hub's viewer read",
+}
+
+RESUMED = {"demo", "simulate", "annotate", "train", "label", "compare"}
+"""Verbs that continue an interrupted run."""
+
+LONGEST = 1200
+"""Most letters of an error."""
+USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
+
+
+def help_text() -> str:
+    """Returns the front page of the command line."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
+    return f"milepost: how far along is the task, for every frame of a robot demonstration\n\n{USAGE}\n\n{verbs}\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit code. Without `argv` the process is a user's, and warnings of other packages are hidden."""
+    if argv is None:
+        quiet_others()
+    try:
+        try:
+            return start(sys.argv[1:] if argv is None else argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # else a closed pipe, or a full disk, is noticed only as the interpreter ends, with a traceback
+    except BrokenPipeError:
+        _drop_output()
+        return 141
+    except OSError as error:
+        _drop_output()
+        complain(f"milepost: {explain(error)}")
+        return 2
+
+
+def start(argv: list[str]) -> int:
+    """Shows the front page or the version, or runs the verb."""
+    # torch's threads otherwise spin while they wait: ten times slower as soon as another process wants the cores (docs/LOG.md)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"milepost {importlib.import_module('milepost').__version__}")
+        return 0
+    if argv[0] not in VERBS:
+        print(f"milepost: no verb '{argv[0]}'{guess(argv[0], VERBS)}\n\n{help_text()}", file=sys.stderr)
+        return 2
+    return run(argv[0], argv[1:])
+
+
+OTHERS = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Settings that reduce the messages of packages that do not use Python's `warnings` to errors."""
+
+
+def quiet_others() -> None:
+    """Hides the warnings of other packages, because a user cannot act on them; each of our own is shown on one line.
+
+    MILEPOST_DEBUG, or `python -W`, shows them all.
+    """
+    if os.environ.get("MILEPOST_DEBUG") or sys.warnoptions:
+        return
+    for name, level in OTHERS.items():
+        os.environ.setdefault(name, level)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", category=UserWarning, module=r"milepost(\.|$)")
+    warnings.formatwarning = lambda message, *_, **__: f"milepost: {message}\n"
+
+
+def _drop_output() -> None:
+    """Discards the remaining output, because its reader is gone."""
+    with contextlib.suppress(OSError):  # a test's stream has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(verb: str, arguments: list[str]) -> int:
+    """Imports the verb, parses its arguments, runs it, and turns an error that the user can fix into one line."""
+    try:
+        command = importlib.import_module(f"milepost.cli.{verb}")
+        tyro = importlib.import_module("tyro")
+        kind = command.Args
+        if "model_options" in kind.__dataclass_fields__:
+            kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
+        if hasattr(command, "rewritten"):
+            arguments = command.rewritten(arguments)
+        try:
+            args = tyro.cli(kind, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
+        except SystemExit as leaving:
+            if leaving.code == 2:  # tyro itself guesses only where no required option is missing
+                flags = set(re.findall(r"--[a-z][a-z.-]+", _options_text(tyro.cli, kind)))
+                print(guesses(arguments, flags), end="", file=sys.stderr)
+            raise
+        with ending():
+            return int(command.main(args) or 0)
+    except KeyboardInterrupt as stop:
+        then = "the same command goes on from here" if verb in RESUMED else "what was finished is whole, nothing is half-written"
+        print(f"\nmilepost {verb}: interrupted; {then}", file=sys.stderr)
+        return 143 if isinstance(stop, TerminatedError) else 130
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("MILEPOST_DEBUG"):
+            raise
+        complain(f"milepost {verb}: {explain(error)}")
+        return 2
+
+
+def guess(word: str, choices: Iterable[str]) -> str:
+    """Returns "; did you mean ...?" if a word is similar to a known one, else ""."""
+    near = difflib.get_close_matches(word, choices, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _options_text(parse: Callable[..., object], arguments: type) -> str:
+    """Returns what --help prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        parse(arguments, args=["--help"])
+    return out.getvalue()
+
+
+def guesses(arguments: list[str], options: set[str]) -> str:
+    """Returns a line for each unknown option that is similar to a known one.
+
+    >>> guesses(["towels", "--outputdir", "out"], {"--output-dir", "--seed"})
+    'no option --outputdir; did you mean --output-dir?\\n'
+    """
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    near = [(word, guess(word, sorted(options))) for word in words if word not in options]
+    return "".join(f"no option {word}{hint}\n" for word, hint in near if hint)
+
+
+class TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM (timeout, Slurm, docker stop): as by Ctrl-C, it clears up first."""
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """Turns SIGTERM into `TerminatedError` while a verb runs, so that temporary files and worker processes do not outlive it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise TerminatedError
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def complain(text: str) -> None:
+    """Prints an error on standard error. Names in it are foreign text, so it cannot send commands to the terminal, and its length is
+    limited."""
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    print(importlib.import_module("milepost.cli.console").plain(text), file=sys.stderr)
+
+
+def joined_numbers(arguments: list[str]) -> list[str]:
+    """Joins the numbers behind --episodes into one word: LeRobot's `--episodes 0 1 2` becomes `--episodes 0,1,2`.
+
+    >>> joined_numbers(["towels", "--episodes", "0", "1", "5-9", "--stride", "2"])
+    ['towels', '--episodes', '0,1,5-9', '--stride', '2']
+    """
+    out: list[str] = []
+    behind = False
+    for word in arguments:
+        numbers = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*,?", word)
+        if behind and numbers and re.fullmatch(r"[\d,-]+", out[-1]):
+            out[-1] = f"{out[-1].rstrip(',')},{word}"
+            continue
+        out.append(word)
+        behind = word == "--episodes" or (behind and numbers is not None)
+    return out
+
+
+def explain(error: Exception) -> str:
+    """Returns one line for the user: what happened and what to do."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no space left to write {error.filename or 'the output'}; free some and run the same command again, nothing is half-written"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        name = error.filename
+        if name is not None and Path(name).is_file() and not os.access(name, os.R_OK):
+            return f"{name} may not be read: you have no permission; change it with chmod or chown, or use a copy"
+        return f"cannot write {name or 'the output'}: read-only or not permitted; choose another place for the output"
+    if isinstance(error, ModuleNotFoundError):
+        return f"this verb needs the package '{error.name}', which is not installed: pip install 'milepost[sim]'"
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

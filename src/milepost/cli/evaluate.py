@@ -1,0 +1,131 @@
+"""Compare a progress file with the truth (or the annotations) of its dataset, beside a clock; or two annotations with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from milepost import datasets, metrics, progress
+from milepost.cli.console import bars, say, table, warn, warn_all
+from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
+from milepost.core import read_json_object, to_json
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
+    """LeRobot dataset; optional if --annotations or --against is a dataset."""
+    progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
+    """Progress file; default: the one beside the dataset."""
+    annotations: str | None = None
+    """Compare annotations instead of progress: a dataset, a .csv or .json file, or a store of `milepost annotate`."""
+    against: str | None = None
+    """The reference: another of these, or "truth" for the simulator's stages."""
+    head_mode: Literal["sparse", "dense"] = "sparse"
+    episodes: str | None = None
+    """Episodes to compare, such as 0-9,12 or 0 1 2; default: all in the file."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    json: bool = False
+
+
+def _warn_of_training_episodes(progress_table: progress.ProgressTable, dataset: datasets.LeRobotDataset, episodes: set[int]) -> None:
+    """Warns about episodes that the model was trained on, where its errors are too small; its evaluation.json names them."""
+    record = Path(progress_table.metadata.get(f"{progress.METADATA_PREFIX}model_path", "")) / "evaluation.json"
+    if not record.is_file():
+        return
+    about = read_json_object(record)
+    groups = ("train_episodes", "validation_episodes", "held_out")
+    learning, choosing, unseen = ({n for n in about.get(key) or () if isinstance(n, int)} for key in groups)
+    trained_on = episodes & (learning | choosing)
+    same = about["dataset_fingerprint"] == dataset.fingerprint if "dataset_fingerprint" in about else about.get("dataset") == dataset.name
+    if trained_on and same:
+        rest = ",".join(map(str, sorted(unseen)))
+        say(f"{len(trained_on)} of these {len(episodes)} episodes taught this model; those it never saw: --episodes {rest or '(none)'}")
+
+
+def main(args: Args) -> int:
+    """Compares and prints; returns 1 if an episode cannot be read."""
+    if args.annotations is not None or args.against is not None:
+        if args.annotations is None or args.against is None or args.progress is not None:
+            raise ValueError("give --annotations together with --against, and without --progress")
+        opened = datasets.open_dataset(args.dataset or dataset_in(args.annotations, args.against), episodes=args.episodes)
+        return evaluate_annotations(opened, args.annotations, args.against, head=args.head_mode, seed=args.seed, as_json=args.json)
+    if args.dataset is None:
+        raise ValueError("give DATASET, or --annotations and --against")
+    dataset = datasets.open_dataset(args.dataset, episodes=args.episodes)
+    progress_file = progress.find_progress(dataset, args.progress)
+    warn_all(progress_file.warnings)
+    with bars() as bar:
+        compared = progress.evaluate(dataset, progress_file, head=args.head_mode, on_progress=bar("compare"))
+    summaries, lines = compared.summaries(args.seed), compared.thresholds(args.seed)
+    if args.json:
+        numbers: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
+        numbers |= {"success": {name: asdict(line) for name, line in lines.items()}}
+        numbers |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.events.items()}}
+        say(to_json(numbers))
+    else:
+        _warn_of_training_episodes(progress_file.table, dataset, {score.episode for score in compared.episodes})
+        _print(compared, summaries, lines)
+    for number, reason in compared.unreadable.items():
+        warn(f"episode {number} is left out: {reason}")
+    return 1 if compared.unreadable else 0
+
+
+def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
+    """Prints the tables, and why some of their cells are empty."""
+    count, sources = len(compared.episodes), compared.sources - {"none"}
+    table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries))
+    if not sources:
+        say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
+    if all(score.success is None for score in compared.episodes):
+        say("the dataset does not say which episodes succeeded (no fact 'success', no column next.success): those rows are dashes")
+    if next(iter(summaries.values())).failures:
+        table("where failures end (final progress)", *metrics.failure_table(summaries))
+    with_progress = [score for score in compared.episodes if score.episode in compared.events]
+    if with_progress:
+        table("episodes with such events", *_event_table(with_progress, compared.events))
+    if len(with_progress) < count:
+        say(f"{count - len(with_progress)} episodes have no progress at all and count in no share of events")
+    if lines:
+        _show(lines)
+
+
+def _event_table(
+    scores: Sequence[metrics.EpisodeScore], events: Mapping[int, Sequence[metrics.Event]]
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Returns (columns, rows): one row per kind of episode, with the percentage of its episodes in which each event occurs."""
+    groups: dict[str, list[int]] = {}
+    for score in scores:
+        success = {True: "success", False: "failure", None: "success unknown"}[score.success]
+        groups.setdefault(f"{success}, {score.kind}" if score.kind else success, []).append(score.episode)
+    rows = []
+    for name, numbers in sorted(groups.items(), key=lambda group: (not group[0].startswith("success"), group[0])):
+        counts = [sum(any(event.kind == kind for event in events[number]) for number in numbers) for kind in metrics.KINDS]
+        rows.append((name, len(numbers), *(f"{100 * count / len(numbers):.0f} %" if count else "-" for count in counts)))
+    return ("", "episodes", *(kind.replace("_", " ") for kind in metrics.KINDS)), rows
+
+
+def _show(lines: Mapping[str, metrics.Threshold]) -> None:
+    first = next(iter(lines.values()))
+    rows = [
+        (
+            name,
+            *(f"{value:.3f} [{low:.2f}, {high:.2f}]" if not np.isnan(value) else "-" for value, (low, high) in (
+                (line.auc, line.auc_interval), (line.value, line.interval), (line.accuracy, line.accuracy_interval)
+            )),
+        )
+        for name, line in lines.items()
+    ]  # fmt: skip
+    words = f"success from where a curve ends: {first.successes} successes, {first.failures} failures"
+    table(words, ("score", "AUC", "threshold", "balanced accuracy, left out"), rows)
+    line = lines.get("logprob")
+    if line is not None and line.accuracy_interval[0] > 0.5:
+        say(f"to use it: --success-threshold {line.value:.4g}")
+    elif line is not None:
+        say("by these episodes the score does not tell successes from failures: its accuracy on episodes left out may be chance")

@@ -1,0 +1,101 @@
+"""Show the content of a dataset and its faults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from milepost import datasets
+from milepost.cli.console import say, warn
+from milepost.core import DataError, to_json
+
+LINES = 10
+LOOKS = {"error": ("red", "✗"), "warning": ("yellow", "!"), "note": ("cyan", "·")}
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """A LeRobot dataset: a folder, or a Hub id such as lerobot/pusht."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub dataset."""
+    quick: bool = False
+    """Decode no images. By default the first, a middle and the last image of each episode are decoded."""
+    deep: bool = False
+    """Decode every image."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(args: Args) -> int:
+    """Prints the report. Exit code 0: no error (there may be warnings). 1: errors. 2: no dataset."""
+    try:
+        report = datasets.validate(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
+    except DataError as error:
+        warn(f"milepost info: {error}")
+        return 2
+    if args.json:
+        say(to_json(report.to_dict(), ascii_only=False))
+    else:
+        show(report)
+    return 0 if report.healthy else 1
+
+
+def show(report: datasets.DatasetReport) -> None:
+    """Prints a headline, the content of the dataset, the findings by kind, and the verdict."""
+    facts = [f"LeRobot {report.version}", _count(report.episodes, "episode"), _count(report.frames, "frame")]
+    facts += [_time(report.duration_s), f"{report.fps:g} fps", *([report.robot] if report.robot else [])]
+    say(f"{report.name}: {' · '.join(facts)}\n", style="bold")
+    for name, values in _content(report):
+        for place, value in enumerate(_few(values)):
+            say(f"{'' if place else name:<15}{value}")
+    for severity in LOOKS:
+        for code in dict.fromkeys(finding.code for finding in report.findings if finding.severity == severity):
+            _show_group([f for f in report.findings if (f.code, f.severity) == (code, severity)])
+    counts = [_count(report.count(kind), kind) for kind in LOOKS if report.count(kind)]
+    verdict = f"✓ {', '.join(['no errors', *counts])}" if report.healthy else f"✗ {', '.join(counts)}"
+    say(f"\n{verdict}", style="bold green" if report.healthy else "bold red")
+
+
+def _content(report: datasets.DatasetReport) -> list[tuple[str, list[str]]]:
+    size = {camera.name: f"{camera.width} x {camera.height}" if camera.width else "size unknown" for camera in report.cameras}
+    rows = [
+        ("tasks", [f"{task}  ({_count(count, 'episode')})" for task, count in report.tasks.items()]),
+        ("cameras", [f"{c.name}  {size[c.name]} {c.codec or c.kind}" for c in report.cameras]),
+        *([("distances", [f"{name}  by name alone" for name in report.depth])] if report.depth else []),
+        ("state, action", [f"{_width(report.state)}, {_width(report.action)}"]),
+        ("annotated", [f"{head}: {count} of {_count(report.episodes, 'episode')}" for head, count in report.annotated.items()]),
+        ("successes", [f"{report.succeeded} of {report.judged}" if report.judged else "not recorded"]),
+        ("progress", list(report.progress_files)),
+        ("weights", list(report.weight_files)),
+    ]
+    return [(name, values or ["none"]) for name, values in rows]
+
+
+def _show_group(findings: Sequence[datasets.Finding]) -> None:
+    colour, sign = LOOKS[findings[0].severity]
+    say(f"\n{sign} {findings[0].code} ({len(findings)})", style=colour)
+    for line in _few([f"episode {f.episode}: {f.message}" if f.episode is not None else f.message for f in findings]):
+        say(f"  {line}")
+
+
+def _few(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - LINES
+    return list(lines) if more <= 0 else [*lines[:LINES], f"and {more} more"]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _width(channels: int | None) -> str:
+    return "none" if channels is None else _count(channels, "channel")
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:.0f} s" if minutes else f"{rest:.1f} s"

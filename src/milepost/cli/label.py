@@ -1,0 +1,186 @@
+"""Write a model's progress for every frame of a dataset: `<dataset>/<model>_progress.parquet`, which LeRobot's RA-BC reads as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from milepost import datasets, encoders, metrics, models, progress
+from milepost.cli.console import bars, ranges, say, table, warn
+from milepost.core import Closes, DataError, Judges, RewardModel, later, output_lock, to_json
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """LeRobot dataset: a folder or a Hub id."""
+    model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
+    """Model folder or Hub id; "topreward" (zero-shot); or "elapsed" (elapsed time, a baseline)."""
+    model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
+    task: str | None = None
+    """Instruction for episodes without one; SARM uses it for all episodes."""
+    head_mode: Literal["sparse", "dense", "both"] = "sparse"
+    """Heads to write; dense and both write both columns."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the networks. auto: float32, but bfloat16 for a VLM on a GPU. SARM has no float16."""
+    output_path: Path | None = None
+    """File to write; default: beside the dataset. Required for a Hub dataset."""
+    episodes: str | None = None
+    """Episodes to label, such as 0-9,12 or 0 1 2; default: all."""
+    revision: str | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    """Replace a progress file of another model, or of other options."""
+    json: bool = False
+
+
+def _finished(path: Path, expected: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
+    """Returns the existing file if it has the same model and options and all of these episodes. DataError if it has others; only an
+    incomplete file may be of an older state of the dataset."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
+    existing = progress.read_progress(path)
+    other = _differences(existing.made_by, expected)
+    unknown = {*progress.unknown_frames(existing), *(set(episodes) - set(existing.episode_index.tolist()))} & set(episodes)
+    if other and not (other == ["dataset"] and unknown):
+        raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
+    return None if other or unknown else existing
+
+
+def _require_same_run(path: Path, expected: Mapping[str, str]) -> None:
+    """Raises DataError if there is an unfinished run of another model or with other options, because its work would be lost."""
+    unfinished_run = progress.unfinished(path)
+    if unfinished_run and (other := _differences(unfinished_run, expected)):
+        raise DataError(
+            f"{path} was begun with another {', '.join(other)}, and is unfinished; use --overwrite to begin anew, or another --output-path"
+        )
+
+
+def _differences(existing: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
+    """Returns the differences of two provenances, in the user's words."""
+    labels = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
+    old, expected = progress.comparable(existing, expected), progress.comparable(expected, expected)
+    other = [words for key, words in labels.items() if old.get(key) != expected[key]]
+    before, now = old["settings"], expected["settings"]
+    changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
+    return other + [f"--{name.replace('_', '-')}" if name in _flags() else name for name in changed]
+
+
+def _flags() -> set[str]:
+    groups = (vars(getattr(models.ModelOptions(), group)) for group in vars(models.ModelOptions()))
+    return {*Args.__dataclass_fields__, *(name for group in groups for name in group)}
+
+
+@contextmanager
+def _closed_after(model: RewardModel) -> Iterator[None]:
+    """Closes the model's open resources in any case, and shows its final messages."""
+    try:
+        yield
+    finally:
+        for line in model.close() if isinstance(model, Closes) else ():
+            warn(line)
+
+
+def main(args: Args) -> int:
+    """Labels the dataset and reports; returns 1 if frames have no progress."""
+    kind = models.kind_of(args.model)
+    options = models.options_for(kind, args.model_options)
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
+    if args.output_path is None and not dataset.is_local:
+        raise DataError("a Hub dataset is never written into: give --output-path")
+    heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")
+    run = models.Run(encoders.resolve_device(args.device), args.precision, heads, args.task)
+    prepared = models.prepare(args.model, options, dataset, run)
+    dataset = prepared.dataset
+    path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
+    made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
+    with output_lock(path):
+        finished = None if args.overwrite else _existing_result(path, made_by, dataset.episode_indices)
+        if finished is not None:
+            warn("labelled already, by this model with these options: nothing to do")
+        labelled = finished or _label(args, prepared, dataset, path)
+    threshold = prepared.model.success_threshold if isinstance(prepared.model, Judges) else -math.inf
+    return _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
+
+
+def _existing_result(path: Path, made_by: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
+    """Returns the finished file, None if there is work to do. DataError if a file or an unfinished run would be lost."""
+    finished = _finished(path, made_by, episodes) if path.exists() else None
+    if finished is None:
+        _require_same_run(path, made_by)
+    return finished
+
+
+def _label(args: Args, prepared: models.Prepared, dataset: datasets.LeRobotDataset, path: Path) -> progress.ProgressTable:
+    """Labels the dataset and returns the finished file."""
+    unread: list[str] = []
+    with _closed_after(prepared.model), bars() as bar:
+        prepared.begin(later(bar, "encode frames"))
+        labelled = progress.label(
+            prepared.model, dataset, path, model_path=args.model, anew=args.overwrite, on_progress=bar("label"),
+            on_unreadable=lambda number, error: unread.append(progress.left_unknown(number, error)),
+            options=prepared.arguments, **prepared.settings,
+        )  # fmt: skip
+    for line in unread:
+        warn(line)
+    return labelled
+
+
+def _successes(threshold: float, labelled: progress.ProgressTable) -> dict[int, bool] | None:
+    """Returns episode -> whether its final score is above the threshold; None without a threshold. An episode without scores is left
+    out."""
+    if not math.isfinite(threshold) or not labelled.main.score:
+        return None
+    return {number: end > threshold for number, end in _ends(labelled).items()}
+
+
+def _ends(labelled: progress.ProgressTable) -> dict[int, float]:
+    """Returns episode -> the mean of its last three scores, where it has any."""
+    curve = labelled.main
+    if not curve.score:
+        return {}
+    score, numbers = curve.signals[curve.score].values, np.unique(labelled.episode_index)
+    ends = {int(number): metrics.final(score[labelled.episode_index == number]) for number in numbers}
+    return {number: end for number, end in ends.items() if not math.isnan(end)}
+
+
+def _report(
+    args: Args, path: Path, labelled: progress.ProgressTable, successes: Mapping[int, bool] | None, asked_for: Sequence[int]
+) -> int:
+    """Prints the result as a table or as JSON; returns 1 if frames of the requested episodes are unknown."""
+    unknown, curve = {n: count for n, count in progress.unknown_frames(labelled).items() if n in set(asked_for)}, labelled.main.value
+    episodes = len(np.unique(labelled.episode_index))
+    if args.json:
+        numbers: dict[str, Any] = {"path": str(path), "frames": len(curve), "episodes": episodes, "unknown_frames": sum(unknown.values())}
+        if successes is not None:
+            numbers["successes"] = [number for number, success in successes.items() if success]
+        say(to_json(numbers))
+    else:
+        mean = f"{np.nanmean(curve):.3f}" if not np.isnan(curve).all() else "-"
+        columns, row = ["episodes", "frames", "unknown", "mean"], [episodes, len(curve), sum(unknown.values()), mean]
+        if labelled.main.score:
+            ends = _ends(labelled)
+            columns, row = [*columns, f"mean final {labelled.main.score}"], [*row, f"{np.mean(list(ends.values())):.3f}" if ends else "-"]
+        table("progress", columns, [row])
+        if successes is not None:
+            say(f"above the success threshold: {sum(successes.values())} of {len(successes)} episodes")
+        say(f"progress: {path}")
+    signals, score = labelled.main.signals, labelled.main.score
+    if f"{score}_bound" in signals:
+        has_question = ~np.isnan(signals[f"{score}_bound"].values)
+        missing = int(np.isnan(signals[score].values[has_question]).sum())
+        warn(
+            f"to {missing} of the questions the server did not list the answer among its likeliest tokens: their score is NaN, and "
+            f"raw_{score}_bound says what it is at most"
+        )
+    if unknown:
+        warn(f"{sum(unknown.values())} frames have no progress, in episodes {ranges(sorted(unknown))}")
+    rowless = set(asked_for) - set(labelled.episode_index.tolist())  # their rows cannot be read, so they are not in the file
+    return 1 if unknown or rowless else 0

@@ -1,0 +1,109 @@
+"""Reads progress files episode by episode, for the verbs that draw. A file of another dataset is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from milepost import datasets, figures, progress
+from milepost.cli.console import warn, warn_all
+from milepost.core import DataError, Episode, Stages, UnreadableError, annotation_fault
+
+ReadCurves: TypeAlias = "Callable[[Episode], figures.CurvesByHead]"
+"""Episode -> head -> model's name -> its curve."""
+
+
+def by_files(paths: Sequence[Path], dataset: datasets.LeRobotDataset, heads: Sequence[str]) -> tuple[ReadCurves, list[int]]:
+    """Returns a function that reads an episode's curves, and the indices of the episodes in all files. Without paths it reads the usual
+    file beside the dataset.
+
+    DataError if a file has no such head, or is of another dataset.
+    """
+    if paths:
+        files = [progress.match_progress(path, dataset) for path in dict.fromkeys(paths)]
+    else:
+        files = [progress.find_progress(dataset)]
+    paths = [file.path for file in files]
+    tables = {name_of(file.path, paths): file.table for file in files}
+    for file in files:
+        require_heads(str(file.path), list(file.table.heads), heads)
+        warn_all(file.warnings)
+    by_file = [set(table.episode_index.tolist()) for table in tables.values()]
+    if not set.union(*by_file) & set(dataset.episode_indices):
+        raise DataError(f"{', '.join(map(str, paths))}: no progress for any of these episodes")
+    in_all_files = set.intersection(*by_file) or set.union(*by_file)
+    numbers = [number for number in dataset.episode_indices if number in in_all_files]
+
+    def curves_of(episode: Episode) -> figures.CurvesByHead:
+        stages = dataset.stages
+        return {head: {name: figures.curve_of(table, episode, stages.get(head), head) for name, table in tables.items()} for head in heads}
+
+    return curves_of, numbers
+
+
+def name_of(path: Path, paths: Sequence[Path]) -> str:
+    """Returns a file's name for the legend, with as many folders as needed to distinguish it from the others, never the whole path."""
+    others = [other.absolute().parts for other in dict.fromkeys(paths)]
+    parts = path.absolute().parts
+    same = [other for other in others if other[-1] == parts[-1]]
+    depth = next((k for k in range(1, len(parts)) if [other[-k:] for other in same].count(parts[-k:]) == 1), len(parts) - 1)
+    return "/".join((*parts[-depth:-1], path.stem.removesuffix("_progress")))
+
+
+def require_heads(source: str, available: Sequence[str], heads: Sequence[str]) -> None:
+    """Raises DataError if a head is not in the file."""
+    for head in heads:
+        if head not in available:
+            raise DataError(f"{source} has no {head} head; it has: {', '.join(available)}")
+
+
+def open_with_cameras(
+    folder_or_repo: str, cameras: Sequence[str], *, revision: str | None = None, episodes: str | None = None
+) -> datasets.LeRobotDataset:
+    """Opens a dataset with its cameras and the cameras of the caller: depth is used only if it is named."""
+    dataset = datasets.open_dataset(folder_or_repo, revision=revision, episodes=episodes)
+    if all(camera in dataset.cameras for camera in cameras):
+        return dataset
+    return datasets.open_dataset(folder_or_repo, revision=revision, episodes=episodes, cameras=[*dataset.cameras, *cameras])
+
+
+class SkippedEpisodes:
+    """The episodes that a verb could not use, or could use only in part: each is named with its reason, and the others continue."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.unannotated: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers or self.unannotated)
+
+    @contextmanager
+    def unless_readable(self, number: int) -> Iterator[None]:
+        """Skips the rest of the block if the episode turns out to be unreadable."""
+        try:
+            yield
+        except UnreadableError as error:
+            self.numbers.append(number)
+            warn(f"episode {number} is left out: {error}")
+
+    def warn_of_annotation(self, episode: Episode, heads: Iterable[str], stages: Mapping[str, Stages]) -> None:
+        """Warns about an annotation with a fault: it is not drawn, the rest of the episode is."""
+        for head in heads:
+            if fault := annotation_fault(episode, head, stages.get(head)):
+                self.unannotated.append(episode.index)
+                warn(f"episode {episode.index} is drawn without its annotation: {fault}")
+
+    def report(self, total: int) -> None:
+        """Warns how many episodes are left out, if any."""
+        if self.numbers:
+            some = ", ".join(map(str, self.numbers[:20])) + (" and others" if len(self.numbers) > 20 else "")
+            warn(f"{len(self.numbers)} of {total} episodes could not be read and are left out: {some}")
+
+
+def warn_of_missing_letters(texts: Iterable[str]) -> None:
+    """Warns about letters in a figure that no installed font has."""
+    if letters := figures.missing_letters(texts):
+        some = letters if len(letters) <= 20 else f"{letters[:20]} and {len(letters) - 20} more"
+        warn(f"no font here has the letters {some}: boxes stand for them; install one that has them, such as Noto Sans CJK")

@@ -1,0 +1,369 @@
+"""Compute sample weights from progress, and report their effect before you train a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from milepost import datasets, figures, progress, weights
+from milepost.cli.console import say, table, warn, warn_all
+from milepost.cli.progress_io import warn_of_missing_letters
+from milepost.core import (
+    DataError,
+    UnreadableError,
+    atomic_path,
+    output_lock,
+    real_path,
+    require_cameras,
+    require_writable,
+    success_in,
+    to_json,
+)
+
+IN_PLACE = "Use --preset study or --kappa"
+SPANS, ROWS = 6, 12
+"""Dropped spans drawn; tasks or qualities in a table."""
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
+    """LeRobot dataset. It is needed for tasks, qualities and images of dropped frames; its progress file is found and checked. Optional
+    with --progress."""
+    progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
+    """Progress file; default: the one beside the dataset."""
+    output_path: Path | None = None
+    """Where to write the weights; default: weights.parquet beside the progress file."""
+    head_mode: Literal["sparse", "dense"] = "sparse"
+    preset: Literal["study"] | None = None
+    """study: the setting of docs/rabc_study.md, which gained more than the default rule: --end rescale --ramp linear --kappa-pace 1
+    --smooth 5. An option that you give yourself replaces the preset's."""
+    rabc: tyro.conf.OmitArgPrefixes[weights.RabcConfig] = field(default_factory=weights.RabcConfig)
+    """How progress becomes weights. The defaults are LeRobot's rule."""
+    fps: float | None = None
+    """Frames per second, for options in seconds; default: the dataset's."""
+    figure: Path | None = None
+    """Also draw the report into this PNG, SVG or PDF. With a dataset, images of dropped frames go into a second file beside it
+    (FIGURE_dropped.png)."""
+    camera_key: str | None = None
+    """Camera of those images; default: the first."""
+    revision: str | None = None
+    overwrite: bool = False
+    """Replace an output that another program made; weights of an earlier `weigh` are always replaced."""
+    json: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class WeightReport:
+    """Everything that is printed and drawn. better: the weights by the recommended options, and their diagnosis on the frames that stand
+    still by today's deltas; None if nothing is recommended."""
+
+    result: weights.WeightResult
+    diagnosis: weights.Diagnosis
+    groups: Mapping[str, list[weights.WeightGroup]]
+    sweep: Sequence[weights.Sweep]
+    advice: Sequence[weights.Advice]
+    better: tuple[weights.WeightResult, weights.Diagnosis] | None
+    notes: Mapping[int, weights.EpisodeInfo]
+
+
+def rewritten(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the options of `--preset` in front, without those that the user gives. ValueError for an option that was
+    removed, and for a preset without effect.
+
+    >>> rewritten(["towels", "--preset", "study", "--smooth", "9"])[:6]
+    ['--end', 'rescale', '--ramp', 'linear', '--kappa-pace', '1']
+    """
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments]
+    for name in weights.REMOVED:
+        flag = f"--{name.replace('_', '-')}"
+        if flag in words or flag.replace("--", "--no-") in words:
+            raise ValueError(f"{flag} was removed: no study showed a gain. {IN_PLACE}")
+    rule, preset = (_value_of(name, arguments, words) for name in ("--rule", "--preset"))
+    if rule == "awr":
+        raise ValueError(f"--rule awr was removed: no study showed a gain. {IN_PLACE}")
+    if preset is None or preset not in weights.PRESETS:
+        return list(arguments)
+    if rule == "uniform":
+        raise ValueError(f"--preset {preset} does nothing beside --rule uniform: every frame weighs 1 there; leave one of them out")
+    names = [word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")]
+    options = weights.preset_options(preset, names)
+    return [*weights.flags(weights.RabcConfig(**options)).split(), *arguments]
+
+
+def _value_of(flag: str, arguments: Sequence[str], words: Sequence[str]) -> str | None:
+    """Returns the last value of a flag. words: the arguments without the part after "="."""
+    values = [
+        argument.partition("=")[2] if "=" in argument else "".join(arguments[place + 1 : place + 2])
+        for place, (argument, word) in enumerate(zip(arguments, words, strict=True))
+        if word == flag
+    ]
+    return values[-1] if values else None
+
+
+def main(args: Args) -> int:
+    """Computes, writes and reports the weights."""
+    _require_sense(args)
+    dataset = None if args.dataset is None else datasets.open_dataset(args.dataset, revision=args.revision)
+    if dataset is None:
+        path, missing = datasets.find_file(Path(args.progress or "")), 0
+        progress_table = progress.read_progress(path)
+    else:
+        progress_file = progress.find_progress(dataset, args.progress)
+        path, progress_table, missing = progress_file.path, progress_file.table, progress_file.missing
+        warn_all(progress_file.warnings)
+        require_cameras([] if args.camera_key is None else [args.camera_key], dataset.cameras, hint="choose with --camera-key")
+    output = args.output_path or path.with_name("weights.parquet")
+    if args.output_path is None and datasets.in_cache(output.absolute()):
+        raise DataError("a Hub dataset is never written into: give --output-path")
+    if real_path(output) == real_path(path):
+        raise DataError(f"{output} is the progress file itself; choose another --output-path")
+    if output.exists() and not args.overwrite and not weights.is_weights_file(output):
+        raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")
+    report = examine(progress_table, args, dataset)
+    settings = {"progress_file": str(path), "head_mode": args.head_mode}
+    settings |= {
+        key: value
+        for key in ("dataset", "dataset_fingerprint")
+        if (value := progress_table.metadata.get(f"{progress.METADATA_PREFIX}{key}"))
+    }
+    if dataset is not None:
+        settings |= {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
+    with output_lock(output):
+        weights.SampleWeights.of(report.result, head_mode=args.head_mode).save(output, report.result.config, settings)
+    drawings, undrawn = draw(report, progress_table, args, dataset)
+    warnings = [each.text for each in report.advice] + undrawn
+    if missing:
+        warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
+    if args.json:
+        say(to_json(as_json(report) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings}))
+        return 1 if undrawn else 0
+    show(report)
+    for line in warnings:
+        warn(line)
+    if report.better is not None:
+        say(f"recommended: {weights.flags(report.better[0].config)}")
+    say(f"weights: {output}")
+    for figure in drawings:
+        say(f"figure: {figure}")
+    say(for_lerobot(report.result, path, args.head_mode))
+    return 1 if undrawn else 0
+
+
+def _require_sense(args: Args) -> None:
+    if args.figure is not None and args.figure.suffix.lower().removeprefix(".") not in figures.FORMATS:
+        raise ValueError(f"--figure is a file ending in .{', .'.join(figures.FORMATS)}; got {args.figure}")
+    if args.progress is None and args.dataset is None:
+        raise DataError("give a dataset or --progress FILE")
+    if args.fps is not None and not args.rabc.needs_fps:
+        raise ValueError("--fps does nothing without an option in seconds (--kappa-duration-s, --max-duration-s)")
+    if args.camera_key is not None and args.figure is None:
+        raise ValueError("--camera-key does nothing without --figure")
+    if args.figure is not None:
+        require_writable(args.figure.parent)
+
+
+def examine(progress_table: progress.ProgressTable, args: Args, dataset: datasets.LeRobotDataset | None) -> WeightReport:
+    """Computes the weights and everything that is reported about them. DataError if no progress is known, it is constant, or every weight
+    is 0."""
+    value = progress_table.values(args.head_mode)
+    values = value[~np.isnan(value)]
+    if not len(values):
+        raise DataError("no frame of the progress file has a progress: there is nothing to weigh by; label the dataset again")
+    if values.min() == values.max():
+        raise DataError(f"progress is {values[0]:g} in every frame: there is nothing to weigh by; look at the curves with milepost plot")
+    notes = {} if dataset is None else notes_of(dataset, np.unique(progress_table.episode_index).tolist())
+    tasks = sorted({note.task for note in notes.values()})
+    task = None
+    if notes:
+        numbers, where = np.unique(progress_table.episode_index, return_inverse=True)
+        task = np.array([tasks.index(notes[int(number)].task) for number in numbers])[where]
+    fps = args.fps if args.fps is not None or dataset is None else dataset.fps
+
+    def by(config: weights.RabcConfig) -> weights.WeightResult:
+        return weights.weigh(progress_table.index, progress_table.episode_index, value, config=config, task=task, fps=fps)
+
+    result = by(args.rabc)
+    if not result.weight.any():
+        raise DataError("every frame weighs 0: nothing would be learnt; lower kappa, or loosen --max-duration-s and --min-final")
+    groups = {
+        "quality": weights.by_name(result, {number: note.quality for number, note in notes.items()}),
+        "task": weights.by_name(result, {number: note.task for number, note in notes.items() if note.task}),
+    }
+    diagnosis = weights.diagnose(result, value)
+    advice = weights.advise(result, diagnosis, groups["task"], notes)
+    config = weights.recommended(args.rabc, advice)
+    better = by(config) if config != args.rabc else None
+    return WeightReport(
+        result=result,
+        diagnosis=diagnosis,
+        groups={heading: members for heading, members in groups.items() if len(members) > 1},
+        sweep=weights.sweep(result, notes) if args.rabc.rule == "rabc" else [],
+        advice=advice,
+        better=None if better is None else (better, weights.diagnose(better, value, result.delta)),
+        notes=notes,
+    )
+
+
+def notes_of(dataset: datasets.LeRobotDataset, numbers: Sequence[int]) -> dict[int, weights.EpisodeInfo]:
+    """Returns task, kind and success of these episodes. Rows are read only where meta/ does not have the success and the rows may have
+    it."""
+    notes, ask = {}, True
+    for number in numbers:
+        facts = dataset.facts_of(number)
+        success = success_in(facts)
+        if success is None and ask:
+            try:
+                success = dataset.episode(number).success
+            except UnreadableError:  # its weights are valid all the same; whether rows know the success is decided by the next episode
+                notes[number] = weights.EpisodeInfo(dataset.task_of(number), str(facts.get("kind", "")), None)
+                continue
+            ask = success is not None
+        notes[number] = weights.EpisodeInfo(dataset.task_of(number), str(facts.get("kind", "")), success)
+    return notes
+
+
+def summary(result: weights.WeightResult, diagnosis: weights.Diagnosis) -> dict[str, float]:
+    """Returns the numbers that LeRobot logs during training, and more, before any training."""
+    one = result.one_kappa
+    return {
+        "frames": float(len(result.weight)),
+        "delta_mean": result.delta_mean,
+        "delta_std": result.delta_std,
+        "kappa": float(result.kappa.mean()) if one is None else one,
+        "share_full": result.full,
+        "share_soft": result.soft,
+        "share_zero": result.zero,
+        "share_unknown": result.unknown,
+        "mean_weight": float(np.mean(result.weight, dtype=np.float64)),
+        "effective_share": result.effective,
+        "standing_still_share": diagnosis.still_share,
+        "standing_still_weight": diagnosis.still_weight,
+        "last_tenth_weight": diagnosis.end_weight,
+        "rest_weight": diagnosis.rest_weight,
+        "frame_noise": diagnosis.noise,
+    }
+
+
+def show(report: WeightReport) -> None:
+    """Prints the tables."""
+    rows = summary(report.result, report.diagnosis)
+    better = None if report.better is None else summary(*report.better)
+    columns = ("what", "value") if better is None else ("what", "now", "recommended")
+    sides = [each for each in (rows, better) if each is not None]
+    cells = [
+        [name.replace("_", " ").replace("share", "proportion"), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)]
+        for name in rows
+    ]
+    table("Sample weights", columns, cells)
+    for heading, members in report.groups.items():
+        few = sorted(members, key=lambda group: group.mean_weight)[:ROWS] if len(members) > ROWS else members
+        per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in few]
+        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "zero", "full", "of all"), per)
+        if len(few) < len(members):
+            say(f"the {ROWS} lightest of {len(members)}; --json has all")
+    if report.sweep:
+        one = report.result.one_kappa is not None
+        outcome_known = not all(np.isnan(row.successes) and np.isnan(row.failures) for row in report.sweep)
+        ends = ("successes", "failures") if outcome_known else ()
+        body = []
+        for row in report.sweep:
+            now = " (now)" if (row.kappa == report.result.one_kappa if one else row.factor == 1) else ""
+            first = f"{row.kappa:.3g}{now}" if one else f"{row.factor:g} x{now}"
+            numbers = [row.mean_weight, row.full, row.zero, row.effective, *([row.successes, row.failures] if outcome_known else [])]
+            body.append([first, *("-" if np.isnan(number) else f"{number:.2f}" for number in numbers)])
+        table("Other kappas", ("kappa", "mean weight", "full", "zero", "effective", *ends), body)
+    each = weights.by_episode(report.result)
+    light = [f"{each.episode_index[i]} ({each.mean[i]:.2f})" for i in np.argsort(each.mean, kind="stable")[:8]]
+    say(f"lightest episodes (mean weight): {', '.join(light)}")
+
+
+def as_json(report: WeightReport) -> dict[str, Any]:
+    """Returns everything that `show` prints, every episode, and the recommended options."""
+    each = weights.by_episode(report.result)
+    options = {} if report.better is None else dataclasses.asdict(report.better[0].config)
+    columns = zip(each.episode_index.tolist(), each.frames.tolist(), each.mean.tolist(), each.dropped.tolist(), strict=True)
+    return summary(report.result, report.diagnosis) | {
+        "groups": {heading: [dataclasses.asdict(group) for group in members] for heading, members in report.groups.items()},
+        "sweep": [dataclasses.asdict(row) for row in report.sweep],
+        "episodes": [dict(zip(("episode", "frames", "mean_weight", "share_dropped"), row, strict=True)) for row in columns],
+        "filtered_episodes": report.result.filtered.tolist(),
+        "recommended": {name: value for name, value in options.items() if report.better and report.better[0].config.changed(name)},
+        "recommended_flags": "" if report.better is None else weights.flags(report.better[0].config),
+    }
+
+
+def draw(
+    report: WeightReport, progress_table: progress.ProgressTable, args: Args, dataset: datasets.LeRobotDataset | None
+) -> tuple[list[Path], list[str]]:
+    """Draws the figures. Returns their paths, and one message for each dropped span whose images cannot be read."""
+    if args.figure is None:
+        return [], []
+    each = weights.by_episode(report.result)
+    order = each.episode_index[np.argsort(-each.mean, kind="stable")].tolist()
+    rule = weights.flags(args.rabc) or "the default rule"
+    title = f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {rule}"
+    drawings = {args.figure: figures.advice_figure(figures.AdviceView(title, report.result, report.sweep, report.groups, order))}
+    spans, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(report, progress_table, args, dataset)
+    if spans:
+        drawings[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = figures.dropped_figure(spans)
+    for path, figure in drawings.items():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(figures.figure_bytes(figure, path.suffix.lower().removeprefix(".")))  # type: ignore[arg-type]
+    warn_of_missing_letters({text for figure in drawings.values() for text in figures.texts_of(figure)})
+    return list(drawings), undrawn
+
+
+def _dropped(
+    report: WeightReport, progress_table: progress.ProgressTable, args: Args, dataset: datasets.LeRobotDataset
+) -> tuple[list[figures.DroppedSpan], list[str]]:
+    """Returns the dropped spans with their images, and one message for each span whose images cannot be read."""
+    spans, problems, camera = [], [], args.camera_key or dataset.cameras[0]
+    for span in weights.dropped_spans(report.result, SPANS, report.notes):
+        try:
+            spans.append(_dropped_span(dataset, report, progress_table, camera, span.episode, (span.start, span.stop), args.head_mode))
+        except UnreadableError as error:
+            problems.append(f"dropped frames of episode {span.episode} are not drawn: {error}")
+    return spans, problems
+
+
+def _dropped_span(
+    dataset: datasets.LeRobotDataset,
+    report: WeightReport,
+    progress_table: progress.ProgressTable,
+    camera: str,
+    number: int,
+    rows: tuple[int, int],
+    head: str,
+) -> figures.DroppedSpan:
+    episode, note = dataset.episode(number), report.notes[number]
+    start, stop = rows[0] - episode.row, rows[1] - episode.row
+    weight = np.full(episode.length, np.nan, dtype=np.float32)
+    own = report.result.episode_index == number
+    weight[report.result.index[own] - episode.row] = report.result.weight[own]
+    at = figures.span_frames(start, stop)
+    mean = float(np.nanmean(weight[start:stop]))
+    title = f"episode {number}, {note.quality}: frames {start} to {stop - 1} ({(stop - start) / episode.fps:.1f} s) weigh {mean:.2f}"
+    curve = progress_table.episode(number, episode.length, head)
+    return figures.DroppedSpan(f"{title} · {note.task}", episode.fps, start, stop, curve, weight, episode.camera(camera)[np.array(at)], at)
+
+
+def for_lerobot(result: weights.WeightResult, path: Path, head: str) -> str:
+    """Returns one line that says how LeRobot's own training gets these weights."""
+    config, one = result.config, result.one_kappa
+    if not config.is_lerobots or one is None:
+        return "in LeRobot: its own rule makes other weights from the progress file; docs/weights.md shows how its loop takes these"
+    words = {"type": "rabc", "progress_path": str(path), "head_mode": head, "kappa": f"{one:.6g}"}
+    if config.changed("epsilon"):
+        words["epsilon"] = f"{config.epsilon:g}"
+    if config.changed("fallback_weight"):
+        words["extra_params"] = f"'{json_module.dumps({'fallback_weight': config.fallback_weight})}'"
+    options = " ".join(f"--sample_weighting.{key}={value}" for key, value in words.items())
+    return f"in LeRobot, for a policy with chunk_size {config.chunk_size}: lerobot-train ... {options}"

@@ -1,0 +1,24 @@
+"""What goes wrong with a user's data, in four classes."""
+
+
+class DataError(ValueError):
+    """The user's data, folder or file is not what it should be. The message says what was expected, what came and what to do.
+
+    >>> try:
+    ...     milepost.open_dataset("no folder")
+    ... except milepost.DataError as error:
+    ...     print(str(error).endswith("it is not a Hub dataset id like 'lerobot/pusht'"))
+    True
+    """
+
+
+class UnreadableError(DataError):
+    """One episode cannot be used: its images are missing, damaged or too short, or it is too long for the model. Others may be fine."""
+
+
+class ModelError(ValueError):
+    """A reward model breaks its contract. The message says what was expected and what came."""
+
+
+class DataWarning(UserWarning):
+    """The user's data has a fault but was read. The message says what is wrong and how the data was understood."""

@@ -1,0 +1,24 @@
+"""The one check for verbs that ask a model about an episode's task: the task must have words."""
+
+from __future__ import annotations
+
+import warnings
+
+from milepost.core.errors import DataError, DataWarning
+from milepost.core.types import Dataset, KnowsEpisodes, has_words
+
+
+def require_tasks(dataset: Dataset, default_task: str | None) -> None:
+    """Warns of the episodes whose task has no words, before hours of work begin; `default_task` stands in for a missing task.
+
+    Raises DataError if no episode has a task in words.
+    """
+    if not isinstance(dataset, KnowsEpisodes) or has_words(default_task or ""):
+        return
+    without_task = [episode_index for episode_index in dataset.episode_indices if not has_words(dataset.task_of(episode_index))]
+    if without_task and len(without_task) == len(dataset):
+        raise DataError("no episode has a task in words, and a model is asked about a task: give one with --task")
+    if without_task:
+        examples = ", ".join(map(str, without_task[:10])) + (f" and {len(without_task) - 10} more" if len(without_task) > 10 else "")
+        message = f"{len(without_task)} episodes have no task in words and are left out: {examples}; give one for them with --task"
+        warnings.warn(message, DataWarning, stacklevel=3)

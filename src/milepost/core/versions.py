@@ -1,0 +1,66 @@
+"""The releases of other packages that this code works with. A wrong one is refused where it is first used; the message says how to mend it.
+
+Only packages that are known to break are listed here. pyproject.toml has all ranges, `constraints/` the tested releases, and
+docs/dependencies.md the reasons.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+
+from packaging.specifiers import SpecifierSet
+
+from milepost.core.errors import DataError
+
+WORKING = {
+    "av": ">=15",
+    "bitsandbytes": ">=0.46",
+    "httpx2": ">=2,<3",
+    "metaworld": ">=3.1.1,<3.2",
+    "transformers": ">=5.4,<6",
+    "wandb": ">=0.19",
+}
+"""Distribution -> releases. Each bound is also in pyproject.toml."""
+
+
+@cache
+def require(package: str) -> None:
+    """Raises DataError if the installed release of a package does not work here. A package that is not installed passes.
+
+    >>> require("transformers")
+    """
+    try:
+        release = version(package)
+    except PackageNotFoundError:
+        return
+    if not SpecifierSet(WORKING[package]).contains(release, prereleases=True):
+        raise DataError(f"{package} {release} is installed, milepost works with {package}{WORKING[package]}: {mending(package)}")
+
+
+def mending(package: str) -> str:
+    """Returns the command that installs a release that works.
+
+    >>> mending("transformers")
+    "pip install 'transformers>=5.4,<6'"
+    """
+    return f"pip install '{package}{WORKING[package]}'"
+
+
+def load(package: str, *, purpose: str, install: str) -> ModuleType:
+    """Imports an optional package and returns it. install: the argument of pip; purpose: what needs the package, in the plural.
+
+    Raises DataError if the package is not installed, if its release does not work, or if it refuses other installed packages itself.
+    """
+    require(package)
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise DataError(f"{purpose} need {package}, which needs {error.name}: pip install {error.name}") from error
+        raise DataError(f"{purpose} need {package}: pip install '{install}'") from error
+    except ImportError as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise DataError(f"{purpose} need {package}, which refuses what is installed beside it: {reason}; {mending(package)}") from error

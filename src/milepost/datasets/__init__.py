@@ -1,0 +1,5 @@
+"""LeRobot datasets, and all that knows their layout: reading, validation, writing, copying, the Hub."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

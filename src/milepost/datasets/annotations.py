@@ -1,0 +1,279 @@
+"""Writes annotations into a local dataset as LeRobot's SARM reads them: columns of meta/episodes and meta/temporal_proportions_*.json.
+
+All files are replaced as one (`replacing`). A file whose annotations do not change is not touched; a rewritten file keeps every other
+column, row group and note. Episodes and heads that the caller does not name keep their annotation. A v2.1 dataset gets the same fields in
+meta/episodes.jsonl, which milepost reads (LeRobot trains on v3.0 only). Annotations that SARM would misread without an error are refused:
+stages out of order, past the end or of an unknown name. Proportions are SARM's eq. 1 (arXiv 2509.25358).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from milepost.core import WHOLE, DataError, Segment, Stages, is_finished, names_in_order, parse_json, proportions, require_sound_segments
+from milepost.datasets.annotation_columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
+from milepost.datasets.metadata import PROPORTIONS, read_metadata, read_proportions
+from milepost.datasets.parquet import guarded, open_parquet
+from milepost.datasets.records import HEADS, Metadata, no_episode
+from milepost.datasets.transaction import replacing, require_editable
+
+Rule = Literal["finished", "lerobot"]
+ANNOTATION_FILES = ("meta/episodes/**", "meta/episodes.jsonl", PROPORTIONS.format(head="*"))
+"""The files that `write_annotations` replaces, as patterns."""
+New = Callable[[str], Path]
+"""Name of a file relative to the dataset -> where to write its new content."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The result of a call. files: the replaced files, relative to the dataset.
+
+    episodes: head -> how many episodes have an annotation now. stages: head -> its stages and proportions, for the heads that were written.
+    """
+
+    files: tuple[str, ...]
+    episodes: Mapping[str, int]
+    stages: Mapping[str, Stages]
+
+
+class ChangedError(DataError):
+    """An annotation on disk is not the one that the caller expects: another process or person wrote it meanwhile."""
+
+
+def write_annotations(
+    folder: str | Path,
+    annotations: Annotations,
+    *,
+    names: Mapping[str, Sequence[str]] | None = None,
+    rule: Rule = "finished",
+    expected: Annotations | None = None,
+) -> Written:
+    """Writes these annotations into the dataset in this folder, all of them or none; an empty tuple removes an episode's annotation.
+
+    names: head -> all its stages in order. Without it the order is that of the dataset's proportions file, else that of first appearance.
+    rule: "finished" is eq. 1 over the attempts that reached their end (over all, if none did), as `milepost train` counts; "lerobot" takes,
+    for each stage, the mean over the episodes that have it, and scales the sum to 1. expected: head -> the annotations that the episodes
+    must have now; else ChangedError is raised and nothing is written. No other process can write between this check and the writing. If
+    only the dense head is written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. A second call
+    with the same arguments changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one
+    (see `replacing`) or an annotation does not fit it.
+
+    >>> segments = (milepost.Segment("reach", 0, 20), milepost.Segment("carry", 20, 33))
+    >>> written = milepost.write_annotations("dots", {0: {"sparse": segments}}, names={"sparse": ["reach", "carry", "place"]})
+    >>> written.episodes
+    {'sparse': 6}
+    """
+    root = require_editable(folder)
+    heads = tuple(head for head in HEADS if any(head in each for each in annotations.values()))
+    with replacing(root) as new:
+        meta = read_metadata(root)
+        _check_known(annotations, meta)
+        _check_expected(expected or {}, meta)
+        merged = {head: dict(_merged(head, annotations, meta)) for head in heads}
+        orders = {head: _order(root, head, merged[head].values(), (names or {}).get(head, ())) for head in heads}
+        for head in heads:
+            _check_fit(head, merged[head], meta, orders[head], annotations)
+        stages = {head: _stages(merged[head], meta, orders[head], rule) for head in heads}
+        contents: dict[str, Any] = {head: dict(zip(s.names, s.shares, strict=True)) for head, s in stages.items() if s is not None}
+        if heads == ("dense",) and contents and not _any_sparse(meta) and read_proportions(root, "sparse") is None:
+            contents["sparse"] = dict(zip(WHOLE.names, WHOLE.shares, strict=True))
+        rewrite = _rewrite_v30 if meta.version == "v3.0" else _rewrite_v21
+        files = [*rewrite(root, new, annotations, heads=heads, meta=meta)]
+        for head, shares in contents.items():
+            name = PROPORTIONS.format(head=head)
+            text = json.dumps(shares, indent=2)  # ASCII: LeRobot opens it with whatever encoding the machine has
+            if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text:
+                new(name).write_text(text, encoding="utf-8")
+                files.append(name)
+    counts = {head: sum(bool(segments) for segments in merged[head].values()) for head in heads}
+    return Written(tuple(files), counts, {head: s for head, s in stages.items() if s is not None})
+
+
+def _check_known(annotations: Annotations, meta: Metadata) -> None:
+    if not any(annotations.values()):
+        raise DataError("there is no annotation to write")
+    for episode_index, heads in annotations.items():
+        if episode_index not in meta.episodes:
+            raise no_episode(episode_index, meta.episodes)
+        if unknown := set(heads) - set(HEADS):
+            raise DataError(f"episode {episode_index}: annotations are for {' or '.join(HEADS)}, got '{', '.join(sorted(unknown))}'")
+
+
+def _check_expected(expected: Annotations, meta: Metadata) -> None:
+    for episode_index, heads in expected.items():
+        for head, segments in heads.items():
+            if episode_index not in meta.episodes or meta.episodes[episode_index].readable_segments.get(head, ()) != tuple(segments):
+                raise ChangedError(
+                    f"the {head} annotation of episode {episode_index} was changed meanwhile; look at it again before writing"
+                )
+
+
+def _merged(head: str, annotations: Annotations, meta: Metadata) -> Iterator[tuple[int, tuple[Segment, ...]]]:
+    """Yields every episode with the annotation that it will have: the new one if there is one, else the old one.
+
+    An old annotation with a fault stays on disk, but no proportion counts it.
+    """
+    for episode_index, record in meta.episodes.items():
+        new_heads = annotations.get(episode_index, {})
+        yield episode_index, new_heads[head] if head in new_heads else record.sound_segments.get(head, ())
+
+
+def _order(root: Path, head: str, annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the stages of the proportions file if it lists all that are in use, else the stages by their first appearance."""
+    if names:
+        return tuple(names)
+    listed_names = tuple(read_proportions(root, head) or ())
+    annotated_episodes = [segments for segments in annotations if segments]
+    return (
+        listed_names
+        if {segment.name for segments in annotated_episodes for segment in segments} <= set(listed_names)
+        else names_in_order(annotated_episodes)
+    )
+
+
+def _check_fit(
+    head: str, merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], annotations: Annotations
+) -> None:
+    """Raises DataError for an annotation that does not fit its episode or the stages.
+
+    Old annotations are checked too, because the proportions are means over all.
+    """
+    for episode_index, segments in merged.items():
+        try:
+            require_sound_segments(segments, names, meta.episodes[episode_index].length)
+        except DataError as error:
+            old = (
+                ""
+                if head in annotations.get(episode_index, {})
+                else "; that is what the dataset has: annotate this episode again, or remove it"
+            )
+            raise DataError(f"episode {episode_index}, {head}: {error}{old}") from error
+
+
+def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], rule: Rule) -> Stages | None:
+    """Returns the head's stages and proportions after the call; None if no episode has an annotation (an old proportions file stays)."""
+    annotated_episodes = {episode_index: segments for episode_index, segments in merged.items() if segments}
+    if not annotated_episodes:
+        return None
+    if rule == "lerobot":
+        return Stages(tuple(names), _mean_proportions(annotated_episodes.values(), names))
+    records = meta.episodes
+    nonempty_episodes = {
+        episode_index: segments for episode_index, segments in annotated_episodes.items() if any(s.stop > s.start for s in segments)
+    }
+    finished_episodes = [
+        segments for episode_index, segments in nonempty_episodes.items() if is_finished(segments, names, records[episode_index].success)
+    ]
+    return proportions(finished_episodes or nonempty_episodes.values(), names)
+
+
+def _mean_proportions(annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[float, ...]:
+    """Returns the mean proportion of each stage over the episodes that have it, scaled to sum to 1: LeRobot's reading of eq. 1."""
+    by_name: dict[str, list[float]] = {name: [] for name in names}
+    for segments in annotations:
+        whole = sum(s.stop - s.start for s in segments)
+        for name in dict.fromkeys(s.name for s in segments) if whole else ():
+            by_name[name].append(sum(s.stop - s.start for s in segments if s.name == name) / whole)
+    means = np.array([np.mean(shares) if shares else 0.0 for shares in by_name.values()])
+    if not means.sum() > 0:
+        raise DataError("no annotated episode to take stage proportions from")
+    return tuple(float(mean) for mean in means / means.sum())
+
+
+def _any_sparse(meta: Metadata) -> bool:
+    return any(record.sound_segments.get("sparse") for record in meta.episodes.values())
+
+
+def _rewrite_v30(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
+    """Adds the columns to every meta file, so that all files keep one schema. Yields the names of the files that change."""
+    paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        changed = pool.map(partial(_rewrite_file, root, new, annotations, heads=heads, fps=meta.fps), paths)
+        yield from (name for name in changed if name)
+
+
+def _rewrite_file(root: Path, new: New, annotations: Annotations, path: Path, *, heads: Sequence[str], fps: float) -> str:
+    """Writes one meta file with the columns to where `new` says. Returns its name, "" if the file does not change."""
+    names = {"episode_index", *(f"{prefix}{field}" for head in heads for prefix in prefixes(head) for field in FIELDS)}
+    with open_parquet(path) as file:
+        old = guarded(path, partial(file.read, [name for name in file.schema_arrow.names if name in names]))
+        columns = {name: column for head in heads for name, column in arrays(head, [*_rows(head, old, annotations, fps)]).items()}
+        if all(_is_unchanged(old, name, column) for name, column in columns.items()):
+            return ""
+        table = guarded(path, file.read)
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
+    for name, column in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    relative = path.relative_to(root).as_posix()
+    _write_groups(new(relative), table, groups, codec)
+    return relative
+
+
+def _rows(head: str, table: pa.Table, annotations: Annotations, fps: float) -> Iterator[Row]:
+    """Yields the cells of this head for each row: the new annotation, else the old cells, from the unprefixed columns if no others have
+    any.
+    """
+    nothing = [None] * table.num_rows
+    cells = {name: table[name].to_pylist() for name in table.column_names}
+    for i, episode_index in enumerate(table["episode_index"].to_pylist()):
+        new_heads = annotations.get(episode_index, {})
+        if head in new_heads:
+            yield row_of(new_heads[head], fps)
+            continue
+        present = (prefix for prefix in prefixes(head) if cells.get(f"{prefix}names", nothing)[i] is not None)
+        prefix = next(present, prefixes(head)[0])
+        yield {field: cells.get(f"{prefix}{field}", nothing)[i] for field in FIELDS}
+
+
+def _is_unchanged(table: pa.Table, name: str, column: pa.Array) -> bool:
+    """Returns whether the table has an equal column of this name and type already."""
+    return name in table.column_names and table[name].type == column.type and table[name].combine_chunks().equals(column)
+
+
+def _write_groups(path: Path, table: pa.Table, groups: Sequence[int], codec: str) -> None:
+    """Writes a parquet file whose row groups have these numbers of rows.
+
+    Dictionaries and footer statistics are off: with hundreds of statistics columns they would take most of the time, and no reader uses
+    them.
+    """
+    plain = [name for name in table.column_names if not name.startswith("stats/")]
+    with pq.ParquetWriter(path, table.schema, compression=codec, use_dictionary=plain, write_statistics=plain) as writer:
+        start = 0
+        for rows in groups:
+            writer.write_table(table.slice(start, rows), row_group_size=max(1, rows))
+            start += rows
+
+
+def _rewrite_v21(root: Path, new: New, annotations: Annotations, *, heads: Sequence[str], meta: Metadata) -> Iterator[str]:
+    """Rewrites meta/episodes.jsonl; every line gets the fields, null where there is no annotation.
+
+    LeRobot's converter to v3.0 takes the names of all fields from one line, so no line may lack them.
+    """
+    name = "meta/episodes.jsonl"
+    old = (root / name).read_text(encoding="utf-8")
+    lines = []
+    for line in filter(str.strip, old.splitlines()):
+        entry = parse_json(line, source="meta/episodes.jsonl")
+        new_heads, cells = annotations.get(entry["episode_index"], {}), dict(entry)
+        for head in heads:
+            source = next((prefix for prefix in prefixes(head) if entry.get(f"{prefix}names") is not None), prefixes(head)[0])
+            row = row_of(new_heads[head], meta.fps) if head in new_heads else {field: entry.get(f"{source}{field}") for field in FIELDS}
+            cells |= {f"{prefix}{field}": cell for prefix in prefixes(head) for field, cell in row.items()}
+        lines.append(line if cells == entry else json.dumps(cells))
+    text = "".join(f"{line}\n" for line in lines)
+    if text != old:
+        new(name).write_text(text, encoding="utf-8")
+        yield name

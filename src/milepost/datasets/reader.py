@@ -1,0 +1,420 @@
+"""A LeRobot dataset (v3.0 or v2.1; mp4 or images in parquet; a folder or a Hub repository) as a `types.Dataset`.
+
+Opening reads meta/ only, an episode reads its own rows, and images are decoded when they are indexed. Nothing here writes.
+If meta/ names the wrong file for rows, they are found in the data, with a DataWarning. Rows that contradict each other (counters, time
+stamps, row counts) are refused and never repaired: UnreadableError, for that episode alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled_digest
+from milepost.datasets.cells import ImageFrames
+from milepost.datasets.features import may_be_depth
+from milepost.datasets.frames import DatasetWarner, VideoPlaces, default_cameras
+from milepost.datasets.hub import Files, find_files
+from milepost.datasets.metadata import read_metadata, read_proportions
+from milepost.datasets.parquet import RaggedError, RowReader, to_numpy
+from milepost.datasets.records import EpisodeRecord, Metadata, no_episode, parse_episodes
+from milepost.datasets.rows import Settled, settle
+
+STATE = "observation.state"
+_BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
+
+
+class LeRobotDataset:
+    """The episodes of a LeRobot dataset by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`.
+
+    >>> dataset = milepost.open_dataset("dots")
+    >>> len(dataset), dataset.cameras, dataset[1].index
+    (6, ('observation.images.top',), 1)
+    """
+
+    def __init__(self, files: Files, meta: Metadata, *, episodes: Sequence[int], cameras: Sequence[str]) -> None:
+        self._files = files
+        self._hints = meta
+        self._chosen = tuple(episodes)
+        self._cameras = tuple(cameras)
+        self._rows = RowReader(meta.all_cameras)
+        self._image_readers = {camera: RowReader() for camera in cameras}
+        self._settled: Settled | None = None
+        self._searched = False
+        self._say = DatasetWarner(files.name)
+        self._video_places = VideoPlaces(files, meta)
+
+    @property
+    def name(self) -> str:
+        """Returns the Hub id, or the name of the folder."""
+        return self._files.name
+
+    def showing(self, cameras: Sequence[str]) -> LeRobotDataset:
+        """Returns the dataset with these cameras in use too, if they measure distances: such cameras are in use only by name."""
+        depth = [camera for camera in cameras if camera not in self._cameras and camera in self._hints.all_cameras]
+        both = (*self._cameras, *depth)
+        return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
+
+    def choose_cameras(self, names: Sequence[str] = (), *, flag: str, most: int | None = None) -> tuple[str, ...]:
+        """Returns the named cameras, else those in use, or the first `most` of them. flag: the option that names one, for the message.
+
+        Raises DataError if there is no camera, or none of that name.
+        """
+        require_cameras(names, self._cameras, hint=f"choose with {flag}")
+        if not self._cameras:
+            depth = ", ".join(self._hints.all_cameras)
+            hint = f"; distances are looked at, as grey, if they are named with {flag}: {depth}" if depth else ""
+            raise DataError(f"{self.name} has no camera, so there is nothing to show{hint}")
+        return tuple(names) or self._cameras[:most]
+
+    @property
+    def root(self) -> Path:
+        """Returns the folder with meta/. That of a Hub dataset is inside the Hub's cache: do not write there."""
+        return self._files.root
+
+    @property
+    def is_local(self) -> bool:
+        """Returns whether `root` is the user's own folder and not in the Hub's cache."""
+        return self._files.repo is None
+
+    @property
+    def files(self) -> Files:
+        """Returns the object that finds and downloads the files."""
+        return self._files
+
+    @property
+    def meta(self) -> Metadata:
+        """Returns meta/ as it was when the dataset was opened, with all episodes and the checked places of their rows."""
+        return replace(self._hints, episodes=self._places().episodes)
+
+    @property
+    def hints(self) -> Metadata:
+        """Returns meta/ as it is on disk; the places of rows are unchecked."""
+        return self._hints
+
+    @property
+    def say(self) -> DatasetWarner:
+        """Returns the object that warns once of each kind of fault."""
+        return self._say
+
+    @property
+    def version(self) -> str:
+        """Returns LeRobot's codebase version of the layout, "v3.0" or "v2.1"."""
+        return self._hints.version
+
+    @property
+    def fps(self) -> float:
+        return self._hints.fps
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Returns the instructions in the order of task_index."""
+        return tuple(self._hints.tasks.values())
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Returns the full keys of the cameras in use, in the order of info.json."""
+        return self._cameras
+
+    @property
+    def episode_indices(self) -> tuple[int, ...]:
+        """Returns the episode_index of each episode in use, by position."""
+        return self._chosen
+
+    @property
+    def total_frames(self) -> int:
+        """Returns the number of frames of the episodes in use."""
+        return sum(self._hints.episodes[index].length for index in self._chosen)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits that change with the frames of the whole dataset; the choice of episodes and cameras has no influence.
+
+        They are computed from fps, features, each episode's index, length and tasks, and the names, sizes and sampled bytes of the data and
+        video files (of a Hub dataset, its commit). Annotations, proportions, progress and weights have no influence.
+        """
+        meta = self._hints
+        records = [(record.index, record.length, list(record.tasks)) for record in meta.episodes.values()]
+        content = {"fps": meta.fps, "features": meta.features, "episodes": records, "files": self._files.commit or self._contents()}
+        content |= {"parts": meta.odd_parts} if meta.odd_parts else {}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def footage_fingerprint(self) -> str:
+        """Returns a fingerprint as `fingerprint` does, but without the data files, to which an annotation may add a column.
+
+        Images inside data files have no influence either.
+        """
+        records = [(record.index, record.length, list(record.tasks)) for record in self._hints.episodes.values()]
+        content = {
+            "fps": self.fps,
+            "cameras": list(self._hints.cameras),
+            "episodes": records,
+            "files": self._files.commit or self._contents(False),
+        } | ({"parts": self._hints.odd_parts} if self._hints.odd_parts else {})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _contents(self, tables: bool = True) -> list[tuple[str, int, str]]:
+        records = self._hints.episodes.values()
+        names = {span.path for record in records for span in record.videos.values()}
+        names |= {record.data for record in records if record.data} if tables else set()
+        paths = {name: self._files.path(name) for name in sorted(names)}
+        return [(name, *sampled_digest(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self.episode(index) for index in self._chosen)
+
+    def __getitem__(self, index: int) -> Episode:
+        """Returns the episode at this position (negative from the end). Raises UnreadableError if its rows are damaged."""
+        return self.episode(self._chosen[index])
+
+    def episode(self, episode_index: int) -> Episode:
+        """Returns the episode of this episode_index. Raises UnreadableError as `[position]` does, DataError for an unknown index."""
+        self._record(episode_index)
+        try:
+            return self._episode(self._places().episodes[episode_index])
+        except DataError as error:
+            raise UnreadableError(str(error)) from error
+
+    def _episode(self, record: EpisodeRecord) -> Episode:
+        self._say_of_annotation(record)
+        record, rows = self._read_rows(record)
+        columns = self._columns(record, rows)
+        times = np.asarray(columns.get("timestamp", np.arange(record.length) / self.fps), np.float64).reshape(-1)
+        _require_rising(times, who=f"episode {record.index}")
+        instructions = self._instructions(record, columns.get("task_index"))
+        return Episode(
+            index=record.index,
+            row=record.row,
+            task=instructions[0].name if instructions else self._task(record, columns.get("task_index")),
+            fps=self.fps,
+            length=record.length,
+            state=_state(columns.get(STATE), record.length),
+            cameras={camera: frames for camera in self._cameras if (frames := self._frames(camera, record, times)) is not None},
+            segments=record.readable_segments,
+            annotation_faults=record.annotation_faults,
+            columns={name: column for name, column in columns.items() if name not in (STATE, *_BOOKKEEPING)},
+            facts=record.facts,
+            instructions=instructions,
+        )
+
+    def _say_of_annotation(self, record: EpisodeRecord) -> None:
+        for kind, words in (("annotation", record.annotation_faults), ("clash", record.clashes)):
+            for head, reason in words.items():
+                self._say(f"{kind} {head}", f"episode {record.index}, {head}: {reason} (milepost info lists all such episodes)")
+
+    def row_range(self, episode_index: int) -> tuple[int, int]:
+        """Returns the dataset rows [start, stop) of an episode."""
+        self._record(episode_index)
+        record = self._places().episodes[episode_index]
+        return record.row, record.row + record.length
+
+    def length(self, episode_index: int) -> int:
+        """Returns the number of frames of an episode without reading its rows."""
+        return self._record(episode_index).length
+
+    def task_of(self, episode_index: int) -> str:
+        """Returns the (first) task of an episode in meta/, without reading its rows; "" if meta/ has none."""
+        return next(iter(self._record(episode_index).tasks), "")
+
+    def facts_of(self, episode_index: int) -> Mapping[str, Any]:
+        """Returns the `Episode.facts` of an episode without reading its rows."""
+        return self._record(episode_index).facts
+
+    def image_size(self, camera: str) -> tuple[int, int]:
+        """Returns (height, width) of a camera's images in info.json, without reading one."""
+        require_cameras([camera], self._hints.all_cameras)
+        return self._hints.image_size(camera)
+
+    def proportions(self, head: str) -> dict[str, float] | None:
+        """Returns stage name -> proportion, from meta/temporal_proportions_{head}.json; None if there is no such file."""
+        return read_proportions(self.root, head)
+
+    @property
+    def stages(self) -> dict[str, Stages]:
+        """Returns head ("sparse", "dense") -> its stages and proportions, for the heads with a proportions file."""
+        by_head = {head: self.proportions(head) for head in ("sparse", "dense")}
+        return {head: Stages.from_proportions(proportions) for head, proportions in by_head.items() if proportions}
+
+    def _record(self, episode_index: int) -> EpisodeRecord:
+        if episode_index not in self._hints.episodes:
+            raise no_episode(episode_index, self._hints.episodes)
+        return self._hints.episodes[episode_index]
+
+    def _places(self, *, everywhere: bool = False) -> Settled:
+        """Returns where the rows are; it is computed on first use. everywhere: also search files that must be downloaded for it."""
+        if self._settled is None or (everywhere and not self._searched):
+            self._settled = settle(self._files, self._hints, everywhere=everywhere)
+            self._searched = everywhere or self.is_local
+            for number, message in enumerate(self._settled.warnings):
+                self._say(f"places {number} {everywhere}", message)
+        return self._settled
+
+    def _read_rows(self, record: EpisodeRecord) -> tuple[EpisodeRecord, pa.Table]:
+        """Returns the episode's record and rows, also from another file than meta/ names."""
+        if record.fault:
+            raise UnreadableError(record.fault)
+        if not record.data and self._searched:
+            raise UnreadableError(
+                f"episode {record.index}: meta/ does not say where its rows are, and no data file has {record.length} rows of it"
+            )
+        try:
+            if not record.data:
+                raise UnreadableError("meta/ does not say where its rows are")
+            return record, self._checked_rows(record)
+        except DataError:
+            if self._searched:
+                raise
+        actual = self._places(everywhere=True).episodes[record.index]
+        return actual, self._checked_rows(actual)
+
+    def _checked_rows(self, record: EpisodeRecord) -> pa.Table:
+        path = self._files.path(record.data)
+        rows = self._rows.episode(path, record.index)
+        who = f"parquet file {path}: episode {record.index}"
+        if rows.num_rows != record.length and "episode_index" not in rows.column_names:
+            raise DataError(f"parquet file {path} has no column 'episode_index'; it is not a LeRobot data file")
+        if rows.num_rows != record.length:
+            raise DataError(f"{who} has {rows.num_rows} rows, meta/ says {record.length}; copy or download the dataset again")
+        by_position = self._places().by_position
+        for name, first in (("frame_index", 0), ("index", record.row)):
+            if name not in rows.column_names:
+                self._say(name, f"the data has no column '{name}' (first seen in episode {record.index}): rows are counted by their order")
+                continue
+            counter = _one_a_row(rows[name], f"{who}, '{name}'")
+            if name == "index" and by_position and len(counter) and np.isfinite(counter[0]):
+                first = int(counter[0])
+            if not np.array_equal(counter, np.arange(first, first + record.length)):
+                raise DataError(
+                    f"{who}: '{name}' should run from {first} to {first + record.length - 1} one by one, it runs from {counter[0]:.10g} "
+                    f"to {counter[-1]:.10g}; the rows are shuffled, repeated or missing"
+                )
+        return rows
+
+    def _columns(self, record: EpisodeRecord, rows: pa.Table) -> dict[str, np.ndarray]:
+        """Returns every column of numbers. A ragged column is left out if no code needs it."""
+        columns = {}
+        for name in rows.column_names:
+            try:
+                column = to_numpy(f"episode {record.index}, {name}", rows[name])
+            except RaggedError as error:
+                if name in (STATE, "action", "timestamp", *_BOOKKEEPING):
+                    raise
+                self._say(f"column {name}", f"{error}: the column is left out of such episodes")
+                continue
+            if column is not None:
+                columns[name] = column
+            elif name in (STATE, "timestamp"):
+                raise DataError(f"episode {record.index}: '{name}' should hold numbers, it holds {rows[name].type}")
+        return columns
+
+    def _instructions(self, record: EpisodeRecord, task_index: np.ndarray | None) -> tuple[Segment, ...]:
+        """Returns the task of each range of frames if there are several tasks; empty for one."""
+        if task_index is None or task_index.size != record.length or (task_index == task_index.reshape(-1)[0]).all():
+            return ()
+        numbers = task_index.reshape(-1)
+        edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), record.length]
+        words = [self._hints.tasks.get(int(numbers[start]) if np.isfinite(numbers[start]) else -1, "") for start in edges[:-1]]
+        if not all(words):
+            return ()
+        self._say("tasks", f"episode {record.index} has several tasks; `instructions` has which frames have which, `task` is the first")
+        return tuple(Segment(word, start, stop) for word, start, stop in zip(words, edges, edges[1:], strict=False))
+
+    def _task(self, record: EpisodeRecord, task_index: np.ndarray | None) -> str:
+        first = -1 if task_index is None or not task_index.size else task_index.reshape(-1)[0]
+        number = int(first) if np.isfinite(first) else -1
+        if number in self._hints.tasks:
+            return self._hints.tasks[number]
+        if not record.tasks:
+            task_indices = ", ".join(map(str, list(self._hints.tasks)[:9])) or "none"
+            raise DataError(f"episode {record.index}: its task number {number} is not in meta/tasks, which has {task_indices}")
+        return record.tasks[0]
+
+    def _frames(self, camera: str, record: EpisodeRecord, times: Float[np.ndarray, "T"]) -> Frames:
+        feature = self._hints.features[camera]
+        if feature.get("dtype") == "image":
+            path, depth = partial(self._files.path, record.data), camera not in self._hints.cameras or may_be_depth(feature)
+            return ImageFrames(self._image_readers[camera], path, self._files.path, record.index, camera, record.length, depth)
+        return self._video_places.frames(camera, record, times, strays=self._places().strays, say=self._say)
+
+    def video_start(self, episode_index: int, camera: str) -> float | None:
+        """Returns the seconds into its mp4 at which an episode's images begin and from which they follow one another evenly, at the
+        dataset's rate.
+
+        None where they do not, or are not known: then a player that is told times would show other images than are read here.
+        """
+        record = self._places().episodes[episode_index]
+        return self._video_places.even_start(camera, record, strays=self._places().strays)
+
+
+def open_dataset(
+    folder_or_repo: str | Path,
+    *,
+    revision: str | None = None,
+    episodes: Sequence[int] | str | None = None,
+    cameras: Sequence[str] | None = None,
+) -> LeRobotDataset:
+    """Opens a LeRobot dataset (v3.0 or v2.1) for reading: a local folder or, if there is none of that name, the Hub's "owner/name".
+
+    revision: branch, tag or commit on the Hub. episodes: episode indices in the wanted order, or text such as "0-9,12"; all if None.
+    cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files are downloaded when an episode needs them.
+    Raises DataError if there is no such dataset, if it is of an unknown version, damaged or empty, or if an episode or camera is unknown.
+
+        dataset = open_dataset("lerobot/pusht", episodes=[0, 1])
+        images = dataset[0].cameras[dataset.cameras[0]][np.array([0, 10, 20])]  # (3, H, W, 3) uint8
+
+    >>> dataset = milepost.open_dataset("dots", episodes="0-2,5")
+    >>> [episode.index for episode in dataset]
+    [0, 1, 2, 5]
+    """
+    numbers = parse_episodes(episodes) if isinstance(episodes, str) else episodes
+    files = find_files(folder_or_repo, revision)
+    meta = read_metadata(files.root)
+    episode_indices = meta.choose(numbers, files.name)
+    require_cameras((camera for camera in cameras or () if camera not in meta.all_cameras), meta.cameras)
+    dataset = LeRobotDataset(
+        files, meta, episodes=episode_indices, cameras=[camera for camera in meta.all_cameras if camera in (cameras or ())]
+    )
+    _warn_of_meta(dataset)
+    return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=episode_indices, cameras=default_cameras(files, meta))
+
+
+def _warn_of_meta(dataset: LeRobotDataset) -> None:
+    """Warns of entries in meta/ that are left out."""
+    left_out = [finding.message for finding in dataset.hints.findings if finding.code in ("episodes", "tasks") and finding.episode is None]
+    if errors := [message for message in left_out if "left out" in message or ", line " in message]:
+        dataset.say("meta", f"{errors[0]} ({len(errors)} in all)")
+    total, listed_count = dataset.hints.info.get("total_episodes"), len(dataset.hints.episodes)
+    if isinstance(total, int) and total > listed_count:
+        dataset.say("total", f"info.json counts {total} episodes, meta/ lists {listed_count}, which are read")
+
+
+def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:
+    if column is None:
+        return np.zeros((length, 0), np.float32)
+    return column.reshape(length, -1).astype(np.float32)
+
+
+def _require_rising(times: Float[np.ndarray, "T"], *, who: str) -> None:
+    if not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
+        frame = int(np.argmax(~(np.diff(times, prepend=-np.inf) > 0)))
+        raise DataError(f"{who}: the time stamps must ascend, at frame {frame} they do not ({times[frame]:.10g} s)")
+
+
+def _one_a_row(column: pa.ChunkedArray, who: str) -> np.ndarray:
+    values = to_numpy(who, column)
+    if values is None or values.size != len(values):
+        raise DataError(f"{who}: should hold one whole number a row")
+    return values.reshape(-1)

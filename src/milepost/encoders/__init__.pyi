@@ -1,0 +1,11 @@
+from .clip import Precision as Precision
+from .device import resolve_device as resolve_device
+from .encoder import Encoder as Encoder
+from .encoder import load_encoder as load_encoder
+from .features import FeatureCache as FeatureCache
+from .features import cache_folder as cache_folder
+from .pixels import SIDE as SIDE
+from .pixels import PixelEncoder as PixelEncoder
+from .pixels import PixelImages as PixelImages
+from .pixels import reduce_images as reduce_images
+from .resize import Preprocessing as Preprocessing

@@ -1,0 +1,189 @@
+"""Scores curves against the truth for each episode, then makes one row for each model, with 95 % bootstrap intervals over episodes.
+
+The truth is the simulator's (`truth.*` columns) where the dataset has it, else progress from the annotations (SARM eq. 2).
+Error, stage accuracy and order are means over successful episodes. Of a failed episode only its final progress counts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from milepost.core import Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, progress, targets
+from milepost.metrics.scores import final, interval, mean_error, order_correlation, separation, stage_accuracy
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The true progress (T,) in [0, 1], NaN where unknown, and the true stage (T,), -1 where unknown. source: where they come from."""
+
+    progress: Float[np.ndarray, "T"]
+    stage: Int[np.ndarray, "T"]
+    source: str
+
+
+def truth_of(episode: Episode, stages: Stages | None, head: str = "sparse") -> Truth:
+    """Returns the simulator's truth if there is one, else that of the annotation, else an unknown truth.
+
+    The simulator's stages are the sparse ones. For the dense head the annotation therefore comes first, and without one no stage is known.
+    Raises UnreadableError if the annotation cannot be true.
+    """
+    prefers_annotation = head != "sparse" and stages is not None and (episode.segments.get(head) or head in episode.annotation_faults)
+    if "truth.progress" in episode.columns and not prefers_annotation:
+        unknown = np.full(episode.length, -1)
+        stage = episode.columns.get("truth.stage", unknown) if head == "sparse" else unknown
+        value = np.asarray(episode.columns["truth.progress"], dtype=np.float32).reshape(-1)
+        return Truth(value, np.asarray(stage, dtype=np.int64).reshape(-1), "simulator")
+    segments = episode.segments.get(head, ())
+    if stages is not None and (fault := annotation_fault(episode, head, stages)):
+        raise UnreadableError(f"episode {episode.index}: {fault}; annotate it again")
+    if stages is not None and segments:
+        stage, tau = targets(segments, stages.names, episode.length, episode.success)
+        return Truth(progress(stage, tau, stages), stage, "annotation")
+    return nothing_known(episode)
+
+
+def nothing_known(episode: Episode) -> Truth:
+    """Returns the truth of an episode without simulator and annotation: all NaN, all -1."""
+    return Truth(np.full(episode.length, np.nan, np.float32), np.full(episode.length, -1), "none")
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """One episode's numbers. NaN where there is no truth."""
+
+    episode: int
+    task: str
+    kind: str
+    success: bool | None
+    error: float
+    stage_accuracy: float
+    order: float
+    final: float
+    true_final: float
+
+
+def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: str = "sparse") -> EpisodeScore:
+    """Scores one curve against the truth of `head`, whose stages are `stages`.
+
+    If the curve has no stage probabilities, its stage is where its value falls between the starts of the stages.
+    """
+    truth = truth_of(episode, stages, head)
+    stage = curve.stage
+    if (stage is None or stages is None or stage.shape[1] != len(stages)) and stages is not None:
+        stage_index = np.searchsorted(stages.starts, np.nan_to_num(curve.value), side="right") - 1
+        stage = np.eye(len(stages), dtype=np.float32)[stage_index]
+    return EpisodeScore(
+        episode=episode.index,
+        task=episode.task,
+        kind=str(episode.facts.get("kind", "")),
+        success=episode.success,
+        error=mean_error(curve.value, truth.progress),
+        stage_accuracy=stage_accuracy(stage, truth.stage) if stage is not None else float("nan"),
+        order=order_correlation(curve.value),
+        final=final(curve.value),
+        true_final=final(truth.progress),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its 95 % interval, and the number of episodes it was computed from."""
+
+    value: float
+    low: float
+    high: float
+    episodes: int
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "-"
+        return f"{self.value:.3f} (n = 1)" if self.episodes == 1 else f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The scores of one model on one set of episodes."""
+
+    error: Estimate
+    stage_accuracy: Estimate
+    order: Estimate
+    auc: Estimate
+    final_success: Estimate
+    final_failure: Estimate
+    failures: Mapping[str, tuple[Estimate, float]]
+    """Kind of failure -> (mean final progress, mean true final progress)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def mean_estimate(values: Sequence[float], rng: np.random.Generator) -> Estimate:
+    """Returns the mean of the values that are not NaN, with its bootstrap interval."""
+    finite = np.array([value for value in values if not np.isnan(value)])
+    if not len(finite):
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    low, high = interval(lambda x: float(np.mean(x)), finite, rng=rng)
+    return Estimate(float(finite.mean()), low, high, len(finite))
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if not np.isnan(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def summarise(scores: Sequence[EpisodeScore], rng: np.random.Generator) -> Summary:
+    """Returns the scores of many episodes as one summary. Raises DataError if there is no episode.
+
+    An episode of unknown success counts as successful for error, stage accuracy and order, and for nothing else.
+    """
+    if not scores:
+        raise DataError("no episode to evaluate")
+    good = [score for score in scores if score.success is not False]
+    success = np.array([s.final for s in scores if s.success is True and not np.isnan(s.final)])
+    failure = np.array([s.final for s in scores if s.success is False and not np.isnan(s.final)])
+    low, high = interval(separation, success, failure, rng=rng)
+    kinds: dict[str, list[EpisodeScore]] = defaultdict(list)
+    for score in scores:
+        if score.success is False:
+            kinds[score.kind or "failed"].append(score)
+    return Summary(
+        error=mean_estimate([s.error for s in good], rng),
+        stage_accuracy=mean_estimate([s.stage_accuracy for s in good], rng),
+        order=mean_estimate([s.order for s in good], rng),
+        auc=Estimate(separation(success, failure), low, high, len(success) + len(failure)),
+        final_success=mean_estimate(success.tolist(), rng),
+        final_failure=mean_estimate(failure.tolist(), rng),
+        failures={
+            kind: (mean_estimate([s.final for s in members], rng), _known_mean([s.true_final for s in members]))
+            for kind, members in sorted(kinds.items())
+        },
+    )
+
+
+MEASURES = {
+    "error": "error",
+    "stage_accuracy": "stage accuracy",
+    "order": "order with time",
+    "auc": "AUC",
+    "final_success": "final, successes",
+    "final_failure": "final, failures",
+}
+
+
+def summary_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Returns (columns, rows) with one row for each measure and one column for each model."""
+    rows = [(words, *(getattr(summary, name) for summary in summaries.values())) for name, words in MEASURES.items()]
+    return ("", *summaries), [tuple(row) for row in rows]
+
+
+def failure_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Returns (columns, rows) with one row for each kind of failure: the mean final progress of each model, and the true one."""
+    first = next(iter(summaries.values()))
+    rows = [(kind, *(s.failures[kind][0] for s in summaries.values()), f"{truth:.3f}") for kind, (_, truth) in first.failures.items()]
+    return ("", *summaries, "truth"), [tuple(row) for row in rows]

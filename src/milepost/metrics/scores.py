@@ -1,0 +1,91 @@
+"""The measures of a curve: error, stage accuracy, order, separation, and their bootstrap intervals over episodes. numpy only.
+
+Order correlation alone proves nothing: a clock has a perfect 1. Every table therefore has a row for the `elapsed` model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def ranks(value: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """Returns ranks that start at 1; equal values have the mean of their ranks."""
+    _, place, counts = np.unique(value, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[place]
+
+
+def order_correlation(value: Float[np.ndarray, "T"], reference: Float[np.ndarray, "T"] | None = None) -> float:
+    """Returns the Spearman correlation with time (VOC, value-order correlation, arXiv 2411.04549), or with a reference curve.
+
+    Frames that are NaN are left out. The result is NaN if fewer than two frames are known or either side is constant.
+    """
+    reference = np.arange(len(value), dtype=float) if reference is None else reference
+    is_known = ~(np.isnan(value) | np.isnan(reference))
+    if is_known.sum() < 2:
+        return float("nan")
+    a, b = ranks(value[is_known]), ranks(reference[is_known])
+    spread = a.std() * b.std()
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 0 else float("nan")
+
+
+def mean_error(value: Float[np.ndarray, "T"], truth: Float[np.ndarray, "T"]) -> float:
+    """Returns the mean absolute error over the frames known on both sides; NaN if there is none."""
+    gap = np.abs(value - truth)
+    return float(np.nanmean(gap)) if not np.all(np.isnan(gap)) else float("nan")
+
+
+def stage_accuracy(probability: Float[np.ndarray, "T K"], stage: Int[np.ndarray, "T"]) -> float:
+    """Returns the proportion of frames whose most probable stage is the true one, over frames with a known true stage (>= 0)."""
+    is_known = stage >= 0
+    return float(np.mean(probability[is_known].argmax(axis=1) == stage[is_known])) if is_known.any() else float("nan")
+
+
+def final(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
+    """Returns where a curve ends: the mean of its last known frames (3, so that one odd frame does not decide); NaN if none is known.
+
+    A clock, the straight line from 0 to 1, ends at 1: the mean would be 1 - 1 / (T - 1), and tell long episodes from short ones.
+    """
+    finite = value[~np.isnan(value)]
+    if len(finite) > 1 and np.abs(finite - np.linspace(0, 1, len(finite))).max() < 1e-5:
+        return 1.0
+    return float(finite[-frames:].mean()) if len(finite) else float("nan")
+
+
+def separation(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:
+    """Returns the AUC: the probability that a successful episode ends above a failed one; ties count half. NaN if one side is empty."""
+    if not len(success) or not len(failure):
+        return float("nan")
+    both = ranks(np.concatenate([success, failure]))
+    n, m = len(success), len(failure)
+    return float((both[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def interval(
+    statistic: Callable[..., float], *groups: Sequence[float] | np.ndarray, rng: np.random.Generator, draws: int = 1000
+) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of a statistic of one or more groups of episodes; each group is resampled on its own.
+
+    Draws whose statistic is NaN are left out. The interval is (NaN, NaN) if all are.
+    """
+    arrays = [np.asarray(group, dtype=float) for group in groups]
+    if not all(len(array) for array in arrays):
+        return float("nan"), float("nan")
+    values = np.array([statistic(*(array[rng.integers(len(array), size=len(array))] for array in arrays)) for _ in range(draws)])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def clock(length: int) -> Float[np.ndarray, "T"]:
+    """Returns t / (T - 1) for every frame: progress as a clock tells it. NaN for one frame, of which a clock can say nothing.
+
+    >>> clock(3)
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return np.linspace(0, 1, length, dtype=np.float32) if length > 1 else np.full(length, np.nan, dtype=np.float32)

@@ -1,0 +1,130 @@
+"""A progress file against the truth or the annotations of its dataset, beside a clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from milepost.core import MAIN_HEAD, RAW, Attempt, Curve, DataError, Episode, Stages, Tick, UnreadableError, annotated_stages
+from milepost.datasets import LeRobotDataset
+from milepost.metrics import (
+    EpisodeScore,
+    Event,
+    Summary,
+    Threshold,
+    clock,
+    final,
+    find_events,
+    score_episode,
+    success_threshold,
+    summarise,
+    truth_of,
+)
+from milepost.progress.matching import MatchedProgress, find_progress, match_progress, require_rows
+from milepost.progress.table import ProgressTable
+
+CLOCK = "elapsed"
+"""What the clock is called in every table."""
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """What a progress file is worth, episode by episode.
+
+    scores: the file's name, and the clock's -> one score an episode, in the same order. sources: where the truth comes from: "truth",
+    "annotation" or "none". ends: of each episode whose success is known, whether it succeeded, and its last progress and signals by name.
+    events: episode -> what happens in its curve; episodes without progress are not in it. unreadable: episode -> why it is left out.
+    """
+
+    scores: dict[str, list[EpisodeScore]]
+    sources: set[str] = field(default_factory=set)
+    ends: list[tuple[bool, dict[str, float]]] = field(default_factory=list)
+    events: dict[int, list[Event]] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def episodes(self) -> list[EpisodeScore]:
+        """Returns the scores of the file."""
+        return next(iter(self.scores.values()))
+
+    def summaries(self, seed: int = 0) -> dict[str, Summary]:
+        """Returns the file's and the clock's means with 95 % intervals. seed: of the bootstrap."""
+        return {name: summarise(rows, np.random.default_rng(seed)) for name, rows in self.scores.items()}
+
+    def thresholds(self, seed: int = 0) -> dict[str, Threshold]:
+        """Returns, for progress and every signal, the threshold that parts successes from failures; nothing if there are not both."""
+        if len({success for success, _ in self.ends}) < 2:
+            return {}
+        sides = {
+            name: [np.array([end[name] for success, end in self.ends if success is side]) for side in (True, False)]
+            for name in self.ends[0][1]
+        }
+        return {name: success_threshold(*both, rng=np.random.default_rng(seed)) for name, both in sides.items()}
+
+    def add(self, episode: Episode, curve: Curve, stages: Stages | None, head: str) -> None:
+        """Adds an episode that the file has, beside the clock."""
+        self.sources.add(truth_of(episode, stages, head).source)
+        if not np.isnan(curve.value).all():
+            self.events[episode.index] = find_events(curve.value, episode.fps)
+        for rows, each in zip(self.scores.values(), (curve, Curve(clock(episode.length))), strict=True):
+            rows.append(score_episode(each, episode, stages, head))
+        if episode.success is not None:
+            self.ends.append((episode.success, _ends(curve, head)))
+
+
+def evaluate(
+    dataset: LeRobotDataset,
+    progress: MatchedProgress | ProgressTable | Path | str | None = None,
+    *,
+    head: str = MAIN_HEAD,
+    on_progress: Tick = lambda done, total: None,
+) -> Evaluation:
+    """Compares a progress file with the truth, or with the annotations, of the dataset's episodes.
+
+    progress: the file, matched or not, or its table; without it the one beside the dataset. An episode whose rows cannot be read is left
+    out and named in `Evaluation.unreadable`. DataError if the file is another dataset's, or has none of these episodes.
+
+    >>> evaluation = milepost.evaluate(milepost.open_dataset("dots"), "dots/elapsed_progress.parquet")
+    >>> sorted(evaluation.summaries())
+    ['elapsed', 'elapsed (file)']
+    """
+    if isinstance(progress, ProgressTable):
+        require_rows("the progress table", progress, dataset)
+        path, table = "the progress table", progress
+    else:
+        matched = progress if isinstance(progress, MatchedProgress) else _matched(dataset, progress)
+        path, table = str(matched.path), matched.table
+    name = Path(path).stem.removesuffix("_progress")
+    evaluation = Evaluation({f"{name} (file)" if name == CLOCK else name: [], CLOCK: []})
+    stages = dataset.stages.get(head) or _annotated(dataset, head)
+    present = set(table.episode_index.tolist())
+    in_file = [index for index in dataset.episode_indices if index in present]
+    for done, index in enumerate(in_file, start=1):
+        try:
+            episode = dataset.episode(index)
+            evaluation.add(episode, table.curve(index, episode.length, head), stages, head)
+        except UnreadableError as error:
+            evaluation.unreadable[index] = str(error)
+        on_progress(done, len(in_file))
+    if not evaluation.episodes:
+        raise DataError(f"{path} has none of these episodes{'' if not evaluation.unreadable else ' that can be read'}")
+    return evaluation
+
+
+def _matched(dataset: LeRobotDataset, path: Path | str | None) -> MatchedProgress:
+    return find_progress(dataset) if path is None else match_progress(Path(path), dataset)
+
+
+def _annotated(dataset: LeRobotDataset, head: str) -> Stages | None:
+    """Returns the stages of the annotation itself, where no proportions file has them; as in training."""
+    records = dataset.meta.episodes.values()
+    attempts = [Attempt(each.index, "", segments, each.success) for each in records if (segments := each.sound_segments.get(head))]
+    return annotated_stages(attempts) if attempts else None
+
+
+def _ends(curve: Curve, head: str) -> dict[str, float]:
+    """Returns where an episode ends, by every number the file has of it."""
+    signals = {f"raw_{head}" if name == RAW else name: signal for name, signal in curve.signals.items()}
+    return {"progress": final(curve.value), **{name: final(signal.values) for name, signal in signals.items()}}

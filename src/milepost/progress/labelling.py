@@ -1,0 +1,244 @@
+"""The one labelling loop for every reward model: episodes become a progress file, and each episode is on disk soon after it is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+from warnings import warn
+
+import numpy as np
+
+from milepost.core import (
+    DataError,
+    Dataset,
+    Episode,
+    Identified,
+    KnowsRows,
+    LooksFirst,
+    ModelError,
+    Prepares,
+    Progress,
+    RewardModel,
+    UnreadableError,
+    number_at,
+    output_lock,
+)
+from milepost.datasets import find_model, revision_of
+from milepost.progress.store import ProgressStore
+from milepost.progress.table import ProgressTable, read_progress
+
+AHEAD = 2
+"""Episodes whose images are read while the model computes another one. Each needs memory for its images."""
+
+
+def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
+    """Returns what made a progress file: model path, weights hash and config, dataset and its fingerprint, settings, version. All strings.
+
+    The config is the model's `identity()`; the machine is no part of it. A model without an identity never continues another run: its "run"
+    is new each time, unless `settings` names the package that the model is from.
+    """
+    identity = model.identity() if isinstance(model, Identified) else {}
+    unknown = not isinstance(model, Identified) and not settings.get("package")
+    folder = find_model(model_path)
+    weights = folder / "model.safetensors"
+    return {
+        "model_path": model_path,
+        "model_revision": revision_of(folder),
+        "model_type": type(model).__name__,
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
+        "config": _as_json(model, identity) if identity else "",
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "settings": json.dumps(settings, sort_keys=True),
+        "milepost_version": version("milepost"),
+        **({"run": secrets.token_hex(8)} if unknown else {}),
+    }
+
+
+def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(identity)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the identity() of {_called(model)} should be plain values that JSON can hold: {error}") from error
+
+
+def _called(model: RewardModel) -> str:
+    """Returns the name of a model in messages: its class and the package that it is from."""
+    return f"{type(model).__name__} (of {type(model).__module__.partition('.')[0]})"
+
+
+def label(
+    model: RewardModel,
+    dataset: Dataset,
+    path: Path | str,
+    *,
+    model_path: str = "",
+    anew: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_unreadable: Callable[[int, UnreadableError], None] = lambda episode_index, error: warn(
+        left_unknown(episode_index, error), stacklevel=3
+    ),
+    options: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
+) -> ProgressTable:
+    """Labels the episodes of a dataset into the progress file at `path` and returns it.
+
+    options: further arguments of `model.predict`. settings: further entries of the provenance. Episodes that a finished or interrupted run
+    with the same model, data, options and settings has labelled are kept, whichever episodes it was asked for; `anew` labels all again. An
+    episode that cannot be labelled gets NaN, and `on_unreadable` is called with the reason; if its rows are unknown, it gets no rows.
+    Raises the last UnreadableError if there is nothing to write, BusyError if another process writes the file, and OSError (disk full,
+    read-only) after saving what has been labelled.
+
+    >>> dataset = milepost.open_dataset("dots")
+    >>> table = milepost.label(milepost.ElapsedModel(), dataset, "dots/again_progress.parquet")
+    >>> len(table.index) == dataset.total_frames
+    True
+    """
+    path = Path(path)
+    if isinstance(model, Prepares):
+        model.prepare_for(dataset)
+    with output_lock(path):
+        store = ProgressStore(path, provenance(model, dataset, model_path, **options, **settings), anew=anew)
+        if path.is_file() and not anew:
+            store.adopt(read_progress(path))
+        try:
+            unreadable_rows = _fill(store, model, dataset, options, on_progress, on_unreadable)
+        finally:
+            store.close()
+        for episode_index, (start, stop) in unreadable_rows.items():  # only now, so that an interrupted run tries them again
+            store.add(Progress(episode_index, np.full(stop - start, np.nan, dtype=np.float32)), start)
+        return store.finish()
+
+
+def _fill(
+    store: ProgressStore,
+    model: RewardModel,
+    dataset: Dataset,
+    options: Mapping[str, Any],
+    on_progress: Callable[[int, int], None],
+    on_unreadable: Callable[[int, UnreadableError], None],
+) -> dict[int, tuple[int, int]]:
+    """Labels the episodes that the store lacks. Returns the dataset rows [start, stop), where known, of those that failed."""
+    unreadable_rows: dict[int, tuple[int, int]] = {}
+    failures = 0
+    for count, (position, episode, prediction) in enumerate(_predictions(model, dataset, store, options)):
+        on_progress(count, len(dataset))
+        try:
+            if prediction is not None:
+                store.add(_checked(prediction, episode, model), 0 if episode is None else episode.row)
+        except UnreadableError as error:
+            failures += 1
+            if failures == len(dataset) and not store.holds_any:
+                raise
+            episode_index = number_at(dataset, position) if episode is None else episode.index
+            if (rows := _rows(dataset, episode_index) if episode is None else (episode.row, episode.row + episode.length)) is not None:
+                unreadable_rows[episode_index] = rows
+            on_unreadable(episode_index, error)
+    on_progress(len(dataset), len(dataset))
+    return unreadable_rows
+
+
+def predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any]) -> Progress:
+    """Returns the model's output for an episode. Raises DataError, which names the model, if it breaks its contract."""
+    return _checked(partial(model.predict, episode, **options), episode, model)
+
+
+def _checked(prediction: Callable[[], object], episode: Episode | None, model: RewardModel) -> Progress:
+    """Returns the prediction if it is of this episode. If `episode` is None, calling `prediction` raises why it cannot be read."""
+    try:
+        progress = prediction()
+    except ModelError as error:
+        raise DataError(f"{_called(model)}: {error}") from error
+    if not isinstance(progress, Progress):
+        raise DataError(f"{_called(model)}: predict should return Progress, it returned {type(progress).__name__}")
+    if episode is not None and (progress.episode != episode.index or len(progress) != episode.length):
+        raise DataError(
+            f"{_called(model)}: of episode {episode.index}, which has {episode.length} frames, predict returned {len(progress)} frames of "
+            f"episode {progress.episode}"
+        )
+    return progress
+
+
+def _rows(dataset: Dataset, episode_index: int) -> tuple[int, int] | None:
+    """Returns the dataset rows of an episode that cannot be read, if the dataset knows them; else None."""
+    try:
+        return dataset.row_range(episode_index) if isinstance(dataset, KnowsRows) else None
+    except UnreadableError:
+        return None
+
+
+def left_unknown(episode_index: int, error: UnreadableError) -> str:
+    """Returns the message that an episode has no curve, and why."""
+    return f"episode {episode_index} is left unknown: {str(error).removeprefix(f'episode {episode_index}: ')}"
+
+
+Prediction = Callable[[], Progress]
+
+
+def _predictions(
+    model: RewardModel, dataset: Dataset, store: ProgressStore, options: Mapping[str, Any]
+) -> Iterator[tuple[int, Episode | None, Prediction | None]]:
+    """Yields each position, its episode (None if its rows cannot be read) and a function that returns its curve (None if it is labelled).
+
+    The images of the next `AHEAD` episodes are read in the background.
+    """
+    predict: Callable[..., Progress] = model.predict
+    episodes = ((position, _read(dataset, position, store)) for position in range(len(dataset)))
+    if not isinstance(model, LooksFirst):
+        for position, episode in episodes:
+            yield position, *_curve(episode, predict, options)
+        return
+    pool, queue = ThreadPoolExecutor(AHEAD), deque[tuple[int, Episode | UnreadableError | None, Future[Any] | None]]()
+    try:
+        while True:
+            for position, episode in itertools.islice(episodes, 1 + AHEAD - len(queue)):
+                queue.append((position, episode, pool.submit(model.look, episode) if isinstance(episode, Episode) else None))
+            if not queue:
+                return
+            position, episode, images = queue.popleft()
+            yield position, *_curve(episode, predict if images is None else partial(_after_looking, predict, images), options)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(dataset: Dataset, position: int, store: ProgressStore) -> Episode | UnreadableError | None:
+    """Returns the episode; the error if its rows cannot be read; None, without reading anything, if it is labelled already."""
+    if store.has(number_at(dataset, position)):
+        return None
+    try:
+        return dataset[position]
+    except UnreadableError as error:
+        return error
+
+
+def _curve(
+    episode: Episode | UnreadableError | None, predict: Callable[..., Progress], options: Mapping[str, Any]
+) -> tuple[Episode | None, Prediction | None]:
+    if isinstance(episode, UnreadableError):
+        return None, partial(_raise, episode)
+    return episode, None if episode is None else partial(predict, episode, **options)
+
+
+def _raise(error: UnreadableError) -> NoReturn:
+    raise error
+
+
+def _after_looking(predict: Callable[..., Progress], images: Future[Any], episode: Episode, **options: Any) -> Progress:
+    return predict(episode, seen=images.result(), **options)
+
+
+def unknown_frames(table: ProgressTable) -> dict[int, int]:
+    """Returns episode_index -> the number of its frames without progress (NaN)."""
+    is_unknown = np.isnan(table.main.value)
+    episode_indices, counts = np.unique(table.episode_index[is_unknown], return_counts=True)
+    return {int(episode_index): int(count) for episode_index, count in zip(episode_indices, counts, strict=True)}

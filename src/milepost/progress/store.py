@@ -1,0 +1,183 @@
+"""Writes progress files: atomically, without losing finished work, and with the provenance inside.
+
+The parquet metadata names the model, weights, config, dataset and code that made a file; `progress/table.py` describes its columns. A file
+of another kind is never overwritten, and no file is ever half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from milepost.core import (
+    DataError,
+    Progress,
+    atomic_folder,
+    atomic_path,
+    parse_json,
+    read_json_object,
+    remove_partial,
+    require_writable,
+    write_text,
+)
+from milepost.datasets import read_table
+from milepost.progress.table import METADATA_PREFIX, ProgressTable, progress_rows, read_progress
+
+
+def unfinished(path: Path) -> dict[str, str]:
+    """Returns the provenance of an unfinished run of the progress file at `path` that has labelled an episode; empty if there is none."""
+    folder = _partial(path)
+    if not (folder / _MARK).is_file() or not any(folder.glob("*.parquet")):
+        return {}
+    return unfinished_provenance(folder / _MARK)
+
+
+def unfinished_provenance(mark: Path) -> dict[str, str]:
+    """Returns the provenance of an unfinished run."""
+    return {str(key): str(value) for key, value in read_json_object(mark, what="provenance").items()}
+
+
+def made_alike(stored: Mapping[str, str], current: Mapping[str, str]) -> bool:
+    """Returns whether two provenances give the same labels."""
+    return comparable(stored, current) == comparable(current, current)
+
+
+def comparable(stored: Mapping[str, str], current: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a provenance without what cannot change a label: the code's version and the list of episodes.
+
+    A default instruction that is new in `current` is ignored too: without it, its episodes were left unknown.
+    """
+    settings, config, current_config = (
+        parse_json(text or "{}", source="the file's provenance")
+        for text in (stored.get("settings"), stored.get("config"), current.get("config"))
+    )
+    if isinstance(settings, dict):
+        settings.pop("episodes", None)
+    if isinstance(config, dict) and isinstance(current_config, dict) and config.get("default_task", 0) is None:
+        config["default_task"] = current_config.get("default_task")
+    return {**{key: value for key, value in stored.items() if key != "milepost_version"}, "settings": settings, "config": config}
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+_MARK = "provenance.json"
+_KEEP_S, _KEEP_FRAMES = 2.0, 1_000_000
+"""The seconds of work, and the frames, that a kill can lose at most. One part for each short episode would cost more than labelling it."""
+
+
+class ProgressStore:
+    """A progress file that is being made. Labels reach the disk within seconds, `finish` joins them, and a later run continues them.
+
+    The unfinished parts lie beside the file in `<file>.partial/` with their provenance. Parts of another model, dataset or setting are
+    removed and never mixed in. A folder of that name without our mark is refused. The caller must have the file's `output_lock`, because a
+    store has one writer.
+    """
+
+    def __init__(self, path: Path, provenance: Mapping[str, str], *, anew: bool = False) -> None:
+        self.path = Path(path)
+        self.provenance = dict(provenance)
+        self.folder = _partial(self.path)
+        mark = self.folder / _MARK
+        if self.folder.is_dir() and any(self.folder.iterdir()) and (anew or self._is_foreign(mark)):
+            remove_partial(self.folder, _MARK)
+        if not mark.is_file():
+            if self.folder.is_dir():
+                self.folder.rmdir()
+            with atomic_folder(self.folder) as part:  # it is never there without its mark
+                (part / _MARK).write_text(json.dumps(self.provenance), encoding="utf-8")
+        require_writable(self.folder)
+        if unfinished_provenance(mark) != self.provenance:
+            write_text(mark, json.dumps(self.provenance))
+        self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
+        self._waiting: list[pa.Table] = []
+        self._waiting_frames = 0
+        self._kept_at = time.monotonic()
+
+    def _is_foreign(self, mark: Path) -> bool:
+        return not mark.is_file() or not made_alike(unfinished_provenance(mark), self.provenance)
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet"))
+
+    def has(self, episode: int) -> bool:
+        """Returns whether the same model and settings have labelled this episode already."""
+        return episode in self._done
+
+    @property
+    def holds_any(self) -> bool:
+        """Returns whether any episode is labelled."""
+        return bool(self._done)
+
+    def adopt(self, earlier: ProgressTable) -> None:
+        """Takes over the episodes of a finished file of the same model and settings that have no unknown frame and are not labelled here.
+
+        A file of another provenance is ignored.
+        """
+        if not made_alike(earlier.made_by, self.provenance):
+            return
+        table = read_table(self.path)
+        is_unknown = np.logical_or.reduce([np.isnan(curve) for curve in (head.value for head in earlier.heads.values())])
+        is_new = ~np.isin(earlier.episode_index, [*np.unique(earlier.episode_index[is_unknown]), *self._done])
+        if is_new.any():
+            self._add(table.filter(pa.array(is_new)).replace_schema_metadata(None), set(earlier.episode_index[is_new].tolist()))
+
+    def add(self, progress: Progress, row: int) -> None:
+        """Adds one episode's progress; it is on disk within `_KEEP_S` seconds of work, and when `keep` is called."""
+        self._add(progress_rows(progress, row), {progress.episode})
+        if time.monotonic() - self._kept_at > _KEEP_S or self._waiting_frames > _KEEP_FRAMES:
+            self.keep()
+
+    def _add(self, rows: pa.Table, episodes: set[int]) -> None:
+        self._waiting.append(rows)
+        self._waiting_frames += len(rows)
+        self._done |= episodes
+
+    def keep(self) -> None:
+        """Writes what was added since the last call to disk, as one part."""
+        self._kept_at = time.monotonic()
+        if not self._waiting:
+            return
+        table = _joined(self._waiting)
+        first = int(table["episode_index"][0].as_py())
+        with atomic_path(self.folder / f"episodes-{first:06d}-{secrets.token_hex(4)}.parquet") as temporary:
+            pq.write_table(table, temporary)
+        self._waiting, self._waiting_frames = [], 0
+
+    def finish(self) -> ProgressTable:
+        """Joins the parts, sorted by index, into the progress file, and removes them."""
+        parts = [*map(read_table, self._parts()), *self._waiting]
+        if not parts:
+            shutil.rmtree(self.folder)
+            raise DataError("no episode was labelled: there is nothing to write")
+        table = _joined(parts).sort_by("index")
+        metadata = {f"{METADATA_PREFIX}{key}": value for key, value in self.provenance.items()}
+        metadata["reward_model_path"] = self.provenance.get("model_path", "")
+        with atomic_path(self.path) as temporary:
+            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+        shutil.rmtree(self.folder)
+        return read_progress(self.path)
+
+    def close(self) -> None:
+        """Writes what was added to disk; removes the folder if it has no part."""
+        if self.folder.is_dir():
+            self.keep()
+            if not self._parts():
+                shutil.rmtree(self.folder)
+
+
+def _joined(parts: Sequence[pa.Table]) -> pa.Table:
+    """Returns one table with the columns of all parts in the order of a progress file; a column that a part lacks is null there."""
+    table = pa.concat_tables(parts, promote_options="default")
+    order = {name: position for position, name in enumerate(("index", "episode_index", "frame_index", "progress_sparse", "progress_dense"))}
+    return table.select(sorted(table.column_names, key=lambda name: order.get(name, len(order))))

@@ -1,3 +1,0 @@
-"""Films: an episode's pictures as they are, and under them a panel with curves, values, stage and weight. Writes mp4 and GIF."""
-
-from milepost.render.film import render_film as render_film

@@ -1,0 +1,15 @@
+from .behaviours import episodes_by_kind as episodes_by_kind
+from .compare.arms import needs_sarm as needs_sarm
+from .compare.arms import rabc_config as rabc_config
+from .compare.config import CompareConfig as CompareConfig
+from .compare.config import PolicyConfig as PolicyConfig
+from .compare.config import PoolConfig as PoolConfig
+from .compare.experiment import run as run
+from .compare.table import HEADER as HEADER
+from .compare.table import points as points
+from .compare.table import rates as rates
+from .compare.table import recovered as recovered
+from .compare.table import rows as rows
+from .dataset import make_dataset as make_dataset
+from .rollout import SimConfig as SimConfig
+from .scene import require_renderer as require_renderer

@@ -1,0 +1,30 @@
+"""Weights files that belong to a dataset, by the same rule as progress files (`progress.matching`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from milepost.datasets import LeRobotDataset, find_file
+from milepost.progress import by_row, require_made_for
+from milepost.weights.file import read_weights_file
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedWeights:
+    """A weights file whose rows are the dataset's. weight: (R,) by dataset row, NaN where the file has none."""
+
+    path: Path
+    weight: Float[np.ndarray, "R"]
+    warnings: tuple[str, ...] = ()
+
+
+def match_weights(path: Path, dataset: LeRobotDataset) -> MatchedWeights:
+    """Returns the weights file at this path. DataError if it cannot be read or is not this dataset's."""
+    path = find_file(path)
+    index, weight, settings = read_weights_file(path)
+    warnings = require_made_for(path, settings, dataset)
+    return MatchedWeights(path, by_row(path, index, weight, dataset), warnings)
