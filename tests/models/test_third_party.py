@@ -13,7 +13,7 @@ import pytest
 import milepost
 from builders import build_dataset
 from milepost.cli.entry import main
-from milepost.core.errors import DataError
+from milepost.core.errors import DataError, DataWarning
 from milepost.models import registry
 from milepost.models.factory import make_reward_model, make_reward_model_config
 from milepost.models.registry import load_model
@@ -231,7 +231,8 @@ def test_two_packages_with_one_name(tmp_path: Path, dataset: Path, monkeypatch: 
 
 def test_a_built_in_name_is_the_built_in_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "site", monkeypatch, MODEL, name="elapsed")
-    assert type(load_model("elapsed")).__name__ == "ElapsedModel"
+    with pytest.warns(DataWarning, match="the package bright 1.2 offers a model 'elapsed' too; milepost's own is used"):
+        assert type(load_model("elapsed")).__name__ == "ElapsedModel"
 
 
 def test_a_saved_model_of_a_package_that_is_not_installed(tmp_path: Path) -> None:

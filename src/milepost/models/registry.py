@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -15,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from milepost.core import MAIN_HEAD, DataError, Dataset, Prepares, RewardModel, Tick, read_json_object, shown
+from milepost.core import MAIN_HEAD, DataError, Dataset, DataWarning, Prepares, RewardModel, Tick, read_json_object, shown
 from milepost.datasets import find_model
 
 GROUP = "milepost.models"
@@ -115,8 +116,13 @@ def names() -> list[str]:
 
 
 def kind_named(name: str) -> ModelKind | None:
-    """Returns the kind of that name, None if there is none. DataError names the package that offers something else than a model."""
+    """Returns the kind of that name, None if there is none. DataError names the package that offers something else than a model.
+
+    A built-in name is never another package's; a DataWarning names the package that offers it too.
+    """
     if name in BUILT_IN:
+        for point in entry_points(group=GROUP, name=name):
+            warnings.warn(f"the package {_package(point)} offers a model '{name}' too; milepost's own is used", DataWarning, stacklevel=2)
         kind: ModelKind = import_module(BUILT_IN[name]).MODEL
         return kind
     points = offered().get(name, [])
