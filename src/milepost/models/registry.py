@@ -122,7 +122,7 @@ def kind_named(name: str) -> ModelKind | None:
     """
     if name in BUILT_IN:
         for point in entry_points(group=GROUP, name=name):
-            warnings.warn(f"the package {_package(point)} offers a model '{name}' too; milepost's own is used", DataWarning, stacklevel=2)
+            warnings.warn(f"the package {_package(point)} offers a model '{name}' too; milepost's own is used", DataWarning, stacklevel=1)
         kind: ModelKind = import_module(BUILT_IN[name]).MODEL
         return kind
     points = offered().get(name, [])
