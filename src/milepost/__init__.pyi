@@ -24,6 +24,7 @@ from .models import make_reward_model as make_reward_model
 from .models import make_reward_model_config as make_reward_model_config
 from .models import make_reward_pre_post_processors as make_reward_pre_post_processors
 from .models import train as train
+from .progress import audit as audit
 from .progress import evaluate as evaluate
 from .progress import label as label
 from .progress import read_progress as read_progress

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
-from milepost.core import DataError, Episode, Frames, Tick, UnreadableError, atomic_path, require_writable, write_text
+from milepost.core import DataError, EditedFrames, Episode, Frames, Tick, UnreadableError, atomic_path, require_writable, write_text
 from milepost.encoders.encoder import Encoder
 
 Item = TypeVar("Item")
@@ -64,6 +64,8 @@ class FeatureCache:
         self.overlap = overlap
         self.on_frames = on_frames
         kind = f"{encoder.name}-{hashlib.sha256(encoder.preprocessing.encode()).hexdigest()[:8]}"
+        self._recent: dict[tuple[int, str], np.ndarray] = {}
+        """The features of the episode whose edited copies were asked for last."""
         self.folder = None if folder is None else Path(folder) / _file_name(fingerprint) / _file_name(kind)
 
     def features(self, episode: Episode, cameras: Sequence[str]) -> Shaped[np.ndarray, "T C E"]:
@@ -72,8 +74,26 @@ class FeatureCache:
         DataError for an unknown camera, an unreadable video, features that are not finite in half precision, or a folder that cannot be
         written; what is done by then is kept.
         """
+        if any(isinstance(episode.camera(camera), EditedFrames) for camera in cameras):
+            return np.stack([self._edited(episode, camera) for camera in cameras], axis=1)
         with closing(self.stream([episode], cameras)) as arrays:
             return next(arrays)
+
+    def _edited(self, episode: Episode, camera: str) -> Shaped[np.ndarray, "T E"]:
+        """Returns the features of one camera of an edited copy: the recording's own in another order, or new ones, which are not stored."""
+        frames = episode.camera(camera)
+        if not isinstance(frames, EditedFrames):
+            return self.features(episode, [camera])[:, 0]
+        if frames.change is not None:
+            batches = self._batches(frames, f"a copy of episode {episode.index}, camera '{camera}'")
+            return np.concatenate([self._rounded(self.encoder.encode(batch)) for batch in batches])
+        key, length = (episode.index, frames.name), len(frames.source)
+        if key not in self._recent or len(self._recent[key]) != length:
+            state = np.zeros((length, 0), dtype=np.float32)
+            recording = Episode(episode.index, episode.row, episode.task, episode.fps, length, state, {frames.name: frames.source})
+            self._recent = {other: array for other, array in self._recent.items() if other[0] == episode.index}
+            self._recent[key] = self.features(recording, [frames.name])[:, 0]
+        return self._recent[key][frames.order]
 
     def stream(self, episodes: Sequence[Episode], cameras: Sequence[str]) -> Generator[Shaped[np.ndarray, "T C E"], None, None]:
         """Yields `features` of each episode, in order. The next one is decoded while this one is encoded, however short they are."""
@@ -92,6 +112,8 @@ class FeatureCache:
         """Returns `features` of these frames only, given in order. They are read from disk where the whole episode is there, but not
         stored.
         """
+        if any(isinstance(episode.camera(camera), EditedFrames) for camera in cameras):
+            return self.features(episode, cameras)[frames]
         views, tick = [], _counter(len(frames) * len(cameras), self.on_frames)
         for name in cameras:
             camera, stored, size = episode.camera(name), self._read(episode, name), self.encoder.batch

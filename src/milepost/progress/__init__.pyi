@@ -1,3 +1,4 @@
+from .auditing import audit as audit
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .labelling import label as label

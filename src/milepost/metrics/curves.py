@@ -1,0 +1,146 @@
+"""Measures of one curve, or of the final values of many, under the names of the papers that define them. numpy only.
+
+Every function says what it does with ties, constant curves and NaN. None of them alone tells a reward from a clock: see `audit`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from milepost.metrics.scores import order_correlation
+
+
+def known(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "N"]:
+    """Returns the values that are not NaN."""
+    return value[~np.isnan(value)]
+
+
+def filled(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+    """Returns the curve with NaN interpolated between known frames and continued flat at both ends; all NaN if none is known.
+
+    >>> filled(np.array([np.nan, 1.0, np.nan, 3.0]))
+    array([1., 1., 2., 3.])
+    """
+    frames = np.flatnonzero(~np.isnan(value))
+    if not len(frames):
+        return value
+    return np.interp(np.arange(len(value)), frames, value[frames])
+
+
+def voc(value: Float[np.ndarray, "T"]) -> float:
+    """Returns the value-order correlation (GVL, arXiv 2411.04549): Spearman's correlation with time, ties at their mean rank.
+
+    A constant curve is 0, because it orders nothing. NaN for fewer than two known frames.
+
+    >>> voc(np.array([0.0, 0.5, 0.5, 1.0])).__round__(3), voc(np.zeros(4))
+    (0.949, 0.0)
+    """
+    order = order_correlation(value)
+    return 0.0 if np.isnan(order) and len(known(value)) > 1 else order
+
+
+def voc_r(value: Float[np.ndarray, "T"]) -> float:
+    """Returns Pearson's correlation with a straight line over time, which Robometer calls VOC-r; a constant curve is 0, as there.
+
+    NaN for fewer than two known frames.
+    """
+    frames = np.flatnonzero(~np.isnan(value))
+    if len(frames) < 2:
+        return float("nan")
+    values = value[frames] - value[frames].mean()
+    time = frames - frames.mean()
+    spread = float(np.sqrt((values**2).sum() * (time**2).sum()))
+    return float((values * time).sum() / spread) if spread > 1e-12 else 0.0
+
+
+def ends(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
+    """Returns how far a curve moves: the mean of its last known frames minus the mean of its first ones; NaN if none is known."""
+    values = known(value)
+    return float(values[-frames:].mean() - values[:frames].mean()) if len(values) else float("nan")
+
+
+def slope(value: Float[np.ndarray, "T"]) -> float:
+    """Returns the rise of the straight line that fits best, over the whole curve: its slope per frame times T - 1. NaN for one frame."""
+    frames = np.flatnonzero(~np.isnan(value))
+    if len(frames) < 2:
+        return float("nan")
+    time = frames - frames.mean()
+    return float((time * (value[frames] - value[frames].mean())).sum() / (time**2).sum() * (len(value) - 1))
+
+
+def average_precision(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:
+    """Returns the area under the precision-recall curve of successes against failures (AUPRC), as scikit-learn's average_precision_score.
+
+    It is the sum over thresholds of precision times the gain in recall; equal values are one threshold. NaN if one side is empty.
+    """
+    if not len(success) or not len(failure):
+        return float("nan")
+    values = np.concatenate([success, failure])
+    is_success = np.arange(len(values)) < len(success)
+    thresholds, place = np.unique(-values, return_inverse=True)
+    hits = np.cumsum(np.bincount(place, weights=is_success, minlength=len(thresholds)))
+    calls = np.cumsum(np.bincount(place, minlength=len(thresholds)))
+    recall = hits / len(success)
+    return float((np.diff(recall, prepend=0.0) * hits / calls).sum())
+
+
+def tau_a(value: Shaped[np.ndarray, "N"], reference: Shaped[np.ndarray, "N"]) -> float:
+    """Returns Kendall's tau-a: concordant minus discordant pairs over all n (n - 1) / 2 pairs; a tie on either side counts 0.
+
+    NaN for fewer than two values.
+    """
+    count = len(value)
+    if count < 2:
+        return float("nan")
+    sides = (np.asarray(each, dtype=float) for each in (value, reference))
+    signs = np.prod([np.sign(side[:, None] - side[None, :]) for side in sides], axis=0)
+    return float(np.triu(signs, 1).sum() / (count * (count - 1) / 2))
+
+
+def max_progress(value: Float[np.ndarray, "T"]) -> float:
+    """Returns the highest known progress; NaN if none is known."""
+    values = known(value)
+    return float(values.max()) if len(values) else float("nan")
+
+
+def milestone_coverage(value: Float[np.ndarray, "T"], milestones: Float[np.ndarray, "K"]) -> float:
+    """Returns the proportion of milestones, values of progress, that the curve reaches. NaN without a known frame or a milestone."""
+    values = known(value)
+    return float((values.max() >= milestones).mean()) if len(values) and len(milestones) else float("nan")
+
+
+def stagnation(value: Float[np.ndarray, "T"], step: float = 0.01) -> float:
+    """Returns the proportion of frames at which the curve is not above its highest value so far by at least `step`, after the first frame.
+
+    After Outcome-Process-Diagnosis (arXiv 2603.21669), whose appendix defines its own. NaN for fewer than two known frames.
+
+    >>> stagnation(np.array([0.0, 0.5, 0.5, 0.4, 1.0]))
+    0.5
+    """
+    values = known(value)
+    if len(values) < 2:
+        return float("nan")
+    best = np.maximum.accumulate(values)[:-1]
+    return float((values[1:] < best + step).mean())
+
+
+def regret(value: Float[np.ndarray, "T"]) -> float:
+    """Returns the mean distance below the highest value so far: 0 for a curve that never falls. NaN if no frame is known.
+
+    After the cumulative regret area of arXiv 2603.21669, divided by the frames.
+    """
+    values = known(value)
+    return float((np.maximum.accumulate(values) - values).mean()) if len(values) else float("nan")
+
+
+def path_efficiency(value: Float[np.ndarray, "T"]) -> float:
+    """Returns how far a curve gets over how far it travels: 1 for one that never falls, 0 for one that returns or stands still.
+
+    NaN for fewer than two known frames.
+    """
+    values = known(value)
+    if len(values) < 2:
+        return float("nan")
+    travel = float(np.abs(np.diff(values)).sum())
+    return max(0.0, float(values[-1] - values[0])) / travel if travel > 0 else 0.0

@@ -1,0 +1,175 @@
+"""Runs a model over edited copies of a dataset's own episodes, which is what `milepost audit` does. A frame is decoded once for all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from milepost.core import (
+    MAIN_HEAD,
+    ArrayFrames,
+    Curve,
+    DataError,
+    Dataset,
+    Episode,
+    KnowsEpisodes,
+    Prepares,
+    RewardModel,
+    Tick,
+    UnreadableError,
+    has_words,
+    number_at,
+    read_json_object,
+    to_json,
+    write_text,
+)
+from milepost.metrics import Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.progress.labelling import predicted, provenance
+
+MEMORY = 1 << 30
+"""Bytes of images of one episode that are held while its copies are computed; a larger episode is decoded for every copy."""
+
+
+@dataclass(frozen=True, eq=False)
+class AuditRun:
+    """What an audit computed. audit: the verdicts. curves: every curve, by episode. clocks: the channels of the state that tell the time.
+
+    unreadable: episodes that were left out, and why. beside: the same for other models, such as the clock.
+    """
+
+    audit: Audit
+    curves: tuple[EpisodeCurves, ...]
+    clocks: tuple[int, ...] = ()
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+    beside: Mapping[str, Audit] = field(default_factory=dict)
+
+
+def audit(
+    model: RewardModel,
+    dataset: Dataset,
+    *,
+    head: str = MAIN_HEAD,
+    beside: Mapping[str, RewardModel] = MappingProxyType({}),
+    only: Collection[str] | None = None,
+    folder: Path | str | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    on_progress: Tick = lambda done, total: None,
+) -> AuditRun:
+    """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
+
+    head: whose curve. beside: other models that are shown the same copies, by name. only: the controls that are wanted (`WORDS` lists
+    them); all without it. folder: where the curves of each episode are kept, so that the same call goes on after an interruption; those of
+    another model or dataset are replaced. seed: of shuffled frames, noise and the bootstrap. options: further arguments of `model.predict`.
+    The dataset is not changed. DataError if no episode can be read.
+
+    >>> run = milepost.audit(milepost.ElapsedModel(), milepost.open_dataset("dots"))
+    >>> run.audit.verdict
+    'cannot be said'
+    """
+    if isinstance(model, Prepares):
+        model.prepare_for(dataset)
+    tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
+    store = None if folder is None else _Store(Path(folder), provenance(model, dataset, "", head=head, seed=seed, **options))
+    episodes, unreadable = _readable(dataset)
+    if not episodes:
+        raise DataError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")
+    clocks = time_channels(episodes)
+    tasks = tasks or sorted({episode.task for episode in episodes})
+    everyone = {"": model, **beside}
+    curves: dict[str, list[EpisodeCurves]] = {name: [] for name in everyone}
+    for done, episode in enumerate(episodes):
+        on_progress(done, len(episodes))
+        try:
+            in_memory = with_images_in_memory(episode)
+            edited = copies(in_memory, tasks=[task for task in tasks if has_words(task)], clocks=clocks, seed=seed, only=only)
+            for name, each in everyone.items():
+                stored = store.read(episode) if store is not None and not name else None
+                result = stored or _curves(each, in_memory, edited, head, options if not name else {}, seed)
+                curves[name].append(result)
+                if store is not None and not name and stored is None:
+                    store.write(result, episode)
+        except UnreadableError as error:
+            unreadable[episode.index] = str(error)
+    on_progress(len(episodes), len(episodes))
+    if not curves[""]:
+        raise DataError(f"no episode of {dataset.name} can be audited: {next(iter(unreadable.values()))}")
+    audits = {name: audit_curves(each, seed=seed) for name, each in curves.items()}
+    return AuditRun(audits.pop(""), tuple(curves[""]), clocks, unreadable, audits)
+
+
+def with_images_in_memory(episode: Episode) -> Episode:
+    """Returns the episode with its images decoded into memory, or as it is if they need more than `MEMORY`."""
+    cameras = {}
+    room = MEMORY
+    for name, frames in episode.cameras.items():
+        size = frames[np.array([0])].nbytes * episode.length
+        room -= size
+        cameras[name] = ArrayFrames(np.concatenate(list(frames.chunks()))) if room >= 0 else frames
+    return dataclasses.replace(episode, cameras=cameras)
+
+
+def score_of(curve: Curve) -> np.ndarray:
+    """Returns what can be compared between copies: the raw signal that was scaled to progress over each episode, else progress itself."""
+    signal = curve.signals.get(curve.score)
+    if signal is None:
+        return curve.value
+    return signal.values if signal.rises else -signal.values
+
+
+def _readable(dataset: Dataset) -> tuple[list[Episode], dict[int, str]]:
+    episodes, unreadable = [], {}
+    for position in range(len(dataset)):
+        try:
+            episodes.append(dataset[position])
+        except UnreadableError as error:
+            unreadable[number_at(dataset, position)] = str(error)
+    return episodes, unreadable
+
+
+def _curves(
+    model: RewardModel, episode: Episode, edited: Mapping[str, Episode], head: str, options: Mapping[str, Any], seed: int
+) -> EpisodeCurves:
+    """Returns the model's curves over an episode and its copies. A copy whose instruction the model refuses is left out."""
+    real = score_of(predicted(model, episode, options).head(head))
+    controls = {}
+    for name, copy in edited.items():
+        try:
+            controls[name] = score_of(predicted(model, copy, options).head(head))
+        except UnreadableError:
+            if name not in ("empty_task", "other_task"):
+                raise
+    return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed)
+
+
+class _Store:
+    """Curves of episodes on disk, one JSON file each, with what made them. Those of another model, dataset or setting are not read."""
+
+    def __init__(self, folder: Path, made_by: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.made_by = {name: value for name, value in made_by.items() if name != "milepost_version"}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, episode: Episode) -> Path:
+        return self.folder / f"episode_{episode.index:06d}.json"
+
+    def read(self, episode: Episode) -> EpisodeCurves | None:
+        path = self._path(episode)
+        if not path.is_file():
+            return None
+        stored = read_json_object(path)
+        if stored.get("made_by") != self.made_by:
+            return None
+        curves = {name: np.array(values, dtype=np.float32) for name, values in stored["curves"].items()}
+        return EpisodeCurves(episode.index, episode.task, episode.success, curves.pop("real"), curves, int(stored["seed"]))
+
+    def write(self, curves: EpisodeCurves, episode: Episode) -> None:
+        values = {"real": curves.real, **curves.controls}
+        record = {"made_by": self.made_by, "seed": curves.seed, "curves": {name: value.tolist() for name, value in values.items()}}
+        write_text(self._path(episode), to_json(record))
