@@ -32,14 +32,15 @@ VERBS = {
     "label": "write a model's progress for every frame of a dataset",
     "weigh": "compute RA-BC sample weights from progress, and report their effect",
     "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
+    "audit": "tell whether a model's progress follows what is seen or the time, on edited copies of your episodes",
     "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
     "plot": "draw progress curves over the stages, with sample frames",
-    "view": "look at episodes in the browser: curves beside films, stages corrected, episodes marked",
-    "render": "make films of episodes with the progress curve drawn in",
+    "view": "look at episodes in the browser: curves beside videos, stages corrected, episodes marked",
+    "render": "make videos of episodes with the progress curve drawn in",
     "copy": "copy a dataset with progress and weight as columns, which LeRobot and the Hub's viewer read",
 }
 
-RESUMED = {"demo", "simulate", "annotate", "train", "label", "compare"}
+RESUMED = {"demo", "simulate", "annotate", "train", "label", "audit", "compare"}
 """Verbs that continue an interrupted run."""
 
 LONGEST = 1200

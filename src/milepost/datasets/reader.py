@@ -64,6 +64,13 @@ class LeRobotDataset:
         both = (*self._cameras, *depth)
         return LeRobotDataset(self._files, self._hints, episodes=self._chosen, cameras=both) if depth else self
 
+    def only(self, episodes: Sequence[int]) -> LeRobotDataset:
+        """Returns the dataset with these episodes alone, by index. DataError if there is no such episode here."""
+        for index in episodes:
+            if index not in self._chosen:
+                raise no_episode(index, self._chosen)
+        return LeRobotDataset(self._files, self._hints, episodes=list(episodes), cameras=self._cameras)
+
     def choose_cameras(self, names: Sequence[str] = (), *, flag: str, most: int | None = None) -> tuple[str, ...]:
         """Returns the named cameras, else those in use, or the first `most` of them. flag: the option that names one, for the message.
 

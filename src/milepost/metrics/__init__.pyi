@@ -6,9 +6,13 @@ from .agreement import consensus as consensus
 from .agreement import match_boundaries as match_boundaries
 from .agreement import measure_table as measure_table
 from .agreement import ranked as ranked
+from .audit import ROWS as ROWS
+from .audit import VERDICTS as VERDICTS
 from .audit import Audit as Audit
 from .audit import EpisodeCurves as EpisodeCurves
 from .audit import audit_curves as audit_curves
+from .controls import CONTROLS as CONTROLS
+from .controls import WORDS as WORDS
 from .controls import copies as copies
 from .controls import time_channels as time_channels
 from .evaluation import EpisodeScore as EpisodeScore

@@ -83,6 +83,35 @@ VERDICTS = {
 }
 
 
+ROWS = {
+    "rise": "rise, last frames minus first",
+    "frozen": "part of the rise over frozen frames",
+    "shuffled": "part of the rise over shuffled frames",
+    "follow": "follows the frames (1) or the time (0)",
+    "images_share": "the images' part of its changes",
+    "end_ahead": "a half recording ends ahead by",
+    "voc": "VOC",
+    "voc_r": "VOC-r",
+    "voc_frozen_first": "VOC, first frame frozen",
+    "voc_reversed": "VOC, reversed",
+    "voc_shuffled": "VOC, shuffled",
+    "stalled": "part of the rise while it stands still",
+    "regressed": "falls when played back, of the rise there",
+    "final": "final",
+    "final_cut_50": "final, first half only",
+    "final_cut_80": "final, first 80 % only",
+    "instruction_contrast": "final minus that of another instruction",
+    "final_empty_task": "final without instruction",
+    "auc": "AUC",
+    "auprc": "AUPRC",
+    "tau_a": "tau-a",
+    "succ_fail_diff": "final, successes minus failures",
+    "change_other_camera": "changes with another camera by",
+    **{f"change_{name}": f"changes by, {WORDS[name]}" for name in FAULTS},
+}
+"""Name of each row -> its words in a table. Changes are proportions of the rise."""
+
+
 def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     """Returns one episode's numbers by name; NaN where a control is missing or nothing is known."""
     real, controls = filled(curves.real), {name: filled(value) for name, value in curves.controls.items()}

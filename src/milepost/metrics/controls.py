@@ -63,6 +63,7 @@ WORDS = {
     "shift_5": "the image moved down by 5 %",
 }
 """Name of each control -> what is done, for a reader."""
+CONTROLS = tuple(WORDS)
 FAULTS = ("brightness_0.8", "brightness_1.2", "contrast_0.6", "hue_10", "noise_10", "shift_5")
 """The controls that change images as a lamp, a camera or a knock would: a good reward changes little."""
 

@@ -52,7 +52,8 @@ class Prepared:
     """A model that is ready for a dataset.
 
     dataset: the same, with the cameras that the model looks at. arguments: what else its `predict` takes. settings: what else is written
-    down of the run. cache: the folder in which it may keep what it computes of the pictures.
+    down of the run. cache: the folder in which it may keep what it computes of the images. questions: the most that a server is asked about
+    one episode, 0 if none is.
     """
 
     model: RewardModel
@@ -60,6 +61,7 @@ class Prepared:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
+    questions: int = 0
 
     def begin(self, on_frames: Tick | None = None) -> None:
         """Makes the model ready to keep what it computes. on_frames: is called with the frames that are read."""
@@ -75,7 +77,8 @@ class ModelKind:
     config: its config's class, a dataclass. make: (config, folder) -> a model with the weights in the folder, or new ones if it is None.
     read_config: folder -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given".
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
-    as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. package: who offers it.
+    as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. untrained:
+    (model, seed) -> one of the same shape that has learnt nothing, for an audit. package: who offers it.
     """
 
     name: str
@@ -88,6 +91,7 @@ class ModelKind:
     prepare: Callable[[str, Any, Any, Run], Prepared] | None = None
     processors: Callable[..., Any] | None = None
     untrainable: str = ""
+    untrained: Callable[[Any, int], RewardModel] | None = None
     package: str = ""
 
     @property

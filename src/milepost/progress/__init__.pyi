@@ -1,3 +1,5 @@
+from .auditing import AuditConfig as AuditConfig
+from .auditing import AuditRun as AuditRun
 from .auditing import audit as audit
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate

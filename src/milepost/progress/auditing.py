@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +29,7 @@ from milepost.core import (
     to_json,
     write_text,
 )
-from milepost.metrics import Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.metrics import CONTROLS, Audit, EpisodeCurves, audit_curves, copies, time_channels
 from milepost.progress.labelling import predicted, provenance
 
 MEMORY = 1 << 30
@@ -50,33 +50,53 @@ class AuditRun:
     beside: Mapping[str, Audit] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class AuditConfig:
+    """What an audit runs. head: whose curve. controls: names of the controls, all if empty. seed: of shuffled frames, noise and the bootstrap.
+
+    ValueError for a control that does not exist.
+    """
+
+    head: str = MAIN_HEAD
+    controls: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.controls:
+            if name not in CONTROLS:
+                raise ValueError(f"there is no control '{name}'; there are {', '.join(CONTROLS)}")
+
+
 def audit(
     model: RewardModel,
     dataset: Dataset,
     *,
-    head: str = MAIN_HEAD,
+    config: AuditConfig | None = None,
     beside: Mapping[str, RewardModel] = MappingProxyType({}),
-    only: Collection[str] | None = None,
     folder: Path | str | None = None,
-    seed: int = 0,
     options: Mapping[str, Any] = MappingProxyType({}),
     on_progress: Tick = lambda done, total: None,
 ) -> AuditRun:
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
-    head: whose curve. beside: other models that are shown the same copies, by name. only: the controls that are wanted (`WORDS` lists
-    them); all without it. folder: where the curves of each episode are kept, so that the same call goes on after an interruption; those of
-    another model or dataset are replaced. seed: of shuffled frames, noise and the bootstrap. options: further arguments of `model.predict`.
-    The dataset is not changed. DataError if no episode can be read.
+    config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
+    that the same call goes on after an interruption; those of another model or dataset are replaced. options: further arguments of
+    `model.predict`. The dataset is not changed. DataError if no episode can be read.
 
     >>> run = milepost.audit(milepost.ElapsedModel(), milepost.open_dataset("dots"))
     >>> run.audit.verdict
     'cannot be said'
     """
+    config = config or AuditConfig()
+    head, seed = config.head, config.seed
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
-    store = None if folder is None else _Store(Path(folder), provenance(model, dataset, "", head=head, seed=seed, **options))
+    store = (
+        None
+        if folder is None
+        else _Store(Path(folder), provenance(model, dataset, "", head=head, seed=seed, controls=sorted(config.controls), **options))
+    )
     episodes, unreadable = _readable(dataset)
     if not episodes:
         raise DataError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")
@@ -88,7 +108,9 @@ def audit(
         on_progress(done, len(episodes))
         try:
             in_memory = with_images_in_memory(episode)
-            edited = copies(in_memory, tasks=[task for task in tasks if has_words(task)], clocks=clocks, seed=seed, only=only)
+            edited = copies(
+                in_memory, tasks=[task for task in tasks if has_words(task)], clocks=clocks, seed=seed, only=config.controls or None
+            )
             for name, each in everyone.items():
                 stored = store.read(episode) if store is not None and not name else None
                 result = stored or _curves(each, in_memory, edited, head, options if not name else {}, seed)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from milepost.datasets import LeRobotDataset, find_model, open_dataset
 from milepost.encoders import cache_folder
 from milepost.models.registry import ModelKind, Prepared, Run, require_heads
@@ -50,7 +52,19 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
     return Prepared(model, dataset, {**arguments, **task}, {"encoder": model.frozen.name, "precision": precision}, cache)
 
 
+def untrained(model: SARMModel, seed: int) -> SARMModel:
+    """Returns a model with new weights behind the same encoder, with the same features and statistics."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        other = SARMModel(model.config, model.precision)
+    if model.config.encoder == "pixels":
+        other.encoder.load_state_dict(model.encoder.state_dict())
+    other.use_encoder(model.frozen)
+    other.cache = model.cache
+    return other.to(model.device).eval()
+
+
 MODEL = ModelKind(
     "sarm", SARMModel.from_pretrained, config=SARMConfig, make=make, read_config=read_config, options=SARMOptions, prepare=prepare,
-    processors=make_sarm_processors,
+    processors=make_sarm_processors, untrained=untrained,
 )  # fmt: skip

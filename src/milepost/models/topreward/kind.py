@@ -13,7 +13,7 @@ from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel, read_config
 from milepost.models.topreward.options import TOPRewardOptions
 from milepost.models.topreward.processor import encode_batch
-from milepost.models.topreward.sampling import anchors
+from milepost.models.topreward.sampling import anchors, looked_at
 from milepost.vlm import RemoteEngine
 
 
@@ -35,12 +35,19 @@ def prepare(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, run: 
     dataset = dataset.showing([model.config.image_key])
     require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)
-    return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, _vlm(model))
+    questions = _questions(model, dataset, options.num_prefixes) if isinstance(model.engine, RemoteEngine) else 0
+    return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, _vlm(model), questions=questions)
 
 
 def make(config: TOPRewardConfig, folder: str | None) -> TOPRewardModel:
     """Returns the model of a config; a folder has nothing more than the config."""
     return TOPRewardModel(config)
+
+
+def _questions(model: TOPRewardModel, dataset: LeRobotDataset, num_prefixes: int | None) -> int:
+    """Returns how many questions a server is asked about the longest episode: one a prefix."""
+    longest = max(dataset.meta.episodes[index].length for index in dataset.episode_indices)
+    return len(anchors(len(looked_at(longest, dataset.fps, model.config)[0]), num_prefixes))
 
 
 def _vlm(model: TOPRewardModel) -> dict[str, str]:

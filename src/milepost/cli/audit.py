@@ -1,0 +1,138 @@
+"""Audit a model on your own episodes: does its progress follow what is seen, or the time? It is shown edited copies, beside a clock."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from milepost import datasets, encoders, figures, metrics, models, progress
+from milepost.cli.console import bars, say, table, warn
+from milepost.core import RewardModel, atomic_path, to_json
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """LeRobot dataset: a folder or a Hub id."""
+    model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
+    """Model folder (SARM or TOPReward), Hub id, "elapsed", "topreward" or a model of another package."""
+    head_mode: Literal["sparse", "dense"] = "sparse"
+    controls: tuple[str, ...] = ()
+    """Names of the controls to run, such as frozen_first shuffled; default: all."""
+    model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
+    task: str | None = None
+    """Instruction for episodes without one; SARM uses it for all episodes."""
+    episodes: str | None = None
+    """Episodes to audit, such as 0-9,12 or 0 1 2; default: the first --num-episodes."""
+    num_episodes: int = 20
+    """How many episodes are audited without --episodes: successes and failures in turn, where the dataset knows them."""
+    output_dir: Path | None = None
+    """Folder for audit.json, the figure, and the curves of finished episodes; default: audit_NAME, after the model's name."""
+    format: figures.Format = "png"
+    """Format of the figure."""
+    json: bool = False
+    """Print the numbers as JSON."""
+    yes: bool = False
+    """Do not ask before a server is asked many questions."""
+    seed: int = 0
+    """Seed of the shuffled frames, the noise and the bootstrap."""
+    revision: str | None = None
+    device: str = "auto"
+
+
+def main(args: Args) -> int:
+    """Audits and reports. Returns 0 if no property fails, 1 if one fails or an episode cannot be read."""
+    config = progress.AuditConfig(args.head_mode, args.controls, args.seed)
+    if args.num_episodes < 1:
+        raise ValueError(f"--num-episodes must be at least 1, got {args.num_episodes}")
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
+    if args.episodes is None:
+        dataset = dataset.only(_choice(dataset, args.num_episodes))
+    kind = models.kind_of(args.model)
+    run = models.Run(encoders.resolve_device(args.device), heads=(args.head_mode,), task=args.task)
+    prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
+    _require_consent(args, prepared, len(dataset))
+    prepared.begin()
+    folder = args.output_dir or Path(f"audit_{Path(args.model).resolve().name}")
+    with bars() as bar:
+        result = progress.audit(
+            prepared.model, prepared.dataset, config=config, beside=_beside(kind, prepared.model, args.seed), folder=folder / "curves",
+            options=prepared.arguments, on_progress=bar("audit"),
+        )  # fmt: skip
+    record = to_json(_record(result))
+    with atomic_path(folder / "audit.json") as path:
+        path.write_text(record + "\n", encoding="utf-8")
+    figure = folder / f"audit.{args.format}"
+    with atomic_path(figure) as path:
+        path.write_bytes(figures.figure_bytes(figures.audit_figure(result.curves, title=f"{args.model} on {dataset.name}"), args.format))
+    if args.json:
+        say(record)
+    else:
+        _print(result, dataset.name)
+        say(f"audit: {folder}")
+    for number, reason in result.unreadable.items():
+        warn(f"episode {number} is left out: {reason}")
+    return 0 if result.audit.passes and not result.unreadable else 1
+
+
+def _choice(dataset: datasets.LeRobotDataset, count: int) -> list[int]:
+    """Returns episode indices: successes and failures in turn while there are both, where meta/ knows them."""
+    groups: dict[object, list[int]] = {}
+    for index in dataset.episode_indices:
+        groups.setdefault(dataset.meta.episodes[index].facts.get("success"), []).append(index)
+    sides = sorted(groups.values(), key=len)
+    chosen: list[int] = []
+    while len(chosen) < count and any(sides):
+        for side in sides:
+            if side and len(chosen) < count:
+                chosen.append(side.pop(0))
+    return sorted(chosen)
+
+
+def _require_consent(args: Args, prepared: models.Prepared, episodes: int) -> None:
+    """Asks before a server is asked, with the number of questions. ValueError if there is nobody to ask."""
+    questions = prepared.questions * episodes * (1 + len(args.controls or metrics.CONTROLS))
+    if not questions or args.yes:
+        return
+    words = f"the audit will ask the server up to {questions} questions about {episodes} episodes"
+    if not sys.stdin.isatty():
+        raise ValueError(f"{words}; add --yes, or audit fewer: --num-episodes, --controls")
+    sys.stderr.write(f"{words}. Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ValueError("nothing was asked")
+
+
+def _beside(kind: models.ModelKind, model: RewardModel, seed: int) -> dict[str, RewardModel]:
+    """Returns what every audit shows beside the model: a clock, and an untrained model of the same shape where its kind can make one."""
+    untrained = {} if kind.untrained is None else {"untrained": kind.untrained(model, seed)}
+    return {"elapsed": models.ElapsedModel(), **untrained}
+
+
+def _record(result: progress.AuditRun) -> dict[str, object]:
+    def plain(audit: metrics.Audit) -> dict[str, object]:
+        rows = {name: asdict(row) for name, row in audit.rows.items()}
+        return {"verdict": audit.verdict, "properties": [asdict(each) for each in audit.properties], "rows": rows}
+
+    unreadable = {str(number): reason for number, reason in result.unreadable.items()}
+    episodes = [each.episode for each in result.curves]
+    beside = {name: plain(audit) for name, audit in result.beside.items()}
+    return plain(result.audit) | {"episodes": episodes, "clocks": list(result.clocks), "beside": beside, "unreadable": unreadable}
+
+
+def _print(result: progress.AuditRun, name: str) -> None:
+    audits: Mapping[str, metrics.Audit] = {"model": result.audit, **result.beside}
+    rows = [(metrics.ROWS[row], *(audit.rows[row] for audit in audits.values())) for row in metrics.ROWS]
+    table(f"{len(result.curves)} episodes of {name} (95 % intervals over episodes)", ("", *audits), rows)
+    marks = {"passes": "yes", "fails": "NO", "cannot be said": "?"}
+    table("what it does", ("", "property", "evidence"), [(marks[each.state], each.name, each.evidence) for each in result.audit.properties])
+    if result.clocks:
+        say(f"channels of the state that tell the time, kept running: {', '.join(map(str, result.clocks))}")
+    for other, audit in result.beside.items():
+        say(f"{other}: {audit.verdict}")
+    say(f"verdict: {result.audit.verdict}: {metrics.VERDICTS[result.audit.verdict]}")

@@ -1,0 +1,236 @@
+"""The audit tells a reward from a clock: on models whose nature is known, and on copies whose every frame is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milepost.core import EditedFrames, Episode, Progress, UnreadableError, reordered
+from milepost.encoders import FeatureCache, PixelImages
+from milepost.metrics import CONTROLS, copies, time_channels
+from milepost.metrics.controls import orders
+from milepost.models import ElapsedModel
+from milepost.progress import AuditConfig, audit
+from milepost.testing import CAMERA, ConstantModel, ListDataset, dot_episodes, tiny_sarm
+from milepost.testing.dots import PLACES
+
+
+def along(places: np.ndarray) -> np.ndarray:
+    """How far along the three legs each place is, in [0, 1]: the nearest point of the path."""
+    best = np.full(len(places), np.inf)
+    value = np.zeros(len(places))
+    for leg in range(3):
+        start, way = PLACES[leg], PLACES[leg + 1] - PLACES[leg]
+        part = np.clip(((places - start) @ way) / (way @ way), 0, 1)
+        distance = np.linalg.norm(places - start - part[:, None] * way, axis=1)
+        value = np.where(distance < best, (leg + part) / 3, value)
+        best = np.minimum(best, distance)
+    return value
+
+
+def seen(episode: Episode) -> np.ndarray:
+    """Where the dot is, in the image: the only bright pixels, in any light."""
+    images = episode.camera(CAMERA)[np.arange(episode.length)].astype(float)
+    bright = images.max(axis=-1)
+    mask = bright > (bright.min(axis=(1, 2), keepdims=True) + bright.max(axis=(1, 2), keepdims=True)) / 2
+    y, x = np.mgrid[:32, :32]
+    return np.stack([(mask * x).sum((1, 2)) / mask.sum((1, 2)), (mask * y).sum((1, 2)) / mask.sum((1, 2))], axis=1)
+
+
+class Model:
+    """A model that is a function of the episode."""
+
+    def __init__(self, of) -> None:
+        self.of = of
+
+    def predict(self, episode: Episode) -> Progress:
+        return Progress(episode.index, np.clip(self.of(episode), 0, 1).astype(np.float32))
+
+
+def colour(episode: Episode) -> int:
+    image = episode.camera(CAMERA)[np.array([0])][0]
+    return int(np.argmax(image.reshape(-1, 3).max(axis=0)))
+
+
+def with_task(episode: Episode) -> np.ndarray:
+    """An oracle that also reads the instruction: 0 where the dot has another colour."""
+    return along(seen(episode)) * (episode.task.endswith(str(colour(episode))))
+
+
+def counter(episode: Episode) -> np.ndarray:
+    return np.minimum(np.arange(episode.length) / 30, 1)
+
+
+NATURES = {
+    "oracle": (with_task, "reward"),
+    "images": (lambda episode: along(seen(episode)), "reward"),
+    "states": (lambda episode: along(episode.state), "reward"),
+    "noisy": (lambda episode: along(seen(episode)) + np.random.default_rng(1).normal(0, 0.1, episode.length), "reward"),
+    "elapsed": (lambda episode: np.linspace(0, 1, episode.length), "clock"),
+    "counter": (counter, "clock"),
+    "half a clock": (lambda episode: (along(seen(episode)) + counter(episode)) / 2, "partly a clock"),
+    "constant": (lambda episode: np.full(episode.length, 0.5), "says nothing"),
+    "noise": (lambda episode: np.random.default_rng(episode.index).random(episode.length), "says nothing"),
+    "backwards": (lambda episode: 1 - along(seen(episode)), "says nothing"),
+}
+
+
+@pytest.mark.parametrize("name", NATURES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_of_known_nature_gets_its_verdict(name: str, seed: int) -> None:
+    of, verdict = NATURES[name]
+    run = audit(Model(of), ListDataset(dot_episodes(10, seed=seed, failing=3, tasks=2)), config=AuditConfig(seed=seed))
+    found = run.audit.verdict
+    assert found == verdict or (name == "half a clock" and found == "clock"), run.audit.rows
+    states = {each.name: each.state for each in run.audit.properties}
+    if verdict == "reward":
+        assert states["follows what is seen, not the time"] == "passes"
+        assert states["uses the images"] == ("fails" if name == "states" else "passes")
+        assert states["reads the instruction"] == ("passes" if name == "oracle" else "fails")
+        assert states["ends higher for successes than for failures"] == "passes"
+        assert states["does not know where the recording ends"] == "passes"
+    if name in ("elapsed", "counter"):
+        assert states["follows what is seen, not the time"] == "fails"
+
+
+def test_a_clock_in_a_column_of_the_state_is_not_hidden() -> None:
+    """A model that reads the frame number from the state looks like a reward if that channel stands still with the images."""
+    episodes = []
+    for episode in dot_episodes(8, seed=3, tasks=2):
+        state = np.concatenate([episode.state, np.arange(episode.length, dtype=np.float32)[:, None]], axis=1)
+        episodes.append(dataclasses.replace(episode, state=state))
+    assert time_channels(episodes) == (2,)
+    run = audit(Model(lambda episode: np.minimum(episode.state[:, 2] / 30, 1)), ListDataset(episodes))
+    assert run.audit.verdict == "clock"
+    assert run.clocks == (2,)
+
+
+def test_few_episodes_failures_tasks_cannot_be_judged() -> None:
+    run = audit(Model(with_task), ListDataset(dot_episodes(3)))
+    assert run.audit.verdict == "cannot be said"
+    assert {each.state for each in run.audit.properties} == {"cannot be said"}
+    assert run.audit.passes
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_short_episodes(length: int) -> None:
+    episodes = [reordered(episode, np.arange(length)) for episode in dot_episodes(6, failing=2)]
+    run = audit(ElapsedModel(), ListDataset(episodes))
+    assert len(run.curves) == 6
+
+
+def test_a_model_that_is_unknown_everywhere() -> None:
+    run = audit(Model(lambda episode: np.full(episode.length, np.nan)), ListDataset(dot_episodes(6, failing=2)))
+    assert run.audit.verdict == "cannot be said"
+
+
+class Unreadable(ListDataset):
+    def __getitem__(self, index: int) -> Episode:
+        if index == 1:
+            raise UnreadableError("episode 1 is damaged")
+        return super().__getitem__(index)
+
+
+def test_an_episode_that_cannot_be_read_is_named() -> None:
+    run = audit(Model(with_task), Unreadable(dot_episodes(7)))
+    assert run.unreadable == {1: "episode 1 is damaged"}
+    assert len(run.curves) == 6
+
+
+def test_an_interrupted_audit_goes_on(tmp_path: Path) -> None:
+    dataset = ListDataset(dot_episodes(6, failing=2))
+    whole = audit(ConstantModel(), dataset)
+    calls = ConstantModel(interrupt_after=40)
+    with pytest.raises(KeyboardInterrupt):
+        audit(calls, dataset, folder=tmp_path)
+    kept = len(list(tmp_path.glob("*.json")))
+    assert 0 < kept < 6
+    rest = ConstantModel()
+    again = audit(rest, dataset, folder=tmp_path)
+    assert rest.calls == (6 - kept) * calls.calls // 6 or rest.calls < 6 * 22
+    assert again.audit.rows == whole.audit.rows or str(again.audit.rows) == str(whole.audit.rows)
+    other = ConstantModel(0.25)
+    audit(other, dataset, folder=tmp_path)
+    assert other.calls > rest.calls  # another model takes nothing over
+
+
+# Copies
+
+
+def test_every_copy_shows_the_frames_it_says() -> None:
+    episode = dot_episodes(1)[0]
+    edited = copies(episode, tasks=[episode.task, "another"], seed=4)
+    images = episode.camera(CAMERA)[np.arange(episode.length)]
+    for name, order in orders(episode.length, np.random.default_rng([4, 0])).items():
+        copy = edited[name]
+        assert copy.length == len(order)
+        np.testing.assert_array_equal(copy.camera(CAMERA)[np.arange(copy.length)], images[order])
+        np.testing.assert_array_equal(np.concatenate([*copy.camera(CAMERA).chunks(7)]), images[order])
+        np.testing.assert_array_equal(copy.state, episode.state[order])
+        np.testing.assert_array_equal(copy.columns["truth.stage"][: episode.length], episode.columns["truth.stage"][: copy.length])
+    assert set(edited) == set(CONTROLS) - {"other_camera"}
+    assert edited["other_task"].task == "another"
+    assert edited["half_rate"].fps == 5
+    assert edited["images_frozen"].state is not episode.state
+    np.testing.assert_array_equal(edited["images_frozen"].state, episode.state)
+    np.testing.assert_array_equal(edited["states_frozen"].state, np.repeat(episode.state[:1], episode.length, axis=0))
+
+
+def test_changed_images_are_the_same_each_time() -> None:
+    episode = dot_episodes(1)[0]
+    edited, again = copies(episode, seed=1), copies(episode, seed=1)
+    frames = np.array([5, 2, 5])
+    for name in ("noise_10", "brightness_0.8", "hue_10", "shift_5", "contrast_0.6"):
+        images = edited[name].camera(CAMERA)[frames]
+        np.testing.assert_array_equal(images, again[name].camera(CAMERA)[frames])
+        np.testing.assert_array_equal(images[0], images[2])
+        assert images.dtype == np.uint8
+    grey = np.full((1, 4, 4, 3), 100, np.uint8)
+    assert EditedFrames(episode.camera(CAMERA), CAMERA, np.arange(episode.length)).change is None
+    change = edited["hue_10"].camera(CAMERA).change
+    np.testing.assert_array_equal(change(grey, np.array([0])), grey)  # grey has no hue
+
+
+def test_features_of_copies_are_those_of_the_recording(tmp_path: Path) -> None:
+    """Each frame is encoded once; a copy's features are never taken for the recording's, nor the other way round."""
+    episode = dot_episodes(1)[0]
+    encoder = PixelImages()
+    cache = FeatureCache(tmp_path, "dots", encoder=encoder)
+    edited = copies(episode)
+    reversed_first = cache.features(edited["reversed"], [CAMERA])
+    real = cache.features(episode, [CAMERA])
+    np.testing.assert_array_equal(reversed_first, real[::-1])
+    np.testing.assert_array_equal(cache.features(edited["cut_50"], [CAMERA]), real[: edited["cut_50"].length])
+    dark = cache.features(edited["brightness_0.8"], [CAMERA])
+    assert (dark != real).any()
+    np.testing.assert_array_equal(cache.features(episode, [CAMERA]), real)
+    np.testing.assert_array_equal(FeatureCache(tmp_path, "dots", encoder=encoder).features(episode, [CAMERA]), real)
+
+
+def test_the_audit_of_a_trained_kind_reads_each_image_once() -> None:
+    episodes = dot_episodes(5, tasks=2)
+    reads: list[int] = []
+
+    class Counted:
+        def __init__(self, frames) -> None:
+            self.frames = frames
+
+        def __len__(self) -> int:
+            return len(self.frames)
+
+        def __getitem__(self, frames: np.ndarray) -> np.ndarray:
+            reads.append(len(frames))
+            return self.frames[frames]
+
+        def chunks(self, size: int = 64):
+            for images in self.frames.chunks(size):
+                reads.append(len(images))
+                yield images
+
+    counted = [dataclasses.replace(each, cameras={CAMERA: Counted(each.camera(CAMERA))}) for each in episodes]
+    run = audit(tiny_sarm(), ListDataset(counted))
+    assert len(run.curves) == 5
+    assert sum(reads) <= sum(each.length + 1 for each in episodes)

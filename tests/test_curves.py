@@ -1,0 +1,92 @@
+"""Measures of a curve: worked by hand, and compared with scipy where it has them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from milepost.metrics.curves import (
+    average_precision,
+    ends,
+    filled,
+    max_progress,
+    milestone_coverage,
+    path_efficiency,
+    regret,
+    slope,
+    stagnation,
+    tau_a,
+    voc,
+    voc_r,
+)
+
+NAN = float("nan")
+VALUES = st.lists(st.integers(0, 6).map(lambda k: k / 6), min_size=2, max_size=30).map(np.array)
+
+
+@given(VALUES)
+def test_order_correlations_are_scipys(value: np.ndarray) -> None:
+    time = np.arange(len(value))
+    if np.ptp(value) == 0:
+        assert voc(value) == voc_r(value) == 0
+        return
+    assert voc(value) == pytest.approx(stats.spearmanr(value, time).statistic)
+    assert voc_r(value) == pytest.approx(stats.pearsonr(value, time).statistic)
+    assert slope(value) == pytest.approx(stats.linregress(time, value).slope * (len(value) - 1))
+
+
+@given(VALUES)
+def test_frames_that_are_unknown_are_left_out(value: np.ndarray) -> None:
+    gaps = np.full(2 * len(value), NAN)
+    gaps[::2] = value
+    assert voc(gaps) == pytest.approx(voc(value))
+    assert ends(gaps) == pytest.approx(ends(value))
+    assert regret(gaps) == pytest.approx(regret(value))
+    assert max_progress(gaps) == value.max()
+
+
+@pytest.mark.parametrize("measure", [voc, voc_r, ends, slope, stagnation, regret, path_efficiency, max_progress])
+def test_nothing_known_is_unknown(measure) -> None:
+    assert np.isnan(measure(np.full(4, NAN)))
+
+
+def test_ends_and_slope_of_a_clock() -> None:
+    clock = np.linspace(0, 1, 101)
+    assert ends(clock) == pytest.approx(0.98)  # the mean of the last three, minus that of the first three
+    assert slope(clock) == pytest.approx(1)
+
+
+def test_average_precision_by_hand() -> None:
+    assert average_precision(np.array([0.9, 0.8]), np.array([0.1])) == 1
+    # in order of value: success, failure, success: precision 1 at recall 1/2, and 2/3 at recall 1
+    assert average_precision(np.array([0.9, 0.3]), np.array([0.5])) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert average_precision(np.ones(3), np.ones(1)) == pytest.approx(0.75)  # all tied: one threshold
+    assert np.isnan(average_precision(np.ones(3), np.ones(0)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=2, max_size=12))
+def test_tau_a_counts_pairs(pairs: list[tuple[int, int]]) -> None:
+    value, label = (np.array(side) for side in zip(*pairs, strict=True))
+    both = [(a, b) for i, a in enumerate(pairs) for b in pairs[:i]]
+    agree = sum(np.sign(a[0] - b[0]) * np.sign(a[1] - b[1]) for a, b in both)
+    assert tau_a(value, label) == pytest.approx(agree / len(both))
+
+
+def test_tau_a_is_kendalls_without_ties() -> None:
+    value, other = np.array([1.0, 4.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    assert tau_a(value, other) == pytest.approx(stats.kendalltau(value, other).statistic)
+
+
+def test_process_measures_by_hand() -> None:
+    curve = np.array([0.0, 0.4, 0.2, 0.2, 0.8])
+    assert stagnation(curve) == 0.5  # two of four steps bring nothing new
+    assert regret(curve) == pytest.approx(0.4 / 5)  # 0.2 below the best, twice
+    assert path_efficiency(curve) == pytest.approx(0.8 / 1.2)  # 0.4 up, 0.2 down, 0.6 up
+    assert path_efficiency(np.zeros(4)) == 0
+    assert milestone_coverage(curve, np.array([0.25, 0.5, 0.75, 1.0])) == 0.75
+    assert np.isnan(milestone_coverage(curve, np.zeros(0)))
+
+
+def test_filled_continues_flat() -> None:
+    np.testing.assert_array_equal(filled(np.array([NAN, 1.0, NAN, 3.0, NAN])), [1, 1, 2, 3, 3])
