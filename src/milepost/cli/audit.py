@@ -45,6 +45,10 @@ class Args:
     device: str = "auto"
 
 
+IN_FILE = ("change_", "final_", "stalled", "regressed")
+"""How the rows begin that stand in audit.json alone: the table shows the others."""
+
+
 def main(args: Args) -> int:
     """Audits and reports. Returns 0 if no property fails, 1 if one fails or an episode cannot be read."""
     config = progress.AuditConfig(args.head_mode, args.controls, args.seed)
@@ -69,7 +73,11 @@ def main(args: Args) -> int:
         path.write_text(record + "\n", encoding="utf-8")
     figure = folder / f"audit.{args.format}"
     with atomic_path(figure) as path:
-        path.write_bytes(figures.figure_bytes(figures.audit_figure(result.curves, title=f"{args.model} on {dataset.name}"), args.format))
+        path.write_bytes(
+            figures.figure_bytes(
+                figures.audit_figure(result.curves, title=f"{Path(args.model).resolve().name} on {dataset.name}"), args.format
+            )
+        )
     if args.json:
         say(record)
     else:
@@ -127,7 +135,7 @@ def _record(result: progress.AuditRun) -> dict[str, object]:
 
 def _print(result: progress.AuditRun, name: str) -> None:
     audits: Mapping[str, metrics.Audit] = {"model": result.audit, **result.beside}
-    rows = [(metrics.ROWS[row], *(audit.rows[row] for audit in audits.values())) for row in metrics.ROWS]
+    rows = [(words, *(audit.rows[row] for audit in audits.values())) for row, words in metrics.ROWS.items() if not row.startswith(IN_FILE)]
     table(f"{len(result.curves)} episodes of {name} (95 % intervals over episodes)", ("", *audits), rows)
     marks = {"passes": "yes", "fails": "NO", "cannot be said": "?"}
     table("what it does", ("", "property", "evidence"), [(marks[each.state], each.name, each.evidence) for each in result.audit.properties])

@@ -18,7 +18,7 @@ _COLUMNS, _POINTS = 4, 101
 def audit_figure(curves: Sequence[EpisodeCurves], *, title: str = "", width: float = 10.0) -> Figure:
     """Draws one panel a control. Over each copy's time: the mean of successful episodes as recorded (grey) and edited, and each episode.
 
-    Every curve is stretched to the same width, so long and short episodes can be averaged. ValueError without an episode.
+    Every curve is stretched to the same width, that of a shortened recording to its part of it. ValueError without an episode.
     """
     good = [each for each in curves if each.success is not False] or list(curves)
     if not good:
@@ -40,12 +40,12 @@ def audit_figure(curves: Sequence[EpisodeCurves], *, title: str = "", width: flo
 
 def _draw(ax: Axes, name: str, curves: Sequence[EpisodeCurves], inches: float) -> None:
     quiet(ax)
-    time = np.linspace(0, 1, _POINTS)
+    time, within = np.linspace(0, 1, _POINTS), {"cut_50": 0.5, "cut_80": 0.8}.get(name, 1.0)
     real = np.array([_stretched(each.real) for each in curves])
     edited = np.array([_stretched(each.controls[name]) for each in curves if name in each.controls])
-    ax.plot(time, edited.T, color=CURVE_STYLES[0]["color"], linewidth=0.5, alpha=0.25)
+    ax.plot(time * within, edited.T, color=CURVE_STYLES[0]["color"], linewidth=0.5, alpha=0.25)
     ax.plot(time, _mean(real), color="#888888", linewidth=1.6, label="as recorded")
-    ax.plot(time, _mean(edited), color=CURVE_STYLES[1]["color"], linewidth=1.6, label="edited")
+    ax.plot(time * within, _mean(edited), color=CURVE_STYLES[1]["color"], linewidth=1.6, label="edited")
     ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
     ax.set_title("\n".join(wrap(WORDS[name], inches - 0.3, 7.5)), fontsize=7.5, color=INK, loc="left")
     ax.set_xticks([])

@@ -79,7 +79,7 @@ VERDICTS = {
     "partly a clock": "part of its rise comes with time alone",
     "clock": "it rises with time, whatever is seen",
     "says nothing": "it does not rise over successful episodes",
-    "cannot be said": f"fewer than {FEWEST} successful episodes",
+    "cannot be said": f"fewer than {FEWEST} successful episodes, or controls that were left out",
 }
 
 
@@ -132,13 +132,13 @@ def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     numbers["end_ahead"] = unknown if cut is None else 2 * float(cut[-1] - real[len(cut) - 1])
     for name in ("cut_50", "cut_80", "other_task", "empty_task"):
         numbers[f"final_{name}"] = final(curves.controls[name]) if name in curves.controls else unknown
-    third = max(1, length // 3)
+    third = length // 3
     stalled, regressed = controls.get("stalled"), controls.get("regressed")
+    if third < 2:
+        return numbers | dict.fromkeys(("stalled_rise", "regressed_fall", "third_rise"), unknown)
     numbers["stalled_rise"] = unknown if stalled is None else float(stalled[2 * third - 1] - stalled[third])
-    numbers["regressed_fall"] = (
-        unknown if regressed is None else float(regressed[2 * third - 1] - regressed[min(3 * third - 2, len(regressed) - 1)])
-    )
-    numbers["third_rise"] = float(real[min(2 * third - 1, length - 1)] - real[min(third, length - 1)])
+    numbers["regressed_fall"] = unknown if regressed is None else float(regressed[2 * third - 1] - regressed[3 * third - 2])
+    numbers["third_rise"] = float(real[2 * third - 1] - real[third])
     return numbers
 
 
@@ -167,11 +167,16 @@ def _mean(numbers: Sequence[Mapping[str, float]], name: str, rng: np.random.Gene
 
 
 def _ratio(numbers: Sequence[Mapping[str, float]], above: str, below: str, rng: np.random.Generator, draws: int = 1000) -> Estimate:
-    """Returns the ratio of two means over the same episodes, with its interval: episodes are drawn, not the two sides."""
+    """Returns the ratio of two means over the same episodes, with its interval: episodes are drawn, not the two sides.
+
+    It is unknown if the lower mean may be 0: a part of a rise that is none says nothing.
+    """
     pairs = np.array([[each[above], each[below]] for each in numbers], dtype=float).reshape(-1, 2)
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
     unknown = float("nan")
     if not len(pairs) or pairs[:, 1].sum() == 0:
+        return Estimate(unknown, unknown, unknown, len(pairs))
+    if interval(lambda x: float(x.mean()), pairs[:, 1], rng=rng)[0] <= 0:
         return Estimate(unknown, unknown, unknown, len(pairs))
     sums = pairs[rng.integers(len(pairs), size=(draws, len(pairs)))].sum(axis=1)
     ratios = sums[:, 0] / np.where(sums[:, 1] == 0, np.nan, sums[:, 1])
@@ -225,6 +230,8 @@ def _verdict(rows: Mapping[str, Estimate], scaled: bool, count: int) -> str:
     if _rises(rows, scaled).state == "fails":
         return "says nothing"
     frozen, shuffled, follow = (rows[name].value for name in ("frozen", "shuffled", "follow"))
+    if np.isnan([frozen, shuffled, follow]).any():
+        return "cannot be said"
     if frozen >= CLOCK or shuffled >= CLOCK or follow < LEAST_FOLLOW:
         return "clock"
     return "partly a clock" if frozen >= PART or shuffled >= PART else "reward"
@@ -238,6 +245,12 @@ def _few(name: str, estimate: Estimate, why: str = "") -> Property:
     return Property(name, "cannot be said", why or f"{estimate.episodes} episodes, {FEWEST} are needed")
 
 
+def _no_rise(rows: Mapping[str, Estimate]) -> str:
+    """Returns why nothing can be compared with the rise, if it may be 0; else ""."""
+    rise = rows["rise"]
+    return f"it does not rise: {rise}" if rise.episodes >= FEWEST and rise.low <= 0 else ""
+
+
 def _rises(rows: Mapping[str, Estimate], scaled: bool) -> Property:
     name, rise = "rises over successful episodes", rows["rise"]
     if not _enough(rise):
@@ -249,9 +262,7 @@ def _rises(rows: Mapping[str, Estimate], scaled: bool) -> Property:
 def _follows(rows: Mapping[str, Estimate]) -> Property:
     name = "follows what is seen, not the time"
     if not all(_enough(rows[each]) for each in ("frozen", "shuffled", "follow")):
-        return _few(name, rows["frozen"])
-    if rows["rise"].low <= 0:
-        return Property(name, "cannot be said", f"nothing rises: rise {rows['rise']}")
+        return _few(name, rows["frozen"], _no_rise(rows))
     fails = max(rows["frozen"].value, rows["shuffled"].value) >= PART or rows["follow"].value < LEAST_FOLLOW
     evidence = (
         f"of its rise, frozen frames keep {rows['frozen']} and shuffled ones {rows['shuffled']}; it follows the frames by {rows['follow']}"
@@ -262,7 +273,7 @@ def _follows(rows: Mapping[str, Estimate]) -> Property:
 def _sees(rows: Mapping[str, Estimate]) -> Property:
     name, share = "uses the images", rows["images_share"]
     if not _enough(share):
-        return _few(name, share, "" if share.episodes else "there are no states beside the images, or no images")
+        return _few(name, share, "nothing changes it" if share.episodes else "there are no states beside the images, or no images")
     return Property(
         name, "fails" if share.value < BLIND else "passes", f"the images' part of its changes is {share}, the rest is the states'"
     )
@@ -271,7 +282,7 @@ def _sees(rows: Mapping[str, Estimate]) -> Property:
 def _knows_end(rows: Mapping[str, Estimate]) -> Property:
     name, ahead = "does not know where the recording ends", rows["end_ahead"]
     if not _enough(ahead):
-        return _few(name, ahead)
+        return _few(name, ahead, _no_rise(rows))
     return Property(name, "fails" if ahead.value > KNOWS_END else "passes", f"a half recording ends {ahead} of the rise ahead")
 
 
@@ -297,8 +308,8 @@ def _bears(rows: Mapping[str, Estimate], curves: Sequence[EpisodeCurves]) -> lis
     lines = []
     for name in names:
         change, words = rows[f"change_{name}"], f"bears {WORDS[name]}"
-        if not _enough(change) or rows["rise"].low <= 0:
-            lines.append(_few(words, change, f"nothing rises: rise {rows['rise']}" if _enough(change) else ""))
+        if not _enough(change):
+            lines.append(_few(words, change, _no_rise(rows)))
         else:
             lines.append(Property(words, "fails" if change.value > MOST_CHANGE else "passes", f"it changes by {change} of the rise"))
     return lines

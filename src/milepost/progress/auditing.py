@@ -52,9 +52,10 @@ class AuditRun:
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """What an audit runs. head: whose curve. controls: names of the controls, all if empty. seed: of shuffled frames, noise and the bootstrap.
+    """What an audit runs.
 
-    ValueError for a control that does not exist.
+    head: whose curve. controls: names of the controls, all if empty. seed: of shuffled frames, noise and the bootstrap. ValueError for a
+    control that does not exist.
     """
 
     head: str = MAIN_HEAD
