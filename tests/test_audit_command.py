@@ -1,0 +1,100 @@
+"""`milepost audit` end to end: verdicts, exit codes, files, what is refused, and a server that costs money."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from milepost.cli.entry import main
+from milepost.testing import chat_server, dot_episodes, tiny_sarm, write_dots
+
+
+@pytest.fixture(scope="module")
+def dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("audit") / "dots"
+    write_dots(root, dot_episodes(9, failing=3, tasks=2))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def tree(root: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_clock_is_called_one(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    before = tree(dots)
+    assert main(["audit", str(dots), "--model", "elapsed"]) == 1
+    out = capsys.readouterr().out
+    assert "verdict: clock: it rises with time, whatever is seen" in " ".join(out.split())
+    assert tree(dots) == before
+    record = json.loads((tmp_path / "audit_elapsed" / "audit.json").read_text())
+    assert record["verdict"] == "clock"
+    assert record["rows"]["frozen"]["value"] == pytest.approx(1, abs=0.01)
+    assert record["episodes"] == list(range(9))
+    assert (tmp_path / "audit_elapsed" / "audit.png").stat().st_size > 10_000
+
+
+def test_numbers_as_json_and_a_few_controls(dots: Path, capsys: pytest.CaptureFixture) -> None:
+    given = ["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first", "shuffled", "--json", "--num-episodes", "6"]
+    assert main(given) == 1
+    record = json.loads(capsys.readouterr().out)
+    assert record["verdict"] == "clock"
+    assert record["rows"]["end_ahead"]["value"] is None
+    assert {0, 8} < set(record["episodes"])  # successes and failures
+    assert record["beside"]["elapsed"]["verdict"] == "clock"
+
+
+def test_an_untrained_model_says_nothing(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tiny_sarm().save_pretrained(tmp_path / "model")
+    assert main(["audit", str(dots), "--model", "model", "--no-cache", "--json", "--output-dir", "out", "--format", "svg"]) == 1
+    record = json.loads(capsys.readouterr().out)
+    assert record["verdict"] == "says nothing"
+    assert set(record["beside"]) == {"elapsed", "untrained"}
+    assert (tmp_path / "out" / "audit.svg").read_text().startswith("<?xml")
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--controls", "upside_down"], "there is no control 'upside_down'; there are frozen_first"),
+        (["--num-episodes", "0"], "--num-episodes must be at least 1"),
+        (["--head-mode", "dense"], "dense"),
+        (["--episodes", "77"], "77"),
+    ],
+)
+def test_what_is_refused(dots: Path, tmp_path: Path, words: list[str], says: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["audit", str(dots), "--model", "elapsed", *words]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    with chat_server() as server:
+        given = ["audit", str(dots), "--model", "topreward", "--vlm-name", "tiny", "--base-url", server.url, "--num-prefixes", "3"]
+        given += ["--controls", "frozen_first", "shuffled", "--num-episodes", "2"]
+        before = len(server.bodies)
+        assert main(given) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert "the audit will ask the server up to 18 questions about 2 episodes; add --yes" in error
+        probes = len(server.bodies) - before
+        assert main([*given, "--yes"]) in (0, 1)
+        assert len(server.bodies) - before - 2 * probes <= 18
+        capsys.readouterr()
+        asked = len(server.bodies)
+        assert main([*given, "--yes"]) in (0, 1)  # finished episodes are not asked about again
+        assert len(server.bodies) - asked <= probes + 1
+
+
+def test_a_dataset_whose_part_is_damaged_goes_on(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_dots(tmp_path / "two", dot_episodes(6))
+    videos = sorted((tmp_path / "two").rglob("*.mp4"))
+    videos[0].write_bytes(videos[0].read_bytes()[:2000])
+    assert main(["audit", "two", "--model", "elapsed", "--json"]) == 1
+    record = json.loads(capsys.readouterr().out)
+    assert record["unreadable"] or record["verdict"] == "clock"
