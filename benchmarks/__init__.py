@@ -1,1 +1,1 @@
-"""Measurements, each with its command in its docstring, and what they share with tests. A package, so that no other `benchmarks` is found."""
+"""What milepost costs, measured beside a reference. It is a package, so that no other `benchmarks` is found."""

@@ -35,7 +35,8 @@ from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import choose, with_statistics
-from milepost.models.sarm.train import PRESETS, split
+from milepost.models.sarm.settings import PRESETS
+from milepost.models.sarm.train import split
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.loop import fit, run_key
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from builders import TOP, WRIST, moving
+from milepost.core import HEADS
 from milepost.core.types import Segment
 from milepost.datasets.recording import Recording
-from milepost.datasets.records import HEADS
 from milepost.datasets.writer import write_dataset
 from milepost.testing import Fault
 

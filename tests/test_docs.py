@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import milepost
-from milepost.models import TrainConfig, train
+from milepost.models import train
 from milepost.testing import dot_episodes, write_dots
 
 README = Path(__file__).parents[1] / "README.md"
@@ -26,7 +26,7 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The front page's Python, from a dataset to a page that plays, with two steps of training."""
     monkeypatch.chdir(tmp_path)
     write_dots("dots", dot_episodes(6, failing=2))
-    monkeypatch.setattr(milepost, "train", partial(train, training=TrainConfig(steps=2)))
+    monkeypatch.setattr(milepost, "train", partial(train, steps=2))
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     names: dict = {"image": np.zeros((32, 32, 3), np.uint8), "state": np.zeros(2, np.float32)}
     names |= {"loss_per_sample": np.ones(3, np.float32), "weight_per_sample": np.ones(3, np.float32)}

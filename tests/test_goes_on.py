@@ -20,7 +20,7 @@ from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.progress.labelling import label
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import read_progress
-from milepost.testing import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes
+from milepost.testing import CAMERA, STAGES, ConstantModel, ListDataset, dot_episodes, tiny_sarm
 from reviewed import annotated_dataset
 from test_cli import milepost
 from test_train import QUICK, losses, run
@@ -88,12 +88,45 @@ def test_a_finished_file_is_extended_and_made_anew_only_if_asked(tmp_path: Path)
     assert model.calls == 2
     assert set(table.episode_index.tolist()) == {0, 1, 2, 3}
     model = ConstantModel()
-    label(model, every, path, anew=True)
+    label(model, every, path, overwrite=True)
     assert model.calls == 4
     every.fingerprint = "other frames"
     model = ConstantModel()
-    label(model, every, path)
+    with pytest.raises(DataError, match=r"made with another dataset; use --overwrite or .* overwrite=True"):
+        label(model, every, path)
+    label(model, every, path, overwrite=True)
     assert model.calls == 4
+
+
+def test_what_another_model_made_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    """The same call on the command line and in Python: neither a finished file nor an unfinished run of another model is lost."""
+    dataset, path = ListDataset(dot_episodes(3)), tmp_path / "p.parquet"
+    label(ConstantModel(0.25), dataset, path)
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="made with another config"):
+        label(ConstantModel(0.75), dataset, path)
+    with pytest.raises(DataError, match="made with another stride"):
+        label(ConstantModel(0.25), dataset, path, options={"stride": 2})
+    with pytest.raises(DataError, match="is a folder"):
+        label(ConstantModel(0.25), dataset, tmp_path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.parquet"]
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        label(ConstantModel(0.25, interrupt_after=2), dataset, path)
+    with pytest.raises(DataError, match="begun with another config, and is unfinished"):
+        label(ConstantModel(0.75), dataset, path)
+    model = ConstantModel(0.25)
+    label(model, dataset, path)
+    assert model.calls == 1
+
+
+def test_two_models_of_one_config_are_told_apart_by_their_weights(tmp_path: Path) -> None:
+    first, other, path = tiny_sarm(seed=0), tiny_sarm(seed=1), tmp_path / "p.parquet"
+    assert first.identity() == other.identity()
+    label(first, ListDataset(dot_episodes(2)), path)
+    with pytest.raises(DataError, match="made with another weights"):
+        label(other, ListDataset(dot_episodes(2)), path)
 
 
 def test_two_writers_never_mix(tmp_path: Path) -> None:

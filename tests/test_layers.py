@@ -39,15 +39,16 @@ INSIDE = {
         "generate remote",
     ],
     "models": [
-        "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
+        "processing source",
+        "registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
         "training.checkpoints training.distributed training.tracking",
         "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
         "sarm.checkpoint topreward.model training.loop",
         "sarm.processor sarm.readiness topreward.kind",
         "sarm.model",
         "factory sarm.kind sarm.prepare",
-        "sarm.train",
-        "training.card",
+        "sarm.settings sarm.train",
+        "sarm.card",
         "sarm.training",
     ],
     "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],

@@ -12,9 +12,9 @@ from milepost.core.errors import DataError
 from milepost.core.outputs import atomic_path
 from milepost.core.types import Curve, Progress
 from milepost.models.elapsed import ElapsedModel
-from milepost.progress.labelling import label, provenance, unknown_frames
+from milepost.progress.labelling import label, provenance
 from milepost.progress.store import ProgressStore
-from milepost.progress.table import read_progress
+from milepost.progress.table import read_progress, unknown_frames
 from milepost.testing import ConstantModel, ListDataset, dot_episodes
 from milepost.weights.file import write_weights_file
 

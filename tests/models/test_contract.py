@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milepost.core.capabilities import RewardModel
 from milepost.core.errors import DataError
-from milepost.core.types import RewardModel
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.registry import BUILT_IN, load_model
 from milepost.models.topreward.config import TOPRewardConfig

@@ -172,7 +172,9 @@ def test_what_cannot_be_identified_is_never_resumed(tmp_path: Path, dataset: Pat
     data = milepost.open_dataset(dataset)
     with pytest.raises(KeyboardInterrupt):
         milepost.label(Nameless(0.25, stop_at=1), data, tmp_path / "p.parquet")
-    table = milepost.label(Nameless(0.75), data, tmp_path / "p.parquet")
+    with pytest.raises(milepost.DataError, match=r"begun with another model without identity\(\), and is unfinished; .* overwrite=True"):
+        milepost.label(Nameless(0.75), data, tmp_path / "p.parquet")
+    table = milepost.label(Nameless(0.75), data, tmp_path / "p.parquet", overwrite=True)
     assert set(table.main.value.tolist()) == {0.75}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from milepost.annotation.loop import AskConfig, annotate_episodes, provenance, to_ask
 from milepost.annotation.store import AnnotationStore
 from milepost.annotation.subtasks import Subtask, SubtaskList
-from milepost.core import MAIN_HEAD, Segment, Tick
+from milepost.core import MAIN_HEAD, Segment, Tick, quiet
 from milepost.datasets import LeRobotDataset
 from milepost.vlm import ChatModel
 
@@ -22,7 +22,7 @@ def annotate(
     head: str = MAIN_HEAD,
     config: AskConfig | None = None,
     weights: Mapping[str, str] | None = None,
-    on_progress: Tick = lambda done, total: None,
+    on_progress: Tick = quiet,
 ) -> dict[int, tuple[Segment, ...]]:
     """Asks a model where the stages of every episode are. Returns the accepted segments by episode; the dataset stays as it is.
 

@@ -27,7 +27,7 @@ from milepost.annotation.sampling import BUDGET, RATE_HZ, FrameSample, sample_fr
 from milepost.annotation.sheets import beside, sheets, stamped
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.annotation.subtasks import SubtaskList
-from milepost.core import DataError, Episode, UnreadableError, parse_json
+from milepost.core import DataError, Episode, Tick, UnreadableError, parse_json, quiet
 from milepost.datasets import LeRobotDataset
 from milepost.metrics import Annotation, consensus
 from milepost.vlm import FINAL, ChatModel, Message, RefusedError, ServerError
@@ -243,7 +243,7 @@ def annotate_episodes(
     stores: Mapping[str, AnnotationStore],
     config: AskConfig,
     workers: int = 1,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Tick = quiet,
 ) -> dict[int, str]:
     """Asks about these heads of these episodes. The answers, also those that were given up, go into the stores one by one.
 

@@ -15,9 +15,8 @@ import numpy as np
 
 from milepost.annotation.spreadsheet import SUFFIXES, read_file
 from milepost.annotation.store import read_provenance, read_store
-from milepost.core import SUCCESS, DataError, DataWarning
+from milepost.core import HEADS, SUCCESS, DataError, DataWarning
 from milepost.datasets import (
-    HEADS,
     Annotations,
     Files,
     Metadata,

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Segment, read_text, require_shallow, segment_faults, shown, write_text
-from milepost.datasets import HEADS, Annotations, no_episode
+from milepost.core import HEADS, DataError, Segment, read_text, require_shallow, segment_faults, shown, write_text
+from milepost.datasets import Annotations, no_episode
 
 COLUMNS = ("episode", "head", "name", "start_s", "end_s", "start_frame", "stop_frame")
 SUFFIXES = (".csv", ".json")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Segment, json_value, read_json_object, require_writable, shown, write_text
-from milepost.datasets import HEADS, Annotations
+from milepost.core import HEADS, DataError, Segment, json_value, read_json_object, require_writable, shown, write_text
+from milepost.datasets import Annotations
 
 _MARK = "provenance.json"
 

@@ -16,7 +16,7 @@ from milepost.cli.annotation_output import Target, disagreements, draw, read_cor
 from milepost.cli.annotation_report import report
 from milepost.cli.console import bars, say, warn
 from milepost.cli.drawings import require_own
-from milepost.core import DataError, require_tasks, to_json
+from milepost.core import HEADS, DataError, require_tasks, to_json
 
 Stores: TypeAlias = "Mapping[str, annotation.AnnotationStore]"
 
@@ -177,7 +177,7 @@ def _import(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     target = _target(args, dataset)
     target.require()
     stored_lists = {
-        head: annotation.stages_of(stored) for head in datasets.HEADS if (stored := annotation.read_provenance(folder / head)) is not None
+        head: annotation.stages_of(stored) for head in HEADS if (stored := annotation.read_provenance(folder / head)) is not None
     }
     lists = {**stored_lists, **args.stages.lists()}
     annotations = read_corrections(args.import_file, dataset, lists)
@@ -255,7 +255,7 @@ def _draw_figures(
     lists: Mapping[str, annotation.SubtaskList],
 ) -> str | None:
     """Draws the episodes with the largest disagreement, or the first ones; returns the folder, None if there was nothing to draw."""
-    heads = datasets.HEADS if args.visualize_type == "both" else (args.visualize_type,)
+    heads = HEADS if args.visualize_type == "both" else (args.visualize_type,)
     selection = {n: by_head for n, each in annotations.items() if (by_head := {head: each[head] for head in heads if each.get(head)})}
     if not selection or not args.num_visualizations:
         return None
@@ -297,7 +297,7 @@ def _open_store(args: Args, folder: Path, provenance: Mapping[str, str]) -> anno
 
 def _stores(folder: Path) -> Stores:
     """Returns the existing stores, unchanged. DataError if there is none."""
-    provenance = {head: annotation.read_provenance(folder / head) for head in datasets.HEADS}
+    provenance = {head: annotation.read_provenance(folder / head) for head in HEADS}
     stores = {head: annotation.AnnotationStore(folder / head, each) for head, each in provenance.items() if each is not None}
     if not stores:
         raise DataError(f"there are no answers in {folder}; run milepost annotate without --export first, or name the folder with --store")

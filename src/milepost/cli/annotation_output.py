@@ -15,7 +15,7 @@ import numpy as np
 from milepost import annotation, datasets, figures, metrics
 from milepost.cli.drawings import write_drawing
 from milepost.cli.progress_io import warn_of_missing_letters
-from milepost.core import DataError, Episode, Segment, Tick, require_writable
+from milepost.core import HEADS, DataError, Episode, Segment, Tick, require_writable
 
 Answers: TypeAlias = "Mapping[str, Mapping[int, annotation.Answer]]"
 """Head -> episode -> its answer."""
@@ -188,7 +188,7 @@ def draw(
     words = set[str]()
     for count, (number, path) in enumerate(drawings.items(), start=1):
         episode = dataset.episode(number)
-        heads = {head: annotations[number][head] for head in datasets.HEADS if annotations[number].get(head)}
+        heads = {head: annotations[number][head] for head in HEADS if annotations[number].get(head)}
         timelines = {
             head: _timeline(
                 episode, segments, answers.get(head, {}).get(number), names=_names(head, dataset, lists, annotations), camera=camera

@@ -148,7 +148,13 @@ class Journey:
             if not path.is_file():
                 with self.timed("label"):
                     source = str(self.folder / "models" / name) if name in reward_models else name
-                    progress.label(model, dataset, path, model_path=source, on_progress=self.on_stage(f"label: {name}"))
+                    progress.label(
+                        model,
+                        dataset,
+                        path,
+                        made_by=progress.provenance(model, dataset, source),
+                        on_progress=self.on_stage(f"label: {name}"),
+                    )
             tables[name] = progress.read_progress(path)
         return tables
 

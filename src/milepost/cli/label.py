@@ -41,38 +41,6 @@ class Args:
     json: bool = False
 
 
-def _finished(path: Path, expected: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
-    """Returns the existing file if it has the same model and options and all of these episodes. DataError if it has others; only an
-    incomplete file may be of an older state of the dataset."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
-    existing = progress.read_progress(path)
-    other = _differences(existing.made_by, expected)
-    unknown = {*progress.unknown_frames(existing), *(set(episodes) - set(existing.episode_index.tolist()))} & set(episodes)
-    if other and not (other == ["dataset"] and unknown):
-        raise DataError(f"{path} was made with another {', '.join(other)}; use --overwrite or another --output-path")
-    return None if other or unknown else existing
-
-
-def _require_same_run(path: Path, expected: Mapping[str, str]) -> None:
-    """Raises DataError if there is an unfinished run of another model or with other options, because its work would be lost."""
-    unfinished_run = progress.unfinished(path)
-    if unfinished_run and (other := _differences(unfinished_run, expected)):
-        raise DataError(
-            f"{path} was begun with another {', '.join(other)}, and is unfinished; use --overwrite to begin anew, or another --output-path"
-        )
-
-
-def _differences(existing: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
-    """Returns the differences of two provenances, in the user's words."""
-    labels = {"model_path": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset"}
-    old, expected = progress.comparable(existing, expected), progress.comparable(expected, expected)
-    other = [words for key, words in labels.items() if old.get(key) != expected[key]]
-    before, now = old["settings"], expected["settings"]
-    changed = ["head_mode" if name == "heads" else name for name in now if before.get(name) != now[name]]
-    return other + [f"--{name.replace('_', '-')}" if name in _flags() else name for name in changed]
-
-
 def _flags() -> set[str]:
     groups = (vars(getattr(models.ModelOptions(), group)) for group in vars(models.ModelOptions()))
     return {*Args.__dataclass_fields__, *(name for group in groups for name in group)}
@@ -102,31 +70,25 @@ def main(args: Args) -> int:
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
     made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
     with output_lock(path):
-        finished = None if args.overwrite else _existing_result(path, made_by, dataset.episode_indices)
+        finished = None if args.overwrite else progress.existing_result(path, made_by, dataset.episode_indices, flags=_flags())
         if finished is not None:
             warn("labelled already, by this model with these options: nothing to do")
-        labelled = finished or _label(args, prepared, dataset, path)
+        labelled = finished or _label(args, prepared, dataset, path, made_by)
     threshold = prepared.model.success_threshold if isinstance(prepared.model, Judges) else -math.inf
     return _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
 
 
-def _existing_result(path: Path, made_by: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
-    """Returns the finished file, None if there is work to do. DataError if a file or an unfinished run would be lost."""
-    finished = _finished(path, made_by, episodes) if path.exists() else None
-    if finished is None:
-        _require_same_run(path, made_by)
-    return finished
-
-
-def _label(args: Args, prepared: models.Prepared, dataset: datasets.LeRobotDataset, path: Path) -> progress.ProgressTable:
+def _label(
+    args: Args, prepared: models.Prepared, dataset: datasets.LeRobotDataset, path: Path, made_by: Mapping[str, str]
+) -> progress.ProgressTable:
     """Labels the dataset and returns the finished file."""
     unread: list[str] = []
     with _closed_after(prepared.model), bars() as bar:
         prepared.begin(later(bar, "encode frames"))
         labelled = progress.label(
-            prepared.model, dataset, path, model_path=args.model, anew=args.overwrite, on_progress=bar("label"),
+            prepared.model, dataset, path, overwrite=args.overwrite, on_progress=bar("label"),
             on_unreadable=lambda number, error: unread.append(progress.left_unknown(number, error)),
-            options=prepared.arguments, **prepared.settings,
+            options=prepared.arguments, made_by=made_by,
         )  # fmt: skip
     for line in unread:
         warn(line)

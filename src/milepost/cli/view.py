@@ -15,7 +15,7 @@ import tyro
 from milepost import datasets, progress, viewer, weights
 from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.progress_io import name_of
-from milepost.core import DataError, require_writable, segments_fault
+from milepost.core import HEADS, DataError, require_writable, segments_fault
 
 NAMED = 9
 """Most annotations with a fault that are named one by one."""
@@ -120,7 +120,7 @@ def annotation_problems(dataset: datasets.LeRobotDataset) -> list[str]:
             or segments_fault(record.readable_segments.get(head, ()), head, stages.get(head), record.length),
         )
         for record in records
-        for head in datasets.HEADS
+        for head in HEADS
         if head in record.readable_segments or head in record.annotation_faults
     ]
     faults = [f"episode {number}: {fault}" for number, fault in candidates if fault]

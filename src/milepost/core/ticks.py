@@ -7,6 +7,15 @@ from collections.abc import Callable
 from milepost.core.types import Tick
 
 
+def quiet(done: int, total: int) -> None:
+    """Shows nothing: the callback of work that nobody watches."""
+
+
+def quiet_stage(name: str) -> Tick:
+    """Returns a callback that shows nothing, whatever part of the work it is for."""
+    return quiet
+
+
 def later(bar: Callable[[str], Tick], name: str) -> Tick:
     """Returns a callback (done, total) whose bar appears when it is first called."""
     bars: list[Tick] = []

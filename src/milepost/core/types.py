@@ -12,7 +12,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -238,6 +237,8 @@ class Curve:
 
 MAIN_HEAD = "sparse"
 """LeRobot's name for the head that a model with one head has."""
+HEADS = (MAIN_HEAD, "dense")
+"""The heads that annotations can have, in LeRobot's names. A new one is added here and in `models/sarm/config.py`."""
 RAW = "raw"
 """The usual name of the signal of a head that has one."""
 
@@ -343,108 +344,3 @@ def number_at(dataset: Dataset, position: int) -> int:
 
 Tick = Callable[[int, int], None]
 """A callback (done, total)."""
-
-
-# What a reward model is, and what it can do beyond that. A model has a capability by having its methods.
-
-
-@runtime_checkable
-class RewardModel(Protocol):
-    """Episode -> Progress. The only thing a reward model has to do.
-
-    >>> class Brightness:
-    ...     def predict(self, episode):
-    ...         images = episode.cameras["observation.images.top"][np.arange(episode.length)]
-    ...         return milepost.Progress(episode.index, images.mean((1, 2, 3), dtype=np.float32) / 255)
-    >>> isinstance(Brightness(), milepost.RewardModel)
-    True
-    >>> len(Brightness().predict(milepost.open_dataset("dots")[0]).main.value)
-    33
-    """
-
-    def predict(self, episode: Episode) -> Progress: ...
-
-
-@runtime_checkable
-class Saved(Protocol):
-    """A model that can be written to a folder, from which `load_model` reads it."""
-
-    def save_pretrained(self, folder: Path | str) -> None: ...
-
-
-@runtime_checkable
-class Identified(Protocol):
-    """A model that can say what its curves depend on. Labels of two models with the same identity may go into one file."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """Returns plain values that JSON can hold."""
-        ...
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """A model with a loss and weights."""
-
-    def loss(self, batch: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]: ...
-
-    def parameters(self) -> Iterator[Any]: ...
-
-
-@runtime_checkable
-class Prepares(Protocol):
-    """A model that prepares itself for a dataset: it checks the cameras, computes statistics, loads what it needs."""
-
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
-        """Raises DataError if the model cannot be used with this dataset. It may be called again with the same dataset.
-
-        cache: a folder in which the model may store what it computes from images. on_frames: is called as frames are read.
-        """
-        ...
-
-
-@runtime_checkable
-class LooksFirst(Protocol):
-    """A model that reads images in a call of its own, so that the next episode's are decoded while it computes."""
-
-    def look(self, episode: Episode) -> Any: ...
-
-    def predict(self, episode: Episode, *, seen: Any = None) -> Progress: ...
-
-
-@dataclass(frozen=True)
-class Step:
-    """The output of a model for the newest frame of an attempt.
-
-    progress: in [0, 1], NaN while it is unknown. signals: the model's raw numbers by name. fresh: whether the model computed this frame;
-    if not, the numbers are those of the last frame that it did compute.
-    """
-
-    progress: float
-    signals: Mapping[str, float] = field(default_factory=dict)
-    fresh: bool = True
-
-
-@runtime_checkable
-class Online(Protocol):
-    """A model that follows an attempt frame by frame."""
-
-    def reset(self, *, task: str, fps: float) -> None: ...
-
-    def step(self, frames: Any, state: Any = None) -> Step: ...
-
-
-@runtime_checkable
-class Judges(Protocol):
-    """A model that predicts success if the final score of an attempt is above its threshold; minus infinity if it has no threshold."""
-
-    @property
-    def success_threshold(self) -> float: ...
-
-
-@runtime_checkable
-class Closes(Protocol):
-    """A model that holds something open, such as connections to a server."""
-
-    def close(self) -> Sequence[str]:
-        """Closes the model. Returns the lines that a user should read."""
-        ...

@@ -28,7 +28,6 @@ from .parquet import read_table as read_table
 from .reader import LeRobotDataset as LeRobotDataset
 from .reader import open_dataset as open_dataset
 from .recording import Recording as Recording
-from .records import HEADS as HEADS
 from .records import Metadata as Metadata
 from .records import no_episode as no_episode
 from .subtask_index import SUBTASK_FILES as SUBTASK_FILES

@@ -21,11 +21,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from milepost.core import WHOLE, DataError, Segment, Stages, is_finished, names_in_order, parse_json, proportions, require_sound_segments
+from milepost.core import (
+    HEADS,
+    WHOLE,
+    DataError,
+    Segment,
+    Stages,
+    is_finished,
+    names_in_order,
+    parse_json,
+    proportions,
+    require_sound_segments,
+)
 from milepost.datasets.annotation_columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
 from milepost.datasets.metadata import PROPORTIONS, read_metadata, read_proportions
 from milepost.datasets.parquet import guarded, open_parquet
-from milepost.datasets.records import HEADS, Metadata, no_episode
+from milepost.datasets.records import Metadata, no_episode
 from milepost.datasets.transaction import replacing, require_editable
 
 Rule = Literal["finished", "lerobot"]

@@ -18,10 +18,9 @@ from milepost.core import DataError, expand, parse_json, plausible, read_json, r
 from milepost.datasets.features import is_depth
 from milepost.datasets.findings import Finding, Severity
 from milepost.datasets.parquet import open_parquet, read_parquet
-from milepost.datasets.records import HEADS, EpisodeRecord, Metadata, VideoSpan
+from milepost.datasets.records import EpisodeRecord, Metadata, VideoSpan
 
 __all__ = [
-    "HEADS",
     "SUPPORTED",
     "EpisodeRecord",
     "Metadata",

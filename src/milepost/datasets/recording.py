@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
-from milepost.core import DataError, Segment, segment_faults, shown
+from milepost.core import HEADS, DataError, Segment, segment_faults, shown
 
-HEADS = ("sparse", "dense")
 DEFAULTS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64"}
 DTYPES = ("bool", "float32", "float64", "int32", "int64", "uint8")
 

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from milepost.core import DataError, Segment, segments_fault, shown, success_in
+from milepost.core import HEADS, DataError, Segment, segments_fault, shown, success_in
 from milepost.datasets.features import image_size, is_depth
 from milepost.datasets.findings import Finding
 from milepost.datasets.placement import TENTH, Part
 
-HEADS = ("sparse", "dense")
 _OWN = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"}
-_OWN_PREFIXES = ("stats/", "data/", "videos/", "meta/", "subtask_", "sparse_subtask_", "dense_subtask_")
+_OWN_PREFIXES = ("stats/", "data/", "videos/", "meta/", "subtask_", *(f"{head}_subtask_" for head in HEADS))
 FIELDS = ("names", "start_frames", "end_frames", "start_times", "end_times")
 Raw = Mapping[str, Any]
 """Field -> its list, or whatever stands there instead; None where nothing does."""

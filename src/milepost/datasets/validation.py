@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from milepost.core import (
+    HEADS,
     SUCCESS,
     Attempt,
     DataError,
@@ -38,7 +39,7 @@ from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import PROPORTIONS, STATS, SUPPORTED, has_proportions, read_proportions, scan_metadata
 from milepost.datasets.parquet import open_parquet, read_parquet, to_numpy
 from milepost.datasets.placement import TENTH
-from milepost.datasets.records import HEADS, EpisodeRecord
+from milepost.datasets.records import EpisodeRecord
 from milepost.datasets.rows import Settled, data_files, settle
 
 _MEASURED = ("observation.state", "action", SUCCESS)

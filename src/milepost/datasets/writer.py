@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Shaped, UInt8
 
-from milepost.core import DataError, Segment, atomic_folder, read_json
+from milepost.core import HEADS, DataError, Segment, atomic_folder, read_json
 from milepost.datasets.parquet import numbered_words
-from milepost.datasets.recording import DEFAULTS, HEADS, Recording
+from milepost.datasets.recording import DEFAULTS, Recording
 from milepost.datasets.statistics import ImageCounter, Stats, column_stats, merge
 from milepost.datasets.video import concat_videos, encode_video, probe
 

@@ -16,8 +16,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from milepost.core import MAIN_HEAD, DataError, Dataset, DataWarning, Prepares, RewardModel, Tick, read_json_object, shown
+from milepost.core import MAIN_HEAD, DataError, Dataset, DataWarning, Identified, Prepares, RewardModel, Tick, read_json_object, shown
 from milepost.datasets import find_model
+from milepost.models.source import source_hash
 
 GROUP = "milepost.models"
 BUILT_IN = {
@@ -227,7 +228,11 @@ def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     model = load(kind, path, run.device, **option_values)
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
-    settings = {"package": kind.package, **{name: str(value) for name, value in option_values.items()}} if kind.package else {}
+    settings = {name: str(value) for name, value in option_values.items()}
+    if kind.package:
+        settings["package"] = kind.package
+        if not isinstance(model, Identified) and (source := source_hash(model, Path(path))):
+            settings["source"] = source
     return Prepared(model, dataset, settings=settings)
 
 

@@ -3,11 +3,11 @@ from .auditing import AuditRun as AuditRun
 from .auditing import audit as audit
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
+from .existing import existing_result as existing_result
 from .labelling import label as label
 from .labelling import left_unknown as left_unknown
 from .labelling import predicted as predicted
 from .labelling import provenance as provenance
-from .labelling import unknown_frames as unknown_frames
 from .matching import by_row as by_row
 from .matching import curves_by_row as curves_by_row
 from .matching import find_progress as find_progress
@@ -16,8 +16,7 @@ from .matching import require_episode as require_episode
 from .matching import require_made_for as require_made_for
 from .matching import require_rows as require_rows
 from .matching import row_count as row_count
-from .store import comparable as comparable
-from .store import unfinished as unfinished
 from .table import METADATA_PREFIX as METADATA_PREFIX
 from .table import ProgressTable as ProgressTable
 from .table import read_progress as read_progress
+from .table import unknown_frames as unknown_frames

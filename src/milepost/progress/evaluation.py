@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from milepost.core import MAIN_HEAD, RAW, Attempt, Curve, DataError, Episode, Stages, Tick, UnreadableError, annotated_stages
+from milepost.core import MAIN_HEAD, RAW, Attempt, Curve, DataError, Episode, Stages, Tick, UnreadableError, annotated_stages, quiet
 from milepost.datasets import LeRobotDataset
 from milepost.metrics import (
     EpisodeScore,
@@ -79,7 +79,7 @@ def evaluate(
     progress: MatchedProgress | ProgressTable | Path | str | None = None,
     *,
     head: str = MAIN_HEAD,
-    on_progress: Tick = lambda done, total: None,
+    on_progress: Tick = quiet,
 ) -> Evaluation:
     """Compares a progress file with the truth, or with the annotations, of the dataset's episodes.
 

@@ -22,6 +22,7 @@ from milepost.core import (
     DataError,
     Dataset,
     Episode,
+    HasWeights,
     Identified,
     KnowsRows,
     LooksFirst,
@@ -29,11 +30,14 @@ from milepost.core import (
     Prepares,
     Progress,
     RewardModel,
+    Tick,
     UnreadableError,
     number_at,
     output_lock,
+    quiet,
 )
 from milepost.datasets import find_model, revision_of
+from milepost.progress.existing import existing_result
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import ProgressTable, read_progress
 
@@ -41,21 +45,20 @@ AHEAD = 2
 """Episodes whose images are read while the model computes another one. Each needs memory for its images."""
 
 
-def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings: Any) -> dict[str, str]:
+def provenance(model: RewardModel, dataset: Dataset, model_path: str = "", **settings: Any) -> dict[str, str]:
     """Returns what made a progress file: model path, weights hash and config, dataset and its fingerprint, settings, version. All strings.
 
     The config is the model's `identity()`; the machine is no part of it. A model without an identity never continues another run: its "run"
-    is new each time, unless `settings` names the package that the model is from.
+    is new each time, unless `settings` has the hash of its code and of its files (`source`).
     """
     identity = model.identity() if isinstance(model, Identified) else {}
-    unknown = not isinstance(model, Identified) and not settings.get("package")
+    unknown = not isinstance(model, Identified) and not settings.get("source")
     folder = find_model(model_path)
-    weights = folder / "model.safetensors"
     return {
         "model_path": model_path,
         "model_revision": revision_of(folder),
         "model_type": type(model).__name__,
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
+        "weights_sha256": _weights_hash(model, folder if model_path else None),
         "config": _as_json(model, identity) if identity else "",
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
@@ -63,6 +66,13 @@ def provenance(model: RewardModel, dataset: Dataset, model_path: str, **settings
         "milepost_version": version("milepost"),
         **({"run": secrets.token_hex(8)} if unknown else {}),
     }
+
+
+def _weights_hash(model: RewardModel, folder: Path | None) -> str:
+    """Returns the hash of the file that the weights come from, else of the weights themselves, "" of a model without any."""
+    if folder is not None and (weights := folder / "model.safetensors").is_file():
+        return hashlib.sha256(weights.read_bytes()).hexdigest()
+    return model.weights_hash() if isinstance(model, HasWeights) else ""
 
 
 def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
@@ -82,22 +92,23 @@ def label(
     dataset: Dataset,
     path: Path | str,
     *,
-    model_path: str = "",
-    anew: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    overwrite: bool = False,
+    on_progress: Tick = quiet,
     on_unreadable: Callable[[int, UnreadableError], None] = lambda episode_index, error: warn(
         left_unknown(episode_index, error), stacklevel=3
     ),
     options: Mapping[str, Any] = MappingProxyType({}),
-    **settings: Any,
+    made_by: Mapping[str, str] | None = None,
 ) -> ProgressTable:
     """Labels the episodes of a dataset into the progress file at `path` and returns it.
 
-    options: further arguments of `model.predict`. settings: further entries of the provenance. Episodes that a finished or interrupted run
-    with the same model, data, options and settings has labelled are kept, whichever episodes it was asked for; `anew` labels all again. An
-    episode that cannot be labelled gets NaN, and `on_unreadable` is called with the reason; if its rows are unknown, it gets no rows.
-    Raises the last UnreadableError if there is nothing to write, BusyError if another process writes the file, and OSError (disk full,
-    read-only) after saving what has been labelled.
+    options: further arguments of `model.predict`. made_by: what goes into the file's metadata, if it is more than `provenance` knows of the
+    model, the dataset and the options. Episodes that a finished or interrupted run with the same provenance has labelled are kept,
+    whichever episodes it was asked for. What another model, or other options, made at `path` is replaced only with `overwrite`, which
+    labels all again. An episode that cannot be labelled gets NaN,
+    and `on_unreadable` is called with the reason; if its rows are unknown, it gets no rows. DataError if the file, or an unfinished run,
+    is of something else. Raises the last UnreadableError if there is nothing to write, BusyError if another process writes the file, and
+    OSError (disk full, read-only) after saving what has been labelled.
 
     >>> dataset = milepost.open_dataset("dots")
     >>> table = milepost.label(milepost.ElapsedModel(), dataset, "dots/again_progress.parquet")
@@ -108,8 +119,11 @@ def label(
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     with output_lock(path):
-        store = ProgressStore(path, provenance(model, dataset, model_path, **options, **settings), anew=anew)
-        if path.is_file() and not anew:
+        made_by = made_by or provenance(model, dataset, **options)
+        if not overwrite:
+            existing_result(path, made_by, [number_at(dataset, position) for position in range(len(dataset))])
+        store = ProgressStore(path, made_by, anew=overwrite)
+        if path.is_file() and not overwrite:
             store.adopt(read_progress(path))
         try:
             unreadable_rows = _fill(store, model, dataset, options, on_progress, on_unreadable)
@@ -125,7 +139,7 @@ def _fill(
     model: RewardModel,
     dataset: Dataset,
     options: Mapping[str, Any],
-    on_progress: Callable[[int, int], None],
+    on_progress: Tick,
     on_unreadable: Callable[[int, UnreadableError], None],
 ) -> dict[int, tuple[int, int]]:
     """Labels the episodes that the store lacks. Returns the dataset rows [start, stop), where known, of those that failed."""
@@ -235,10 +249,3 @@ def _raise(error: UnreadableError) -> NoReturn:
 
 def _after_looking(predict: Callable[..., Progress], images: Future[Any], episode: Episode, **options: Any) -> Progress:
     return predict(episode, seen=images.result(), **options)
-
-
-def unknown_frames(table: ProgressTable) -> dict[int, int]:
-    """Returns episode_index -> the number of its frames without progress (NaN)."""
-    is_unknown = np.isnan(table.main.value)
-    episode_indices, counts = np.unique(table.episode_index[is_unknown], return_counts=True)
-    return {int(episode_index): int(count) for episode_index, count in zip(episode_indices, counts, strict=True)}

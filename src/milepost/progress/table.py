@@ -275,3 +275,10 @@ def _about(signal: Signal) -> dict[str, str]:
 
 def _prefixed(about: Mapping[str, str]) -> dict[str, str] | None:
     return {f"{METADATA_PREFIX}{key}": value for key, value in about.items()} or None
+
+
+def unknown_frames(table: ProgressTable) -> dict[int, int]:
+    """Returns episode_index -> the number of its frames without progress (NaN)."""
+    is_unknown = np.isnan(table.main.value)
+    episode_indices, counts = np.unique(table.episode_index[is_unknown], return_counts=True)
+    return {int(episode_index): int(count) for episode_index, count in zip(episode_indices, counts, strict=True)}

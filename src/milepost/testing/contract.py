@@ -48,7 +48,7 @@ def check_reward_model(model: Any, episode: Episode, *, load: Callable[[Path], R
 
     What is asked: of `predict`, one number for each frame, in [0, 1], not NaN for all, the same when it is asked again, from the episode
     alone, which stays as it was, and from an episode of one frame too; signals within their bounds; stage probabilities that sum to 1. Of
-    the capabilities (`milepost.core.types`) that the model has, what their docstrings say. What the model itself raises is passed on.
+    the capabilities (`core/capabilities.py`) that the model has, what their docstrings say. What the model itself raises is passed on.
 
     >>> check_reward_model(object(), dot_episodes(1)[0])  # doctest: +SKIP
     ['the model has no method predict(episode)']

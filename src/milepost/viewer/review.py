@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import Curve, DataError, Episode, Segment, Stages, json_value, shown
-from milepost.datasets import HEADS, ChangedError, LeRobotDataset
+from milepost.core import HEADS, Curve, DataError, Episode, Segment, Stages, json_value, shown
+from milepost.datasets import ChangedError, LeRobotDataset
 from milepost.figures import STAGE_COLOURS, curve_of, episode_view
 from milepost.metrics import KINDS, find_events
 from milepost.progress import ProgressTable, curves_by_row

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Segment, names_in_order
-from milepost.datasets import HEADS, LeRobotDataset, open_dataset, require_editable, stamps_of
+from milepost.core import HEADS, DataError, Segment, names_in_order
+from milepost.datasets import LeRobotDataset, open_dataset, require_editable, stamps_of
 
 
 class DatasetWatcher:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"study": {"end": "rescale", "ramp": "linear", "kappa_pace": 1.0, "smooth": 5}}
 """Named settings. study: the rule of docs/rabc_study.md. From SARM's curves it gained 11 points of success [+5, +17] more than LeRobot's
@@ -107,12 +107,7 @@ class RabcConfig:
 _DEFAULTS = {f.name: f.default for f in fields(RabcConfig)}
 _LEROBOTS = ("chunk_size", "kappa", "epsilon", "fallback_weight")
 _KAPPAS = ("kappa_duration_s", "kappa_pace")
-_CHOICES = {
-    "rule": ("rabc", "uniform"),
-    "end": ("truncate", "rescale"),
-    "ramp": ("soft", "linear", "hard"),
-    "statistics": ("dataset", "task"),
-}
+_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(RabcConfig).items() if get_origin(hint) is Literal}
 
 
 def preset_options(name: str, overrides: Collection[str]) -> dict[str, Any]:

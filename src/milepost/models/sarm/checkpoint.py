@@ -8,6 +8,7 @@ are used here. A checkpoint without that file needs a dataset to take them from,
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,3 +128,11 @@ def misfits(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> li
         if expected[name].shape != weights[name].shape:
             messages.append(f"'{name}' should be {tuple(expected[name].shape)} and is {tuple(weights[name].shape)}")
     return messages
+
+
+def hash_of(weights: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 of tensors with their names, whatever device they are on."""
+    digest = hashlib.sha256()
+    for name, tensor in weights.items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

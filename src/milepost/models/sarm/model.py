@@ -40,15 +40,8 @@ from milepost.core import (
 )
 from milepost.datasets import find_model, upload_model
 from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
-from milepost.models.sarm.checkpoint import (
-    StateStats,
-    read_folder,
-    read_state_stats,
-    require_fit,
-    with_state_stats,
-    write_folder,
-    write_lerobot_folder,
-)
+from milepost.models.sarm import checkpoint
+from milepost.models.sarm.checkpoint import StateStats
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.loss import counts_of, labels_of, teacher_forced_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
@@ -98,8 +91,12 @@ class SARMModel(nn.Module):
         return self.stage_model.first_pos.device
 
     def identity(self) -> dict[str, Any]:
-        """Returns what its curves depend on: its config. The weights are identified by their file."""
+        """Returns what its curves depend on: its config. The weights have a hash of their own."""
         return self.config.to_dict()
+
+    def weights_hash(self) -> str:
+        """Returns the SHA-256 of all parameters and buffers with their names."""
+        return checkpoint.hash_of(self.state_dict())
 
     def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
@@ -387,7 +384,7 @@ class SARMModel(nn.Module):
     # On disk
     def use_state_stats(self, stats: StateStats) -> None:
         """Normalises robot states with these from now on; they and their source become part of the config."""
-        self.config = with_state_stats(self.config, stats)
+        self.config = checkpoint.with_state_stats(self.config, stats)
 
     def save_pretrained(
         self,
@@ -403,8 +400,8 @@ class SARMModel(nn.Module):
         if format not in ("milepost", "lerobot"):
             raise ValueError(f"format must be milepost or lerobot, got '{format}'")
         if format == "lerobot":
-            return write_lerobot_folder(Path(folder), self.config, self.state_dict())
-        return write_folder(Path(folder), self.config.to_dict(), self.state_dict())
+            return checkpoint.write_lerobot_folder(Path(folder), self.config, self.state_dict())
+        return checkpoint.write_folder(Path(folder), self.config.to_dict(), self.state_dict())
 
     @classmethod
     def from_pretrained(
@@ -425,14 +422,14 @@ class SARMModel(nn.Module):
         DataError if a file is missing, broken or does not fit its config; it names the parameters.
         """
         folder = find_model(folder)
-        saved, weights = read_folder(folder)
+        saved, weights = checkpoint.read_folder(folder)
         config = saved if config is None else config
         with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
-            require_fit(folder, cls(config).state_dict(), weights)
+            checkpoint.require_fit(folder, cls(config).state_dict(), weights)
         model = cls(config, precision)
         model.load_state_dict(weights)
         if state_stats is not None:
-            stats = state_stats if isinstance(state_stats, StateStats) else read_state_stats(state_stats, config.state_key)
+            stats = state_stats if isinstance(state_stats, StateStats) else checkpoint.read_state_stats(state_stats, config.state_key)
             model.use_state_stats(stats)
         if encoder is not None:
             if not isinstance(encoder, Encoder):

@@ -15,7 +15,18 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from milepost.core import DataError, Dataset, Episode, Stages, Tick, UnreadableError, annotated_stages, number_at, require_writable
+from milepost.core import (
+    DataError,
+    Dataset,
+    Episode,
+    Stages,
+    Tick,
+    UnreadableError,
+    annotated_stages,
+    number_at,
+    quiet_stage,
+    require_writable,
+)
 from milepost.encoders import FeatureCache, load_encoder
 from milepost.metrics import Summary, score_episode, summarise
 from milepost.models.elapsed import ElapsedModel
@@ -40,28 +51,6 @@ VALIDATION, ENOUGH = 0.1, 10
 """Share of the training scenes kept aside where nobody says (`TrainConfig.validation` None), and from how many training episodes on."""
 WINDOWS = 256
 """Windows of the validation set that an evaluation takes: enough for a stable loss, and few enough to cost little beside the steps."""
-
-
-PRESETS = {
-    "paper": (SARMConfig(), TrainConfig()),
-    "small": (
-        SARMConfig(
-            hidden_dim=96,
-            n_obs_steps=4,
-            num_layers=2,
-            num_heads=4,
-            rewind_probability=0.0,
-            max_rewind_steps=0,
-            dropout=0.0,
-            feature_noise=0.3,
-            unfinished="zero",
-            encoder="pixels",
-            image_dim=64,
-            text_dim=32,
-        ),
-        TrainConfig(steps=800, batch_size=64, lr=1e-3, weight_decay=1e-2),
-    ),
-}
 
 
 def split(episodes: Sequence[Episode], holdout: float, rng: np.random.Generator) -> tuple[list[Episode], list[Episode]]:
@@ -121,7 +110,8 @@ def keep_aside(episodes: Sequence[Episode], requested: float | None, seed: int) 
 class TrainResult:
     """A trained model, and the episodes of its training set, its validation set and its held-out set, and those it could not use.
 
-    unreadable: episodes whose pictures cannot be read, or whose annotation cannot be true, and why.
+    unreadable: episodes whose images cannot be read, or whose annotation cannot be true, and why. summaries: the held-out table, the
+    model beside a clock; empty until it is evaluated. doubts: what in the annotation may not mean what it says.
     """
 
     model: SARMModel
@@ -131,6 +121,10 @@ class TrainResult:
     left_out: tuple[LeftOut, ...]
     fit_result: FitResult
     unreadable: Mapping[int, str] = field(default_factory=dict)
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+    is_main: bool = True
+    """Whether this is the process that writes; the others of a launcher have no table."""
 
 
 def read_episodes(dataset: Dataset) -> tuple[list[Episode], dict[int, str]]:
@@ -155,7 +149,7 @@ def train_sarm(
     stages: dict[str, Stages],
     holdout: float,
     features: FeatureCache | None = None,
-    on_stage: Callable[[str], Tick],
+    on_stage: Callable[[str], Tick] = quiet_stage,
 ) -> TrainResult:
     """Trains SARM on a part of the episodes, split by start scene, and saves it to `folder`.
 

@@ -1,73 +1,128 @@
-"""SARM trained on a dataset in one call: what `milepost train` does, in Python."""
+"""SARM trained on a dataset: what `milepost train` and `milepost.train` do, in one place."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
-from milepost.core import DataError, output_lock
+from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock, quiet_stage
 from milepost.datasets import LeRobotDataset
 from milepost.encoders import FeatureCache, cache_folder, load_encoder
+from milepost.models.sarm.card import save_card
 from milepost.models.sarm.config import SARMConfig
-from milepost.models.sarm.train import PRESETS, TrainResult, evaluate_held_out, read_episodes, train_sarm
-from milepost.models.training.card import save_card
-from milepost.models.training.checkpoints import is_unfinished
+from milepost.models.sarm.prepare import attempts_of
+from milepost.models.sarm.settings import Plan, plan
+from milepost.models.sarm.train import TrainResult, evaluate_held_out, read_episodes, train_sarm
+from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.models.training.config import TrainConfig
+from milepost.models.training.distributed import init_process_group
+
+Bars = Callable[[], AbstractContextManager[Callable[[str], Tick]]]
+"""Opens a display of progress: inside it, a function gives a callback (done, total) for each named part of the work."""
 
 
 def train(
     dataset: LeRobotDataset,
     output_dir: Path | str,
     *,
-    preset: str = "paper",
+    preset: str | None = None,
     config: SARMConfig | None = None,
     training: TrainConfig | None = None,
-    holdout: float = 0.1,
-    keep_features: bool = True,
+    on_stage: Callable[[str], Tick] = quiet_stage,
+    **changes: Any,
 ) -> TrainResult:
     """Trains SARM on a dataset, and saves the model, its card and the table about held-out episodes in `output_dir`.
 
-    preset: "paper", the published sizes, for a GPU; "small", minutes on a CPU. config, training: the model and how it is trained; without
-    them those of the preset, with all cameras of the dataset. holdout: the proportion of start scenes that are kept out of training and
-    evaluated on. keep_features: keeps what the encoder made of each frame on disk. An interrupted run goes on when the same call is made
-    again. DataError if a finished model is in the folder already, or the dataset has no usable episode.
+    preset: "paper" (the default), the published sizes, for a GPU; "small", minutes on a CPU. changes: fields of SARMConfig or TrainConfig
+    that replace the preset's values, such as `steps=200` or `annotation_mode="dual"`; `holdout`, which proportion is not
+    learnt from but evaluated on (0.1); `keep_features`, whether the encoder's features stay on disk (True); `image_key`, the cameras (all);
+    `for_lerobot`, whether LeRobot's form of the model is saved too (False). config, training: a whole model or a whole training in place of
+    a preset. on_stage(name): gives a callback (done, total) for each part of the work. An interrupted run goes on when the same call is
+    made again. DataError if a finished model is in the folder already, if no episode is usable, or if a name is no setting.
 
-    >>> small = milepost.TrainConfig(steps=2, batch_size=4)
-    >>> result = milepost.train(milepost.open_dataset("dots"), "sarm", preset="small", training=small, keep_features=False)
+    >>> dataset = milepost.open_dataset("dots")
+    >>> result = milepost.train(dataset, "sarm", preset="small", steps=2, batch_size=4, keep_features=False)
     >>> result.fit_result.steps
     2
     >>> type(milepost.load_model("sarm")).__name__
     'SARMModel'
     """
-    folder = Path(output_dir)
-    if preset not in PRESETS:
-        raise DataError(f"there is no preset '{preset}'; choose from {', '.join(PRESETS)}")
-    if config is None:
-        cameras = dataset.choose_cameras((), flag="config.image_key")
-        config = dataclasses.replace(PRESETS[preset][0], image_key=cameras[0], more_image_keys=cameras[1:])
-    training = training or PRESETS[preset][1]
-    if (folder / "config.json").exists() and not (training.overwrite or is_unfinished(folder)):
-        raise DataError(f"there is a trained model in {folder} already; choose another folder, or TrainConfig(overwrite=True)")
-    encoder = load_encoder(config.encoder, device=training.device, text_width=config.text_dim)
-    cache = cache_folder() if keep_features else None
-    with output_lock(folder):
-        features = FeatureCache(cache, dataset.fingerprint, encoder=encoder, half=cache is not None)
-        episodes, unreadable = read_episodes(dataset)
-        result = train_sarm(
-            episodes,
-            config,
-            training,
-            folder=folder,
-            stages=dataset.stages,
-            holdout=holdout,
-            features=features,
-            on_stage=lambda name: _silent,
+    if preset is not None and (config is not None or training is not None):
+        raise DataError(
+            "config= and training= would replace all values of the preset; give changes of a preset by their names, such as steps=200"
         )
-        held_out = [episode for episode in episodes if episode.index in result.held_out]
-        summaries = evaluate_held_out(result.model, held_out, on_progress=_silent, seed=training.seed)
-        save_card(folder, result, dataset.name, summaries, fingerprint=dataset.fingerprint)
-    return dataclasses.replace(result, unreadable={**unreadable, **result.unreadable})
+    own = {name: changes.pop(name) for name in ("holdout", "keep_features") if name in changes}
+    if changes and (config is not None or training is not None):
+        raise DataError(f"give {', '.join(changes)} inside config= or training=, or leave these out and name a preset")
+    base = plan(dataset, preset or "paper", **own, **changes)
+    if config is not None or training is not None:
+        base = dataclasses.replace(base, config=config or base.config, train=training or base.train)
+    with training_run(dataset, Path(output_dir), base, bars=lambda: nullcontext(on_stage)) as result:
+        return result
 
 
-def _silent(done: int, total: int) -> None:
-    pass
+@contextmanager
+def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bars) -> Iterator[TrainResult]:
+    """Trains, evaluates and saves; yields the result, with which the caller does what else belongs to the run, such as an upload.
+
+    The run is marked as finished when the block ends without an error; until then the same call goes on from there. In the processes of a
+    launcher that are not the main one nothing is written, and the result has no table. DataError if a finished model is in the folder.
+    """
+    config, train = plan.config, dataclasses.replace(plan.train, more_follows=True)
+    require_free(folder, overwrite=train.overwrite)
+    encoder = load_encoder(plan.encoder or config.encoder, device=train.device, text_width=config.text_dim)
+    with init_process_group(train.device) as group, output_lock(folder) if group.is_main else nullcontext():
+        if group.is_main:
+            require_free(folder, overwrite=train.overwrite)
+        with bars() if group.is_main else nullcontext(quiet_stage) as bar:
+            kept_in = cache_folder() if plan.keep_features else None
+            features = FeatureCache(
+                kept_in, dataset.fingerprint, encoder=encoder, half=kept_in is not None, on_frames=bar("read and encode frames")
+            )
+            episodes, unreadable = read_episodes(dataset)
+            result = train_sarm(
+                episodes, config, train, folder=folder, stages=dataset.stages, holdout=plan.holdout, features=features, on_stage=bar
+            )
+            if group.is_main:
+                result = _evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
+            else:
+                result = dataclasses.replace(result, is_main=False)
+        if group.is_main:
+            save_card(folder, result, dataset.name, result.summaries, fingerprint=dataset.fingerprint)
+            if plan.for_lerobot:
+                result.model.save_pretrained(folder / "lerobot", format="lerobot")
+        yield result
+        if group.is_main:
+            finish_run(folder)
+
+
+def _evaluated(result: TrainResult, episodes: Sequence[Episode], unreadable: dict[int, str], tick: Tick, seed: int) -> TrainResult:
+    """Returns the result with the held-out table, the doubts about the annotation, and all episodes that could not be read."""
+    unreadable = {**unreadable, **result.unreadable}
+    held_out = [episode for episode in episodes if episode.index in result.held_out]
+    summaries = evaluate_held_out(
+        result.model, held_out, on_progress=tick, seed=seed,
+        on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
+    )  # fmt: skip
+    return dataclasses.replace(result, unreadable=unreadable, summaries=summaries, doubts=tuple(_doubts(episodes, result)))
+
+
+def _doubts(episodes: Sequence[Episode], result: TrainResult) -> list[str]:
+    """Returns warnings about the annotation of the training episodes that may not mean what it says."""
+    config = result.model.config
+    training = [episode for episode in episodes if episode.index in result.train_episodes]
+    blank = sum(not has_words(episode.task) for episode in training)
+    words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
+    return words + [words for head in config.annotated_heads for words in doubts(attempts_of(training, head), config.heads[head])]
+
+
+def require_free(folder: Path, *, overwrite: bool) -> None:
+    """Raises DataError if a finished model would be replaced and `overwrite` is False."""
+    if (folder / "config.json").exists() and not (overwrite or is_unfinished(folder)):
+        raise DataError(
+            f"there is a trained model in {folder} already; use --overwrite or another --output-dir (in Python overwrite=True or another "
+            "output_dir)"
+        )

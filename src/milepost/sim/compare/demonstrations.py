@@ -142,6 +142,4 @@ def _train(episodes: Sequence[Episode], seed: int, config: PoolConfig) -> SARMMo
     sarm = dataclasses.replace(sarm, annotation_mode="sparse_only", image_key=first, more_image_keys=tuple(more), gap_s=0.1)
     train = dataclasses.replace(train, steps=config.sarm_steps, seed=seed, validation=0.0, checkpoint_s=1e9)
     with TemporaryDirectory() as folder:
-        return train_sarm(
-            episodes, sarm, train, folder=Path(folder), stages={}, holdout=0.0, on_stage=lambda name: lambda done, total: None
-        ).model
+        return train_sarm(episodes, sarm, train, folder=Path(folder), stages={}, holdout=0.0).model

@@ -1,0 +1,71 @@
+"""`milepost.train`, the whole of training in one call: presets and changes to them, refusals, and a run that goes on."""
+
+from pathlib import Path
+
+import pytest
+
+import milepost
+from milepost.core import DataError, Tick, quiet
+from milepost.datasets import LeRobotDataset, open_dataset
+from milepost.models.sarm.settings import plan
+from milepost.models.training.config import TrainConfig
+from milepost.testing import dot_episodes, write_dots
+
+
+@pytest.fixture
+def dots(tmp_path: Path) -> LeRobotDataset:
+    write_dots(tmp_path / "dots", dot_episodes(6, failing=2))
+    return open_dataset(tmp_path / "dots")
+
+
+def interrupted(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_changes_of_a_preset_leave_its_other_values(dots: LeRobotDataset) -> None:
+    made = plan(dots, "small", steps=7, annotation_mode="sparse_only", device="cpu", lr=None)
+    assert (made.train.steps, made.train.lr, made.train.weight_decay) == (7, 1e-3, 1e-2)
+    assert (made.config.annotation_mode, made.config.hidden_dim, made.config.encoder) == ("sparse_only", 96, "pixels")
+    assert made.train.validation is None
+    assert plan(dots, "small", window="centred").config.attention == "lerobot"
+    assert plan(dots, "paper", encoder="pixels").config.image_dim == 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"preset": "large"}, "no preset 'large'; choose from paper, small"),
+        ({"preset": "small", "stpes": 4}, "training has no setting 'stpes'; the settings are: .*steps"),
+        ({"preset": "small", "training": TrainConfig(steps=2)}, "config= and training= would replace all values of the preset"),
+        ({"training": TrainConfig(steps=2), "lr": 1e-3}, "give lr inside config= or training="),
+        ({"preset": "small", "steps": 4, "epochs": 1.0}, "steps 4 and epochs 1 contradict each other"),
+        ({"preset": "small", "image_key": "observation.images.nose"}, "observation.images.nose"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(tmp_path: Path, dots: LeRobotDataset, settings: dict, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        milepost.train(dots, tmp_path / "model", **settings)
+    assert not (tmp_path / "model").exists()
+
+
+def test_in_python_a_run_between_weights_and_card_goes_on(tmp_path: Path, dots: LeRobotDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps are done and the card is not: the same call writes it, and is refused only then."""
+    settings = {"preset": "small", "steps": 2, "batch_size": 4, "keep_features": False}
+    heard: list[str] = []
+
+    def hear(name: str) -> Tick:
+        heard.append(name)
+        return quiet
+
+    with monkeypatch.context() as patch:
+        patch.setattr("milepost.models.sarm.training.save_card", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            milepost.train(dots, tmp_path / "model", **settings)
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    result = milepost.train(dots, tmp_path / "model", on_stage=hear, **settings)
+    assert (tmp_path / "model" / "README.md").exists()
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+    assert set(heard) == {"read and encode frames", "train", "evaluate held-out"}
+    assert set(result.summaries) == {"sarm", "elapsed"}
+    with pytest.raises(DataError, match=r"a trained model in .* already; .* overwrite=True"):
+        milepost.train(dots, tmp_path / "model", **settings)
