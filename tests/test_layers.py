@@ -55,7 +55,7 @@ INSIDE = {
     "figures": [
         "film.planes formats",
         "style",
-        "annotation dropped episode film.curves film.text weights",
+        "annotation audit dropped episode film.curves film.text weights",
         "film.panel report",
         "film.render",
         "of_dataset",

@@ -94,12 +94,12 @@ def _choice(dataset: datasets.LeRobotDataset, count: int) -> list[int]:
     for index in dataset.episode_indices:
         groups.setdefault(dataset.meta.episodes[index].facts.get("success"), []).append(index)
     sides = sorted(groups.values(), key=len)
-    chosen: list[int] = []
-    while len(chosen) < count and any(sides):
+    selection: list[int] = []
+    while len(selection) < count and any(sides):
         for side in sides:
-            if side and len(chosen) < count:
-                chosen.append(side.pop(0))
-    return sorted(chosen)
+            if side and len(selection) < count:
+                selection.append(side.pop(0))
+    return sorted(selection)
 
 
 def _require_consent(args: Args, prepared: models.Prepared, episodes: int) -> None:

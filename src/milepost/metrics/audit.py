@@ -37,7 +37,8 @@ MOST_CHANGE = 0.1
 class EpisodeCurves:
     """One episode's curves. real: as recorded; controls: by name. All are (T,) scores, NaN where unknown, of the length of their copy.
 
-    success: None if unknown. seed: that of the copies, from which the order of the shuffled frames is made again.
+    success: None if unknown. seed: that of the copies, from which the order of the shuffled frames is made again. scaled: whether the
+    scores are progress in [0, 1]; raw scores have no least rise.
     """
 
     episode: int
@@ -46,6 +47,7 @@ class EpisodeCurves:
     real: Float[np.ndarray, "T"]
     controls: Mapping[str, np.ndarray]
     seed: int = 0
+    scaled: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     numbers["variance"] = float(real.var())
     for name in ("images_frozen", "states_frozen", "other_camera", *FAULTS):
         numbers[f"change_{name}"] = float(np.abs(controls[name] - real).mean()) if name in controls else unknown
-    cut = controls.get("cut_50")
-    numbers["end_ahead"] = unknown if cut is None else 2 * float(cut[-1] - real[len(cut) - 1])
+    half = controls.get("cut_50")
+    numbers["end_ahead"] = unknown if half is None else 2 * float(half[-1] - real[len(half) - 1])
     for name in ("cut_50", "cut_80", "other_task", "empty_task"):
         numbers[f"final_{name}"] = final(curves.controls[name]) if name in curves.controls else unknown
     third = length // 3
@@ -142,13 +144,13 @@ def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     return numbers
 
 
-def audit_curves(curves: Sequence[EpisodeCurves], *, scaled: bool = True, missing: Mapping[str, str] | None = None, seed: int = 0) -> Audit:
+def audit_curves(curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Audit:
     """Returns the audit of one model from its curves over episodes and their edited copies.
 
-    scaled: whether the scores are progress in [0, 1]; raw scores have no least rise. missing: control -> why it is not there. seed: of the
-    bootstrap. Successful episodes count, and those of unknown success; failed ones count in the comparison with successes alone.
+    missing: control -> why it is not there. seed: of the bootstrap. Successful episodes count, and those of
+    unknown success; failed ones count in the comparison with successes alone.
     """
-    rng = np.random.default_rng(seed)
+    rng, scaled = np.random.default_rng(seed), all(each.scaled for each in curves)
     numbers = [numbers_of(each) for each in curves]
     good = [each for each, of in zip(numbers, curves, strict=True) if of.success is not False]
     rows = _rows(good, rng) | _outcome_rows(curves, numbers, rng)
@@ -230,10 +232,10 @@ def _verdict(rows: Mapping[str, Estimate], scaled: bool, count: int) -> str:
     if _rises(rows, scaled).state == "fails":
         return "says nothing"
     frozen, shuffled, follow = (rows[name].value for name in ("frozen", "shuffled", "follow"))
+    if frozen >= CLOCK or shuffled >= CLOCK or follow < LEAST_FOLLOW:  # one control is enough to find a clock, a reward needs them all
+        return "clock"
     if np.isnan([frozen, shuffled, follow]).any():
         return "cannot be said"
-    if frozen >= CLOCK or shuffled >= CLOCK or follow < LEAST_FOLLOW:
-        return "clock"
     return "partly a clock" if frozen >= PART or shuffled >= PART else "reward"
 
 
@@ -271,11 +273,13 @@ def _follows(rows: Mapping[str, Estimate]) -> Property:
 
 
 def _sees(rows: Mapping[str, Estimate]) -> Property:
-    name, share = "uses the images", rows["images_share"]
-    if not _enough(share):
-        return _few(name, share, "nothing changes it" if share.episodes else "there are no states beside the images, or no images")
+    name, proportion = "uses the images", rows["images_share"]
+    if not _enough(proportion):
+        return _few(
+            name, proportion, "nothing changes it" if proportion.episodes else "there are no states beside the images, or no images"
+        )
     return Property(
-        name, "fails" if share.value < BLIND else "passes", f"the images' part of its changes is {share}, the rest is the states'"
+        name, "fails" if proportion.value < BLIND else "passes", f"the images' part of its changes is {proportion}, the rest is the states'"
     )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from milepost.metrics.scores import order_correlation
 
 
-def known(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "N"]:
+def without_nan(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "N"]:
     """Returns the values that are not NaN."""
     return value[~np.isnan(value)]
 
@@ -37,7 +37,7 @@ def voc(value: Float[np.ndarray, "T"]) -> float:
     (0.949, 0.0)
     """
     order = order_correlation(value)
-    return 0.0 if np.isnan(order) and len(known(value)) > 1 else order
+    return 0.0 if np.isnan(order) and len(without_nan(value)) > 1 else order
 
 
 def voc_r(value: Float[np.ndarray, "T"]) -> float:
@@ -56,7 +56,7 @@ def voc_r(value: Float[np.ndarray, "T"]) -> float:
 
 def ends(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
     """Returns how far a curve moves: the mean of its last known frames minus the mean of its first ones; NaN if none is known."""
-    values = known(value)
+    values = without_nan(value)
     return float(values[-frames:].mean() - values[:frames].mean()) if len(values) else float("nan")
 
 
@@ -100,13 +100,13 @@ def tau_a(value: Shaped[np.ndarray, "N"], reference: Shaped[np.ndarray, "N"]) ->
 
 def max_progress(value: Float[np.ndarray, "T"]) -> float:
     """Returns the highest known progress; NaN if none is known."""
-    values = known(value)
+    values = without_nan(value)
     return float(values.max()) if len(values) else float("nan")
 
 
 def milestone_coverage(value: Float[np.ndarray, "T"], milestones: Float[np.ndarray, "K"]) -> float:
     """Returns the proportion of milestones, values of progress, that the curve reaches. NaN without a known frame or a milestone."""
-    values = known(value)
+    values = without_nan(value)
     return float((values.max() >= milestones).mean()) if len(values) and len(milestones) else float("nan")
 
 
@@ -118,7 +118,7 @@ def stagnation(value: Float[np.ndarray, "T"], step: float = 0.01) -> float:
     >>> stagnation(np.array([0.0, 0.5, 0.5, 0.4, 1.0]))
     0.5
     """
-    values = known(value)
+    values = without_nan(value)
     if len(values) < 2:
         return float("nan")
     best = np.maximum.accumulate(values)[:-1]
@@ -130,7 +130,7 @@ def regret(value: Float[np.ndarray, "T"]) -> float:
 
     After the cumulative regret area of arXiv 2603.21669, divided by the frames.
     """
-    values = known(value)
+    values = without_nan(value)
     return float((np.maximum.accumulate(values) - values).mean()) if len(values) else float("nan")
 
 
@@ -139,7 +139,7 @@ def path_efficiency(value: Float[np.ndarray, "T"]) -> float:
 
     NaN for fewer than two known frames.
     """
-    values = known(value)
+    values = without_nan(value)
     if len(values) < 2:
         return float("nan")
     travel = float(np.abs(np.diff(values)).sum())

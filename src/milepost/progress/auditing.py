@@ -25,6 +25,7 @@ from milepost.core import (
     UnreadableError,
     has_words,
     number_at,
+    quiet,
     read_json_object,
     to_json,
     write_text,
@@ -76,7 +77,7 @@ def audit(
     beside: Mapping[str, RewardModel] = MappingProxyType({}),
     folder: Path | str | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
-    on_progress: Tick = lambda done, total: None,
+    on_progress: Tick = quiet,
 ) -> AuditRun:
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
@@ -160,7 +161,8 @@ def _curves(
     model: RewardModel, episode: Episode, edited: Mapping[str, Episode], head: str, options: Mapping[str, Any], seed: int
 ) -> EpisodeCurves:
     """Returns the model's curves over an episode and its copies. A copy whose instruction the model refuses is left out."""
-    real = score_of(predicted(model, episode, options).head(head))
+    curve = predicted(model, episode, options).head(head)
+    real = score_of(curve)
     controls = {}
     for name, copy in edited.items():
         try:
@@ -168,7 +170,7 @@ def _curves(
         except UnreadableError:
             if name not in ("empty_task", "other_task"):
                 raise
-    return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed)
+    return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score)
 
 
 class _Store:
@@ -190,9 +192,16 @@ class _Store:
         if stored.get("made_by") != self.made_by:
             return None
         curves = {name: np.array(values, dtype=np.float32) for name, values in stored["curves"].items()}
-        return EpisodeCurves(episode.index, episode.task, episode.success, curves.pop("real"), curves, int(stored["seed"]))
+        return EpisodeCurves(
+            episode.index, episode.task, episode.success, curves.pop("real"), curves, int(stored["seed"]), bool(stored["scaled"])
+        )
 
     def write(self, curves: EpisodeCurves, episode: Episode) -> None:
         values = {"real": curves.real, **curves.controls}
-        record = {"made_by": self.made_by, "seed": curves.seed, "curves": {name: value.tolist() for name, value in values.items()}}
+        record = {
+            "made_by": self.made_by,
+            "seed": curves.seed,
+            "scaled": curves.scaled,
+            "curves": {name: value.tolist() for name, value in values.items()},
+        }
         write_text(self._path(episode), to_json(record))
