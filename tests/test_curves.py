@@ -14,7 +14,7 @@ from milepost.metrics.curves import (
     milestone_coverage,
     path_efficiency,
     regret,
-    slope,
+    slope_beside,
     stagnation,
     tau_a,
     voc,
@@ -33,7 +33,7 @@ def test_order_correlations_are_scipys(value: np.ndarray) -> None:
         return
     assert voc(value) == pytest.approx(stats.spearmanr(value, time).statistic)
     assert voc_r(value) == pytest.approx(stats.pearsonr(value, time).statistic)
-    assert slope(value) == pytest.approx(stats.linregress(time, value).slope * (len(value) - 1))
+    assert slope_beside(value, np.zeros(len(value))) == pytest.approx(stats.linregress(time, value).slope * (len(value) - 1))
 
 
 @given(VALUES)
@@ -46,7 +46,7 @@ def test_frames_that_are_unknown_are_left_out(value: np.ndarray) -> None:
     assert max_progress(gaps) == value.max()
 
 
-@pytest.mark.parametrize("measure", [voc, voc_r, ends, slope, stagnation, regret, path_efficiency, max_progress])
+@pytest.mark.parametrize("measure", [voc, voc_r, ends, stagnation, regret, path_efficiency, max_progress])
 def test_nothing_known_is_unknown(measure) -> None:
     assert np.isnan(measure(np.full(4, NAN)))
 
@@ -54,7 +54,16 @@ def test_nothing_known_is_unknown(measure) -> None:
 def test_ends_and_slope_of_a_clock() -> None:
     clock = np.linspace(0, 1, 101)
     assert ends(clock) == pytest.approx(0.98)  # the mean of the last three, minus that of the first three
-    assert slope(clock) == pytest.approx(1)
+    assert slope_beside(clock, np.zeros(101)) == pytest.approx(1)
+
+
+def test_what_two_curves_share_is_no_rise_with_time() -> None:
+    """A shuffled curve may rise by chance; beside the frames that it shows, the rise with time alone is left."""
+    frames = np.random.default_rng(0).permutation(np.linspace(0, 1, 50))
+    clock = np.linspace(0, 1, 50)
+    assert slope_beside(frames, frames) == pytest.approx(0, abs=1e-12)
+    assert slope_beside(0.75 * frames + 0.25 * clock, frames) == pytest.approx(0.25)
+    assert np.isnan(slope_beside(clock[:2], frames[:2]))
 
 
 def test_average_precision_by_hand() -> None:

@@ -30,7 +30,7 @@ class Args:
     episodes: str | None = None
     """Episodes to audit, such as 0-9,12 or 0 1 2; default: the first --num-episodes."""
     num_episodes: int = 20
-    """How many episodes are audited without --episodes: successes and failures in turn, where the dataset knows them."""
+    """How many episodes are audited without --episodes: two successes for each failure, where the dataset knows them."""
     output_dir: Path | None = None
     """Folder for audit.json, the figure, and the curves of finished episodes; default: audit_NAME, after the model's name."""
     format: figures.Format = "png"
@@ -56,7 +56,8 @@ def main(args: Args) -> int:
         raise ValueError(f"--num-episodes must be at least 1, got {args.num_episodes}")
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.episodes is None:
-        dataset = dataset.only(_choice(dataset, args.num_episodes))
+        outcomes = {index: dataset.meta.episodes[index].facts.get("success") for index in dataset.episode_indices}
+        dataset = dataset.only(progress.choose_episodes(outcomes, args.num_episodes))
     kind = models.kind_of(args.model)
     run = models.Run(encoders.resolve_device(args.device), heads=(args.head_mode,), task=args.task)
     prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
@@ -86,20 +87,6 @@ def main(args: Args) -> int:
     for number, reason in result.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
     return 0 if result.audit.passes and not result.unreadable else 1
-
-
-def _choice(dataset: datasets.LeRobotDataset, count: int) -> list[int]:
-    """Returns episode indices: successes and failures in turn while there are both, where meta/ knows them."""
-    groups: dict[object, list[int]] = {}
-    for index in dataset.episode_indices:
-        groups.setdefault(dataset.meta.episodes[index].facts.get("success"), []).append(index)
-    sides = sorted(groups.values(), key=len)
-    selection: list[int] = []
-    while len(selection) < count and any(sides):
-        for side in sides:
-            if side and len(selection) < count:
-                selection.append(side.pop(0))
-    return sorted(selection)
 
 
 def _require_consent(args: Args, prepared: models.Prepared, episodes: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.metrics.controls import FAULTS, WORDS, orders
-from milepost.metrics.curves import average_precision, ends, filled, slope, tau_a, voc, voc_r
+from milepost.metrics.curves import average_precision, ends, filled, slope_beside, tau_a, voc, voc_r
 from milepost.metrics.evaluation import Estimate
 from milepost.metrics.scores import final, interval, separation
 
@@ -125,7 +125,7 @@ def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     for name in ("frozen_first", "reversed", "shuffled"):
         numbers[f"voc_{name}"] = voc(curves.controls[name]) if name in curves.controls else unknown
     shuffled = controls.get("shuffled")
-    numbers["shuffled_rise"] = unknown if shuffled is None else slope(shuffled)
+    numbers["shuffled_rise"] = unknown if shuffled is None else slope_beside(shuffled, real[order])
     numbers["covariance"] = unknown if shuffled is None else float(np.mean((shuffled - shuffled.mean()) * (real[order] - real.mean())))
     numbers["variance"] = float(real.var())
     for name in ("images_frozen", "states_frozen", "other_camera", *FAULTS):

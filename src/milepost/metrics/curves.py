@@ -60,13 +60,18 @@ def ends(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
     return float(values[-frames:].mean() - values[:frames].mean()) if len(values) else float("nan")
 
 
-def slope(value: Float[np.ndarray, "T"]) -> float:
-    """Returns the rise of the straight line that fits best, over the whole curve: its slope per frame times T - 1. NaN for one frame."""
-    frames = np.flatnonzero(~np.isnan(value))
-    if len(frames) < 2:
+def slope_beside(value: Float[np.ndarray, "T"], other: Float[np.ndarray, "T"]) -> float:
+    """Returns how much a curve rises with time alone, over the whole curve, once what it has in common with another curve is taken away.
+
+    It is the coefficient of the time in the least-squares fit of `value` by a constant, the time and `other`, times T - 1. With a constant
+    `other` it is the slope of the straight line that fits best. A frame that is NaN in one of them is left out; NaN for fewer than three.
+    """
+    frames = np.flatnonzero(~np.isnan(value) & ~np.isnan(other))
+    if len(frames) < 3:
         return float("nan")
-    time = frames - frames.mean()
-    return float((time * (value[frames] - value[frames].mean())).sum() / (time**2).sum() * (len(value) - 1))
+    columns = np.stack([frames - frames.mean(), other[frames] - other[frames].mean()], axis=1).astype(float)
+    coefficients = np.linalg.lstsq(columns, value[frames].astype(float) - value[frames].mean(), rcond=1e-6)[0]
+    return float(coefficients[0] * (len(value) - 1))
 
 
 def average_precision(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:

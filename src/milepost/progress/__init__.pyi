@@ -1,6 +1,7 @@
 from .auditing import AuditConfig as AuditConfig
 from .auditing import AuditRun as AuditRun
 from .auditing import audit as audit
+from .auditing import choose_episodes as choose_episodes
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .existing import existing_result as existing_result

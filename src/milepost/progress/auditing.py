@@ -128,6 +128,20 @@ def audit(
     return AuditRun(audits.pop(""), tuple(curves[""]), clocks, unreadable, audits)
 
 
+def choose_episodes(outcomes: Mapping[int, object], count: int) -> list[int]:
+    """Returns the first `count` episode indices, in order: two others for each failure while there are both.
+
+    outcomes: episode_index -> True, False, or None where nobody knows. Verdicts need successes most, and a few failures to compare with.
+
+    >>> choose_episodes({0: False, 1: False, 2: True, 3: True, 4: True}, 3)
+    [0, 2, 3]
+    """
+    failures = [index for index, success in outcomes.items() if success is False]
+    others = [index for index, success in outcomes.items() if success is not False]
+    fewest = min(len(failures), max(count // 3, count - len(others)))
+    return sorted([*failures[:fewest], *others[: count - fewest]])
+
+
 def with_images_in_memory(episode: Episode) -> Episode:
     """Returns the episode with its images decoded into memory, or as it is if they need more than `MEMORY`."""
     cameras = {}
