@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from milepost.core import EditedFrames, Episode, Progress, Segment, with_images
+from milepost.core import EditedFrames, Episode, Progress, Segment, reordered, with_images
 from milepost.datasets import LeRobotDataset, open_dataset
 from milepost.encoders import FeatureCache, PixelImages
 from milepost.metrics import EpisodeCurves, audit_curves
@@ -40,7 +40,7 @@ EXPECTED = {
     "SARM, states alone": "reward",
     "the truth": "reward",
     "SARM, untrained": "says nothing",
-    "SARM, stages in random order": "says nothing",
+    "SARM, labels of shuffled frames": "says nothing",
     "a constant": "says nothing",
     "a clock": "clock",
     "SARM on the frame number": "clock",
@@ -100,15 +100,13 @@ def numbered(episode: Episode) -> Episode:
     return dataclasses.replace(black(episode), state=(np.arange(episode.length, dtype=np.float32) / episode.fps)[:, None])
 
 
-def in_random_order(episodes: Sequence[Episode], rng: np.random.Generator) -> list[Episode]:
-    """Returns the episodes, each with the names of its stages in a random order: nothing that is seen tells how far along it is."""
+def with_shuffled_frames(episodes: Sequence[Episode], rng: np.random.Generator) -> list[Episode]:
+    """Returns the episodes with their frames in a random order and their labels as they were: nothing that is seen tells how far it is."""
     out = []
     for episode in episodes:
-        segments = episode.segments["sparse"]
-        names = rng.permutation([segment.name for segment in segments])
-        shuffled = [Segment(str(name), segment.start, segment.stop) for name, segment in zip(names, segments, strict=True)]
+        copy = reordered(episode, rng.permutation(episode.length))
         columns = {name: column for name, column in episode.columns.items() if not name.startswith("truth.")}
-        out.append(dataclasses.replace(episode, segments={**episode.segments, "sparse": shuffled}, columns=columns))
+        out.append(dataclasses.replace(copy, segments=episode.segments, columns=columns))
     return out
 
 
@@ -161,8 +159,8 @@ class Seed:
             return self.train("single", self.episodes, mode="single_stage"), same
         if name == "SARM, states alone":
             return Wrapped(self.train("states", [black(each) for each in self.episodes], cached=False), black), same
-        if name == "SARM, stages in random order":
-            return self.train("random", in_random_order(self.episodes, np.random.default_rng(self.seed))), same
+        if name == "SARM, labels of shuffled frames":
+            return self.train("shuffled", with_shuffled_frames(self.episodes, np.random.default_rng(self.seed))), same
         if name == "SARM, labels of other episodes":
             return self.train("others", with_labels_of_others(self.episodes, np.random.default_rng(self.seed))), same
         if name == "SARM on the frame number":

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milepost.core.edits import reordered, with_images
 from milepost.core.errors import DataError
 from milepost.core.types import ArrayFrames, Episode
 from milepost.datasets.reader import open_dataset
@@ -290,3 +291,17 @@ def test_the_folder_is_the_users_or_the_usual_one(monkeypatch):
     assert cache_folder() == Path.home() / ".cache" / "milepost" / "features"
     monkeypatch.setenv("MILEPOST_CACHE", "~/features")
     assert cache_folder() == Path.home() / "features"
+
+
+def test_a_stream_of_edited_copies_is_not_the_recordings(tmp_path: Path) -> None:
+    """A cache on disk has the recordings' features: edited copies take theirs from there by their order, or are encoded."""
+    episodes = dot_episodes(2)
+    cache = FeatureCache(tmp_path, "dots", encoder=PixelImages())
+    plain = list(cache.stream(episodes, [CAMERA]))
+    backwards = [reordered(episode, np.arange(episode.length)[::-1].copy()) for episode in episodes]
+    dark = [with_images(episode, lambda images, frames: images // 2) for episode in episodes]
+    for recorded, turned, darker, changed in zip(plain, cache.stream(backwards, [CAMERA]), cache.stream(dark, [CAMERA]), dark, strict=True):
+        np.testing.assert_array_equal(turned, recorded[::-1])
+        images = changed.camera(CAMERA)[np.arange(changed.length)]
+        np.testing.assert_array_equal(darker[:, 0], reduce_images(images))
+    np.testing.assert_array_equal(next(cache.stream(episodes, [CAMERA])), plain[0])

@@ -112,7 +112,7 @@ class PixelEncoder(nn.Module):
         self.register_buffer("mean", torch.zeros(cameras, PIXELS))
         self.register_buffer("basis", torch.zeros(cameras, PIXELS, width))
 
-    def fit(self, reduced: UInt8[np.ndarray, "N C 768"]) -> None:
+    def fit(self, reduced: UInt8[np.ndarray, "N C 768"] | Float[np.ndarray, "N C 768"]) -> None:
         """Computes the principal components of these images, each scaled to unit variance over them. Directions without variance stay
         zero.
         """
@@ -128,7 +128,7 @@ class PixelEncoder(nn.Module):
             self.basis[camera, :, :keep] = (directions[:keep].T * scale).float()
 
     @torch.no_grad()
-    def project(self, reduced: UInt8[np.ndarray, "T C 768"]) -> Float[np.ndarray, "T C E"]:
+    def project(self, reduced: UInt8[np.ndarray, "T C 768"] | Float[np.ndarray, "T C 768"]) -> Float[np.ndarray, "T C E"]:
         """Returns the features of reduced images, float32."""
         pixels = torch.from_numpy(reduced).to(self.mean.device).float() / 255 - self.mean
         return torch.einsum("tcp,cpe->tce", pixels, self.basis).cpu().numpy()

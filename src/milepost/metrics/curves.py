@@ -64,10 +64,10 @@ def slope_beside(value: Float[np.ndarray, "T"], other: Float[np.ndarray, "T"]) -
     """Returns how much a curve rises with time alone, over the whole curve, once what it has in common with another curve is taken away.
 
     It is the coefficient of the time in the least-squares fit of `value` by a constant, the time and `other`, times T - 1. With a constant
-    `other` it is the slope of the straight line that fits best. A frame that is NaN in one of them is left out; NaN for fewer than three.
+    `other` it is the slope of the straight line that fits best. A frame that is NaN in one of them is left out; NaN for fewer than two.
     """
     frames = np.flatnonzero(~np.isnan(value) & ~np.isnan(other))
-    if len(frames) < 3:
+    if len(frames) < 2:
         return float("nan")
     columns = np.stack([frames - frames.mean(), other[frames] - other[frames].mean()], axis=1).astype(float)
     coefficients = np.linalg.lstsq(columns, value[frames].astype(float) - value[frames].mean(), rcond=1e-6)[0]

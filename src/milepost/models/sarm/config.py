@@ -97,6 +97,8 @@ class SARMConfig:
     max_state_dim: int = 32
     feature_noise: float = 0.0
     """Gaussian noise on the image features in training, in standard deviations of theirs."""
+    augmentation: float = 0.0
+    """Strength of the changes of light, contrast, colour, place and noise in training: 0 is none, 1 what docs/sarm_recipe.md compares."""
     encoder: str = CLIP
     """The folder or `owner/name` of a CLIP- or SigLIP-type model, or "pixels": the built-in one, which needs no download."""
     encoder_fingerprint: str = ""

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 
 from milepost.core import Attempt, DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, has_words
-from milepost.encoders import Encoder
+from milepost.encoders import SIDE, Encoder
+from milepost.models.sarm.augmentation import changed, draw
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.models.sarm.samples import TrainingSet, label_episode, state_of
+from milepost.models.sarm.samples import Augment, TrainingSet, label_episode, state_of
 
 FIT_FRAMES = 4096
 
@@ -111,14 +113,28 @@ def training_set(model: SARMModel, episodes: Sequence[Episode], features: Sequen
 
     A model with the built-in encoder is fitted on a sample of the frames first.
     """
-    if model.config.encoder == "pixels":
-        frames = np.concatenate(features)
-        sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
-        model.encoder.fit(frames[np.sort(sample)])
-    return validation_set(model, episodes, features)
+    if model.config.encoder != "pixels":
+        return validation_set(model, episodes, features)
+    frames, strength = np.concatenate(features), model.config.augmentation
+    sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
+    model.encoder.fit(_changed(frames[np.sort(sample)][:, None], strength, rng)[:, 0] if strength else frames[np.sort(sample)])
+
+    def augmented(rows: Int[np.ndarray, "B L"], rng: np.random.Generator) -> Float[np.ndarray, "B L C E"]:
+        images = _changed(frames[rows], strength, rng)
+        return model.project(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:3], -1)
+
+    return validation_set(model, episodes, features, augmented if strength else None)
 
 
-def validation_set(model: SARMModel, episodes: Sequence[Episode], features: Sequence[np.ndarray]) -> TrainingSet:
+def _changed(reduced: UInt8[np.ndarray, "B L C 768"], strength: float, rng: np.random.Generator) -> Float[np.ndarray, "B L C 768"]:
+    """Returns the built-in encoder's reduced images, changed as `augmentation` says."""
+    images = reduced.reshape(*reduced.shape[:3], SIDE, SIDE, 3)
+    return changed(images, draw(len(images), images.shape[2], strength, rng), rng).reshape(reduced.shape)
+
+
+def validation_set(
+    model: SARMModel, episodes: Sequence[Episode], features: Sequence[np.ndarray], augmented: Augment | None = None
+) -> TrainingSet:
     """Returns the same for validation episodes, with an encoder that is fitted already; for `TrainingSet.plain`."""
     labelled = [label_episode(e, model.project(f), model.config) for e, f in zip(episodes, features, strict=True)]
-    return TrainingSet(labelled, model.config, words=model.frozen.text)
+    return TrainingSet(labelled, model.config, words=model.frozen.text, augmented=augmented)

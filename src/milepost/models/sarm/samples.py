@@ -21,6 +21,7 @@ from milepost.models.sarm.config import SARMConfig
 STATE = "observation.state"
 """The state every LeRobot dataset has, which is `Episode.state`; others are in its columns."""
 TextEncoder = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
+Augment = Callable[[Int[np.ndarray, "B L"], np.random.Generator], Float[np.ndarray, "B L C E"]]
 
 VERBS = ("open", "close", "pick up", "put down", "turn", "press", "hang", "fold", "wipe", "stack", "pour", "sort", "cut", "plug in")
 NOUNS = (
@@ -113,10 +114,16 @@ def label_episode(episode: Episode, features: Float[np.ndarray, "T C E"], config
 class TrainingSet:
     """All training episodes end to end, ready for windows to be gathered from."""
 
-    def __init__(self, episodes: Sequence[LabelledEpisode], config: SARMConfig, *, words: TextEncoder) -> None:
-        """Takes labelled episodes. words: features (N, M) of sentences. ValueError if no frame of any episode has a label."""
+    def __init__(
+        self, episodes: Sequence[LabelledEpisode], config: SARMConfig, *, words: TextEncoder, augmented: Augment | None = None
+    ) -> None:
+        """Takes labelled episodes. ValueError if no frame of any episode has a label.
+
+        words: features (N, M) of sentences. augmented: (rows (B, L), generator) -> features (B, L, C, E) of changed images of those rows.
+        """
         self.config = config
         self.words = words
+        self.augmented = augmented
         self.episodes = episodes
         self.tasks = tuple(dict.fromkeys(episode.task for episode in episodes))
         self.starts = np.concatenate([[0], np.cumsum([len(episode.state) for episode in episodes])])
@@ -167,7 +174,11 @@ class TrainingSet:
         self, gather: Int[np.ndarray, "B L"], valid: Bool[np.ndarray, "B L"], rng: np.random.Generator | None = None
     ) -> dict[str, np.ndarray]:
         """Returns images (B, L, C, E), state (B, L, Z) and valid of windows. gather: rows of the set. rng: draws the noise, if any."""
-        images, state = self.features[gather].astype(np.float32, copy=False), self.state[gather]
+        state = self.state[gather]
+        if self.augmented is None or rng is None:
+            images = self.features[gather].astype(np.float32, copy=False)
+        else:
+            images = self.augmented(gather, rng)
         if self.noise and rng is not None:
             images = images + rng.standard_normal(images.shape, dtype=np.float32) * np.float32(self.noise)
         return {"images": images, "state": state, "valid": valid}
