@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import milepost
+from milepost.cli.entry import main
 from milepost.models import train
-from milepost.testing import dot_episodes, write_dots
+from milepost.testing import CAMERA, dot_episodes, tiny_sarm, write_dots
+from packages import install
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
@@ -54,6 +57,46 @@ def test_topreward(tmp_path: Path, monkeypatch) -> None:
     assert not np.allclose(names["right"].main.signals["logprob"].values, names["wrong"].main.signals["logprob"].values, equal_nan=True)
     assert names["reloaded"].config.vlm_name == STANDS_FOR["Qwen/Qwen3-VL-8B-Instruct"]
     assert (tmp_path / "topreward-qwen3vl-8b" / "config.json").stat().st_size < 1100
+
+
+def test_every_page_with_python_is_run_by_a_test() -> None:
+    pages = {path.name for path in DOCS.glob("*.md") if "```python" in path.read_text()}
+    assert pages == {"own_model.md", "sarm.md", "testing.md", "topreward.md", "weights.md"}
+
+
+def test_sarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/sarm.md's Python, on the world of dots and a tiny model in the place of a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(3))
+    model = tiny_sarm()
+    model.save_pretrained("sarm")
+    windows = torch.zeros(2, model.config.width, 32, 32, 3, dtype=torch.uint8)
+    names: dict = {"image": np.zeros((32, 32, 3), np.uint8), "state": np.zeros(2, np.float32), "stats": None}
+    names |= {"batch": {CAMERA: windows, "observation.state": torch.zeros(2, model.config.width, 2), "task": ["visit", "visit"]}}
+    stands_for = {"path/or/hub-id": "dots", "lerobot-user/their-sarm": "sarm", "fps=30)": "fps=10.0)"}
+    for block in blocks("sarm.md"):
+        for real, ours in stands_for.items():
+            block = block.replace(real, ours)
+        exec(compile(block, "sarm.md", "exec"), names)
+    assert names["progress"].value.shape == (names["episode"].length,)
+    assert 0 <= names["now"].progress <= 1
+    assert names["reward"].shape == (2,)
+
+
+def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/own_model.md: its Python runs, and its two ways to offer the model, as an installed package would."""
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(3))
+    code = [block.replace("path/or/hub-id", "dots") for block in blocks("own_model.md")]
+    names: dict = {"__name__": "own_model"}
+    for block in code:
+        exec(compile(block, "own_model.md", "exec"), names)
+    assert names["table"].main.signals["level"].unit == "grey levels"
+    package = tmp_path / "site"
+    install(package, monkeypatch, "from __future__ import annotations\n" + code[0] + code[3])
+    assert main(["label", "dots", "--model", "brightness", "--brightness.gain", "2"]) == 0
+    names["MODEL"].bare(gain=0.5).save_pretrained(tmp_path / "saved")
+    assert main(["plot", "dots", "--model", "saved", "--output-dir", "plots"]) == 0
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])

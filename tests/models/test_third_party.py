@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,10 @@ import milepost
 from builders import build_dataset
 from milepost.cli.entry import main
 from milepost.core.errors import DataError, DataWarning
-from milepost.models import registry
 from milepost.models.factory import make_reward_model, make_reward_model_config
 from milepost.models.registry import load_model
 from milepost.progress.table import read_progress
+from packages import install
 
 MODEL = '''
 import json
@@ -76,21 +75,6 @@ MODEL = ModelKind(
     options=BrightnessOptions,
 )
 '''
-
-
-def install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, *, name: str = "brightness", offer: str = "MODEL", package: str = "bright"
-) -> None:
-    """Puts a package with one entry point on the path, as pip would."""
-    module = f"{package}_{abs(hash(code)) % 10**8}"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{module}.py").write_text(code)
-    about = folder / f"{package}-1.2.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
-    (about / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {module}:{offer}\n")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @pytest.fixture

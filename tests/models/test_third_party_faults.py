@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_third_party import dataset, install  # noqa: F401 (a fixture)
+from test_third_party import dataset  # noqa: F401 (a fixture)
 
 import milepost
 from milepost.cli.entry import main
 from milepost.models.elapsed import ElapsedConfig
 from milepost.models.factory import make_reward_model, make_reward_model_config
 from milepost.testing import check_reward_model, dot_episodes
+from packages import install
 
 BASE = """
 from dataclasses import dataclass

@@ -17,6 +17,9 @@ GROUP = "milepost.models"
 STAGE_SUM = 1e-2
 """Largest difference of the sum of stage probabilities from 1: half precision has an error of this size."""
 
+ROUNDING = 1e-5
+"""A signal may be this far outside its bounds, as a proportion of them, by rounding."""
+
 
 def is_foreign(model: object) -> bool:
     """Returns whether a model is not from this package."""
@@ -67,7 +70,8 @@ def curve_faults(head: str, curve: Curve) -> Iterator[str]:
     """Yields what cannot be true of a curve: signals outside the bounds that they have, stage probabilities that do not sum to 1."""
     for key, signal in curve.signals.items():
         values = signal.values[~np.isnan(signal.values)]
-        if len(values) and (values.min() < signal.low or values.max() > signal.high):
+        slack = ROUNDING * max([1.0, *(abs(bound) for bound in (signal.low, signal.high) if np.isfinite(bound))])
+        if len(values) and (values.min() < signal.low - slack or values.max() > signal.high + slack):
             bounds, extent = f"[{signal.low:g}, {signal.high:g}]", f"{values.min():g}..{values.max():g}"
             yield f"signal '{key}' of head '{head}' should lie in {bounds}, and its values are {extent}"
     if curve.stage is None:
