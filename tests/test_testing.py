@@ -55,7 +55,7 @@ CASES: list[tuple[str, Callable[[], Any], str]] = [
     ("out of range", lambda: broken(lambda e: Progress(e.index, np.full(e.length, 1.5, np.float32))), r"must lie in \[0, 1\]"),
     ("double precision", lambda: broken(lambda e: Progress(e.index, np.zeros(e.length))), "float32"),
     ("a loose signal", lambda: broken(lambda e: clock(e, signals={"p": Signal(np.full(e.length, 2.0, np.float32), low=0.0, high=1.0)})),
-     r"signal 'p' of head 'sparse' should lie in \[0, 1\], and its values are 2..2"),
+     r"signal 'p' of head 'sparse' is declared to lie in \[0, 1\], its values are 2..2"),
     ("stages", lambda: broken(lambda e: clock(e, stage=np.full((e.length, 2), 0.7, np.float32))), "sum to 1"),
     ("dice", lambda: broken(lambda e: Progress(e.index, RNG.random(e.length, dtype=np.float32))), "when it is asked again"),
     ("the episode", lambda: broken(spoil), "changes the episode"),

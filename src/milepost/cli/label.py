@@ -14,7 +14,7 @@ import tyro
 
 from milepost import datasets, encoders, metrics, models, progress
 from milepost.cli.console import bars, ranges, say, table, warn
-from milepost.core import Closes, DataError, Judges, RewardModel, blaming, later, output_lock, to_json
+from milepost.core import Closes, DataError, Judges, RewardModel, later, output_lock, to_json
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ def _closed_after(model: RewardModel) -> Iterator[None]:
     try:
         yield
     finally:
-        with blaming(model):
-            lines = model.close() if isinstance(model, Closes) else ()
-        for line in [lines] if isinstance(lines, str) else lines or ():
+        for line in model.close() if isinstance(model, Closes) else ():
             warn(line)
 
 

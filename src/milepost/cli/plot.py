@@ -99,6 +99,6 @@ def _by_model(path: str, args: Args, dataset: datasets.LeRobotDataset, heads: tu
 
     def curves_of(episode: Episode) -> figures.CurvesByHead:
         result = progress.predicted(prepared.model, episode, prepared.arguments)
-        return {head: {name: result.head(head)} for head in heads}
+        return {head: {name: result.heads[head]} for head in heads if head in result.heads}
 
     return curves_of

@@ -23,8 +23,8 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     output_dir: Path
     """Folder of the trained model; it is made if it does not exist."""
-    model: str = "sarm"
-    """sarm is the one model that this verb trains; any other name is answered with the reason."""
+    model: Literal["sarm", "topreward"] = "sarm"
+    """topreward is refused, because it is zero-shot."""
     preset: Literal["paper", "small"] = "paper"
     """paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96 on the built-in encoder; it
     trains in minutes on a CPU."""

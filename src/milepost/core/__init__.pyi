@@ -8,12 +8,6 @@ from .capabilities import Prepares as Prepares
 from .capabilities import RewardModel as RewardModel
 from .capabilities import Saved as Saved
 from .capabilities import Step as Step
-from .contract import GROUP as GROUP
-from .contract import Blame as Blame
-from .contract import blaming as blaming
-from .contract import curve_faults as curve_faults
-from .contract import is_foreign as is_foreign
-from .contract import title_of as title_of
 from .errors import DataError as DataError
 from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError

@@ -218,7 +218,6 @@ class Curve:
     score: str = ""
 
     def __post_init__(self) -> None:
-        _require_arrays(self)
         if self.value.ndim != 1 or self.value.dtype != np.float32:
             raise ModelError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
         if not np.all(np.isnan(self.value) | ((self.value >= 0) & (self.value <= 1))):
@@ -234,17 +233,6 @@ class Curve:
 
     def __len__(self) -> int:
         return len(self.value)
-
-
-def _require_arrays(curve: Curve) -> None:
-    """Raises ModelError if a value of a curve is no NumPy array, such as a list or a tensor."""
-    for name, signal in curve.signals.items():
-        if not isinstance(signal, Signal):
-            raise ModelError(f"'{name}' should be a Signal, got {type(signal).__name__}; Signal(values) makes one")
-    arrays = {"progress": curve.value, "stage": curve.stage, **{name: signal.values for name, signal in curve.signals.items()}}
-    for name, values in arrays.items():
-        if not isinstance(values, np.ndarray) and not (name == "stage" and values is None):
-            raise ModelError(f"'{name}' should be a NumPy array, got {type(values).__name__}; np.asarray(..., np.float32) makes one")
 
 
 MAIN_HEAD = "sparse"
@@ -272,9 +260,6 @@ class Progress:
             heads = Curve(heads)
         if isinstance(heads, Curve):
             heads = {MAIN_HEAD: heads}
-        if not isinstance(heads, Mapping) or not all(isinstance(curve, Curve) for curve in heads.values()):
-            kinds = {type(curve).__name__ for curve in heads.values()} if isinstance(heads, Mapping) else {type(heads).__name__}
-            raise ModelError(f"progress should be a NumPy array, a Curve, or heads by name, each a Curve; got {', '.join(sorted(kinds))}")
         if not heads:
             raise ModelError("progress needs at least one head")
         lengths = {name: len(curve) for name, curve in heads.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.core import MAIN_HEAD, Episode, Progress
+from milepost.core import Episode, Progress
 from milepost.metrics import clock
 from milepost.models.registry import ModelKind
 
@@ -50,6 +50,4 @@ def _make(config: ElapsedConfig, folder: str | None) -> ElapsedModel:
     return ElapsedModel(config)
 
 
-MODEL = ModelKind(
-    "elapsed", _from_folder, _bare, config=ElapsedConfig, make=_make, untrainable="A clock has nothing to train.", heads=(MAIN_HEAD,)
-)
+MODEL = ModelKind("elapsed", _from_folder, _bare, config=ElapsedConfig, make=_make)

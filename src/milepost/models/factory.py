@@ -9,10 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from milepost.core import DataError
 from milepost.models.elapsed import ElapsedConfig, ElapsedModel
 from milepost.models.processing import BatchStep
-from milepost.models.registry import ModelKind, Prepared, Run, kind_named, kind_of, kinds, load_model, names, offered, prepare
+from milepost.models.registry import ModelKind, Prepared, Run, kind_named, kind_of, kinds, load_model, names, prepare
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.topreward.config import TOPRewardConfig
@@ -51,7 +50,7 @@ def make_reward_model_config(model_type: str, **fields: Any) -> Any:
     if kind is None:
         raise ValueError(f"unknown reward model '{model_type}'; known: {', '.join(names())}")
     if kind.config is None:
-        raise ValueError(f"{kind.title} has no config to be made; load_model('{model_type}') makes the model")
+        raise ValueError(f"{kind.called} has no config to be made; load_model('{model_type}') makes the model")
     field_names = [field.name for field in dataclasses.fields(kind.config)]
     unknown = sorted(set(fields) - set(field_names))
     if unknown:
@@ -110,15 +109,5 @@ def _kind_with(config: Any) -> ModelKind | None:
     own = next((kind for kind in kinds().values() if kind.config is type(config)), None)
     if own is not None:
         return own
-    faults: list[DataError] = []
-    for name in offered():
-        try:
-            kind = kind_named(name)
-        except DataError as error:  # another package's fault; the config may be of a package that works
-            faults.append(error)
-            continue
-        if kind is not None and kind.config is type(config):
-            return kind
-    if faults:
-        raise faults[0]
-    return None
+    others = (kind_named(name) for name in names())
+    return next((kind for kind in others if kind is not None and kind.config is type(config)), None)

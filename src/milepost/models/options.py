@@ -16,8 +16,6 @@ from milepost.models.sarm.options import SARMOptions
 from milepost.models.topreward.options import TOPRewardOptions
 
 FLAGS = ("--model", "--reward-model-path")
-OWN = "own"
-"""The field of another package's options; the command line has the model's name, which may have characters that a field cannot."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,9 @@ class ModelOptions:
 def options_for(kind: ModelKind, options: ModelOptions) -> Any:
     """Returns the options of one kind. ValueError if an option of another kind was given: it means nothing to this one."""
     for group in vars(options):
-        if group not in (kind.name, OWN) and (option_names := list(changed(getattr(options, group)))):
+        if group != kind.name and (option_names := list(changed(getattr(options, group)))):
             raise ValueError(f"--{option_names[0].replace('_', '-')} means nothing to a model of type {kind.name}")
-    return getattr(options, kind.name if kind.name in BUILT_IN else OWN, None) or kind.options()
+    return getattr(options, kind.name, None) or kind.options()
 
 
 def with_model(args: type, arguments: Sequence[str]) -> type:
@@ -45,9 +43,8 @@ def with_model(args: type, arguments: Sequence[str]) -> type:
     kind = _named(arguments) if "model_options" in fields else None
     if kind is None or kind.name in BUILT_IN or kind.options is NoOptions:
         return args
-    own: Any = Annotated[kind.options, tyro.conf.arg(name=kind.name)]
     group = dataclasses.make_dataclass(
-        "ModelOptions", [(OWN, own, field(default_factory=kind.options))], bases=(ModelOptions,), frozen=True
+        "ModelOptions", [(kind.name, kind.options, field(default_factory=kind.options))], bases=(ModelOptions,), frozen=True
     )
     prefixes = Annotated[group, tyro.conf.arg(name="")]  # type: ignore[valid-type]
     return dataclasses.make_dataclass(

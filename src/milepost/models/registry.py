@@ -10,32 +10,17 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from milepost.core import (
-    GROUP,
-    MAIN_HEAD,
-    Blame,
-    DataError,
-    Dataset,
-    DataWarning,
-    Identified,
-    Prepares,
-    RewardModel,
-    Tick,
-    blaming,
-    read_json_object,
-    shown,
-)
+from milepost.core import MAIN_HEAD, DataError, Dataset, DataWarning, Identified, Prepares, RewardModel, Tick, read_json_object, shown
 from milepost.datasets import find_model
 from milepost.models.source import source_hash
 
+GROUP = "milepost.models"
 BUILT_IN = {
     "elapsed": "milepost.models.elapsed",
     "sarm": "milepost.models.sarm.kind",
@@ -68,7 +53,7 @@ class Prepared:
     """A model that is ready for a dataset.
 
     dataset: the same, with the cameras that the model looks at. arguments: what else its `predict` takes. settings: what else is written
-    down of the run. cache: the folder in which it may keep what it computes of the images.
+    down of the run. cache: the folder in which it may keep what it computes of the pictures.
     """
 
     model: RewardModel
@@ -91,8 +76,7 @@ class ModelKind:
     config: its config's class, a dataclass. make: (config, folder) -> a model with the weights in the folder, or new ones if it is None.
     read_config: folder -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given".
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
-    as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. heads: the
-    names of its heads, empty if only its curves tell. package: who offers it.
+    as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. package: who offers it.
     """
 
     name: str
@@ -105,11 +89,10 @@ class ModelKind:
     prepare: Callable[[str, Any, Any, Run], Prepared] | None = None
     processors: Callable[..., Any] | None = None
     untrainable: str = ""
-    heads: tuple[str, ...] = ()
     package: str = ""
 
     @property
-    def title(self) -> str:
+    def called(self) -> str:
         """Returns the model as messages call it."""
         return f"the model '{self.name}'" + (f" of the package {self.package}" if self.package else "")
 
@@ -140,7 +123,7 @@ def kind_named(name: str) -> ModelKind | None:
     """
     if name in BUILT_IN:
         for point in entry_points(group=GROUP, name=name):
-            _warn_once(f"the package {_package(point)} offers a model '{name}' too; milepost's own is used")
+            warnings.warn(f"the package {_package(point)} offers a model '{name}' too; milepost's own is used", DataWarning, stacklevel=1)
         kind: ModelKind = import_module(BUILT_IN[name]).MODEL
         return kind
     points = offered().get(name, [])
@@ -152,20 +135,14 @@ def kind_named(name: str) -> ModelKind | None:
     return _from_package(points[0])
 
 
-@cache
-def _warn_once(words: str) -> None:
-    warnings.warn(words, DataWarning, stacklevel=2)
-
-
 def _from_package(point: EntryPoint) -> ModelKind:
     package = _package(point)
-    with Blame(f"the model '{point.name}' of the package {package} cannot be imported"):
+    try:
         offer = point.load()
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"the model '{point.name}' of the package {package} cannot be imported: {error}") from error
     if isinstance(offer, ModelKind):
-        kind = dataclasses.replace(offer, name=point.name, package=package)
-        with Blame(f"the options of {kind.title} should be a dataclass whose fields all have defaults"):
-            dataclasses.fields(kind.options()) if kind.options is not None else None
-        return kind
+        return dataclasses.replace(offer, name=point.name, package=package)
     if not callable(getattr(offer, "predict", None)) or not inspect.isclass(offer):
         raise DataError(
             f"the package {package} offers the model '{point.name}', but {shown(point.value)} is neither a ModelKind nor a class with "
@@ -189,17 +166,13 @@ def _package(point: EntryPoint) -> str:
 def require_trainable(name: str) -> None:
     """Raises ValueError with the reason if `milepost train` cannot train the model of this name."""
     kind = kind_named(name)
-    if kind is None:
-        raise DataError(f"there is no model '{name}'; there is: {', '.join(names())}")
-    if kind.untrainable:
+    if kind is not None and kind.untrainable:
         raise ValueError(kind.untrainable)
-    if kind.package:
-        raise DataError(f"milepost train trains the models of milepost; {kind.title} is trained by its own package, if it can be")
 
 
 def kind_of(path: str | Path) -> ModelKind:
     """Returns the kind of the model at a folder, a Hub repository or a bare name. DataError if there is no model."""
-    if (kind := kind_named(str(path))) is not None and is_bare(path, kind):
+    if not Path(path).is_dir() and (kind := kind_named(str(path))) is not None and kind.bare is not None:
         return kind
     folder = find_model(path)
     if not (folder / "config.json").is_file():
@@ -213,13 +186,8 @@ def kind_of(path: str | Path) -> ModelKind:
 
 
 def is_bare(path: str | Path, kind: ModelKind) -> bool:
-    """Returns whether it is the name of a kind that needs no folder. A model saved in a folder of that name comes first, with a warning."""
-    if str(path) != kind.name or kind.bare is None:
-        return False
-    if (Path(path) / "config.json").is_file():
-        _warn_once(f"the folder '{path}' has a saved model, which is used; rename it to use {kind.title} itself")
-        return False
-    return True
+    """Returns whether this is a kind's name and no folder."""
+    return str(path) == kind.name and not Path(path).is_dir()
 
 
 def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
@@ -236,40 +204,26 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
 
 def load(kind: ModelKind, path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
     """Returns the model of this kind at a path. DataError if it has no `predict`, or an option is not the kind's."""
-    make, where = (kind.bare, (device,)) if is_bare(path, kind) else (kind.load, (path, device))
+    make = kind.bare if is_bare(path, kind) else kind.load
     assert make is not None
-    _require_options(kind, make, options)
-    with Blame(kind.title) if kind.package else nullcontext():
-        model: Any = make(*where, **options)
+    model: Any = make(device, **options) if is_bare(path, kind) else make(path, device, **options)
     if not isinstance(model, RewardModel):
-        raise DataError(f"{kind.title} has no predict(episode): it is a {type(model).__name__}")
+        raise DataError(f"{kind.called} has no predict(episode): it is a {type(model).__name__}")
     return model
-
-
-def _require_options(kind: ModelKind, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises DataError if the function that makes a model has no parameter of an option's name; it lists those that it has."""
-    parameters = inspect.signature(make).parameters.values()
-    if any(each.kind is each.VAR_KEYWORD for each in parameters):
-        return
-    available = [each.name for each in parameters if each.name not in ("path", "folder", "device")]
-    if unknown := [name for name in options if name not in available]:
-        raise DataError(f"{kind.title} has no option {', '.join(unknown)}; it takes {', '.join(available) or 'none'}")
 
 
 def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     """Returns the model at a path, ready for the dataset. options: an instance of its kind's `options`. DataError if they do not fit."""
     kind = kind_of(path)
     if kind.prepare is not None:
-        with Blame(kind.title) if kind.package else nullcontext():
-            return kind.prepare(path, options, dataset, run)
-    require_heads(path, run.heads, kind.heads or run.heads)
+        return kind.prepare(path, options, dataset, run)
+    require_heads(path, run.heads)
     if run.task is not None:
-        raise ValueError(f"--task means nothing to {kind.title}")
+        raise ValueError(f"--task means nothing to {kind.called}")
     option_values = changed(options)
     model = load(kind, path, run.device, **option_values)
-    with blaming(model):
-        if isinstance(model, Prepares):
-            model.prepare_for(dataset)
+    if isinstance(model, Prepares):
+        model.prepare_for(dataset)
     settings = {name: str(value) for name, value in option_values.items()}
     if kind.package:
         settings["package"] = kind.package

@@ -32,13 +32,9 @@ from milepost.core import (
     RewardModel,
     Tick,
     UnreadableError,
-    blaming,
-    curve_faults,
-    is_foreign,
     number_at,
     output_lock,
     quiet,
-    title_of,
 )
 from milepost.datasets import find_model, revision_of
 from milepost.progress.existing import existing_result
@@ -55,8 +51,7 @@ def provenance(model: RewardModel, dataset: Dataset, model_path: str = "", **set
     The config is the model's `identity()`; the machine is no part of it. A model without an identity never continues another run: its "run"
     is new each time, unless `settings` has the hash of its code and of its files (`source`).
     """
-    with blaming(model):
-        identity = dict(model.identity()) if isinstance(model, Identified) else {}
+    identity = model.identity() if isinstance(model, Identified) else {}
     unknown = not isinstance(model, Identified) and not settings.get("source")
     folder = find_model(model_path)
     return {
@@ -82,9 +77,14 @@ def _weights_hash(model: RewardModel, folder: Path | None) -> str:
 
 def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(identity, allow_nan=False)
+        return json.dumps(identity)
     except (TypeError, ValueError) as error:
-        raise DataError(f"the identity() of {title_of(model)} should be plain values that JSON can hold: {error}") from error
+        raise DataError(f"the identity() of {_called(model)} should be plain values that JSON can hold: {error}") from error
+
+
+def _called(model: RewardModel) -> str:
+    """Returns the name of a model in messages: its class and the package that it is from."""
+    return f"{type(model).__name__} (of {type(model).__module__.partition('.')[0]})"
 
 
 def label(
@@ -116,9 +116,8 @@ def label(
     True
     """
     path = Path(path)
-    with blaming(model):
-        if isinstance(model, Prepares):
-            model.prepare_for(dataset)
+    if isinstance(model, Prepares):
+        model.prepare_for(dataset)
     with output_lock(path):
         made_by = made_by or provenance(model, dataset, **options)
         if not overwrite:
@@ -171,29 +170,17 @@ def predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any]) 
 def _checked(prediction: Callable[[], object], episode: Episode | None, model: RewardModel) -> Progress:
     """Returns the prediction if it is of this episode. If `episode` is None, calling `prediction` raises why it cannot be read."""
     try:
-        with blaming(model):
-            progress = prediction()
+        progress = prediction()
     except ModelError as error:
-        raise DataError(f"{title_of(model)}: {error}") from error
+        raise DataError(f"{_called(model)}: {error}") from error
     if not isinstance(progress, Progress):
-        raise DataError(f"{title_of(model)}: predict should return Progress, it returned {type(progress).__name__}")
+        raise DataError(f"{_called(model)}: predict should return Progress, it returned {type(progress).__name__}")
     if episode is not None and (progress.episode != episode.index or len(progress) != episode.length):
         raise DataError(
-            f"{title_of(model)}: of episode {episode.index}, which has {episode.length} frames, predict returned {len(progress)} frames of "
+            f"{_called(model)}: of episode {episode.index}, which has {episode.length} frames, predict returned {len(progress)} frames of "
             f"episode {progress.episode}"
         )
-    if episode is not None and is_foreign(model):
-        _require_true(progress, episode, model)
     return progress
-
-
-def _require_true(progress: Progress, episode: Episode, model: RewardModel) -> None:
-    """Raises DataError for numbers that contradict themselves, and UnreadableError for an episode in which nothing is known."""
-    for head, curve in progress.heads.items():
-        for fault in curve_faults(head, curve):
-            raise DataError(f"{title_of(model)}: of episode {episode.index}, {fault}")
-    if episode.length > 1 and all(np.isnan(curve.value).all() for curve in progress.heads.values()):
-        raise UnreadableError(f"episode {episode.index}: predict of {title_of(model)} returned NaN for every frame")
 
 
 def _rows(dataset: Dataset, episode_index: int) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from milepost.core import (
     ArrayFrames,
+    Curve,
     Episode,
     Identified,
     Judges,
@@ -29,12 +30,13 @@ from milepost.core import (
     Saved,
     Step,
     UnreadableError,
-    curve_faults,
 )
 from milepost.testing.dots import ListDataset
 
 Broken = Iterator[str]
 """One sentence per fault."""
+_STAGES = 1e-3
+"""Largest difference of the sum of stage probabilities from 1: half precision has this error."""
 
 
 def check_reward_model(model: Any, episode: Episode, *, load: Callable[[Path], RewardModel] | None = None) -> list[str]:
@@ -81,17 +83,28 @@ def _of_an_answer(answer: Any, episode: Episode) -> Broken:
     if np.isnan(answer.value).all():
         yield "progress is NaN in every frame: NaN means unknown, and such an episode weighs nothing; raise UnreadableError with the reason"
     for name, curve in answer.heads.items():
-        yield from curve_faults(name, curve)
+        yield from _of_a_curve(name, curve)
+
+
+def _of_a_curve(name: str, curve: Curve) -> Broken:
+    for key, signal in curve.signals.items():
+        values = signal.values[~np.isnan(signal.values)]
+        if len(values) and (values.min() < signal.low or values.max() > signal.high):
+            bounds, extent = f"[{signal.low:g}, {signal.high:g}]", f"{values.min():g}..{values.max():g}"
+            yield f"signal '{key}' of head '{name}' is declared to lie in {bounds}, its values are {extent}"
+    if curve.stage is None:
+        return
+    probabilities = curve.stage[~np.isnan(curve.stage).any(axis=1)]
+    if len(probabilities) and (probabilities.min() < -_STAGES or np.abs(probabilities.sum(axis=1) - 1).max() > _STAGES):
+        yield f"the stage probabilities of head '{name}' must be at least 0 and sum to 1 in each frame that is known"
 
 
 def _of_predict(model: RewardModel, episode: Episode, first: Progress) -> Broken:
-    columns = {name: column for name, column in episode.columns.items() if not name.startswith("truth.")}
-    bare = dataclasses.replace(episode, index=episode.index + 41, columns=columns, segments={}, facts={})
-    answer = model.predict(bare)
-    if answer.episode != bare.index:
-        yield f"predict was asked of episode {bare.index} and answers of episode {answer.episode}; Progress takes episode.index"
-    if not _same(answer, first):
-        yield "predict gives other numbers without the annotation, the facts, the truth.* columns and its own index: it reads the answer"
+    bare = dataclasses.replace(
+        episode, columns={name: column for name, column in episode.columns.items() if not name.startswith("truth.")}, segments={}, facts={}
+    )
+    if not _same(model.predict(bare), first):
+        yield "predict gives other numbers without the annotation, the facts and the truth.* columns: it reads the answer"
     try:
         alone = model.predict(_first_frame(bare))
         if len(alone) != 1:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import Any
 
-from milepost.core import DataError, require_cameras
+from milepost.core import require_cameras
 from milepost.datasets import LeRobotDataset
 from milepost.models.processing import BatchStep, to_cpu
 from milepost.models.registry import ModelKind, Prepared, Run, is_bare, require_heads
@@ -20,9 +19,6 @@ from milepost.vlm import RemoteEngine
 
 def bare(device: str | None = None, **fields: Any) -> TOPRewardModel:
     """Returns the model of a config with these fields. ValueError if there is no such field."""
-    names = [field.name for field in dataclasses.fields(TOPRewardConfig)]
-    if unknown := [name for name in fields if name not in names]:
-        raise DataError(f"TOPReward has no option {', '.join(unknown)}; it takes {', '.join(names)}")
     return TOPRewardModel(TOPRewardConfig(device=device, **fields))
 
 
