@@ -42,6 +42,8 @@ VERBS = {
 RESUMED = {"demo", "simulate", "annotate", "train", "label", "compare"}
 """Verbs that continue an interrupted run."""
 
+EXTRAS = {"'milepost[sim]'": ("gymnasium", "metaworld", "mujoco"), "'milepost[vlm]'": ("transformers",)}
+"""What pip installs -> the packages that come with it. Any other package is installed by its own name."""
 LONGEST = 1200
 """Most letters of an error."""
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
@@ -123,6 +125,8 @@ def run(verb: str, arguments: list[str]) -> int:
         kind = command.Args
         if "model_options" in kind.__dataclass_fields__:
             kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
+        if verb == "train":  # else parsing says only that the name is no choice, and not why
+            importlib.import_module("milepost.models.options").require_trainable_among(arguments)
         if hasattr(command, "rewritten"):
             arguments = command.rewritten(arguments)
         try:
@@ -228,7 +232,8 @@ def explain(error: Exception) -> str:
             return f"{name} may not be read: you have no permission; change it with chmod or chown, or use a copy"
         return f"cannot write {name or 'the output'}: read-only or not permitted; choose another place for the output"
     if isinstance(error, ModuleNotFoundError):
-        return f"this verb needs the package '{error.name}', which is not installed: pip install 'milepost[sim]'"
+        install = f"pip install {next((each for each, names in EXTRAS.items() if error.name in names), error.name)}"
+        return f"this verb needs the package '{error.name}', which is not installed: {install}"
     return str(error)
 
 

@@ -1,3 +1,4 @@
+from .contract import identity_fault as identity_fault
 from .errors import DataError as DataError
 from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError
