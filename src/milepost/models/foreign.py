@@ -54,7 +54,7 @@ def reason(error: BaseException) -> str:
 def guarded(model: Any, who: str, heads: Sequence[str] = (MAIN_HEAD,)) -> RewardModel:
     """Returns a model of another package as the verbs run it: its methods answer as the contract asks, or raise PackageError.
 
-    heads: those that its curves must have; the main head alone means whichever the model has. PackageError if its threshold is no number.
+    heads: those that its curves must have; the main head may have any name. PackageError if its threshold is no number.
     """
     namespace: dict[str, Any] = {name: _method(model, who, name) for name in METHODS if callable(getattr(model, name, None))}
     namespace["predict"] = _predict(model, who, heads)
@@ -80,7 +80,7 @@ def _predict(model: Any, who: str, heads: Sequence[str]) -> Callable[..., Progre
     def predict(self: Any, episode: Any, **options: Any) -> Progress:
         with blaming(who, "fails in predict()", passing=(UnreadableError,)):
             curves = progress.predicted(model, episode, options)
-        if tuple(heads) != (MAIN_HEAD,) and (missing := [head for head in heads if head not in curves.heads]):
+        if missing := [head for head in heads if head not in (MAIN_HEAD, *curves.heads)]:
             raise PackageError(f"{who} has no {missing[0]} head; it has: {', '.join(curves.heads)}")
         if episode.length > 1 and all(np.isnan(curve.value).all() for curve in curves.heads.values()):
             raise UnreadableError(f"{who} says NaN, which means unknown, of every frame; it should raise UnreadableError with the reason")
