@@ -15,7 +15,7 @@ import pytest
 
 import milepost
 from builders import build_dataset
-from milepost.cli.entry import main
+from milepost.cli.entry import explain, main
 from milepost.core import Curve, DataError, DataWarning, ModelError, Progress, Signal
 from milepost.models import registry
 from milepost.models.factory import make_reward_model, make_reward_model_config
@@ -123,6 +123,11 @@ FAULTS: dict[str, tuple[str, str]] = {
         "the signal 'p' states that it lies in [0, 1], its values are 0..3"),
     "stages of too much": (
         model(RETURNS.format("Curve(ramp(episode), np.full((episode.length, 2), 0.7, np.float32))")), "sum to 1, or be NaN; the least"),
+    "two signals of one name": (
+        model(RETURNS.format("{'a': S(episode, 'b'), 'b': S(episode, 'raw')}"),
+              "S = lambda e, name: Curve(ramp(e), signals={name: Signal(ramp(e))})"), "two of the model's numbers would be in the column 'raw_b'"),
+    "a unit of no words": (
+        model(RETURNS.format("Curve(ramp(episode), signals={'p': Signal(ramp(episode), 3)})")), "fails in predict()"),
     "NaN everywhere": (model(RETURNS.format("ramp(episode) * np.float32('nan')")), "says NaN, which means unknown, of every frame"),
     "an identity with NaN": (more("    def identity(self): return {'a': float('nan')}"), "identity() should be plain values"),
     "an identity that is NaN": (more("    def identity(self): return float('nan')"), "it returned float"),
@@ -151,6 +156,11 @@ def test_a_fault_stays_visible_to_who_looks_for_it(world: World) -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+@pytest.mark.parametrize(("name", "install_it"), [("mujoco", "'milepost[sim]'"), ("transformers", "'milepost[vlm]'"), ("rich", "rich")])
+def test_what_to_install_for_what_is_missing(name: str, install_it: str) -> None:
+    assert explain(ModuleNotFoundError(name=name)).endswith(f"'{name}', which is not installed: pip install {install_it}")
+
+
 def test_what_is_no_array_is_refused_in_words(tmp_path: Path) -> None:
     """In a process of its own, where nothing else checks types."""
     code = """
@@ -160,7 +170,9 @@ from milepost.core import Curve, Progress, Signal
 ramp = np.zeros(3, np.float32)
 for make in (lambda: Progress(0, [0.0, 0.5]), lambda: Progress(0, torch.zeros(3)), lambda: Progress(0, None), lambda: Progress("0", ramp),
              lambda: Progress(0, {"sparse": ramp}), lambda: Progress(0, {1: Curve(ramp)}), lambda: Curve(ramp, [[1.0]] * 3),
-             lambda: Curve(ramp, signals={"p": ramp}), lambda: Curve(ramp, signals={"p": Signal([1, 2, 3])}), lambda: load_model(None)):
+             lambda: Curve(ramp, signals={"p": ramp}), lambda: Curve(ramp, signals={"p": Signal([1, 2, 3])}),
+             lambda: Curve(ramp, signals={"p": Signal(ramp, 3)}), lambda: Curve(ramp, np.ones((3, 1), np.float32), (1,)),
+             lambda: load_model(None)):
     try:
         make()
     except Exception as error:
@@ -169,7 +181,8 @@ for make in (lambda: Progress(0, [0.0, 0.5]), lambda: Progress(0, torch.zeros(3)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     words = ["got list: np.asarray", "got Tensor: np.asarray", "got NoneType", "got str", "not so: 'sparse'", "not so: 1",
              "stage must be a NumPy array of shape (T, K), got list", "must be a milepost.core.Signal, got ndarray",
-             "the signal 'p' must be a NumPy array of shape (T,), got list", "or Path; got NoneType"]  # fmt: skip
+             "the signal 'p' must be a NumPy array of shape (T,), got list",
+             "both strings; got 'p' and 3", "must be strings, got 1", "or Path; got NoneType"]  # fmt: skip
     lines = run.stdout.splitlines()
     assert all(line.startswith(("ModelError ", "DataError ")) for line in lines)
     assert [each in line for each, line in zip(words, lines, strict=True)] == [True] * len(words)
@@ -178,13 +191,13 @@ for make in (lambda: Progress(0, [0.0, 0.5]), lambda: Progress(0, torch.zeros(3)
 def test_numbers_that_contradict_themselves() -> None:
     ramp = np.linspace(0, 1, 4, dtype=np.float32)
     nan = np.full((4, 2), np.nan, np.float32)
-    assert Curve(ramp, nan, ("a", "b")).stage is nan
-    assert len(Curve(ramp, signals={"p": Signal(ramp * np.float32(0.1), high=0.1)})) == 4
+    assert Progress(0, Curve(ramp, nan, ("a", "b"))).stage is nan
+    assert len(Progress(0, Curve(ramp, signals={"p": Signal(ramp * np.float32(0.1), high=0.1)}))) == 4
     for bad in (np.full((4, 2), [1.5, -0.5], np.float32), np.zeros((4, 2), np.float32), np.full((4, 2), np.inf, np.float32)):
         with pytest.raises(ModelError, match="sum to 1"):
-            Curve(ramp, bad)
+            Progress(0, Curve(ramp, bad))
     with pytest.raises(ModelError, match="lies in"):
-        Curve(ramp, signals={"p": Signal(ramp - 1, low=0.0)})
+        Progress(0, Curve(ramp, signals={"p": Signal(ramp - 1, low=0.0)}))
 
 
 @pytest.mark.parametrize("name", ["my-model", "my_model", "3d", "a.b", "class", "a+b"])

@@ -29,28 +29,54 @@ def require_progress(value: Any) -> None:
         raise ModelError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(value)}..{np.nanmax(value)}")
 
 
-def require_signal(name: str, values: Any, length: int, bounds: tuple[float, float]) -> None:
-    """Raises ModelError unless a signal has one number for each frame, within the bounds that it states."""
+def require_signal(name: Any, values: Any, unit: Any, length: int) -> None:
+    """Raises ModelError unless a signal has a name, a unit in words, and one number for each frame."""
+    if not isinstance(name, str) or not name or not isinstance(unit, str):
+        raise ModelError(f"a signal has a name and a unit, both strings; got {name!r} and {unit!r}")
     _require_array(f"the signal '{name}'", values, "(T,)")
     _require_length(name, values, length)
     if values.ndim != 1 or values.dtype.kind not in "fiu":
         raise ModelError(f"the signal '{name}' must be numbers of shape (T,), got {values.dtype} {values.shape}")
-    low, high = bounds
-    numbers = values[~np.isnan(values)]
-    slack = ROUNDING * max([1.0, *(abs(bound) for bound in bounds if np.isfinite(bound))])
-    if len(numbers) and (numbers.min() < low - slack or numbers.max() > high + slack):
-        extent = f"{numbers.min():g}..{numbers.max():g}"
-        raise ModelError(f"the signal '{name}' states that it lies in [{low:g}, {high:g}], its values are {extent}")
 
 
-def require_probabilities(stage: Any, names: Sequence[str], length: int) -> None:
-    """Raises ModelError unless these are stage probabilities (T, K) that sum to 1 in each frame without NaN."""
+def require_stages(stage: Any, names: Sequence[Any], length: int) -> None:
+    """Raises ModelError unless these are numbers (T, K) with a name for each of the K stages, or none."""
     _require_array("stage", stage, "(T, K)")
     _require_length("stage", stage, length)
     if stage.ndim != 2 or stage.dtype.kind != "f":
         raise ModelError(f"stage must be probabilities of shape (T, K), got {stage.dtype} {stage.shape}")
     if names and len(names) != stage.shape[1]:
         raise ModelError(f"{len(names)} stage names for {stage.shape[1]} stages")
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ModelError(f"the names of stages must be strings, got {wrong[0]!r}")
+
+
+def require_sound(heads: Mapping[str, Any]) -> None:
+    """Raises ModelError if a curve of a model contradicts itself. Not asked of a file: columns of it may have been left out.
+
+    heads: name -> Curve.
+    """
+    lengths = {name: len(curve) for name, curve in heads.items()}
+    if len(set(lengths.values())) > 1:
+        raise ModelError(f"the heads of one episode have different lengths: {lengths}")
+    for curve in heads.values():
+        for name, signal in curve.signals.items():
+            _require_within(name, signal.values, signal.low, signal.high)
+        if curve.stage is not None:
+            _require_probabilities(curve.stage)
+
+
+def _require_within(name: str, values: Float[np.ndarray, "T"], low: float, high: float) -> None:
+    """Raises ModelError unless a signal lies within the bounds that it states."""
+    numbers = values[~np.isnan(values)]
+    slack = ROUNDING * max([1.0, *(abs(bound) for bound in (low, high) if np.isfinite(bound))])
+    if len(numbers) and (numbers.min() < low - slack or numbers.max() > high + slack):
+        extent = f"{numbers.min():g}..{numbers.max():g}"
+        raise ModelError(f"the signal '{name}' states that it lies in [{low:g}, {high:g}], its values are {extent}")
+
+
+def _require_probabilities(stage: Float[np.ndarray, "T K"]) -> None:
+    """Raises ModelError unless the stage probabilities sum to 1 in each frame without NaN."""
     probabilities: Float[np.ndarray, "N K"] = stage[~np.isnan(stage).any(axis=1)]
     if not len(probabilities):
         return

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from milepost.core.contract import require_probabilities, require_progress, require_signal
+from milepost.core.contract import require_progress, require_signal, require_sound, require_stages
 from milepost.core.errors import DataError, ModelError, UnreadableError
 from milepost.core.images import require_cameras
 
@@ -224,9 +224,9 @@ class Curve:
         for name, signal in self.signals.items():
             if not isinstance(signal, Signal):
                 raise ModelError(f"the signal '{name}' must be a milepost.core.Signal, got {type(signal).__name__}")
-            require_signal(name, signal.values, len(self.value), (signal.low, signal.high))
+            require_signal(name, signal.values, signal.unit, len(self.value))
         if self.stage is not None:
-            require_probabilities(self.stage, self.stage_names, len(self.value))
+            require_stages(self.stage, self.stage_names, len(self.value))
         if self.score and self.score not in self.signals:
             raise ModelError(f"the score '{self.score}' is no signal of this curve; it has: {', '.join(self.signals) or 'none'}")
 
@@ -261,9 +261,7 @@ class Progress:
             raise ModelError("progress needs at least one head")
         if wrong := [name for name, curve in heads.items() if not (name and isinstance(name, str) and isinstance(curve, Curve))]:
             raise ModelError(f"the heads of progress are curves by name: name -> milepost.core.Curve; not so: {wrong[0]!r}")
-        lengths = {name: len(curve) for name, curve in heads.items()}
-        if len(set(lengths.values())) > 1:
-            raise ModelError(f"the heads of one episode have different lengths: {lengths}")
+        require_sound(heads)
         object.__setattr__(self, "episode", int(episode))
         object.__setattr__(self, "heads", dict(heads))
 

@@ -48,7 +48,8 @@ def reason(error: BaseException) -> str:
         return f"it needs '{error.name}', which is not installed; install that, or the model's package again with all that it requires"
     if isinstance(error, SystemExit):
         return f"it would end the program ({text or 'without a word'}), where it should raise an error"
-    return f"{type(error).__name__}{': ' if text else ''}{text} (a fault in that package; MILEPOST_DEBUG=1 shows where)"
+    fault = "" if isinstance(error, ValueError | OSError) else "a fault in that package; "  # those two may be the user's to mend
+    return f"{type(error).__name__}{': ' if text else ''}{text} ({fault}MILEPOST_DEBUG=1 shows where)"
 
 
 def guarded(model: Any, who: str, heads: Sequence[str] = (MAIN_HEAD,)) -> RewardModel:
@@ -80,6 +81,7 @@ def _predict(model: Any, who: str, heads: Sequence[str]) -> Callable[..., Progre
     def predict(self: Any, episode: Any, **options: Any) -> Progress:
         with blaming(who, "fails in predict()", passing=(UnreadableError,)):
             curves = progress.predicted(model, episode, options)
+            progress.progress_rows(curves, 0)  # two numbers of one name, or a unit that is no text, are found here and not in the store
         if missing := [head for head in heads if head not in (MAIN_HEAD, *curves.heads)]:
             raise PackageError(f"{who} has no {missing[0]} head; it has: {', '.join(curves.heads)}")
         if episode.length > 1 and all(np.isnan(curve.value).all() for curve in curves.heads.values()):

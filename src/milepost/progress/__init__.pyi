@@ -17,4 +17,5 @@ from .store import comparable as comparable
 from .store import unfinished as unfinished
 from .table import METADATA_PREFIX as METADATA_PREFIX
 from .table import ProgressTable as ProgressTable
+from .table import progress_rows as progress_rows
 from .table import read_progress as read_progress

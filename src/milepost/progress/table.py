@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Shaped
 
-from milepost.core import MAIN_HEAD, RAW, Curve, DataError, ModelError, Progress, Signal, parse_json
+from milepost.core import MAIN_HEAD, RAW, Curve, DataError, Progress, Signal, parse_json
 from milepost.datasets import numbers_of, read_table
 
 PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
@@ -141,10 +141,7 @@ def read_progress(path: Path | str) -> ProgressTable:
     keys = {name: numbers_of(path, table, name, np.int64) for name in PROGRESS_COLUMNS}
     signals = _signals(path, table, heads)
     config = parse_json(metadata.get(f"{METADATA_PREFIX}config") or "{}", source=f"{path}, its metadata: label again; the model's config")
-    try:
-        curves = {head: _read_curve(path, table, head, signals.get(head, {}), config) for head in heads}
-    except ModelError as error:
-        raise DataError(f"{path} is no sound progress file; label again: {error}") from error
+    curves = {head: _read_curve(path, table, head, signals.get(head, {}), config) for head in heads}
     nullable = [name for name in table.column_names if name.startswith(("progress_", "raw_", "stage_")) and table.column(name).null_count]
     absent = {name: table.column(name).is_null().to_numpy() for name in nullable}
     return ProgressTable(**keys, heads=curves, metadata=metadata, absent=absent)
