@@ -125,7 +125,7 @@ FAULTS: dict[str, tuple[str, str]] = {
         model(RETURNS.format("Curve(ramp(episode), np.full((episode.length, 2), 0.7, np.float32))")), "sum to 1, or be NaN; the least"),
     "two signals of one name": (
         model(RETURNS.format("{'a': S(episode, 'b'), 'b': S(episode, 'raw')}"),
-              "S = lambda e, name: Curve(ramp(e), signals={name: Signal(ramp(e))})"), "two of the model's numbers would be in the column 'raw_b'"),
+              "S = lambda e, name: Curve(ramp(e), signals={name: Signal(ramp(e))})"), "would be in the column 'raw_b'"),
     "a unit of no words": (
         model(RETURNS.format("Curve(ramp(episode), signals={'p': Signal(ramp(episode), 3)})")), "fails in predict()"),
     "NaN everywhere": (model(RETURNS.format("ramp(episode) * np.float32('nan')")), "says NaN, which means unknown, of every frame"),
