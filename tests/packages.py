@@ -1,4 +1,6 @@
-"""Packages of other people that offer a model, put on the path as pip would."""
+"""Packages that offer reward models, put on the path as pip would."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from milepost.models import registry
 def install(
     folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, *, name: str = "brightness", offer: str = "MODEL", package: str = "bright"
 ) -> None:
-    """Puts a package with one entry point on the path, as pip would."""
+    """Puts a package with one entry point on the path."""
     module = f"{package}_{abs(hash(code)) % 10**8}"
     folder.mkdir(exist_ok=True)
     (folder / f"{module}.py").write_text(code)

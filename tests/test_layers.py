@@ -39,8 +39,8 @@ INSIDE = {
         "generate remote",
     ],
     "models": [
-        "processing source",
-        "registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
+        "callers foreign source",
+        "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
         "training.checkpoints training.distributed training.tracking",
         "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
         "sarm.checkpoint topreward.model training.loop",

@@ -13,6 +13,7 @@ import milepost
 from builders import build_dataset
 from milepost.cli.entry import main
 from milepost.core.errors import DataError, DataWarning
+from milepost.models import registry
 from milepost.models.factory import make_reward_model, make_reward_model_config
 from milepost.models.registry import load_model
 from milepost.progress.table import read_progress
@@ -217,6 +218,7 @@ def test_two_packages_with_one_name(tmp_path: Path, dataset: Path, monkeypatch: 
 
 def test_a_built_in_name_is_the_built_in_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "site", monkeypatch, MODEL, name="elapsed")
+    registry._warn_of_shadows.cache_clear()
     with pytest.warns(DataWarning, match="the package bright 1.2 offers a model 'elapsed' too; milepost's own is used"):
         assert type(load_model("elapsed")).__name__ == "ElapsedModel"
 

@@ -125,6 +125,8 @@ def run(verb: str, arguments: list[str]) -> int:
         kind = command.Args
         if "model_options" in kind.__dataclass_fields__:
             kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
+        if verb == "train":  # else parsing says only that the name is no choice, and not why
+            importlib.import_module("milepost.models.options").require_trainable_among(arguments)
         if hasattr(command, "rewritten"):
             arguments = command.rewritten(arguments)
         try:
@@ -230,8 +232,8 @@ def explain(error: Exception) -> str:
             return f"{name} may not be read: you have no permission; change it with chmod or chown, or use a copy"
         return f"cannot write {name or 'the output'}: read-only or not permitted; choose another place for the output"
     if isinstance(error, ModuleNotFoundError):
-        install = next((extra for extra, names in EXTRAS.items() if error.name in names), error.name)
-        return f"this verb needs the package '{error.name}', which is not installed: pip install {install}"
+        install = f"pip install {next((each for each, names in EXTRAS.items() if error.name in names), error.name)}"
+        return f"this verb needs the package '{error.name}', which is not installed: {install}"
     return str(error)
 
 

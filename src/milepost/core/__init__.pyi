@@ -8,6 +8,7 @@ from .capabilities import Prepares as Prepares
 from .capabilities import RewardModel as RewardModel
 from .capabilities import Saved as Saved
 from .capabilities import Step as Step
+from .contract import identity_fault as identity_fault
 from .errors import DataError as DataError
 from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError

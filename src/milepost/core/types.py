@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
+from milepost.core.contract import require_progress, require_signal, require_sound, require_stages
 from milepost.core.errors import DataError, ModelError, UnreadableError
 from milepost.core.images import require_cameras
 
@@ -218,16 +219,13 @@ class Curve:
     score: str = ""
 
     def __post_init__(self) -> None:
-        if self.value.ndim != 1 or self.value.dtype != np.float32:
-            raise ModelError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
-        if not np.all(np.isnan(self.value) | ((self.value >= 0) & (self.value <= 1))):
-            raise ModelError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(self.value)}..{np.nanmax(self.value)}")
-        arrays = {"stage": self.stage, **{name: signal.values for name, signal in self.signals.items()}}
-        for name, array in arrays.items():
-            if array is not None and len(array) != len(self.value):
-                raise ModelError(f"'{name}' has {len(array)} frames, the curve has {len(self.value)}")
-        if self.stage is not None and self.stage_names and len(self.stage_names) != self.stage.shape[1]:
-            raise ModelError(f"{len(self.stage_names)} stage names for {self.stage.shape[1]} stages")
+        require_progress(self.value)
+        for name, signal in self.signals.items():
+            if not isinstance(signal, Signal):
+                raise ModelError(f"the signal '{name}' must be a milepost.core.Signal, got {type(signal).__name__}")
+            require_signal(name, signal.values, signal.unit, len(self.value))
+        if self.stage is not None:
+            require_stages(self.stage, self.stage_names, len(self.value))
         if self.score and self.score not in self.signals:
             raise ModelError(f"the score '{self.score}' is no signal of this curve; it has: {', '.join(self.signals) or 'none'}")
 
@@ -256,16 +254,16 @@ class Progress:
 
     def __init__(self, episode: int, heads: Mapping[str, Curve] | Curve | Float[np.ndarray, "T"]) -> None:
         """heads: name ("sparse", "dense", ...) -> curve. One curve alone, or its values (T,) float32, become the head "sparse"."""
-        if isinstance(heads, np.ndarray):
-            heads = Curve(heads)
-        if isinstance(heads, Curve):
-            heads = {MAIN_HEAD: heads}
+        if not isinstance(episode, int | np.integer):
+            raise ModelError(f"progress is of the episode with a number, episode.index; got {type(episode).__name__}")
+        if not isinstance(heads, Mapping):
+            heads = {MAIN_HEAD: heads if isinstance(heads, Curve) else Curve(heads)}
         if not heads:
             raise ModelError("progress needs at least one head")
-        lengths = {name: len(curve) for name, curve in heads.items()}
-        if len(set(lengths.values())) > 1:
-            raise ModelError(f"the heads of one episode have different lengths: {lengths}")
-        object.__setattr__(self, "episode", episode)
+        if wrong := [name for name, curve in heads.items() if not (name and isinstance(name, str) and isinstance(curve, Curve))]:
+            raise ModelError(f"the heads of progress are curves by name: name -> milepost.core.Curve; not so: {wrong[0]!r}")
+        require_sound(heads)
+        object.__setattr__(self, "episode", int(episode))
         object.__setattr__(self, "heads", dict(heads))
 
     @property

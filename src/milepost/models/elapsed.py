@@ -50,4 +50,11 @@ def _make(config: ElapsedConfig, folder: str | None) -> ElapsedModel:
     return ElapsedModel(config)
 
 
-MODEL = ModelKind("elapsed", _from_folder, _bare, config=ElapsedConfig, make=_make)
+MODEL = ModelKind(
+    "elapsed",
+    _from_folder,
+    _bare,
+    config=ElapsedConfig,
+    make=_make,
+    untrainable="the model 'elapsed' is a clock: there is nothing to train",
+)

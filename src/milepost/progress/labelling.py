@@ -77,7 +77,7 @@ def _weights_hash(model: RewardModel, folder: Path | None) -> str:
 
 def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(identity)
+        return json.dumps(identity, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"the identity() of {_called(model)} should be plain values that JSON can hold: {error}") from error
 

@@ -43,6 +43,7 @@ from milepost.core import (
     write_text,
 )
 from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
+from milepost.models.callers import outside
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
@@ -110,7 +111,7 @@ class TOPRewardModel:
             if len(there) != 1:
                 require_cameras([camera], there, hint="choose with --image-key")
             self.config = dataclasses.replace(self.config, image_key=there[0])
-            warnings.warn(f"there is no camera '{camera}': looking at '{there[0]}', the only one", DataWarning, stacklevel=2)
+            warnings.warn(f"there is no camera '{camera}': looking at '{there[0]}', the only one", DataWarning, stacklevel=outside())
         _ = self.engine
 
     def close(self) -> list[str]:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from milepost.core import WORKING, DataError, parse_json, read_text, require, write_text
+from milepost.models.callers import outside
 
 LOG = "log.jsonl"
 NAME_BYTES = 100
@@ -168,7 +169,7 @@ def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> 
         )
     except wandb.Error as error:
         words = f"Weights & Biases refuses this run: {_first_line(error)}; it goes on without, {LOG} has its numbers"
-        warnings.warn(words, stacklevel=1)
+        warnings.warn(words, stacklevel=outside())
 
     def report(line: Line) -> None:
         if run is not None:
