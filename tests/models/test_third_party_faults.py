@@ -104,7 +104,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "prepare returns nothing": (KIND.format("prepare=lambda *a: None"), "should return Prepared"),
     "prepare raises": (KIND.format("prepare=lambda *a: [][1]"), "ready for this dataset: IndexError"),
     "an argument of ours": (
-        more("") + KIND.replace("Model", "M", 0).format("prepare=lambda p, o, d, r: Prepared(K(), d, {'overwrite': 1})").replace("M()", "K()")
+        more("") + KIND.format("prepare=lambda p, o, d, r: Prepared(K(), d, {'overwrite': 1})").replace("M()", "K()")
         + "\nclass K:\n" + SOUND, "names that are not milepost's own"),
     "prepare_for raises": (more("    def prepare_for(self, dataset, **more): raise ValueError('no wrist')"), "ValueError: no wrist"),
     # what it answers
