@@ -44,8 +44,6 @@ class Args:
 def _finished(path: Path, expected: Mapping[str, str], episodes: Sequence[int]) -> progress.ProgressTable | None:
     """Returns the existing file if it has the same model and options and all of these episodes. DataError if it has others; only an
     incomplete file may be of an older state of the dataset."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     existing = progress.read_progress(path)
     other = _differences(existing.made_by, expected)
     unknown = {*progress.unknown_frames(existing), *(set(episodes) - set(existing.episode_index.tolist()))} & set(episodes)
@@ -101,6 +99,8 @@ def main(args: Args) -> int:
     dataset = prepared.dataset
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
     made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     with output_lock(path):
         finished = None if args.overwrite else _existing_result(path, made_by, dataset.episode_indices)
         if finished is not None:
