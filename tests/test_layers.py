@@ -24,8 +24,8 @@ LAYERS = [
 INSIDE = {
     "datasets": [
         "annotation_columns colours features findings hub parquet placement recording stamps statistics",
-        "cells columns records transaction video",
-        "frames metadata rows writer",
+        "cells columns per_frame records transaction video",
+        "choice frames metadata rows writer",
         "annotations footage reader subtask_index",
         "validation",
         "copy",

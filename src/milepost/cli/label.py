@@ -70,6 +70,8 @@ def main(args: Args) -> int:
     dataset = prepared.dataset
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
     made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     with output_lock(path):
         finished = None if args.overwrite else progress.existing_result(path, made_by, dataset.episode_indices, flags=_flags())
         if finished is not None:

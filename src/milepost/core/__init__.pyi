@@ -1,3 +1,9 @@
+from .brief import Brief as Brief
+from .brief import brief_text as brief_text
+from .calls import names_of as names_of
+from .calls import refuses_unknown_options as refuses_unknown_options
+from .calls import require_one_of as require_one_of
+from .calls import warn_user as warn_user
 from .capabilities import Closes as Closes
 from .capabilities import HasWeights as HasWeights
 from .capabilities import Identified as Identified
@@ -36,6 +42,7 @@ from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers
 from .outputs import output_lock as output_lock
 from .outputs import remove_partial as remove_partial
+from .outputs import require_file_name as require_file_name
 from .outputs import require_writable as require_writable
 from .outputs import temporary_name as temporary_name
 from .outputs import write_text as write_text

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
+from milepost.core.brief import Brief
 from milepost.core.contract import require_progress, require_signal, require_sound, require_stages
 from milepost.core.errors import DataError, ModelError, UnreadableError
 from milepost.core.images import require_cameras
@@ -104,8 +105,8 @@ class Segment:
             raise DataError(f"segment '{self.name}' needs 0 <= start <= stop, got [{self.start}, {self.stop})")
 
 
-@dataclass(frozen=True, eq=False)
-class Episode:
+@dataclass(frozen=True, eq=False, repr=False)
+class Episode(Brief):
     """One recorded attempt at a task.
 
     index: LeRobot's episode_index. row: the dataset row of its frame 0. task: the instruction, in words.
@@ -184,8 +185,8 @@ class Episode:
         return self.cameras[name]
 
 
-@dataclass(frozen=True, eq=False)
-class Signal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Signal(Brief):
     """A raw number of the model for every frame, before it is scaled to progress.
 
     values: (T,) float32, NaN where the model did not compute it. unit: "nats", "stages", or empty for a plain number. low, high: the
@@ -203,8 +204,8 @@ class Signal:
         return dataclasses.replace(self, values=values)
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Brief):
     """The output of one head of a model for T frames: those of one episode, or all rows of a progress file.
 
     value: (T,) float32 in [0, 1], NaN where unknown. stage: (T, K) probability of each stage, NaN rows where unknown. stage_names: the K
@@ -241,8 +242,8 @@ RAW = "raw"
 """The usual name of the signal of a head that has one."""
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class Progress:
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Progress(Brief):
     """The output of a reward model for one episode: one curve for each head. The first head is the main one.
 
     >>> milepost.Progress(7, np.array([0.0, 0.5, 1.0], np.float32)).value

@@ -19,6 +19,7 @@ from milepost.core import (
     HEADS,
     SUCCESS,
     Attempt,
+    Brief,
     DataError,
     Stages,
     alike_names,
@@ -57,8 +58,8 @@ class Camera:
     codec: str | None
 
 
-@dataclass(frozen=True)
-class DatasetReport:
+@dataclass(frozen=True, repr=False)
+class DatasetReport(Brief):
     """The result of `validate`. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes.
 
     cameras: those that `open_dataset` uses by itself; depth: those that it uses only by name.

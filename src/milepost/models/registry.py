@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,9 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from milepost import progress
-from milepost.core import MAIN_HEAD, DataError, Dataset, DataWarning, Identified, Prepares, RewardModel, Tick, read_json_object, shown
+from milepost.core import (
+    MAIN_HEAD,
+    DataError,
+    Dataset,
+    Identified,
+    Prepares,
+    RewardModel,
+    Tick,
+    read_json_object,
+    shown,
+    warn_user,
+)
 from milepost.datasets import find_model
-from milepost.models.callers import outside
 from milepost.models.foreign import PackageError, blaming, guarded, require_plain
 from milepost.models.source import source_hash
 
@@ -153,7 +162,7 @@ def kind_named(name: str) -> ModelKind | None:
 @cache
 def _warn_of_shadows(name: str, packages: str) -> None:
     """Warns, once in a process, of packages that offer a model under a built-in name."""
-    warnings.warn(f"the package {packages} offers a model '{name}' too; milepost's own is used", DataWarning, stacklevel=outside())
+    warn_user(f"the package {packages} offers a model '{name}' too; milepost's own is used")
 
 
 def _from_package(point: EntryPoint) -> ModelKind:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import DataError, parse_json
+from milepost.core import DataError, brief_text, parse_json
 from milepost.progress import read_progress
 from milepost.weights.config import RabcConfig
 from milepost.weights.file import read_weights_file, write_weights_file
@@ -110,6 +110,9 @@ class SampleWeights:
         """Writes `index` and `weight`; the file's metadata has the config, the statistics and `settings`."""
         options = {"rabc": json.dumps(dataclasses.asdict(config)), "statistics": json.dumps(self._statistics)}
         write_weights_file(path, self.index, self.weight, {**settings, **options})
+
+    def __repr__(self) -> str:
+        return brief_text("SampleWeights", {"weight": self.weight, "mean": self.mean, "fallback_weight": self.fallback_weight})
 
     def __len__(self) -> int:
         return len(self.index)

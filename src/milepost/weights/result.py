@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import DataError
+from milepost.core import Brief, DataError
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import SortedRows, row_deltas, row_smoothed, sort_rows
 from milepost.weights.rules import OneOrMany, groups, rabc, statistics, usual_pace
 
 
-@dataclass(frozen=True, eq=False)
-class WeightResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightResult(Brief):
     """The weights of a dataset and their statistics, in the caller's order of rows.
 
     delta (N,): NaN where unknown. weight (N,): float32. kappa (N,): the threshold of each frame; all are equal unless it is by task or

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,6 @@ from milepost.core import (
     Curve,
     DataError,
     Dataset,
-    DataWarning,
     Episode,
     Progress,
     Signal,
@@ -40,10 +38,10 @@ from milepost.core import (
     require_tasks,
     shown,
     spread,
+    warn_user,
     write_text,
 )
 from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
-from milepost.models.callers import outside
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
@@ -111,7 +109,7 @@ class TOPRewardModel:
             if len(there) != 1:
                 require_cameras([camera], there, hint="choose with --image-key")
             self.config = dataclasses.replace(self.config, image_key=there[0])
-            warnings.warn(f"there is no camera '{camera}': looking at '{there[0]}', the only one", DataWarning, stacklevel=outside())
+            warn_user(f"there is no camera '{camera}': looking at '{there[0]}', the only one")
         _ = self.engine
 
     def close(self) -> list[str]:
