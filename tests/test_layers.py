@@ -39,7 +39,7 @@ INSIDE = {
         "generate remote",
     ],
     "models": [
-        "callers foreign source",
+        "foreign source",
         "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
         "training.checkpoints training.distributed training.tracking",
         "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
