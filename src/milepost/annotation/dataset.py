@@ -35,6 +35,8 @@ def annotate(
     tells the model's weights from others, such as a commit. DataError for a dataset without a camera, for a head of another name, and if
     the server answers nothing.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> from milepost.testing import chat_server
     >>> dataset = milepost.open_dataset("dots", episodes=[0])
     >>> reply = '''{"subtasks": [{"name": "reach", "start": 0.0, "end": 0.5}, {"name": "carry", "start": 0.5, "end": 2.2},

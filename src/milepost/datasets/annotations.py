@@ -95,6 +95,8 @@ def write_annotations(
     changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one (see `replacing`) or an
     annotation does not fit it.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> segments = (milepost.Segment("reach", 0, 20), milepost.Segment("carry", 20, 33))
     >>> written = milepost.write_annotations("dots", {0: {"sparse": segments}}, names={"sparse": ["reach", "carry", "place"]})
     >>> written.episodes

@@ -49,6 +49,8 @@ _BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
 class LeRobotDataset:
     """The episodes of a LeRobot dataset by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> dataset = milepost.open_dataset("dots")
     >>> len(dataset), dataset.cameras, dataset[1].index
     (6, ('observation.images.top',), 1)
@@ -405,6 +407,8 @@ def open_dataset(
     revision: branch, tag or commit on the Hub. episodes: episode indices in the wanted order, or text such as "0-9,12"; all if None.
     cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files are downloaded when an episode needs them.
     Raises DataError if there is no such dataset, if it is of an unknown version, damaged or empty, or if an episode or camera is unknown.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> dataset = milepost.open_dataset("dots", episodes="0-2,5")
     >>> [episode.index for episode in dataset]

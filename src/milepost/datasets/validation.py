@@ -108,6 +108,8 @@ def validate(folder_or_repo: str | Path, *, quick: bool = False, deep: bool = Fa
     quick: decode no image. deep: decode every image. Of a Hub dataset, data files are downloaded; of its videos only those in the cache are
     checked. Raises DataError only if this is no LeRobot dataset: no such folder or repository, or no meta/info.json.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> report = milepost.validate("dots")
     >>> report.episodes, report.frames, report.findings
     (6, 171, ())

@@ -35,6 +35,8 @@ def plot(
     of the figure, in inches. DataError if a file is another dataset's or lacks a head, and for an episode or a camera that the dataset does
     not have.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> figure = milepost.plot(milepost.open_dataset("dots"), 0, {"clock": "dots/elapsed_progress.parquet"})
     >>> figure.savefig("episode_0.png")
     """
@@ -58,6 +60,8 @@ def render(
 
     progress: as in `plot`. cameras: side by side; the first one without it. weights: a weights file, shown under the curves. height: of the
     images, in pixels. The file appears when it is complete. DataError as in `plot`, and for an episode without a camera.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> milepost.render(milepost.open_dataset("dots"), 0, "episode_0.mp4", "dots/elapsed_progress.parquet").name
     'episode_0.mp4'

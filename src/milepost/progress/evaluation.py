@@ -96,6 +96,8 @@ def evaluate(
     dataset. An episode whose rows cannot be read is left out and named in `Evaluation.unreadable`. DataError if the file is another
     dataset's, or has none of these episodes.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> evaluation = milepost.evaluate(milepost.open_dataset("dots"), "dots/elapsed_progress.parquet")
     >>> sorted(evaluation.summaries())
     ['elapsed', 'elapsed (file)']

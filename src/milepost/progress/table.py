@@ -130,6 +130,8 @@ def read_progress(path: Path | str) -> ProgressTable:
 
     Raises DataError if a needed column is missing, if rows contradict each other, or if progress is not in [0, 1] (or NaN, unknown).
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> table = milepost.read_progress("dots/elapsed_progress.parquet")
     >>> sorted(table.heads), table.curve(0, 33).value[-1].item()
     (['sparse'], 1.0)

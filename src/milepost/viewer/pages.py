@@ -30,6 +30,8 @@ def export_page(
     weights: a weights file. Returns one message for each thing that could not be put into the page. DataError if there is no such episode,
     or a file is another dataset's.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> milepost.export_page(milepost.open_dataset("dots"), "review.html", episodes=[0])
     []
     """

@@ -35,6 +35,9 @@ class SampleWeights:
 
     Frames without a row get the file's fallback weight and are counted in `missing`.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
+    >>> import numpy as np
     >>> weights = milepost.SampleWeights.from_progress("dots/elapsed_progress.parquet", config=milepost.RabcConfig(chunk_size=5))
     >>> len(weights), weights[np.array([0, 1, 2])].tolist()
     (171, [1.0, 1.0, 1.0])
@@ -190,6 +193,7 @@ class SampleWeights:
 class UniformWeights:
     """Weight 1 for every frame, with the interface of SampleWeights: the baseline without another line changed.
 
+    >>> import numpy as np
     >>> milepost.UniformWeights()[np.array([3, 4])].tolist()
     [1.0, 1.0]
     """
@@ -236,6 +240,7 @@ class WeightedSampler:
     `accelerator.prepare`, which deals out the batches of one sampler, all take rank 0. Weights may be any number of frames (torch's own
     sampler stops at 2^24). DataError if no weight is above 0.
 
+    >>> import numpy as np
     >>> sampler = milepost.WeightedSampler(np.array([0.0, 1.0, 0.0, 3.0], dtype=np.float32), num_samples=1000)
     >>> sorted(set(sampler))
     [1, 3]

@@ -96,6 +96,8 @@ def weigh(
     task: a number for each row's task, needed by statistics="task". fps: needed by options in seconds. DataError if one of them is
     missing, an index repeats, or an episode lies in several pieces.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> table = milepost.read_progress("dots/elapsed_progress.parquet")
     >>> result = milepost.weigh(table.index, table.episode_index, table.values("sparse"), config=milepost.RabcConfig(chunk_size=5))
     >>> result.weight.shape, result.unknown
@@ -236,6 +238,7 @@ def weighted_mean(loss_B: Any, weight_B: Any, epsilon: float = 1e-6, *, mean_wei
     batch of its size weighs on average: a poor batch then counts less than a good one, and the mean over small batches, accumulated
     steps or several processes is that of one large batch. ValueError if loss and weight differ in shape.
 
+    >>> import numpy as np
     >>> float(milepost.weighted_mean(np.array([1.0, 3.0]), np.array([1.0, 0.0])).round(3))
     1.0
     """

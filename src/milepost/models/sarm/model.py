@@ -56,10 +56,10 @@ class SARMModel(nn.Module):
 
     cache: where features of the dataset at hand are kept; None keeps nothing. precision: what the networks compute in.
 
-    >>> from milepost.testing import tiny_sarm
+    >>> from milepost.testing import dot_episodes, tiny_sarm
     >>> tiny_sarm().save_pretrained("model")
     >>> model = milepost.SARMModel.from_pretrained("model")
-    >>> len(model.predict(milepost.open_dataset("dots")[0]).main.value)
+    >>> len(model.predict(dot_episodes(1)[0]).main.value)
     33
     """
 

@@ -68,6 +68,8 @@ class TOPRewardModel:
 
     engine: an open one, to share it between models; each asks in its own words.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> from milepost.testing import tiny_vlm
     >>> model = milepost.TOPRewardModel(milepost.TOPRewardConfig(vlm_name=str(tiny_vlm("vlm"))))
     >>> progress = model.predict(milepost.open_dataset("dots")[0])
