@@ -65,6 +65,13 @@ def annotate(
     unanswered = annotate_episodes(
         dataset, model, todo, stages={head: stages}, stores={head: store}, config=config, on_progress=on_progress
     )
+    return _result(dataset, store, head, stages.names, unanswered)
+
+
+def _result(
+    dataset: LeRobotDataset, store: AnnotationStore, head: str, names: tuple[str, ...], unanswered: Mapping[int, str]
+) -> HeadAnnotations:
+    """Returns what the store has of the dataset's episodes; a warning counts those that have no annotation."""
     answers = {index: answer for index, heads in store.answers().items() if (answer := heads.get(head)) is not None}
     in_use = [index for index in dataset.episode_indices if index in answers]
     refused = {**{index: answers[index].failure for index in in_use if answers[index].failure}, **unanswered}
@@ -73,4 +80,4 @@ def annotate(
         count = f"{len(refused)} of {len(dataset)} episodes have no {head} annotation"
         warn_user(f"{count}; `refused` of the result says why. Episode {first}: {refused[first]}")
     segments = {index: tuple(answers[index].segments or ()) for index in in_use if answers[index].segments}
-    return HeadAnnotations(head, stages.names, segments, dict(sorted(refused.items())))
+    return HeadAnnotations(head, names, segments, dict(sorted(refused.items())))

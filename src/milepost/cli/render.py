@@ -83,7 +83,7 @@ def main(args: Args) -> int:
     warn_of_missing_letters(words)
     skipped.report(len(numbers))
     if unknown:
-        warn(f"frames without progress in what was filmed: {unknown}; the curves have gaps there")
+        warn(f"frames without progress in the videos: {unknown}; the curves have gaps there")
     return 1 if unknown or skipped else 0
 
 

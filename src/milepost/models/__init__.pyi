@@ -4,7 +4,6 @@ from .factory import make_reward_model_config as make_reward_model_config
 from .factory import make_reward_pre_post_processors as make_reward_pre_post_processors
 from .options import ModelOptions as ModelOptions
 from .options import options_for as options_for
-from .registry import ModelKind as ModelKind
 from .registry import Prepared as Prepared
 from .registry import Run as Run
 from .registry import kind_of as kind_of
