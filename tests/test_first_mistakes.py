@@ -12,8 +12,8 @@ import pytest
 
 import milepost
 from milepost.annotation import AskConfig
-from milepost.core import DataWarning
 from milepost.core.calls import warn_user
+from milepost.core.errors import DataWarning
 from milepost.models import Tracking
 from milepost.testing import chat_server, dot_episodes, write_dots
 
@@ -111,7 +111,7 @@ MISTAKES: dict[str, tuple[Callable[[milepost.LeRobotDataset], object], type[Exce
     "asking": (lambda d: AskConfig(("top",), frame=3), TypeError, "AskConfig has no option 'frame'; did you mean 'frames'"),
     "vlm": (lambda d: milepost.TOPRewardConfig(vlm="x"), TypeError, "TOPRewardConfig has no option 'vlm'"),
     "no such device": (
-        lambda d: milepost.train(d, "sarm", preset="small", training=milepost.TrainConfig(steps=1, device="gpu")),
+        lambda d: milepost.train(d, "sarm", preset="small", steps=1, device="gpu"),
         milepost.DataError,
         "there is no device 'gpu'; use cpu, cuda or cuda:1",
     ),
@@ -132,7 +132,7 @@ def test_a_mistake_gets_one_sentence(name: str, dots: milepost.LeRobotDataset) -
 def test_a_gpu_that_is_not_there(dots: milepost.LeRobotDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(milepost.DataError, match="device 'cuda': torch sees no GPU here; use device='cpu'"):
-        milepost.train(dots, "sarm", preset="small", training=milepost.TrainConfig(steps=1, device="cuda"))
+        milepost.train(dots, "sarm", preset="small", steps=1, device="cuda")
 
 
 def test_nothing_is_left_of_a_label_into_a_folder(dots: milepost.LeRobotDataset) -> None:
@@ -176,7 +176,8 @@ def test_an_open_dataset_has_what_was_written(dots: milepost.LeRobotDataset) -> 
 def test_a_table_has_its_models_name(dots: milepost.LeRobotDataset) -> None:
     table = milepost.label(milepost.ElapsedModel(), dots, "again.parquet")
     assert table.name == milepost.read_progress("again.parquet").name == "elapsed"
-    assert milepost.label(milepost.ElapsedModel(), dots, "named.parquet", model_path="dots/../dots").name == "dots"
+    made_by = milepost.progress.provenance(milepost.ElapsedModel(), dots, "dots/../dots")
+    assert milepost.label(milepost.ElapsedModel(), dots, "named.parquet", made_by=made_by).name == "dots"
     legend = milepost.plot(dots, 0, table).findobj(lambda artist: getattr(artist, "get_text", str)() == "elapsed")
     assert legend
     assert set(milepost.evaluate(dots, table).scores) == {"elapsed (file)", "elapsed"}

@@ -32,16 +32,10 @@ def test_every_public_name_has_an_example() -> None:
     assert not [name for name in milepost.__all__ if name not in CONSTANTS and ">>>" not in (getattr(milepost, name).__doc__ or "")]
 
 
-OTHERS_EXAMPLES = {"milepost.core.types", "milepost.progress.labelling", "milepost.models.sarm.training"}
-"""Modules whose examples do not say yet where "dots" and np come from."""
-
-
 @pytest.mark.parametrize("name", sorted(set(milepost.__all__) - CONSTANTS))
 def test_an_example_stands_alone(name: str, example_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It needs `import milepost` alone, and says what the dataset is that it takes."""
     public = getattr(milepost, name)
-    if public.__module__ in OTHERS_EXAMPLES:
-        pytest.skip("in a module of OTHERS_EXAMPLES")
     (test,) = doctest.DocTestFinder(recurse=False).find(public, name, globs={"milepost": milepost})
     assert '"dots' not in str([example.source for example in test.examples]) or "milepost.testing.write_example(" in public.__doc__
     shutil.copytree(example_folder, tmp_path / "here")

@@ -16,7 +16,8 @@ import pytest
 import milepost
 from builders import build_dataset
 from milepost.cli.entry import explain, main
-from milepost.core import Curve, DataError, DataWarning, ModelError, Progress, Signal
+from milepost.core import Curve, DataError, ModelError, Progress, Signal
+from milepost.core.errors import DataWarning
 from milepost.models import registry
 from milepost.models.factory import make_reward_model, make_reward_model_config
 from milepost.models.foreign import PackageError

@@ -26,14 +26,11 @@ def annotate(
 ) -> HeadAnnotations:
     """Asks a model where the stages of every episode are. Returns the accepted segments by episode; the dataset stays as it is.
 
-    What has no annotation, because every answer was refused or none came, is in the result's `refused`, with the reason; a DataWarning
-    counts it. The result goes into a dataset by `write_annotations(dataset, result)`.
-
-    dataset: one that is open, or a folder or Hub id. subtasks: the stages in their order. folder: where each answer is stored as soon as it
-    is there, so that the same call goes on where it was interrupted; the answers of another model or of other stages are refused
-    (DataError). head: "sparse" or "dense". config: how the model is asked; without it contact sheets of the first camera. weights: what
-    tells the model's weights from others, such as a commit. DataError for a dataset without a camera, for a head of another name, and if
-    the server answers nothing.
+    An episode whose answers were all refused, or that got none, is in the result's `refused` with the reason; a DataWarning counts them.
+    `write_annotations(dataset, result)` writes the result. dataset: an open one, a folder or a Hub id. subtasks: the stages in their order.
+    folder: where each answer is stored, so that the same call goes on after an interruption; answers of another model or other stages are
+    refused. head: "sparse" or "dense". config: how the model is asked; default: contact sheets of the first camera. weights: what tells
+    the model's weights from others. DataError for a dataset without a camera, another head, and if the server answers nothing.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 

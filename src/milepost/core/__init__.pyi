@@ -16,7 +16,6 @@ from .capabilities import Saved as Saved
 from .capabilities import Step as Step
 from .contract import identity_fault as identity_fault
 from .errors import DataError as DataError
-from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError
 from .errors import UnreadableError as UnreadableError
 from .files import expand as expand

@@ -90,6 +90,8 @@ class ArrayFrames:
 class Segment:
     """Frames [start, stop) of an episode show this stage. Stages may repeat, be skipped or stop early.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> milepost.open_dataset("dots")[0].segments["sparse"][0]
     Segment(name='reach', start=0, stop=12)
     """
@@ -116,6 +118,9 @@ class Episode(Brief):
     instructions: the task of each range of frames if there are several, else empty; `task` is the first one.
     annotation_faults: head -> why its annotation cannot be used for training or evaluation. `segments` has it if it can be read.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
+    >>> import numpy as np
     >>> episode = milepost.open_dataset("dots")[0]
     >>> episode.task, episode.length, episode.state.shape
     ('visit the places with dot 0', 33, (33, 2))
@@ -246,6 +251,7 @@ RAW = "raw"
 class Progress(Brief):
     """The output of a reward model for one episode: one curve for each head. The first head is the main one.
 
+    >>> import numpy as np
     >>> milepost.Progress(7, np.array([0.0, 0.5, 1.0], np.float32)).value
     array([0. , 0.5, 1. ], dtype=float32)
     """

@@ -110,6 +110,8 @@ def label(
     is of something else. Raises the last UnreadableError if there is nothing to write, BusyError if another process writes the file, and
     OSError (disk full, read-only) after saving what has been labelled.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> dataset = milepost.open_dataset("dots")
     >>> table = milepost.label(milepost.ElapsedModel(), dataset, "dots/again_progress.parquet")
     >>> len(table.index) == dataset.total_frames
