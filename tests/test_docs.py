@@ -1,6 +1,9 @@
 """What the pages show, runs: their Python, block after block, with the tiny VLM and a dataset of the tests in the places of real ones."""
 
+import json
 import re
+import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +11,9 @@ import numpy as np
 import pytest
 
 import milepost
-from milepost.models import train
-from milepost.testing import dot_episodes, write_dots
+from milepost.cli.entry import main
+from milepost.models import registry, train
+from milepost.testing import chat_server, dot_episodes, tiny_sarm, write_dots
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
@@ -54,6 +58,114 @@ def test_topreward(tmp_path: Path, monkeypatch) -> None:
     assert not np.allclose(names["right"].main.signals["logprob"].values, names["wrong"].main.signals["logprob"].values, equal_nan=True)
     assert names["reloaded"].config.vlm_name == STANDS_FOR["Qwen/Qwen3-VL-8B-Instruct"]
     assert (tmp_path / "topreward-qwen3vl-8b" / "config.json").stat().st_size < 1100
+
+
+def run(page: str, names: dict, stand_ins: dict[str, str]) -> dict:
+    """Runs the blocks of a page one after the other, with what the tests have in the places of real things. Returns all names."""
+    for block in blocks(page):
+        for real, ours in stand_ins.items():
+            block = block.replace(real, ours)
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_sarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(2))
+    tiny_sarm().save_pretrained("sarm")
+    names = run("sarm.md", {}, {"path/or/hub-id": "dots", "lerobot-user/their-sarm": "sarm", "fps=30)": "fps=10.0)"})
+    assert names["progress"].stage.shape == (33, 3)
+    assert 0 <= names["now"].progress <= 1
+    assert names["reward"].shape == (1,)
+
+
+def test_annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a server that finds the stages of one episode and refuses the other."""
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(2))
+    times = [("reach", 0.0, 1.0), ("carry", 1.0, 2.2), ("place", 2.2, 3.3)]
+    reply = json.dumps({"subtasks": [{"name": name, "start": start, "end": end} for name, start, end in times]})
+    with chat_server() as server:
+        server.text = lambda body: reply if len(server.bodies) == 1 else "no"
+        stand_ins = {"path/to/towels": "dots", "http://localhost:8000/v1": server.url, "Qwen/Qwen3-VL-30B-A3B-Instruct": "tiny"}
+        with pytest.warns(UserWarning, match="1 of 2 episodes have no sparse annotation"):
+            names = run("annotate.md", {}, stand_ins)
+    assert names["first"] == milepost.Segment("reach", 0, 10)
+    assert list(names["result"].refused) == [1]
+
+
+def test_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(10))
+    milepost.label(milepost.ElapsedModel(), milepost.open_dataset("dots"), "sarm_progress.parquet")
+    assert run("view.md", {}, {"path/or/hub-id": "dots"})["problems"] == []
+    assert "embedded" in (tmp_path / "review.html").read_text()
+
+
+def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file and the entry point are installed as pip would; then the page's Python and commands, then the options."""
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(6, failing=2))
+    file, check, python, options = blocks("own_model.md")
+    text = (DOCS / "own_model.md").read_text()
+    (pyproject,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    settings = tomllib.loads(pyproject)
+    install(tmp_path / "site", monkeypatch, {"change.py": file}, settings["project"]["entry-points"][registry.GROUP])
+    names: dict = {}
+    for block in (check, python):
+        exec(compile(block.replace("path/or/hub-id", "dots"), "own_model.md", "exec"), names)
+    assert set(names["evaluation"].scores) == {"change", "elapsed"}
+    *commands, with_options = re.findall(r"^    milepost (.*?)(?:  +#.*)?$", text, re.MULTILINE)
+    for command in commands:
+        assert main(command.replace("DATASET", "dots").split()) == 0, command
+    table = milepost.read_progress("dots/change_progress.parquet")
+    assert json.loads(table.made_by["settings"])["package"] == "change 0.1.0"
+    assert (table.name, table.main.score, table.main.signals["change"].unit) == ("change", "change", "grey levels")
+    (offer,) = re.findall(r'`change = "(.*?)"`', text)
+    monkeypatch.delitem(sys.modules, "change")
+    install(tmp_path / "site", monkeypatch, {"change.py": f"{file}\n\n{options}"}, {"change": offer})
+    assert main(with_options.replace("DATASET", "dots").split()) == 0
+    np.testing.assert_allclose(milepost.read_progress("dots/change_progress.parquet").main.value, table.main.value**0.5, atol=1e-6)
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], points: dict[str, str]) -> None:
+    """Puts a package "change" with entry points on the path, as pip would."""
+    about = folder / "change-0.1.0.dist-info"
+    about.mkdir(parents=True, exist_ok=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: change\nVersion: 0.1.0\n")
+    (about / "entry_points.txt").write_text("\n".join([f"[{registry.GROUP}]", *(f"{name} = {offer}" for name, offer in points.items())]))
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+RUN_ELSEWHERE = {"testing.md": "test_testing.py", "weights.md": "test_weights_docs.py"}
+
+
+def test_every_page_with_python_is_run() -> None:
+    """By a test of its name here, or in the file that is named above."""
+    pages = [path.name for path in DOCS.rglob("*.md") if "```python" in path.read_text()]
+    tests = Path(__file__).read_text()
+    for page in pages:
+        assert f"def test_{page.removesuffix('.md')}(" in tests or f'"{page}"' in (Path(__file__).parent / RUN_ELSEWHERE[page]).read_text()
+    sections = re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (DOCS / "weights.md").read_text(), re.DOTALL | re.MULTILINE)
+    weights = (Path(__file__).parent / "test_weights_docs.py").read_text()
+    assert all(f'"{title}"' in weights for title, body in sections if "```python" in body)
+
+
+def test_every_page_is_reached_from_the_front_page() -> None:
+    """By links, over other pages too."""
+    reached, waiting = set[Path](), [README]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\(([\w/.-]+\.md)\)", page.read_text())
+        waiting += [(page.parent / link).resolve() for link in links if (page.parent / link).is_file()]
+    hidden = {path.name for path in DOCS.glob("*.md")} - {path.name for path in reached}
+    assert hidden <= {"LOG.md", "dependencies.md", "benchmarks.md", "sarm_recipe.md"}  # for those who work on milepost itself
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])

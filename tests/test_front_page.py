@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import milepost
-from milepost.testing import dot_episodes, write_dots
+from milepost.testing import write_example
 
 ROOT = Path(__file__).parents[1]
 FILES = [path for path in sorted((ROOT / "src" / "milepost").rglob("*.py")) if ">>>" in path.read_text()]
@@ -24,13 +24,25 @@ def module_name(path: Path) -> str:
 def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples find where they run: the dataset "dots", two of its six episodes failed, with a progress file."""
     folder = tmp_path_factory.mktemp("front")
-    write_dots(folder / "dots", dot_episodes(6, failing=2))
-    milepost.label(milepost.ElapsedModel(), milepost.open_dataset(folder / "dots"), folder / "dots" / "elapsed_progress.parquet")
+    write_example(folder / "dots")
     return folder
 
 
 def test_every_public_name_has_an_example() -> None:
     assert not [name for name in milepost.__all__ if name not in CONSTANTS and ">>>" not in (getattr(milepost, name).__doc__ or "")]
+
+
+@pytest.mark.parametrize("name", sorted(set(milepost.__all__) - CONSTANTS))
+def test_an_example_stands_alone(name: str, example_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs `import milepost` alone, and says what the dataset is that it takes."""
+    public = getattr(milepost, name)
+    (test,) = doctest.DocTestFinder(recurse=False).find(public, name, globs={"milepost": milepost})
+    assert '"dots' not in str([example.source for example in test.examples]) or "milepost.testing.write_example(" in public.__doc__
+    shutil.copytree(example_folder, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    said: list[str] = []
+    result = doctest.DocTestRunner().run(test, out=said.append)
+    assert not result.failed, "".join(said)
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

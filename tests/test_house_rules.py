@@ -34,15 +34,23 @@ def test_at_most_eight_parameters() -> None:
     assert not [where for where, node in functions() if count(node) > 8]
 
 
+CATCH_ALL = {"models/foreign.py"}
+"""Where code of other packages is called: whatever it raises is caught and raised again, as an error that names the package."""
+
+
+def is_broad(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(each is None or (isinstance(each, ast.Name) and each.id in ("Exception", "BaseException")) for each in caught)
+
+
 def test_no_catch_all_except() -> None:
     broad = [
-        f"{path.name}:{node.lineno}"
+        (path.relative_to(ROOT / "src" / "milepost").as_posix(), node)
         for path in FILES
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ExceptHandler)
-        and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")))
+        if isinstance(node, ast.ExceptHandler) and is_broad(node)
     ]
-    assert not broad
+    assert not [f"{name}:{node.lineno}" for name, node in broad if name not in CATCH_ALL or not isinstance(node.body[-1], ast.Raise)]
 
 
 OTHERS_OWN = {

@@ -111,7 +111,7 @@ def test_unknown_frames_are_counted(tmp_path: Path, capsys: pytest.CaptureFixtur
     root = build_dataset(tmp_path / "data", lengths=(12,)).root
     write_progress(root, unknown=(3, 7))
     assert render(root, "--output-dir", tmp_path / "films") == 1
-    assert "frames without progress in what was filmed: 4" in capsys.readouterr().err
+    assert "frames without progress in the videos: 4" in capsys.readouterr().err
     assert probe(tmp_path / "films" / "episode_000000_progress.mp4").frames == 12
 
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from test_third_party import dataset, install  # noqa: F401 (a fixture)
+from test_third_party import dataset  # noqa: F401 (a fixture)
 
 import milepost
 from milepost.cli.entry import main
 from milepost.models.source import source_hash
+from packages import install
 
 LEVEL = """
 import numpy as np

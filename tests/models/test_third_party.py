@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from milepost.models import registry
 from milepost.models.factory import make_reward_model, make_reward_model_config
 from milepost.models.registry import load_model
 from milepost.progress.table import read_progress
+from packages import install
 
 MODEL = '''
 import json
@@ -76,21 +76,6 @@ MODEL = ModelKind(
     options=BrightnessOptions,
 )
 '''
-
-
-def install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, *, name: str = "brightness", offer: str = "MODEL", package: str = "bright"
-) -> None:
-    """Puts a package with one entry point on the path, as pip would."""
-    module = f"{package}_{abs(hash(code)) % 10**8}"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{module}.py").write_text(code)
-    about = folder / f"{package}-1.2.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
-    (about / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {module}:{offer}\n")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @pytest.fixture
@@ -233,6 +218,7 @@ def test_two_packages_with_one_name(tmp_path: Path, dataset: Path, monkeypatch: 
 
 def test_a_built_in_name_is_the_built_in_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "site", monkeypatch, MODEL, name="elapsed")
+    registry._warn_of_shadows.cache_clear()
     with pytest.warns(DataWarning, match="the package bright 1.2 offers a model 'elapsed' too; milepost's own is used"):
         assert type(load_model("elapsed")).__name__ == "ElapsedModel"
 

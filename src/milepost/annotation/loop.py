@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from milepost.annotation.sampling import BUDGET, RATE_HZ, FrameSample, sample_fr
 from milepost.annotation.sheets import beside, sheets, stamped
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.annotation.subtasks import SubtaskList
-from milepost.core import DataError, Episode, Tick, UnreadableError, parse_json, quiet
+from milepost.core import DataError, Episode, Tick, UnreadableError, names_of, parse_json, quiet, refuses_unknown_options, require_one_of
 from milepost.datasets import LeRobotDataset
 from milepost.metrics import Annotation, consensus
 from milepost.vlm import FINAL, ChatModel, Message, RefusedError, ServerError
@@ -46,6 +46,11 @@ WARM = 0.7
 """Temperature of a repeat that can show no other frames, because the dataset has no others: at 0 it would only repeat the answer."""
 
 
+Look = Literal["sheets", "frames"]
+"""Contact sheets, or images one by one."""
+
+
+@refuses_unknown_options()
 @dataclass(frozen=True)
 class AskConfig:
     """How a model is asked. cameras: full keys, shown side by side. look: contact sheets, or stamped images one by one.
@@ -55,7 +60,7 @@ class AskConfig:
     """
 
     cameras: tuple[str, ...]
-    look: Literal["sheets", "frames"] = "sheets"
+    look: Look = "sheets"
     rate_hz: float = RATE_HZ
     frames: int = BUDGET
     repeats: int = 1
@@ -66,6 +71,8 @@ class AskConfig:
     task: str = ""
 
     def __post_init__(self) -> None:
+        require_one_of(self.look, get_args(Look), "look")
+        object.__setattr__(self, "cameras", names_of(self.cameras))
         if not self.cameras:
             raise DataError("annotation looks at pictures; name at least one camera")
         if min(self.repeats, self.tries, self.max_tokens) < 1:

@@ -20,8 +20,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 VERBS = {
     "demo": "all steps on simulated demonstrations: simulate, train, label, weigh, report",
@@ -43,6 +44,8 @@ VERBS = {
 RESUMED = {"demo", "simulate", "annotate", "train", "label", "audit", "compare"}
 """Verbs that continue an interrupted run."""
 
+EXTRAS = {"'milepost[sim]'": ("gymnasium", "metaworld", "mujoco"), "'milepost[vlm]'": ("transformers",)}
+"""What pip installs -> the packages that come with it. Any other package is installed by its own name."""
 LONGEST = 1200
 """Most letters of an error."""
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
@@ -124,15 +127,11 @@ def run(verb: str, arguments: list[str]) -> int:
         kind = command.Args
         if "model_options" in kind.__dataclass_fields__:
             kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
+        if verb == "train":  # else parsing says only that the name is no choice, and not why
+            importlib.import_module("milepost.models.options").require_trainable_among(arguments)
         if hasattr(command, "rewritten"):
             arguments = command.rewritten(arguments)
-        try:
-            args = tyro.cli(kind, prog=f"milepost {verb}", description=command.__doc__, args=joined_numbers(arguments))
-        except SystemExit as leaving:
-            if leaving.code == 2:  # tyro itself guesses only where no required option is missing
-                flags = set(re.findall(r"--[a-z][a-z.-]+", _options_text(tyro.cli, kind)))
-                print(guesses(arguments, flags), end="", file=sys.stderr)
-            raise
+        args = _parsed(partial(tyro.cli, kind, prog=f"milepost {verb}", description=command.__doc__), verb, arguments)
         with ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:
@@ -148,17 +147,41 @@ def run(verb: str, arguments: list[str]) -> int:
         return 2
 
 
+def _parsed(parse: Callable[..., Any], verb: str, arguments: list[str]) -> Any:
+    """Returns the verb's arguments. Help and errors are printed in plain words; then SystemExit ends the process, as the parser wants."""
+    plain = importlib.import_module("milepost.cli.plain_help")
+    out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            return parse(args=joined_numbers(arguments))
+    except SystemExit as leaving:
+        if text := _written(out):
+            print(plain.plain_help(text), end="")
+        for line in plain.plain_error(verb, _written(errors)).splitlines():
+            complain(line)
+        if leaving.code == 2:  # the parser itself guesses only where no required option is missing
+            flags = set(re.findall(r"--[a-z][a-z.-]+", _options_text(parse)))
+            print(guesses(arguments, flags), end="", file=sys.stderr)
+        raise
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    """Returns what was written into a stream in memory."""
+    stream.seek(0)
+    return stream.read()
+
+
 def guess(word: str, choices: Iterable[str]) -> str:
     """Returns "; did you mean ...?" if a word is similar to a known one, else ""."""
     near = difflib.get_close_matches(word, choices, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _options_text(parse: Callable[..., object], arguments: type) -> str:
+def _options_text(parse: Callable[..., object]) -> str:
     """Returns what --help prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        parse(arguments, args=["--help"])
+        parse(args=["--help"])
     return out.getvalue()
 
 
@@ -229,7 +252,8 @@ def explain(error: Exception) -> str:
             return f"{name} may not be read: you have no permission; change it with chmod or chown, or use a copy"
         return f"cannot write {name or 'the output'}: read-only or not permitted; choose another place for the output"
     if isinstance(error, ModuleNotFoundError):
-        return f"this verb needs the package '{error.name}', which is not installed: pip install 'milepost[sim]'"
+        install = f"pip install {next((each for each, names in EXTRAS.items() if error.name in names), error.name)}"
+        return f"this verb needs the package '{error.name}', which is not installed: {install}"
     return str(error)
 
 

@@ -22,7 +22,8 @@ class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
-    """Model folder or Hub id; "topreward" (zero-shot); or "elapsed" (elapsed time, a baseline)."""
+    """Model folder or Hub id; or the name of a model that needs no folder: "topreward" (zero-shot), "elapsed" (a clock), or one of another
+    package. A folder of such a name is written ./elapsed."""
     model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
     task: str | None = None
     """Instruction for episodes without one; SARM uses it for all episodes."""
@@ -69,6 +70,8 @@ def main(args: Args) -> int:
     dataset = prepared.dataset
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
     made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     with output_lock(path):
         finished = None if args.overwrite else progress.existing_result(path, made_by, dataset.episode_indices, flags=_flags())
         if finished is not None:

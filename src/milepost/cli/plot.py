@@ -21,7 +21,8 @@ class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--reward-model-path"])] = None
-    """Model folder (SARM or TOPReward), Hub id or "elapsed": its progress is computed for the figures, and no progress file is written."""
+    """Model folder, Hub id, or the name of a model that needs no folder, such as "elapsed" (a folder of that name is ./elapsed): its
+    progress is computed for the figures, and no progress file is written."""
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """One or several progress files, drawn together; default (without --model): the one beside the dataset."""
     head_mode: Literal["sparse", "dense", "both"] = "sparse"
@@ -99,6 +100,7 @@ def _by_model(path: str, args: Args, dataset: datasets.LeRobotDataset, heads: tu
 
     def curves_of(episode: Episode) -> figures.CurvesByHead:
         result = progress.predicted(prepared.model, episode, prepared.arguments)
-        return {head: {name: result.heads[head]} for head in heads if head in result.heads}
+        there = [head for head in heads if head in result.heads] or list(result.heads)[:1]
+        return {head: {name: result.heads[head]} for head in there}
 
     return curves_of

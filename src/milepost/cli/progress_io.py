@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from milepost import datasets, figures, progress
 from milepost.cli.console import warn, warn_all
-from milepost.core import DataError, Episode, Stages, UnreadableError, annotation_fault
+from milepost.core import MAIN_HEAD, DataError, Episode, Stages, UnreadableError, annotation_fault
 
 ReadCurves: TypeAlias = "Callable[[Episode], figures.CurvesByHead]"
 """Episode -> head -> model's name -> its curve."""
@@ -27,6 +27,8 @@ def by_files(paths: Sequence[Path], dataset: datasets.LeRobotDataset, heads: Seq
         files = [progress.find_progress(dataset)]
     paths = [file.path for file in files]
     tables = {name_of(file.path, paths): file.table for file in files}
+    if tuple(heads) == (MAIN_HEAD,) and not any(MAIN_HEAD in file.table.heads for file in files):
+        heads = [next(iter(files[0].table.heads))]  # the main head, whatever its name
     for file in files:
         require_heads(str(file.path), list(file.table.heads), heads)
         warn_all(file.warnings)

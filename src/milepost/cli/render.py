@@ -77,13 +77,13 @@ def main(args: Args) -> int:
                     figures.render_video(episode, content, cameras, paths[".mp4"], height=args.height, gif=paths.get(".gif"), tick=tick)
                     for kind, path in paths.items():
                         path.write_bytes(marked(path.read_bytes(), kind, dataset))
-                unknown += sum(int(np.isnan(curve.value).sum()) for curve in curves[args.head_mode].values())
+                unknown += sum(int(np.isnan(curve.value).sum()) for by_model in curves.values() for curve in by_model.values())
                 words |= {content.title, *(name for head in content.heads.values() for name in (*head.curves, *head.stage_names))}
     say(f"videos: {args.output_dir}")
     warn_of_missing_letters(words)
     skipped.report(len(numbers))
     if unknown:
-        warn(f"frames without progress in what was filmed: {unknown}; the curves have gaps there")
+        warn(f"frames without progress in the videos: {unknown}; the curves have gaps there")
     return 1 if unknown or skipped else 0
 
 

@@ -19,8 +19,6 @@ from milepost.core import HEADS, DataError, require_writable, segments_fault
 
 NAMED = 9
 """Most annotations with a fault that are named one by one."""
-EXPORTED = 20
-"""Episodes in an exported file without --episodes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def export(args: Args, path: Path) -> int:
     require_writable(path.parent)
     review, videos = open_review(args), viewer.VideoCache()
     try:
-        numbers = review.rows.numbers[: None if args.episodes else EXPORTED]
+        numbers = review.rows.numbers[: None if args.episodes else viewer.EXPORTED]
         with bars() as bar:
             problems = viewer.export_html(review, path, episodes=numbers, films=videos, tick=bar("episodes"))
     finally:

@@ -1,3 +1,9 @@
+from .brief import Brief as Brief
+from .brief import brief_text as brief_text
+from .calls import names_of as names_of
+from .calls import refuses_unknown_options as refuses_unknown_options
+from .calls import require_one_of as require_one_of
+from .calls import warn_user as warn_user
 from .capabilities import Closes as Closes
 from .capabilities import HasWeights as HasWeights
 from .capabilities import Identified as Identified
@@ -8,11 +14,11 @@ from .capabilities import Prepares as Prepares
 from .capabilities import RewardModel as RewardModel
 from .capabilities import Saved as Saved
 from .capabilities import Step as Step
+from .contract import identity_fault as identity_fault
 from .edits import EditedFrames as EditedFrames
 from .edits import reordered as reordered
 from .edits import with_images as with_images
 from .errors import DataError as DataError
-from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError
 from .errors import UnreadableError as UnreadableError
 from .files import expand as expand
@@ -38,6 +44,7 @@ from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers
 from .outputs import output_lock as output_lock
 from .outputs import remove_partial as remove_partial
+from .outputs import require_file_name as require_file_name
 from .outputs import require_writable as require_writable
 from .outputs import temporary_name as temporary_name
 from .outputs import write_text as write_text

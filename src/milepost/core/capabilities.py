@@ -14,6 +14,9 @@ from milepost.core.types import Dataset, Episode, Progress, Tick
 class RewardModel(Protocol):
     """Episode -> Progress. The only thing a reward model has to do.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
+    >>> import numpy as np
     >>> class Brightness:
     ...     def predict(self, episode):
     ...         images = episode.cameras["observation.images.top"][np.arange(episode.length)]

@@ -36,9 +36,11 @@ class BusyError(DataError):
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`. On success the file is flushed to disk and renamed to `path`; on an error it is removed.
 
-    Raises OSError (disk full, read-only folder); `path` is then unchanged.
+    Raises OSError (disk full, read-only folder); `path` is then unchanged. DataError if `path` is a folder, or is in a folder that is not
+    there: better now than after the work.
     """
     path = Path(path)
+    require_file_name(path)
     temporary = temporary_name(path)
     # The kernel applies the process's umask here; reading it by os.umask() would change it for other threads for a moment.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -49,6 +51,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_file_name(path: Path) -> None:
+    """Raises DataError if a file cannot be written at `path` because it is a folder, or because its folder is missing."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give the name of a file in it, such as {path / 'NAME'}")
+    if not path.parent.is_dir():
+        raise DataError(f"{path} cannot be written: {path.parent} is {'no folder' if path.parent.exists() else 'not there; make it first'}")
 
 
 @contextmanager

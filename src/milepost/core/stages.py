@@ -23,6 +23,8 @@ from milepost.core.types import Episode, Segment
 class Stages:
     """The stages of a task in order. shares: the proportion of an episode that each stage usually takes (alpha, sums to 1).
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> milepost.open_dataset("dots").stages["sparse"].names
     ('reach', 'carry', 'place')
     """

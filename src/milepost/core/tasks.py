@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-
-from milepost.core.errors import DataError, DataWarning
+from milepost.core.calls import warn_user
+from milepost.core.errors import DataError
 from milepost.core.types import Dataset, KnowsEpisodes, has_words
 
 
@@ -21,4 +20,4 @@ def require_tasks(dataset: Dataset, default_task: str | None) -> None:
     if without_task:
         examples = ", ".join(map(str, without_task[:10])) + (f" and {len(without_task) - 10} more" if len(without_task) > 10 else "")
         message = f"{len(without_task)} episodes have no task in words and are left out: {examples}; give one for them with --task"
-        warnings.warn(message, DataWarning, stacklevel=3)
+        warn_user(message)

@@ -17,6 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
+from milepost.core.brief import Brief
+from milepost.core.contract import require_progress, require_signal, require_sound, require_stages
 from milepost.core.errors import DataError, ModelError, UnreadableError
 from milepost.core.images import require_cameras
 
@@ -88,6 +90,8 @@ class ArrayFrames:
 class Segment:
     """Frames [start, stop) of an episode show this stage. Stages may repeat, be skipped or stop early.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> milepost.open_dataset("dots")[0].segments["sparse"][0]
     Segment(name='reach', start=0, stop=12)
     """
@@ -103,8 +107,8 @@ class Segment:
             raise DataError(f"segment '{self.name}' needs 0 <= start <= stop, got [{self.start}, {self.stop})")
 
 
-@dataclass(frozen=True, eq=False)
-class Episode:
+@dataclass(frozen=True, eq=False, repr=False)
+class Episode(Brief):
     """One recorded attempt at a task.
 
     index: LeRobot's episode_index. row: the dataset row of its frame 0. task: the instruction, in words.
@@ -114,6 +118,9 @@ class Episode:
     instructions: the task of each range of frames if there are several, else empty; `task` is the first one.
     annotation_faults: head -> why its annotation cannot be used for training or evaluation. `segments` has it if it can be read.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
+    >>> import numpy as np
     >>> episode = milepost.open_dataset("dots")[0]
     >>> episode.task, episode.length, episode.state.shape
     ('visit the places with dot 0', 33, (33, 2))
@@ -183,8 +190,8 @@ class Episode:
         return self.cameras[name]
 
 
-@dataclass(frozen=True, eq=False)
-class Signal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Signal(Brief):
     """A raw number of the model for every frame, before it is scaled to progress.
 
     values: (T,) float32, NaN where the model did not compute it. unit: "nats", "stages", or empty for a plain number. low, high: the
@@ -202,8 +209,8 @@ class Signal:
         return dataclasses.replace(self, values=values)
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Brief):
     """The output of one head of a model for T frames: those of one episode, or all rows of a progress file.
 
     value: (T,) float32 in [0, 1], NaN where unknown. stage: (T, K) probability of each stage, NaN rows where unknown. stage_names: the K
@@ -218,16 +225,13 @@ class Curve:
     score: str = ""
 
     def __post_init__(self) -> None:
-        if self.value.ndim != 1 or self.value.dtype != np.float32:
-            raise ModelError(f"progress must be a float32 array of shape (T,), got {self.value.dtype} {self.value.shape}")
-        if not np.all(np.isnan(self.value) | ((self.value >= 0) & (self.value <= 1))):
-            raise ModelError(f"progress must lie in [0, 1] or be NaN, got {np.nanmin(self.value)}..{np.nanmax(self.value)}")
-        arrays = {"stage": self.stage, **{name: signal.values for name, signal in self.signals.items()}}
-        for name, array in arrays.items():
-            if array is not None and len(array) != len(self.value):
-                raise ModelError(f"'{name}' has {len(array)} frames, the curve has {len(self.value)}")
-        if self.stage is not None and self.stage_names and len(self.stage_names) != self.stage.shape[1]:
-            raise ModelError(f"{len(self.stage_names)} stage names for {self.stage.shape[1]} stages")
+        require_progress(self.value)
+        for name, signal in self.signals.items():
+            if not isinstance(signal, Signal):
+                raise ModelError(f"the signal '{name}' must be a milepost.core.Signal, got {type(signal).__name__}")
+            require_signal(name, signal.values, signal.unit, len(self.value))
+        if self.stage is not None:
+            require_stages(self.stage, self.stage_names, len(self.value))
         if self.score and self.score not in self.signals:
             raise ModelError(f"the score '{self.score}' is no signal of this curve; it has: {', '.join(self.signals) or 'none'}")
 
@@ -243,10 +247,11 @@ RAW = "raw"
 """The usual name of the signal of a head that has one."""
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class Progress:
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Progress(Brief):
     """The output of a reward model for one episode: one curve for each head. The first head is the main one.
 
+    >>> import numpy as np
     >>> milepost.Progress(7, np.array([0.0, 0.5, 1.0], np.float32)).value
     array([0. , 0.5, 1. ], dtype=float32)
     """
@@ -256,16 +261,16 @@ class Progress:
 
     def __init__(self, episode: int, heads: Mapping[str, Curve] | Curve | Float[np.ndarray, "T"]) -> None:
         """heads: name ("sparse", "dense", ...) -> curve. One curve alone, or its values (T,) float32, become the head "sparse"."""
-        if isinstance(heads, np.ndarray):
-            heads = Curve(heads)
-        if isinstance(heads, Curve):
-            heads = {MAIN_HEAD: heads}
+        if not isinstance(episode, int | np.integer):
+            raise ModelError(f"progress is of the episode with a number, episode.index; got {type(episode).__name__}")
+        if not isinstance(heads, Mapping):
+            heads = {MAIN_HEAD: heads if isinstance(heads, Curve) else Curve(heads)}
         if not heads:
             raise ModelError("progress needs at least one head")
-        lengths = {name: len(curve) for name, curve in heads.items()}
-        if len(set(lengths.values())) > 1:
-            raise ModelError(f"the heads of one episode have different lengths: {lengths}")
-        object.__setattr__(self, "episode", episode)
+        if wrong := [name for name, curve in heads.items() if not (name and isinstance(name, str) and isinstance(curve, Curve))]:
+            raise ModelError(f"the heads of progress are curves by name: name -> milepost.core.Curve; not so: {wrong[0]!r}")
+        require_sound(heads)
+        object.__setattr__(self, "episode", int(episode))
         object.__setattr__(self, "heads", dict(heads))
 
     @property

@@ -1,7 +1,9 @@
 from .annotation_columns import Annotations as Annotations
+from .annotation_columns import HeadAnnotations as HeadAnnotations
 from .annotations import ANNOTATION_FILES as ANNOTATION_FILES
 from .annotations import ChangedError as ChangedError
 from .annotations import write_annotations as write_annotations
+from .choice import episode_numbers as episode_numbers
 from .colours import quarter_turns as quarter_turns
 from .colours import to_rgb as to_rgb
 from .colours import upright as upright
@@ -26,6 +28,7 @@ from .metadata import stamps_of as stamps_of
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table
 from .reader import LeRobotDataset as LeRobotDataset
+from .reader import as_dataset as as_dataset
 from .reader import open_dataset as open_dataset
 from .recording import Recording as Recording
 from .records import Metadata as Metadata

@@ -7,15 +7,43 @@ LeRobot versions read them, and 0.6.1 falls back on them. Segments are taken as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from milepost.core import Segment
+from milepost.core import Brief, Segment
 
 Annotations = Mapping[int, Mapping[str, tuple[Segment, ...]]]
 """Episode number -> head ("sparse", "dense") -> its segments in order of time."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadAnnotations(Brief, Mapping[int, tuple[Segment, ...]]):
+    """The annotations of one head: a mapping from the episode to its segments, as `annotate` returns and `write_annotations` takes it.
+
+    names: all stages in their order. refused: episode -> why it has no annotation.
+    """
+
+    head: str
+    names: tuple[str, ...]
+    segments: Mapping[int, tuple[Segment, ...]]
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+    def __getitem__(self, episode_index: int) -> tuple[Segment, ...]:
+        return self.segments[episode_index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.segments)
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def by_episode(self) -> dict[int, dict[str, tuple[Segment, ...]]]:
+        """Returns episode -> head -> segments."""
+        return {episode_index: {self.head: segments} for episode_index, segments in self.segments.items()}
+
 
 Row = Mapping[str, list[Any] | None]
 """One episode's cells of one head: field -> list, or None where the file has none."""

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -24,16 +24,19 @@ import pyarrow.parquet as pq
 from milepost.core import (
     HEADS,
     WHOLE,
+    Brief,
     DataError,
     Segment,
     Stages,
     is_finished,
     names_in_order,
+    names_of,
     parse_json,
     proportions,
+    require_one_of,
     require_sound_segments,
 )
-from milepost.datasets.annotation_columns import FIELDS, Annotations, Row, arrays, prefixes, row_of
+from milepost.datasets.annotation_columns import FIELDS, Annotations, HeadAnnotations, Row, arrays, prefixes, row_of
 from milepost.datasets.metadata import PROPORTIONS, read_metadata, read_proportions
 from milepost.datasets.parquet import guarded, open_parquet
 from milepost.datasets.records import Metadata, no_episode
@@ -46,8 +49,18 @@ New = Callable[[str], Path]
 """Name of a file relative to the dataset -> where to write its new content."""
 
 
-@dataclass(frozen=True)
-class Written:
+@runtime_checkable
+class IsOpen(Protocol):
+    """A dataset that is open: its annotations are read again after they were written."""
+
+    @property
+    def root(self) -> Path: ...
+
+    def refresh(self) -> None: ...
+
+
+@dataclass(frozen=True, repr=False)
+class Written(Brief):
     """The result of a call. files: the replaced files, relative to the dataset.
 
     episodes: head -> how many episodes have an annotation now. stages: head -> its stages and proportions, for the heads that were written.
@@ -63,8 +76,8 @@ class ChangedError(DataError):
 
 
 def write_annotations(
-    folder: str | Path,
-    annotations: Annotations,
+    folder: str | Path | IsOpen,
+    annotations: Annotations | HeadAnnotations,
     *,
     names: Mapping[str, Sequence[str]] | None = None,
     rule: Rule = "finished",
@@ -72,27 +85,46 @@ def write_annotations(
 ) -> Written:
     """Writes these annotations into the dataset in this folder, all of them or none; an empty tuple removes an episode's annotation.
 
-    names: head -> all its stages in order. Without it the order is that of the dataset's proportions file, else that of first appearance.
-    rule: "finished" is eq. 1 over the attempts that reached their end (over all, if none did), as `milepost train` counts; "lerobot" takes,
-    for each stage, the mean over the episodes that have it, and scales the sum to 1. expected: head -> the annotations that the episodes
-    must have now; else ChangedError is raised and nothing is written. No other process can write between this check and the writing. If
-    only the dense head is written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. A second call
-    with the same arguments changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one
-    (see `replacing`) or an annotation does not fit it.
+    folder: the folder, or the dataset that is open: its episodes have the new annotations then. One that is open elsewhere keeps those that
+    it was opened with, until it is opened again. annotations: episode -> head -> segments, or what `annotate` returned. names: head -> all
+    its stages in order. Without it the order is that of the dataset's proportions file, else that of first appearance. rule: "finished" is
+    eq. 1 over the attempts that reached their end (over all, if none did), as `milepost train` counts; "lerobot" takes, for each stage, the
+    mean over the episodes that have it, and scales the sum to 1. expected: head -> the annotations that the episodes must have now; else
+    ChangedError is raised and nothing is written. No other process can write between this check and the writing. If only the dense head is
+    written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. A second call with the same arguments
+    changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one (see `replacing`) or an
+    annotation does not fit it.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> segments = (milepost.Segment("reach", 0, 20), milepost.Segment("carry", 20, 33))
     >>> written = milepost.write_annotations("dots", {0: {"sparse": segments}}, names={"sparse": ["reach", "carry", "place"]})
     >>> written.episodes
     {'sparse': 6}
     """
-    root = require_editable(folder)
+    require_one_of(rule, get_args(Rule), "rule")
+    names = {head: names_of(stages) for head, stages in (names or {}).items()}
+    if isinstance(annotations, HeadAnnotations):
+        names = {annotations.head: annotations.names} | names
+        annotations = annotations.by_episode()
+    for head in names:
+        require_one_of(head, HEADS, "a head in names")
+    written = _write(require_editable(folder.root if isinstance(folder, IsOpen) else folder), annotations, names, rule, expected or {})
+    if isinstance(folder, IsOpen):
+        folder.refresh()
+    return written
+
+
+def _write(root: Path, annotations: Annotations, names: Mapping[str, Sequence[str]], rule: Rule, expected: Annotations) -> Written:
+    """Writes the annotations of the heads that they are for."""
+    _check_shape(annotations)
     heads = tuple(head for head in HEADS if any(head in each for each in annotations.values()))
     with replacing(root) as new:
         meta = read_metadata(root)
         _check_known(annotations, meta)
-        _check_expected(expected or {}, meta)
+        _check_expected(expected, meta)
         merged = {head: dict(_merged(head, annotations, meta)) for head in heads}
-        orders = {head: _order(root, head, merged[head].values(), (names or {}).get(head, ())) for head in heads}
+        orders = {head: _order(root, head, merged[head].values(), names.get(head, ())) for head in heads}
         for head in heads:
             _check_fit(head, merged[head], meta, orders[head], annotations)
         stages = {head: _stages(merged[head], meta, orders[head], rule) for head in heads}
@@ -109,6 +141,12 @@ def write_annotations(
                 files.append(name)
     counts = {head: sum(bool(segments) for segments in merged[head].values()) for head in heads}
     return Written(tuple(files), counts, {head: s for head, s in stages.items() if s is not None})
+
+
+def _check_shape(annotations: Annotations) -> None:
+    """Raises DataError unless the annotations are by episode and by head."""
+    if not isinstance(annotations, Mapping) or not all(isinstance(heads, Mapping) for heads in annotations.values()):
+        raise DataError('annotations are by episode and by head, such as {0: {"sparse": (Segment("reach", 0, 20),)}}')
 
 
 def _check_known(annotations: Annotations, meta: Metadata) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections
 import itertools
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import DataError, DataWarning, Frames, UnreadableError, sampled_digest
+from milepost.core import DataError, Frames, UnreadableError, sampled_digest, warn_user
 from milepost.datasets.cells import is_deep
 from milepost.datasets.features import image_size, may_be_depth
 from milepost.datasets.findings import count_noun
@@ -42,7 +41,7 @@ class DatasetWarner:
     def __call__(self, kind: str, message: str) -> None:
         if kind not in self._kinds:
             self._kinds.add(kind)
-            warnings.warn(f"{self.name}: {message}", DataWarning, stacklevel=2)
+            warn_user(f"{self.name}: {message}")
 
 
 @dataclass(frozen=True)

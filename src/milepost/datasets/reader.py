@@ -13,20 +13,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from milepost.core import DataError, Episode, Frames, Segment, Stages, UnreadableError, require_cameras, sampled_digest
+from milepost.core import (
+    DataError,
+    Episode,
+    Frames,
+    Segment,
+    Stages,
+    UnreadableError,
+    brief_text,
+    names_of,
+    require_cameras,
+    sampled_digest,
+)
 from milepost.datasets.cells import ImageFrames
+from milepost.datasets.choice import episode_numbers, one_number
 from milepost.datasets.features import may_be_depth
 from milepost.datasets.frames import DatasetWarner, VideoPlaces, default_cameras
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata, read_proportions
 from milepost.datasets.parquet import RaggedError, RowReader, to_numpy
-from milepost.datasets.records import EpisodeRecord, Metadata, no_episode, parse_episodes
+from milepost.datasets.per_frame import one_a_row, require_rising, state_of
+from milepost.datasets.records import EpisodeRecord, Metadata, no_episode
 from milepost.datasets.rows import Settled, settle
 
 STATE = "observation.state"
@@ -35,6 +48,8 @@ _BOOKKEEPING = ("frame_index", "episode_index", "index", "task_index")
 
 class LeRobotDataset:
     """The episodes of a LeRobot dataset by position: `dataset[0]`, `len(dataset)`, `for episode in dataset`. See `open_dataset`.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> dataset = milepost.open_dataset("dots")
     >>> len(dataset), dataset.cameras, dataset[1].index
@@ -52,6 +67,10 @@ class LeRobotDataset:
         self._searched = False
         self._say = DatasetWarner(files.name)
         self._video_places = VideoPlaces(files, meta)
+
+    def __repr__(self) -> str:
+        facts = {"name": self.name, "episodes": len(self), "frames": self.total_frames, "fps": self.fps}
+        return brief_text("LeRobotDataset", {**facts, "tasks": self.tasks, "cameras": self.cameras})
 
     @property
     def name(self) -> str:
@@ -183,9 +202,26 @@ class LeRobotDataset:
     def __iter__(self) -> Iterator[Episode]:
         return (self.episode(index) for index in self._chosen)
 
-    def __getitem__(self, index: int) -> Episode:
-        """Returns the episode at this position (negative from the end). Raises UnreadableError if its rows are damaged."""
-        return self.episode(self._chosen[index])
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> LeRobotDataset: ...
+    def __getitem__(self, index: int | slice) -> Episode | LeRobotDataset:
+        """Returns the episode at this position (negative from the end), or a slice as a dataset of its episodes.
+
+        Raises IndexError if there is no such position, and UnreadableError if the rows of the episode are damaged.
+        """
+        if isinstance(index, slice):
+            return self.only(self._chosen[index])
+        position, count = one_number(index), len(self)
+        if not -count <= position < count:
+            raise IndexError(f"no episode at position {position}; {self.name} has {count}, at positions 0 to {count - 1}")
+        return self.episode(self._chosen[position])
+
+    def refresh(self) -> None:
+        """Reads meta/ again: annotations that were written since the dataset was opened are in its episodes from now on."""
+        self._hints, self._settled, self._searched = read_metadata(self.root), None, False
+        self._video_places = VideoPlaces(self._files, self._hints)
 
     def episode(self, episode_index: int) -> Episode:
         """Returns the episode of this episode_index. Raises UnreadableError as `[position]` does, DataError for an unknown index."""
@@ -200,7 +236,7 @@ class LeRobotDataset:
         record, rows = self._read_rows(record)
         columns = self._columns(record, rows)
         times = np.asarray(columns.get("timestamp", np.arange(record.length) / self.fps), np.float64).reshape(-1)
-        _require_rising(times, who=f"episode {record.index}")
+        require_rising(times, who=f"episode {record.index}")
         instructions = self._instructions(record, columns.get("task_index"))
         return Episode(
             index=record.index,
@@ -208,7 +244,7 @@ class LeRobotDataset:
             task=instructions[0].name if instructions else self._task(record, columns.get("task_index")),
             fps=self.fps,
             length=record.length,
-            state=_state(columns.get(STATE), record.length),
+            state=state_of(columns.get(STATE), record.length),
             cameras={camera: frames for camera in self._cameras if (frames := self._frames(camera, record, times)) is not None},
             segments=record.readable_segments,
             annotation_faults=record.annotation_faults,
@@ -256,7 +292,7 @@ class LeRobotDataset:
         return {head: Stages.from_proportions(proportions) for head, proportions in by_head.items() if proportions}
 
     def _record(self, episode_index: int) -> EpisodeRecord:
-        if episode_index not in self._hints.episodes:
+        if one_number(episode_index) not in self._hints.episodes:
             raise no_episode(episode_index, self._hints.episodes)
         return self._hints.episodes[episode_index]
 
@@ -300,7 +336,7 @@ class LeRobotDataset:
             if name not in rows.column_names:
                 self._say(name, f"the data has no column '{name}' (first seen in episode {record.index}): rows are counted by their order")
                 continue
-            counter = _one_a_row(rows[name], f"{who}, '{name}'")
+            counter = one_a_row(rows[name], f"{who}, '{name}'")
             if name == "index" and by_position and len(counter) and np.isfinite(counter[0]):
                 first = int(counter[0])
             if not np.array_equal(counter, np.arange(first, first + record.length)):
@@ -370,8 +406,8 @@ def open_dataset(
     folder_or_repo: str | Path,
     *,
     revision: str | None = None,
-    episodes: Sequence[int] | str | None = None,
-    cameras: Sequence[str] | None = None,
+    episodes: Sequence[int] | int | str | None = None,
+    cameras: Sequence[str] | str | None = None,
 ) -> LeRobotDataset:
     """Opens a LeRobot dataset (v3.0 or v2.1) for reading: a local folder or, if there is none of that name, the Hub's "owner/name".
 
@@ -379,14 +415,13 @@ def open_dataset(
     cameras: full keys. Of a Hub dataset only meta/ is downloaded here; data and video files are downloaded when an episode needs them.
     Raises DataError if there is no such dataset, if it is of an unknown version, damaged or empty, or if an episode or camera is unknown.
 
-        dataset = open_dataset("lerobot/pusht", episodes=[0, 1])
-        images = dataset[0].cameras[dataset.cameras[0]][np.array([0, 10, 20])]  # (3, H, W, 3) uint8
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> dataset = milepost.open_dataset("dots", episodes="0-2,5")
     >>> [episode.index for episode in dataset]
     [0, 1, 2, 5]
     """
-    numbers = parse_episodes(episodes) if isinstance(episodes, str) else episodes
+    numbers, cameras = episode_numbers(episodes), None if cameras is None else names_of(cameras)
     files = find_files(folder_or_repo, revision)
     meta = read_metadata(files.root)
     episode_indices = meta.choose(numbers, files.name)
@@ -398,6 +433,15 @@ def open_dataset(
     return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=episode_indices, cameras=default_cameras(files, meta))
 
 
+def as_dataset(dataset: LeRobotDataset | Path | str) -> LeRobotDataset:
+    """Returns the dataset; a folder or a Hub id is opened. DataError for anything else."""
+    if isinstance(dataset, str | Path):
+        return open_dataset(dataset)
+    if not isinstance(dataset, LeRobotDataset):
+        raise DataError(f"expected a dataset of milepost.open_dataset, a folder or a Hub id, got {type(dataset).__name__}")
+    return dataset
+
+
 def _warn_of_meta(dataset: LeRobotDataset) -> None:
     """Warns of entries in meta/ that are left out."""
     left_out = [finding.message for finding in dataset.hints.findings if finding.code in ("episodes", "tasks") and finding.episode is None]
@@ -406,22 +450,3 @@ def _warn_of_meta(dataset: LeRobotDataset) -> None:
     total, listed_count = dataset.hints.info.get("total_episodes"), len(dataset.hints.episodes)
     if isinstance(total, int) and total > listed_count:
         dataset.say("total", f"info.json counts {total} episodes, meta/ lists {listed_count}, which are read")
-
-
-def _state(column: np.ndarray | None, length: int) -> Float[np.ndarray, "T S"]:
-    if column is None:
-        return np.zeros((length, 0), np.float32)
-    return column.reshape(length, -1).astype(np.float32)
-
-
-def _require_rising(times: Float[np.ndarray, "T"], *, who: str) -> None:
-    if not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
-        frame = int(np.argmax(~(np.diff(times, prepend=-np.inf) > 0)))
-        raise DataError(f"{who}: the time stamps must ascend, at frame {frame} they do not ({times[frame]:.10g} s)")
-
-
-def _one_a_row(column: pa.ChunkedArray, who: str) -> np.ndarray:
-    values = to_numpy(who, column)
-    if values is None or values.size != len(values):
-        raise DataError(f"{who}: should hold one whole number a row")
-    return values.reshape(-1)

@@ -19,6 +19,7 @@ from milepost.core import (
     HEADS,
     SUCCESS,
     Attempt,
+    Brief,
     DataError,
     Stages,
     alike_names,
@@ -57,8 +58,8 @@ class Camera:
     codec: str | None
 
 
-@dataclass(frozen=True)
-class DatasetReport:
+@dataclass(frozen=True, repr=False)
+class DatasetReport(Brief):
     """The result of `validate`. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes.
 
     cameras: those that `open_dataset` uses by itself; depth: those that it uses only by name.
@@ -106,6 +107,8 @@ def validate(folder_or_repo: str | Path, *, quick: bool = False, deep: bool = Fa
 
     quick: decode no image. deep: decode every image. Of a Hub dataset, data files are downloaded; of its videos only those in the cache are
     checked. Raises DataError only if this is no LeRobot dataset: no such folder or repository, or no meta/info.json.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> report = milepost.validate("dots")
     >>> report.episodes, report.frames, report.findings

@@ -1,4 +1,5 @@
 from .clip import Precision as Precision
+from .device import require_device as require_device
 from .device import resolve_device as resolve_device
 from .encoder import Encoder as Encoder
 from .encoder import load_encoder as load_encoder

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from milepost.core import DataError, load
+from milepost.core import DataError, load, warn_user
 from milepost.encoders.resize import Preprocessing
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -134,7 +133,7 @@ class ClipEncoder:
         length = min(config.text_config.max_position_embeddings, self._tokenizer.model_max_length)
         tokens = self._tokenizer([sentence], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         if any(each.overflowing for each in tokens.encodings or ()):
-            warnings.warn(f"the encoder {self.name} reads the first {length} tokens of '{sentence[:60]}...' and no more", stacklevel=4)
+            warn_user(f"the encoder {self.name} reads the first {length} tokens of '{sentence[:60]}...' and no more", UserWarning)
         inputs = {"input_ids": tokens["input_ids"].to(self.device)}
         if "attention_mask" in tokens and not config.model_type.startswith("siglip"):  # SigLIP was trained to look at its padding
             inputs["attention_mask"] = tokens["attention_mask"].to(self.device)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from milepost.core import DataError
+
 
 def resolve_device(name: str) -> str:
     """Returns the device by name; "auto" is the GPU if there is one. ValueError if a GPU is asked for and torch sees none."""
@@ -12,3 +14,14 @@ def resolve_device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch sees no GPU here; use --device cpu")
     return name
+
+
+def require_device(device: str | torch.device) -> torch.device:
+    """Returns the device by name. DataError if torch knows no such device, or sees none of that kind here."""
+    try:
+        found_device = torch.device(device)
+    except RuntimeError as error:
+        raise DataError(f"there is no device '{device}'; use cpu, cuda or cuda:1") from error
+    if found_device.type == "cuda" and not torch.cuda.is_available():
+        raise DataError(f"device '{device}': torch sees no GPU here; use device='cpu'")
+    return found_device

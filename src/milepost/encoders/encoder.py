@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from milepost.encoders.clip import ClipEncoder, Precision
+from milepost.encoders.device import require_device
 from milepost.encoders.pixels import PixelImages
 
 
@@ -69,6 +70,7 @@ def load_encoder(
 
     device and precision are for CLIP and SigLIP, text_width for "pixels" alone. DataError if there is no such model or it cannot be loaded.
     """
+    require_device(device)
     if name == PixelImages.name:
         return PixelImages(text_width)
     return ClipEncoder.load(name, revision=revision, device=device, precision=precision)

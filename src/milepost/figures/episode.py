@@ -105,10 +105,12 @@ def sample_frames(length: int, count: int = FRAMES) -> list[int]:
 def episode_figure(view: EpisodeView, width: float = 9.0) -> Figure:
     """Draws frames on top; for every head the progress and below it the stage probabilities; the weights as a strip at the bottom.
 
-    width: inches, at least 3 (a journal's column). ValueError if it is less.
+    width: inches, at least 3 (a journal's column). ValueError if it is less, or there is no head.
     """
     if width < NARROWEST:
         raise ValueError(f"a figure must be at least {NARROWEST:g} inches wide, got {width:g}")
+    if not view.heads:
+        raise ValueError("there is nothing to draw: name at least one head")
     view = _thinned(view, width)
     title = [line for text in _title(view) for line in shortened(wrap(text[:1000], width - 2 * EDGE, TITLE), 5)]
     strips = [] if view.frames is None else [_frame_strip(view, width)]

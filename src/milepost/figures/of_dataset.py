@@ -7,8 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path
-from milepost.datasets import LeRobotDataset
+from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path, names_of, require_file_name
+from milepost.datasets import LeRobotDataset, as_dataset
 from milepost.figures.episode import EpisodeView, episode_figure
 from milepost.figures.film.render import render_video
 from milepost.figures.report import CurvesByHead, curve_of, episode_view
@@ -20,36 +20,39 @@ Source = ProgressTable | Path | str
 
 
 def plot(
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | Path | str,
     episode_index: int,
     progress: Source | Mapping[str, Source] | None = None,
     *,
-    heads: Sequence[str] = (MAIN_HEAD,),
+    heads: Sequence[str] | str = (MAIN_HEAD,),
     camera: str | None = None,
     width: float = 9.0,
 ) -> Figure:
     """Returns the figure of one episode: sample images, progress by model, stage probabilities, the truth where it is known.
 
-    progress: one progress file or table, or several by the name that the legend gives them; without it the file beside the dataset.
-    heads: one panel each. camera: whose images are shown; the first camera without it. width: of the figure, in inches. DataError if a file
-    is another dataset's or lacks a head, and for an episode or a camera that the dataset does not have.
+    dataset: one that is open, or a folder or Hub id. progress: one progress file or table, or several by the name that the legend gives
+    them; without it the file beside the dataset. heads: one panel each. camera: whose images are shown; the first camera without it. width:
+    of the figure, in inches. DataError if a file is another dataset's or lacks a head, and for an episode or a camera that the dataset does
+    not have.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> figure = milepost.plot(milepost.open_dataset("dots"), 0, {"clock": "dots/elapsed_progress.parquet"})
     >>> figure.savefig("episode_0.png")
     """
-    dataset = dataset.showing([camera] if camera else [])
+    dataset = as_dataset(dataset).showing([camera] if camera else [])
     episode, tables = dataset.episode(episode_index), _tables(dataset, progress)
-    return episode_figure(episode_view(episode, _curves(dataset, episode, tables, heads), dataset.stages, camera), width)
+    return episode_figure(episode_view(episode, _curves(dataset, episode, tables, names_of(heads)), dataset.stages, camera), width)
 
 
 def render(
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | Path | str,
     episode_index: int,
     path: Path | str,
     progress: Source | Mapping[str, Source] | None = None,
     *,
     head: str = MAIN_HEAD,
-    cameras: Sequence[str] | None = None,
+    cameras: Sequence[str] | str | None = None,
     weights: Path | str | None = None,
     height: int | None = None,
 ) -> Path:
@@ -58,17 +61,21 @@ def render(
     progress: as in `plot`. cameras: side by side; the first one without it. weights: a weights file, shown under the curves. height: of the
     images, in pixels. The file appears when it is complete. DataError as in `plot`, and for an episode without a camera.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> milepost.render(milepost.open_dataset("dots"), 0, "episode_0.mp4", "dots/elapsed_progress.parquet").name
     'episode_0.mp4'
     """
     path = Path(path)
     if path.suffix != ".mp4":
         raise DataError(f"{path} should end in .mp4")
-    dataset = dataset.showing(cameras or [])
+    require_file_name(path)
+    names = names_of(cameras or ())
+    dataset = as_dataset(dataset).showing(names)
     episode = dataset.episode(episode_index)
     content = _content(dataset, episode, _tables(dataset, progress), head, weights)
     with atomic_path(path) as video:
-        render_video(episode, content, cameras or dataset.cameras[:1], video, height=height)
+        render_video(episode, content, names or dataset.cameras[:1], video, height=height)
     return path
 
 
@@ -90,7 +97,7 @@ def _tables(dataset: LeRobotDataset, progress: Source | Mapping[str, Source] | N
 
 def _name(source: Source) -> str:
     if isinstance(source, ProgressTable):
-        return source.made_by.get("model", "progress")
+        return source.name
     return Path(source).stem.removesuffix("_progress")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, progress, targets
+from milepost.core import Brief, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, progress, targets
 from milepost.metrics.scores import final, interval, mean_error, order_correlation, separation, stage_accuracy
 
 
@@ -53,8 +53,8 @@ def nothing_known(episode: Episode) -> Truth:
     return Truth(np.full(episode.length, np.nan, np.float32), np.full(episode.length, -1), "none")
 
 
-@dataclass(frozen=True)
-class EpisodeScore:
+@dataclass(frozen=True, repr=False)
+class EpisodeScore(Brief):
     """One episode's numbers. NaN where there is no truth."""
 
     episode: int
@@ -91,7 +91,7 @@ def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: s
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """A number, its 95 % interval, and the number of episodes it was computed from."""
 
@@ -105,9 +105,11 @@ class Estimate:
             return "-"
         return f"{self.value:.3f} (n = 1)" if self.episodes == 1 else f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]"
 
+    __repr__ = __str__
 
-@dataclass(frozen=True)
-class Summary:
+
+@dataclass(frozen=True, repr=False)
+class Summary(Brief):
     """The scores of one model on one set of episodes."""
 
     error: Estimate

@@ -57,6 +57,7 @@ def find_events(curve: Float[np.ndarray, "T"], fps: float, rules: EventRules | N
     curve is back at its value. never_finished goes from the first frame of the highest point to the episode's end. Events may overlap:
     a regression is part of its retry.
 
+    >>> import numpy as np
     >>> curve = np.array([0.0, 0.2, 0.4, 0.6, 0.3, 0.1, 0.4, 0.7, 1.0], dtype=np.float32)
     >>> [(event.kind, event.start, event.stop) for event in milepost.find_events(curve, fps=5.0)]
     [('regression', 3, 6), ('retry', 3, 8)]

@@ -21,6 +21,8 @@ class ElapsedConfig:
 class ElapsedModel:
     """A clock. It sees no image and needs no training, and it already knows when the episode will end.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> progress = milepost.ElapsedModel().predict(milepost.open_dataset("dots")[0])
     >>> progress.main.value[[0, -1]].tolist()
     [0.0, 1.0]
@@ -50,4 +52,11 @@ def _make(config: ElapsedConfig, folder: str | None) -> ElapsedModel:
     return ElapsedModel(config)
 
 
-MODEL = ModelKind("elapsed", _from_folder, _bare, config=ElapsedConfig, make=_make)
+MODEL = ModelKind(
+    "elapsed",
+    _from_folder,
+    _bare,
+    config=ElapsedConfig,
+    make=_make,
+    untrainable="the model 'elapsed' is a clock: there is nothing to train",
+)

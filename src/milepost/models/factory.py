@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from milepost.models.elapsed import ElapsedConfig, ElapsedModel
+from milepost.models.foreign import PackageError
 from milepost.models.processing import BatchStep
-from milepost.models.registry import ModelKind, Prepared, Run, kind_named, kind_of, kinds, load_model, names, prepare
+from milepost.models.registry import ModelKind, Prepared, Run, kind_named, kind_of, kinds, load_model, names, offered, prepare
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.topreward.config import TOPRewardConfig
@@ -46,7 +47,7 @@ def make_reward_model_config(model_type: str, **fields: Any) -> Any:
     >>> milepost.make_reward_model_config("topreward", fps=1.0).fps
     1.0
     """
-    kind = kind_named(model_type)
+    kind = kind_named(model_type) if isinstance(model_type, str) else None
     if kind is None:
         raise ValueError(f"unknown reward model '{model_type}'; known: {', '.join(names())}")
     if kind.config is None:
@@ -56,10 +57,12 @@ def make_reward_model_config(model_type: str, **fields: Any) -> Any:
     if unknown:
         raise ValueError(f"{kind.config.__name__} has no field {', '.join(unknown)}; it has: {', '.join(field_names)}")
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    if values.get("pretrained_path"):
-        assert kind.read_config is not None
-        return dataclasses.replace(kind.read_config(values["pretrained_path"]), **values)
-    return kind.config(**values)
+    if not values.get("pretrained_path"):
+        with kind.blame("cannot make its config"):
+            return kind.config(**values)
+    saved_config = _read_config(kind, values["pretrained_path"])
+    with kind.blame("cannot make its config"):
+        return dataclasses.replace(saved_config, **values)
 
 
 def make_reward_model(config: Any) -> Any:
@@ -71,18 +74,29 @@ def make_reward_model(config: Any) -> Any:
     >>> type(milepost.make_reward_model(config)).__name__
     'SARMModel'
     """
-    kind = _kind_with(config)
+    kind, faults = _kind_with(config)
     if kind is None or kind.make is None:
         config_names = ", ".join(each.config.__name__ for each in kinds().values() if each.config is not None)
-        raise ValueError(f"expected the config of a reward model ({config_names}), got {type(config).__name__}")
+        hint = "; make_reward_model_config makes one by name" if isinstance(config, str) else ""
+        raise ValueError(f"expected the config of a reward model ({config_names}), got {type(config).__name__}{hint}{_also(faults)}")
     path = getattr(config, "pretrained_path", None)
     if not path:
-        return kind.make(config, None)
-    assert kind.read_config is not None
-    saved_config, default = kind.read_config(path), type(config)()
-    fields = [field.name for field in dataclasses.fields(config)]
-    changed = {name: getattr(config, name) for name in fields if getattr(config, name) != getattr(default, name)}
-    return kind.make(dataclasses.replace(saved_config, **{**changed, "pretrained_path": None}), path)
+        with kind.blame("cannot be made"):
+            return kind.make(config, None)
+    saved_config = _read_config(kind, path)
+    with kind.blame("cannot be made"):
+        default = type(config)()
+        fields = [field.name for field in dataclasses.fields(config)]
+        changed = {name: getattr(config, name) for name in fields if getattr(config, name) != getattr(default, name)}
+        return kind.make(dataclasses.replace(saved_config, **{**changed, "pretrained_path": None}), path)
+
+
+def _read_config(kind: ModelKind, path: str) -> Any:
+    """Returns the config that is saved in a model's folder. ValueError if the kind has none to be read."""
+    if kind.read_config is None:
+        raise ValueError(f"{kind.called} cannot read a saved config: its ModelKind has no read_config; leave pretrained_path out")
+    with kind.blame("cannot read its saved config"):
+        return kind.read_config(path)
 
 
 def make_reward_pre_post_processors(
@@ -97,17 +111,35 @@ def make_reward_pre_post_processors(
     >>> callable(before), callable(after)
     (True, True)
     """
-    kind = _kind_with(config)
+    kind, faults = _kind_with(config)
     if kind is None or kind.processors is None:
-        raise TypeError(f"{type(config).__name__} takes no batches; use predict(episode)")
-    steps: tuple[BatchStep, BatchStep] = kind.processors(config, dataset_stats=dataset_stats, dataset_meta=dataset_meta, encoder=encoder)
+        raise TypeError(f"{type(config).__name__} takes no batches; use predict(episode){_also(faults)}")
+    with kind.blame("cannot make its processors"):
+        steps: tuple[BatchStep, BatchStep] = kind.processors(
+            config, dataset_stats=dataset_stats, dataset_meta=dataset_meta, encoder=encoder
+        )
     return steps
 
 
-def _kind_with(config: Any) -> ModelKind | None:
-    """Returns the kind that has this class of config; those of other packages are looked at only if no built-in one has."""
-    own = next((kind for kind in kinds().values() if kind.config is type(config)), None)
-    if own is not None:
-        return own
-    others = (kind_named(name) for name in names())
-    return next((kind for kind in others if kind is not None and kind.config is type(config)), None)
+def _kind_with(config: Any) -> tuple[ModelKind | None, list[str]]:
+    """Returns the kind that has this class of config, and what is wrong with packages that were looked at in vain.
+
+    Those of other packages are looked at only if no built-in one has it; a broken one does not keep the others from being found.
+    """
+    faults: list[str] = []
+    for own in kinds().values():
+        if own.config is type(config):
+            return own, faults
+    for name in offered():
+        try:
+            kind = kind_named(name)
+        except PackageError as error:
+            faults.append(str(error))
+            continue
+        if kind is not None and kind.config is type(config):
+            return kind, faults
+    return None, faults
+
+
+def _also(faults: Sequence[str]) -> str:
+    return f"; these could not be asked: {'; '.join(faults)}" if faults else ""

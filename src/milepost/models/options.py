@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Annotated, Any
 import tyro
 
 from milepost.core import DataError
-from milepost.models.registry import BUILT_IN, ModelKind, NoOptions, changed, kind_of, offered
+from milepost.models.foreign import PackageError
+from milepost.models.registry import ModelKind, NoOptions, changed, kind_of, offered, require_trainable
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.topreward.options import TOPRewardOptions
 
 FLAGS = ("--model", "--reward-model-path")
+THEIRS = "of_package"
+"""The field of `ModelOptions` with the options of another package's model, whose name may be no name of a field."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,29 @@ class ModelOptions:
 
 def options_for(kind: ModelKind, options: ModelOptions) -> Any:
     """Returns the options of one kind. ValueError if an option of another kind was given: it means nothing to this one."""
+    own = THEIRS if kind.package else kind.name
     for group in vars(options):
-        if group != kind.name and (option_names := list(changed(getattr(options, group)))):
+        if group != own and (option_names := list(changed(getattr(options, group)))):
             raise ValueError(f"--{option_names[0].replace('_', '-')} means nothing to a model of type {kind.name}")
-    return getattr(options, kind.name, None) or kind.options()
+    group_options = getattr(options, own, None)
+    return group_options if isinstance(group_options, kind.options) else kind.options()
 
 
 def with_model(args: type, arguments: Sequence[str]) -> type:
     """Returns the verb's arguments with the options of the model that is named among them, if it is another package's.
 
-    They are called `--NAME.OPTION`, so that no package's options hide another's.
+    They are called `--NAME.OPTION`, so that no package's options hide another's. PackageError if the package is at fault.
     """
     fields = {each.name: each for each in dataclasses.fields(args)}
     kind = _named(arguments) if "model_options" in fields else None
-    if kind is None or kind.name in BUILT_IN or kind.options is NoOptions:
+    if kind is None or not kind.package or kind.options is NoOptions:
         return args
+    options = _guarded(kind)
+    with kind.blame("has options that the command line cannot take"):
+        tyro.cli(options, args=[])
+    theirs = Annotated[options, tyro.conf.arg(name=kind.name)]  # type: ignore[valid-type]
     group = dataclasses.make_dataclass(
-        "ModelOptions", [(kind.name, kind.options, field(default_factory=kind.options))], bases=(ModelOptions,), frozen=True
+        "ModelOptions", [(THEIRS, theirs, field(default_factory=options))], bases=(ModelOptions,), frozen=True
     )
     prefixes = Annotated[group, tyro.conf.arg(name="")]  # type: ignore[valid-type]
     return dataclasses.make_dataclass(
@@ -52,17 +62,48 @@ def with_model(args: type, arguments: Sequence[str]) -> type:
     )
 
 
-def _named(arguments: Sequence[str]) -> ModelKind | None:
-    """Returns the kind of the model that `--model` names, None if there is none or no other package offers any."""
-    if not offered():
-        return None
+def _guarded(kind: ModelKind) -> type:
+    """Returns the kind's options, whose own checks name the package when they refuse a value."""
+    options = kind.options
+    check = getattr(options, "__post_init__", None)
+    if check is None:
+        return options
+
+    def checked(self: Any, *values: Any) -> None:
+        with kind.blame("does not take its options"):
+            check(self, *values)
+
+    frozen = options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    space = {"__post_init__": checked, "__module__": options.__module__, "__doc__": options.__doc__}
+    return dataclasses.make_dataclass(options.__name__, [], bases=(options,), namespace=space, frozen=frozen)
+
+
+def require_trainable_among(arguments: Sequence[str]) -> None:
+    """Raises ValueError with the reason if `--model` names a model that `milepost train` cannot train."""
+    if path := _path(arguments):
+        require_trainable(path)
+
+
+def _path(arguments: Sequence[str]) -> str:
+    """Returns what `--model` names, "" if it is not among the arguments; the last one counts, as in parsing."""
+    path = ""
     for place, word in enumerate(arguments):
         flag, _, value = word.partition("=")
-        if flag in FLAGS:
+        if re.sub("_", "-", flag) in FLAGS:
             path = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
-            if path in offered() or Path(path).is_dir():
-                try:
-                    return kind_of(path)
-                except DataError:
-                    return None  # the verb says what is wrong with it
-    return None
+    return path
+
+
+def _named(arguments: Sequence[str]) -> ModelKind | None:
+    """Returns the kind of the model that `--model` names, None if there is none or no other package offers any."""
+    path, names = _path(arguments), offered()
+    if path in names:
+        return kind_of(path)
+    if not names or not Path(path).is_dir():
+        return None
+    try:
+        return kind_of(path)
+    except PackageError:
+        raise
+    except DataError:
+        return None  # the verb says what is wrong with it

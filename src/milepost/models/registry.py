@@ -1,23 +1,41 @@
 """The kinds of reward models by name: the built-in ones, and those of other packages.
 
 A package offers a model by an entry point of the group `milepost.models`: name -> a `ModelKind`, or a class with `predict(episode)`. Its
-name is what `config.json` has as `type`, what `load_model` and `--model` take, and what the progress file is called after.
+name is what `config.json` has as `type`, what `load_model` and `--model` take, and what the progress file is called after. Whatever is
+wrong with such a package is a `PackageError` that names it (`foreign.py`).
+
+The name of a model that needs no folder is that model, even if a folder of that name is there; the folder is then `./NAME`, or a `Path`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import warnings
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from milepost.core import MAIN_HEAD, DataError, Dataset, DataWarning, Identified, Prepares, RewardModel, Tick, read_json_object, shown
+from milepost import progress
+from milepost.core import (
+    MAIN_HEAD,
+    DataError,
+    Dataset,
+    Identified,
+    Prepares,
+    RewardModel,
+    Tick,
+    read_json_object,
+    shown,
+    warn_user,
+)
 from milepost.datasets import find_model
+from milepost.models.foreign import PackageError, blaming, guarded, require_plain
 from milepost.models.source import source_hash
 
 GROUP = "milepost.models"
@@ -27,6 +45,8 @@ BUILT_IN = {
     "topreward": "milepost.models.topreward.kind",
 }
 """Name -> the module whose MODEL it is. A new model of this package is a file and a line here."""
+_NAME = re.compile(r"[^\W_][\w.+-]*")
+"""A name is part of file names and of options, `--NAME.OPTION`."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,10 @@ class ModelKind:
         """Returns the model as messages call it."""
         return f"the model '{self.name}'" + (f" of the package {self.package}" if self.package else "")
 
+    def blame(self, what: str = "fails") -> AbstractContextManager[None]:
+        """Returns the block to call the kind's functions in: if it is another package's, what goes wrong in it names the package."""
+        return blaming(self.called, what) if self.package else nullcontext()
+
 
 def kinds() -> dict[str, ModelKind]:
     """Returns the built-in kinds by name."""
@@ -121,65 +145,133 @@ def names() -> list[str]:
 
 
 def kind_named(name: str) -> ModelKind | None:
-    """Returns the kind of that name, None if there is none. DataError names the package that offers something else than a model.
+    """Returns the kind of that name, None if there is none. PackageError names the package that offers something else than a model.
 
     A built-in name is never another package's; a DataWarning names the package that offers it too.
     """
     if name in BUILT_IN:
-        for point in entry_points(group=GROUP, name=name):
-            warnings.warn(f"the package {_package(point)} offers a model '{name}' too; milepost's own is used", DataWarning, stacklevel=1)
+        if packages := [_package(point) for point in entry_points(group=GROUP, name=name)]:
+            _warn_of_shadows(name, " and ".join(packages))
         kind: ModelKind = import_module(BUILT_IN[name]).MODEL
         return kind
     points = offered().get(name, [])
     if not points:
         return None
     if len(points) > 1:
-        packages = " and ".join(_package(point) for point in points)
-        raise DataError(f"the model '{name}' is offered by two packages, {packages}; uninstall one of them")
+        packages = [_package(point) for point in points]
+        raise PackageError(f"the model '{name}' is offered by two packages, {' and '.join(packages)}; uninstall one of them")
     return _from_package(points[0])
+
+
+@cache
+def _warn_of_shadows(name: str, packages: str) -> None:
+    """Warns, once in a process, of packages that offer a model under a built-in name."""
+    warn_user(f"the package {packages} offers a model '{name}' too; milepost's own is used")
 
 
 def _from_package(point: EntryPoint) -> ModelKind:
     package = _package(point)
-    try:
+    who = f"the model '{point.name}' of the package {package}"
+    if not _NAME.fullmatch(point.name):
+        raise PackageError(
+            f"{who} has a name that cannot be used: it should be letters, digits, '-', '_', '.' and '+', from a letter or digit on"
+        )
+    if not EntryPoint.pattern.match(point.value):
+        raise PackageError(f"{who} cannot be imported: its entry point {shown(point.value)} should be module:object")
+    with blaming(who, "cannot be imported"):
         offer = point.load()
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"the model '{point.name}' of the package {package} cannot be imported: {error}") from error
     if isinstance(offer, ModelKind):
-        return dataclasses.replace(offer, name=point.name, package=package)
-    if not callable(getattr(offer, "predict", None)) or not inspect.isclass(offer):
-        raise DataError(
+        return _sound(dataclasses.replace(offer, name=point.name, package=package))
+    if not inspect.isclass(offer) or not callable(getattr(offer, "predict", None)):
+        raise PackageError(
             f"the package {package} offers the model '{point.name}', but {shown(point.value)} is neither a ModelKind nor a class with "
             "predict(episode)"
         )
-    load: Any = getattr(offer, "from_pretrained", None)
 
     def bare(device: str = "cpu", **options: Any) -> Any:
+        _require_arguments(who, offer, options)
         return offer(**options)
 
     def unsaved(folder: Path | str, device: str = "cpu", **options: Any) -> RewardModel:
-        raise DataError(f"the model '{point.name}' of the package {package} has no from_pretrained: it cannot be loaded from {folder}")
+        raise PackageError(f"{who} has no from_pretrained: it cannot be loaded from {folder}")
 
-    return ModelKind(point.name, load or unsaved, bare, package=package)
+    return ModelKind(point.name, getattr(offer, "from_pretrained", None) or unsaved, bare, package=package)
+
+
+def _sound(kind: ModelKind) -> ModelKind:
+    """Returns the kind of another package if its fields are what they should be. PackageError names the first that is not."""
+    for name in ("load", "bare", "make", "read_config", "prepare", "processors"):
+        function = getattr(kind, name)
+        if not callable(function) and (function is not None or name == "load"):
+            raise PackageError(f"{kind.called}: the field `{name}` of its ModelKind should be a function, it is {shown(function)}")
+    for name in ("config", "options"):
+        group = getattr(kind, name)
+        if not (inspect.isclass(group) and dataclasses.is_dataclass(group)) and (group is not None or name == "options"):
+            raise PackageError(f"{kind.called}: the field `{name}` of its ModelKind should be a dataclass, it is {shown(group)}")
+    with kind.blame("has options that cannot be made without arguments"):
+        kind.options()
+    return kind
+
+
+def _require_arguments(who: str, model_class: type, options: Mapping[str, Any]) -> None:
+    """Raises PackageError if the class cannot be called with these options: what it needs beyond them, or does not take."""
+    try:
+        parameters = inspect.signature(model_class).parameters
+    except ValueError:  # a class of C code has none
+        return
+    needs = [
+        name
+        for name, each in parameters.items()
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) and name not in options
+    ]
+    if needs:
+        raise PackageError(
+            f"{who} cannot be made by its name alone: {model_class.__name__} needs {', '.join(needs)}. The package should give "
+            "these a default, or offer a ModelKind whose `bare` makes the model"
+        )
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        _require_known(who, options, list(parameters))
+
+
+def _require_known(who: str, options: Mapping[str, Any], names: Sequence[str]) -> None:
+    if unknown := [name for name in options if name not in names]:
+        raise DataError(f"{who} takes no option '{unknown[0]}'; it takes: {', '.join(names) or 'none'}")
 
 
 def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+    name = point.dist.name if point.dist is not None else None
+    return f"{name} {point.dist.version}" if point.dist is not None and name else point.module
 
 
 def require_trainable(name: str) -> None:
-    """Raises ValueError with the reason if `milepost train` cannot train the model of this name."""
+    """Raises ValueError with the reason if `milepost train` cannot train the model of this name; a name without a model passes."""
     kind = kind_named(name)
-    if kind is not None and kind.untrainable:
+    if kind is None:
+        return
+    if kind.untrainable:
         raise ValueError(kind.untrainable)
+    if kind.package:
+        trainable = [own.name for own in kinds().values() if not own.untrainable]
+        raise ValueError(
+            f"milepost train can train {' and '.join(trainable)} only, because every other kind is learnt in its own way; train "
+            f"{kind.called} with that package. Once it is trained, milepost label DATASET --model {name}, or its folder, uses it"
+        )
 
 
 def kind_of(path: str | Path) -> ModelKind:
-    """Returns the kind of the model at a folder, a Hub repository or a bare name. DataError if there is no model."""
-    if not Path(path).is_dir() and (kind := kind_named(str(path))) is not None and kind.bare is not None:
+    """Returns the kind of the model at a folder, a Hub repository or a bare name. DataError if there is no model.
+
+    The name of a model that needs no folder wins over a folder of that name, which is written `./NAME`, or as a Path.
+    """
+    if not isinstance(path, str | Path):
+        raise DataError(f"a model is a name, a folder or a Hub repository owner/name, as text or Path; got {type(path).__name__}")
+    kind = None if isinstance(path, Path) and path.is_dir() else kind_named(str(path))
+    if kind is not None and kind.bare is not None:
         return kind
     folder = find_model(path)
     if not (folder / "config.json").is_file():
+        if kind is not None:
+            raise DataError(f"no model at '{path}': {kind.called} is loaded from the folder of a saved one, which has a config.json")
         bare = [name for name in names() if name in offered() or kind_named(name).bare is not None]  # type: ignore[union-attr]
         raise DataError(f"no model at '{path}': expected a folder with config.json, or {' or '.join(map(repr, bare))}")
     name = read_json_object(folder / "config.json", what="model config").get("type")
@@ -190,15 +282,16 @@ def kind_of(path: str | Path) -> ModelKind:
 
 
 def is_bare(path: str | Path, kind: ModelKind) -> bool:
-    """Returns whether this is a kind's name and no folder."""
-    return str(path) == kind.name and not Path(path).is_dir()
+    """Returns whether this is the name of a kind that needs no folder."""
+    return str(path) == kind.name and kind.bare is not None and not (isinstance(path, Path) and path.is_dir())
 
 
 def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
     """Returns a saved model: a folder or a Hub repository `owner/name`; or, by its name, one that needs no folder, such as "elapsed".
 
-    `options`: what the model's own `from_pretrained` takes, such as `state_stats` for a LeRobot checkpoint, or fields of a TOPRewardConfig.
-    DataError if there is no model, or it is not what its kind says.
+    A folder that is called like such a model is `./elapsed`, or a Path. `options`: what the model's own `from_pretrained` takes, such as
+    `state_stats` for a LeRobot checkpoint, or fields of a TOPRewardConfig. DataError if there is no model, it is not what its kind says, or
+    it does not take an option.
 
     >>> type(milepost.load_model("elapsed")).__name__
     'ElapsedModel'
@@ -208,32 +301,72 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
 
 def load(kind: ModelKind, path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
     """Returns the model of this kind at a path. DataError if it has no `predict`, or an option is not the kind's."""
-    make = kind.bare if is_bare(path, kind) else kind.load
+    bare = is_bare(path, kind)
+    make = kind.bare if bare else kind.load
     assert make is not None
-    model: Any = make(device, **options) if is_bare(path, kind) else make(path, device, **options)
+    _require_options(kind, make, options, own=1 if bare else 2)
+    with kind.blame("cannot be loaded"):
+        model: Any = make(device, **options) if bare else make(path, device, **options)
     if not isinstance(model, RewardModel):
         raise DataError(f"{kind.called} has no predict(episode): it is a {type(model).__name__}")
     return model
+
+
+def _require_options(kind: ModelKind, make: Callable[..., Any], options: Mapping[str, Any], own: int) -> None:
+    """Raises DataError, which names those there are, if an option is not the function's. own: parameters that are no options."""
+    try:
+        parameters = list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):  # a function of C code has none
+        return
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        _require_known(kind.called, options, [each.name for each in parameters[own:]])
+    elif kind.config is not None and not kind.package:  # what another package takes beside its config is its own matter
+        _require_known(kind.called, options, [each.name for each in dataclasses.fields(kind.config)])
 
 
 def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     """Returns the model at a path, ready for the dataset. options: an instance of its kind's `options`. DataError if they do not fit."""
     kind = kind_of(path)
     if kind.prepare is not None:
-        return kind.prepare(path, options, dataset, run)
-    require_heads(path, run.heads)
+        with kind.blame("cannot be made ready for this dataset"):
+            prepared = kind.prepare(path, options, dataset, run)
+    else:
+        prepared = _prepared(kind, path, options, dataset, run)
+    return _guarded(kind, path, prepared, dataset, run) if kind.package else prepared
+
+
+def _prepared(kind: ModelKind, path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
+    if not kind.package:
+        require_heads(path, run.heads)
     if run.task is not None:
         raise ValueError(f"--task means nothing to {kind.called}")
     option_values = changed(options)
     model = load(kind, path, run.device, **option_values)
     if isinstance(model, Prepares):
-        model.prepare_for(dataset)
-    settings = {name: str(value) for name, value in option_values.items()}
-    if kind.package:
-        settings["package"] = kind.package
-        if not isinstance(model, Identified) and (source := source_hash(model, Path(path))):
-            settings["source"] = source
-    return Prepared(model, dataset, settings=settings)
+        with kind.blame("cannot be made ready for this dataset"):
+            model.prepare_for(dataset)
+    return Prepared(model, dataset, settings={f"{kind.name}.{name}": str(value) for name, value in option_values.items()})
+
+
+def _guarded(kind: ModelKind, path: str, prepared: Any, dataset: Dataset, run: Run) -> Prepared:
+    """Returns what another package prepared, its model guarded, and its package noted; a model without identity() by its code and files.
+
+    PackageError if it is not what `prepare` should return.
+    """
+    if not isinstance(prepared, Prepared) or not isinstance(prepared.model, RewardModel):
+        model = prepared.model if isinstance(prepared, Prepared) else prepared
+        raise PackageError(
+            f"{kind.called}: its prepare() should return Prepared, with a model that has predict(); got {type(model).__name__}"
+        )
+    if not isinstance(prepared.dataset, type(dataset)):
+        raise PackageError(f"{kind.called}: the dataset that its prepare() returns should be the one it got, or a part of it")
+    functions = (progress.label, progress.provenance)
+    reserved = [name for each in functions for name in inspect.signature(each).parameters if name != "settings"]
+    require_plain(kind.called, "arguments", prepared.arguments, reserved)
+    require_plain(kind.called, "settings", prepared.settings, [*reserved, *prepared.arguments])
+    source = "" if isinstance(prepared.model, Identified) else source_hash(prepared.model, Path(path))
+    settings = {**prepared.settings, "package": kind.package, **({"source": source} if source else {})}
+    return dataclasses.replace(prepared, model=guarded(prepared.model, kind.called, run.heads), settings=settings)
 
 
 def require_heads(
@@ -248,4 +381,5 @@ def require_heads(
 def changed(options: Any) -> dict[str, Any]:
     """Returns option -> value of what is not as by default."""
     default = type(options)()
-    return {name: value for name, value in vars(options).items() if value != getattr(default, name)}
+    values = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}

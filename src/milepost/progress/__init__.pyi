@@ -19,5 +19,6 @@ from .matching import require_rows as require_rows
 from .matching import row_count as row_count
 from .table import METADATA_PREFIX as METADATA_PREFIX
 from .table import ProgressTable as ProgressTable
+from .table import progress_rows as progress_rows
 from .table import read_progress as read_progress
 from .table import unknown_frames as unknown_frames

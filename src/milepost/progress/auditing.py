@@ -85,6 +85,8 @@ def audit(
     that the same call goes on after an interruption; those of another model or dataset are replaced. options: further arguments of
     `model.predict`. The dataset is not changed. DataError if no episode can be read.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> run = milepost.audit(milepost.ElapsedModel(), milepost.open_dataset("dots"))
     >>> run.audit.verdict
     'cannot be said'

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from milepost.core import MAIN_HEAD, RAW, Attempt, Curve, DataError, Episode, Stages, Tick, UnreadableError, annotated_stages, quiet
-from milepost.datasets import LeRobotDataset
+from milepost.datasets import LeRobotDataset, as_dataset
 from milepost.metrics import (
     EpisodeScore,
     Event,
@@ -20,6 +20,7 @@ from milepost.metrics import (
     score_episode,
     success_threshold,
     summarise,
+    summary_table,
     truth_of,
 )
 from milepost.progress.matching import MatchedProgress, find_progress, match_progress, require_rows
@@ -29,7 +30,7 @@ CLOCK = "elapsed"
 """What the clock is called in every table."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Evaluation:
     """What a progress file is worth, episode by episode.
 
@@ -43,6 +44,14 @@ class Evaluation:
     ends: list[tuple[bool, dict[str, float]]] = field(default_factory=list)
     events: dict[int, list[Event]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        if not self.episodes:
+            return "Evaluation(no episode)"
+        columns, rows = summary_table(self.summaries())
+        lines = ["".join(f"{each!s:<22}" for each in row).rstrip() for row in (columns, *rows)]
+        unreadable = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        return "\n".join([f"Evaluation of {len(self.episodes)} episodes{unreadable}, truth: {', '.join(sorted(self.sources))}", *lines])
 
     @property
     def episodes(self) -> list[EpisodeScore]:
@@ -75,7 +84,7 @@ class Evaluation:
 
 
 def evaluate(
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | Path | str,
     progress: MatchedProgress | ProgressTable | Path | str | None = None,
     *,
     head: str = MAIN_HEAD,
@@ -83,20 +92,23 @@ def evaluate(
 ) -> Evaluation:
     """Compares a progress file with the truth, or with the annotations, of the dataset's episodes.
 
-    progress: the file, matched or not, or its table; without it the one beside the dataset. An episode whose rows cannot be read is left
-    out and named in `Evaluation.unreadable`. DataError if the file is another dataset's, or has none of these episodes.
+    dataset: one that is open, or a folder or Hub id. progress: the file, matched or not, or its table; without it the one beside the
+    dataset. An episode whose rows cannot be read is left out and named in `Evaluation.unreadable`. DataError if the file is another
+    dataset's, or has none of these episodes.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> evaluation = milepost.evaluate(milepost.open_dataset("dots"), "dots/elapsed_progress.parquet")
     >>> sorted(evaluation.summaries())
     ['elapsed', 'elapsed (file)']
     """
+    dataset = as_dataset(dataset)
     if isinstance(progress, ProgressTable):
         require_rows("the progress table", progress, dataset)
-        path, table = "the progress table", progress
+        path, name, table = "the progress table", progress.name, progress
     else:
         matched = progress if isinstance(progress, MatchedProgress) else _matched(dataset, progress)
-        path, table = str(matched.path), matched.table
-    name = Path(path).stem.removesuffix("_progress")
+        path, name, table = str(matched.path), matched.path.stem.removesuffix("_progress"), matched.table
     evaluation = Evaluation({f"{name} (file)" if name == CLOCK else name: [], CLOCK: []})
     stages = dataset.stages.get(head) or _annotated(dataset, head)
     present = set(table.episode_index.tolist())

@@ -26,7 +26,7 @@ def existing_result(
     of the dataset.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
+        raise DataError(f"{path} is a folder; give the name of a file in it (--output-path)")
     if path.exists():
         existing = read_progress(path)
         other = _differences(existing.made_by, provenance, flags)

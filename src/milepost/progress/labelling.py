@@ -77,7 +77,7 @@ def _weights_hash(model: RewardModel, folder: Path | None) -> str:
 
 def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(identity)
+        return json.dumps(identity, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"the identity() of {_called(model)} should be plain values that JSON can hold: {error}") from error
 
@@ -109,6 +109,8 @@ def label(
     and `on_unreadable` is called with the reason; if its rows are unknown, it gets no rows. DataError if the file, or an unfinished run,
     is of something else. Raises the last UnreadableError if there is nothing to write, BusyError if another process writes the file, and
     OSError (disk full, read-only) after saving what has been labelled.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> dataset = milepost.open_dataset("dots")
     >>> table = milepost.label(milepost.ElapsedModel(), dataset, "dots/again_progress.parquet")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from milepost.core import DataError, Episode
+from milepost.core import Brief, DataError, Episode
 from milepost.datasets import LeRobotDataset, find_file
 from milepost.progress.table import ProgressTable, read_progress
 
@@ -21,8 +21,8 @@ LEROBOTS = "sarm_progress.parquet"
 _AGAIN = "it was made for another dataset; label this one with milepost label"
 
 
-@dataclass(frozen=True, eq=False)
-class MatchedProgress:
+@dataclass(frozen=True, eq=False, repr=False)
+class MatchedProgress(Brief):
     """A progress file whose rows are the dataset's. missing: the number of frames, of episodes in use, without a row in the file."""
 
     path: Path

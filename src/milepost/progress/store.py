@@ -26,6 +26,7 @@ from milepost.core import (
     parse_json,
     read_json_object,
     remove_partial,
+    require_file_name,
     require_writable,
     write_text,
 )
@@ -86,6 +87,7 @@ class ProgressStore:
 
     def __init__(self, path: Path, provenance: Mapping[str, str], *, anew: bool = False) -> None:
         self.path = Path(path)
+        require_file_name(self.path)
         self.provenance = dict(provenance)
         self.folder = _partial(self.path)
         mark = self.folder / _MARK

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Shaped
 
-from milepost.core import MAIN_HEAD, RAW, Curve, DataError, Progress, Signal, parse_json
+from milepost.core import MAIN_HEAD, RAW, Brief, Curve, DataError, Progress, Signal, parse_json
 from milepost.datasets import numbers_of, read_table
 
 PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
@@ -28,8 +28,8 @@ _ROUNDING = 1e-5
 """Progress may be this far outside [0, 1], by rounding in the tool that wrote it; it is clipped then."""
 
 
-@dataclass(frozen=True, eq=False)
-class ProgressTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProgressTable(Brief):
     """A progress file in memory.
 
     index, episode_index, frame_index: (N,). heads: name ("sparse", "dense") -> its curve over the N rows. metadata: the file's metadata.
@@ -47,6 +47,12 @@ class ProgressTable:
     def made_by(self) -> dict[str, str]:
         """Returns the provenance in our own metadata, without the prefix of its keys."""
         return {key.removeprefix(METADATA_PREFIX): value for key, value in self.metadata.items() if key.startswith(METADATA_PREFIX)}
+
+    @property
+    def name(self) -> str:
+        """Returns what the model is called in legends: the last part of its path, else its kind; "progress" if the file does not say."""
+        path, kind = (self.made_by.get(key, "") for key in ("model_path", "model_type"))
+        return Path(path).name or kind.removesuffix("Model").lower() or "progress"
 
     @property
     def main(self) -> Curve:
@@ -123,6 +129,8 @@ def read_progress(path: Path | str) -> ProgressTable:
     """Returns a progress file written by milepost, LeRobot or others. A row that is in the file twice counts once.
 
     Raises DataError if a needed column is missing, if rows contradict each other, or if progress is not in [0, 1] (or NaN, unknown).
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> table = milepost.read_progress("dots/elapsed_progress.parquet")
     >>> sorted(table.heads), table.curve(0, 33).value[-1].item()

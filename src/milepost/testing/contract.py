@@ -17,7 +17,6 @@ import numpy as np
 
 from milepost.core import (
     ArrayFrames,
-    Curve,
     Episode,
     Identified,
     Judges,
@@ -30,13 +29,12 @@ from milepost.core import (
     Saved,
     Step,
     UnreadableError,
+    identity_fault,
 )
 from milepost.testing.dots import ListDataset
 
 Broken = Iterator[str]
 """One sentence per fault."""
-_STAGES = 1e-3
-"""Largest difference of the sum of stage probabilities from 1: half precision has this error."""
 
 
 def check_reward_model(model: Any, episode: Episode, *, load: Callable[[Path], RewardModel] | None = None) -> list[str]:
@@ -46,9 +44,10 @@ def check_reward_model(model: Any, episode: Episode, *, load: Callable[[Path], R
     state as the model wants them, such as `dot_episodes(1)[0]`; with `truth.*` columns it is also found out whether the model reads them.
     load: makes a model from a folder that `save_pretrained` wrote; if it is given, the loaded model has to give the same curves.
 
-    What is asked: of `predict`, one number for each frame, in [0, 1], not NaN for all, the same when it is asked again, from the episode
-    alone, which stays as it was, and from an episode of one frame too; signals within their bounds; stage probabilities that sum to 1. Of
-    the capabilities (`core/capabilities.py`) that the model has, what their docstrings say. What the model itself raises is passed on.
+    What is asked: of `predict`, one number for each frame, under the episode's own number, in [0, 1], not NaN for all, the same when it is
+    asked again, from the episode alone, which stays as it was, and from an episode of one frame too; signals within their bounds; stage
+    probabilities that sum to 1. Of the capabilities (`core/capabilities.py`) that the model has, what their docstrings say. What the model
+    itself raises is passed on.
 
     >>> check_reward_model(object(), dot_episodes(1)[0])  # doctest: +SKIP
     ['the model has no method predict(episode)']
@@ -82,24 +81,12 @@ def _of_an_answer(answer: Any, episode: Episode) -> Broken:
         yield f"predict must return one number for each frame: the episode has {episode.length} frames, the answer {len(answer)}"
     if np.isnan(answer.value).all():
         yield "progress is NaN in every frame: NaN means unknown, and such an episode weighs nothing; raise UnreadableError with the reason"
-    for name, curve in answer.heads.items():
-        yield from _of_a_curve(name, curve)
-
-
-def _of_a_curve(name: str, curve: Curve) -> Broken:
-    for key, signal in curve.signals.items():
-        values = signal.values[~np.isnan(signal.values)]
-        if len(values) and (values.min() < signal.low or values.max() > signal.high):
-            bounds, extent = f"[{signal.low:g}, {signal.high:g}]", f"{values.min():g}..{values.max():g}"
-            yield f"signal '{key}' of head '{name}' is declared to lie in {bounds}, its values are {extent}"
-    if curve.stage is None:
-        return
-    probabilities = curve.stage[~np.isnan(curve.stage).any(axis=1)]
-    if len(probabilities) and (probabilities.min() < -_STAGES or np.abs(probabilities.sum(axis=1) - 1).max() > _STAGES):
-        yield f"the stage probabilities of head '{name}' must be at least 0 and sum to 1 in each frame that is known"
 
 
 def _of_predict(model: RewardModel, episode: Episode, first: Progress) -> Broken:
+    renumbered = model.predict(dataclasses.replace(episode, index=episode.index + 1))
+    if renumbered.episode != episode.index + 1:
+        yield f"predict was asked of episode {episode.index + 1} and answers of episode {renumbered.episode}; Progress takes episode.index"
     bare = dataclasses.replace(
         episode, columns={name: column for name, column in episode.columns.items() if not name.startswith("truth.")}, segments={}, facts={}
     )
@@ -134,12 +121,9 @@ def _is_number(value: Any) -> bool:
 
 def _of_identity(model: Identified) -> Broken:
     identity = model.identity()
-    try:
-        text = json.dumps(dict(identity), sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError):
-        yield "identity() must return plain values that JSON can hold: numbers that are finite, strings, lists and dicts of them"
-        return
-    if json.dumps(dict(model.identity()), sort_keys=True) != text:
+    if fault := identity_fault(identity):
+        yield fault
+    elif json.dumps(dict(model.identity()), sort_keys=True) != json.dumps(dict(identity), sort_keys=True):
         yield "identity() says something else when it is asked again: labelling would never go on where it stopped"
 
 

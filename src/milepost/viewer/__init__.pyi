@@ -1,3 +1,4 @@
+from .export import EXPORTED as EXPORTED
 from .export import export_html as export_html
 from .marks import Marks as Marks
 from .marks import marks_file as marks_file

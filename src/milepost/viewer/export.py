@@ -26,6 +26,8 @@ POLICY = (
 )
 READ_ONLY = "an exported file is read-only; annotate with milepost view"
 WAIT_S = 3600.0
+EXPORTED = 20
+"""Episodes in an exported file if none are named."""
 CHUNK = 3 * 2**18
 """Bytes of a video that are encoded at once. A multiple of three: base64 of the pieces can then be joined."""
 

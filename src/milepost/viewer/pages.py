@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from milepost.datasets import LeRobotDataset
+from milepost.datasets import LeRobotDataset, as_dataset, episode_numbers, no_episode
 from milepost.progress import match_progress
-from milepost.viewer.export import export_html
+from milepost.viewer.export import EXPORTED, export_html
 from milepost.viewer.marks import Marks, marks_file
 from milepost.viewer.media import VideoCache
 from milepost.viewer.review import Model, Review
@@ -15,23 +15,28 @@ from milepost.weights import match_weights
 
 
 def export_page(
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | Path | str,
     path: Path | str,
     progress: Path | str | Mapping[str, Path | str] | None = None,
     *,
-    episodes: Sequence[int] | None = None,
+    episodes: Sequence[int] | int | str | None = None,
     weights: Path | str | None = None,
     title: str = "",
 ) -> list[str]:
     """Writes one HTML file that plays: videos of the episodes beside their curves. It needs no server and no network to be read.
 
-    progress: a progress file, or several by the name that the page gives them; without it those beside the dataset. episodes: their
-    indices, the first ten without it. weights: a weights file. Returns one message for each thing that could not be put into the page.
-    DataError if there is no episode, or a file is another dataset's.
+    dataset: one that is open, or a folder or Hub id. progress: a progress file, or several by the name that the page gives them; without
+    it those beside the dataset. episodes: their indices, or text such as "0-9,12"; without it the first 20, as `milepost view` exports.
+    weights: a weights file. Returns one message for each thing that could not be put into the page. DataError if there is no such episode,
+    or a file is another dataset's.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> milepost.export_page(milepost.open_dataset("dots"), "review.html", episodes=[0])
     []
     """
+    dataset = as_dataset(dataset)
+    indices = _chosen_episodes(dataset, episodes)
     if isinstance(progress, Mapping):
         files = {name: Path(path) for name, path in progress.items()}
     else:
@@ -39,7 +44,6 @@ def export_page(
         files = {path.stem.removesuffix("_progress"): path for path in paths}
     matched = {name: match_progress(path, dataset) for name, path in files.items()}
     rows = None if weights is None else (Path(weights), match_weights(Path(weights), dataset).weight)
-    indices = list(dataset.episode_indices if episodes is None else episodes)[: None if episodes else 10]
     models = {name: Model(each.path, each.table) for name, each in matched.items()}
     review, videos = (
         Review(dataset, models, marks=Marks(marks_file(dataset), dataset), numbers=dataset.episode_indices, weights=rows),
@@ -51,3 +55,12 @@ def export_page(
     finally:
         review.close()
         videos.close()
+
+
+def _chosen_episodes(dataset: LeRobotDataset, episodes: Sequence[int] | int | str | None) -> list[int]:
+    """Returns the episodes to export. DataError for one that is not in use."""
+    numbers = episode_numbers(episodes)
+    for number in numbers or ():
+        if number not in dataset.episode_indices:
+            raise no_episode(number, dataset.episode_indices)
+    return list(dataset.episode_indices[:EXPORTED]) if numbers is None else numbers

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from milepost.core import DataError, load, read_json, require
+from milepost.encoders import require_device
 from milepost.vlm.engine import Engine
 from milepost.vlm.patches import FrameProcessor
 from milepost.vlm.prompt import Prompt
@@ -53,7 +54,7 @@ def load_engine(
         "revision": revision,
         "trust_remote_code": False,
     }
-    _require_device(device)
+    require_device(device)
     half = dtype if dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
     try:
         model, tokenizer, config = _load(where, device=device, dtype=getattr(torch, half), quantization=quantization, attention=attention)
@@ -95,16 +96,6 @@ def fingerprint(where: dict[str, Any]) -> str:
                     file.seek(max(size - BLOCK, 0) * block // (BLOCKS - 1))
                     hash_.update(file.read(BLOCK))
     return hash_.hexdigest()[:16]
-
-
-def _require_device(name: str) -> None:
-    """Raises DataError if torch knows no such device, or sees none of that kind here."""
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise DataError(f"there is no device '{name}'; use cpu, cuda or cuda:1") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise DataError(f"device '{name}': torch sees no GPU here; use device='cpu'")
 
 
 def _load(

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from milepost.core import DataError, UnreadableError, require
+from milepost.core import DataError, UnreadableError, refuses_unknown_options, require
 from milepost.vlm.proxies import client_settings
 from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedError, parse, problem_inside, problem_of, quoted, read_body
 
@@ -98,6 +98,7 @@ class _AgainError(Exception):
         self.error, self.after_s, self.late = error, after_s, late
 
 
+@refuses_unknown_options()
 @dataclass(frozen=True)
 class ServerConfig:
     """Where a model is served and how it is asked. Plain values; the key is not among them.

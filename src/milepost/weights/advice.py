@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from milepost.core import Brief
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import deltas, smoothed, sort_rows
 from milepost.weights.result import WeightResult, effective_proportion, places, reweigh, suggested_kappa
@@ -88,8 +89,8 @@ class FrameSpan:
     stop: int
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Brief):
     """Measurements on the rows that the advice is based on."""
 
     still_share: float

@@ -10,13 +10,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from milepost.core import refuses_unknown_options
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {"study": {"end": "rescale", "ramp": "linear", "kappa_pace": 1.0, "smooth": 5}}
 """Named settings. study: the rule of docs/rabc_study.md. From SARM's curves it gained 11 points of success [+5, +17] more than LeRobot's
 rule where 80 % of the demonstrations were bad, and lost nothing where none was."""
 REMOVED = ("kappa_quantile", "kappa_keep", "awr_scale", "awr_max", "awr_temperature", "awr_centre")
 """Options of earlier versions, from which no study showed a gain. A weights file made with them can still be read: weights are a column."""
+IN_PLACE = 'Use RabcConfig.preset("study", chunk_size=...), or kappa'
+"""What takes their place."""
 
 
+@refuses_unknown_options({name: f"{name} was removed: no study showed a gain. {IN_PLACE}" for name in REMOVED})
 @dataclass(frozen=True)
 class RabcConfig:
     """How progress becomes weights: RA-BC with LeRobot's names and defaults, then the named options.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import DataError, parse_json
+from milepost.core import DataError, brief_text, parse_json
 from milepost.progress import read_progress
 from milepost.weights.config import RabcConfig
 from milepost.weights.file import read_weights_file, write_weights_file
@@ -35,6 +35,9 @@ class SampleWeights:
 
     Frames without a row get the file's fallback weight and are counted in `missing`.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
+    >>> import numpy as np
     >>> weights = milepost.SampleWeights.from_progress("dots/elapsed_progress.parquet", config=milepost.RabcConfig(chunk_size=5))
     >>> len(weights), weights[np.array([0, 1, 2])].tolist()
     (171, [1.0, 1.0, 1.0])
@@ -110,6 +113,9 @@ class SampleWeights:
         """Writes `index` and `weight`; the file's metadata has the config, the statistics and `settings`."""
         options = {"rabc": json.dumps(dataclasses.asdict(config)), "statistics": json.dumps(self._statistics)}
         write_weights_file(path, self.index, self.weight, {**settings, **options})
+
+    def __repr__(self) -> str:
+        return brief_text("SampleWeights", {"weight": self.weight, "mean": self.mean, "fallback_weight": self.fallback_weight})
 
     def __len__(self) -> int:
         return len(self.index)
@@ -187,6 +193,7 @@ class SampleWeights:
 class UniformWeights:
     """Weight 1 for every frame, with the interface of SampleWeights: the baseline without another line changed.
 
+    >>> import numpy as np
     >>> milepost.UniformWeights()[np.array([3, 4])].tolist()
     [1.0, 1.0]
     """
@@ -233,6 +240,7 @@ class WeightedSampler:
     `accelerator.prepare`, which deals out the batches of one sampler, all take rank 0. Weights may be any number of frames (torch's own
     sampler stops at 2^24). DataError if no weight is above 0.
 
+    >>> import numpy as np
     >>> sampler = milepost.WeightedSampler(np.array([0.0, 1.0, 0.0, 3.0], dtype=np.float32), num_samples=1000)
     >>> sorted(set(sampler))
     [1, 3]

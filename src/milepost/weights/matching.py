@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from milepost.core import Brief
 from milepost.datasets import LeRobotDataset, find_file
 from milepost.progress import by_row, require_made_for
 from milepost.weights.file import read_weights_file
 
 
-@dataclass(frozen=True, eq=False)
-class MatchedWeights:
+@dataclass(frozen=True, eq=False, repr=False)
+class MatchedWeights(Brief):
     """A weights file whose rows are the dataset's. weight: (R,) by dataset row, NaN where the file has none."""
 
     path: Path

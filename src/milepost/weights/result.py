@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import DataError
+from milepost.core import Brief, DataError
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import SortedRows, row_deltas, row_smoothed, sort_rows
 from milepost.weights.rules import OneOrMany, groups, rabc, statistics, usual_pace
 
 
-@dataclass(frozen=True, eq=False)
-class WeightResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightResult(Brief):
     """The weights of a dataset and their statistics, in the caller's order of rows.
 
     delta (N,): NaN where unknown. weight (N,): float32. kappa (N,): the threshold of each frame; all are equal unless it is by task or
@@ -95,6 +95,8 @@ def weigh(
 
     task: a number for each row's task, needed by statistics="task". fps: needed by options in seconds. DataError if one of them is
     missing, an index repeats, or an episode lies in several pieces.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> table = milepost.read_progress("dots/elapsed_progress.parquet")
     >>> result = milepost.weigh(table.index, table.episode_index, table.values("sparse"), config=milepost.RabcConfig(chunk_size=5))
@@ -236,6 +238,7 @@ def weighted_mean(loss_B: Any, weight_B: Any, epsilon: float = 1e-6, *, mean_wei
     batch of its size weighs on average: a poor batch then counts less than a good one, and the mean over small batches, accumulated
     steps or several processes is that of one large batch. ValueError if loss and weight differ in shape.
 
+    >>> import numpy as np
     >>> float(milepost.weighted_mean(np.array([1.0, 3.0]), np.array([1.0, 0.0])).round(3))
     1.0
     """

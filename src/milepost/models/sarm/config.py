@@ -204,7 +204,7 @@ class SARMConfig:
             if values.get(name) == "lerobot":
                 raise DataError(
                     f'{name}: "lerobot" in the SARM config was removed: it restated LeRobot\'s training, mistakes included; train the '
-                    "model again, and use benchmarks/sarm_recipe.py to compare the recipes"
+                    "model again, and see benchmarks/lerobot_recipe.py, which has it to be compared with"
                 )
         values = {name: value for name, value in values.items() if name not in GONE or value != GONE[name]}
         names = {field.name for field in dataclasses.fields(cls)}

@@ -39,7 +39,7 @@ from milepost.core import (
     strided,
 )
 from milepost.datasets import find_model, upload_model
-from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
+from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder, require_device
 from milepost.models.sarm import checkpoint
 from milepost.models.sarm.checkpoint import StateStats
 from milepost.models.sarm.config import SARMConfig
@@ -56,10 +56,10 @@ class SARMModel(nn.Module):
 
     cache: where features of the dataset at hand are kept; None keeps nothing. precision: what the networks compute in.
 
-    >>> from milepost.testing import tiny_sarm
+    >>> from milepost.testing import dot_episodes, tiny_sarm
     >>> tiny_sarm().save_pretrained("model")
     >>> model = milepost.SARMModel.from_pretrained("model")
-    >>> len(model.predict(milepost.open_dataset("dots")[0]).main.value)
+    >>> len(model.predict(dot_episodes(1)[0]).main.value)
     33
     """
 
@@ -435,7 +435,7 @@ class SARMModel(nn.Module):
             if not isinstance(encoder, Encoder):
                 encoder = load_encoder(str(encoder), device=str(device), precision=precision, text_width=config.text_dim)
             model.use_encoder(encoder)
-        return model.to(device).eval()
+        return model.to(require_device(device)).eval()
 
     def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
         """Uploads the saved model to the Hub repository `owner/name` and returns its address. Nothing else here ever uploads.

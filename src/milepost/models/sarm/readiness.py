@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from milepost.core import DataError, Dataset, DataWarning, KnowsEpisodes, Tick, has_words
+from milepost.core import DataError, Dataset, KnowsEpisodes, Tick, has_words, warn_user
 from milepost.encoders import Encoder
 from milepost.models.sarm.checkpoint import StateStats, read_state_stats
 from milepost.models.sarm.config import SARMConfig
@@ -32,7 +31,7 @@ def stats_of(dataset: Dataset, key: str) -> StateStats:
         raise DataError("this checkpoint has no state statistics: give it some with use_state_stats")
     stats = read_state_stats(dataset.root, key, dataset.name)
     words = f"taking those of {dataset.name}; if it learnt from another dataset, use --state-stats"
-    warnings.warn(f"this checkpoint has no state statistics: {words}", DataWarning, stacklevel=3)
+    warn_user(f"this checkpoint has no state statistics: {words}")
     return stats
 
 

@@ -43,6 +43,8 @@ def train(
     a preset. on_stage(name): gives a callback (done, total) for each part of the work. An interrupted run goes on when the same call is
     made again. DataError if a finished model is in the folder already, if no episode is usable, or if a name is no setting.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> dataset = milepost.open_dataset("dots")
     >>> result = milepost.train(dataset, "sarm", preset="small", steps=2, batch_size=4, keep_features=False)
     >>> result.fit_result.steps

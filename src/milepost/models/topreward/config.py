@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from milepost.core import DataError, shown
+from milepost.core import DataError, refuses_unknown_options, shown
 from milepost.vlm import Prompt, Resolution
 
 FrameProtocol = Literal["milepost", "lerobot"]
@@ -31,6 +31,7 @@ THEIRS: Mapping[str, Any] = {
 """What else LeRobot 0.6.1 writes, which changes no number; read and left alone."""
 
 
+@refuses_unknown_options()
 @dataclass(frozen=True)
 class TOPRewardConfig:
     """Zero-shot reward: log P("True" | video so far, prompt) of a VLM that was trained for something else (arXiv 2602.19313).

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,6 @@ from milepost.core import (
     Curve,
     DataError,
     Dataset,
-    DataWarning,
     Episode,
     Progress,
     Signal,
@@ -40,6 +38,7 @@ from milepost.core import (
     require_tasks,
     shown,
     spread,
+    warn_user,
     write_text,
 )
 from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
@@ -68,6 +67,8 @@ class TOPRewardModel:
     """The config and, from its first question on, the VLM it names.
 
     engine: an open one, to share it between models; each asks in its own words.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> from milepost.testing import tiny_vlm
     >>> model = milepost.TOPRewardModel(milepost.TOPRewardConfig(vlm_name=str(tiny_vlm("vlm"))))
@@ -110,7 +111,7 @@ class TOPRewardModel:
             if len(there) != 1:
                 require_cameras([camera], there, hint="choose with --image-key")
             self.config = dataclasses.replace(self.config, image_key=there[0])
-            warnings.warn(f"there is no camera '{camera}': looking at '{there[0]}', the only one", DataWarning, stacklevel=2)
+            warn_user(f"there is no camera '{camera}': looking at '{there[0]}', the only one")
         _ = self.engine
 
     def close(self) -> list[str]:

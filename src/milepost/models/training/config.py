@@ -7,9 +7,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from milepost.core import refuses_unknown_options
 from milepost.models.training.tracking import Tracking
 
 
+@refuses_unknown_options()
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. The optimiser's defaults are the paper's.

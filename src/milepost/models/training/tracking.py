@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from milepost.core import WORKING, DataError, parse_json, read_text, require, write_text
+from milepost.core import WORKING, DataError, parse_json, read_text, refuses_unknown_options, require, warn_user, write_text
 
 LOG = "log.jsonl"
 NAME_BYTES = 100
@@ -26,6 +25,7 @@ Line = dict[str, int | float]
 LineWriter = Callable[[Line], None]
 
 
+@refuses_unknown_options()
 @dataclass(frozen=True)
 class Tracking:
     """Where a run is shown besides `log.jsonl`, and under what names."""
@@ -168,7 +168,7 @@ def _wandb(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> 
         )
     except wandb.Error as error:
         words = f"Weights & Biases refuses this run: {_first_line(error)}; it goes on without, {LOG} has its numbers"
-        warnings.warn(words, stacklevel=1)
+        warn_user(words, UserWarning)
 
     def report(line: Line) -> None:
         if run is not None:
