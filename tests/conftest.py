@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Warnings that the tests' own files cause are errors too."""
     helpers = "|".join(sorted(path.stem for path in Path(__file__).parent.rglob("*.py") if not path.stem.startswith("test_")))
     config.addinivalue_line("filterwarnings", rf"error:::(.*\.)?(test_\w+|{helpers})$")
+    # What is said of a user's data points at the user's line, which is a test here. It is no fault of the test.
+    config.addinivalue_line("filterwarnings", "default::milepost.core.errors.DataWarning")
 
 
 @pytest.fixture
