@@ -222,7 +222,7 @@ def test_options_that_refuse_a_value(check: str, world: World) -> None:
     options = OPTIONS.format(f"def __post_init__(self):\n        if self.gain < 0:\n            {check}")
     world.offers(options + "class M:\n" + SOUND + KIND.format("options=Options"))
     status, said = world.label("--brightness.gain", "-1")
-    assert (status, "package bright 1.2 does not take its options" in said.replace(" │ │ ", " "), "below 0" in said) == (2, True, True)
+    assert (status, "package bright 1.2 does not take its options" in said, "below 0" in said) == (2, True, True)
     assert world.label("--brightness.gain", "3")[0] == 0
 
 

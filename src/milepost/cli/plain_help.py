@@ -125,6 +125,8 @@ def _sentences(box: Box) -> list[str]:
     text = " ".join(" ".join(box.lines[:end]).split())
     if choice := re.search(r"invalid choice (.+?) for argument '(.+?)'\. Expected one of \((.*?),?\)\.?$", text):
         return [f"{choice[2]} takes {_either(choice[3])}, got {choice[1]}"]
+    if group := re.match(r"Error parsing (?!-)[\w.-]+: (.+)$", text):  # all options of a group together, as their own check says
+        return [group[1]]
     if (flag := re.match(r"Error parsing ([\w.-]+)", text)) and (value := re.search(r"\[?('[^']*')\]?", text)):
         return [f"{flag[1]} takes {_expected(flag[1], box.lines[end:])}, got {value[1]}"]
     lines = [_option(re.sub(r" *\((required|default: .*)\)$", "", line)) for line in box.lines if line.strip("─ ")]
