@@ -207,10 +207,7 @@ class LeRobotDataset:
     @overload
     def __getitem__(self, index: slice) -> LeRobotDataset: ...
     def __getitem__(self, index: int | slice) -> Episode | LeRobotDataset:
-        """Returns the episode at this position (negative from the end), or a slice as a dataset of its episodes.
-
-        Raises IndexError if there is no such position, and UnreadableError if the rows of the episode are damaged.
-        """
+        """Returns the episode at a position, or a slice as a dataset. IndexError if there is none, UnreadableError for damaged rows."""
         if isinstance(index, slice):
             return self.only(self._chosen[index])
         position, count = one_number(index), len(self)
