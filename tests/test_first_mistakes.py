@@ -101,6 +101,7 @@ MISTAKES: dict[str, tuple[Callable[[milepost.LeRobotDataset], object], type[Exce
     ),
     "unknown option": (lambda d: milepost.RabcConfig(kapa=0.5), TypeError, "has no option 'kapa'; did you mean 'kappa'"),
     "removed option of a preset": (lambda d: milepost.RabcConfig.preset("study", awr_max=2), TypeError, "awr_max was removed"),
+    "model": (lambda d: milepost.SARMConfig(n_obs_step=4), TypeError, "SARMConfig has no option 'n_obs_step'; did you mean 'n_obs_steps'"),
     "training": (
         lambda d: milepost.TrainConfig(batchsize=8),
         TypeError,

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from milepost.core import WHOLE, DataError, Stages, gap_frames, plausible, shown
+from milepost.core import WHOLE, DataError, Stages, gap_frames, plausible, refuses_unknown_options, shown
 
 CLIP = "openai/clip-vit-base-patch32"
 """The paper's encoder, and that of every LeRobot checkpoint: 512 numbers an image or a sentence."""
@@ -64,6 +64,7 @@ def _is(value: object, kind: type) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
+@refuses_unknown_options()
 @dataclass(frozen=True)
 class SARMConfig:
     """Stage-aware reward model: a stage network and a within-stage progress network over a window of frames.

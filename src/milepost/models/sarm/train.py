@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Shaped
 
 from milepost.core import (
+    Brief,
     DataError,
     Dataset,
     Episode,
@@ -106,8 +107,8 @@ def keep_aside(episodes: Sequence[Episode], requested: float | None, seed: int) 
     return learn, aside
 
 
-@dataclass(frozen=True, eq=False)
-class TrainResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainResult(Brief):
     """A trained model, and the episodes of its training set, its validation set and its held-out set, and those it could not use.
 
     unreadable: episodes whose images cannot be read, or whose annotation cannot be true, and why. summaries: the held-out table, the
