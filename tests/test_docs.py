@@ -94,6 +94,13 @@ def test_annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(names["result"].refused) == [1]
 
 
+def test_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(7))
+    tiny_sarm().save_pretrained("sarm")
+    assert run("audit.md", {}, {"path/or/hub-id": "dots"})["run"].audit.verdict == "says nothing"
+
+
 def test_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_dots("dots", dot_episodes(10))
