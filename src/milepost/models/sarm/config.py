@@ -99,7 +99,7 @@ class SARMConfig:
     feature_noise: float = 0.0
     """Gaussian noise on the image features in training, in standard deviations of theirs."""
     augmentation: float = 0.0
-    """Strength of the changes of light, contrast, colour, place and noise in training: 0 is none, 1 what docs/sarm_recipe.md compares."""
+    """Strength of the changes of light, contrast, colour, place and noise in training, 0 for none; for the built-in encoder alone."""
     encoder: str = CLIP
     """The folder or `owner/name` of a CLIP- or SigLIP-type model, or "pixels": the built-in one, which needs no download."""
     encoder_fingerprint: str = ""
@@ -147,6 +147,12 @@ class SARMConfig:
         for name in ("rewind_probability", "language_perturbation_probability", "gt_stage_ratio", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.augmentation <= 3:
+            raise ValueError(f"augmentation must lie in [0, 3], got {self.augmentation}")
+        if self.augmentation and self.encoder != "pixels":
+            raise ValueError(
+                f"augmentation is for the built-in encoder ('pixels') alone, and the encoder is '{self.encoder}'; leave it at 0"
+            )
         if not self.encoder:
             raise ValueError("encoder must be 'pixels', or the folder or owner/name of a CLIP- or SigLIP-type model, got ''")
         if self.frame_gap is not None and self.frame_gap < 1:
