@@ -46,7 +46,7 @@ def test_the_seed_decides_and_one_window_in_five_stays_as_it_was() -> None:
 
 
 def test_it_is_for_the_built_in_encoder_alone() -> None:
-    with pytest.raises(ValueError, match="augmentation is for the built-in encoder"):
+    with pytest.raises(ValueError, match="augmentation is for the built-in encoder 'pixels' alone"):
         SARMConfig(augmentation=1.0)
     with pytest.raises(ValueError, match=r"augmentation must lie in \[0, 3\]"):
         SARMConfig(augmentation=-1.0, encoder="pixels", image_dim=64, text_dim=32)

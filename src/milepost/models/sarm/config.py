@@ -58,6 +58,13 @@ def _check_sizes(config: SARMConfig) -> None:
             plausible(kind, getattr(config, name), source="the SARM config", name=name)
 
 
+def _check_augmentation(config: SARMConfig) -> None:
+    if not 0 <= config.augmentation <= 3:
+        raise ValueError(f"augmentation must lie in [0, 3], got {config.augmentation}")
+    if config.augmentation and config.encoder != "pixels":
+        raise ValueError(f"augmentation is for the built-in encoder 'pixels' alone, not for '{config.encoder}'; leave it at 0")
+
+
 def _is(value: object, kind: type) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -134,6 +141,7 @@ class SARMConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         _check_sizes(self)
+        _check_augmentation(self)
         if not self.gap_s > 0 or not np.isfinite(self.gap_s):
             raise ValueError(f"gap_s must be above 0 and finite, got {self.gap_s}")
         if len(set(self.cameras)) != len(self.cameras):
@@ -147,12 +155,6 @@ class SARMConfig:
         for name in ("rewind_probability", "language_perturbation_probability", "gt_stage_ratio", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.augmentation <= 3:
-            raise ValueError(f"augmentation must lie in [0, 3], got {self.augmentation}")
-        if self.augmentation and self.encoder != "pixels":
-            raise ValueError(
-                f"augmentation is for the built-in encoder ('pixels') alone, and the encoder is '{self.encoder}'; leave it at 0"
-            )
         if not self.encoder:
             raise ValueError("encoder must be 'pixels', or the folder or owner/name of a CLIP- or SigLIP-type model, got ''")
         if self.frame_gap is not None and self.frame_gap < 1:
