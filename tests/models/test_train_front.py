@@ -65,7 +65,9 @@ def test_in_python_a_run_between_weights_and_card_goes_on(tmp_path: Path, dots: 
     result = milepost.train(dots, tmp_path / "model", on_stage=hear, **settings)
     assert (tmp_path / "model" / "README.md").exists()
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
-    assert set(heard) == {"read and encode frames", "train", "evaluate held-out"}
+    assert set(heard) == {"read and encode frames", "train", "evaluate held-out", "audit held-out"}
     assert set(result.summaries) == {"sarm", "elapsed"}
+    assert result.audit is not None
+    assert "## A reward, or a clock?" in (tmp_path / "model" / "README.md").read_text()
     with pytest.raises(DataError, match=r"a trained model in .* already; .* overwrite=True"):
         milepost.train(dots, tmp_path / "model", **settings)

@@ -118,6 +118,8 @@ def _report(args: Args, trained: models.TrainResult) -> None:
     if trained.summaries:
         count = len(set(trained.held_out) - set(trained.unreadable))
         table(f"{count} held-out episodes (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
+    if trained.audit is not None:
+        say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {metrics.VERDICTS[trained.audit.verdict]}")
     _say_what_came_out(args, trained)
 
 

@@ -19,6 +19,15 @@ from milepost.models.sarm.train import TrainResult, evaluate_held_out, read_epis
 from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import init_process_group
+from milepost.progress import AuditConfig, audit, choose_episodes
+
+AUDITED = 20
+"""Held-out episodes that the model card's audit takes, at most."""
+AUDITED_BY = (
+    "frozen_first", "frozen_middle", "frozen_last", "reversed", "shuffled", "cut_50", "cut_80", "stalled", "regressed", "images_frozen",
+    "states_frozen", "other_task", "empty_task",
+)  # fmt: skip
+"""Its controls. `milepost audit` has those too that change the images, and would be encoded anew."""
 
 Bars = Callable[[], AbstractContextManager[Callable[[str], Tick]]]
 """Opens a display of progress: inside it, a function gives a callback (done, total) for each named part of the work."""
@@ -90,6 +99,7 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
             )
             if group.is_main:
                 result = _evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
+                result = _audited(result, dataset, episodes, bar, train.seed)
             else:
                 result = dataclasses.replace(result, is_main=False)
         if group.is_main:
@@ -110,6 +120,18 @@ def _evaluated(result: TrainResult, episodes: Sequence[Episode], unreadable: dic
         on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
     )  # fmt: skip
     return dataclasses.replace(result, unreadable=unreadable, summaries=summaries, doubts=tuple(_doubts(episodes, result)))
+
+
+def _audited(
+    result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], bar: Callable[[str], Tick], seed: int
+) -> TrainResult:
+    """Returns the result with an audit of held-out episodes: the controls that need no other features than the recordings have."""
+    outcomes = {each.index: each.success for each in episodes if each.index in result.held_out and each.index not in result.unreadable}
+    if not outcomes:
+        return result
+    config = AuditConfig("dense" if result.model.config.annotation_mode == "dense_only" else "sparse", AUDITED_BY, seed)
+    held_out = dataset.only(choose_episodes(outcomes, AUDITED))
+    return dataclasses.replace(result, audit=audit(result.model, held_out, config=config, on_progress=bar("audit held-out")).audit)
 
 
 def _doubts(episodes: Sequence[Episode], result: TrainResult) -> list[str]:
