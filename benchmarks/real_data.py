@@ -1,13 +1,13 @@
-"""Real robots' recordings, and roll-outs of others' simulators: what our recipe learns of them, on episodes it did not learn from, and its audit.
+"""Real robots' recordings, and roll-outs of others' simulators: what our recipe learns of them, on held-out episodes, and its audit.
 
     python benchmarks/real_data.py FOLDER [--only cr5_banana ...] [--steps 300] [--augmentation 0.5] [--seed 0] [--out real.jsonl]
                                    [--pictures DIR]
     python benchmarks/real_data.py --table [--out real.jsonl]
 
-FOLDER has the datasets cr5_banana, g1_bottle, bimanual_table, libero_rollouts and gr1_sim_pick (docs/real_data.md says where they are from).
-Nothing is written into them. Episodes are divided into folds; each fold's curves come from a model that learnt from the others. A variant is a
-line of --out: single stage, and staged where there are stages (bimanual_table's own; of cr5_banana those in real_cr5_banana.csv, which were set
-by the gripper's command and looked at).
+FOLDER has the datasets cr5_banana, g1_bottle, bimanual_table, libero_rollouts and gr1_sim_pick.
+Nothing is written into them. Episodes are divided into folds; each fold's curves come from a model that learnt from the others. A variant
+is a line of --out: single stage, and staged where there are stages (bimanual_table's own; of cr5_banana those in real_cr5_banana.csv,
+which were set by the gripper's command and looked at).
 """
 
 from __future__ import annotations
@@ -90,9 +90,10 @@ def run(dataset: LeRobotDataset, variant: Variant, args: argparse.Namespace, cac
             curves[episode.index] = model.predict(episode).main
         audited += audit(model, ListDataset(held_out), config=AuditConfig(seed=args.seed)).curves
     numbers = {
-        "episodes": len(episodes), "folds": variant.folds, "seconds": round(time.monotonic() - start), "voc": mean(voc(c.value) for c in curves.values()),
-        "audit": audit_of(audited, args.seed), **against_stages(episodes, curves, variant, args.seed), **against_outcomes(episodes, curves, args.seed),
+        "episodes": len(episodes), "folds": variant.folds, "seconds": round(time.monotonic() - start),
+        "voc": mean(voc(curve.value) for curve in curves.values()), "audit": audit_of(audited, args.seed),
     }  # fmt: skip
+    numbers |= against_stages(episodes, curves, args.seed) | against_outcomes(episodes, curves, args.seed)
     if args.pictures:
         draw(dataset, episodes[:2], curves, args.pictures)
     return numbers
@@ -115,10 +116,13 @@ def trained(dataset: LeRobotDataset, episodes: Sequence[Episode], variant: Varia
 def audit_of(audited: Sequence[EpisodeCurves], seed: int) -> dict[str, Any]:
     """Returns verdict and evidence, over the episodes of all folds."""
     result = audit_curves(audited, seed=seed)
-    return {"verdict": result.verdict, **{name: str(result.rows[name]) for name in ("rise", "frozen", "shuffled", "follow", "images_share")}}
+    return {
+        "verdict": result.verdict,
+        **{name: str(result.rows[name]) for name in ("rise", "frozen", "shuffled", "follow", "images_share")},
+    }
 
 
-def against_stages(episodes: Sequence[Episode], curves: Mapping[int, Curve], variant: Variant, seed: int) -> dict[str, Any]:
+def against_stages(episodes: Sequence[Episode], curves: Mapping[int, Curve], seed: int) -> dict[str, Any]:
     """Returns error and stage accuracy against the annotated stages, and a clock's, where there are stages."""
     if not all(episode.segments.get("sparse") for episode in episodes):
         return {}

@@ -321,7 +321,7 @@ def test_options_of_another_packages_model(world: World) -> None:
     with pytest.raises(DataError, match=r"bright 1.2 takes no option 'banana'; it takes: gain"):
         load_model("brightness", banana=1)
     with pytest.raises(PackageError, match=r"bright 1.2 has no from_pretrained"):
-        registry.load(kind_of("brightness"), world.folder)
+        registry.load(kind_of("brightness"), world.folder, "cpu", {})
 
 
 def test_a_folder_that_is_called_like_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

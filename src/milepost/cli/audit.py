@@ -67,7 +67,7 @@ def main(args: Args) -> int:
     with bars() as bar:
         result = progress.audit(
             prepared.model, prepared.dataset, config=config, beside=_beside(kind, prepared.model, args.seed), folder=folder / "curves",
-            options=prepared.arguments, on_progress=bar("audit"),
+            options=prepared.arguments, settings=prepared.settings, on_progress=bar("audit"),
         )  # fmt: skip
     record = to_json(_record(result))
     with atomic_path(folder / "audit.json") as path:

@@ -36,9 +36,12 @@ from .files import require_shallow as require_shallow
 from .files import sampled_digest as sampled_digest
 from .files import shown as shown
 from .files import to_json as to_json
+from .images import FrameIndex as FrameIndex
 from .images import as_uint8 as as_uint8
+from .images import frame_numbers as frame_numbers
 from .images import require_cameras as require_cameras
 from .images import require_uint8 as require_uint8
+from .outputs import OWNED as OWNED
 from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers

@@ -15,7 +15,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,8 +53,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+OWNED: list[Callable[[Path], str]] = []
+"""Functions that return why nobody may write a file at a path, "" if anybody may. `datasets/` adds one: a dataset's own files."""
+
+
 def require_file_name(path: Path) -> None:
-    """Raises DataError if a file cannot be written at `path` because it is a folder, or because its folder is missing."""
+    """Raises DataError if a file cannot be written at `path`: it is a folder, its folder is missing, or it is a dataset's own."""
+    for reason in filter(None, (owned(path) for owned in OWNED)):
+        raise DataError(f"{path} cannot be written: {reason}")
     if path.is_dir():
         raise DataError(f"{path} is a folder; give the name of a file in it, such as {path / 'NAME'}")
     if not path.parent.is_dir():

@@ -26,7 +26,6 @@ from milepost.core import (
     MAIN_HEAD,
     DataError,
     Dataset,
-    Identified,
     Prepares,
     RewardModel,
     Tick,
@@ -296,10 +295,10 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
     >>> type(milepost.load_model("elapsed")).__name__
     'ElapsedModel'
     """
-    return load(kind_of(path), path, device, **options)
+    return load(kind_of(path), path, device, options)
 
 
-def load(kind: ModelKind, path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
+def load(kind: ModelKind, path: str | Path, device: str, options: Mapping[str, Any]) -> RewardModel:
     """Returns the model of this kind at a path. DataError if it has no `predict`, or an option is not the kind's."""
     bare = is_bare(path, kind)
     make = kind.bare if bare else kind.load
@@ -341,7 +340,7 @@ def _prepared(kind: ModelKind, path: str, options: Any, dataset: Dataset, run: R
     if run.task is not None:
         raise ValueError(f"--task means nothing to {kind.called}")
     option_values = changed(options)
-    model = load(kind, path, run.device, **option_values)
+    model = load(kind, path, run.device, option_values)
     if isinstance(model, Prepares):
         with kind.blame("cannot be made ready for this dataset"):
             model.prepare_for(dataset)
@@ -364,7 +363,7 @@ def _guarded(kind: ModelKind, path: str, prepared: Any, dataset: Dataset, run: R
     reserved = [name for each in functions for name in inspect.signature(each).parameters if name != "settings"]
     require_plain(kind.called, "arguments", prepared.arguments, reserved)
     require_plain(kind.called, "settings", prepared.settings, [*reserved, *prepared.arguments])
-    source = "" if isinstance(prepared.model, Identified) else source_hash(prepared.model, Path(path))
+    source = source_hash(prepared.model, Path(path))  # its identity() may not know that its code was changed
     settings = {**prepared.settings, "package": kind.package, **({"source": source} if source else {})}
     return dataclasses.replace(prepared, model=guarded(prepared.model, kind.called, run.heads), settings=settings)
 

@@ -77,13 +77,15 @@ def audit(
     beside: Mapping[str, RewardModel] = MappingProxyType({}),
     folder: Path | str | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
     on_progress: Tick = quiet,
 ) -> AuditRun:
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
     that the same call goes on after an interruption; those of another model or dataset are replaced. options: further arguments of
-    `model.predict`. The dataset is not changed. DataError if no episode can be read.
+    `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
+    not changed. DataError if no episode can be read.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -96,11 +98,8 @@ def audit(
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
-    store = (
-        None
-        if folder is None
-        else _Store(Path(folder), provenance(model, dataset, "", head=head, seed=seed, controls=sorted(config.controls), **options))
-    )
+    questions = {**settings, "head": head, "seed": seed, "controls": sorted(config.controls), **options}
+    store = None if folder is None else _Store(Path(folder), provenance(model, dataset, "", **questions))
     episodes, unreadable = _readable(dataset)
     if not episodes:
         raise DataError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")

@@ -67,8 +67,8 @@ class Evaluation:
         if len({success for success, _ in self.ends}) < 2:
             return {}
         sides = {
-            name: [np.array([end[name] for success, end in self.ends if success is side]) for side in (True, False)]
-            for name in self.ends[0][1]
+            name: [np.array([end.get(name, np.nan) for success, end in self.ends if success is side]) for side in (True, False)]
+            for name in dict.fromkeys(name for _, end in self.ends for name in end)
         }
         return {name: success_threshold(*both, rng=np.random.default_rng(seed)) for name, both in sides.items()}
 

@@ -35,6 +35,7 @@ from milepost.core import (
     number_at,
     output_lock,
     quiet,
+    require_file_name,
 )
 from milepost.datasets import find_model, revision_of
 from milepost.progress.existing import existing_result
@@ -118,6 +119,7 @@ def label(
     True
     """
     path = Path(path)
+    require_file_name(path)
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     with output_lock(path):

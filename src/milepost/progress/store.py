@@ -68,6 +68,10 @@ def comparable(stored: Mapping[str, str], current: Mapping[str, str]) -> dict[st
     return {**{key: value for key, value in stored.items() if key != "milepost_version"}, "settings": settings, "config": config}
 
 
+def _shown(about: Mapping[bytes, bytes] | None) -> str:
+    return ", ".join(f"{key.decode().removeprefix(METADATA_PREFIX)} {value.decode()}" for key, value in (about or {}).items()) or "none"
+
+
 def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
@@ -102,6 +106,9 @@ class ProgressStore:
         if unfinished_provenance(mark) != self.provenance:
             write_text(mark, json.dumps(self.provenance))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
+        self._columns: dict[str, Mapping[bytes, bytes] | None] = {
+            field.name: field.metadata for part in self._parts() for field in pq.read_schema(part)
+        }
         self._waiting: list[pa.Table] = []
         self._waiting_frames = 0
         self._kept_at = time.monotonic()
@@ -141,6 +148,13 @@ class ProgressStore:
             self.keep()
 
     def _add(self, rows: pa.Table, episodes: set[int]) -> None:
+        for field in rows.schema:
+            about = self._columns.setdefault(field.name, field.metadata)
+            if about != field.metadata:
+                raise DataError(
+                    f"episode {min(episodes)}: '{field.name}' has another unit, bound or stage name than in the episodes before "
+                    f"({_shown(about)} -> {_shown(field.metadata)}); a column has one for all episodes"
+                )
         self._waiting.append(rows)
         self._waiting_frames += len(rows)
         self._done |= episodes

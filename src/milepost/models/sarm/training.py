@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock, quiet_stage
-from milepost.datasets import LeRobotDataset
+from milepost.datasets import LeRobotDataset, is_dataset
 from milepost.encoders import FeatureCache, cache_folder, load_encoder
 from milepost.models.sarm.card import save_card
 from milepost.models.sarm.config import SARMConfig
@@ -145,6 +145,11 @@ def _doubts(episodes: Sequence[Episode], result: TrainResult) -> list[str]:
 
 def require_free(folder: Path, *, overwrite: bool) -> None:
     """Raises DataError if a finished model would be replaced and `overwrite` is False."""
+    if is_dataset(folder):
+        raise DataError(f"{folder} is a dataset, whose README.md a model's card would replace; choose another --output-dir")
+    begun = (folder / "config.json").exists() or is_unfinished(folder)
+    if (folder / "README.md").exists() and not (begun or overwrite):
+        raise DataError(f"{folder} has a README.md, which the model's card would replace; choose another --output-dir, or use --overwrite")
     if (folder / "config.json").exists() and not (overwrite or is_unfinished(folder)):
         raise DataError(
             f"there is a trained model in {folder} already; use --overwrite or another --output-dir (in Python overwrite=True or another "
