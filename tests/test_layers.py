@@ -23,7 +23,7 @@ LAYERS = [
 
 INSIDE = {
     "datasets": [
-        "annotation_columns colours features findings hub parquet placement recording stamps statistics",
+        "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
         "cells columns per_frame records transaction video",
         "choice frames metadata rows writer",
         "annotations footage reader subtask_index",

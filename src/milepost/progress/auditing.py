@@ -30,6 +30,7 @@ from milepost.core import (
     to_json,
     write_text,
 )
+from milepost.datasets import as_dataset
 from milepost.metrics import CONTROLS, Audit, EpisodeCurves, audit_curves, copies, time_channels
 from milepost.progress.labelling import predicted, provenance
 
@@ -71,7 +72,7 @@ class AuditConfig:
 
 def audit(
     model: RewardModel,
-    dataset: Dataset,
+    dataset: Dataset | Path | str,
     *,
     config: AuditConfig | None = None,
     beside: Mapping[str, RewardModel] = MappingProxyType({}),
@@ -93,6 +94,7 @@ def audit(
     >>> run.audit.verdict
     'cannot be said'
     """
+    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
     config = config or AuditConfig()
     head, seed = config.head, config.seed
     if isinstance(model, Prepares):

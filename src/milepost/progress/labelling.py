@@ -37,7 +37,7 @@ from milepost.core import (
     quiet,
     require_file_name,
 )
-from milepost.datasets import find_model, revision_of
+from milepost.datasets import as_dataset, find_model, revision_of
 from milepost.progress.existing import existing_result
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import ProgressTable, read_progress
@@ -90,7 +90,7 @@ def _called(model: RewardModel) -> str:
 
 def label(
     model: RewardModel,
-    dataset: Dataset,
+    dataset: Dataset | Path | str,
     path: Path | str,
     *,
     overwrite: bool = False,
@@ -118,8 +118,10 @@ def label(
     >>> len(table.index) == dataset.total_frames
     True
     """
-    path = Path(path)
+    path, dataset = Path(path), as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
     require_file_name(path)
+    if isinstance(model, type):
+        raise DataError(f"{model.__name__} is a class; label takes a model that is made: {model.__name__}()")
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     with output_lock(path):

@@ -53,7 +53,8 @@ def made_alike(stored: Mapping[str, str], current: Mapping[str, str]) -> bool:
 
 
 def comparable(stored: Mapping[str, str], current: Mapping[str, str]) -> dict[str, Any]:
-    """Returns a provenance without what cannot change a label: the code's version and the list of episodes.
+    """Returns a provenance without what cannot change a label: the code's version, the list of episodes, and, where one of the two does not
+    have it, where the model was loaded from.
 
     A default instruction that is new in `current` is ignored too: without it, its episodes were left unknown.
     """
@@ -63,6 +64,8 @@ def comparable(stored: Mapping[str, str], current: Mapping[str, str]) -> dict[st
     )
     if isinstance(settings, dict):
         settings.pop("episodes", None)
+    if not stored.get("model_path") or not current.get("model_path"):
+        stored = {**stored, "model_path": current.get("model_path", "")}
     if isinstance(config, dict) and isinstance(current_config, dict) and config.get("default_task", 0) is None:
         config["default_task"] = current_config.get("default_task")
     return {**{key: value for key, value in stored.items() if key != "milepost_version"}, "settings": settings, "config": config}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock, quiet_stage
-from milepost.datasets import LeRobotDataset, is_dataset
+from milepost.datasets import LeRobotDataset, as_dataset, is_dataset
 from milepost.encoders import FeatureCache, cache_folder, load_encoder
 from milepost.models.sarm.card import save_card
 from milepost.models.sarm.config import SARMConfig
@@ -34,7 +34,7 @@ Bars = Callable[[], AbstractContextManager[Callable[[str], Tick]]]
 
 
 def train(
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | Path | str,
     output_dir: Path | str,
     *,
     preset: str | None = None,
@@ -61,6 +61,7 @@ def train(
     >>> type(milepost.load_model("sarm")).__name__
     'SARMModel'
     """
+    dataset = as_dataset(dataset)
     if preset is not None and (config is not None or training is not None):
         raise DataError(
             "config= and training= would replace all values of the preset; give changes of a preset by their names, such as steps=200"
