@@ -26,6 +26,7 @@ KINDS = {"INT": "N", "FLOAT": "NUMBER", "STR": "TEXT"}
 """What the parser calls a type -> what the help calls it."""
 WORDS = {"INT": "a whole number", "FLOAT": "a number", "STR": "text", "PATH": "a path"}
 """What the parser calls a type -> what an error calls it."""
+WORDS_OF = {"2": "two", "3": "three"}
 SWITCH = {"False": "no", "True": "yes"}
 INDENT = 28
 """Where the text beside an option begins."""
@@ -127,6 +128,8 @@ def _sentences(box: Box) -> list[str]:
         return [f"{choice[2]} takes {_either(choice[3])}, got {choice[1]}"]
     if group := re.match(r"Error parsing (?!-)[\w.-]+: (.+)$", text):  # all options of a group together, as their own check says
         return [group[1]]
+    if few := re.search(r"Missing value for argument '\W*(--[\w.-]+)\W*'. Expected (\d+) values", text):  # tyro 1.0 gives no more
+        return [f"{few[1]} takes {WORDS_OF.get(few[2], few[2])} values"]
     if (flag := re.match(r"Error parsing ([\w.-]+)", text)) and (value := re.search(r"\[?('[^']*')\]?", text)):
         return [f"{flag[1]} takes {_expected(flag[1], box.lines[end:])}, got {value[1]}"]
     lines = [_option(re.sub(r" *\((required|default: .*)\)$", "", line)) for line in box.lines if line.strip("─ ")]
