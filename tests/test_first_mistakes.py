@@ -37,6 +37,7 @@ def dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> milepost.LeRobotDat
     write_dots("dots", dot_episodes(6, failing=2))
     dataset = milepost.open_dataset("dots")
     milepost.label(milepost.ElapsedModel(), dataset, "dots/elapsed_progress.parquet")
+    Path("file").touch()
     return dataset
 
 
@@ -117,7 +118,7 @@ MISTAKES: dict[str, tuple[Callable[[milepost.LeRobotDataset], object], type[Exce
         "there is no device 'gpu'; use cpu, cuda or cuda:1",
     ),
     "video into no folder": (lambda d: milepost.render(d, 0, "no/e.mp4"), milepost.DataError, "no is not there; make it first"),
-    "video into a file": (lambda d: milepost.render(d, 0, "dots/meta/info.json/e.mp4"), milepost.DataError, "info.json is no folder"),
+    "video into a file": (lambda d: milepost.render(d, 0, "file/e.mp4"), milepost.DataError, "file is no folder"),
     "page into a folder": (lambda d: milepost.export_page(d, "dots"), milepost.DataError, "dots is a folder; give the name of a file"),
 }
 

@@ -57,7 +57,7 @@ INSIDE = {
         "style",
         "annotation audit dropped episode film.curves film.text weights",
         "film.panel report",
-        "film.render",
+        "audit_page film.render",
         "of_dataset",
     ],
 }

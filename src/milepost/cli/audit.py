@@ -63,22 +63,20 @@ def main(args: Args) -> int:
     prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
     _require_consent(args, prepared, len(dataset))
     prepared.begin()
-    folder = args.output_dir or Path(f"audit_{Path(args.model).resolve().name}")
+    name = Path(args.model).resolve().name
+    folder = args.output_dir or Path(f"audit_{name}")
     with bars() as bar:
         result = progress.audit(
             prepared.model, prepared.dataset, config=config, beside=_beside(kind, prepared.model, args.seed), folder=folder / "curves",
             options=prepared.arguments, settings=prepared.settings, on_progress=bar("audit"),
         )  # fmt: skip
-    record = to_json(_record(result))
+    made_by = {"model": name, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
+    record = to_json(made_by | _record(result))
     with atomic_path(folder / "audit.json") as path:
         path.write_text(record + "\n", encoding="utf-8")
     figure = folder / f"audit.{args.format}"
     with atomic_path(figure) as path:
-        path.write_bytes(
-            figures.figure_bytes(
-                figures.audit_figure(result.curves, title=f"{Path(args.model).resolve().name} on {dataset.name}"), args.format
-            )
-        )
+        path.write_bytes(figures.figure_bytes(figures.audit_figure(result.curves, title=f"{name} on {dataset.name}"), args.format))
     if args.json:
         say(record)
     else:

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from milepost import datasets, progress, viewer, weights
+from milepost import datasets, figures, progress, viewer, weights
 from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.progress_io import name_of
 from milepost.core import HEADS, DataError, require_writable, segments_fault
@@ -29,6 +29,8 @@ class Args:
     """One or several progress files; default: every *_progress.parquet beside the dataset."""
     weights: Path | None = None
     """Weights file of `milepost weigh`."""
+    audit: Path | None = None
+    """Folder that `milepost audit` wrote; the page shows its verdict first."""
     episodes: str | None = None
     """Episodes to show, such as 0-9,12 or 0 1 2; default: all."""
     host: str = "127.0.0.1"
@@ -104,7 +106,11 @@ def open_review(args: Args) -> viewer.Review:
     if datasets.is_interrupted(dataset.root):
         problems.append("writing annotations into this dataset was interrupted: some are old; the next save finishes it first")
     problems += annotation_problems(dataset)
-    return viewer.Review(dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weight_rows, problems=problems)
+    report, warnings = figures.audit_report(args.audit, dataset) if args.audit is not None else ("", ())
+    warn_all(warnings)
+    return viewer.Review(
+        dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weight_rows, problems=problems, report=report
+    )
 
 
 def annotation_problems(dataset: datasets.LeRobotDataset) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from milepost.datasets import LeRobotDataset, as_dataset, episode_numbers, no_episode
+from milepost.figures import audit_report
 from milepost.progress import match_progress
 from milepost.viewer.export import EXPORTED, export_html
 from milepost.viewer.marks import Marks, marks_file
@@ -21,13 +22,15 @@ def export_page(
     *,
     episodes: Sequence[int] | int | str | None = None,
     weights: Path | str | None = None,
+    audit: Path | str | None = None,
     title: str = "",
 ) -> list[str]:
     """Writes one HTML file that plays: videos of the episodes beside their curves. It needs no server and no network to be read.
 
     dataset: one that is open, or a folder or Hub id. progress: a progress file, or several by the name that the page gives them; without
     it those beside the dataset. episodes: their indices, or text such as "0-9,12"; without it the first 20, as `milepost view` exports.
-    weights: a weights file. Returns one message for each thing that could not be put into the page. DataError if there is no such episode,
+    weights: a weights file. audit: the folder that `milepost audit` wrote; the page shows its verdict first. Returns one message for each
+    thing that could not be put into the page. DataError if there is no such episode,
     or a file is another dataset's.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
@@ -45,10 +48,10 @@ def export_page(
     matched = {name: match_progress(path, dataset) for name, path in files.items()}
     rows = None if weights is None else (Path(weights), match_weights(Path(weights), dataset).weight)
     models = {name: Model(each.path, each.table) for name, each in matched.items()}
-    review, videos = (
-        Review(dataset, models, marks=Marks(marks_file(dataset), dataset), numbers=dataset.episode_indices, weights=rows),
-        VideoCache(),
-    )
+    report, warnings = ("", ()) if audit is None else audit_report(audit, dataset)
+    marks = Marks(marks_file(dataset), dataset)
+    review = Review(dataset, models, marks=marks, numbers=dataset.episode_indices, weights=rows, problems=warnings, report=report)
+    videos = VideoCache()
     try:
         problems = export_html(review, Path(path), episodes=indices, films=videos, title=title)
         return [*review.problems, *problems]
