@@ -71,3 +71,10 @@ def test_in_python_a_run_between_weights_and_card_goes_on(tmp_path: Path, dots: 
     assert "## A reward, or a clock?" in (tmp_path / "model" / "README.md").read_text()
     with pytest.raises(DataError, match=r"a trained model in .* already; .* overwrite=True"):
         milepost.train(dots, tmp_path / "model", **settings)
+
+
+def test_augmentation_is_a_setting_of_the_built_in_encoder(dots: LeRobotDataset) -> None:
+    assert plan(dots, "small", augmentation=0.5).config.augmentation == 0.5
+    assert plan(dots, "small").config.augmentation == 0
+    with pytest.raises(ValueError, match="augmentation is for the built-in encoder 'pixels' alone"):
+        plan(dots, "paper", augmentation=0.5)
