@@ -17,6 +17,7 @@ from milepost.core import (
     Curve,
     DataError,
     Dataset,
+    EditedFrames,
     Episode,
     KnowsEpisodes,
     Prepares,
@@ -178,16 +179,25 @@ def _curves(
     model: RewardModel, episode: Episode, edited: Mapping[str, Episode], head: str, options: Mapping[str, Any], seed: int
 ) -> EpisodeCurves:
     """Returns the model's curves over an episode and its copies. A copy whose instruction the model refuses is left out."""
-    curve = predicted(model, episode, options).head(head)
+    curve = predicted(model, _sharing(episode), options).head(head)
     real = score_of(curve)
     controls = {}
     for name, copy in edited.items():
         try:
-            controls[name] = score_of(predicted(model, copy, options).head(head))
+            controls[name] = score_of(predicted(model, _sharing(copy), options).head(head))
         except UnreadableError:
             if name not in ("empty_task", "other_task"):
                 raise
     return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score)
+
+
+def _sharing(episode: Episode) -> Episode:
+    """Returns the episode with every camera as a copy of itself: a recording's features are kept for its copies, however many there are."""
+    cameras = {
+        name: frames if isinstance(frames, EditedFrames) else EditedFrames(frames, name, np.arange(len(frames)))
+        for name, frames in episode.cameras.items()
+    }
+    return dataclasses.replace(episode, cameras=cameras)
 
 
 class _Store:

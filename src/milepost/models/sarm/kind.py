@@ -59,11 +59,7 @@ def untrained(model: SARMModel, seed: int) -> SARMModel:
         other = SARMModel(model.config, model.precision)
     if model.config.encoder == "pixels":
         other.encoder.load_state_dict(model.encoder.state_dict())
-    if model.cache is None:
-        other.use_encoder(model.frozen)
-    else:
-        other.use_features(model.cache)
-    return other.to(model.device).eval()
+    return other.use_features(model.feature_cache).to(model.device).eval()
 
 
 MODEL = ModelKind(
