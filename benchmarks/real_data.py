@@ -197,10 +197,23 @@ def against_outcomes(episodes: Sequence[Episode], curves: Mapping[int, Curve], s
     return {"auc_at_frame": at, "auc": f"{separation(*values):.3f} [{low:.2f}, {high:.2f}]", "outcomes": [len(side) for side in sides]}
 
 
+def changes(args: argparse.Namespace) -> str:
+    """Returns what the options add to a variant's name."""
+    if args.encoder == "efficientnet":
+        return ", EfficientNet"
+    return "" if args.augmentation else ", no augmentation"
+
+
+def file_of(name: str, words: str, args: argparse.Namespace) -> Path:
+    """Returns where a variant's curves are kept."""
+    return args.cache / "curves" / f"{name}, {words}{changes(args)}.npz"
+
+
 def draw(name: str, dataset: LeRobotDataset, args: argparse.Namespace) -> None:
-    """Writes curves of all variants that were computed beside frames and a clock, as PNG: of every episode that was learnt from."""
+    """Writes the curves of an encoder's variants that were computed beside frames and a clock, as PNG, for each episode."""
     args.pictures.mkdir(parents=True, exist_ok=True)
-    files = {file.stem.removeprefix(f"{name}, "): np.load(file) for file in sorted((args.cache / "curves").glob(f"{name}, *.npz"))}
+    files = {words: file_of(name, words, args) for words in VARIANTS[name]}
+    files = {words: np.load(file) for words, file in files.items() if file.is_file()}
     episodes = episodes_of(dataset, next(iter(VARIANTS[name].values())))
     stages = {"sparse": annotated_stages(attempts_of(episodes, "sparse"))} if episodes[0].segments.get("sparse") else {}
     for episode in episodes:
@@ -279,12 +292,11 @@ def measure(name: str, dataset: LeRobotDataset, args: argparse.Namespace) -> Non
     encoder: Encoder = EfficientNetLite() if args.encoder == "efficientnet" else PixelImages()
     lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.is_file() else []
     for words, variant in VARIANTS[name].items():
-        changed = {"efficientnet": ", EfficientNet", "pixels": "" if args.augmentation else ", no augmentation"}[args.encoder]
-        if any((line["set"], line["variant"]) == (name, words + changed) for line in lines):
+        if any((line["set"], line["variant"]) == (name, words + changes(args)) for line in lines):
             continue
-        numbers = run(dataset, variant, args, encoder, args.cache / "curves" / f"{name}, {words}{changed}.npz")
+        numbers = run(dataset, variant, args, encoder, file_of(name, words, args))
         with args.out.open("a") as file:
-            file.write(json.dumps({"set": name, "variant": words + changed, **numbers}) + "\n")
+            file.write(json.dumps({"set": name, "variant": words + changes(args), **numbers}) + "\n")
         print(json.dumps(numbers), flush=True)
 
 
