@@ -52,6 +52,16 @@ def test_the_error_against_time_is_paired() -> None:
     assert float(numbers["time_model"].split()[0]) == pytest.approx(expected, abs=1e-3)
 
 
+def test_folds_are_dealt_by_episode_or_by_task() -> None:
+    episodes = dot_episodes(8, tasks=4)
+    by_episode = real_data.folds(episodes, real_data.Variant(4), 0)
+    order = np.random.default_rng(0).permutation(8)
+    assert {fold: {i for i in range(8) if by_episode[i] == fold} for fold in range(4)} == {f: set(order[f::4].tolist()) for f in range(4)}
+    by_task = real_data.folds(episodes, real_data.Variant(2, by_task=True), 0)
+    assert all(len({by_task[each.index] for each in episodes if each.task == task}) == 1 for task in {each.task for each in episodes})
+    assert set(by_task.values()) == {0, 1}
+
+
 def test_variants_are_compared_episode_by_episode() -> None:
     errors = {"errors_clock": {"0": 0.1, "1": 0.1}, "errors_stopwatch": {"0": 0.1, "1": 0.1}}
     lines = [{"set": "a", "variant": name, "errors_model": {"0": at, "1": at + 0.1}, **errors} for name, at in (("x", 0.2), ("y", 0.1))]
