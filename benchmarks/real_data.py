@@ -1,19 +1,21 @@
 """Real robots' recordings, and roll-outs of others' simulators: what our recipe learns of them, on held-out episodes, and its audit.
 
-    python benchmarks/real_data.py FOLDER [--only cr5_banana ...] [--steps 300] [--augmentation 0.5] [--seed 0] [--out real.jsonl]
-                                   [--pictures DIR]
+    python benchmarks/real_data.py FOLDER [--only cr5_banana ...] [--encoder efficientnet] [--augmentation 0] [--out real.jsonl]
+    python benchmarks/real_data.py FOLDER --pictures DIR [--only cr5_banana ...]     # of the curves that were computed
     python benchmarks/real_data.py --table [--out real.jsonl]
 
 FOLDER has the datasets cr5_banana, g1_bottle, bimanual_table, libero_rollouts and gr1_sim_pick.
 Nothing is written into them. Episodes are divided into folds; each fold's curves come from a model that learnt from the others. A variant
 is a line of --out: single stage, and staged where there are stages (bimanual_table's own; of cr5_banana those in real_cr5_banana.csv,
-which were set by the gripper's command and looked at).
+which were set by the gripper's command and looked at). Beside the model stand two clocks: `clock` rises from 0 to 1 over the very episode,
+so it knows when the recording ends, as no reward can; `stopwatch` counts frames and has learnt from the other episodes how long one takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import tempfile
 import time
@@ -24,13 +26,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
+from benchmarks.efficientnet import EfficientNetLite
 from milepost import figures
 from milepost.annotation import read_file
 from milepost.core import Curve, Episode, Stages, annotated_stages
 from milepost.datasets import LeRobotDataset, open_dataset, validate
-from milepost.encoders import FeatureCache, PixelImages
-from milepost.metrics import EpisodeCurves, audit_curves, clock, score_episode, summarise, voc
+from milepost.encoders import Encoder, FeatureCache, PixelImages
+from milepost.metrics import (
+    CONTROLS,
+    ROWS,
+    Audit,
+    EpisodeCurves,
+    audit_curves,
+    clock,
+    mean_error,
+    mean_estimate,
+    score_episode,
+    summarise,
+)
 from milepost.metrics.scores import interval, separation
 from milepost.models.sarm.prepare import attempts_of
 from milepost.models.sarm.settings import PRESETS
@@ -41,14 +56,22 @@ from milepost.testing import ListDataset
 STAGES_BY_HAND = Path(__file__).parent / "real_cr5_banana.csv"
 
 
+SHOWN = ("rise", "frozen", "shuffled", "follow", "images_share", "end_ahead", "voc")
+"""The audit's rows that the table has."""
+
+
 @dataclass(frozen=True)
 class Variant:
-    """What is learnt of a set. folds: in how many parts its episodes are divided. keep: which episodes count."""
+    """What is learnt of a set. folds: in how many parts its episodes are divided. keep: which episodes count. stride: of the audit.
+    by_task: all episodes of a task are in one fold, so that no held-out instruction was learnt.
+    """
 
     folds: int
     mode: str = "single_stage"
     by_hand: bool = False
     keep: Callable[[Episode], bool] = lambda episode: True
+    stride: int = 1
+    by_task: bool = False
 
 
 def is_spatial(episode: Episode) -> bool:
@@ -58,10 +81,14 @@ def is_spatial(episode: Episode) -> bool:
 
 
 VARIANTS: dict[str, dict[str, Variant]] = {
-    "cr5_banana": {"single stage": Variant(7), "stages by hand": Variant(7, "sparse_only", by_hand=True)},
-    "g1_bottle": {"single stage": Variant(9)},
-    "bimanual_table": {"single stage": Variant(2), "its own stages": Variant(2, "sparse_only")},
-    "libero_rollouts": {"single stage, Spatial": Variant(10, keep=is_spatial)},
+    "cr5_banana": {"single stage": Variant(5, by_hand=True), "stages by hand": Variant(5, "sparse_only", by_hand=True)},
+    "g1_bottle": {"single stage": Variant(3)},
+    "bimanual_table": {"single stage": Variant(2, stride=10), "its own stages": Variant(2, "sparse_only", stride=10)},
+    "libero_rollouts": {
+        "single stage, Spatial": Variant(5, keep=is_spatial),
+        # A failure is not learnt from. So above each held-out success is asked about with an instruction that no other episode taught.
+        "single stage, Spatial, tasks held out": Variant(5, keep=is_spatial, by_task=True),
+    },
     "gr1_sim_pick": {"single stage": Variant(5)},
 }
 
@@ -75,62 +102,100 @@ def episodes_of(dataset: LeRobotDataset, variant: Variant) -> list[Episode]:
     return [dataclasses.replace(episode, segments=table[episode.index]) for episode in episodes]
 
 
-def run(dataset: LeRobotDataset, variant: Variant, args: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """Returns the numbers of one variant over all folds, and writes pictures of the first two episodes if they are asked for."""
+def run(dataset: LeRobotDataset, variant: Variant, args: argparse.Namespace, encoder: Encoder, curves_file: Path) -> dict[str, Any]:
+    """Returns the numbers of one variant over all folds, and writes its curves."""
     episodes = episodes_of(dataset, variant)
-    order = np.random.default_rng(args.seed).permutation(len(episodes))
+    fold_of = folds(episodes, variant, args.seed)
+    features = FeatureCache(args.cache, dataset.fingerprint, encoder=encoder)
     curves: dict[int, Curve] = {}
+    stopwatches: dict[int, Curve] = {}
     audited: list[EpisodeCurves] = []
     start = time.monotonic()
     for fold in range(variant.folds):
-        held_out = [episodes[i] for i in sorted(order[fold :: variant.folds])]
-        learnt = [episode for episode in episodes if all(episode.index != other.index for other in held_out)]
-        model = trained(dataset, learnt, variant, args, cache)
+        held_out, learnt = ([each for each in episodes if (fold_of[each.index] == fold) is side] for side in (True, False))
+        model = trained(dataset, learnt, variant, args, features)
+        usual = float(np.median([episode.length for episode in learnt if episode.success is not False]))
         for episode in held_out:
             curves[episode.index] = model.predict(episode).main
-        audited += audit(model, ListDataset(held_out), config=AuditConfig(seed=args.seed)).curves
+            stopwatches[episode.index] = Curve(stopwatch(episode.length, usual))
+        config = AuditConfig(seed=args.seed, controls=controls_for(args.faults))
+        audited += audit(model, ListDataset(held_out), config=config, options={"stride": variant.stride}).curves
+        print(f"fold {fold + 1} of {variant.folds}, {time.monotonic() - start:.0f} s", flush=True)
+    curves_file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(curves_file, **{str(index): curve.value for index, curve in curves.items()})
     numbers = {
         "episodes": len(episodes), "folds": variant.folds, "seconds": round(time.monotonic() - start),
-        "voc": mean(voc(curve.value) for curve in curves.values()), "audit": audit_of(audited, args.seed),
+        "audit": audit_of(audit_curves(audited, seed=args.seed)),
     }  # fmt: skip
-    numbers |= against_stages(episodes, curves, args.seed) | against_outcomes(episodes, curves, args.seed)
-    if args.pictures:
-        draw(dataset, episodes[:2], curves, args.pictures)
-    return numbers
+    numbers |= against_time(episodes, curves, stopwatches, args.seed)
+    return numbers | against_stages(episodes, curves, stopwatches, args.seed) | against_outcomes(episodes, curves, args.seed)
 
 
-def trained(dataset: LeRobotDataset, episodes: Sequence[Episode], variant: Variant, args: argparse.Namespace, cache: Path) -> Any:
+def folds(episodes: Sequence[Episode], variant: Variant, seed: int) -> dict[int, int]:
+    """Returns the fold of each episode by its index: episodes are dealt in a random order, or tasks are."""
+    hands = sorted({episode.task for episode in episodes}) if variant.by_task else [episode.index for episode in episodes]
+    dealt = {hands[i]: place % variant.folds for place, i in enumerate(np.random.default_rng(seed).permutation(len(hands)))}
+    return {episode.index: dealt[episode.task if variant.by_task else episode.index] for episode in episodes}
+
+
+def controls_for(faults: bool) -> tuple[str, ...]:
+    """Returns the audit's controls: all with the faults of cameras, which cost a hundred times the rest: every image is encoded anew."""
+    return () if faults else tuple(name for name in CONTROLS if name == "other_camera" or f"change_{name}" not in ROWS)
+
+
+def stopwatch(length: int, usual: float) -> np.ndarray:
+    """Returns the progress that the frame's number tells to someone who knows how long an episode usually takes."""
+    return np.minimum(np.arange(length, dtype=np.float32) / np.float32(usual - 1), 1)
+
+
+def trained(
+    dataset: LeRobotDataset, episodes: Sequence[Episode], variant: Variant, args: argparse.Namespace, features: FeatureCache
+) -> Any:
     """Returns a SARM that learnt from these episodes by the small preset."""
     sarm, train = PRESETS["small"]
     first, *more = dataset.cameras
+    built_in = features.encoder.name == PixelImages.name
     sarm = dataclasses.replace(
-        sarm, annotation_mode=variant.mode, image_key=first, more_image_keys=tuple(more), augmentation=args.augmentation
-    )
-    features = FeatureCache(cache, dataset.fingerprint, encoder=PixelImages(sarm.text_dim))
+        sarm, annotation_mode=variant.mode, image_key=first, more_image_keys=tuple(more),
+        encoder="pixels" if built_in else args.encoder, augmentation=args.augmentation if built_in else 0.0,
+    )  # fmt: skip
     train = dataclasses.replace(train, steps=args.steps, seed=args.seed)
     with tempfile.TemporaryDirectory() as folder:
         result = train_sarm(episodes, sarm, train, folder=Path(folder), stages={}, holdout=0.0, features=features)
     return result.model.use_features(features)
 
 
-def audit_of(audited: Sequence[EpisodeCurves], seed: int) -> dict[str, Any]:
-    """Returns verdict and evidence, over the episodes of all folds."""
-    result = audit_curves(audited, seed=seed)
-    return {
-        "verdict": result.verdict,
-        **{name: str(result.rows[name]) for name in ("rise", "frozen", "shuffled", "follow", "images_share")},
+def audit_of(result: Audit) -> dict[str, Any]:
+    """Returns verdict, evidence and what each property's line says, over the episodes of all folds."""
+    lines = {each.name: f"{each.state}: {each.evidence}" for each in result.properties}
+    return {"verdict": result.verdict, "properties": lines, **{name: str(result.rows[name]) for name in SHOWN}}
+
+
+def against_time(episodes: Sequence[Episode], curves: Mapping[int, Curve], stopwatches: Mapping[int, Curve], seed: int) -> dict[str, Any]:
+    """Returns the mean error against the elapsed proportion of each successful episode (what one stage teaches): the model's, the
+    stopwatch's, and the first minus the second. Negative: the model knows better than a stopwatch when the episode will end.
+    """
+    good = [episode for episode in episodes if episode.success is not False]
+    errors = {
+        name: np.array([mean_error(of[each.index].value, clock(each.length)) for each in good])
+        for name, of in {"model": curves, "stopwatch": stopwatches}.items()
     }
+    errors["difference"] = errors["model"] - errors["stopwatch"]
+    return {f"time_{name}": str(mean_estimate(list(each), np.random.default_rng(seed))) for name, each in errors.items()}
 
 
-def against_stages(episodes: Sequence[Episode], curves: Mapping[int, Curve], seed: int) -> dict[str, Any]:
-    """Returns error and stage accuracy against the annotated stages, and a clock's, where there are stages."""
+def against_stages(episodes: Sequence[Episode], curves: Mapping[int, Curve], stopwatches: Mapping[int, Curve], seed: int) -> dict[str, Any]:
+    """Returns error and stage accuracy against the annotated stages, the clocks' too, where there are stages; and each episode's error."""
     if not all(episode.segments.get("sparse") for episode in episodes):
         return {}
     stages: Stages = annotated_stages(attempts_of(episodes, "sparse"))
-    out = {}
-    for name, curve_of in {"model": lambda e: curves[e.index], "clock": lambda e: Curve(clock(e.length))}.items():
-        summary = summarise([score_episode(curve_of(each), each, stages, "sparse") for each in episodes], np.random.default_rng(seed))
+    clocks = {each.index: Curve(clock(each.length)) for each in episodes}
+    out: dict[str, Any] = {}
+    for name, of in {"model": curves, "clock": clocks, "stopwatch": stopwatches}.items():
+        scores = [score_episode(of[each.index], each, stages, "sparse") for each in episodes]
+        summary = summarise(scores, np.random.default_rng(seed))
         out |= {f"error_{name}": str(summary.error), f"stages_{name}": str(summary.stage_accuracy)}
+        out[f"errors_{name}"] = {str(score.episode): round(float(score.error), 5) for score in scores}
     return out
 
 
@@ -145,59 +210,110 @@ def against_outcomes(episodes: Sequence[Episode], curves: Mapping[int, Curve], s
     return {"auc_at_frame": at, "auc": f"{separation(*values):.3f} [{low:.2f}, {high:.2f}]", "outcomes": [len(side) for side in sides]}
 
 
-def draw(dataset: LeRobotDataset, episodes: Sequence[Episode], curves: Mapping[int, Curve], folder: Path) -> None:
-    """Writes the curve beside frames and a clock, as PNG."""
-    folder.mkdir(parents=True, exist_ok=True)
+def changes(args: argparse.Namespace) -> str:
+    """Returns what the options add to a variant's name."""
+    if args.encoder == "efficientnet":
+        return ", EfficientNet"
+    return "" if args.augmentation else ", no augmentation"
+
+
+def file_of(name: str, words: str, args: argparse.Namespace) -> Path:
+    """Returns where a variant's curves are kept."""
+    return args.cache / "curves" / f"{name}, {words}{changes(args)}.npz"
+
+
+def draw(name: str, dataset: LeRobotDataset, args: argparse.Namespace) -> None:
+    """Writes the curves of an encoder's variants that were computed beside frames and a clock, as PNG, for each episode."""
+    args.pictures.mkdir(parents=True, exist_ok=True)
+    files = {words: file_of(name, words, args) for words in VARIANTS[name]}
+    files = {words: np.load(file) for words, file in files.items() if file.is_file()}
+    episodes = episodes_of(dataset, next(iter(VARIANTS[name].values())))
+    stages = {"sparse": annotated_stages(attempts_of(episodes, "sparse"))} if episodes[0].segments.get("sparse") else {}
     for episode in episodes:
-        by_name = {"SARM, held out": curves[episode.index], "a clock": Curve(clock(episode.length))}
-        view = figures.episode_view(episode, {"sparse": by_name}, {})
-        (folder / f"{dataset.name}_{episode.index}.png").write_bytes(figures.figure_bytes(figures.episode_figure(view), "png"))
+        by_name = {words: Curve(arrays[str(episode.index)]) for words, arrays in files.items()}
+        by_name["a clock"] = Curve(clock(episode.length))
+        figure = figures.episode_figure(figures.episode_view(episode, {"sparse": by_name}, stages))
+        image = Image.open(io.BytesIO(figures.figure_bytes(figure, "png"))).convert("RGB")
+        # 256 colours: a third of the bytes, for a page of documentation.
+        image.quantize(256, dither=Image.Dither.NONE).save(args.pictures / f"{name}_{episode.index}.png", optimize=True)
 
 
-def mean(values: Any) -> float:
-    """Returns the mean of the numbers that are known."""
-    return float(np.nanmean(list(values)))
-
-
-def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Returns Markdown, a row for each variant."""
-    names = ("episodes", "voc", "error_model", "error_clock", "stages_model", "stages_clock", "auc")
-    rows = ["| set, variant | " + " | ".join(names) + " | audit |", "|---|" + "---|" * (len(names) + 1)]
+def table(lines: Sequence[Mapping[str, Any]], seed: int) -> str:
+    """Returns Markdown: errors, what the audit said, and the same episodes' errors of one variant minus another's."""
+    names = (
+        "episodes", "time_model", "time_stopwatch", "time_difference", "error_model", "error_clock", "error_stopwatch",
+        "stages_model", "stages_clock", "auc",
+    )  # fmt: skip
+    rows = ["| set, variant | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    rows += [f"| {line['set']}, {line['variant']} | " + " | ".join(str(line.get(name, "")) for name in names) + " |" for line in lines]
+    rows += ["", "| set, variant | verdict | " + " | ".join(SHOWN) + " |", "|---|---|" + "---|" * len(SHOWN)]
     for line in lines:
-        cells = [f"{value:.3f}" if isinstance(value := line.get(name, ""), float) else str(value) for name in names]
-        evidence = "; ".join(f"{name} {line['audit'][name]}" for name in ("rise", "frozen", "shuffled", "follow", "images_share"))
-        rows.append(f"| {line['set']}, {line['variant']} | {' | '.join(cells)} | {line['audit']['verdict']} ({evidence}) |")
-    return "\n".join(rows)
+        said = line["audit"]
+        rows.append(f"| {line['set']}, {line['variant']} | {said['verdict']} | " + " | ".join(said[name] for name in SHOWN) + " |")
+    return "\n".join([*rows, "", *paired(lines, seed), "", *failing(lines)])
+
+
+def paired(lines: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
+    """Returns a line for each two variants of a set: the error against the stages of the one minus the other's, episode by episode."""
+    staged = [line for line in lines if "errors_model" in line]
+    curves = [(line["set"], line["variant"], line["errors_model"]) for line in staged]
+    curves += [(line["set"], which, line[f"errors_{which}"]) for line in staged for which in ("clock", "stopwatch")]
+    out = {}
+    for place, (name, words, errors) in enumerate(curves):
+        for other_name, other, others in curves[place + 1 :]:
+            if name == other_name and words not in ("clock", "stopwatch"):
+                gap = mean_estimate([errors[episode] - others[episode] for episode in errors], np.random.default_rng(seed))
+                out[f"{name}: {words} minus {other}"] = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return [f"- {words}: {gap}" for words, gap in out.items()]
+
+
+def failing(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns every property's line of every audit."""
+    return [f"- {line['set']}, {line['variant']}: {name}: {said}" for line in lines for name, said in line["audit"]["properties"].items()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--only", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--variant", default="", help="this one alone, such as 'stages by hand'")
+    parser.add_argument("--encoder", choices=["pixels", "efficientnet"], default="pixels")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--augmentation", type=float, default=0.5)
+    parser.add_argument("--faults", action="store_true", help="changed light, colour, noise and place are audited too: hours")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("real.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("real_cache"))
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
+    if args.table:
+        print(table([json.loads(line) for line in args.out.read_text().splitlines()], args.seed))
+        return
+    torch.set_num_threads(1)
+    for name in args.only:
+        dataset = open_dataset(args.folder / name)
+        if args.pictures:
+            draw(name, dataset, args)
+            continue
+        report = validate(args.folder / name)
+        print(name, "healthy" if report.healthy else [finding.message for finding in report.findings], flush=True)
+        measure(name, dataset, args)
+
+
+def measure(name: str, dataset: LeRobotDataset, args: argparse.Namespace) -> None:
+    """Adds a line to --out for each variant of a set that has none."""
+    encoder: Encoder = EfficientNetLite() if args.encoder == "efficientnet" else PixelImages()
     lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.is_file() else []
-    if not args.table:
-        torch.set_num_threads(1)
-        done = {(line["set"], line["variant"]) for line in lines}
-        for name in args.only:
-            report = validate(args.folder / name)
-            print(name, "healthy" if report.healthy else [finding.message for finding in report.findings], flush=True)
-            dataset = open_dataset(args.folder / name)
-            for words, variant in VARIANTS[name].items():
-                if (name, words) in done:
-                    continue
-                lines.append({"set": name, "variant": words, **run(dataset, variant, args, args.cache)})
-                with args.out.open("a") as file:
-                    file.write(json.dumps(lines[-1]) + "\n")
-                print(json.dumps(lines[-1]), flush=True)
-    print(table(lines))
+    for words, variant in VARIANTS[name].items():
+        if args.variant not in ("", words):
+            continue
+        if any((line["set"], line["variant"]) == (name, words + changes(args)) for line in lines):
+            continue
+        numbers = run(dataset, variant, args, encoder, file_of(name, words, args))
+        with args.out.open("a") as file:
+            file.write(json.dumps({"set": name, "variant": words + changes(args), **numbers}) + "\n")
+        print(json.dumps(numbers), flush=True)
 
 
 if __name__ == "__main__":

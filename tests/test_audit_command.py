@@ -63,6 +63,19 @@ def test_an_untrained_model_says_nothing(dots: Path, tmp_path: Path, capsys: pyt
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
+def test_episodes_that_taught_the_model_are_said(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tiny_sarm().save_pretrained(tmp_path / "model")
+    given = ["audit", str(dots), "--model", "model", "--no-cache", "--controls", "frozen_first", "--episodes", "0-2"]
+    for unseen, says in (([2, 7], "those it never saw: --episodes 2,7"), ([], "none was held out from it")):
+        about = {"dataset": "dots", "train_episodes": [0], "validation_episodes": [1], "held_out": unseen}
+        (tmp_path / "model" / "evaluation.json").write_text(json.dumps(about))
+        main(given)
+        assert f"2 of these 3 episodes taught this model; {says}" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "model" / "evaluation.json").write_text(json.dumps(about | {"dataset": "another"}))
+    main(given)
+    assert "taught" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from milepost.metrics.evaluation import EpisodeScore, failure_table, summarise
 from milepost.metrics.scores import final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
 
 
@@ -77,3 +78,11 @@ def test_interval_is_the_same_for_the_same_seed() -> None:
 
 def test_interval_of_nothing_is_unknown() -> None:
     assert np.isnan(interval(separation, [], [0.1], rng=np.random.default_rng(0))).all()
+
+
+def test_failures_whose_truth_is_unknown_have_a_dash() -> None:
+    for truth, cell in ((0.25, "0.250"), (float("nan"), "-")):
+        scores = [EpisodeScore(i, "", "", False, float("nan"), float("nan"), 0.0, 0.5, truth) for i in range(2)]
+        columns, rows = failure_table({"sarm": summarise(scores, np.random.default_rng(0))})
+        assert columns == ("", "sarm", "truth")
+        assert [(row[0], row[2]) for row in rows] == [("failed", cell)]

@@ -12,6 +12,7 @@ import tyro
 
 from milepost import datasets, encoders, figures, metrics, models, progress
 from milepost.cli.console import bars, say, table, warn
+from milepost.cli.taught import say_what_taught
 from milepost.core import RewardModel, atomic_path, to_json
 
 
@@ -81,6 +82,7 @@ def main(args: Args) -> int:
         say(record)
     else:
         _print(result, dataset.name)
+        say_what_taught(Path(args.model), dataset, {each.episode for each in result.curves})
         say(f"audit: {folder}")
     for number, reason in result.unreadable.items():
         warn(f"episode {number} is left out: {reason}")

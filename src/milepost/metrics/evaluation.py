@@ -185,7 +185,7 @@ def summary_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], li
 
 
 def failure_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Returns (columns, rows) with one row for each kind of failure: the mean final progress of each model, and the true one."""
+    """Returns (columns, rows) with one row for each kind of failure: each model's mean final progress, and the true one or a dash."""
     first = next(iter(summaries.values()))
-    rows = [(kind, *(s.failures[kind][0] for s in summaries.values()), f"{truth:.3f}") for kind, (_, truth) in first.failures.items()]
-    return ("", *summaries, "truth"), [tuple(row) for row in rows]
+    ends = {kind: "-" if np.isnan(truth) else f"{truth:.3f}" for kind, (_, truth) in first.failures.items()}
+    return ("", *summaries, "truth"), [(kind, *(s.failures[kind][0] for s in summaries.values()), end) for kind, end in ends.items()]
