@@ -43,7 +43,7 @@ def _fragment(record: Mapping[str, Any], dataset: str, figure: tuple[bytes, ...]
     properties = [(MARKS[each["state"]], each["name"], each["evidence"]) for each in record["properties"]]
     numbers = [(words, *(_estimate(each["rows"].get(row)) for each in audits.values())) for row, words in ROWS.items()]
     sections = [
-        Section("What it does", columns=("", "property", "evidence"), rows=properties),
+        Section("What it does", columns=("", "property", "evidence"), rows=properties, sentences=True),
         Section(
             "Curves", "The mean of the successful episodes as recorded (grey) and edited, one panel a control.", images=figure
         ) if figure else Section("Curves", "The figure is not shown: the audit's folder has no audit.png, which --format png writes."),

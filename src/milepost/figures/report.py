@@ -130,7 +130,7 @@ def _numbered(count: int) -> tuple[str, ...]:
 class Section:
     """A heading, some text, a table, figures, images as PNG, and links into the page that contains it (address, text).
 
-    Any of them may be empty.
+    Any of them may be empty. sentences: the table holds sentences, which are broken into lines, not numbers.
     """
 
     title: str
@@ -139,6 +139,7 @@ class Section:
     rows: Sequence[Sequence[object]] = ()
     figures: Sequence[Figure] = field(default=())
     images: Sequence[bytes] = field(default=(), repr=False)
+    sentences: bool = False
     links: Sequence[tuple[str, str]] = ()
 
 
@@ -150,6 +151,7 @@ def report_fragment(*, title: str, lead: str, facts: Sequence[tuple[str, str]], 
             "title": section.title,
             "words": section.words,
             "columns": section.columns,
+            "sentences": section.sentences,
             "rows": [[str(cell) for cell in row] for row in section.rows],
             "images": [base64.b64encode(image).decode() for image in (*map(png, section.figures), *section.images)],
             "links": section.links,
