@@ -28,7 +28,7 @@ TREMOR = 0.05
 def moving(task: Task, view: SceneState) -> bool:
     """Returns whether the object is held; for what cannot be held, whether it has moved."""
     if task.reach is None:
-        return bool(task.slid(view.thing, view.start) > PULL)
+        return bool(task.slid(view.thing[None], view.start)[0] > PULL)
     return bool(view.thing[2] > view.start[2] + LIFT and np.linalg.norm(view.hand - view.thing) < task.reach)
 
 
@@ -80,7 +80,7 @@ def backing_off(view: SceneState) -> CommandScript:
 def rising(task: Task, view: SceneState) -> CommandScript:
     """Rises by the task's `retreat`, so that what hangs on a handle is not taken along."""
     if task.retreat:
-        view = yield from going(view.hand + [0, 0, task.retreat], view, grip=OPEN, speed=1.0, steps=20)
+        view = yield from going(view.hand + np.array([0, 0, task.retreat]), view, grip=OPEN, speed=1.0, steps=20)
     return view
 
 

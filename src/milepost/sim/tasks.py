@@ -100,7 +100,7 @@ class Task:
             return self.slid(trace.thing, trace.thing[0]) > PULL
         return (lifted(trace) > LIFT) & (distance(trace.hand, trace.thing) < self.reach)
 
-    def slid(self, thing: Float[np.ndarray, "*T 3"], start: Float[np.ndarray, "3"]) -> Float[np.ndarray, "*T"]:
+    def slid(self, thing: Float[np.ndarray, "T 3"], start: Float[np.ndarray, "3"]) -> Float[np.ndarray, "T"]:
         """Computes metres that the object has moved from its start in its direction."""
         return (thing - start) @ np.array(self.direction)
 
