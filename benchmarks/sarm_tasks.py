@@ -108,7 +108,8 @@ def row_of(task: str, seeds: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> 
         return text if good else f"**{text}**"
 
     error, mean_error = cell(over("error", True))
-    auc, mean_auc = cell([weighted_auc(each["final"], each["success"], weight) for each, weight in seeds])
+    with np.errstate(invalid="ignore"):
+        auc, mean_auc = cell([weighted_auc(each["final"], each["success"], weight) for each, weight in seeds])
     row = [
         judged(error, mean_error <= ERROR),
         cell(over("clock_error", True))[0],

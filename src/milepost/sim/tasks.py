@@ -217,7 +217,7 @@ def _bin_carried(trace: Trace) -> Float[np.ndarray, "T"]:
 
 
 def _button_reached(trace: Trace) -> Float[np.ndarray, "T"]:
-    """The script backs off while it aligns itself, as fast as it moves sideways and down; then it goes straight ahead."""
+    """Computes stage 0: the script backs off while it aligns itself, as fast as it moves sideways and down; then it goes straight ahead."""
     off = np.abs(trace.hand - trace.thing - np.array([0.0, -0.05, -0.065]))
     remaining = 2 * np.maximum(off[:, 0], off[:, 2]) + off[:, 1]
     return 1 - remaining / remaining[0]
