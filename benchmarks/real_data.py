@@ -51,7 +51,6 @@ from milepost.models.sarm.prepare import attempts_of
 from milepost.models.sarm.settings import PRESETS
 from milepost.models.sarm.train import train_sarm
 from milepost.progress import AuditConfig, audit
-from milepost.testing import ListDataset
 
 STAGES_BY_HAND = Path(__file__).parent / "real_cr5_banana.csv"
 
@@ -119,7 +118,9 @@ def run(dataset: LeRobotDataset, variant: Variant, args: argparse.Namespace, enc
             curves[episode.index] = model.predict(episode).main
             stopwatches[episode.index] = Curve(stopwatch(episode.length, usual))
         config = AuditConfig(seed=args.seed, controls=controls_for(args.faults))
-        audited += audit(model, ListDataset(held_out), config=config, options={"stride": variant.stride}).curves
+        # A part of the same dataset, whose features are kept; of another one the audit would encode every image for every copy.
+        part = dataset.only([episode.index for episode in held_out])
+        audited += audit(model, part, config=config, options={"stride": variant.stride}).curves
         print(f"fold {fold + 1} of {variant.folds}, {time.monotonic() - start:.0f} s", flush=True)
     curves_file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(curves_file, **{str(index): curve.value for index, curve in curves.items()})
