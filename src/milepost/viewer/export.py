@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from milepost.core import DataError, Tick, UnreadableError, atomic_path
+from milepost.datasets import marked_drawing
 from milepost.viewer.media import VideoCache, cameras, own_video
 from milepost.viewer.review import Review
 
@@ -75,6 +76,7 @@ def export_html(
         if report:
             file.write(f'<template id="report">{report}</template>\n')
         file.write(f'<script type="application/json" id="embedded">{_json(embedded)}</script>\n{tail}')
+        file.write(marked_drawing(b"", ".html", review.dataset).decode())
     return problems
 
 
