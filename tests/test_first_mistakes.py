@@ -167,9 +167,9 @@ def test_annotate_says_what_was_refused(dots: milepost.LeRobotDataset) -> None:
 def test_an_open_dataset_has_what_was_written(dots: milepost.LeRobotDataset) -> None:
     before = dots[0].segments["sparse"]
     result = annotated(dots[:1], lambda number: REPLY)
-    assert milepost.write_annotations(dots, result).episodes == {"sparse": 6}
+    assert milepost.write_annotations(dots, result, overwrite=True).episodes == {"sparse": 6}
     assert dots[0].segments["sparse"] == result[0] != before
-    milepost.write_annotations("dots", {0: {"sparse": before}})
+    milepost.write_annotations("dots", {0: {"sparse": before}}, overwrite=True)
     assert dots[0].segments["sparse"] == result[0]
     dots.refresh()
     assert dots[0].segments["sparse"] == before

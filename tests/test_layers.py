@@ -28,7 +28,7 @@ INSIDE = {
         "choice frames metadata rows writer",
         "annotations footage reader subtask_index",
         "validation",
-        "copy",
+        "copy drawings",
     ],
     "vlm": [
         "frame_parts layers logprobs memory patches prompt proxies replies",

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -26,6 +27,11 @@ CALLS: dict[str, Callable[[milepost.LeRobotDataset, str], object]] = {
 def dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> milepost.LeRobotDataset:
     monkeypatch.chdir(tmp_path)
     return write_example("dots")
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # what users see: the type checks are of the tests only
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -74,3 +80,64 @@ def test_frames_are_named_by_numbers_a_mask_or_a_slice(dots: milepost.LeRobotDat
 def test_a_range_without_an_end_is_refused(text: str, dots: milepost.LeRobotDataset) -> None:
     with pytest.raises(ValueError, match="rising ranges"):
         milepost.open_dataset("dots", episodes=text)
+
+
+SEGMENTS = (milepost.Segment("reach", 0, 20), milepost.Segment("carry", 20, 33))
+
+
+def test_annotations_that_are_there_are_replaced_only_when_asked(dots: milepost.LeRobotDataset) -> None:
+    before, own = contents(Path("dots")), dots[0].segments["sparse"]
+    for new in (SEGMENTS, ()):
+        with pytest.raises(milepost.DataError, match=r"annotations of episodes 0, which would be replaced: give overwrite=True"):
+            milepost.write_annotations(dots, {0: {"sparse": new}})
+    assert contents(Path("dots")) == before
+    milepost.write_annotations(dots, {0: {"sparse": own}})  # an equal one is no conflict
+    milepost.write_annotations(dots, {0: {"sparse": SEGMENTS}}, expected={0: {"sparse": own}})
+    milepost.write_annotations(dots, {1: {"sparse": SEGMENTS}}, overwrite=True)
+    assert dots[0].segments["sparse"] == dots[1].segments["sparse"] == SEGMENTS
+
+
+@pytest.mark.parametrize("number", ["0", True, 0.0])
+def test_an_episode_is_named_by_an_int(number: object, unchecked: None, dots: milepost.LeRobotDataset) -> None:
+    with pytest.raises(milepost.DataError, match="the number of the episode, an int such as 0"):
+        milepost.write_annotations(dots, {number: {"sparse": SEGMENTS}}, overwrite=True)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("edges", [(3.7, 9), (0, float("nan")), ("3", 9)])
+def test_a_segment_has_whole_frames(edges: tuple[int, int], unchecked: None) -> None:
+    with pytest.raises(milepost.DataError, match="segment 'reach' must be whole numbers"):
+        milepost.Segment("reach", *edges)
+
+
+DRAWINGS: dict[str, tuple[str, Callable[[milepost.LeRobotDataset], object]]] = {
+    "export": ("mine.html", lambda d: milepost.export_page(d, "mine.html", {}, episodes=[0])),
+    "render": ("mine.mp4", lambda d: milepost.render(d, 0, "mine.mp4", "dots/elapsed_progress.parquet")),
+    "view --export-html": ("mine.html", lambda d: main(["view", "dots", "--export-html", "mine.html", "--episodes", "0"])),
+    "render in the shell": ("progress_videos/episode_000000_progress.mp4", lambda d: main(["render", "dots", "--episodes", "0"])),
+    "weigh --figure": ("mine.png", lambda d: main(["weigh", "dots", "--figure", "mine.png"])),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_file_of_a_persons_own_is_not_drawn_over(name: str, dots: milepost.LeRobotDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    path, call = Path(DRAWINGS[name][0]), DRAWINGS[name][1]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    words = "is there already, and milepost did not make it of this dataset"
+    if name in ("export", "render"):
+        with pytest.raises(milepost.DataError, match=words):
+            call(dots)
+    else:
+        assert call(dots) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+    assert path.read_text() == "mine"
+    path.unlink()
+    call(dots)
+    call(dots)  # one's own is replaced
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("height", [-1, 15, 4321, 100.5])
+def test_a_video_has_a_height_that_can_be_drawn(height: int, unchecked: None, dots: milepost.LeRobotDataset) -> None:
+    with pytest.raises(milepost.DataError, match="the height of the images must be"):
+        milepost.render(dots, 0, "e.mp4", "dots/elapsed_progress.parquet", height=height)

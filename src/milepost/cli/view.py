@@ -45,10 +45,14 @@ class Args:
     """Branch, tag or commit of a Hub dataset."""
     export_html: Path | None = None
     """Write the page with these episodes and their videos into this one file, and start no server; without --episodes: the first 20."""
+    overwrite: bool = False
+    """With --export-html: replace a file that is there and is no page of this dataset; a page of this dataset is always replaced."""
 
 
 def main(args: Args) -> int:
     """Serves the page until Ctrl-C, or exports it."""
+    if args.overwrite and args.export_html is None:
+        raise ValueError("--overwrite does nothing without --export-html")
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port must be 0 to 65535, got {args.port}")
     if args.export_html is not None:
@@ -80,6 +84,9 @@ def export(args: Args, path: Path) -> int:
     require_writable(path.parent)
     review, videos = open_review(args), viewer.VideoCache()
     try:
+        datasets.require_own_drawings(
+            [path], review.dataset, overwrite=args.overwrite, instead="choose another --export-html, or use --overwrite"
+        )
         numbers = review.rows.numbers[: None if args.episodes else viewer.EXPORTED]
         with bars() as bar:
             problems = viewer.export_html(review, path, episodes=numbers, films=videos, tick=bar("episodes"))

@@ -2,7 +2,9 @@ from .brief import Brief as Brief
 from .brief import brief_text as brief_text
 from .calls import names_of as names_of
 from .calls import refuses_unknown_options as refuses_unknown_options
+from .calls import require_integers as require_integers
 from .calls import require_one_of as require_one_of
+from .calls import require_whole as require_whole
 from .calls import warn_user as warn_user
 from .capabilities import Closes as Closes
 from .capabilities import HasWeights as HasWeights

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from milepost.core.brief import Brief
+from milepost.core.calls import require_whole
 from milepost.core.contract import require_progress, require_signal, require_sound, require_stages
 from milepost.core.errors import DataError, ModelError, UnreadableError
 from milepost.core.images import FrameIndex, frame_numbers, require_cameras
@@ -104,6 +105,7 @@ class Segment:
     def __post_init__(self) -> None:
         if not self.name:
             raise DataError("a segment needs a stage name, got an empty one")
+        require_whole((self.start, self.stop), f"start and stop of the segment '{self.name}'")
         if not 0 <= self.start <= self.stop:
             raise DataError(f"segment '{self.name}' needs 0 <= start <= stop, got [{self.start}, {self.stop})")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path, names_of, require_file_name
-from milepost.datasets import LeRobotDataset, as_dataset
+from milepost.datasets import LeRobotDataset, as_dataset, marked_drawing, require_own_drawings
 from milepost.figures.episode import EpisodeView, episode_figure
-from milepost.figures.film.render import render_video
+from milepost.figures.film.render import render_video, require_height
 from milepost.figures.report import CurvesByHead, curve_of, episode_view
 from milepost.progress import ProgressTable, find_progress, match_progress, require_rows
 from milepost.weights import match_weights
@@ -59,7 +59,8 @@ def render(
     """Writes the video of one episode to `path` (H.264 mp4): its images, and under them the curve as it plays. Returns the path.
 
     progress: as in `plot`. cameras: side by side; the first one without it. weights: a weights file, shown under the curves. height: of the
-    images, in pixels. The file appears when it is complete. DataError as in `plot`, and for an episode without a camera.
+    images, in pixels: 16 to 4320. The file appears when it is complete. DataError as in `plot`, for an episode without a camera, and if
+    there is a file that is no video of this dataset.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -70,12 +71,15 @@ def render(
     if path.suffix != ".mp4":
         raise DataError(f"{path} should end in .mp4")
     require_file_name(path)
+    require_height(height)
     names = names_of(cameras or ())
     dataset = as_dataset(dataset).showing(names)
+    require_own_drawings([path], dataset)
     episode = dataset.episode(episode_index)
     content = _content(dataset, episode, _tables(dataset, progress), head, weights)
     with atomic_path(path) as video:
         render_video(episode, content, names or dataset.cameras[:1], video, height=height)
+        video.write_bytes(marked_drawing(video.read_bytes(), path.suffix, dataset))
     return path
 
 

@@ -28,6 +28,7 @@ from milepost.core import (
     number_at,
     quiet,
     read_json_object,
+    require_integers,
     to_json,
     write_text,
 )
@@ -66,6 +67,7 @@ class AuditConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_integers(self)
         for name in self.controls:
             if name not in CONTROLS:
                 raise ValueError(f"there is no control '{name}'; there are {', '.join(CONTROLS)}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from milepost.core import DataError, Tick, UnreadableError, atomic_path
+from milepost.datasets import marked_drawing
 from milepost.viewer.media import VideoCache, cameras, own_video
 from milepost.viewer.review import Review
 
@@ -74,6 +75,7 @@ def export_html(
         embedded = {"dataset": _about(review, list(by_index)), "episodes": _columns(review.episodes(), list(by_index)), "episode": by_index}
         file.write(report_element(review))
         file.write(f'<script type="application/json" id="embedded">{_json(embedded)}</script>\n{tail}')
+        file.write(marked_drawing(b"", ".html", review.dataset).decode())
     return problems
 
 
