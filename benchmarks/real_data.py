@@ -239,19 +239,36 @@ def draw(name: str, dataset: LeRobotDataset, args: argparse.Namespace) -> None:
         image.quantize(256, dither=Image.Dither.NONE).save(args.pictures / f"{name}_{episode.index}.png", optimize=True)
 
 
+TABLES: dict[str, dict[str, str]] = {
+    "against time": {
+        "episodes": "episodes", "time_model": "error", "time_stopwatch": "a stopwatch's", "time_difference": "difference",
+        "auc": "AUC at a fixed frame",
+    },
+    "against stages": {
+        "error_model": "error", "error_clock": "a clock's", "error_stopwatch": "a stopwatch's", "stages_model": "stage accuracy",
+        "stages_clock": "a clock's", "stages_stopwatch": "a stopwatch's",
+    },
+}  # fmt: skip
+
+
 def table(lines: Sequence[Mapping[str, Any]], seed: int) -> str:
     """Returns Markdown: errors, what the audit said, and the same episodes' errors of one variant minus another's."""
-    names = (
-        "episodes", "time_model", "time_stopwatch", "time_difference", "error_model", "error_clock", "error_stopwatch",
-        "stages_model", "stages_clock", "auc",
-    )  # fmt: skip
-    rows = ["| set, variant | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    rows += [f"| {line['set']}, {line['variant']} | " + " | ".join(str(line.get(name, "")) for name in names) + " |" for line in lines]
-    rows += ["", "| set, variant | verdict | " + " | ".join(SHOWN) + " |", "|---|---|" + "---|" * len(SHOWN)]
+    parts = []
+    for which, columns in TABLES.items():
+        parts += [f"| {which} | " + " | ".join(columns.values()) + " |", "|---|" + "---|" * len(columns)]
+        known = [line for line in lines if which == "against time" or "error_model" in line]
+        parts += [f"| {name_of(line)} | " + " | ".join(str(line.get(name, "")) for name in columns) + " |" for line in known]
+        parts += [""]
+    parts += ["| the audit | verdict | " + " | ".join(SHOWN) + " |", "|---|---|" + "---|" * len(SHOWN)]
     for line in lines:
         said = line["audit"]
-        rows.append(f"| {line['set']}, {line['variant']} | {said['verdict']} | " + " | ".join(said[name] for name in SHOWN) + " |")
-    return "\n".join([*rows, "", *paired(lines, seed), "", *failing(lines)])
+        parts.append(f"| {name_of(line)} | {said['verdict']} | " + " | ".join(said[name] for name in SHOWN) + " |")
+    return "\n".join([*parts, "", *paired(lines, seed), "", *properties(lines)])
+
+
+def name_of(line: Mapping[str, Any]) -> str:
+    """Returns set and variant, for a table."""
+    return f"`{line['set']}`, {line['variant']}"
 
 
 def paired(lines: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
@@ -268,9 +285,9 @@ def paired(lines: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
     return [f"- {words}: {gap}" for words, gap in out.items()]
 
 
-def failing(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def properties(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns every property's line of every audit."""
-    return [f"- {line['set']}, {line['variant']}: {name}: {said}" for line in lines for name, said in line["audit"]["properties"].items()]
+    return [f"- {name_of(line)}: {name}: {said}" for line in lines for name, said in line["audit"]["properties"].items()]
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def main(args: Args) -> int:
 def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
     """Prints the tables, and why some of their cells are empty."""
     count, sources = len(compared.episodes), compared.sources - {"none"}
-    table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries))
+    table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries, more=True))
     if not sources:
         say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
     if all(score.success is None for score in compared.episodes):

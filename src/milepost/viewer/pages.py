@@ -31,9 +31,9 @@ def export_page(
 
     dataset: one that is open, or a folder or Hub id. progress: a progress file, or several by the name that the page gives them; without
     it those beside the dataset. episodes: their indices, or text such as "0-9,12"; without it the first 20, as `milepost view` exports.
-    weights: a weights file. audit: the folder that `milepost audit` wrote; the page shows its verdict first. overwrite: replaces a file that
-    is there and is no page of this dataset. Returns one message for each thing that could not be put into the page. DataError if there is
-    no such episode, or a file is another dataset's.
+    weights: a weights file. audit: the folder that `milepost audit` wrote; the page shows its verdict first. overwrite: replaces a file
+    that is there and is no page of this dataset. Returns one message for each thing that could not be put into the page. DataError if there
+    is no such episode, or a file is another dataset's.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
