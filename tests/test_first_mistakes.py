@@ -117,7 +117,11 @@ MISTAKES: dict[str, tuple[Callable[[milepost.LeRobotDataset], object], type[Exce
         "there is no device 'gpu'; use cpu, cuda or cuda:1",
     ),
     "video into no folder": (lambda d: milepost.render(d, 0, "no/e.mp4"), milepost.DataError, "no is not there; make it first"),
-    "video into a file": (lambda d: milepost.render(d, 0, "dots/meta/info.json/e.mp4"), milepost.DataError, "info.json is no folder"),
+    "video into a file": (
+        lambda d: milepost.render(d, 0, "dots/meta/info.json/e.mp4"),
+        milepost.DataError,
+        "whose own files are never replaced",
+    ),
     "page into a folder": (lambda d: milepost.export_page(d, "dots"), milepost.DataError, "dots is a folder; give the name of a file"),
 }
 

@@ -37,10 +37,14 @@ def require_own_drawings(paths: Iterable[Path], source: Source, *, overwrite: bo
 
 def drawing_marks(source: Source) -> tuple[str, str]:
     """Returns the identification of a dataset: 16 hex digits of its path, and its fingerprint. Of a file: its path's alone, twice."""
-    is_file = isinstance(source, Path)
-    place = source.name if not is_file and not source.is_local else str(real_path(source if is_file else source.root))
-    digits = hashlib.sha256(place.encode()).hexdigest()[:16]
-    return digits, digits if is_file else source.fingerprint
+    if isinstance(source, Path):
+        digits = _digits(str(real_path(source)))
+        return digits, digits
+    return _digits(str(real_path(source.root)) if source.is_local else source.name), source.fingerprint
+
+
+def _digits(place: str) -> str:
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 def mark_of(path: Path) -> tuple[str, ...]:

@@ -98,6 +98,10 @@ class SARMModel(nn.Module):
         """Returns the SHA-256 of all parameters and buffers with their names."""
         return checkpoint.hash_of(self.state_dict())
 
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the heads, the stride, and what the frames were encoded with."""
+        return {**self.config.run_settings(options), "encoder": self.frozen.name, "precision": self.precision}
+
     def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
 
@@ -260,7 +264,7 @@ class SARMModel(nn.Module):
 
         text: features of the instruction, else computed here. at: the frames to look at, in order, first and last among them.
         """
-        head_names = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
+        head_names = self.config.chosen_heads(heads)
         self.eval()
         if text is None and (fault := blank(episode.task, self.config)):
             raise UnreadableError(f"episode {episode.index}: {fault}")
@@ -418,8 +422,7 @@ class SARMModel(nn.Module):
 
         state_stats: for LeRobot's if it has none: them, or a dataset folder to take them from. encoder: instead of the one the
         config names, which is loaded when first needed. precision: what encoder and networks compute in. config: instead of the saved
-        one.
-        DataError if a file is missing, broken or does not fit its config; it names the parameters.
+        one. DataError if a file is missing, broken or does not fit its config; it names the parameters.
         """
         folder = find_model(folder)
         saved, weights = checkpoint.read_folder(folder)
