@@ -152,7 +152,7 @@ class Journey:
                         model,
                         dataset,
                         path,
-                        made_by=progress.provenance(model, dataset, source),
+                        made_by=progress.provenance(model, dataset, source, bare=source == name),
                         on_progress=self.on_stage(f"label: {name}"),
                     )
             tables[name] = progress.read_progress(path)

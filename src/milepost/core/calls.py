@@ -9,7 +9,8 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from milepost.core.errors import DataError, DataWarning
 
@@ -98,9 +99,10 @@ def require_integers(config: object) -> None:
     Traceback (most recent call last):
     ValueError: steps must be a whole number, an int; got 2.5
     """
-    for name, kind in _hints(type(config)).items():
+    group: Any = type(config)
+    for name, kind in _hints(group).items():
         value = getattr(config, name)
-        members = get_args(kind) or (kind,)
+        members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         if int not in members or float in members or (value is None and type(None) in members):
             continue
         if not isinstance(value, Integral) or isinstance(value, bool):
@@ -110,7 +112,7 @@ def require_integers(config: object) -> None:
 
 
 @functools.cache
-def _hints(config: type) -> dict[str, Any]:
+def _hints(config: Any) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(config).items() if name in {each.name for each in dataclasses.fields(config)}}
 
 

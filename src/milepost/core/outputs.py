@@ -43,7 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     require_file_name(path)
     temporary = temporary_name(path)
     # The kernel applies the process's umask here; reading it by os.umask() would change it for other threads for a moment.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    with _making_a_file_in(path.parent):
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -51,6 +52,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _making_a_file_in(folder: Path) -> Iterator[None]:
+    """Raises DataError where the system says that there is no such file: no file can be made in the folder, such as in /proc."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"the folder {folder} cannot be written to: no file can be made there; choose another place") from error
 
 
 OWNED: list[Callable[[Path], str]] = []
@@ -77,7 +87,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() or folder.is_symlink():
         raise DataError(f"{folder} exists already and is not overwritten; remove it or choose another name")
     temporary = temporary_name(folder)
-    temporary.mkdir(parents=True)
+    with _making_a_file_in(folder):
+        temporary.mkdir(parents=True)
     for leftover in folder.parent.glob(f".*{MARK}"):
         if leftover.name.startswith(_start_of(folder)) and _is_gone(_owner_of(leftover)):
             _remove(leftover)
@@ -118,10 +129,15 @@ def require_writable(folder: Path) -> None:
 
     Raises OSError if it is not writable: better now than after hours of work.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b"milepost")
+    _try_to_write(folder)
     clear_leftovers(folder)
+
+
+def _try_to_write(folder: Path) -> None:
+    with _making_a_file_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"milepost")
 
 
 def clear_leftovers(folder: Path) -> int:
@@ -152,7 +168,7 @@ def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
     than `wait_s` seconds. The system frees the lock of a process that ends or is killed. On a disk without locks, none is taken.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _try_to_write(path.parent)  # a lock would say that another process has it
     path = Path(os.path.realpath(path.parent)) / path.name
     lock_file = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
     lock = filelock.FileLock(str(lock_file), timeout=0, is_singleton=True)

@@ -112,6 +112,8 @@ def write_annotations(
         annotations = annotations.by_episode()
     for head in names:
         require_one_of(head, HEADS, "a head in names")
+        if len(set(names[head])) < len(names[head]):
+            raise DataError(f"the {head} stages in names must be distinct, got {', '.join(map(str, names[head]))}")
     expected, root = expected or {}, require_editable(folder.root if isinstance(folder, IsOpen) else folder)
     written = _write(root, annotations, names, rule=rule, expected=expected, overwrite=overwrite)
     if isinstance(folder, IsOpen):
@@ -183,7 +185,7 @@ def _check_expected(expected: Annotations, meta: Metadata) -> None:
 def _check_kept(annotations: Annotations, expected: Annotations, meta: Metadata) -> None:
     """Raises DataError if an annotation that the dataset has, and that the caller does not name in `expected`, would be replaced."""
     for head in HEADS:
-        replaced = [
+        conflicts = [
             episode_index
             for episode_index, heads in annotations.items()
             if head in heads
@@ -191,8 +193,8 @@ def _check_kept(annotations: Annotations, expected: Annotations, meta: Metadata)
             and (old := meta.episodes[episode_index].readable_segments.get(head))
             and tuple(old) != tuple(heads[head])
         ]
-        if replaced:
-            some = ", ".join(map(str, replaced[:10])) + (f" and {len(replaced) - 10} more" if len(replaced) > 10 else "")
+        if conflicts:
+            some = ", ".join(map(str, conflicts[:10])) + (f" and {len(conflicts) - 10} more" if len(conflicts) > 10 else "")
             raise DataError(f"the dataset has {head} annotations of episodes {some}, which would be replaced: give overwrite=True")
 
 

@@ -38,11 +38,13 @@ def require_own_drawings(paths: Iterable[Path], source: Source, *, overwrite: bo
 def drawing_marks(source: Source) -> tuple[str, str]:
     """Returns the identification of a dataset: 16 hex digits of its path, and its fingerprint. Of a file: its path's alone, twice."""
     if isinstance(source, Path):
-        place, fingerprint = str(real_path(source)), ""
-    else:
-        place, fingerprint = str(real_path(source.root)) if source.is_local else source.name, source.fingerprint
-    digits = hashlib.sha256(place.encode()).hexdigest()[:16]
-    return digits, fingerprint or digits
+        digits = _digits(str(real_path(source)))
+        return digits, digits
+    return _digits(str(real_path(source.root)) if source.is_local else source.name), source.fingerprint
+
+
+def _digits(place: str) -> str:
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 def mark_of(path: Path) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path, names_of, require_file_name
+from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path, names_of, require_file_name, warn_user
 from milepost.datasets import LeRobotDataset, as_dataset, marked_drawing, require_own_drawings
 from milepost.figures.episode import EpisodeView, episode_figure
 from milepost.figures.film.render import render_video, require_height
 from milepost.figures.report import CurvesByHead, curve_of, episode_view
-from milepost.progress import ProgressTable, find_progress, match_progress, require_rows
+from milepost.progress import MatchedProgress, ProgressTable, find_progress, match_progress, require_rows
 from milepost.weights import match_weights
 
 Source = ProgressTable | Path | str
@@ -93,7 +93,7 @@ def _content(
 def _tables(dataset: LeRobotDataset, progress: Source | Mapping[str, Source] | None) -> dict[str, ProgressTable]:
     """Returns the progress tables by the names they go by. DataError if one is another dataset's."""
     if progress is None:
-        matched = find_progress(dataset)
+        matched = _with_warnings(find_progress(dataset))
         return {matched.path.stem.removesuffix("_progress"): matched.table}
     sources = progress if isinstance(progress, Mapping) else {_name(progress): progress}
     return {name: _table(dataset, source) for name, source in sources.items()}
@@ -107,9 +107,16 @@ def _name(source: Source) -> str:
 
 def _table(dataset: LeRobotDataset, source: Source) -> ProgressTable:
     if not isinstance(source, ProgressTable):
-        return match_progress(Path(source), dataset).table
+        return _with_warnings(match_progress(Path(source), dataset)).table
     require_rows("the progress table", source, dataset)
     return source
+
+
+def _with_warnings(matched: MatchedProgress) -> MatchedProgress:
+    """Returns the file; what is uncertain about it is a warning at the user's line."""
+    for words in matched.warnings:
+        warn_user(words)
+    return matched
 
 
 def _curves(dataset: LeRobotDataset, episode: Episode, tables: Mapping[str, ProgressTable], heads: Sequence[str]) -> CurvesByHead:

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from milepost.core import MAIN_HEAD, RAW, Attempt, Curve, DataError, Episode, Stages, Tick, UnreadableError, annotated_stages, quiet
+from milepost.core import (
+    MAIN_HEAD,
+    RAW,
+    Attempt,
+    Curve,
+    DataError,
+    Episode,
+    Stages,
+    Tick,
+    UnreadableError,
+    annotated_stages,
+    quiet,
+    warn_user,
+)
 from milepost.datasets import LeRobotDataset, as_dataset
 from milepost.metrics import (
     EpisodeScore,
@@ -126,7 +139,11 @@ def evaluate(
 
 
 def _matched(dataset: LeRobotDataset, path: Path | str | None) -> MatchedProgress:
-    return find_progress(dataset) if path is None else match_progress(Path(path), dataset)
+    """Returns the progress file at a path, or the usual one; what is uncertain about it is a warning at the user's line."""
+    matched = find_progress(dataset) if path is None else match_progress(Path(path), dataset)
+    for words in matched.warnings:
+        warn_user(words)
+    return matched
 
 
 def _annotated(dataset: LeRobotDataset, head: str) -> Stages | None:

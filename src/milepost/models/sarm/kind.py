@@ -49,7 +49,7 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
     arguments: Mapping[str, Any] = {"heads": list(run.heads), "stride": options.stride}
     task = {} if run.task is None else {"task": run.task}
     cache = None if options.no_cache else cache_folder()
-    return Prepared(model, dataset, {**arguments, **task}, {"encoder": model.frozen.name, "precision": precision}, cache)
+    return Prepared(model, dataset, {**arguments, **task}, cache=cache)
 
 
 def untrained(model: SARMModel, seed: int) -> SARMModel:

@@ -50,8 +50,7 @@ from milepost.models.sarm.readiness import blank, over_all, require_encoder, sta
 from milepost.models.sarm.samples import pad_state, state_of, window_frames
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 
-BATCH = 32
-"""Frames whose windows are read at once."""
+BATCH = 32  # frames whose windows are read at once
 
 
 class SARMModel(nn.Module):
@@ -101,6 +100,10 @@ class SARMModel(nn.Module):
     def weights_hash(self) -> str:
         """Returns the SHA-256 of all parameters and buffers with their names."""
         return checkpoint.hash_of(self.state_dict())
+
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the heads, the stride, and what the frames were encoded with."""
+        return {**self.config.run_settings(options), "encoder": self.frozen.name, "precision": self.precision}
 
     def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
@@ -268,15 +271,14 @@ class SARMModel(nn.Module):
 
         text: features of the instruction, else computed here. at: the frames to look at, in order, first and last among them.
         """
-        head_names = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
+        head_names = self.config.chosen_heads(heads)
         self.eval()
         if text is None and (fault := blank(episode.task, self.config)):
             raise UnreadableError(f"episode {episode.index}: {fault}")
         state = pad_state(state_of(episode, self.config), self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
-        gap = self.config.gap(episode.fps)
         parts = []
-        places = np.arange(episode.length) if at is None else at
+        places, gap = np.arange(episode.length) if at is None else at, self.config.gap(episode.fps)
         for start in range(0, len(places), BATCH):
             frames, valid = window_frames(places[start : start + BATCH], self.config, gap, episode.length)
             window = features[frames].astype(np.float32, copy=False)
@@ -389,7 +391,6 @@ class SARMModel(nn.Module):
         now = self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])
         return Step(now["sparse_progress"].item(), {RAW: now["sparse_raw"].item()})
 
-    # On disk
     def use_state_stats(self, stats: StateStats) -> None:
         """Normalises robot states with these from now on; they and their source become part of the config."""
         self.config = checkpoint.with_state_stats(self.config, stats)
