@@ -112,7 +112,7 @@ def test_smoothing_far_down_a_long_file_is_as_exact(rng: np.random.Generator) ->
 
 
 def test_smoothing_gives_back_what_noise_costs(rng: np.random.Generator) -> None:
-    """Demonstrations that pause: the weight of moving frames less that of pauses. Noise of a tenth of the range takes a quarter of it or more,
+    """Demonstrations that pause: the weight of moving frames less that of pauses. Noise of a tenth takes a quarter of it or more,
     a window of a chunk gives at least four fifths of that back."""
     curves, moving = [], []
     for _ in range(100):

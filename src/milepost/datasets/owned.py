@@ -25,7 +25,7 @@ def why_not(path: Path) -> str:
 
 
 def protect() -> None:
-    """Has every writer of milepost ask `why_not` first. It is called when a dataset is opened."""
+    """Makes every writer of milepost ask `why_not` first. It is called when a dataset is opened."""
     if why_not not in OWNED:
         OWNED.append(why_not)
 
