@@ -54,7 +54,17 @@ REPORTED = ("SARM, labels of other episodes",)
 """Models without a verdict that is right: their labels are wrong in detail and right on average, so they follow the frames all the same."""
 SIZES = (8, 20, 50)
 STEPS, HOLDOUT, MOST = 400, 0.34, 50
-CONTROLS = ("frozen_first", "frozen_middle", "frozen_last", "shuffled", "cut_50", "images_frozen", "states_frozen", "other_task")
+CONTROLS = (
+    "frozen_first",
+    "frozen_middle",
+    "frozen_last",
+    "shuffled",
+    "reversed",
+    "cut_50",
+    "images_frozen",
+    "states_frozen",
+    "other_task",
+)
 """What the verdicts need; robustness to light is another matter."""
 
 
