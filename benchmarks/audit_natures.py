@@ -55,16 +55,8 @@ REPORTED = ("SARM, labels of other episodes",)
 SIZES = (8, 20, 50)
 STEPS, HOLDOUT, MOST = 400, 0.34, 50
 CONTROLS = (
-    "frozen_first",
-    "frozen_middle",
-    "frozen_last",
-    "shuffled",
-    "reversed",
-    "cut_50",
-    "images_frozen",
-    "states_frozen",
-    "other_task",
-)
+    "frozen_first", "frozen_middle", "frozen_last", "shuffled", "reversed", "cut_50", "images_frozen", "states_frozen", "other_task",
+)  # fmt: skip
 """What the verdicts need; robustness to light is another matter."""
 
 
