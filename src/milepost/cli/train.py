@@ -123,6 +123,8 @@ def _report(args: Args, trained: models.TrainResult) -> None:
         table(f"{count} held-out episodes (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
     if trained.audit is not None:
         say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {metrics.VERDICTS[trained.audit.verdict]}")
+    elif trained.held_out:
+        say(f"a reward, or a clock? not audited: {metrics.FEWEST} held-out episodes that are no failures are needed")
     _say_what_came_out(args, trained)
 
 

@@ -33,7 +33,7 @@ from milepost.core import (
     write_text,
 )
 from milepost.datasets import as_dataset
-from milepost.metrics import CONTROLS, Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.metrics import CONTROLS, FEWEST, Audit, EpisodeCurves, audit_curves, copies, time_channels
 from milepost.progress.labelling import predicted, provenance
 
 MEMORY = 1 << 30
@@ -135,16 +135,16 @@ def audit(
 
 
 def choose_episodes(outcomes: Mapping[int, object], count: int) -> list[int]:
-    """Returns the first `count` episode indices, in order: two others for each failure while there are both.
+    """Returns the first `count` episode indices, in order: two others for each failure while there are both, and `FEWEST` others first.
 
     outcomes: episode_index -> True, False, or None where nobody knows. Verdicts need successes most, and a few failures to compare with.
 
-    >>> choose_episodes({0: False, 1: False, 2: True, 3: True, 4: True}, 3)
-    [0, 2, 3]
+    >>> choose_episodes({0: False, 1: False, 2: True, 3: True, 4: True, 5: True, 6: True}, 6)
+    [0, 2, 3, 4, 5, 6]
     """
     failures = [index for index, success in outcomes.items() if success is False]
     others = [index for index, success in outcomes.items() if success is not False]
-    fewest = min(len(failures), max(count // 3, count - len(others)))
+    fewest = min(len(failures), max(min(count // 3, count - FEWEST), count - len(others), 0))
     return sorted([*failures[:fewest], *others[: count - fewest]])
 
 

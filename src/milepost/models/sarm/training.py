@@ -11,6 +11,7 @@ from typing import Any
 from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock, quiet_stage
 from milepost.datasets import LeRobotDataset, as_dataset, is_dataset
 from milepost.encoders import FeatureCache, cache_folder, load_encoder
+from milepost.metrics import FEWEST
 from milepost.models.sarm.card import save_card
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.prepare import attempts_of
@@ -128,8 +129,8 @@ def _audited(
 ) -> TrainResult:
     """Returns the result with an audit of held-out episodes: the controls that need no other features than the recordings have."""
     outcomes = {each.index: each.success for each in episodes if each.index in result.held_out and each.index not in result.unreadable}
-    if not outcomes:
-        return result
+    if sum(success is not False for success in outcomes.values()) < FEWEST:
+        return result  # no verdict could be given
     config = AuditConfig("dense" if result.model.config.annotation_mode == "dense_only" else "sparse", AUDITED_BY, seed)
     held_out = dataset.only(choose_episodes(outcomes, AUDITED))
     return dataclasses.replace(result, audit=audit(result.model, held_out, config=config, on_progress=bar("audit held-out")).audit)
