@@ -114,8 +114,8 @@ def main() -> None:
         found = {number: record.segments for number, record in read_metadata(root).episodes.items()}
         print(f"read back equal: {found == annotations}")
         one = {7: {"sparse": (Segment("stage 0", 0, 100), Segment("stage 3", 100, LENGTH))}}
-        timed("correct one episode", lambda: f"{len(write_annotations(root, one).files)} files replaced")
-        timed("the same again", lambda: f"{len(write_annotations(root, one).files)} files replaced")
+        timed("correct one episode", lambda: f"{len(write_annotations(root, one, overwrite=True).files)} files replaced")
+        timed("the same again", lambda: f"{len(write_annotations(root, one, overwrite=True).files)} files replaced")
 
 
 if __name__ == "__main__":

@@ -35,24 +35,28 @@ from milepost.progress import AuditConfig, audit, choose_episodes
 from milepost.testing import ConstantModel, ListDataset, tiny_vlm
 
 EXPECTED = {
-    "SARM, staged": "reward",
-    "SARM, single stage": "reward",
-    "SARM, states alone": "reward",
-    "the truth": "reward",
-    "SARM, untrained": "says nothing",
-    "SARM, labels of shuffled frames": "says nothing",
-    "a constant": "says nothing",
-    "a clock": "clock",
-    "SARM on the frame number": "clock",
-    "random Qwen3-VL": "clock",
-    "half SARM, half clock": "partly a clock",
+    "SARM, staged": ("reward",),
+    "SARM, single stage": ("reward",),
+    "SARM, states alone": ("reward",),
+    "the truth": ("reward",),
+    "SARM, untrained": ("says nothing",),
+    "SARM, labels of shuffled frames": ("says nothing", "clock"),
+    "a constant": ("says nothing",),
+    "a clock": ("clock",),
+    "SARM on the frame number": ("clock",),
+    "random Qwen3-VL": ("says nothing", "clock"),
+    "two thirds SARM, one third clock": ("partly a clock",),
 }
-"""Model -> the verdict that is right for it."""
+"""Model -> the verdicts that are right for it. What learnt from shuffled frames knows no place in the task; yet its curve leaves zero as
+soon as the window differs from the first frame, in whatever order: nothing, or a clock, never a reward. So it is with random weights,
+whose answers drift with the length of the video, up for one seed and not for another."""
 REPORTED = ("SARM, labels of other episodes",)
 """Models without a verdict that is right: their labels are wrong in detail and right on average, so they follow the frames all the same."""
 SIZES = (8, 20, 50)
 STEPS, HOLDOUT, MOST = 400, 0.34, 50
-CONTROLS = ("frozen_first", "frozen_middle", "frozen_last", "shuffled", "cut_50", "images_frozen", "states_frozen", "other_task")
+CONTROLS = (
+    "frozen_first", "frozen_middle", "frozen_last", "shuffled", "reversed", "cut_50", "images_frozen", "states_frozen", "other_task",
+)  # fmt: skip
 """What the verdicts need; robustness to light is another matter."""
 
 
@@ -81,13 +85,14 @@ class Truth:
 
 
 class Mixed:
-    """The mean of two models."""
+    """Two thirds of one model and a third of another."""
 
     def __init__(self, one: Any, other: Any) -> None:
         self.models = one, other
 
     def predict(self, episode: Episode) -> Progress:
-        return Progress(episode.index, np.mean([model.predict(episode).value for model in self.models], axis=0).astype(np.float32))
+        values = [model.predict(episode).value for model in self.models]
+        return Progress(episode.index, np.average(values, axis=0, weights=(2, 1)).astype(np.float32))
 
 
 def black(episode: Episode) -> Episode:
@@ -175,7 +180,7 @@ class Seed:
             "SARM, untrained": lambda: untrained(staged, self.seed),
             "a constant": lambda: ConstantModel(0.5),
             "a clock": ElapsedModel,
-            "half SARM, half clock": lambda: Mixed(staged, ElapsedModel()),
+            "two thirds SARM, one third clock": lambda: Mixed(staged, ElapsedModel()),
         }
         return made[name](), same
 
@@ -218,18 +223,19 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Returns Markdown: per model and size the proportion of right verdicts, and what the wrong ones were."""
     rows = ["| model | right verdict | " + " | ".join(f"{size} episodes" for size in SIZES) + " |", "|---|---|" + "---|" * len(SIZES)]
     misses, alarms = Counter[int](), Counter[int]()
-    for name, right in {**EXPECTED, **dict.fromkeys(REPORTED, "")}.items():
+    for name, right in {**EXPECTED, **dict.fromkeys(REPORTED, ())}.items():
         cells = []
         for size in SIZES:
             count: Counter[str] = sum((Counter(line["verdicts"][str(size)]) for line in lines if line["model"] == name), Counter())
-            wrong = {verdict: n for verdict, n in count.items() if verdict != right}
+            wrong = {verdict: n for verdict, n in count.items() if verdict not in right}
             if right:
-                (alarms if right == "reward" else misses)[size] += sum(wrong.values())
+                (alarms if right == ("reward",) else misses)[size] += sum(wrong.values())
+            hits = count.total() - sum(wrong.values())
             cells.append(
-                (f"{count[right]} of {count.total()}" if right else f"of {count.total()}")
+                (f"{hits} of {count.total()}" if right else f"of {count.total()}")
                 + "".join(f"; {n} {verdict}" for verdict, n in wrong.items())
             )
-        rows.append(f"| {name} | {right} | " + " | ".join(cells) + " |")
+        rows.append(f"| {name} | {' or '.join(right)} | " + " | ".join(cells) + " |")
     ends = [f"{size} episodes: {alarms[size]} false alarms (a reward called something else), {misses[size]} misses" for size in SIZES]
     return "\n".join([*rows, "", *ends])
 

@@ -122,7 +122,9 @@ def noise(path: str) -> None:
     good, bad = delta >= 0.5 * pace, delta <= 0.05 * pace
     rng = np.random.default_rng(0)
     levels = (0.0, 0.03, 0.1, 0.2)
-    curves = [(truth + rng.normal(0, level, len(truth))).astype(np.float32) for level in levels]
+    curves = [
+        np.clip(truth + rng.normal(0, level, len(truth)), 0, 1).astype(np.float32) for level in levels
+    ]  # progress stays within 0 and 1
     print(f"{len(truth)} frames, {good.mean():.0%} good, {bad.mean():.0%} bad; a chunk of 10 frames\n")
     print(f"| | {' | '.join(f'noise {level:g}' for level in levels)} |\n|---|{'---|' * len(levels)}")
     paced = {"end": "rescale", "ramp": "linear", "kappa_pace": 0.5, "statistics": "task"}

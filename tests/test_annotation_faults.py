@@ -110,7 +110,7 @@ def test_it_is_corrected_while_others_are_wrong_too(tmp_path: Path, name: str) -
     root = annotated(tmp_path / "set", FAULTS[name])
     edit_entries(root, lambda entries: entries[5].update(sparse_subtask_start_frames=[-1, 4, 8]))
     mended = (Segment("reach", 0, 6), Segment("lift", 6, 8), Segment("place", 8, 12))
-    write_annotations(root, {BAD: {"sparse": mended}})
+    write_annotations(root, {BAD: {"sparse": mended}}, overwrite=True)
     dataset = open_dataset(root)
     assert dataset[BAD].segments["sparse"] == mended
     assert dataset[BAD].annotation_faults == {}

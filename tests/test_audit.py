@@ -64,11 +64,26 @@ def counter(episode: Episode) -> np.ndarray:
     return np.minimum(np.arange(episode.length) / 30, 1)
 
 
+def neighbours(episode: Episode) -> np.ndarray:
+    """Reads the images, but only where the dot was near a moment ago: among shuffled frames it is lost."""
+    places = seen(episode)
+    jump = np.linalg.norm(np.diff(places, axis=0, prepend=places[:1]), axis=1)
+    return np.where(jump < 3, along(places), 0.5)
+
+
+def has_moved(episode: Episode) -> np.ndarray:
+    """Says no more than that the dot is not where it was first: in any order."""
+    places = seen(episode)
+    return 0.6 * np.minimum(np.linalg.norm(places - places[0], axis=1) / 3, 1)
+
+
 NATURES = {
     "oracle": (with_task, "reward"),
     "images": (lambda episode: along(seen(episode)), "reward"),
     "states": (lambda episode: along(episode.state), "reward"),
     "noisy": (lambda episode: along(seen(episode)) + np.random.default_rng(1).normal(0, 0.1, episode.length), "reward"),
+    "neighbours": (neighbours, "reward"),
+    "has moved": (has_moved, "clock"),
     "elapsed": (lambda episode: np.linspace(0, 1, episode.length), "clock"),
     "counter": (counter, "clock"),
     "half a clock": (lambda episode: (along(seen(episode)) + counter(episode)) / 2, "partly a clock"),

@@ -8,7 +8,9 @@ import pytest
 
 import milepost
 from milepost.cli.entry import main
+from milepost.cli.view import Args, open_review
 from milepost.testing import chat_server, dot_episodes, tiny_sarm, write_dots
+from reviewed import page_of
 from test_goes_on import Damaged
 
 
@@ -61,6 +63,19 @@ def test_an_untrained_model_says_nothing(dots: Path, tmp_path: Path, capsys: pyt
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
+def test_episodes_that_taught_the_model_are_said(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tiny_sarm().save_pretrained(tmp_path / "model")
+    given = ["audit", str(dots), "--model", "model", "--no-cache", "--controls", "frozen_first", "--episodes", "0-2"]
+    for unseen, says in (([2, 7], "those it never saw: --episodes 2,7"), ([], "none was held out from it")):
+        about = {"dataset": "dots", "train_episodes": [0], "validation_episodes": [1], "held_out": unseen}
+        (tmp_path / "model" / "evaluation.json").write_text(json.dumps(about))
+        main(given)
+        assert f"2 of these 3 episodes taught this model; {says}" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "model" / "evaluation.json").write_text(json.dumps(about | {"dataset": "another"}))
+    main(given)
+    assert "taught" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -110,3 +125,38 @@ def test_nothing_can_be_read(dots: Path, tmp_path: Path, capsys: pytest.CaptureF
     video.write_bytes(video.read_bytes()[:2000])
     assert main(["audit", "two", "--model", "elapsed"]) == 2
     assert "no episode of two can be audited" in capsys.readouterr().err
+
+
+def test_the_review_page_shows_the_verdict_first(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["audit", str(dots), "--model", "elapsed"]) == 1
+    assert main(["view", str(dots), "--audit", "audit_elapsed", "--export-html", "page.html", "--episodes", "0"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    report = page.split('<template id="report">')[1].split("</template>")[0]
+    assert "Audit: clock" in report
+    assert "follows what is seen" in report
+    assert report.count("data:image/png;base64,") == 1
+    assert milepost.export_page(dots, "again.html", episodes=[0], audit="audit_elapsed") == []
+    assert report in (tmp_path / "again.html").read_text()
+    dataset = milepost.open_dataset(dots)
+    served = open_review(Args(str(dots), audit=tmp_path / "audit_elapsed"))
+    with page_of(served) as client:
+        assert report in client.get("/").text
+    assert dataset.name in report
+
+
+def test_an_audit_that_does_not_fit_is_refused(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    other = tmp_path / "other"
+    write_dots(other, dot_episodes(3))
+    assert main(["audit", str(other), "--model", "elapsed", "--controls", "frozen_first", "--format", "pdf"]) in (0, 1)
+    export = ["view", str(dots), "--export-html", "page.html", "--audit"]
+    assert main([*export, "audit_elapsed"]) == 2
+    assert "was made for another dataset" in capsys.readouterr().err
+    assert main([*export, "nothing"]) == 2
+    assert "nothing/audit.json" in capsys.readouterr().err
+    for broken in ("[]", '{"verdict": "clock"}', '{"dataset": 3, "dataset_fingerprint": null, "verdict": []}'):
+        (tmp_path / "audit_elapsed" / "audit.json").write_text(broken)
+        assert main([*export, "audit_elapsed"]) == 2
+        assert "audit.json" in capsys.readouterr().err
+    assert main(["audit", str(other), "--model", "elapsed", "--controls", "frozen_first", "--format", "pdf"]) in (0, 1)
+    assert main(["view", str(other), "--export-html", "other.html", "--audit", "audit_elapsed"]) == 0
+    assert "has no audit.png" in (tmp_path / "other.html").read_text()

@@ -37,6 +37,7 @@ def dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> milepost.LeRobotDat
     write_dots("dots", dot_episodes(6, failing=2))
     dataset = milepost.open_dataset("dots")
     milepost.label(milepost.ElapsedModel(), dataset, "dots/elapsed_progress.parquet")
+    Path("file").touch()
     return dataset
 
 
@@ -117,7 +118,7 @@ MISTAKES: dict[str, tuple[Callable[[milepost.LeRobotDataset], object], type[Exce
         "there is no device 'gpu'; use cpu, cuda or cuda:1",
     ),
     "video into no folder": (lambda d: milepost.render(d, 0, "no/e.mp4"), milepost.DataError, "no is not there; make it first"),
-    "video into a file": (lambda d: milepost.render(d, 0, "dots/meta/info.json/e.mp4"), milepost.DataError, "info.json is no folder"),
+    "video into a file": (lambda d: milepost.render(d, 0, "file/e.mp4"), milepost.DataError, "file is no folder"),
     "page into a folder": (lambda d: milepost.export_page(d, "dots"), milepost.DataError, "dots is a folder; give the name of a file"),
 }
 
@@ -166,9 +167,9 @@ def test_annotate_says_what_was_refused(dots: milepost.LeRobotDataset) -> None:
 def test_an_open_dataset_has_what_was_written(dots: milepost.LeRobotDataset) -> None:
     before = dots[0].segments["sparse"]
     result = annotated(dots[:1], lambda number: REPLY)
-    assert milepost.write_annotations(dots, result).episodes == {"sparse": 6}
+    assert milepost.write_annotations(dots, result, overwrite=True).episodes == {"sparse": 6}
     assert dots[0].segments["sparse"] == result[0] != before
-    milepost.write_annotations("dots", {0: {"sparse": before}})
+    milepost.write_annotations("dots", {0: {"sparse": before}}, overwrite=True)
     assert dots[0].segments["sparse"] == result[0]
     dots.refresh()
     assert dots[0].segments["sparse"] == before

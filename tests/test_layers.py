@@ -23,12 +23,12 @@ LAYERS = [
 
 INSIDE = {
     "datasets": [
-        "annotation_columns colours features findings hub parquet placement recording stamps statistics",
+        "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
         "cells columns per_frame records transaction video",
         "choice frames metadata rows writer",
         "annotations footage reader subtask_index",
         "validation",
-        "copy",
+        "copy drawings",
     ],
     "vlm": [
         "frame_parts layers logprobs memory patches prompt proxies replies",
@@ -57,7 +57,7 @@ INSIDE = {
         "style",
         "annotation audit dropped episode film.curves film.text weights",
         "film.panel report",
-        "film.render",
+        "audit_page film.render",
         "of_dataset",
     ],
 }

@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from milepost.metrics.scores import final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
+from milepost.core import Curve
+from milepost.metrics.audit import ROWS, EpisodeCurves, audit_curves
+from milepost.metrics.evaluation import MEASURES, MORE, EpisodeScore, failure_table, score_episode, summarise, summary_table
+from milepost.metrics.scores import clock, final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
+from milepost.testing import dot_episodes
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))
@@ -77,3 +81,29 @@ def test_interval_is_the_same_for_the_same_seed() -> None:
 
 def test_interval_of_nothing_is_unknown() -> None:
     assert np.isnan(interval(separation, [], [0.1], rng=np.random.default_rng(0))).all()
+
+
+def test_failures_whose_truth_is_unknown_have_a_dash() -> None:
+    for truth, cell in ((0.25, "0.250"), (float("nan"), "-")):
+        scores = [EpisodeScore(i, "", "", False, float("nan"), float("nan"), 0.0, 0.5, truth) for i in range(2)]
+        columns, rows = failure_table({"sarm": summarise(scores, np.random.default_rng(0))})
+        assert columns == ("", "sarm", "truth")
+        assert [(row[0], row[2]) for row in rows] == [("failed", cell)]
+
+
+def test_evaluate_and_audit_have_the_same_names_and_numbers() -> None:
+    episodes = dot_episodes(6, failing=2)
+    curves = [clock(each.length) ** 2 for each in episodes]
+    scores = [score_episode(Curve(value.astype(np.float32)), each, None) for value, each in zip(curves, episodes, strict=True)]
+    summary = summarise(scores, np.random.default_rng(0))
+    audited = [EpisodeCurves(each.index, "", each.success, value, {}) for value, each in zip(curves, episodes, strict=True)]
+    rows = audit_curves(audited).rows
+    assert set(MORE) == set(summary.measures)
+    for name in ("voc_r", "auprc", "tau_a", "succ_fail_diff"):
+        assert ROWS[name] == MORE[name]
+        assert rows[name].value == pytest.approx(summary.measures[name].value, nan_ok=True)
+    assert rows["auc"].value == pytest.approx(summary.auc.value)
+    assert rows["voc"].value == pytest.approx(summary.order.value)
+    words = [row[0] for row in summary_table({"model": summary}, more=True)[1]]
+    assert words == [*MEASURES.values(), *MORE.values()]
+    assert summary.measures["regret"].value == 0

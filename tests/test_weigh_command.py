@@ -326,14 +326,14 @@ def test_dropped_spans_are_the_longest_of_each_quality_first() -> None:
 
 
 def test_noise_is_measured_and_answered(rng: np.random.Generator) -> None:
-    curves = [np.linspace(0, 1, 200) for _ in range(20)]
+    curves = [np.linspace(0.25, 0.75, 200) for _ in range(20)]
     clean, _ = weighed_of(curves, chunk_size=20)
     value = clean_value = np.concatenate(curves)
     assert frame_noise(clean.index, clean.episode_index, clean_value) == pytest.approx(0, abs=1e-9)
-    value = clean_value + rng.normal(0, 0.05, len(clean_value))
-    noisy = weigh(clean.index, clean.episode_index, value, config=RabcConfig(20, kappa=0.05))
+    value = clean_value + rng.normal(0, 0.025, len(clean_value))
+    noisy = weigh(clean.index, clean.episode_index, value, config=RabcConfig(20, kappa=0.025))
     found = diagnose(noisy, value)
-    assert found.noise == pytest.approx(0.05, rel=0.1)
+    assert found.noise == pytest.approx(0.025, rel=0.1)
     assert smoothing_for(found, noisy.config) in range(5, 22, 2)
     advice = advise(noisy, found, [], {})
     assert "jitters" in " ".join(each.text for each in advice)

@@ -233,7 +233,7 @@ def test_stages_for_every_frame_are_said_and_brought_over(indexed, capsys) -> No
     assert open_dataset(root).stages["sparse"].names == ("reach", "lift")
     assert main([*train, "--steps", "1", "--batch-size", "4", "--device", "cpu", "--no-cache"]) == 0
     assert json.loads((root.parent / "m/config.json").read_text())["sparse_subtask_names"] == ["reach", "lift"]
-    write_annotations(root, {0: {"sparse": (Segment("reach", 0, 5),)}})
+    write_annotations(root, {0: {"sparse": (Segment("reach", 0, 5),)}}, overwrite=True)
     assert main(["annotate", str(root), "--from-subtask-index", "sparse"]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["annotate", str(root), "--from-subtask-index", "sparse", "--overwrite", "--episodes", "0"]) == 0

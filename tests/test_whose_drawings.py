@@ -10,8 +10,8 @@ import av
 import pytest
 from PIL import Image
 
-from milepost.cli.drawings import mark_of, marks
 from milepost.cli.entry import main
+from milepost.datasets.drawings import drawing_marks, mark_of
 from milepost.datasets.reader import open_dataset
 from odd_datasets import edit_entries, v3
 
@@ -49,12 +49,14 @@ def test_a_drawing_of_another_dataset_is_not_replaced(
     assert main([verb, str(cups), *out]) == 2
 
 
-def test_a_file_without_a_mark_is_replaced_aloud(sets: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    """Earlier versions wrote none."""
+def test_a_file_without_a_mark_is_replaced_when_asked(sets: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a person's own."""
     Path("out").mkdir()
     Path("out/episode_000000_progress.png").write_text("old")
-    assert main(["plot", str(sets[0]), "--episodes", "0-1", "--output-dir", "out"]) == 0
-    assert flat(capsys).count("it does not say which dataset it is of") == 1
+    plot = ["plot", str(sets[0]), "--episodes", "0-1", "--output-dir", "out"]
+    assert main(plot) == 2
+    assert "is there already, and milepost did not make it of this dataset; choose another --output-dir" in flat(capsys)
+    assert main([*plot, "--overwrite"]) == 0
     assert mark_of(Path("out/episode_000000_progress.png"))
 
 
@@ -71,7 +73,7 @@ def test_a_dataset_that_grows_is_the_same(sets: tuple[Path, Path]) -> None:
 def test_a_marked_figure_is_sound(sets: tuple[Path, Path], form: str) -> None:
     assert main(["plot", str(sets[0]), "--episodes", "0", "--format", form, "--output-dir", "out"]) == 0
     made = Path(f"out/episode_000000_progress.{form}")
-    assert mark_of(made) == marks(open_dataset(sets[0]))
+    assert mark_of(made) == drawing_marks(open_dataset(sets[0]))
     if form == "png":
         with Image.open(made) as image:
             image.load()
@@ -85,7 +87,7 @@ def test_a_marked_figure_is_sound(sets: tuple[Path, Path], form: str) -> None:
 def test_a_marked_film_is_sound(sets: tuple[Path, Path]) -> None:
     assert main(["render", str(sets[0]), "--episodes", "0", "--gif", "--output-dir", "out"]) == 0
     film, gif = Path("out/episode_000000_progress.mp4"), Path("out/episode_000000_progress.gif")
-    assert mark_of(film) == mark_of(gif) == marks(open_dataset(sets[0]))
+    assert mark_of(film) == mark_of(gif) == drawing_marks(open_dataset(sets[0]))
     with av.open(str(film)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 12
     with Image.open(gif) as image:

@@ -111,7 +111,7 @@ def test_names_stay_in_the_order_of_the_proportions_file(small):
     (small / "meta/temporal_proportions_sparse.json").write_text('{"finish": 0.2, "reach": 0.5, "move": 0.3}')
     write_annotations(small, {0: {"sparse": (Segment("reach", 0, 5), Segment("finish", 5, 9))}})
     assert proportions(small) == {"finish": 4 / 9, "reach": 5 / 9, "move": 0.0}
-    write_annotations(small, {0: {"sparse": (Segment("reach", 0, 5), Segment("let go", 5, 9))}})
+    write_annotations(small, {0: {"sparse": (Segment("reach", 0, 5), Segment("let go", 5, 9))}}, overwrite=True)
     assert list(proportions(small)) == ["reach", "let go"]
 
 
@@ -168,7 +168,7 @@ def test_twenty_meta_files_in_two_chunks(tmp_path):
     assert len(write_annotations(root, annotations).files) == 21
     assert {path: content(path, without="subtask_") for path in root.glob("meta/episodes/*/*")} == before
     assert {episode.index: episode.segments for episode in open_dataset(root) if episode.segments} == annotations
-    assert write_annotations(root, {31: {"sparse": parts(0, 3, 5, 6)}}).files == (
+    assert write_annotations(root, {31: {"sparse": parts(0, 3, 5, 6)}}, overwrite=True).files == (
         "meta/episodes/chunk-000/file-010.parquet",
         "meta/temporal_proportions_sparse.json",
     )
@@ -191,7 +191,7 @@ def test_other_episodes_and_heads_are_kept(v3, tmp_path):
     before = {path: content(path, without="sparse") for path in root.glob("meta/episodes/*/*")}
     times = pq.read_table(root / EPISODES)["sparse_subtask_start_times"].to_pylist()
     ours = tuple(Segment(s.name, s.start + 1, s.stop + 1) for s in golden()[0]["sparse"])
-    write_annotations(root, {0: {"sparse": ours}, 3: {"sparse": golden()[1]["sparse"]}})
+    write_annotations(root, {0: {"sparse": ours}, 3: {"sparse": golden()[1]["sparse"]}}, overwrite=True)
     now = {number: record.segments for number, record in read_metadata(root).episodes.items() if record.segments}
     assert now == golden() | {0: golden()[0] | {"sparse": ours}, 3: {"sparse": golden()[1]["sparse"]}}
     assert pq.read_table(root / EPISODES)["sparse_subtask_start_times"].to_pylist()[1:] == times[1:]
@@ -208,7 +208,7 @@ def test_old_unprefixed_columns_are_taken_over_and_never_stale(small):
     table = pq.read_table(small / SECOND)
     old = ["reach", "finish"]
     assert table["sparse_subtask_names"].to_pylist() == table["subtask_names"].to_pylist() == [old, list(NAMES)]
-    write_annotations(small, {1: {"sparse": parts(0, 3, 6, 14)}, 2: {"sparse": ()}})
+    write_annotations(small, {1: {"sparse": parts(0, 3, 6, 14)}, 2: {"sparse": ()}}, overwrite=True)
     table = pq.read_table(small / SECOND)
     assert table["sparse_subtask_names"].to_pylist() == table["subtask_names"].to_pylist() == [list(NAMES), None]
     assert read_annotations(small) == {1: {"sparse": parts(0, 3, 6, 14)}}
@@ -216,7 +216,7 @@ def test_old_unprefixed_columns_are_taken_over_and_never_stale(small):
 
 def test_an_empty_annotation_removes_one(small):
     write_annotations(small, {number: {"sparse": parts(0, 2, 4, 6), "dense": parts(0, 6)} for number in range(3)})
-    written = write_annotations(small, {1: {"sparse": ()}})
+    written = write_annotations(small, {1: {"sparse": ()}}, overwrite=True)
     assert written.episodes == {"sparse": 2}
     assert {number: set(heads) for number, heads in read_annotations(small).items()} == {
         0: {"sparse", "dense"},
@@ -241,7 +241,10 @@ def test_a_second_call_changes_nothing(small):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in small.rglob("*") if path.is_file()}
     assert write_annotations(small, annotations).files == ()
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in small.rglob("*") if path.is_file()} == before
-    assert write_annotations(small, {1: {"sparse": parts(0, 1, 6, 9)}}).files == (SECOND, "meta/temporal_proportions_sparse.json")
+    assert write_annotations(small, {1: {"sparse": parts(0, 1, 6, 9)}}, overwrite=True).files == (
+        SECOND,
+        "meta/temporal_proportions_sparse.json",
+    )
 
 
 WRONG = {
@@ -451,10 +454,10 @@ def test_any_series_of_calls_ends_in_what_was_last_said(tmp_path_factory, calls)
         empty = [h for h, held in shown.items() if held and not sum(s.stop - s.start for s in held)]
         if not any(call.values()) or empty:  # nothing said, or stages without a single frame: no shares to tell
             with pytest.raises(DataError):
-                write_annotations(root, call)
+                write_annotations(root, call, overwrite=True)
             continue
         expected = {e: heads for e, heads in merged.items() if heads}
-        write_annotations(root, call)
+        write_annotations(root, call, overwrite=True)
         assert read_annotations(root) == expected
-        assert write_annotations(root, call).files == ()
+        assert write_annotations(root, call, overwrite=True).files == ()
     assert not [name for name in tree(root) if "milepost" in name]

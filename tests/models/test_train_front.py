@@ -67,5 +67,22 @@ def test_in_python_a_run_between_weights_and_card_goes_on(tmp_path: Path, dots: 
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
     assert set(heard) == {"read and encode frames", "train", "evaluate held-out"}
     assert set(result.summaries) == {"sarm", "elapsed"}
+    assert result.audit is None  # too few held-out episodes for a verdict
+    assert "## A reward, or a clock?" not in (tmp_path / "model" / "README.md").read_text()
     with pytest.raises(DataError, match=r"a trained model in .* already; .* overwrite=True"):
         milepost.train(dots, tmp_path / "model", **settings)
+
+
+def test_augmentation_is_a_setting_of_the_built_in_encoder(dots: LeRobotDataset) -> None:
+    assert plan(dots, "small", augmentation=0.5).config.augmentation == 0.5
+    assert plan(dots, "small").config.augmentation == 0
+    with pytest.raises(ValueError, match="augmentation is for the built-in encoder 'pixels' alone"):
+        plan(dots, "paper", augmentation=0.5)
+
+
+def test_a_card_says_whether_the_curves_follow_what_is_seen(tmp_path: Path) -> None:
+    write_dots(tmp_path / "many", dot_episodes(16, failing=2))
+    settings = {"preset": "small", "steps": 2, "batch_size": 4, "keep_features": False, "holdout": 0.5}
+    result = milepost.train(tmp_path / "many", tmp_path / "model", **settings)
+    assert result.audit is not None
+    assert "## A reward, or a clock?" in (tmp_path / "model" / "README.md").read_text()

@@ -237,7 +237,9 @@ def test_changed_underneath(page: Watched, root: Path, choice: str) -> None:
     page.expected = ("409",)
     page.drag(1, 10, 45)
     mine, theirs = page.segments(), [["reach", 0, 5], ["lift", 5, 45]]
-    write_annotations(root, {1: {"sparse": tuple(Segment(*one) for one in theirs)}}, names={"sparse": ("reach", "lift", "place")})
+    write_annotations(
+        root, {1: {"sparse": tuple(Segment(*one) for one in theirs)}}, names={"sparse": ("reach", "lift", "place")}, overwrite=True
+    )
     page.page.keyboard.press("Control+s")
     expect(page, ".conflict").to_contain_text("changed on disk")
     assert page.page.locator(".conflict .run").all_inner_texts() == ["reach", "lift"]
@@ -282,7 +284,7 @@ def test_unsaved_changes_are_not_lost(page: Watched) -> None:
 def test_two_heads(root: Path, serve: Server, opened: Opener) -> None:
     """Each head has its own annotation, its own undo and its own save."""
     dense = tuple(Segment(*one) for one in (("grasp", 0, 20), ("pull", 20, 45)))
-    write_annotations(root, {1: {"dense": dense}}, names={"dense": ("grasp", "pull")})
+    write_annotations(root, {1: {"dense": dense}}, names={"dense": ("grasp", "pull")}, overwrite=True)
     page = opened(serve(root), "#/episode/1")
     page.drag(1, 10, 45)
     page.page.keyboard.press("h")
@@ -299,7 +301,7 @@ def test_two_heads(root: Path, serve: Server, opened: Opener) -> None:
 
 def test_a_save_takes_nothing_from_under_the_pointer(root: Path, serve: Server, opened: Opener) -> None:
     """The refresh after a save waits for the button's release: a click that is under way is a click."""
-    write_annotations(root, {1: {"dense": (Segment("grasp", 0, 45),)}}, names={"dense": ("grasp", "pull")})
+    write_annotations(root, {1: {"dense": (Segment("grasp", 0, 45),)}}, names={"dense": ("grasp", "pull")}, overwrite=True)
     page = opened(serve(root), "#/episode/1")
     page.drag(1, 10, 45)
     box = page.page.locator("text=Dense").bounding_box()

@@ -11,7 +11,8 @@ import pytest
 
 from browser import Opener, Server, expect
 from milepost.cli.entry import main
-from milepost.cli.view import Args, open_review
+from milepost.datasets import open_dataset
+from milepost.viewer import Marks, Review
 from milepost.viewer.export import export_html
 from milepost.viewer.media import VideoCache
 
@@ -196,10 +197,12 @@ def test_the_exported_file_opens_alone(root: Path, serve: Server, opened: Opener
 
 
 def test_a_report_comes_first(root: Path, tmp_path: Path, opened: Opener) -> None:
-    review, films = open_review(Args(dataset=str(root))), VideoCache(tmp_path / "films")
+    films = VideoCache(tmp_path / "films")
     fragment = '<h1>Findings</h1><table><tr><td>error</td><td>0.05</td></tr></table><p>See <a href="#/episode/2?frame=7">episode 2</a>.</p>'
+    dataset = open_dataset(root)
+    review = Review(dataset, {}, marks=Marks(tmp_path / "marks.json", dataset), report=fragment)
     try:
-        assert export_html(review, tmp_path / "report.html", episodes=[2], films=films, report=fragment) == []
+        assert export_html(review, tmp_path / "report.html", episodes=[2], films=films) == []
     finally:
         review.close()
         films.close()

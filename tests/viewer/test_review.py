@@ -205,7 +205,7 @@ def test_what_another_process_writes_is_seen(root: Path) -> None:
     whole(review)  # what is counted in the background is part of the key
     before = review.key()
     assert review.key() == before
-    write_annotations(root, {0: {"sparse": (Segment("reach", 0, 29),)}, 1: {"sparse": ()}})
+    write_annotations(root, {0: {"sparse": (Segment("reach", 0, 29),)}, 1: {"sparse": ()}}, overwrite=True)
     assert review.key() != before
     assert review.episode(0)["heads"]["sparse"]["segments"] == [{"name": "reach", "start": 0, "stop": 29}]
     assert whole(review)["annotated"]["sparse"] == [1, 0, 1, 1]
@@ -223,7 +223,7 @@ def test_dense_heads_and_truths(tmp_path: Path) -> None:
     lengths = (80, 96)
     truth = truth_of(lengths, failed=(1,))
     root = dataset_of(tmp_path / "sim", lengths, truth, failed=(1,))
-    write_annotations(root, truth)
+    write_annotations(root, truth, overwrite=True)
     write_progress(root, "sarm", {n: (np.linspace(0, 1, length), np.linspace(0, 1, length)) for n, length in enumerate(lengths)})
     review = review_of(root)
     listed = whole(review)
@@ -261,7 +261,7 @@ def test_pictures_in_parquet_and_older_datasets(tmp_path: Path) -> None:
     for version, codec in (("v3.0", "png"), ("v2.1", "libx264")):
         root = tmp_path / f"{version}-{codec}"
         build_dataset(root, version=version, cameras={TOP: codec}, lengths=LENGTHS)
-        write_annotations(root, {0: {"sparse": thirds(29)}}, names={"sparse": NAMES})
+        write_annotations(root, {0: {"sparse": thirds(29)}}, names={"sparse": NAMES}, overwrite=True)
         review = review_of(root)
         assert review.about()["version"] == version
         assert whole(review)["annotated"]["sparse"] == [1, 0, 0, 0]

@@ -66,7 +66,7 @@ def test_the_files_are_those_that_annotate_writes(root: Path) -> None:
     """Every byte of meta/: the same as one call of `write_annotations`."""
     copy = Path(shutil.copytree(root, root.with_name("copy")))
     segments = (Segment("reach", 0, 20), Segment("push", 25, 34))
-    write_annotations(copy, {1: {"sparse": segments}})
+    write_annotations(copy, {1: {"sparse": segments}}, overwrite=True)
     with page_of(review_of(root)) as page:
         assert put(page, 1, objects(("reach", 0, 20), ("push", 25, 34)), head(page, 1)["version"]).status_code == 200
     for path in sorted(path.relative_to(copy) for path in (copy / "meta").rglob("*") if path.is_file()):
@@ -173,7 +173,7 @@ def test_somebody_else_was_faster(root: Path) -> None:
         script = f"""
 from milepost.datasets.annotations import write_annotations
 from milepost.core import Segment
-write_annotations({str(root)!r}, {{1: {{"sparse": (Segment("push", 0, 34),)}}}})
+write_annotations({str(root)!r}, {{1: {{"sparse": (Segment("push", 0, 34),)}}}}, overwrite=True)
 """
         subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         answer = put(page, 1, objects(("reach", 0, 20), ("push", 20, 34)), held["version"])
@@ -228,7 +228,7 @@ def test_an_interrupted_writer_is_finished_first(root: Path) -> None:
     """Killed after its journal stood: its change is made, and the page, which began before, hears of it."""
     path = root / "meta/episodes/chunk-000/file-001.parquet"
     copy = Path(shutil.copytree(root, root.with_name("copy")))
-    write_annotations(copy, {1: {"sparse": (Segment("push", 0, 34),)}})
+    write_annotations(copy, {1: {"sparse": (Segment("push", 0, 34),)}}, overwrite=True)
     with page_of(review_of(root)) as page:
         held = head(page, 1)
         shutil.copy(copy / path.relative_to(root), path.with_name(f".{path.name}.milepost-new"))
@@ -245,7 +245,7 @@ def test_the_checks_of_annotate_where_a_model_was_asked(tmp_path: Path) -> None:
     lengths = (80, 96)
     truth = truth_of(lengths, failed=(1,))
     root = dataset_of(tmp_path / "cubes", lengths, truth, failed=(1,))
-    write_annotations(root, {n: {"sparse": truth[n]["sparse"]} for n in truth}, names={"sparse": COVERING["sparse"]})
+    write_annotations(root, {n: {"sparse": truth[n]["sparse"]} for n in truth}, names={"sparse": COVERING["sparse"]}, overwrite=True)
     listed = SubtaskList(tuple(Subtask(name) for name in COVERING["sparse"]))
     told = {"subtasks": [vars(each) for each in listed], "covers": True}
     AnnotationStore(tmp_path / "cubes.annotations" / "sparse", {"stages": json.dumps(told)})

@@ -45,7 +45,7 @@ def annotate(
     ...     model.close()
     >>> [segment.name for segment in result[0]], result.refused
     (['reach', 'carry', 'place'], {})
-    >>> milepost.write_annotations(dataset, result).episodes
+    >>> milepost.write_annotations(dataset, result, overwrite=True).episodes
     {'sparse': 6}
     >>> dataset[0].segments["sparse"] == result[0]
     True

@@ -27,7 +27,18 @@ from milepost.annotation.sampling import BUDGET, RATE_HZ, FrameSample, sample_fr
 from milepost.annotation.sheets import beside, sheets, stamped
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.annotation.subtasks import SubtaskList
-from milepost.core import DataError, Episode, Tick, UnreadableError, names_of, parse_json, quiet, refuses_unknown_options, require_one_of
+from milepost.core import (
+    DataError,
+    Episode,
+    Tick,
+    UnreadableError,
+    names_of,
+    parse_json,
+    quiet,
+    refuses_unknown_options,
+    require_integers,
+    require_one_of,
+)
 from milepost.datasets import LeRobotDataset
 from milepost.metrics import Annotation, consensus
 from milepost.vlm import FINAL, ChatModel, Message, RefusedError, ServerError
@@ -71,6 +82,7 @@ class AskConfig:
     task: str = ""
 
     def __post_init__(self) -> None:
+        require_integers(self)
         require_one_of(self.look, get_args(Look), "look")
         object.__setattr__(self, "cameras", names_of(self.cameras))
         if not self.cameras:

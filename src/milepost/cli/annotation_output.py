@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from milepost import annotation, datasets, figures, metrics
-from milepost.cli.drawings import write_drawing
 from milepost.cli.progress_io import warn_of_missing_letters
 from milepost.core import HEADS, DataError, Episode, Segment, Tick, require_writable
 
@@ -129,7 +128,8 @@ def write_out(
 ) -> dict[str, Any]:
     """Writes the annotations; returns the files, their folder, and the address if they were uploaded."""
     with target.folder() as folder:
-        result = datasets.write_annotations(folder, annotations, names={head: subtasks.names for head, subtasks in lists.items()})
+        names = {head: subtasks.names for head, subtasks in lists.items()}
+        result = datasets.write_annotations(folder, annotations, names=names, overwrite=True)  # the verb has asked before
         files = list(result.files)
         if subtask_index:
             if target.copy is not None or not target.dataset.is_local:
@@ -199,7 +199,7 @@ def draw(
         figure = figures.annotation_figure(
             figures.AnnotationView(f"episode {number}: {episode.task}{success}", episode.fps, episode.length, timelines)
         )
-        write_drawing(path, figures.png(figure), dataset)
+        datasets.write_drawing(path, figures.png(figure), dataset)
         words |= set(figures.texts_of(figure))
         tick(count, len(drawings))
     warn_of_missing_letters(words)

@@ -12,6 +12,7 @@ import tyro
 
 from milepost import datasets, encoders, figures, metrics, models, progress
 from milepost.cli.console import bars, say, table, warn
+from milepost.cli.taught import say_what_taught
 from milepost.core import RewardModel, atomic_path, to_json
 
 
@@ -63,26 +64,25 @@ def main(args: Args) -> int:
     prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
     _require_consent(args, prepared, len(dataset))
     prepared.begin()
-    folder = args.output_dir or Path(f"audit_{Path(args.model).resolve().name}")
+    name = Path(args.model).resolve().name
+    folder = args.output_dir or Path(f"audit_{name}")
     with bars() as bar:
         result = progress.audit(
             prepared.model, prepared.dataset, config=config, beside=_beside(kind, prepared.model, args.seed), folder=folder / "curves",
-            options=prepared.arguments, on_progress=bar("audit"),
+            options=prepared.arguments, settings=prepared.settings, on_progress=bar("audit"),
         )  # fmt: skip
-    record = to_json(_record(result))
+    made_by = {"model": name, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
+    record = to_json(made_by | _record(result))
     with atomic_path(folder / "audit.json") as path:
         path.write_text(record + "\n", encoding="utf-8")
     figure = folder / f"audit.{args.format}"
     with atomic_path(figure) as path:
-        path.write_bytes(
-            figures.figure_bytes(
-                figures.audit_figure(result.curves, title=f"{Path(args.model).resolve().name} on {dataset.name}"), args.format
-            )
-        )
+        path.write_bytes(figures.figure_bytes(figures.audit_figure(result.curves, title=f"{name} on {dataset.name}"), args.format))
     if args.json:
         say(record)
     else:
         _print(result, dataset.name)
+        say_what_taught(Path(args.model), dataset, {each.episode for each in result.curves})
         say(f"audit: {folder}")
     for number, reason in result.unreadable.items():
         warn(f"episode {number} is left out: {reason}")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 
 from milepost import sim
 from milepost.cli.console import bars, say, table
@@ -20,8 +22,7 @@ from milepost.core import to_json
 class Args:
     output_dir: Path = Path("milepost-compare")
     """Folder of the demonstrations and of runs.jsonl, which has one line per policy."""
-    tasks: tuple[str, ...] = ("pick-place-v3",)
-    """Any of: assembly-v3, drawer-open-v3, peg-insert-side-v3, pick-place-v3, shelf-place-v3."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"Any of: {', '.join(sim.TASKS)}.")] = ("pick-place-v3",)
     shares: tuple[float, ...] = (0.8,)
     """Proportions of bad demonstrations: slow, hesitating, backtracking, giving up, failing, in equal parts."""
     arms: tuple[str, ...] = ("uniform", "success+short", "rabc-true", "rabc-sarm")

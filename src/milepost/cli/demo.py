@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from milepost import metrics, sim
 from milepost.cli.console import bars, say, table, warn
@@ -15,8 +18,7 @@ from milepost.core import to_json
 class Args:
     output_dir: Path = Path("milepost-demo")
     """Folder of all results: dataset, models, weights, report."""
-    tasks: tuple[str, ...] = DemoConfig.tasks
-    """Any of: assembly-v3, drawer-open-v3, peg-insert-side-v3, pick-place-v3, shelf-place-v3."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"Any of: {', '.join(sim.TASKS)}.")] = DemoConfig.tasks
     successes: int = DemoConfig.successes
     """Successful episodes per task."""
     failures: int = DemoConfig.failures

@@ -157,11 +157,11 @@ def _parsed(parse: Callable[..., Any], verb: str, arguments: list[str]) -> Any:
     except SystemExit as leaving:
         if text := _written(out):
             print(plain.plain_help(text), end="")
-        for line in plain.plain_error(verb, _written(errors)).splitlines():
-            complain(line)
+        near = ""
         if leaving.code == 2:  # the parser itself guesses only where no required option is missing
-            flags = set(re.findall(r"--[a-z][a-z.-]+", _options_text(parse)))
-            print(guesses(arguments, flags), end="", file=sys.stderr)
+            near = guesses(arguments, set(re.findall(r"--[a-z][a-z.-]+", _options_text(parse))))
+        for line in plain.plain_error(verb, _written(errors), near).splitlines():
+            complain(line)
         raise
 
 

@@ -13,7 +13,8 @@ import tyro
 from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
-from milepost.core import read_json_object, to_json
+from milepost.cli.taught import say_what_taught
+from milepost.core import to_json
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,6 @@ class Args:
     seed: int = 0
     """Seed of the bootstrap."""
     json: bool = False
-
-
-def _warn_of_training_episodes(progress_table: progress.ProgressTable, dataset: datasets.LeRobotDataset, episodes: set[int]) -> None:
-    """Warns about episodes that the model was trained on, where its errors are too small; its evaluation.json names them."""
-    record = Path(progress_table.metadata.get(f"{progress.METADATA_PREFIX}model_path", "")) / "evaluation.json"
-    if not record.is_file():
-        return
-    about = read_json_object(record)
-    groups = ("train_episodes", "validation_episodes", "held_out")
-    learning, choosing, unseen = ({n for n in about.get(key) or () if isinstance(n, int)} for key in groups)
-    trained_on = episodes & (learning | choosing)
-    same = about["dataset_fingerprint"] == dataset.fingerprint if "dataset_fingerprint" in about else about.get("dataset") == dataset.name
-    if trained_on and same:
-        rest = ",".join(map(str, sorted(unseen)))
-        say(f"{len(trained_on)} of these {len(episodes)} episodes taught this model; those it never saw: --episodes {rest or '(none)'}")
 
 
 def main(args: Args) -> int:
@@ -70,7 +56,8 @@ def main(args: Args) -> int:
         numbers |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.events.items()}}
         say(to_json(numbers))
     else:
-        _warn_of_training_episodes(progress_file.table, dataset, {score.episode for score in compared.episodes})
+        model = Path(progress_file.table.metadata.get(f"{progress.METADATA_PREFIX}model_path", ""))
+        say_what_taught(model, dataset, {score.episode for score in compared.episodes})
         _print(compared, summaries, lines)
     for number, reason in compared.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
@@ -80,7 +67,7 @@ def main(args: Args) -> int:
 def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
     """Prints the tables, and why some of their cells are empty."""
     count, sources = len(compared.episodes), compared.sources - {"none"}
-    table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries))
+    table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries, more=True))
     if not sources:
         say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
     if all(score.success is None for score in compared.episodes):
@@ -102,7 +89,7 @@ def _event_table(
     """Returns (columns, rows): one row per kind of episode, with the percentage of its episodes in which each event occurs."""
     groups: dict[str, list[int]] = {}
     for score in scores:
-        success = {True: "success", False: "failure", None: "success unknown"}[score.success]
+        success = {True: "success", False: "failure", None: "unknown outcome"}[score.success]
         groups.setdefault(f"{success}, {score.kind}" if score.kind else success, []).append(score.episode)
     rows = []
     for name, numbers in sorted(groups.items(), key=lambda group: (not group[0].startswith("success"), group[0])):

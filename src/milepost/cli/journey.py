@@ -152,7 +152,7 @@ class Journey:
                         model,
                         dataset,
                         path,
-                        made_by=progress.provenance(model, dataset, source),
+                        made_by=progress.provenance(model, dataset, source, bare=source == name),
                         on_progress=self.on_stage(f"label: {name}"),
                     )
             tables[name] = progress.read_progress(path)
@@ -207,11 +207,12 @@ class Journey:
         reward_models = {name: viewer.Model(dataset.root / f"{name}_progress.parquet", table) for name, table in tables.items()}
         weights_path = dataset.root / "weights.parquet"
         weight_rows = weights_path, progress.by_row(weights_path, weight_result.index, weight_result.weight, dataset)
-        review = viewer.Review(dataset, reward_models, marks=viewer.Marks(viewer.marks_file(dataset), dataset), weights=weight_rows)
+        marks = viewer.Marks(viewer.marks_file(dataset), dataset)
+        review = viewer.Review(dataset, reward_models, marks=marks, weights=weight_rows, report=words)
         videos = viewer.VideoCache(self.folder / "cache" / "films", self.workers)
         try:
             tick = self.on_stage("report: videos")
-            return viewer.export_html(review, path, episodes=episodes, films=videos, report=words, title="milepost demo", tick=tick)
+            return viewer.export_html(review, path, episodes=episodes, films=videos, title="milepost demo", tick=tick)
         finally:
             videos.close()
             review.close()

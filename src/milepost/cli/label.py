@@ -23,7 +23,7 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder or Hub id; or the name of a model that needs no folder: "topreward" (zero-shot), "elapsed" (a clock), or one of another
-    package. A folder of such a name is written ./elapsed."""
+    package. A folder of such a name is written ./elapsed. For the options of another package's: milepost label --model NAME --help."""
     model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
     task: str | None = None
     """Instruction for episodes without one; SARM uses it for all episodes."""
@@ -69,7 +69,8 @@ def main(args: Args) -> int:
     prepared = models.prepare(args.model, options, dataset, run)
     dataset = prepared.dataset
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
-    made_by = progress.provenance(prepared.model, dataset, args.model, **prepared.arguments, **prepared.settings)
+    settings, bare = {**prepared.arguments, **prepared.settings}, models.is_bare(args.model, kind)
+    made_by = progress.provenance(prepared.model, dataset, args.model, bare=bare, **settings)
     if path.is_dir():
         raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     with output_lock(path):

@@ -113,10 +113,13 @@ def _about(text: str) -> str:
     return f"{words}(default: {SWITCH.get(value, value)})"
 
 
-def plain_error(verb: str, text: str) -> str:
-    """Returns the parser's error as a sentence and where the options are."""
+def plain_error(verb: str, text: str, guesses: str = "") -> str:
+    """Returns the parser's error as a sentence and where the options are. guesses: lines about options that were misspelt, in place of the
+    parser's own."""
     lines = [line for part in boxes(text) for line in ([part] if isinstance(part, str) else _sentences(part))]
     sentences = "\n".join(line for line in lines if line.strip()).replace(f"Missing from milepost {verb}:", "these options are needed:")
+    if guesses:
+        sentences = sentences.partition("\nPerhaps you meant:")[0] + f"\n{guesses.strip()}"
     sentences = re.sub(r"^Unrecognized options: ", "there is no option ", sentences)
     return f"milepost {verb}: {sentences}\n(milepost {verb} --help has every option)\n" if sentences else text
 
@@ -138,7 +141,7 @@ def _sentences(box: Box) -> list[str]:
 
 def _either(choices: str) -> str:
     """Returns "a, b or c" for the parser's list of choices."""
-    *others, last = [each.strip().strip("'") for each in choices.split(",")]
+    *others, last = [word for each in choices.split(",") if (word := each.strip().strip("'")) != "None"]
     return f"{', '.join(others)} or {last}" if others else last
 
 

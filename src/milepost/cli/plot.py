@@ -11,7 +11,7 @@ import tyro
 
 from milepost import datasets, encoders, figures, models, progress
 from milepost.cli.console import bars, say, warn
-from milepost.cli.drawings import require_own, write_drawing
+from milepost.cli.drawings import require_own
 from milepost.cli.progress_io import ReadCurves, SkippedEpisodes, by_files, open_with_cameras, warn_of_missing_letters
 from milepost.core import Episode
 
@@ -76,7 +76,7 @@ def main(args: Args) -> int:
                 figure = figures.episode_figure(figures.episode_view(episode, curves, dataset.stages, args.camera_key), args.width)
                 unknown += sum(int(np.isnan(curve.value).sum()) for by_model in curves.values() for curve in by_model.values())
                 words |= set(figures.texts_of(figure))
-                write_drawing(drawings[number], figures.figure_bytes(figure, args.format), dataset)
+                datasets.write_drawing(drawings[number], figures.figure_bytes(figure, args.format), dataset)
             tick(count + 1, len(numbers))
     say(f"plots: {args.output_dir}")
     warn_of_missing_letters(words)

@@ -14,7 +14,7 @@ import tyro
 
 from milepost import datasets, figures, weights
 from milepost.cli.console import bars, say, warn, warn_all
-from milepost.cli.drawings import marked, require_own
+from milepost.cli.drawings import require_own
 from milepost.cli.progress_io import SkippedEpisodes, by_files, open_with_cameras, warn_of_missing_letters
 from milepost.core import DataError, Episode, atomic_path
 
@@ -76,7 +76,7 @@ def main(args: Args) -> int:
                     paths = {kind: stack.enter_context(atomic_path(videos[number].with_suffix(kind))) for kind in kinds}
                     figures.render_video(episode, content, cameras, paths[".mp4"], height=args.height, gif=paths.get(".gif"), tick=tick)
                     for kind, path in paths.items():
-                        path.write_bytes(marked(path.read_bytes(), kind, dataset))
+                        path.write_bytes(datasets.marked_drawing(path.read_bytes(), kind, dataset))
                 unknown += sum(int(np.isnan(curve.value).sum()) for by_model in curves.values() for curve in by_model.values())
                 words |= {content.title, *(name for head in content.heads.values() for name in (*head.curves, *head.stage_names))}
     say(f"videos: {args.output_dir}")

@@ -17,8 +17,7 @@ from milepost.core import Ticks
 class Args:
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the new dataset; it must not exist."""
-    tasks: tuple[str, ...] = sim.SimConfig.tasks
-    """Any of: assembly-v3, drawer-open-v3, peg-insert-side-v3, pick-place-v3, shelf-place-v3."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"Any of: {', '.join(sim.TASKS)}.")] = sim.SimConfig.tasks
     successes: int = 48
     """Successful episodes per task, divided over the kinds expert, hesitating, clumsy and backtracking."""
     failures: int = 24

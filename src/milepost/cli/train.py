@@ -50,6 +50,9 @@ class Args:
     unfinished: Literal["mask", "zero"] | None = None
     """Target within the last stage of an attempt that did not advance. mask: no loss. zero: progress 0. docs/sarm_recipe.md compares
     them."""
+    augmentation: float | None = None
+    """Strength of the changes of light, contrast, colour, place and noise in training; 0.5 makes a model bear a lamp or a nudged camera.
+    Built-in encoder only. Default: 0, none."""
     steps: int | None = None
     epochs: float | None = None
     """Passes over the labelled training frames, instead of --steps."""
@@ -91,10 +94,10 @@ def main(args: Args) -> int:
     plan = models.plan(
         dataset, args.preset, image_key=args.image_key, encoder=args.encoder, holdout=args.holdout, keep_features=not args.no_cache,
         for_lerobot=args.for_lerobot, annotation_mode=args.annotation_mode, state_key=args.state_key, n_obs_steps=args.n_obs_steps,
-        gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window, unfinished=args.unfinished, steps=args.steps, epochs=args.epochs,
-        batch_size=args.batch_size, lr=args.lr, seed=args.seed, device=models.local_device(_device(args.device)),
-        mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), validation=args.validation,
-        eval_every=args.eval_every, patience=args.patience, overwrite=args.overwrite,
+        gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window, unfinished=args.unfinished, augmentation=args.augmentation,
+        steps=args.steps, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, seed=args.seed,
+        device=models.local_device(_device(args.device)), validation=args.validation, eval_every=args.eval_every, patience=args.patience,
+        mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), overwrite=args.overwrite,
         tracking=models.Tracking(args.log_to, args.project, args.run_name),
     )  # fmt: skip
     with models.training_run(dataset, args.output_dir, plan, bars=bars) as result:
@@ -118,6 +121,10 @@ def _report(args: Args, trained: models.TrainResult) -> None:
     if trained.summaries:
         count = len(set(trained.held_out) - set(trained.unreadable))
         table(f"{count} held-out episodes (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
+    if trained.audit is not None:
+        say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {metrics.VERDICTS[trained.audit.verdict]}")
+    elif trained.held_out:
+        say(f"a reward, or a clock? not audited: {metrics.FEWEST} held-out episodes that are no failures are needed")
     _say_what_came_out(args, trained)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from milepost import datasets, progress, viewer, weights
+from milepost import datasets, figures, progress, viewer, weights
 from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.progress_io import name_of
 from milepost.core import HEADS, DataError, require_writable, segments_fault
@@ -29,6 +29,8 @@ class Args:
     """One or several progress files; default: every *_progress.parquet beside the dataset."""
     weights: Path | None = None
     """Weights file of `milepost weigh`."""
+    audit: Path | None = None
+    """Folder that `milepost audit` wrote; the page shows its verdict first."""
     episodes: str | None = None
     """Episodes to show, such as 0-9,12 or 0 1 2; default: all."""
     host: str = "127.0.0.1"
@@ -43,10 +45,14 @@ class Args:
     """Branch, tag or commit of a Hub dataset."""
     export_html: Path | None = None
     """Write the page with these episodes and their videos into this one file, and start no server; without --episodes: the first 20."""
+    overwrite: bool = False
+    """With --export-html: replace a file that is there and is no page of this dataset; a page of this dataset is always replaced."""
 
 
 def main(args: Args) -> int:
     """Serves the page until Ctrl-C, or exports it."""
+    if args.overwrite and args.export_html is None:
+        raise ValueError("--overwrite does nothing without --export-html")
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port must be 0 to 65535, got {args.port}")
     if args.export_html is not None:
@@ -78,6 +84,9 @@ def export(args: Args, path: Path) -> int:
     require_writable(path.parent)
     review, videos = open_review(args), viewer.VideoCache()
     try:
+        datasets.require_own_drawings(
+            [path], review.dataset, overwrite=args.overwrite, instead="choose another --export-html, or use --overwrite"
+        )
         numbers = review.rows.numbers[: None if args.episodes else viewer.EXPORTED]
         with bars() as bar:
             problems = viewer.export_html(review, path, episodes=numbers, films=videos, tick=bar("episodes"))
@@ -104,7 +113,11 @@ def open_review(args: Args) -> viewer.Review:
     if datasets.is_interrupted(dataset.root):
         problems.append("writing annotations into this dataset was interrupted: some are old; the next save finishes it first")
     problems += annotation_problems(dataset)
-    return viewer.Review(dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weight_rows, problems=problems)
+    report, warnings = figures.audit_report(args.audit, dataset) if args.audit is not None else ("", ())
+    warn_all(warnings)
+    return viewer.Review(
+        dataset, models, marks=marks, numbers=dataset.episode_indices, weights=weight_rows, problems=problems, report=report
+    )
 
 
 def annotation_problems(dataset: datasets.LeRobotDataset) -> list[str]:

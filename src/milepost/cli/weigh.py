@@ -18,7 +18,6 @@ from milepost.cli.progress_io import warn_of_missing_letters
 from milepost.core import (
     DataError,
     UnreadableError,
-    atomic_path,
     output_lock,
     real_path,
     require_cameras,
@@ -56,7 +55,8 @@ class Args:
     """Camera of those images; default: the first."""
     revision: str | None = None
     overwrite: bool = False
-    """Replace an output that another program made; weights of an earlier `weigh` are always replaced."""
+    """Replace an output that another program made, or a figure that is not of this dataset; weights of an earlier `weigh` are always
+    replaced."""
     json: bool = False
 
 
@@ -127,6 +127,10 @@ def main(args: Args) -> int:
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not weights.is_weights_file(output):
         raise DataError(f"{output} was not written by milepost weigh; use --overwrite or another --output-path")
+    source = dataset or path
+    if args.figure is not None:
+        instead = "choose another --figure, or use --overwrite"
+        datasets.require_own_drawings(_figures(args.figure), source, overwrite=args.overwrite, instead=instead)
     report = examine(progress_table, args, dataset)
     settings = {"progress_file": str(path), "head_mode": args.head_mode}
     settings |= {
@@ -138,7 +142,7 @@ def main(args: Args) -> int:
         settings |= {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
     with output_lock(output):
         weights.SampleWeights.of(report.result, head_mode=args.head_mode).save(output, report.result.config, settings)
-    drawings, undrawn = draw(report, progress_table, args, dataset)
+    drawings, undrawn = draw(report, progress_table, args, dataset, source)
     warnings = [each.text for each in report.advice] + undrawn
     if missing:
         warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
@@ -155,6 +159,11 @@ def main(args: Args) -> int:
         say(f"figure: {figure}")
     say(for_lerobot(report.result, path, args.head_mode))
     return 1 if undrawn else 0
+
+
+def _figures(figure: Path) -> tuple[Path, Path]:
+    """Returns the files of the report and of the dropped frames."""
+    return figure, figure.with_name(f"{figure.stem}_dropped{figure.suffix}")
 
 
 def _require_sense(args: Args) -> None:
@@ -301,7 +310,11 @@ def as_json(report: WeightReport) -> dict[str, Any]:
 
 
 def draw(
-    report: WeightReport, progress_table: progress.ProgressTable, args: Args, dataset: datasets.LeRobotDataset | None
+    report: WeightReport,
+    progress_table: progress.ProgressTable,
+    args: Args,
+    dataset: datasets.LeRobotDataset | None,
+    source: datasets.LeRobotDataset | Path,
 ) -> tuple[list[Path], list[str]]:
     """Draws the figures. Returns their paths, and one message for each dropped span whose images cannot be read."""
     if args.figure is None:
@@ -313,10 +326,10 @@ def draw(
     drawings = {args.figure: figures.advice_figure(figures.AdviceView(title, report.result, report.sweep, report.groups, order))}
     spans, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(report, progress_table, args, dataset)
     if spans:
-        drawings[args.figure.with_name(f"{args.figure.stem}_dropped{args.figure.suffix}")] = figures.dropped_figure(spans)
+        drawings[_figures(args.figure)[1]] = figures.dropped_figure(spans)
     for path, figure in drawings.items():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(figures.figure_bytes(figure, path.suffix.lower().removeprefix(".")))  # type: ignore[arg-type]
+        form: figures.Format = path.suffix.lower().removeprefix(".")  # type: ignore[assignment]
+        datasets.write_drawing(path, figures.figure_bytes(figure, form), source)
     warn_of_missing_letters({text for figure in drawings.values() for text in figures.texts_of(figure)})
     return list(drawings), undrawn
 

@@ -2,9 +2,12 @@ from .brief import Brief as Brief
 from .brief import brief_text as brief_text
 from .calls import names_of as names_of
 from .calls import refuses_unknown_options as refuses_unknown_options
+from .calls import require_integers as require_integers
 from .calls import require_one_of as require_one_of
+from .calls import require_whole as require_whole
 from .calls import warn_user as warn_user
 from .capabilities import Closes as Closes
+from .capabilities import HasSettings as HasSettings
 from .capabilities import HasWeights as HasWeights
 from .capabilities import Identified as Identified
 from .capabilities import Judges as Judges
@@ -26,6 +29,7 @@ from .files import is_inside as is_inside
 from .files import json_value as json_value
 from .files import parse_json as parse_json
 from .files import plausible as plausible
+from .files import read_bytes as read_bytes
 from .files import read_json as read_json
 from .files import read_json_object as read_json_object
 from .files import read_text as read_text
@@ -36,9 +40,12 @@ from .files import require_shallow as require_shallow
 from .files import sampled_digest as sampled_digest
 from .files import shown as shown
 from .files import to_json as to_json
+from .images import FrameIndex as FrameIndex
 from .images import as_uint8 as as_uint8
+from .images import frame_numbers as frame_numbers
 from .images import require_cameras as require_cameras
 from .images import require_uint8 as require_uint8
+from .outputs import OWNED as OWNED
 from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers

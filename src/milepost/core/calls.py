@@ -8,7 +8,9 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from milepost.core.errors import DataError, DataWarning
 
@@ -69,6 +71,49 @@ def require_one_of(value: object, choices: Collection[str], what: str) -> None:
     """Raises DataError, which lists the choices, if a value is none of them. what: its name in the message."""
     if value not in choices:
         raise DataError(f"{what} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+def is_whole(value: object) -> bool:
+    """Returns whether a value is a whole number: an integer, or a float without a fraction; True and False are none.
+
+    >>> is_whole(3), is_whole(3.0), is_whole(3.7), is_whole("3")
+    (True, True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+
+
+def require_whole(values: Iterable[object], what: str) -> None:
+    """Raises DataError for the first value that is no whole number. what: the name of the values in the message."""
+    for value in values:
+        if not is_whole(value):
+            raise DataError(f"{what} must be whole numbers, got {value!r}")
+
+
+def require_integers(config: object) -> None:
+    """Raises ValueError if an integer field of a config, a dataclass, is no int: 2.5, 2.0, "2" and True are refused.
+
+    >>> @dataclasses.dataclass
+    ... class Options:
+    ...     steps: int | None = 1
+    >>> require_integers(Options(2.5))
+    Traceback (most recent call last):
+    ValueError: steps must be a whole number, an int; got 2.5
+    """
+    group: Any = type(config)
+    for name, kind in _hints(group).items():
+        value = getattr(config, name)
+        members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        if int not in members or float in members or (value is None and type(None) in members):
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise ValueError(  # noqa: TRY004 - as for every other value of a config
+                f"{name} must be a whole number, an int; got {value!r}"
+            )
+
+
+@functools.cache
+def _hints(config: Any) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(config).items() if name in {each.name for each in dataclasses.fields(config)}}
 
 
 def warn_user(message: str, category: type[Warning] = DataWarning) -> None:

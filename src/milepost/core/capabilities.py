@@ -56,6 +56,15 @@ class HasWeights(Protocol):
 
 
 @runtime_checkable
+class HasSettings(Protocol):
+    """A model that knows what else is written down of a run: the same, however it was started."""
+
+    def run_settings(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns name -> plain value of all that the curves depend on beside identity and weights. options: of `predict`, as given."""
+        ...
+
+
+@runtime_checkable
 class Prepares(Protocol):
     """A model that prepares itself for a dataset: it checks the cameras, computes statistics, loads what it needs."""
 

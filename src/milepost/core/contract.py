@@ -49,6 +49,8 @@ def require_stages(stage: Any, names: Sequence[Any], length: int) -> None:
         raise ModelError(f"{len(names)} stage names for {stage.shape[1]} stages")
     if wrong := [name for name in names if not isinstance(name, str)]:
         raise ModelError(f"the names of stages must be strings, got {wrong[0]!r}")
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise ModelError(f"the stage name '{twice[0]}' stands twice in {', '.join(names)}; each stage has a name of its own")
 
 
 def require_sound(heads: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from milepost.core.images import FrameIndex, frame_numbers
 from milepost.core.types import Episode, Frames
 
 ChangeImages = Callable[[UInt8[np.ndarray, "N H W 3"], Int[np.ndarray, "N"]], UInt8[np.ndarray, "N H W 3"]]
@@ -34,10 +35,8 @@ class EditedFrames:
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        frames = np.asarray(frames)
-        if frames.size and (frames.min() < 0 or frames.max() >= len(self)):
-            raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
+    def __getitem__(self, frames: FrameIndex) -> UInt8[np.ndarray, "N H W 3"]:
+        frames = frame_numbers(frames, len(self))
         needed, places = np.unique(self.order[frames], return_inverse=True)  # a frame that is shown twice is decoded once
         images = self.source[needed][places]
         return images if self.change is None else self.change(images, frames)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Bool, Int, Shaped, UInt8
 
 from milepost.core.errors import DataError
+
+FrameIndex = Int[np.ndarray, "N"] | Bool[np.ndarray, "T"] | slice
+"""What names frames of a camera: their numbers, a mask with an entry for each frame, or a slice."""
 
 
 def require_uint8(images: Shaped[np.ndarray, "..."], what: str) -> None:
@@ -36,3 +39,25 @@ def require_cameras(names: Iterable[str], cameras: Collection[str], *, whose: st
     for name in names:
         if name not in cameras:
             raise DataError(f"no camera '{name}'; {whose}: {', '.join(map(str, cameras)) or 'none'}{f'; {hint}' if hint else ''}")
+
+
+def frame_numbers(frames: object, length: int) -> Int[np.ndarray, "N"]:
+    """Returns the frames that an index of a camera names: whole numbers, a mask with an entry for each frame, or a slice.
+
+    IndexError for anything else, and for a frame outside [0, length).
+
+    >>> frame_numbers(np.array([True, False, True]), 3), frame_numbers(slice(1, 3), 3)
+    (array([0, 2]), array([1, 2]))
+    """
+    if isinstance(frames, slice):
+        return np.arange(length)[frames]
+    numbers = np.asarray(frames)
+    if numbers.dtype == np.bool_:
+        if numbers.shape != (length,):
+            raise IndexError(f"a mask of frames has one entry for each of the {length} frames, got shape {numbers.shape}")
+        return np.flatnonzero(numbers)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise IndexError(f"frames are whole numbers, a mask or a slice; got {numbers.dtype}")
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= length):
+        raise IndexError(f"frames {numbers.min()}..{numbers.max()} asked of a camera with {length} frames")
+    return numbers.astype(np.int64)

@@ -15,7 +15,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     require_file_name(path)
     temporary = temporary_name(path)
     # The kernel applies the process's umask here; reading it by os.umask() would change it for other threads for a moment.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    with _making_a_file_in(path.parent):
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -53,8 +54,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _making_a_file_in(folder: Path) -> Iterator[None]:
+    """Raises DataError where the system says that there is no such file: no file can be made in the folder, such as in /proc."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"the folder {folder} cannot be written to: no file can be made there; choose another place") from error
+
+
+OWNED: list[Callable[[Path], str]] = []
+"""Functions that return why nobody may write a file at a path, "" if anybody may. `datasets/` adds one: a dataset's own files."""
+
+
 def require_file_name(path: Path) -> None:
-    """Raises DataError if a file cannot be written at `path` because it is a folder, or because its folder is missing."""
+    """Raises DataError if a file cannot be written at `path`: it is a folder, its folder is missing, or it is a dataset's own."""
+    for reason in filter(None, (owned(path) for owned in OWNED)):
+        raise DataError(f"{path} cannot be written: {reason}")
     if path.is_dir():
         raise DataError(f"{path} is a folder; give the name of a file in it, such as {path / 'NAME'}")
     if not path.parent.is_dir():
@@ -71,7 +87,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() or folder.is_symlink():
         raise DataError(f"{folder} exists already and is not overwritten; remove it or choose another name")
     temporary = temporary_name(folder)
-    temporary.mkdir(parents=True)
+    with _making_a_file_in(folder):
+        temporary.mkdir(parents=True)
     for leftover in folder.parent.glob(f".*{MARK}"):
         if leftover.name.startswith(_start_of(folder)) and _is_gone(_owner_of(leftover)):
             _remove(leftover)
@@ -112,10 +129,15 @@ def require_writable(folder: Path) -> None:
 
     Raises OSError if it is not writable: better now than after hours of work.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b"milepost")
+    _try_to_write(folder)
     clear_leftovers(folder)
+
+
+def _try_to_write(folder: Path) -> None:
+    with _making_a_file_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"milepost")
 
 
 def clear_leftovers(folder: Path) -> int:
@@ -146,7 +168,7 @@ def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
     than `wait_s` seconds. The system frees the lock of a process that ends or is killed. On a disk without locks, none is taken.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _try_to_write(path.parent)  # a lock would say that another process has it
     path = Path(os.path.realpath(path.parent)) / path.name
     lock_file = path.with_name(f".{path.name.encode()[:120].decode(errors='ignore')}.lock")
     lock = filelock.FileLock(str(lock_file), timeout=0, is_singleton=True)

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from milepost.core.brief import Brief
+from milepost.core.calls import require_whole
 from milepost.core.contract import require_progress, require_signal, require_sound, require_stages
 from milepost.core.errors import DataError, ModelError, UnreadableError
-from milepost.core.images import require_cameras
+from milepost.core.images import FrameIndex, frame_numbers, require_cameras
 
 
 def has_words(task: str) -> bool:
@@ -53,8 +54,11 @@ class Frames(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        """Returns the images at these frames, in this order; a frame may repeat. Raises IndexError outside [0, len)."""
+    def __getitem__(self, frames: FrameIndex) -> UInt8[np.ndarray, "N H W 3"]:
+        """Returns the images at these frames, in this order; a frame may repeat. A mask of all frames and a slice name frames too.
+
+        Raises IndexError outside [0, len).
+        """
         ...
 
     def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
@@ -75,10 +79,8 @@ class ArrayFrames:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
-        frames = np.asarray(frames)
-        if frames.size and (frames.min() < 0 or frames.max() >= len(self)):
-            raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
+    def __getitem__(self, frames: FrameIndex) -> UInt8[np.ndarray, "N H W 3"]:
+        frames = frame_numbers(frames, len(self))
         return self.images[frames]
 
     def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
@@ -103,6 +105,7 @@ class Segment:
     def __post_init__(self) -> None:
         if not self.name:
             raise DataError("a segment needs a stage name, got an empty one")
+        require_whole((self.start, self.stop), f"start and stop of the segment '{self.name}'")
         if not 0 <= self.start <= self.stop:
             raise DataError(f"segment '{self.name}' needs 0 <= start <= stop, got [{self.start}, {self.stop})")
 

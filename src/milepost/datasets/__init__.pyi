@@ -9,6 +9,9 @@ from .colours import to_rgb as to_rgb
 from .colours import upright as upright
 from .copy import changed_stamps as changed_stamps
 from .copy import copy_with_columns as copy_with_columns
+from .drawings import marked_drawing as marked_drawing
+from .drawings import require_own_drawings as require_own_drawings
+from .drawings import write_drawing as write_drawing
 from .findings import Finding as Finding
 from .hub import Files as Files
 from .hub import find_file as find_file
@@ -25,6 +28,7 @@ from .metadata import read_column_stats as read_column_stats
 from .metadata import read_metadata as read_metadata
 from .metadata import read_proportions as read_proportions
 from .metadata import stamps_of as stamps_of
+from .owned import is_dataset as is_dataset
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table
 from .reader import LeRobotDataset as LeRobotDataset

@@ -82,6 +82,7 @@ def write_annotations(
     names: Mapping[str, Sequence[str]] | None = None,
     rule: Rule = "finished",
     expected: Annotations | None = None,
+    overwrite: bool = False,
 ) -> Written:
     """Writes these annotations into the dataset in this folder, all of them or none; an empty tuple removes an episode's annotation.
 
@@ -90,7 +91,8 @@ def write_annotations(
     its stages in order. Without it the order is that of the dataset's proportions file, else that of first appearance. rule: "finished" is
     eq. 1 over the attempts that reached their end (over all, if none did), as `milepost train` counts; "lerobot" takes, for each stage, the
     mean over the episodes that have it, and scales the sum to 1. expected: head -> the annotations that the episodes must have now; else
-    ChangedError is raised and nothing is written. No other process can write between this check and the writing. If only the dense head is
+    ChangedError is raised and nothing is written. No other process can write between this check and the writing. overwrite: replaces, or
+    removes, annotations that the dataset has; without it that is a DataError, unless `expected` names them. If only the dense head is
     written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. A second call with the same arguments
     changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one (see `replacing`) or an
     annotation does not fit it.
@@ -98,7 +100,8 @@ def write_annotations(
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
     >>> segments = (milepost.Segment("reach", 0, 20), milepost.Segment("carry", 20, 33))
-    >>> written = milepost.write_annotations("dots", {0: {"sparse": segments}}, names={"sparse": ["reach", "carry", "place"]})
+    >>> names = {"sparse": ["reach", "carry", "place"]}
+    >>> written = milepost.write_annotations("dots", {0: {"sparse": segments}}, names=names, overwrite=True)
     >>> written.episodes
     {'sparse': 6}
     """
@@ -109,20 +112,28 @@ def write_annotations(
         annotations = annotations.by_episode()
     for head in names:
         require_one_of(head, HEADS, "a head in names")
-    written = _write(require_editable(folder.root if isinstance(folder, IsOpen) else folder), annotations, names, rule, expected or {})
+        if len(set(names[head])) < len(names[head]):
+            raise DataError(f"the {head} stages in names must be distinct, got {', '.join(map(str, names[head]))}")
+    expected, root = expected or {}, require_editable(folder.root if isinstance(folder, IsOpen) else folder)
+    written = _write(root, annotations, names, rule=rule, expected=expected, overwrite=overwrite)
     if isinstance(folder, IsOpen):
         folder.refresh()
     return written
 
 
-def _write(root: Path, annotations: Annotations, names: Mapping[str, Sequence[str]], rule: Rule, expected: Annotations) -> Written:
+def _write(
+    root: Path, annotations: Annotations, names: Mapping[str, Sequence[str]], *, rule: Rule, expected: Annotations, overwrite: bool
+) -> Written:
     """Writes the annotations of the heads that they are for."""
-    _check_shape(annotations)
+    for each in (annotations, expected):
+        _check_shape(each)
     heads = tuple(head for head in HEADS if any(head in each for each in annotations.values()))
     with replacing(root) as new:
         meta = read_metadata(root)
         _check_known(annotations, meta)
         _check_expected(expected, meta)
+        if not overwrite:
+            _check_kept(annotations, expected, meta)
         merged = {head: dict(_merged(head, annotations, meta)) for head in heads}
         orders = {head: _order(root, head, merged[head].values(), names.get(head, ())) for head in heads}
         for head in heads:
@@ -147,6 +158,9 @@ def _check_shape(annotations: Annotations) -> None:
     """Raises DataError unless the annotations are by episode and by head."""
     if not isinstance(annotations, Mapping) or not all(isinstance(heads, Mapping) for heads in annotations.values()):
         raise DataError('annotations are by episode and by head, such as {0: {"sparse": (Segment("reach", 0, 20),)}}')
+    for episode_index in annotations:
+        if not isinstance(episode_index, int | np.integer) or isinstance(episode_index, bool):
+            raise DataError(f"annotations are by the number of the episode, an int such as 0; got {episode_index!r}")
 
 
 def _check_known(annotations: Annotations, meta: Metadata) -> None:
@@ -166,6 +180,22 @@ def _check_expected(expected: Annotations, meta: Metadata) -> None:
                 raise ChangedError(
                     f"the {head} annotation of episode {episode_index} was changed meanwhile; look at it again before writing"
                 )
+
+
+def _check_kept(annotations: Annotations, expected: Annotations, meta: Metadata) -> None:
+    """Raises DataError if an annotation that the dataset has, and that the caller does not name in `expected`, would be replaced."""
+    for head in HEADS:
+        conflicts = [
+            episode_index
+            for episode_index, heads in annotations.items()
+            if head in heads
+            and head not in expected.get(episode_index, {})
+            and (old := meta.episodes[episode_index].readable_segments.get(head))
+            and tuple(old) != tuple(heads[head])
+        ]
+        if conflicts:
+            some = ", ".join(map(str, conflicts[:10])) + (f" and {len(conflicts) - 10} more" if len(conflicts) > 10 else "")
+            raise DataError(f"the dataset has {head} annotations of episodes {some}, which would be replaced: give overwrite=True")
 
 
 def _merged(head: str, annotations: Annotations, meta: Metadata) -> Iterator[tuple[int, tuple[Segment, ...]]]:

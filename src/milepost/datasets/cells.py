@@ -19,9 +19,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pyarrow as pa
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
-from milepost.core import DataError, UnreadableError, require_inside, require_plain_file, shown
+from milepost.core import DataError, FrameIndex, UnreadableError, frame_numbers, require_inside, require_plain_file, shown
 from milepost.datasets.parquet import RowReader
 
 MOST_PIXELS = 50_000_000
@@ -63,12 +63,10 @@ class ImageFrames:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
+    def __getitem__(self, frames: FrameIndex) -> UInt8[np.ndarray, "N H W 3"]:
         """Returns the images at these frames, in any order; a frame may repeat and is decoded once. Raises IndexError outside [0, T)."""
-        frames = np.asarray(frames)
-        if frames.size and (frames.min() < 0 or frames.max() >= len(self)):
-            raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
-        unique, inverse = np.unique(frames.astype(np.int64), return_inverse=True)
+        frames = frame_numbers(frames, len(self))
+        unique, inverse = np.unique(frames, return_inverse=True)
         cells = self._cells()
         if not len(unique):
             return np.empty((0, *self._decode(cells, 0).shape), np.uint8)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
-from milepost.core import DataError, Frames, UnreadableError, sampled_digest, warn_user
+from milepost.core import DataError, FrameIndex, Frames, UnreadableError, sampled_digest, warn_user
 from milepost.datasets.cells import is_deep
 from milepost.datasets.features import image_size, may_be_depth
 from milepost.datasets.findings import count_noun
@@ -54,7 +54,7 @@ class LostFrames:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
+    def __getitem__(self, frames: FrameIndex) -> UInt8[np.ndarray, "N H W 3"]:
         raise UnreadableError(self.reason)
 
     def chunks(self, size: int = 64) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:

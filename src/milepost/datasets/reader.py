@@ -37,6 +37,7 @@ from milepost.datasets.features import may_be_depth
 from milepost.datasets.frames import DatasetWarner, VideoPlaces, default_cameras
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata, read_proportions
+from milepost.datasets.owned import protect
 from milepost.datasets.parquet import RaggedError, RowReader, to_numpy
 from milepost.datasets.per_frame import one_a_row, require_rising, state_of
 from milepost.datasets.records import EpisodeRecord, Metadata, no_episode
@@ -418,14 +419,14 @@ def open_dataset(
     >>> [episode.index for episode in dataset]
     [0, 1, 2, 5]
     """
+    protect()
     numbers, cameras = episode_numbers(episodes), None if cameras is None else names_of(cameras)
     files = find_files(folder_or_repo, revision)
     meta = read_metadata(files.root)
     episode_indices = meta.choose(numbers, files.name)
     require_cameras((camera for camera in cameras or () if camera not in meta.all_cameras), meta.cameras)
-    dataset = LeRobotDataset(
-        files, meta, episodes=episode_indices, cameras=[camera for camera in meta.all_cameras if camera in (cameras or ())]
-    )
+    in_use = [camera for camera in meta.all_cameras if camera in (cameras or ())]
+    dataset = LeRobotDataset(files, meta, episodes=episode_indices, cameras=in_use)
     _warn_of_meta(dataset)
     return dataset if cameras is not None else LeRobotDataset(files, meta, episodes=episode_indices, cameras=default_cameras(files, meta))
 

@@ -193,8 +193,8 @@ def parse_episodes(text: str | None) -> list[int] | None:
         return None
     numbers: list[int] = []
     for part in re.split(r"\s*,\s*|\s+", text.strip().rstrip(",")):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
             raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12 or 0 1 2; got {shown(text)}")
         numbers += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(numbers))

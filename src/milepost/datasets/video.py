@@ -24,7 +24,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import DataError, UnreadableError, ordinary, require, require_plain_file, temporary_name
+from milepost.core import DataError, FrameIndex, UnreadableError, frame_numbers, ordinary, require, require_plain_file, temporary_name
 from milepost.datasets.colours import to_rgb, upright
 from milepost.datasets.stamps import NoTimesError, VideoIndex, index_of, rewriting
 
@@ -80,12 +80,10 @@ class VideoFrames:
     def __len__(self) -> int:
         return len(self.times)
 
-    def __getitem__(self, frames: Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N H W 3"]:
+    def __getitem__(self, frames: FrameIndex) -> UInt8[np.ndarray, "N H W 3"]:
         """Returns the images at these frames, in any order; a frame may repeat and is decoded once. Raises IndexError outside [0, T)."""
-        frames = np.asarray(frames)
-        if frames.size and (frames.min() < 0 or frames.max() >= len(self)):
-            raise IndexError(f"frames {frames.min()}..{frames.max()} asked of a camera with {len(self)} frames")
-        unique, inverse = np.unique(frames.astype(np.int64), return_inverse=True)
+        frames = frame_numbers(frames, len(self))
+        unique, inverse = np.unique(frames, return_inverse=True)
         if not len(unique):
             return np.empty((0, *self[np.array([0])].shape[1:]), np.uint8)
         with closing(self._images(unique)) as images:

@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -64,8 +66,8 @@ class FeatureCache:
         self.overlap = overlap
         self.on_frames = on_frames
         kind = f"{encoder.name}-{hashlib.sha256(encoder.preprocessing.encode()).hexdigest()[:8]}"
-        self._recent: dict[tuple[int, str], np.ndarray] = {}
-        """The features of the episode whose edited copies were asked for last."""
+        self._of_copies: WeakKeyDictionary[Frames, np.ndarray] = WeakKeyDictionary()
+        """Features of changed images, and of the recordings whose copies were asked for, while these are in memory."""
         self.folder = None if folder is None else Path(folder) / _file_name(fingerprint) / _file_name(kind)
 
     def features(self, episode: Episode, cameras: Sequence[str]) -> Shaped[np.ndarray, "T C E"]:
@@ -80,20 +82,26 @@ class FeatureCache:
             return next(arrays)
 
     def _edited(self, episode: Episode, camera: str) -> Shaped[np.ndarray, "T E"]:
-        """Returns the features of one camera of an edited copy: the recording's own in another order, or new ones, which are not stored."""
+        """Returns the features of one camera of an edited copy: the recording's own in another order, or new ones, not kept on disk."""
         frames = episode.camera(camera)
         if not isinstance(frames, EditedFrames):
             return self.features(episode, [camera])[:, 0]
         if frames.change is not None:
-            batches = self._batches(frames, f"a copy of episode {episode.index}, camera '{camera}'")
-            return np.concatenate([self._rounded(self.encoder.encode(batch)) for batch in batches])
-        key, length = (episode.index, frames.name), len(frames.source)
-        if key not in self._recent or len(self._recent[key]) != length:
-            state = np.zeros((length, 0), dtype=np.float32)
-            recording = Episode(episode.index, episode.row, episode.task, episode.fps, length, state, {frames.name: frames.source})
-            self._recent = {other: array for other, array in self._recent.items() if other[0] == episode.index}
-            self._recent[key] = self.features(recording, [frames.name])[:, 0]
-        return self._recent[key][frames.order]
+            return self._once(frames, partial(self._encoded, frames, f"a copy of episode {episode.index}, camera '{camera}'"))
+        state = np.zeros((len(frames.source), 0), dtype=np.float32)
+        recording = Episode(episode.index, episode.row, episode.task, episode.fps, len(state), state, {frames.name: frames.source})
+        return self._once(frames.source, lambda: self.features(recording, [frames.name])[:, 0])[frames.order]
+
+    def _encoded(self, frames: Frames, who: str) -> Shaped[np.ndarray, "T E"]:
+        return np.concatenate([self._rounded(self.encoder.encode(batch)) for batch in self._batches(frames, who)])
+
+    def _once(self, frames: Frames, make: Callable[[], np.ndarray]) -> Shaped[np.ndarray, "T E"]:
+        """Returns what `make` returns for these frames, and keeps it as long as they are in memory, if they are told apart by identity."""
+        if type(frames).__hash__ is not object.__hash__ or not type(frames).__weakrefoffset__:
+            return make()
+        if frames not in self._of_copies:
+            self._of_copies[frames] = make()
+        return self._of_copies[frames]
 
     def stream(self, episodes: Sequence[Episode], cameras: Sequence[str]) -> Generator[Shaped[np.ndarray, "T C E"], None, None]:
         """Yields `features` of each episode, in order. The next one is decoded while this one is encoded, however short they are."""

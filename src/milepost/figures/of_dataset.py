@@ -7,12 +7,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path, names_of, require_file_name
-from milepost.datasets import LeRobotDataset, as_dataset
+from milepost.core import MAIN_HEAD, DataError, Episode, atomic_path, names_of, require_file_name, warn_user
+from milepost.datasets import LeRobotDataset, as_dataset, marked_drawing, require_own_drawings
 from milepost.figures.episode import EpisodeView, episode_figure
-from milepost.figures.film.render import render_video
+from milepost.figures.film.render import render_video, require_height
 from milepost.figures.report import CurvesByHead, curve_of, episode_view
-from milepost.progress import ProgressTable, find_progress, match_progress, require_rows
+from milepost.progress import MatchedProgress, ProgressTable, find_progress, match_progress, require_rows
 from milepost.weights import match_weights
 
 Source = ProgressTable | Path | str
@@ -59,7 +59,8 @@ def render(
     """Writes the video of one episode to `path` (H.264 mp4): its images, and under them the curve as it plays. Returns the path.
 
     progress: as in `plot`. cameras: side by side; the first one without it. weights: a weights file, shown under the curves. height: of the
-    images, in pixels. The file appears when it is complete. DataError as in `plot`, and for an episode without a camera.
+    images, in pixels: 16 to 4320. The file appears when it is complete. DataError as in `plot`, for an episode without a camera, and if
+    there is a file that is no video of this dataset.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -70,12 +71,15 @@ def render(
     if path.suffix != ".mp4":
         raise DataError(f"{path} should end in .mp4")
     require_file_name(path)
+    require_height(height)
     names = names_of(cameras or ())
     dataset = as_dataset(dataset).showing(names)
+    require_own_drawings([path], dataset)
     episode = dataset.episode(episode_index)
     content = _content(dataset, episode, _tables(dataset, progress), head, weights)
     with atomic_path(path) as video:
         render_video(episode, content, names or dataset.cameras[:1], video, height=height)
+        video.write_bytes(marked_drawing(video.read_bytes(), path.suffix, dataset))
     return path
 
 
@@ -89,7 +93,7 @@ def _content(
 def _tables(dataset: LeRobotDataset, progress: Source | Mapping[str, Source] | None) -> dict[str, ProgressTable]:
     """Returns the progress tables by the names they go by. DataError if one is another dataset's."""
     if progress is None:
-        matched = find_progress(dataset)
+        matched = _with_warnings(find_progress(dataset))
         return {matched.path.stem.removesuffix("_progress"): matched.table}
     sources = progress if isinstance(progress, Mapping) else {_name(progress): progress}
     return {name: _table(dataset, source) for name, source in sources.items()}
@@ -103,9 +107,16 @@ def _name(source: Source) -> str:
 
 def _table(dataset: LeRobotDataset, source: Source) -> ProgressTable:
     if not isinstance(source, ProgressTable):
-        return match_progress(Path(source), dataset).table
+        return _with_warnings(match_progress(Path(source), dataset)).table
     require_rows("the progress table", source, dataset)
     return source
+
+
+def _with_warnings(matched: MatchedProgress) -> MatchedProgress:
+    """Returns the file; what is uncertain about it is a warning at the user's line."""
+    for words in matched.warnings:
+        warn_user(words)
+    return matched
 
 
 def _curves(dataset: LeRobotDataset, episode: Episode, tables: Mapping[str, ProgressTable], heads: Sequence[str]) -> CurvesByHead:

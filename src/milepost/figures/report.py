@@ -128,13 +128,18 @@ def _numbered(count: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A heading, some text, a table, figures, and links into the page that contains it (address, text); any of them may be empty."""
+    """A heading, some text, a table, figures, images as PNG, and links into the page that contains it (address, text).
+
+    Any of them may be empty. sentences: the table holds sentences, which are broken into lines, not numbers.
+    """
 
     title: str
     words: str = ""
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[object]] = ()
     figures: Sequence[Figure] = field(default=())
+    images: Sequence[bytes] = field(default=(), repr=False)
+    sentences: bool = False
     links: Sequence[tuple[str, str]] = ()
 
 
@@ -146,8 +151,9 @@ def report_fragment(*, title: str, lead: str, facts: Sequence[tuple[str, str]], 
             "title": section.title,
             "words": section.words,
             "columns": section.columns,
+            "sentences": section.sentences,
             "rows": [[str(cell) for cell in row] for row in section.rows],
-            "images": [base64.b64encode(png(figure)).decode() for figure in section.figures],
+            "images": [base64.b64encode(image).decode() for image in (*map(png, section.figures), *section.images)],
             "links": section.links,
         }
         for section in sections

@@ -6,6 +6,7 @@ from .agreement import consensus as consensus
 from .agreement import match_boundaries as match_boundaries
 from .agreement import measure_table as measure_table
 from .agreement import ranked as ranked
+from .audit import FEWEST as FEWEST
 from .audit import ROWS as ROWS
 from .audit import VERDICTS as VERDICTS
 from .audit import Audit as Audit

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.metrics.controls import FAULTS, WORDS, orders
-from milepost.metrics.curves import average_precision, ends, filled, slope_beside, tau_a, voc, voc_r
-from milepost.metrics.evaluation import Estimate
-from milepost.metrics.scores import final, interval, separation
+from milepost.metrics.curves import ends, filled, slope_beside, voc, voc_r
+from milepost.metrics.evaluation import MORE, Estimate, outcome_rows
+from milepost.metrics.scores import final, interval
 
 State = Literal["passes", "fails", "cannot be said"]
 FEWEST = 5
@@ -26,7 +26,9 @@ LEAST_RISE = 0.2
 """Progress over a successful episode below which a model says nothing."""
 CLOCK, PART = 0.5, 0.15
 """The share of the real rise that a frozen or shuffled episode keeps, from which a model is a clock, and from which it is partly one."""
-LEAST_FOLLOW = 0.5
+LEAST_FOLLOW, BACKWARDS = 0.5, -0.5
+"""How much of the real curve shuffled frames must bring back. A model that needs neighbouring frames brings back less: then its curve must
+fall by half its rise when the recording is played backwards."""
 BLIND = 0.1
 KNOWS_END = 0.15
 MOST_CHANGE = 0.1
@@ -90,10 +92,11 @@ ROWS = {
     "frozen": "part of the rise over frozen frames",
     "shuffled": "part of the rise over shuffled frames",
     "follow": "follows the frames (1) or the time (0)",
+    "backwards": "part of the rise when played backwards",
     "images_share": "the images' part of its changes",
     "end_ahead": "a half recording ends ahead by",
     "voc": "VOC",
-    "voc_r": "VOC-r",
+    "voc_r": MORE["voc_r"],
     "voc_frozen_first": "VOC, first frame frozen",
     "voc_reversed": "VOC, reversed",
     "voc_shuffled": "VOC, shuffled",
@@ -105,9 +108,7 @@ ROWS = {
     "instruction_contrast": "final minus that of another instruction",
     "final_empty_task": "final without instruction",
     "auc": "AUC",
-    "auprc": "AUPRC",
-    "tau_a": "tau-a",
-    "succ_fail_diff": "final, successes minus failures",
+    **{name: MORE[name] for name in ("auprc", "tau_a", "succ_fail_diff")},
     "change_other_camera": "changes with another camera by",
     **{f"change_{name}": f"changes by, {WORDS[name]}" for name in FAULTS},
 }
@@ -121,6 +122,7 @@ def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     order = orders(length, np.random.default_rng([curves.seed, curves.episode]))["shuffled"]
     numbers = {"rise": ends(curves.real), "voc": voc(curves.real), "voc_r": voc_r(curves.real), "final": final(curves.real)}
     frozen = [ends(controls[name]) for name in ("frozen_first", "frozen_middle", "frozen_last") if name in controls]
+    numbers["reversed_rise"] = ends(controls["reversed"]) if "reversed" in controls else unknown
     numbers["frozen_rise"] = float(np.mean(frozen)) if frozen else unknown
     for name in ("frozen_first", "reversed", "shuffled"):
         numbers[f"voc_{name}"] = voc(curves.controls[name]) if name in curves.controls else unknown
@@ -204,7 +206,8 @@ def _rows(good: Sequence[Mapping[str, float]], rng: np.random.Generator) -> dict
         "instruction_contrast": _mean(contrasts, "contrast", rng),
         "final_empty_task": _mean(good, "final_empty_task", rng),
     }
-    return rows | {f"change_{name}": _ratio(good, f"change_{name}", "rise", rng) for name in ("other_camera", *FAULTS)}
+    rows |= {f"change_{name}": _ratio(good, f"change_{name}", "rise", rng) for name in ("other_camera", *FAULTS)}
+    return rows | {"backwards": _ratio(good, "reversed_rise", "rise", rng)}
 
 
 def _outcome_rows(curves: Sequence[EpisodeCurves], numbers: Sequence[Mapping[str, float]], rng: np.random.Generator) -> dict[str, Estimate]:
@@ -213,17 +216,7 @@ def _outcome_rows(curves: Sequence[EpisodeCurves], numbers: Sequence[Mapping[str
         np.array([each["final"] for each, of in zip(numbers, curves, strict=True) if of.success is side and not np.isnan(each["final"])])
         for side in (True, False)
     )
-    count = len(success) + len(failure)
-
-    def tau(a: np.ndarray, b: np.ndarray) -> float:
-        return tau_a(np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)) if len(a) and len(b) else float("nan")
-
-    def gap(a: np.ndarray, b: np.ndarray) -> float:
-        return float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
-
-    measures = {"auc": separation, "auprc": average_precision, "tau_a": tau, "succ_fail_diff": gap}
-    rows = {name: Estimate(of(success, failure), *interval(of, success, failure, rng=rng), count) for name, of in measures.items()}
-    return rows | {"failures": Estimate(float(len(failure)), float("nan"), float("nan"), len(failure))}
+    return outcome_rows(success, failure, rng) | {"failures": Estimate(float(len(failure)), float("nan"), float("nan"), len(failure))}
 
 
 def _verdict(rows: Mapping[str, Estimate], scaled: bool, count: int) -> str:
@@ -232,11 +225,16 @@ def _verdict(rows: Mapping[str, Estimate], scaled: bool, count: int) -> str:
     if _rises(rows, scaled).state == "fails":
         return "says nothing"
     frozen, shuffled, follow = (rows[name].value for name in ("frozen", "shuffled", "follow"))
-    if frozen >= CLOCK or shuffled >= CLOCK or follow < LEAST_FOLLOW:  # one control is enough to find a clock, a reward needs them all
+    if frozen >= CLOCK or shuffled >= CLOCK or _is_deaf(rows):  # one control is enough to find a clock, a reward needs them all
         return "clock"
     if np.isnan([frozen, shuffled, follow]).any():
         return "cannot be said"
     return "partly a clock" if frozen >= PART or shuffled >= PART else "reward"
+
+
+def _is_deaf(rows: Mapping[str, Estimate]) -> bool:
+    """Returns whether the curve follows frames neither in a random order nor, as far as is known, backwards."""
+    return rows["follow"].value < LEAST_FOLLOW and not rows["backwards"].value <= BACKWARDS
 
 
 def _enough(estimate: Estimate, least: int = FEWEST) -> bool:
@@ -265,10 +263,10 @@ def _follows(rows: Mapping[str, Estimate]) -> Property:
     name = "follows what is seen, not the time"
     if not all(_enough(rows[each]) for each in ("frozen", "shuffled", "follow")):
         return _few(name, rows["frozen"], _no_rise(rows))
-    fails = max(rows["frozen"].value, rows["shuffled"].value) >= PART or rows["follow"].value < LEAST_FOLLOW
+    fails = max(rows["frozen"].value, rows["shuffled"].value) >= PART or _is_deaf(rows)
     evidence = (
         f"of its rise, frozen frames keep {rows['frozen']} and shuffled ones {rows['shuffled']}; it follows the frames by {rows['follow']}"
-    )
+    ) + (f"; played backwards it makes {rows['backwards']} of its rise" if rows["follow"].value < LEAST_FOLLOW else "")
     return Property(name, "fails" if fails else "passes", evidence)
 
 

@@ -100,15 +100,21 @@ def copies(
 
 
 def _changes(seed: Sequence[int]) -> Mapping[str, Callable[[Images, Int[np.ndarray, "N"]], Images]]:
+    fields: dict[tuple[int, ...], np.ndarray] = {}
+
     def scaled(factor: float, about: float) -> Callable[[Images, Int[np.ndarray, "N"]], Images]:
-        table = np.clip(np.round((np.arange(256) - about) * factor + about), 0, 255).astype(np.uint8)
-        return lambda images, frames: table[images]
+        return lambda images, frames: _per_pixel(images, lambda pixels: pixels * np.float32(factor) + np.float32(about * (1 - factor)))
 
     def noisy(images: Images, frames: Int[np.ndarray, "N"]) -> Images:
-        out = np.empty_like(images)
-        for image, frame, place in zip(images, frames, range(len(images)), strict=True):
-            noise = np.random.default_rng([*seed, int(frame)]).normal(0, 10, image.shape)
-            out[place] = np.clip(image + noise, 0, 255).astype(np.uint8)
+        height, width = images.shape[1:3]
+        if images.shape[1:] not in fields:  # one field of noise for an episode: each frame has another part of it
+            noise = np.random.default_rng(seed).normal(0, 10, (height + _SLACK, width + _SLACK, 3))
+            fields[images.shape[1:]] = np.rint(noise).astype(np.int16)
+        field, out = fields[images.shape[1:]], np.empty_like(images)
+        for image, frame, place in zip(images, frames, out, strict=True):
+            top, left = np.random.default_rng([*seed, int(frame)]).integers(0, _SLACK + 1, 2)
+            noise = image + field[top : top + height, left : left + width]
+            place[:] = np.clip(noise, 0, 255, out=noise)
         return out
 
     def lower(images: Images, frames: Int[np.ndarray, "N"]) -> Images:
@@ -125,15 +131,30 @@ def _changes(seed: Sequence[int]) -> Mapping[str, Callable[[Images, Int[np.ndarr
     }
 
 
+_SLACK = 64
+"""Pixels by which a field of noise is larger than an image."""
+_PIXELS = 1 << 15
+"""Pixels that are computed at once: they stay in the processor's cache."""
+
+
+def _per_pixel(images: Images, change: Callable[[np.ndarray], np.ndarray]) -> Images:
+    """Returns images whose pixels, (N, 3) float32, were changed; the result is rounded and kept in [0, 255]."""
+    pixels = images.reshape(-1, 3)
+    out = np.empty_like(pixels)
+    for start in range(0, len(pixels), _PIXELS):
+        part = change(pixels[start : start + _PIXELS].astype(np.float32))
+        out[start : start + _PIXELS] = np.clip(np.rint(part, out=part), 0, 255, out=part)
+    return out.reshape(images.shape)
+
+
 def _turned_hue(images: Images, frames: Int[np.ndarray, "N"]) -> Images:
     """Returns images whose colours are turned by 10 degrees about the grey axis."""
     angle = np.deg2rad(10)
     cosine, sine = np.cos(angle), np.sin(angle) / np.sqrt(3)
     grey = (1 - cosine) / 3
-    matrix = np.array(
-        [[grey + cosine, grey - sine, grey + sine], [grey + sine, grey + cosine, grey - sine], [grey - sine, grey + sine, grey + cosine]]
-    )
-    return np.clip(np.round(images.astype(np.float32) @ matrix.T.astype(np.float32)), 0, 255).astype(np.uint8)
+    rows = [[grey + cosine, grey - sine, grey + sine], [grey + sine, grey + cosine, grey - sine], [grey - sine, grey + sine, grey + cosine]]
+    matrix = np.array(rows, dtype=np.float32).T
+    return _per_pixel(images, lambda pixels: pixels @ matrix)
 
 
 def time_channels(episodes: Sequence[Episode]) -> tuple[int, ...]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from milepost.core import Brief, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, progress, targets
+from milepost.metrics.curves import average_precision, milestone_coverage, regret, stagnation, tau_a, voc_r
 from milepost.metrics.scores import final, interval, mean_error, order_correlation, separation, stage_accuracy
 
 
@@ -66,6 +67,8 @@ class EpisodeScore(Brief):
     order: float
     final: float
     true_final: float
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """VOC-r, stagnation, regret and milestone coverage by the names of `MORE`."""
 
 
 def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: str = "sparse") -> EpisodeScore:
@@ -88,6 +91,12 @@ def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: s
         order=order_correlation(curve.value),
         final=final(curve.value),
         true_final=final(truth.progress),
+        measures={
+            "voc_r": voc_r(curve.value),
+            "stagnation": stagnation(curve.value),
+            "regret": regret(curve.value),
+            "milestone_coverage": milestone_coverage(curve.value, stages.starts[1:]) if stages is not None else float("nan"),
+        },
     )
 
 
@@ -120,6 +129,8 @@ class Summary(Brief):
     final_failure: Estimate
     failures: Mapping[str, tuple[Estimate, float]]
     """Kind of failure -> (mean final progress, mean true final progress)."""
+    measures: Mapping[str, Estimate] = field(default_factory=dict)
+    """The rows of `MORE`, which `milepost audit` has under the same names."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -165,27 +176,58 @@ def summarise(scores: Sequence[EpisodeScore], rng: np.random.Generator) -> Summa
             kind: (mean_estimate([s.final for s in members], rng), _known_mean([s.true_final for s in members]))
             for kind, members in sorted(kinds.items())
         },
+        measures={
+            **{name: mean_estimate([s.measures.get(name, float("nan")) for s in good], rng) for name in PER_EPISODE},
+            **{name: row for name, row in outcome_rows(success, failure, rng).items() if name != "auc"},
+        },
     )
 
 
 MEASURES = {
     "error": "error",
     "stage_accuracy": "stage accuracy",
-    "order": "order with time",
+    "order": "VOC",
     "auc": "AUC",
     "final_success": "final, successes",
     "final_failure": "final, failures",
 }
+PER_EPISODE = ("voc_r", "stagnation", "regret", "milestone_coverage")
+MORE = {
+    "voc_r": "VOC-r",
+    "auprc": "AUPRC",
+    "tau_a": "tau-a",
+    "succ_fail_diff": "final, successes minus failures",
+    "milestone_coverage": "milestone coverage",
+    "stagnation": "stagnation",
+    "regret": "regret",
+}
+"""Name of a measure -> its words, here and in `milepost audit`."""
 
 
-def summary_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Returns (columns, rows) with one row for each measure and one column for each model."""
+def outcome_rows(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"], rng: np.random.Generator) -> dict[str, Estimate]:
+    """Returns what separates successes from failures by their final values: AUC, AUPRC, tau-a and the difference of the means."""
+
+    def tau(a: np.ndarray, b: np.ndarray) -> float:
+        return tau_a(np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)) if len(a) and len(b) else float("nan")
+
+    def gap(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
+
+    rules = {"auc": separation, "auprc": average_precision, "tau_a": tau, "succ_fail_diff": gap}
+    count = len(success) + len(failure)
+    return {name: Estimate(of(success, failure), *interval(of, success, failure, rng=rng), count) for name, of in rules.items()}
+
+
+def summary_table(summaries: Mapping[str, Summary], *, more: bool = False) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Returns (columns, rows) with one row for each measure and one column for each model. more: with those of `MORE`."""
     rows = [(words, *(getattr(summary, name) for summary in summaries.values())) for name, words in MEASURES.items()]
+    if more:
+        rows += [(words, *(summary.measures[name] for summary in summaries.values())) for name, words in MORE.items()]
     return ("", *summaries), [tuple(row) for row in rows]
 
 
 def failure_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Returns (columns, rows) with one row for each kind of failure: the mean final progress of each model, and the true one."""
+    """Returns (columns, rows) with one row for each kind of failure: each model's mean final progress, and the true one or a dash."""
     first = next(iter(summaries.values()))
-    rows = [(kind, *(s.failures[kind][0] for s in summaries.values()), f"{truth:.3f}") for kind, (_, truth) in first.failures.items()]
-    return ("", *summaries, "truth"), [tuple(row) for row in rows]
+    ends = {kind: "-" if np.isnan(truth) else f"{truth:.3f}" for kind, (_, truth) in first.failures.items()}
+    return ("", *summaries, "truth"), [(kind, *(s.failures[kind][0] for s in summaries.values()), end) for kind, end in ends.items()]

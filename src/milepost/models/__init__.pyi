@@ -7,6 +7,7 @@ from .options import options_for as options_for
 from .registry import ModelKind as ModelKind
 from .registry import Prepared as Prepared
 from .registry import Run as Run
+from .registry import is_bare as is_bare
 from .registry import kind_of as kind_of
 from .registry import load_model as load_model
 from .registry import prepare as prepare

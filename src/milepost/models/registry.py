@@ -10,6 +10,7 @@ The name of a model that needs no folder is that model, even if a folder of that
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +22,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from milepost import progress
+from milepost import encoders, progress
 from milepost.core import (
     MAIN_HEAD,
     DataError,
     Dataset,
-    Identified,
     Prepares,
     RewardModel,
     Tick,
@@ -151,7 +151,8 @@ def kind_named(name: str) -> ModelKind | None:
     """
     if name in BUILT_IN:
         if packages := [_package(point) for point in entry_points(group=GROUP, name=name)]:
-            _warn_of_shadows(name, " and ".join(packages))
+            one = len(packages) == 1
+            _warn_of_shadows(name, f"the package{'' if one else 's'} {' and '.join(packages)} offer{'s' if one else ''}")
         kind: ModelKind = import_module(BUILT_IN[name]).MODEL
         return kind
     points = offered().get(name, [])
@@ -164,9 +165,9 @@ def kind_named(name: str) -> ModelKind | None:
 
 
 @cache
-def _warn_of_shadows(name: str, packages: str) -> None:
+def _warn_of_shadows(name: str, offer: str) -> None:
     """Warns, once in a process, of packages that offer a model under a built-in name."""
-    warn_user(f"the package {packages} offers a model '{name}' too; milepost's own is used")
+    warn_user(f"{offer} a model '{name}' too; milepost's own is used")
 
 
 def _from_package(point: EntryPoint) -> ModelKind:
@@ -273,7 +274,9 @@ def kind_of(path: str | Path) -> ModelKind:
         if kind is not None:
             raise DataError(f"no model at '{path}': {kind.called} is loaded from the folder of a saved one, which has a config.json")
         bare = [name for name in names() if name in offered() or kind_named(name).bare is not None]  # type: ignore[union-attr]
-        raise DataError(f"no model at '{path}': expected a folder with config.json, or {' or '.join(map(repr, bare))}")
+        near = difflib.get_close_matches(str(path), bare, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise DataError(f"no model at '{path}': expected a folder with config.json, or {' or '.join(map(repr, bare))}{hint}")
     name = read_json_object(folder / "config.json", what="model config").get("type")
     kind = kind_named(name) if isinstance(name, str) else None
     if kind is None:
@@ -296,14 +299,16 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
     >>> type(milepost.load_model("elapsed")).__name__
     'ElapsedModel'
     """
-    return load(kind_of(path), path, device, **options)
+    return load(kind_of(path), path, device, options)
 
 
-def load(kind: ModelKind, path: str | Path, device: str = "cpu", **options: Any) -> RewardModel:
+def load(kind: ModelKind, path: str | Path, device: str, options: Mapping[str, Any]) -> RewardModel:
     """Returns the model of this kind at a path. DataError if it has no `predict`, or an option is not the kind's."""
     bare = is_bare(path, kind)
     make = kind.bare if bare else kind.load
     assert make is not None
+    if device != "cpu":
+        encoders.require_device(device)
     _require_options(kind, make, options, own=1 if bare else 2)
     with kind.blame("cannot be loaded"):
         model: Any = make(device, **options) if bare else make(path, device, **options)
@@ -340,8 +345,10 @@ def _prepared(kind: ModelKind, path: str, options: Any, dataset: Dataset, run: R
         require_heads(path, run.heads)
     if run.task is not None:
         raise ValueError(f"--task means nothing to {kind.called}")
+    if run.precision != "auto":
+        raise ValueError(f"--precision {run.precision} means nothing to {kind.called}: leave it at auto")
     option_values = changed(options)
-    model = load(kind, path, run.device, **option_values)
+    model = load(kind, path, run.device, option_values)
     if isinstance(model, Prepares):
         with kind.blame("cannot be made ready for this dataset"):
             model.prepare_for(dataset)
@@ -364,7 +371,9 @@ def _guarded(kind: ModelKind, path: str, prepared: Any, dataset: Dataset, run: R
     reserved = [name for each in functions for name in inspect.signature(each).parameters if name != "settings"]
     require_plain(kind.called, "arguments", prepared.arguments, reserved)
     require_plain(kind.called, "settings", prepared.settings, [*reserved, *prepared.arguments])
-    source = "" if isinstance(prepared.model, Identified) else source_hash(prepared.model, Path(path))
+    source = source_hash(
+        prepared.model, None if is_bare(path, kind) else Path(path)
+    )  # its identity() may not know that its code was changed
     settings = {**prepared.settings, "package": kind.package, **({"source": source} if source else {})}
     return dataclasses.replace(prepared, model=guarded(prepared.model, kind.called, run.heads), settings=settings)
 

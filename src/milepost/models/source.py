@@ -9,8 +9,9 @@ from pathlib import Path
 from milepost.core import RewardModel
 
 
-def source_hash(model: RewardModel, folder: Path) -> str:
-    """Returns a hash of the Python files of the model's package, or of its one module, and of all files in its folder.
+def source_hash(model: RewardModel, folder: Path | None) -> str:
+    """Returns a hash of the Python files of the model's package, or of its one module, and of all files in its folder, None if it
+    needs none.
 
     "" if its code is in no file, such as in a notebook: then it cannot be told from another model.
     """
@@ -21,6 +22,7 @@ def source_hash(model: RewardModel, folder: Path) -> str:
     if not code or type(model).__module__ == "__main__":
         return ""
     digest = hashlib.sha256(type(model).__qualname__.encode())
-    for path in [*code, *sorted(path for path in folder.rglob("*") if path.is_file() and folder.is_dir())]:
+    files = [] if folder is None or not folder.is_dir() else sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in [*code, *files]:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from .labelling import label as label
 from .labelling import left_unknown as left_unknown
 from .labelling import predicted as predicted
 from .labelling import provenance as provenance
+from .matching import MatchedProgress as MatchedProgress
 from .matching import by_row as by_row
 from .matching import curves_by_row as curves_by_row
 from .matching import find_progress as find_progress

@@ -17,6 +17,7 @@ from milepost.core import (
     Curve,
     DataError,
     Dataset,
+    EditedFrames,
     Episode,
     KnowsEpisodes,
     Prepares,
@@ -27,10 +28,12 @@ from milepost.core import (
     number_at,
     quiet,
     read_json_object,
+    require_integers,
     to_json,
     write_text,
 )
-from milepost.metrics import CONTROLS, Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.datasets import as_dataset
+from milepost.metrics import CONTROLS, FEWEST, Audit, EpisodeCurves, audit_curves, copies, time_channels
 from milepost.progress.labelling import predicted, provenance
 
 MEMORY = 1 << 30
@@ -64,6 +67,7 @@ class AuditConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_integers(self)
         for name in self.controls:
             if name not in CONTROLS:
                 raise ValueError(f"there is no control '{name}'; there are {', '.join(CONTROLS)}")
@@ -71,19 +75,21 @@ class AuditConfig:
 
 def audit(
     model: RewardModel,
-    dataset: Dataset,
+    dataset: Dataset | Path | str,
     *,
     config: AuditConfig | None = None,
     beside: Mapping[str, RewardModel] = MappingProxyType({}),
     folder: Path | str | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
     on_progress: Tick = quiet,
 ) -> AuditRun:
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
     that the same call goes on after an interruption; those of another model or dataset are replaced. options: further arguments of
-    `model.predict`. The dataset is not changed. DataError if no episode can be read.
+    `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
+    not changed. DataError if no episode can be read.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -91,16 +97,14 @@ def audit(
     >>> run.audit.verdict
     'cannot be said'
     """
+    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
     config = config or AuditConfig()
     head, seed = config.head, config.seed
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
-    store = (
-        None
-        if folder is None
-        else _Store(Path(folder), provenance(model, dataset, "", head=head, seed=seed, controls=sorted(config.controls), **options))
-    )
+    questions = {**settings, "head": head, "seed": seed, "controls": sorted(config.controls), **options}
+    store = None if folder is None else _Store(Path(folder), provenance(model, dataset, "", **questions))
     episodes, unreadable = _readable(dataset)
     if not episodes:
         raise DataError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")
@@ -131,16 +135,16 @@ def audit(
 
 
 def choose_episodes(outcomes: Mapping[int, object], count: int) -> list[int]:
-    """Returns the first `count` episode indices, in order: two others for each failure while there are both.
+    """Returns the first `count` episode indices, in order: two others for each failure while there are both, and `FEWEST` others first.
 
     outcomes: episode_index -> True, False, or None where nobody knows. Verdicts need successes most, and a few failures to compare with.
 
-    >>> choose_episodes({0: False, 1: False, 2: True, 3: True, 4: True}, 3)
-    [0, 2, 3]
+    >>> choose_episodes({0: False, 1: False, 2: True, 3: True, 4: True, 5: True, 6: True}, 6)
+    [0, 2, 3, 4, 5, 6]
     """
     failures = [index for index, success in outcomes.items() if success is False]
     others = [index for index, success in outcomes.items() if success is not False]
-    fewest = min(len(failures), max(count // 3, count - len(others)))
+    fewest = min(len(failures), max(min(count // 3, count - FEWEST), count - len(others), 0))
     return sorted([*failures[:fewest], *others[: count - fewest]])
 
 
@@ -177,16 +181,25 @@ def _curves(
     model: RewardModel, episode: Episode, edited: Mapping[str, Episode], head: str, options: Mapping[str, Any], seed: int
 ) -> EpisodeCurves:
     """Returns the model's curves over an episode and its copies. A copy whose instruction the model refuses is left out."""
-    curve = predicted(model, episode, options).head(head)
+    curve = predicted(model, _sharing(episode), options).head(head)
     real = score_of(curve)
     controls = {}
     for name, copy in edited.items():
         try:
-            controls[name] = score_of(predicted(model, copy, options).head(head))
+            controls[name] = score_of(predicted(model, _sharing(copy), options).head(head))
         except UnreadableError:
             if name not in ("empty_task", "other_task"):
                 raise
     return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score)
+
+
+def _sharing(episode: Episode) -> Episode:
+    """Returns the episode with every camera as a copy of itself: a recording's features are kept for its copies, however many there are."""
+    cameras = {
+        name: frames if isinstance(frames, EditedFrames) else EditedFrames(frames, name, np.arange(len(frames)))
+        for name, frames in episode.cameras.items()
+    }
+    return dataclasses.replace(episode, cameras=cameras)
 
 
 class _Store:

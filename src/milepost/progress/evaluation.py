@@ -7,7 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from milepost.core import MAIN_HEAD, RAW, Attempt, Curve, DataError, Episode, Stages, Tick, UnreadableError, annotated_stages, quiet
+from milepost.core import (
+    MAIN_HEAD,
+    RAW,
+    Attempt,
+    Curve,
+    DataError,
+    Episode,
+    Stages,
+    Tick,
+    UnreadableError,
+    annotated_stages,
+    quiet,
+    warn_user,
+)
 from milepost.datasets import LeRobotDataset, as_dataset
 from milepost.metrics import (
     EpisodeScore,
@@ -67,8 +80,8 @@ class Evaluation:
         if len({success for success, _ in self.ends}) < 2:
             return {}
         sides = {
-            name: [np.array([end[name] for success, end in self.ends if success is side]) for side in (True, False)]
-            for name in self.ends[0][1]
+            name: [np.array([end.get(name, np.nan) for success, end in self.ends if success is side]) for side in (True, False)]
+            for name in dict.fromkeys(name for _, end in self.ends for name in end)
         }
         return {name: success_threshold(*both, rng=np.random.default_rng(seed)) for name, both in sides.items()}
 
@@ -126,7 +139,11 @@ def evaluate(
 
 
 def _matched(dataset: LeRobotDataset, path: Path | str | None) -> MatchedProgress:
-    return find_progress(dataset) if path is None else match_progress(Path(path), dataset)
+    """Returns the progress file at a path, or the usual one; what is uncertain about it is a warning at the user's line."""
+    matched = find_progress(dataset) if path is None else match_progress(Path(path), dataset)
+    for words in matched.warnings:
+        warn_user(words)
+    return matched
 
 
 def _annotated(dataset: LeRobotDataset, head: str) -> Stages | None:

@@ -19,9 +19,11 @@ from warnings import warn
 import numpy as np
 
 from milepost.core import (
+    HEADS,
     DataError,
     Dataset,
     Episode,
+    HasSettings,
     HasWeights,
     Identified,
     KnowsRows,
@@ -35,8 +37,9 @@ from milepost.core import (
     number_at,
     output_lock,
     quiet,
+    require_file_name,
 )
-from milepost.datasets import find_model, revision_of
+from milepost.datasets import as_dataset, find_model, revision_of
 from milepost.progress.existing import existing_result
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import ProgressTable, read_progress
@@ -45,20 +48,23 @@ AHEAD = 2
 """Episodes whose images are read while the model computes another one. Each needs memory for its images."""
 
 
-def provenance(model: RewardModel, dataset: Dataset, model_path: str = "", **settings: Any) -> dict[str, str]:
+def provenance(model: RewardModel, dataset: Dataset, model_path: str = "", *, bare: bool = False, **settings: Any) -> dict[str, str]:
     """Returns what made a progress file: model path, weights hash and config, dataset and its fingerprint, settings, version. All strings.
 
-    The config is the model's `identity()`; the machine is no part of it. A model without an identity never continues another run: its "run"
-    is new each time, unless `settings` has the hash of its code and of its files (`source`).
+    bare: `model_path` is the name of a model that needs no folder; no file is looked at. The settings are those given, and those that the
+    model has for itself (`run_settings`). The config is the model's `identity()`; the machine is no part of it. A model without an identity
+    never continues another run: its "run" is new each time, unless `settings` has the hash of its code and of its files (`source`).
     """
     identity = model.identity() if isinstance(model, Identified) else {}
     unknown = not isinstance(model, Identified) and not settings.get("source")
-    folder = find_model(model_path)
+    folder = Path() if bare else find_model(model_path)
+    if isinstance(model, HasSettings):
+        settings |= model.run_settings(settings)
     return {
         "model_path": model_path,
         "model_revision": revision_of(folder),
         "model_type": type(model).__name__,
-        "weights_sha256": _weights_hash(model, folder if model_path else None),
+        "weights_sha256": _weights_hash(model, folder if model_path and not bare else None),
         "config": _as_json(model, identity) if identity else "",
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
@@ -89,7 +95,7 @@ def _called(model: RewardModel) -> str:
 
 def label(
     model: RewardModel,
-    dataset: Dataset,
+    dataset: Dataset | Path | str,
     path: Path | str,
     *,
     overwrite: bool = False,
@@ -117,7 +123,10 @@ def label(
     >>> len(table.index) == dataset.total_frames
     True
     """
-    path = Path(path)
+    path, dataset = Path(path), as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
+    require_file_name(path)
+    if isinstance(model, type):
+        raise DataError(f"{model.__name__} is a class; label takes a model that is made: {model.__name__}()")
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     with output_lock(path):
@@ -151,7 +160,7 @@ def _fill(
         on_progress(count, len(dataset))
         try:
             if prediction is not None:
-                store.add(_checked(prediction, episode, model), 0 if episode is None else episode.row)
+                store.add(_with_known_heads(_checked(prediction, episode, model), model), 0 if episode is None else episode.row)
         except UnreadableError as error:
             failures += 1
             if failures == len(dataset) and not store.holds_any:
@@ -182,6 +191,14 @@ def _checked(prediction: Callable[[], object], episode: Episode | None, model: R
             f"{_called(model)}: of episode {episode.index}, which has {episode.length} frames, predict returned {len(progress)} frames of "
             f"episode {progress.episode}"
         )
+    return progress
+
+
+def _with_known_heads(progress: Progress, model: RewardModel) -> Progress:
+    """Returns the model's output if a progress file can have its heads. DataError names those that there are."""
+    for head in progress.heads:
+        if head not in HEADS:
+            raise DataError(f"{_called(model)}: predict returned the head '{head}'; the heads of a progress file are {' and '.join(HEADS)}")
     return progress
 
 

@@ -57,7 +57,9 @@ def usual_progress(dataset: LeRobotDataset) -> tuple[Path, tuple[str, ...]]:
     """Returns the progress file to use if none is named, and warnings about the choice. Raises DataError as `find_progress` does."""
     paths = sorted(dataset.files.beside("*_progress.parquet"))
     if len(paths) > 1 and (usual := dataset.root / LEROBOTS) in paths:
-        return usual, (f"of {len(paths)} progress files {usual.name} is taken, as LeRobot does; --progress chooses another",)
+        others = ", ".join(path.name for path in paths if path != usual)
+        choose = "--progress (in Python progress=) chooses another"
+        return usual, (f"of {len(paths)} progress files {usual.name} is taken, as LeRobot does; also there: {others}; {choose}",)
     if len(paths) != 1:
         problem = (
             f"several: {', '.join(path.name for path in paths)}; choose with --progress" if paths else "none; make one with milepost label"

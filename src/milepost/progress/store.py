@@ -53,7 +53,8 @@ def made_alike(stored: Mapping[str, str], current: Mapping[str, str]) -> bool:
 
 
 def comparable(stored: Mapping[str, str], current: Mapping[str, str]) -> dict[str, Any]:
-    """Returns a provenance without what cannot change a label: the code's version and the list of episodes.
+    """Returns a provenance without what cannot change a label: the code's version, the list of episodes, and, where one of the two does not
+    have it, where the model was loaded from.
 
     A default instruction that is new in `current` is ignored too: without it, its episodes were left unknown.
     """
@@ -63,9 +64,15 @@ def comparable(stored: Mapping[str, str], current: Mapping[str, str]) -> dict[st
     )
     if isinstance(settings, dict):
         settings.pop("episodes", None)
+    if not stored.get("model_path") or not current.get("model_path"):
+        stored = {**stored, "model_path": current.get("model_path", "")}
     if isinstance(config, dict) and isinstance(current_config, dict) and config.get("default_task", 0) is None:
         config["default_task"] = current_config.get("default_task")
     return {**{key: value for key, value in stored.items() if key != "milepost_version"}, "settings": settings, "config": config}
+
+
+def _shown(about: Mapping[bytes, bytes] | None) -> str:
+    return ", ".join(f"{key.decode().removeprefix(METADATA_PREFIX)} {value.decode()}" for key, value in (about or {}).items()) or "none"
 
 
 def _partial(path: Path) -> Path:
@@ -102,6 +109,9 @@ class ProgressStore:
         if unfinished_provenance(mark) != self.provenance:
             write_text(mark, json.dumps(self.provenance))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
+        self._columns: dict[str, Mapping[bytes, bytes] | None] = {
+            field.name: field.metadata for part in self._parts() for field in pq.read_schema(part)
+        }
         self._waiting: list[pa.Table] = []
         self._waiting_frames = 0
         self._kept_at = time.monotonic()
@@ -141,6 +151,13 @@ class ProgressStore:
             self.keep()
 
     def _add(self, rows: pa.Table, episodes: set[int]) -> None:
+        for field in rows.schema:
+            about = self._columns.setdefault(field.name, field.metadata)
+            if about != field.metadata:
+                raise DataError(
+                    f"episode {min(episodes)}: '{field.name}' has another unit, bound or stage name than in the episodes before "
+                    f"({_shown(about)} -> {_shown(field.metadata)}); a column has one for all episodes"
+                )
         self._waiting.append(rows)
         self._waiting_frames += len(rows)
         self._done |= episodes

@@ -13,3 +13,4 @@ from .compare.table import rows as rows
 from .dataset import make_dataset as make_dataset
 from .rollout import SimConfig as SimConfig
 from .scene import require_renderer as require_renderer
+from .tasks import TASKS as TASKS

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from milepost.sim.tasks import HOME, LIFT, PULL, TASKS, Task
+from milepost.sim.tasks import LIFT, PULL, TASKS, Task
 from milepost.sim.world import EVERY, Expert, SceneState
 
 Action = Float[np.ndarray, "4"]
@@ -26,9 +26,9 @@ TREMOR = 0.05
 
 
 def moving(task: Task, view: SceneState) -> bool:
-    """Returns whether the object is held, or the drawer has moved."""
+    """Returns whether the object is held; for what cannot be held, whether it has moved."""
     if task.reach is None:
-        return bool(view.start[1] - view.thing[1] > PULL)
+        return bool(task.slid(view.thing[None], view.start)[0] > PULL)
     return bool(view.thing[2] > view.start[2] + LIFT and np.linalg.norm(view.hand - view.thing) < task.reach)
 
 
@@ -48,7 +48,7 @@ def paced(task: Task, expert: Expert) -> Expert:
 
     def act(view: SceneState) -> Action:
         action = expert(view)
-        at_handle = task.reach is None and np.linalg.norm(view.hand - view.thing) < 0.07
+        at_handle = task.reach is None and np.linalg.norm(view.hand - view.thing) < task.contact
         grip = task.grip if action[3] > 0 else action[3]
         return command(action[:3], grip, task.speed if at_handle or moving(task, view) else 1.0)
 
@@ -75,6 +75,13 @@ def backing_off(view: SceneState) -> CommandScript:
     """Opens the gripper and rises: every script grasps only from well above, with an open gripper."""
     view = yield from pausing(view, grip=OPEN, steps=6)
     return (yield from going(np.array([*view.hand[:2], view.thing[2] + 0.25]), view, grip=OPEN, speed=1.0, steps=40))
+
+
+def rising(task: Task, view: SceneState) -> CommandScript:
+    """Rises by the task's `retreat`, so that what hangs on a handle is not taken along."""
+    if task.retreat:
+        view = yield from going(view.hand + np.array([0, 0, task.retreat]), view, grip=OPEN, speed=1.0, steps=20)
+    return view
 
 
 def persisting(task: Task, expert: Expert, view: SceneState, steps: int) -> CommandScript:
@@ -140,10 +147,11 @@ def clumsy(task: Task, expert: Expert, view: SceneState, rng: np.random.Generato
 
 
 def backtracking(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
-    """Undoes what was done (carries back and puts down, pushes the drawer in, or flies home), then does it again."""
+    """Undoes what was done (carries back and puts down, pushes the drawer in, lets the button out, or flies home), then does it again."""
     if rng.random() < 0.3:
         view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.25) * EVERY * task.usual))
-        view = yield from going(HOME, view, grip=OPEN, speed=0.7, steps=40)
+        view = yield from rising(task, view)
+        view = yield from going(np.array(task.home), view, grip=OPEN, speed=0.7, steps=40)
         return (yield from persisting(task, expert, view, FOREVER))
     while not moving(task, view):
         view = yield from persisting(task, expert, view, 2)
@@ -152,17 +160,18 @@ def backtracking(task: Task, expert: Expert, view: SceneState, rng: np.random.Ge
         for _ in range(80):
             if not moving(task, view):
                 break
-            view = yield command(np.array([0.0, 1.0, 0.0]), OPEN, 0.4)
+            view = yield command(0.0 - np.array(task.direction), task.grip, 0.4)
     else:
         view = yield from going(view.start + (view.hand - view.thing) + [0, 0, 0.02], view, grip=task.grip, speed=task.speed, steps=60)
         view = yield from backing_off(view)
     return (yield from persisting(task, expert, view, FOREVER))
 
 
-def leaving(view: SceneState, rng: np.random.Generator) -> CommandScript:
+def leaving(task: Task, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Lets go, drifts home and stays."""
     view = yield from pausing(view, grip=OPEN, steps=6)
-    home = HOME + rng.normal(0, 0.02, 3)
+    home = np.array(task.home) + rng.normal(0, 0.02, 3)
+    view = yield from rising(task, view)
     view = yield from going(home, view, grip=OPEN, speed=0.3, steps=FOREVER)
     return (yield from pausing(view, grip=OPEN, steps=FOREVER))
 
@@ -170,7 +179,7 @@ def leaving(view: SceneState, rng: np.random.Generator) -> CommandScript:
 def giving_up(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
     """Stops trying somewhere on the way, lets go, drifts home and stays."""
     view = yield from persisting(task, expert, view, int(rng.uniform(0.1, 0.6) * EVERY * task.usual))
-    return (yield from leaving(view, rng))
+    return (yield from leaving(task, view, rng))
 
 
 def dropping(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
@@ -178,18 +187,18 @@ def dropping(task: Task, expert: Expert, view: SceneState, rng: np.random.Genera
     while not moving(task, view):
         view = yield from persisting(task, expert, view, 2)
     view = yield from persisting(task, expert, view, int(rng.uniform(0.05, 0.3) * EVERY * task.usual))
-    return (yield from leaving(view, rng))
+    return (yield from leaving(task, view, rng))
 
 
 def failing_early(task: Task, expert: Expert, view: SceneState, rng: np.random.Generator) -> CommandScript:
-    """Grasps 6 to 10 cm beside the object (in front of the drawer's handle) and goes through all the motions as if it held it."""
-    angle = rng.uniform(0, 2 * np.pi) if task.reach is not None else rng.uniform(-2, -1.1)
+    """Grasps, pulls or presses 6 to 10 cm beside the object and goes through all the motions as if it had it."""
+    angle = rng.uniform(*task.misses[rng.integers(len(task.misses))])
     shift = rng.uniform(0.06, 0.1) * np.array([np.cos(angle), np.sin(angle), 0.0])
     believed, grasp = view.thing + shift, None
     for _ in range(FOREVER):
         if grasp is not None:
             carried = view.hand + grasp
-            believed = carried if task.reach is not None else np.array([believed[0], carried[1], believed[2]])
+            believed = carried if task.reach is not None else np.where(task.direction, carried, believed)
         action = expert(replace(view, thing=believed))
         if grasp is None and _takes_hold(task, view, believed, action):
             grasp = believed - view.hand

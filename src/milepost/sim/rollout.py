@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32
 
-from milepost.core import DataError
+from milepost.core import DataError, require_integers
 from milepost.sim.behaviours import FAILURES, INSTEAD, KINDS, TREMOR, CommandScript, paced
 from milepost.sim.pool import Run, pool
 from milepost.sim.stagewise import FLICKER, finish, stages_of
@@ -55,6 +55,7 @@ class SimConfig:
     codec: str = "libsvtav1"
 
     def __post_init__(self) -> None:
+        require_integers(self)
         for what, names, choices in (("task", self.tasks, TASKS), ("kind", self.episodes, KINDS)):
             unknown = [name for name in names if name not in choices]
             if unknown or not names:

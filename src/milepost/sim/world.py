@@ -16,18 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.core import require
-from milepost.sim.tasks import HOME, TASKS, Task
+from milepost.sim.tasks import TASKS, Task
 
 EVERY, FPS = 4, 20
 """The simulator takes 80 commands a second; every 4th moment is stored, which is 20 frames a second exactly."""
-
-POINTS = {  # where the object is grasped, and the part of it that must arrive: (what kind of thing, its name, offset in metres)
-    "assembly-v3": (("site", "RoundNut-8", 0.0), ("site", "RoundNut", 0.0)),
-    "drawer-open-v3": (("body", "drawer_link", (0.0, -0.16, 0.0)), ("body", "drawer_link", (0.0, -0.16, 0.0))),
-    "peg-insert-side-v3": (("site", "pegGrasp", 0.0), ("site", "pegHead", 0.0)),
-    "pick-place-v3": (("body", "obj", 0.0), ("body", "obj", 0.0)),
-    "shelf-place-v3": (("body", "obj", 0.0), ("body", "obj", 0.0)),
-}
 
 
 class MissingSimulatorError(ModuleNotFoundError):
@@ -76,12 +68,13 @@ class World:
         self._bodies, self._sites = self.model.body_pos.copy(), self.model.site_pos.copy()
         self._reset = metaworld().sawyer_xyz_env.SawyerMocapBase.reset  # the environment's own resets twice
         self._hand, self._right_claw, self._left_claw = (self._point("body", name) for name in ("hand", "rightclaw", "leftclaw"))
-        (kind, name, self._offset), (tip_kind, tip_name, self._tip_offset) = POINTS[task.name]
-        self._thing, self._tip = self._point(kind, name), self._point(tip_kind, tip_name)
-        self.start, self.goal = HOME, HOME
+        tip = task.tip or task.thing
+        self._thing, self._offset = self._point(task.thing.kind, task.thing.name), np.array(task.thing.offset)
+        self._tip, self._tip_offset = self._point(tip.kind, tip.name), np.array(tip.offset)
+        self.start, self.goal = np.array(task.home), np.array(task.home)
 
     def _point(self, kind: str, name: str) -> Float[np.ndarray, "3"]:
-        """Returns a live view of a body's or a site's position."""
+        """Returns a live view of the position of a body, site or geom."""
         return getattr(self.data, kind)(name).xpos
 
     def reset(self, scene: int) -> SceneState:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from milepost.core import DataError, Tick, UnreadableError, atomic_path
+from milepost.datasets import marked_drawing
 from milepost.viewer.media import VideoCache, cameras, own_video
 from milepost.viewer.review import Review
 
@@ -35,14 +36,14 @@ _FOLDERS = re.compile(r"(?<![\w.:/])~?/(?:[^/\s:;,'\"()]+/)+")
 
 
 def export_html(
-    review: Review, path: Path, *, episodes: Sequence[int], films: VideoCache, report: str = "", title: str = "", tick: Tick | None = None
+    review: Review, path: Path, *, episodes: Sequence[int], films: VideoCache, title: str = "", tick: Tick | None = None
 ) -> list[str]:
     """Writes the page with these episodes (indices among `review.rows.numbers`) to `path`, completely or not at all. Returns one message
     per episode or video that could not be included.
 
-    films: the cache of H.264 copies; one is made for each episode and camera. report: an HTML fragment that the page shows first,
-    unchanged. tick(done, total) is called after every episode. If a video cannot be made, its episode has no images; an episode whose rows
-    cannot be read is left out. DataError for no episode; KeyError for an episode that is not in the review.
+    films: the cache of H.264 copies; one is made for each episode and camera. tick(done, total) is called after every episode. If a video
+    cannot be made, its episode has no images; an episode whose rows cannot be read is left out. DataError for no episode; KeyError for an
+    episode that is not in the review.
     """
     if not episodes:
         raise DataError("there is no episode to export; choose some with --episodes")
@@ -72,10 +73,15 @@ def export_html(
         if not by_index:
             raise DataError(f"none of the episodes can be read: {problems[0]}")
         embedded = {"dataset": _about(review, list(by_index)), "episodes": _columns(review.episodes(), list(by_index)), "episode": by_index}
-        if report:
-            file.write(f'<template id="report">{report}</template>\n')
+        file.write(report_element(review))
         file.write(f'<script type="application/json" id="embedded">{_json(embedded)}</script>\n{tail}')
+        file.write(marked_drawing(b"", ".html", review.dataset).decode())
     return problems
+
+
+def report_element(review: Review) -> str:
+    """Returns the element in which the page finds the report that it shows first, "" without one."""
+    return f'<template id="report">{review.report}</template>\n' if review.report else ""
 
 
 def _episode_videos(review: Review, number: int, cache: VideoCache) -> dict[str, Future[Path]]:

@@ -59,11 +59,12 @@ class Review:
         numbers: Sequence[int] | None = None,
         weights: tuple[Path, np.ndarray] | None = None,
         problems: Sequence[str] = (),
+        report: str = "",
     ) -> None:
         """Reads the curves of every model. numbers: the indices of the episodes to show, all if None. weights: the file and its weights by
         row of the dataset (R,), NaN where it has none. A model whose rows are not the dataset's is left out, with a message in
-        `problems`."""
-        self.marks, self.problems = marks, list(problems)
+        `problems`. report: an HTML fragment that the page shows first, unchanged."""
+        self.marks, self.problems, self.report = marks, list(problems), report
         self.fingerprint = dataset.fingerprint
         self._watcher, self._saving = DatasetWatcher(dataset, self._compare), threading.Lock()
         self.rows = EpisodeRows.of(dataset, tuple(dataset.meta.episodes) if numbers is None else numbers)

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from milepost.core import DataError, parse_json, require_cameras, shown
 from milepost.datasets import BusyError, ChangedError
+from milepost.viewer.export import report_element
 from milepost.viewer.guard import policy
 from milepost.viewer.marks import as_csv, delete_command
 from milepost.viewer.media import StoppedError, VideoCache, cameras, source_file
@@ -97,7 +98,7 @@ class _Handlers:
         self._list: tuple[Any, bytes, str] | None = None
 
     async def index(self, request: Request) -> Response:
-        return _page("index.html")
+        return _page("index.html", report_element(self.review))
 
     async def page(self, request: Request) -> Response:
         return _page(request.path_params["name"])
@@ -203,8 +204,8 @@ class _Handlers:
         return number, camera
 
 
-def _page(name: str) -> Response:
-    """Returns a file of the page, by its name in the package."""
+def _page(name: str, report: str = "") -> Response:
+    """Returns a file of the page, by its name in the package; index.html with the element of the report."""
     files = {path.name: path for path in PAGE.iterdir() if path.is_file()} if PAGE.is_dir() else {}
     if name == "index.html" and name not in files:
         return Response(PLACEHOLDER, media_type="text/html")
@@ -213,6 +214,7 @@ def _page(name: str) -> Response:
     content = files[name].read_bytes()
     headers = {"cache-control": "no-cache"}
     if name == "index.html":
+        content = content.replace(b"</body>", report.encode() + b"</body>")
         headers["content-security-policy"] = policy(content.decode())
     return Response(content, media_type=TYPES[files[name].suffix], headers=headers)
 

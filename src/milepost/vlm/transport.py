@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from milepost.core import DataError, UnreadableError, refuses_unknown_options, require
+from milepost.core import DataError, UnreadableError, refuses_unknown_options, require, require_integers
 from milepost.vlm.proxies import client_settings
 from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedError, parse, problem_inside, problem_of, quoted, read_body
 
@@ -129,6 +129,7 @@ class ServerConfig:
     """What else goes into every request; None takes a field out, as in {"max_tokens": None, "max_completion_tokens": 1}."""
 
     def __post_init__(self) -> None:
+        require_integers(self)
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DataError("base_url should be like 'http://localhost:8000/v1': http or https, and a host")

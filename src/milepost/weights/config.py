@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from milepost.core import refuses_unknown_options
+from milepost.core import refuses_unknown_options, require_integers
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"study": {"end": "rescale", "ramp": "linear", "kappa_pace": 1.0, "smooth": 5}}
 """Named settings. study: the rule of docs/rabc_study.md. From SARM's curves it gained 11 points of success [+5, +17] more than LeRobot's
@@ -62,6 +62,7 @@ class RabcConfig:
     """Episodes whose last known progress is lower weigh nothing."""
 
     def __post_init__(self) -> None:
+        require_integers(self)
         _require_ranges(self)
         kappas = [name for name in _KAPPAS if getattr(self, name) is not None]
         if len(kappas) > 1 or (kappas and self.changed("kappa")):

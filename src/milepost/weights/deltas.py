@@ -55,7 +55,7 @@ class SortedRows:
 def sort_rows(index: Int[np.ndarray, "N"], episode_index: Int[np.ndarray, "N"]) -> tuple[SortedRows, np.ndarray | None]:
     """Returns the sorted rows, and the sorting order if they were not sorted. DataError for a repeated index and for an episode in several
     pieces."""
-    index, episode = np.asarray(index, dtype=np.int64), np.asarray(episode_index, dtype=np.int64)
+    index, episode = _whole(index, "index"), _whole(episode_index, "episode_index")
     order = None if np.all(index[1:] > index[:-1]) else np.argsort(index, kind="stable")
     if order is not None:
         index, episode = index[order], episode[order]
@@ -70,6 +70,14 @@ def sort_rows(index: Int[np.ndarray, "N"], episode_index: Int[np.ndarray, "N"]) 
     if len(names) < len(start):
         raise DataError(f"episode {names[counts > 1][0]} of the progress file lies in several pieces between other episodes; label again")
     return SortedRows(index, episode, start, np.append(start[1:], len(index)).astype(np.int64)), order
+
+
+def _whole(numbers: np.ndarray, name: str) -> Int[np.ndarray, "N"]:
+    """Returns the numbers as integers. DataError if one has a fraction, or is no number."""
+    column = np.asarray(numbers)
+    if column.dtype.kind not in "iu" and not (column.dtype.kind == "f" and np.array_equal(column, np.trunc(column))):
+        raise DataError(f"{name} must be whole numbers, one a row; got {column.dtype} with other values")
+    return column.astype(np.int64)
 
 
 def deltas(

@@ -111,8 +111,7 @@ def weigh(
         raise DataError(f"frames per second must be above 0, got {fps}")
     if len({len(index), len(episode_index), len(value)}) > 1:
         raise DataError(f"one index, episode and progress a row, got {len(index)}, {len(episode_index)} and {len(value)}")
-    if infinite := int(np.isinf(value).sum()):
-        raise DataError(f"progress is infinite in {infinite} rows; what is unknown is NaN")
+    _require_progress(np.asarray(value))
     rows, order = sort_rows(index, episode_index)
     value, tasks = np.asarray(value, dtype=np.float64), None if config.statistics == "dataset" else np.asarray(task)
     if order is not None:
@@ -141,6 +140,15 @@ def weigh(
         config=config,
         **columns,
     )
+
+
+def _require_progress(value: np.ndarray) -> None:
+    """Raises DataError unless every value is progress, from 0 to 1, or NaN."""
+    if infinite := int(np.isinf(value).sum()):
+        raise DataError(f"progress is infinite in {infinite} rows; what is unknown is NaN")
+    outside = ~(np.isnan(value) | ((value >= 0) & (value <= 1)))
+    if outside.any():
+        raise DataError(f"progress is from 0 to 1, or NaN; {int(outside.sum())} rows are not, the first is {value[outside][0]:g}")
 
 
 def reweigh(result: WeightResult, kappa: OneOrMany) -> WeightResult:

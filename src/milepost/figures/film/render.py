@@ -15,13 +15,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from milepost.core import DataError, Episode, Frames, Tick
+from milepost.core import DataError, Episode, Frames, Tick, require_whole
 from milepost.figures.episode import EpisodeView, sample_frames
 from milepost.figures.film.panel import Panel
 from milepost.figures.film.planes import Frame, Planes, blank, gif_writer, mp4_writer, planes, read_planes, to_i420, views
 
 NARROWEST = 320
 """Below this width in pixels the panel's text does not fit; images are enlarged until they reach it."""
+LOWEST, HIGHEST = 16, 4320
+"""Limits of the height of the images that a user asks for."""
 GIF_WIDTH, GIF_FPS, GIF_SAMPLES = 480, 12.5, 16
 """Limits of width and frames per second, and images for its palette: without limits a GIF is more than ten times larger than the mp4."""
 Add = Callable[[Frame], None]
@@ -75,6 +77,15 @@ class _Layout:
         return self._canvas
 
 
+def require_height(height: int | None) -> None:
+    """Raises DataError unless the height of the images is left to themselves (None) or a whole number of pixels from 16 to 4320."""
+    if height is None:
+        return
+    require_whole([height], "the height of the images")
+    if not LOWEST <= height <= HIGHEST:
+        raise DataError(f"the height of the images must be {LOWEST} to {HIGHEST} pixels, got {height}")
+
+
 def render_video(
     episode: Episode,
     view: EpisodeView,
@@ -91,6 +102,7 @@ def render_video(
     view: the content of the panel, with one head. height: of the images in pixels; None takes their own, times a whole number if they
     are small. DataError for no or an unknown camera, or images that cannot be read.
     """
+    require_height(height)
     if not cameras:
         raise DataError(f"episode {episode.index} has no camera: there is nothing to show")
     footage = [episode.camera(camera) for camera in cameras]

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-BRIGHTNESS, CONTRAST, TURN, PLACE, ZOOM, NOISE = 0.25, 0.3, 8.0, 0.08, 0.04, 6.0
+BRIGHTNESS, CONTRAST, TURN, PLACE, ZOOM, NOISE = 0.25, 0.3, 4.0, 0.14, 0.04, 2.0
 """The largest changes at strength 1: factors 1 +- 0.25 and 1 +- 0.3, degrees about the grey axis, proportions of the image, and the
-standard deviation of noise (of 255)."""
+standard deviation of noise (of 255, after the images were made small)."""
 OFTEN = 0.8
 """The proportion of windows that are changed: the others stay as they were recorded."""
 

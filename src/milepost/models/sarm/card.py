@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from milepost.core import write_text
-from milepost.metrics import Summary, summary_table
+from milepost.metrics import VERDICTS, Summary, summary_table
 from milepost.models.sarm.train import TrainResult
 
 TEMPLATE = """---
@@ -39,7 +39,7 @@ Cameras: {cameras}. Stages: {stages}.
 {table}
 
 Error, stage accuracy and order are over successful episodes; AUC is how often a success ends above a failure. `elapsed` is a clock.
-{left_out}"""
+{left_out}{audit}"""
 
 
 def model_card(result: TrainResult, dataset: str, summaries: Mapping[str, Summary]) -> str:
@@ -62,7 +62,23 @@ def model_card(result: TrainResult, dataset: str, summaries: Mapping[str, Summar
         training=_training(result),
         settings=", ".join(f"`{name}={value}`" for name, value in _settings(result).items()),
         table="\n".join(lines) if summaries else "Nothing was held out, so nothing is claimed.",
+        audit=_audit(result),
         left_out="".join(f"\n{left}\n" for left in result.left_out),
+    )
+
+
+MARKS = {"passes": "yes", "fails": "**no**", "cannot be said": "?"}
+
+
+def _audit(result: TrainResult) -> str:
+    """Returns the section on what the curves follow, "" if nothing was audited."""
+    if result.audit is None:
+        return ""
+    lines = [f"| {each.name} | {MARKS[each.state]} | {each.evidence} |" for each in result.audit.properties]
+    table = "\n".join(["| property | | evidence |", "|---|---|---|", *lines])
+    return (
+        f"\n## A reward, or a clock?\n\n`milepost audit` of {result.audit.episodes} held-out episodes: **{result.audit.verdict}**, "
+        f"{VERDICTS[result.audit.verdict]}.\n\n{table}\n"
     )
 
 
@@ -96,6 +112,7 @@ def _settings(result: TrainResult) -> dict[str, object]:
         "n_obs_steps": sarm.n_obs_steps,
         **({"gap_s": sarm.gap_s} if sarm.frame_gap is None else {"frame_gap": sarm.frame_gap}),
         "state_key": sarm.state_key,
+        "augmentation": sarm.augmentation,
         "validation_episodes": len(result.validation_episodes),
         "patience": train.patience,
     }
@@ -112,6 +129,7 @@ def save_card(folder: Path, result: TrainResult, dataset: str, summaries: Mappin
         "held_out": result.held_out,
         "training": {**_settings(result), "kept_step": result.fit_result.kept, "steps_done": result.fit_result.steps},
         "validation": dict(result.fit_result.scores),
+        "audit": None if result.audit is None else result.audit.verdict,
         "held_out_table": {name: summary.to_dict() for name, summary in summaries.items()},
     }
     write_text(folder / "evaluation.json", json.dumps(record, indent=2) + "\n")

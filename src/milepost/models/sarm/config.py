@@ -7,7 +7,7 @@ differently has a named value ("centred", "lerobot"), so that its checkpoints ru
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -198,6 +198,14 @@ class SARMConfig:
                 raise DataError(f"annotation_mode '{self.annotation_mode}' needs {head} stages, and this config has none")
             heads[head] = Stages(tuple(names), tuple(shares))
         return heads
+
+    def chosen_heads(self, heads: Sequence[str] | None) -> list[str]:
+        """Returns the model's heads among these, in their order; None is all. The sparse one is always among them."""
+        return [head for head in self.heads if heads is None or head == "sparse" or head in heads]
+
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the options of `predict` that are written down of a run, those that were not given too."""
+        return {"heads": self.chosen_heads(options.get("heads")), "stride": options.get("stride", 1)}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents of config.json, with the `type` that names the model; without where it runs and came from."""

@@ -49,7 +49,7 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
     arguments: Mapping[str, Any] = {"heads": list(run.heads), "stride": options.stride}
     task = {} if run.task is None else {"task": run.task}
     cache = None if options.no_cache else cache_folder()
-    return Prepared(model, dataset, {**arguments, **task}, {"encoder": model.frozen.name, "precision": precision}, cache)
+    return Prepared(model, dataset, {**arguments, **task}, cache=cache)
 
 
 def untrained(model: SARMModel, seed: int) -> SARMModel:
@@ -59,11 +59,7 @@ def untrained(model: SARMModel, seed: int) -> SARMModel:
         other = SARMModel(model.config, model.precision)
     if model.config.encoder == "pixels":
         other.encoder.load_state_dict(model.encoder.state_dict())
-    if model.cache is None:
-        other.use_encoder(model.frozen)
-    else:
-        other.use_features(model.cache)
-    return other.to(model.device).eval()
+    return other.use_features(model.feature_cache).to(model.device).eval()
 
 
 MODEL = ModelKind(

@@ -50,6 +50,8 @@ from milepost.models.sarm.readiness import blank, over_all, require_encoder, sta
 from milepost.models.sarm.samples import pad_state, state_of, window_frames
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 
+BATCH = 32  # frames whose windows are read at once
+
 
 class SARMModel(nn.Module):
     """The two networks and the config that made them, after a frozen encoder.
@@ -70,6 +72,7 @@ class SARMModel(nn.Module):
         super().__init__()
         self.config = config
         self.cache: FeatureCache | None = None
+        self._passing: FeatureCache | None = None
         self.precision: Precision = precision
         self._frozen: Encoder | None = None
         self._history: History | None = None
@@ -97,6 +100,10 @@ class SARMModel(nn.Module):
     def weights_hash(self) -> str:
         """Returns the SHA-256 of all parameters and buffers with their names."""
         return checkpoint.hash_of(self.state_dict())
+
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the heads, the stride, and what the frames were encoded with."""
+        return {**self.config.run_settings(options), "encoder": self.frozen.name, "precision": self.precision}
 
     def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
@@ -127,7 +134,7 @@ class SARMModel(nn.Module):
     def use_encoder(self, encoder: Encoder) -> None:
         """Uses this encoder from now on. DataError if its features have other widths, or if it is not the one this model learnt with."""
         require_encoder(self.config, encoder)
-        self._frozen = encoder
+        self._frozen, self._passing = encoder, None
 
     def use_features(self, features: FeatureCache) -> SARMModel:
         """Takes the features from this cache, and uses its encoder. DataError as `use_encoder`."""
@@ -141,9 +148,14 @@ class SARMModel(nn.Module):
 
     def features(self, episode: Episode, frames: Int[np.ndarray, "N"] | None = None) -> Float[np.ndarray, "N C E"]:
         """Returns the image features of every frame (or of these), decoded and encoded once; half precision if from a cache."""
-        cache = self.cache or FeatureCache(None, "", encoder=self.frozen, half=False)
-        cameras = self.config.cameras
+        cache, cameras = self.feature_cache, self.config.cameras
         return self.project(cache.features(episode, cameras) if frames is None else cache.features_at(episode, cameras, frames))
+
+    @property
+    def feature_cache(self) -> FeatureCache:
+        """Returns where its features come from: the cache in use, else one that keeps nothing on disk and rounds nothing."""
+        self._passing = self._passing or FeatureCache(None, "", encoder=self.frozen, half=False)
+        return self.cache or self._passing
 
     def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
         """Returns the image features of one moment: camera name -> image, (H, W, 3) or (3, H, W). DataError if one does not fit."""
@@ -254,23 +266,21 @@ class SARMModel(nn.Module):
         text: Float[np.ndarray, "M"] | None = None,
         heads: Sequence[str] | None = None,
         at: Int[np.ndarray, "N"] | None = None,
-        batch: int = 32,
     ) -> Progress:
         """Returns `predict` from features already computed; the images are not read.
 
         text: features of the instruction, else computed here. at: the frames to look at, in order, first and last among them.
         """
-        head_names = [head for head in self.config.heads if heads is None or head == "sparse" or head in heads]
+        head_names = self.config.chosen_heads(heads)
         self.eval()
         if text is None and (fault := blank(episode.task, self.config)):
             raise UnreadableError(f"episode {episode.index}: {fault}")
         state = pad_state(state_of(episode, self.config), self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
-        gap = self.config.gap(episode.fps)
         parts = []
-        places = np.arange(episode.length) if at is None else at
-        for start in range(0, len(places), batch):
-            frames, valid = window_frames(places[start : start + batch], self.config, gap, episode.length)
+        places, gap = np.arange(episode.length) if at is None else at, self.config.gap(episode.fps)
+        for start in range(0, len(places), BATCH):
+            frames, valid = window_frames(places[start : start + BATCH], self.config, gap, episode.length)
             window = features[frames].astype(np.float32, copy=False)
             images, states, mask = (torch.from_numpy(a).to(self.device) for a in (window, state[frames], valid))
             parts.append(self.read(images, words.expand(len(frames), -1), states, mask, at=self.config.now, heads=head_names))
@@ -381,17 +391,11 @@ class SARMModel(nn.Module):
         now = self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])
         return Step(now["sparse_progress"].item(), {RAW: now["sparse_raw"].item()})
 
-    # On disk
     def use_state_stats(self, stats: StateStats) -> None:
         """Normalises robot states with these from now on; they and their source become part of the config."""
         self.config = checkpoint.with_state_stats(self.config, stats)
 
-    def save_pretrained(
-        self,
-        folder: Path | str,
-        *,
-        format: Literal["milepost", "lerobot"] = "milepost",  # noqa: A002, the name users look for
-    ) -> None:
+    def save_pretrained(self, folder: Path | str, *, format: Literal["milepost", "lerobot"] = "milepost") -> None:  # noqa: A002
         """Writes `config.json` and `model.safetensors`, each atomically.
 
         format="lerobot": as LeRobot 0.6.1 reads them (it normalises states with the dataset it labels, not with this model's statistics).
@@ -416,10 +420,9 @@ class SARMModel(nn.Module):
     ) -> SARMModel:
         """Loads a saved model, ours or LeRobot's, from a folder or the Hub (`owner/name`, only if there is no such folder).
 
-        state_stats: for LeRobot's if it has none: them, or a dataset folder to take them from. encoder: instead of the one the
-        config names, which is loaded when first needed. precision: what encoder and networks compute in. config: instead of the saved
-        one.
-        DataError if a file is missing, broken or does not fit its config; it names the parameters.
+        state_stats: for LeRobot's if it has none: them, or a dataset folder to take them from. encoder: instead of the config's, which is
+        loaded when first needed. precision: what encoder and networks compute in. config: instead of the saved one. DataError if a file is
+        missing, broken or does not fit its config; it names the parameters.
         """
         folder = find_model(folder)
         saved, weights = checkpoint.read_folder(folder)

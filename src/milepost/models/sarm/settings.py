@@ -83,7 +83,7 @@ def plan(
         changes = {**(BUILT_IN if encoder == "pixels" else {}), **changes, "encoder": encoder}
     ours, loops = _parted({name: value for name, value in changes.items() if value is not None})
     sarm = dataclasses.replace(sarm, image_key=cameras[0], more_image_keys=cameras[1:], **ours)
-    require_stages(dataset, sarm.annotated_heads)
+    _require_stages(dataset, sarm.annotated_heads)
     if for_lerobot:
         # LeRobot normalises states with the statistics of the dataset it labels: the model learns with the same
         sarm = lerobot_architecture(sarm, dataset.fps)
@@ -104,7 +104,7 @@ def _parted(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     return ours, {name: value for name, value in changes.items() if name in groups[1]} | device
 
 
-def require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
+def _require_stages(dataset: LeRobotDataset, heads: Sequence[str]) -> None:
     """Raises DataError if the dataset's stages are only in a form that SARM does not read; the message says how to convert them."""
     records = [dataset.meta.episodes[number] for number in dataset.episode_indices]
     if (

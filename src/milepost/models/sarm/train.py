@@ -29,7 +29,7 @@ from milepost.core import (
     require_writable,
 )
 from milepost.encoders import FeatureCache, load_encoder
-from milepost.metrics import Summary, score_episode, summarise
+from milepost.metrics import Audit, Summary, score_episode, summarise
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
@@ -124,6 +124,8 @@ class TrainResult(Brief):
     unreadable: Mapping[int, str] = field(default_factory=dict)
     summaries: Mapping[str, Summary] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    audit: Audit | None = None
+    """Whether its curves follow what is seen, on held-out episodes; None if none was held out."""
     is_main: bool = True
     """Whether this is the process that writes; the others of a launcher have no table."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock, quiet_stage
-from milepost.datasets import LeRobotDataset
+from milepost.datasets import LeRobotDataset, as_dataset, is_dataset
 from milepost.encoders import FeatureCache, cache_folder, load_encoder
+from milepost.metrics import FEWEST
 from milepost.models.sarm.card import save_card
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.prepare import attempts_of
@@ -19,13 +20,22 @@ from milepost.models.sarm.train import TrainResult, evaluate_held_out, read_epis
 from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import init_process_group
+from milepost.progress import AuditConfig, audit, choose_episodes
+
+AUDITED = 20
+"""Held-out episodes that the model card's audit takes, at most."""
+AUDITED_BY = (
+    "frozen_first", "frozen_middle", "frozen_last", "reversed", "shuffled", "cut_50", "cut_80", "stalled", "regressed", "images_frozen",
+    "states_frozen", "other_task", "empty_task",
+)  # fmt: skip
+"""Its controls. `milepost audit` has those too that change the images, and would be encoded anew."""
 
 Bars = Callable[[], AbstractContextManager[Callable[[str], Tick]]]
 """Opens a display of progress: inside it, a function gives a callback (done, total) for each named part of the work."""
 
 
 def train(
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | Path | str,
     output_dir: Path | str,
     *,
     preset: str | None = None,
@@ -52,6 +62,7 @@ def train(
     >>> type(milepost.load_model("sarm")).__name__
     'SARMModel'
     """
+    dataset = as_dataset(dataset)
     if preset is not None and (config is not None or training is not None):
         raise DataError(
             "config= and training= would replace all values of the preset; give changes of a preset by their names, such as steps=200"
@@ -90,6 +101,7 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
             )
             if group.is_main:
                 result = _evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
+                result = _audited(result, dataset, episodes, bar, train.seed)
             else:
                 result = dataclasses.replace(result, is_main=False)
         if group.is_main:
@@ -112,6 +124,18 @@ def _evaluated(result: TrainResult, episodes: Sequence[Episode], unreadable: dic
     return dataclasses.replace(result, unreadable=unreadable, summaries=summaries, doubts=tuple(_doubts(episodes, result)))
 
 
+def _audited(
+    result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], bar: Callable[[str], Tick], seed: int
+) -> TrainResult:
+    """Returns the result with an audit of held-out episodes: the controls that need no other features than the recordings have."""
+    outcomes = {each.index: each.success for each in episodes if each.index in result.held_out and each.index not in result.unreadable}
+    if sum(success is not False for success in outcomes.values()) < FEWEST:
+        return result  # no verdict could be given
+    config = AuditConfig("dense" if result.model.config.annotation_mode == "dense_only" else "sparse", AUDITED_BY, seed)
+    held_out = dataset.only(choose_episodes(outcomes, AUDITED))
+    return dataclasses.replace(result, audit=audit(result.model, held_out, config=config, on_progress=bar("audit held-out")).audit)
+
+
 def _doubts(episodes: Sequence[Episode], result: TrainResult) -> list[str]:
     """Returns warnings about the annotation of the training episodes that may not mean what it says."""
     config = result.model.config
@@ -123,6 +147,11 @@ def _doubts(episodes: Sequence[Episode], result: TrainResult) -> list[str]:
 
 def require_free(folder: Path, *, overwrite: bool) -> None:
     """Raises DataError if a finished model would be replaced and `overwrite` is False."""
+    if is_dataset(folder):
+        raise DataError(f"{folder} is a dataset, whose README.md a model's card would replace; choose another --output-dir")
+    begun = (folder / "config.json").exists() or is_unfinished(folder)
+    if (folder / "README.md").exists() and not (begun or overwrite):
+        raise DataError(f"{folder} has a README.md, which the model's card would replace; choose another --output-dir, or use --overwrite")
     if (folder / "config.json").exists() and not (overwrite or is_unfinished(folder)):
         raise DataError(
             f"there is a trained model in {folder} already; use --overwrite or another --output-dir (in Python overwrite=True or another "

@@ -36,7 +36,7 @@ def prepare(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, run: 
     require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)
     questions = _questions(model, dataset, options.num_prefixes) if isinstance(model.engine, RemoteEngine) else 0
-    return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, _vlm(model), questions=questions)
+    return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, questions=questions)
 
 
 def make(config: TOPRewardConfig, folder: str | None) -> TOPRewardModel:
@@ -48,15 +48,6 @@ def _questions(model: TOPRewardModel, dataset: LeRobotDataset, num_prefixes: int
     """Returns how many questions a server is asked about the longest episode: one a prefix."""
     longest = max(dataset.meta.episodes[index].length for index in dataset.episode_indices)
     return len(anchors(len(looked_at(longest, dataset.fps, model.config)[0]), num_prefixes))
-
-
-def _vlm(model: TOPRewardModel) -> dict[str, str]:
-    """Returns which VLM is asked, and how. A server shows each frame as an image of its own, and does not say what it computes in."""
-    engine = model.engine
-    if isinstance(engine, RemoteEngine):
-        return {"vlm": engine.name, "base_url": engine.config.base_url, "frames_as": "images"}
-    settings = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
-    return {**settings, "frames_as": "video", "precision": engine.precision}
 
 
 def processors(config: TOPRewardConfig, **_: Any) -> tuple[BatchStep, BatchStep]:

@@ -99,6 +99,16 @@ class TOPRewardModel:
         """Returns what its curves depend on: its config but for the threshold, which is no part of a curve."""
         return dataclasses.replace(self.config, success_threshold=-math.inf).to_dict()
 
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns which VLM is asked, how often, and how. A server shows each frame as an image of its own, and does not say what it
+        computes in.
+        """
+        engine, often = self.engine, {"num_prefixes": options.get("num_prefixes")}
+        if isinstance(engine, RemoteEngine):
+            return {**often, "vlm": engine.name, "base_url": engine.config.base_url, "frames_as": "images"}
+        about = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
+        return {**often, **about, "frames_as": "video", "precision": engine.precision}
+
     def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
         """Makes the model ready for a dataset: it has its camera, or a single one, which is taken; tasks in words; and the VLM is loaded.
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from milepost.core import refuses_unknown_options
+from milepost.core import refuses_unknown_options, require_integers
 from milepost.models.training.tracking import Tracking
 
 
@@ -51,6 +51,7 @@ class TrainConfig:
     """More than the steps belongs to this run (a card, an upload): until the caller's `finish_run`, the same call returns what was done."""
 
     def __post_init__(self) -> None:
+        require_integers(self)
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
         if not (0 <= self.lr < math.inf):

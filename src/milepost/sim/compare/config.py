@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from milepost.core import DataError
+from milepost.core import DataError, require_integers
 from milepost.sim.compare.arms import ARMS, needs_sarm, rabc_config
 from milepost.sim.tasks import RECIPE, TASKS
 from milepost.weights import RabcConfig
@@ -34,6 +34,7 @@ class PolicyConfig:
     """uniform: samples are drawn alike and weights act in the loss. weight: samples are drawn by weight, and the loss is a plain mean."""
 
     def __post_init__(self) -> None:
+        require_integers(self)
         for name in ("chunk_size", "hidden_dim", "num_layers", "flow_steps", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -56,6 +57,9 @@ class PoolConfig:
     side: int = 32
     """Pixels of the pictures that are drawn; the built-in encoder averages them to 16 x 16."""
 
+    def __post_init__(self) -> None:
+        require_integers(self)
+
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -75,6 +79,7 @@ class CompareConfig:
     rabc: RabcConfig = field(default_factory=lambda: rabc_config(PolicyConfig().chunk_size))
 
     def __post_init__(self) -> None:
+        require_integers(self)
         for what, names, choices in (("task", self.tasks, TASKS), ("arm", self.arms, ARMS)):
             unknown = [name for name in names if name not in choices]
             if unknown or not names:
