@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_what_was_there(nails: Path, tmp_path: Path, monkeypa
         return real(figure, form)
 
     monkeypatch.setattr(room, "figure_bytes", fill)
-    assert plot(nails, "--model", "elapsed", "--episodes", "4-5", "--output-dir", tmp_path) == 2
+    assert plot(nails, "--model", "elapsed", "--episodes", "4-5", "--output-dir", tmp_path, "--overwrite") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["episode_000004_progress.png", "episode_000005_progress.png"]
     assert (tmp_path / "episode_000005_progress.png").read_text() == "mine"
 
