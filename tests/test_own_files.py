@@ -193,9 +193,11 @@ class Odd:
         return milepost.Progress(episode.index, {self.head: Curve(np.zeros(episode.length, np.float32), stage, self.stages)})
 
 
-def test_a_progress_file_has_known_heads_and_distinct_stages(dots: milepost.LeRobotDataset) -> None:
-    with pytest.raises(milepost.DataError, match="head 'coarse'; the heads of a progress file are sparse and dense"):
-        milepost.label(Odd("coarse"), dots, "p.parquet")
+def test_a_progress_file_has_heads_that_name_columns_and_distinct_stages(dots: milepost.LeRobotDataset) -> None:
+    assert set(milepost.label(Odd("coarse"), dots, "own.parquet").heads) == {"coarse"}
+    for head in ("a/b", "two words"):
+        with pytest.raises(milepost.DataError, match="it must name a column: letters, digits and _"):
+            milepost.label(Odd(head), dots, "p.parquet")
     with pytest.raises(milepost.DataError, match="the stage name 'reach' stands twice"):
         milepost.label(Odd("sparse", ("reach", "reach")), dots, "p.parquet")
     with pytest.raises(milepost.DataError, match="stages in names must be distinct"):

@@ -273,15 +273,11 @@ def test_plot_draws_whichever_head_there_is(world: World) -> None:
         package = f"bright{place}"
         world.offers(model(RETURNS.format(f"{{'{heads}': Curve(ramp(episode))}}")), name=heads, package=package)
         assert world.milepost("plot", world.dataset, "--model", heads, "--output-dir", world.folder / heads)[0] == 0
-        if heads == "mood":  # a figure can have it, a progress file cannot
-            assert "head 'mood'; the heads of a progress file are sparse and dense" in world.label("--overwrite", name=heads)[1]
-            continue
         assert world.label("--overwrite", name=heads)[0] == 0
         out = ("--progress", world.folder / "p.parquet", "--output-dir", world.folder / f"{heads}-file")
         assert world.milepost("plot", world.dataset, *out)[0] == 0
         assert world.milepost("render", world.dataset, *out, "--num-visualizations", "1")[0] == 0
         assert len(list((world.folder / heads).iterdir())) == 2
-    assert len(list((world.folder / "mood").iterdir())) == 2
     assert world.label("--overwrite", "--head-mode", "dense", name="dense")[0] == 0
     assert "bright1 1.2 has no dense head; it has: mood" in world.label("--overwrite", "--head-mode", "dense", name="mood")[1]
 

@@ -19,7 +19,6 @@ from warnings import warn
 import numpy as np
 
 from milepost.core import (
-    HEADS,
     DataError,
     Dataset,
     Episode,
@@ -38,6 +37,7 @@ from milepost.core import (
     output_lock,
     quiet,
     require_file_name,
+    shown,
 )
 from milepost.datasets import as_dataset, find_model, revision_of
 from milepost.progress.existing import existing_result
@@ -160,7 +160,7 @@ def _fill(
         on_progress(count, len(dataset))
         try:
             if prediction is not None:
-                store.add(_with_known_heads(_checked(prediction, episode, model), model), 0 if episode is None else episode.row)
+                store.add(_with_sound_heads(_checked(prediction, episode, model), model), 0 if episode is None else episode.row)
         except UnreadableError as error:
             failures += 1
             if failures == len(dataset) and not store.holds_any:
@@ -194,11 +194,11 @@ def _checked(prediction: Callable[[], object], episode: Episode | None, model: R
     return progress
 
 
-def _with_known_heads(progress: Progress, model: RewardModel) -> Progress:
-    """Returns the model's output if a progress file can have its heads. DataError names those that there are."""
+def _with_sound_heads(progress: Progress, model: RewardModel) -> Progress:
+    """Returns the model's output if its heads can name columns. DataError names one that cannot."""
     for head in progress.heads:
-        if head not in HEADS:
-            raise DataError(f"{_called(model)}: predict returned the head '{head}'; the heads of a progress file are {' and '.join(HEADS)}")
+        if not head.isidentifier():
+            raise DataError(f"{_called(model)}: predict returned the head {shown(head)}; it must name a column: letters, digits and _")
     return progress
 
 
