@@ -4,10 +4,12 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from milepost.core.errors import DataError
 from milepost.core.windows import strided
@@ -17,6 +19,7 @@ from milepost.encoders.features import FeatureCache
 from milepost.encoders.pixels import PixelImages
 from milepost.models.factory import make_reward_pre_post_processors
 from milepost.models.registry import load_model
+from milepost.models.sarm.augmentation import VARIANTS
 from milepost.models.sarm.config import CLIP, SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.train import train_sarm
@@ -201,3 +204,40 @@ def test_processors_load_the_configs_encoder(clip: ClipEncoder) -> None:
     batch = before({config.image_key: pictures, "task": "open the door"})
     np.testing.assert_allclose(batch["video_features"][1, :, 0], clip.images(pictures[1]), atol=1e-5)
     np.testing.assert_allclose(batch["text_features"][0], clip.text(["open the door"])[0], atol=1e-5)
+
+
+def test_training_on_changed_copies(clip: ClipEncoder, tmp_path: Path) -> None:
+    """Each training episode is encoded as recorded and four times changed; a second training reads all of it from disk."""
+
+    class Counting:
+        """The same encoder, which counts the images it encodes."""
+
+        images_seen = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(clip, name)
+
+        def encode(self, prepared: Tensor) -> np.ndarray:
+            self.images_seen += len(prepared)
+            return clip.encode(prepared)
+
+    episodes = dot_episodes(6)
+    heard: list[str] = []
+    config = dataclasses.replace(SMALL, augmentation=0.5)
+    for folder, times in (("one", 1 + VARIANTS), ("two", 0)):
+        counting = Counting()
+        cache = FeatureCache(tmp_path / "cache", "dots", encoder=counting)
+        trained = train_sarm(
+            episodes, config, TrainConfig(steps=3, batch_size=8), folder=tmp_path / folder, stages={}, holdout=0.34, features=cache,
+            on_stage=lambda name: heard.append(name) or (lambda done, total: None),
+        )  # fmt: skip
+        assert counting.images_seen == times * sum(episodes[number].length for number in trained.train_episodes)
+    assert heard.count("encode changed images") == 2
+    weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("one", "two")]
+    assert weights[0] == weights[1]
+    plain = train_sarm(
+        episodes, SMALL, TrainConfig(steps=3, batch_size=8), folder=tmp_path / "plain", stages={}, holdout=0.34,
+        features=FeatureCache(tmp_path / "cache", "dots", encoder=clip),
+    )  # fmt: skip
+    assert plain.train_episodes == trained.train_episodes
+    assert (tmp_path / "plain" / "model.safetensors").read_bytes() != weights[0]

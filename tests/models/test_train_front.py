@@ -73,11 +73,10 @@ def test_in_python_a_run_between_weights_and_card_goes_on(tmp_path: Path, dots: 
         milepost.train(dots, tmp_path / "model", **settings)
 
 
-def test_augmentation_is_a_setting_of_the_built_in_encoder(dots: LeRobotDataset) -> None:
+def test_augmentation_is_a_setting_of_every_encoder(dots: LeRobotDataset) -> None:
     assert plan(dots, "small", augmentation=0.5).config.augmentation == 0.5
     assert plan(dots, "small").config.augmentation == 0
-    with pytest.raises(ValueError, match="augmentation is for the built-in encoder 'pixels' alone"):
-        plan(dots, "paper", augmentation=0.5)
+    assert plan(dots, "paper", augmentation=0.5).config.augmentation == 0.5
 
 
 def test_a_card_says_whether_the_curves_follow_what_is_seen(tmp_path: Path) -> None:

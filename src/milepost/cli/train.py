@@ -52,7 +52,7 @@ class Args:
     them."""
     augmentation: float | None = None
     """Strength of the changes of light, contrast, colour, place and noise in training; 0.5 makes a model bear a lamp or a nudged camera.
-    Built-in encoder only. Default: 0, none."""
+    Encoding images then takes five times as long, except with the built-in encoder. Default: 0, none."""
     steps: int | None = None
     epochs: float | None = None
     """Passes over the labelled training frames, instead of --steps."""

@@ -24,13 +24,14 @@ class EditedFrames:
     """The images of a camera in another order, or changed. `Frames` of length N.
 
     source: the camera as recorded, and its name there. order: (N,) the source's frame that each frame shows. change: what is done to an
-    image when it is read.
+    image when it is read. key: what stands for the change: features of such images may be kept on disk under it; "" for none.
     """
 
     source: Frames
     name: str
     order: Int[np.ndarray, "N"]
     change: ChangeImages | None = None
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.order)

@@ -82,18 +82,28 @@ class FeatureCache:
             return next(arrays)
 
     def _edited(self, episode: Episode, camera: str) -> Shaped[np.ndarray, "T E"]:
-        """Returns the features of one camera of an edited copy: the recording's own in another order, or new ones, not kept on disk."""
+        """Returns the features of one camera of an edited copy: the recording's own in another order, or new ones.
+
+        New ones are kept on disk if their change has a key.
+        """
         frames = episode.camera(camera)
         if not isinstance(frames, EditedFrames):
             return self.features(episode, [camera])[:, 0]
         if frames.change is not None:
-            return self._once(frames, partial(self._encoded, frames, f"a copy of episode {episode.index}, camera '{camera}'"))
+            return self._once(frames, partial(self._changed, episode, camera, frames))
         state = np.zeros((len(frames.source), 0), dtype=np.float32)
         recording = Episode(episode.index, episode.row, episode.task, episode.fps, len(state), state, {frames.name: frames.source})
         return self._once(frames.source, lambda: self.features(recording, [frames.name])[:, 0])[frames.order]
 
-    def _encoded(self, frames: Frames, who: str) -> Shaped[np.ndarray, "T E"]:
-        return np.concatenate([self._rounded(self.encoder.encode(batch)) for batch in self._batches(frames, who)])
+    def _changed(self, episode: Episode, camera: str, frames: EditedFrames) -> Shaped[np.ndarray, "T E"]:
+        if frames.key and (stored := self._read(episode, camera, frames.key)) is not None:
+            return stored
+        work = self._batches(frames, f"a copy of episode {episode.index}, camera '{camera}'")
+        with closing(_prefetched(work) if self.overlap else work) as batches:
+            features = np.concatenate([self._rounded(self.encoder.encode(batch)) for batch in batches])
+        if frames.key:
+            self._write(episode, camera, features, frames.key)
+        return features
 
     def _once(self, frames: Frames, make: Callable[[], np.ndarray]) -> Shaped[np.ndarray, "T E"]:
         """Returns what `make` returns for these frames, and keeps it as long as they are in memory, if they are told apart by identity."""
@@ -180,29 +190,31 @@ class FeatureCache:
     def _rounded(self, features: Shaped[np.ndarray, "N E"]) -> Shaped[np.ndarray, "N E"]:
         return in_half(features, self.encoder.name) if self.half else features
 
-    def _path(self, episode: Episode, camera: str) -> Path:
+    def _path(self, episode: Episode, camera: str, key: str) -> Path:
         assert self.folder is not None
-        return self.folder / f"{_file_name(camera)}-{episode.index:06d}.npy"
+        return self.folder / _file_name(key) / f"{_file_name(camera)}-{episode.index:06d}.npy"
 
-    def _read(self, episode: Episode, camera: str) -> Shaped[np.ndarray, "T E"] | None:
+    def _read(self, episode: Episode, camera: str, key: str = "") -> Shaped[np.ndarray, "T E"] | None:
         """Returns stored features; None if there are none, or the file is damaged or of another length: then they are computed again."""
         if self.folder is None:
             return None
         try:
-            stored = np.load(self._path(episode, camera), allow_pickle=False)
+            stored = np.load(self._path(episode, camera, key), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             require_cache(self.folder)  # now, before minutes of encoding
             return None
         return stored if stored.ndim == 2 and len(stored) == episode.length else None
 
-    def _write(self, episode: Episode, camera: str, features: Shaped[np.ndarray, "T E"]) -> None:
+    def _write(self, episode: Episode, camera: str, features: Shaped[np.ndarray, "T E"], key: str = "") -> None:
         if self.folder is None:
             return
         require_cache(self.folder)
         about = {"encoder": self.encoder.name, "preprocessing": self.encoder.preprocessing, "width": features.shape[1]}
         if not (self.folder / ABOUT).is_file():
             write_text(self.folder / ABOUT, json.dumps(about, indent=2) + "\n")
-        with atomic_path(self._path(episode, camera)) as temporary, temporary.open("wb") as file:
+        path = self._path(episode, camera, key)
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, features)
 
 

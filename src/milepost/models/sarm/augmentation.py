@@ -1,24 +1,35 @@
-"""Changes of light, contrast, colour, place and noise, drawn for each training window: so that a lamp or a nudged camera is no new world.
+"""Changes of light, contrast, colour, place and noise in training: so that a lamp or a nudged camera is no new world.
 
-All images of a window are changed alike, because a lamp stays as it is for some seconds; each camera is moved by itself. Every number is
-drawn from the generator that is passed in, so a resumed run is the same run.
+All images of a window are changed alike, because a lamp stays as it is for some seconds; each camera is moved by itself. The built-in
+encoder is quick enough for new changes in each window (`draw`, `changed`). A frozen network is not: it encodes each training episode
+VARIANTS more times, each time under other changes (`variants`), and a window takes one of these. Every number is drawn from a seed or from
+the generator that is passed in, so a resumed run is the same run.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+
+from milepost.core import EditedFrames, Episode
 
 BRIGHTNESS, CONTRAST, TURN, PLACE, ZOOM, NOISE = 0.25, 0.3, 4.0, 0.14, 0.04, 2.0
 """The largest changes at strength 1: factors 1 +- 0.25 and 1 +- 0.3, degrees about the grey axis, proportions of the image, and the
 standard deviation of noise (of 255, after the images were made small)."""
 OFTEN = 0.8
 """The proportion of windows that are changed: the others stay as they were recorded."""
+VARIANTS = 4
+"""Changed copies of each training episode for a frozen encoder. Encoding then costs five times as much, and is kept on disk."""
+FULL_NOISE = 5
+"""How much stronger the noise is on images of full size: what a camera adds to each pixel is averaged out when an image is made small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +48,9 @@ class Changes:
     noise: Float[np.ndarray, "B"]
 
 
-def draw(size: int, cameras: int, strength: float, rng: np.random.Generator) -> Changes:
-    """Returns changes for `size` windows, evenly between none and the largest; one in five windows is left as it is."""
-    on = (rng.random(size) < OFTEN) * strength
+def draw(size: int, cameras: int, strength: float, rng: np.random.Generator, *, often: float = OFTEN) -> Changes:
+    """Returns changes for `size` windows, evenly between none and the largest. often: which proportion of the windows is changed."""
+    on = (rng.random(size) < often) * strength
 
     def around(largest: float, *shape: int) -> np.ndarray:
         return rng.uniform(-largest, largest, (size, *shape)) * on.reshape(size, *[1] * len(shape))
@@ -80,3 +91,32 @@ def _coloured(pixels: Float[Tensor, "B N 3"], changes: Changes) -> Float[Tensor,
     turned = pixels @ torch.stack([torch.stack(row, -1) for row in rows], -2).transpose(1, 2)
     factor, contrast = (torch.from_numpy(each).float()[:, None, None] for each in (changes.brightness, changes.contrast))
     return ((turned * factor - 128) * contrast + 128).clamp(0, 255)
+
+
+def variants(episode: Episode, cameras: tuple[str, ...], strength: float, seed: int) -> Iterator[Episode]:
+    """Yields VARIANTS copies of an episode, each under one lamp and with each camera in another place; images are changed when read."""
+    order = np.arange(episode.length)
+    for number in range(VARIANTS):
+        drawn = draw(1, len(cameras), strength, np.random.default_rng([seed, episode.index, number]), often=1.0)
+        streams = {}
+        for view, name in enumerate(cameras):
+            mine = dataclasses.replace(drawn, place=drawn.place[:, [view]], zoom=drawn.zoom[:, [view]], noise=drawn.noise * FULL_NOISE)
+            change = partial(_change, mine, (seed, episode.index, number, view))
+            streams[name] = EditedFrames(
+                episode.camera(name), name, order, change, key=f"augmentation-{strength:g}-{seed}-{number}-{_RANGES}"
+            )
+        yield dataclasses.replace(episode, cameras=streams)
+
+
+_RANGES = "_".join(f"{largest:g}" for largest in (BRIGHTNESS, CONTRAST, TURN, PLACE, ZOOM, NOISE * FULL_NOISE))
+"""What the kept features of changed images depend on beside the seed: with other ranges they are computed anew."""
+
+
+def _change(
+    changes: Changes, seed: tuple[int, ...], images: UInt8[np.ndarray, "N H W 3"], frames: Int[np.ndarray, "N"]
+) -> UInt8[np.ndarray, "N H W 3"]:
+    """Returns the images of one camera, changed and rounded. The noise of a frame depends on nothing but the seed and the frame."""
+    out = np.empty_like(images)
+    for image, frame, place in zip(images, frames, out, strict=True):
+        place[:] = np.rint(changed(image[None, None, None], changes, np.random.default_rng([*seed, int(frame)]))[0, 0, 0])
+    return out

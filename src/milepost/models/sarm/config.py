@@ -61,8 +61,6 @@ def _check_sizes(config: SARMConfig) -> None:
 def _check_augmentation(config: SARMConfig) -> None:
     if not 0 <= config.augmentation <= 3:
         raise ValueError(f"augmentation must lie in [0, 3], got {config.augmentation}")
-    if config.augmentation and config.encoder != "pixels":
-        raise ValueError(f"augmentation is for the built-in encoder 'pixels' alone, not for '{config.encoder}'; leave it at 0")
 
 
 def _is(value: object, kind: type) -> bool:
@@ -106,7 +104,8 @@ class SARMConfig:
     feature_noise: float = 0.0
     """Gaussian noise on the image features in training, in standard deviations of theirs."""
     augmentation: float = 0.0
-    """Strength of the changes of light, contrast, colour, place and noise in training, 0 for none; for the built-in encoder alone."""
+    """Strength of the changes of light, contrast, colour, place and noise in training, 0 for none. The built-in encoder draws them for each
+    window; any other encodes four changed copies of each training episode, so that encoding costs five times as much."""
     encoder: str = CLIP
     """The folder or `owner/name` of a CLIP- or SigLIP-type model, or "pixels": the built-in one, which needs no download."""
     encoder_fingerprint: str = ""

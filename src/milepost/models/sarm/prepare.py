@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from milepost.core import Attempt, DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, has_words
 from milepost.encoders import SIDE, Encoder
-from milepost.models.sarm.augmentation import changed, draw
+from milepost.models.sarm.augmentation import OFTEN, changed, draw
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.samples import Augment, TrainingSet, label_episode, state_of
@@ -108,13 +108,21 @@ def with_encoder(config: SARMConfig, encoder: Encoder) -> SARMConfig:
     return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint, image_dim=encoder.width, text_dim=encoder.text_width)
 
 
-def training_set(model: SARMModel, episodes: Sequence[Episode], features: Sequence[np.ndarray], rng: np.random.Generator) -> TrainingSet:
+def training_set(
+    model: SARMModel,
+    episodes: Sequence[Episode],
+    features: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    *,
+    variants: Sequence[np.ndarray] = (),
+) -> TrainingSet:
     """Returns every episode with its labels. features: the frozen encoder's output (T, C, E) of each.
 
-    A model with the built-in encoder is fitted on a sample of the frames first.
+    variants: the same (V, T, C, E) of each episode's changed copies, of which a window takes one; none without augmentation, and none with
+    the built-in encoder, which changes its images window by window. That one is fitted on a sample of the frames first.
     """
     if model.config.encoder != "pixels":
-        return validation_set(model, episodes, features)
+        return validation_set(model, episodes, features, one_of(np.concatenate(features), variants) if variants else None)
     frames, strength = np.concatenate(features), model.config.augmentation
     sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
     model.encoder.fit(_changed(frames[np.sort(sample)][:, None], strength, rng)[:, 0] if strength else frames[np.sort(sample)])
@@ -124,6 +132,17 @@ def training_set(model: SARMModel, episodes: Sequence[Episode], features: Sequen
         return model.project(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:3], -1)
 
     return validation_set(model, episodes, features, augmented if strength else None)
+
+
+def one_of(frames: Shaped[np.ndarray, "N C E"], variants: Sequence[Shaped[np.ndarray, "V _ C E"]]) -> Augment:
+    """Returns a function that gives each window the features of one changed copy, or of the recording."""
+    copies = np.concatenate(variants, axis=1)
+
+    def augmented(rows: Int[np.ndarray, "B L"], rng: np.random.Generator) -> Float[np.ndarray, "B L C E"]:
+        which, on = rng.integers(len(copies), size=len(rows)), rng.random(len(rows)) < OFTEN
+        return np.where(on[:, None, None, None], copies[which[:, None], rows], frames[rows]).astype(np.float32)
+
+    return augmented
 
 
 def _changed(reduced: UInt8[np.ndarray, "B L C 768"], strength: float, rng: np.random.Generator) -> Float[np.ndarray, "B L C 768"]:

@@ -31,6 +31,7 @@ from milepost.core import (
 from milepost.encoders import FeatureCache, load_encoder
 from milepost.metrics import Audit, Summary, score_episode, summarise
 from milepost.models.elapsed import ElapsedModel
+from milepost.models.sarm.augmentation import variants
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import (
@@ -180,7 +181,9 @@ def train_sarm(
         config = with_encoder(with_statistics(plan, usable, stages), features.encoder)
     torch.manual_seed(train.seed)
     model = SARMModel(config).use_features(features)
-    data = training_set(model, usable, [features_of[episode.index] for episode in usable], rng)
+    with process_group.main_process_first():
+        copies = encoded_variants(features, usable, config, train.seed, on_stage)
+    data = training_set(model, usable, [features_of[episode.index] for episode in usable], rng, variants=copies)
     windows = validation_set(model, aside, [features_of[episode.index] for episode in aside]).plain(WINDOWS) if aside else {}
     train = train.with_steps(len(data.rows), process_group.world_size)
     used = [[(e.index, e.length, e.task) for e in group] for group in (usable, aside)]
@@ -210,6 +213,20 @@ def _encoded(
             if len(unreadable) == len(episodes):
                 raise
     return features_of, unreadable
+
+
+def encoded_variants(
+    features: FeatureCache, episodes: Sequence[Episode], config: SARMConfig, seed: int, on_stage: Callable[[str], Tick]
+) -> list[Shaped[np.ndarray, "V _ C E"]]:
+    """Returns the features of each episode's changed copies; none without augmentation, or for the built-in encoder, which needs none."""
+    if not config.augmentation or config.encoder == "pixels":
+        return []
+    tick, encoded = on_stage("encode changed images"), []
+    for done, episode in enumerate(episodes):
+        copies = variants(episode, config.cameras, config.augmentation, seed)
+        encoded.append(np.stack([features.features(copy, config.cameras) for copy in copies]))
+        tick(done + 1, len(episodes))
+    return encoded
 
 
 def evaluate_held_out(
