@@ -158,7 +158,7 @@ def trained(
     built_in = features.encoder.name == PixelImages.name
     sarm = dataclasses.replace(
         sarm, annotation_mode=variant.mode, image_key=first, more_image_keys=tuple(more),
-        encoder="pixels" if built_in else args.encoder, augmentation=args.augmentation if built_in else 0.0,
+        encoder="pixels" if built_in else args.encoder, augmentation=strength_of(args),
     )  # fmt: skip
     train = dataclasses.replace(train, steps=args.steps, seed=args.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -211,11 +211,18 @@ def against_outcomes(episodes: Sequence[Episode], curves: Mapping[int, Curve], s
     return {"auc_at_frame": at, "auc": f"{separation(*values):.3f} [{low:.2f}, {high:.2f}]", "outcomes": [len(side) for side in sides]}
 
 
+def strength_of(args: argparse.Namespace) -> float:
+    """Returns the strength of the augmentation: 0.5 for the built-in encoder and none for another one, if nothing else was asked for."""
+    if args.augmentation is not None:
+        return args.augmentation
+    return 0.5 if args.encoder == "pixels" else 0.0
+
+
 def changes(args: argparse.Namespace) -> str:
     """Returns what the options add to a variant's name."""
     if args.encoder == "efficientnet":
-        return ", EfficientNet"
-    return "" if args.augmentation else ", no augmentation"
+        return ", EfficientNet" + (", augmentation" if strength_of(args) else "")
+    return "" if strength_of(args) else ", no augmentation"
 
 
 def file_of(name: str, words: str, args: argparse.Namespace) -> Path:
@@ -297,7 +304,7 @@ def main() -> None:
     parser.add_argument("--variant", default="", help="this one alone, such as 'stages by hand'")
     parser.add_argument("--encoder", choices=["pixels", "efficientnet"], default="pixels")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--augmentation", type=float, default=0.5)
+    parser.add_argument("--augmentation", type=float, help="default: 0.5 for the built-in encoder, 0 for another")
     parser.add_argument("--faults", action="store_true", help="changed light, colour, noise and place are audited too: hours")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("real.jsonl"))
