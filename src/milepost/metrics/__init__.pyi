@@ -16,6 +16,15 @@ from .controls import CONTROLS as CONTROLS
 from .controls import WORDS as WORDS
 from .controls import copies as copies
 from .controls import time_channels as time_channels
+from .curves import average_precision as average_precision
+from .curves import max_progress as max_progress
+from .curves import milestone_coverage as milestone_coverage
+from .curves import path_efficiency as path_efficiency
+from .curves import regret as regret
+from .curves import stagnation as stagnation
+from .curves import tau_a as tau_a
+from .curves import voc as voc
+from .curves import voc_r as voc_r
 from .evaluation import EpisodeScore as EpisodeScore
 from .evaluation import Estimate as Estimate
 from .evaluation import Summary as Summary
@@ -32,6 +41,10 @@ from .events import count_events as count_events
 from .events import find_events as find_events
 from .scores import clock as clock
 from .scores import final as final
+from .scores import interval as interval
 from .scores import mean_error as mean_error
+from .scores import order_correlation as order_correlation
+from .scores import separation as separation
+from .scores import stage_accuracy as stage_accuracy
 from .success import Threshold as Threshold
 from .success import success_threshold as success_threshold
