@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from milepost.core.errors import DataError
+from milepost.core.edits import reordered
+from milepost.core.errors import DataError, DataWarning
 from milepost.core.types import ArrayFrames, Episode
 from milepost.encoders.pixels import PixelEncoder, embed_text, reduce_images
 from milepost.models.sarm.config import SARMConfig
@@ -279,3 +280,20 @@ def test_reading_one_place_is_reading_all_and_taking_it(attention: str, decode: 
     for name, values in everywhere.items():
         torch.testing.assert_close(here[name], values[:, at], atol=2e-6, rtol=0)
     torch.testing.assert_close(alone["dense_progress"], here["dense_progress"], atol=2e-6, rtol=0)
+
+
+def test_a_state_unlike_all_that_was_learnt_is_said(recwarn: pytest.WarningsRecorder) -> None:
+    """A resting arm elsewhere than in training silenced a model of real data without a word; moments far away are no reason to warn."""
+    episode = dot_episodes(1)[0]
+    model = tiny_sarm()
+    model.predict(episode)
+    state = episode.state.copy()
+    state[: episode.length // 3] += 1000
+    model.predict(dataclasses.replace(episode, state=state))
+    assert not recwarn.list
+    resting = tiny_sarm(state_mean=(15.0, 100.0), state_std=(9.0, 0.01))
+    words = "episode 0: the robot's state is unlike what this model learnt from: channel 1 lies 6 or more standard deviations away"
+    with pytest.warns(DataWarning, match=words):
+        resting.predict(episode)
+    resting.predict(reordered(episode, np.zeros(episode.length, dtype=np.int64)))  # an audit's copy: said once is enough
+    assert not recwarn.list

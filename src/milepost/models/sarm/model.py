@@ -46,8 +46,8 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.loss import counts_of, labels_of, teacher_forced_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
 from milepost.models.sarm.online import History, live_state, picture
-from milepost.models.sarm.readiness import blank, over_all, require_encoder, stats_of
-from milepost.models.sarm.samples import pad_state, state_of, window_frames
+from milepost.models.sarm.readiness import blank, familiar_state, over_all, require_encoder, stats_of
+from milepost.models.sarm.samples import pad_state, window_frames
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 BATCH = 32  # frames whose windows are read at once
@@ -275,7 +275,7 @@ class SARMModel(nn.Module):
         self.eval()
         if text is None and (fault := blank(episode.task, self.config)):
             raise UnreadableError(f"episode {episode.index}: {fault}")
-        state = pad_state(state_of(episode, self.config), self.config)
+        state = familiar_state(episode, self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
         parts = []
         places, gap = np.arange(episode.length) if at is None else at, self.config.gap(episode.fps)
