@@ -1,10 +1,12 @@
 """What light, a nudged camera and noise do to SARM, with and without augmentation in training; several seeds, held-out episodes.
 
     python benchmarks/sarm_robustness.py DATASET [--seeds 0 1 2] [--strengths 0 0.5 1] [--steps 400] [--folder WORK] [--out FILE]
+    PYTHONPATH=.:FOLDER python benchmarks/sarm_robustness.py DATASET --encoder efficientnet [--task "pull the drawer open"] [--cameras 1]
     python benchmarks/sarm_robustness.py --table [--out robustness.jsonl]
 
 DATASET is made by `milepost simulate` (or is the `dataset` folder of a demo). The recipe is the demo's; a seed decides the split, the
 initial weights and the samples. The changed copies are those of `milepost audit`. Each finished (strength, seed) is a line of --out.
+--encoder efficientnet is a frozen network (benchmarks/efficientnet.py says how to get it); --task and --cameras make it cheaper.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.efficientnet import EfficientNetLite
 from milepost.datasets import open_dataset
-from milepost.encoders import FeatureCache, PixelImages
+from milepost.encoders import Encoder, FeatureCache, PixelImages
 from milepost.metrics import copies, final, score_episode
 from milepost.metrics.controls import FAULTS, WORDS
 from milepost.metrics.scores import separation
@@ -32,14 +35,16 @@ from milepost.models.sarm.train import train_sarm
 HOLDOUT = 0.34
 
 
-def run(dataset: Any, episodes: Sequence[Any], seed: int, strength: float, steps: int, cache: Path) -> dict[str, Any]:
+def run(dataset: Any, episodes: Sequence[Any], seed: int, strength: float, args: argparse.Namespace) -> dict[str, Any]:
     """Returns error, AUC and final progress of successes on held-out episodes, as recorded and changed."""
     sarm, train = PRESETS["small"]
-    first, *more = dataset.cameras
+    first, *more = dataset.cameras[: args.cameras]
     sarm = dataclasses.replace(
-        sarm, annotation_mode="sparse_only", image_key=first, more_image_keys=tuple(more), gap_s=0.1, augmentation=strength
-    )
-    features = FeatureCache(cache, dataset.fingerprint, encoder=PixelImages(sarm.text_dim))
+        sarm, annotation_mode="sparse_only", image_key=first, more_image_keys=tuple(more), gap_s=0.1, augmentation=strength,
+        encoder=args.encoder,
+    )  # fmt: skip
+    encoder: Encoder = PixelImages(sarm.text_dim) if args.encoder == "pixels" else EfficientNetLite()
+    features, steps = FeatureCache(args.folder / "cache", dataset.fingerprint, encoder=encoder), args.steps
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trained = train_sarm(
@@ -89,6 +94,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--strengths", type=float, nargs="+", default=[0, 0.5, 1])
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--encoder", choices=["pixels", "efficientnet"], default="pixels")
+    parser.add_argument("--task", help="these episodes alone")
+    parser.add_argument("--cameras", type=int, help="how many of them; default: all")
     parser.add_argument("--folder", type=Path, default=Path("robustness"))
     parser.add_argument("--out", type=Path, default=Path("robustness.jsonl"))
     parser.add_argument("--table", action="store_true")
@@ -97,11 +105,11 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(1)
         dataset = open_dataset(args.dataset)
-        episodes = [dataset[i] for i in range(len(dataset))]
+        episodes = [episode for i in range(len(dataset)) if (episode := dataset[i]).task == (args.task or episode.task)]
         done = {(line["seed"], line["strength"], line["steps"]) for line in lines}
         for seed in args.seeds:
             for strength in (strength for strength in args.strengths if (seed, strength, args.steps) not in done):
-                lines.append(run(dataset, episodes, seed, strength, args.steps, args.folder / "cache"))
+                lines.append(run(dataset, episodes, seed, strength, args))
                 with args.out.open("a") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
                 print(json.dumps(lines[-1]), flush=True)
