@@ -16,7 +16,7 @@ from milepost.cli.annotation_output import Target, disagreements, draw, read_cor
 from milepost.cli.annotation_report import report
 from milepost.cli.console import bars, say, warn
 from milepost.cli.drawings import require_own
-from milepost.core import HEADS, DataError, require_tasks, to_json
+from milepost.core import HEADS, DataError, count_noun, require_tasks, to_json
 
 Stores: TypeAlias = "Mapping[str, annotation.AnnotationStore]"
 
@@ -186,7 +186,7 @@ def _import(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     if args.json:
         say(to_json({"annotations": count, "episodes": sorted(annotations), **files}))
     else:
-        say(f"{count} annotations of {len(annotations)} episodes read from {args.import_file}")
+        say(f"{count_noun(count, 'annotation')} of {count_noun(len(annotations), 'episode')} read from {args.import_file}")
         say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
     return 0
 
@@ -211,7 +211,8 @@ def _from_subtask_index(args: Args, dataset: datasets.LeRobotDataset, folder: Pa
             f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
         )
     files = write_out(target, annotations, {}, subtask_index=False)
-    say(f"{head} stages of {len(annotations)} episodes read from subtask_index; without any: {len(requested) - len(set(runs) & requested)}")
+    without = len(requested) - len(set(runs) & requested)
+    say(f"{head} stages of {count_noun(len(annotations), 'episode')} read from subtask_index; without any: {without}")
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
     return 0
 
@@ -225,7 +226,7 @@ def _to_file(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     if not annotations:
         raise DataError(f"neither {dataset.name} nor {folder} has an annotation of these episodes")
     rows = annotation.to_file(args.to_file, annotations, dataset.fps, overwrite=args.overwrite)
-    say(f"{rows} segments of {len(annotations)} episodes: {args.to_file}")
+    say(f"{count_noun(rows, 'segment')} of {count_noun(len(annotations), 'episode')}: {args.to_file}")
     say(f"after correcting: milepost annotate {args.dataset} --import {args.to_file}")
     return 0
 

@@ -14,7 +14,7 @@ from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
 from milepost.cli.taught import say_what_taught
-from milepost.core import to_json
+from milepost.core import count_noun, to_json
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ def main(args: Args) -> int:
 def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
     """Prints the tables, and why some of their cells are empty."""
     count, sources = len(compared.episodes), compared.sources - {"none"}
-    table(f"{count} episodes against: {', '.join(sorted(compared.sources))} (95 % intervals)", *metrics.summary_table(summaries, more=True))
+    table(
+        f"{count_noun(count, 'episode')} against: {', '.join(sorted(compared.sources))} (95 % intervals)",
+        *metrics.summary_table(summaries, more=True),
+    )
     if not sources:
         say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
     if all(score.success is None for score in compared.episodes):

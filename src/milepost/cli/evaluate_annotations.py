@@ -9,7 +9,7 @@ import numpy as np
 
 from milepost import annotation, datasets, metrics
 from milepost.cli.console import say, table
-from milepost.core import DataError, to_json
+from milepost.core import DataError, count_noun, to_json
 
 WORST = 5
 """Episodes named at the end."""
@@ -34,7 +34,10 @@ def evaluate_annotations(dataset: datasets.LeRobotDataset, annotations: str, aga
     if as_json:
         say(to_json(agreement.to_dict()))
         return 1 if agreement.only_b else 0
-    table(f"{head} annotations of {len(agreement.episodes)} episodes against {against} (95 % intervals)", *metrics.measure_table(agreement))
+    table(
+        f"{head} annotations of {count_noun(len(agreement.episodes), 'episode')} against {against} (95 % intervals)",
+        *metrics.measure_table(agreement),
+    )
     if agreement.boundaries:
         table("borders", *metrics.boundary_table(agreement))
     say(f"borders that only the reference has: {agreement.missed}; that only the annotation has: {agreement.extra}")

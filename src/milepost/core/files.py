@@ -78,6 +78,11 @@ def plausible(kind: str, value: object, *, source: str, name: str | None = None)
     return int(number) if limits.whole else float(number)
 
 
+def count_noun(number: int, what: str) -> str:
+    """Returns "1 episode", "2 episodes"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def shown(value: object, limit: int = 40) -> str:
     """Returns a value as a message shows it: short, on one line, without control characters; for bytes and lists only their size."""
     if value is None:

@@ -28,11 +28,6 @@ class Finding:
     episode: int | None = None
 
 
-def count_noun(number: int, what: str) -> str:
-    """Returns "1 episode", "2 episodes"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def joined_findings(findings: Iterable[tuple[str, Severity, str, str]]) -> list[Finding]:
     """Returns one Finding for each (code, severity, what): with the first place and how many there are. Tuples end with a place."""
     places: dict[tuple[str, Severity, str], list[str]] = {}

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from milepost.core import DataError, Frames, shown
+from milepost.core import DataError, Frames, count_noun, shown
 from milepost.datasets.cells import ImageFrames, is_deep
 from milepost.datasets.features import codec, image_size, is_depth, may_be_depth
-from milepost.datasets.findings import Finding, Severity, count_noun, joined_findings
+from milepost.datasets.findings import Finding, Severity, joined_findings
 from milepost.datasets.frames import VideoPlaces
 from milepost.datasets.hub import Files
 from milepost.datasets.parquet import RowReader, null_images

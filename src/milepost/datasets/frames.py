@@ -16,10 +16,9 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from milepost.core import DataError, FrameIndex, Frames, UnreadableError, sampled_digest, warn_user
+from milepost.core import DataError, FrameIndex, Frames, UnreadableError, count_noun, sampled_digest, warn_user
 from milepost.datasets.cells import is_deep
 from milepost.datasets.features import image_size, may_be_depth
-from milepost.datasets.findings import count_noun
 from milepost.datasets.hub import Files
 from milepost.datasets.parquet import RowReader
 from milepost.datasets.placement import Part, Placed, offsets, pause, place, unsteady

@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from milepost.core import DataError
-from milepost.datasets.findings import count_noun
+from milepost.core import DataError, count_noun
 from milepost.datasets.hub import Files
 from milepost.datasets.parquet import MOST_ROWS, RowSummary, read_parquet, summarise, to_numpy
 from milepost.datasets.records import EpisodeRecord, Metadata

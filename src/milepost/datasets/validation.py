@@ -25,6 +25,7 @@ from milepost.core import (
     alike_names,
     annotated_stages,
     contradictions,
+    count_noun,
     doubts,
     ends_well,
     has_words,
@@ -33,7 +34,7 @@ from milepost.core import (
 )
 from milepost.datasets.columns import ROWS, check_columns
 from milepost.datasets.features import codec, image_size, width
-from milepost.datasets.findings import Expected, Finding, Severity, check_rows, check_segments, count_noun, joined_findings
+from milepost.datasets.findings import Expected, Finding, Severity, check_rows, check_segments, joined_findings
 from milepost.datasets.footage import Footage, Look
 from milepost.datasets.frames import default_cameras
 from milepost.datasets.hub import Files, find_files

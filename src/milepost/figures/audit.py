@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from milepost.core import count_noun
 from milepost.figures.style import CURVE_STYLES, FAINT, INK, quiet, wrap
 from milepost.metrics import WORDS, EpisodeCurves
 
@@ -27,7 +28,7 @@ def audit_figure(curves: Sequence[EpisodeCurves], *, title: str = "", width: flo
     lines = -(-len(names) // _COLUMNS)
     figure = Figure(figsize=(width, 0.5 + 1.75 * max(1, lines)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{title}{': ' if title else ''}{len(good)} episodes", fontsize=9, x=0.01, ha="left")
+    figure.suptitle(f"{title}{': ' if title else ''}{count_noun(len(good), 'episode')}", fontsize=9, x=0.01, ha="left")
     panels = np.atleast_2d(figure.subplots(max(1, lines), _COLUMNS, sharey=True)).ravel()
     for panel, name in zip(panels, names, strict=False):
         _draw(panel, name, good, width / _COLUMNS)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, read_bytes, read_json_object
+from milepost.core import DataError, count_noun, read_bytes, read_json_object
 from milepost.datasets import LeRobotDataset
 from milepost.figures.report import Section, report_fragment
 from milepost.metrics import ROWS, VERDICTS, Estimate
@@ -47,7 +47,7 @@ def _fragment(record: Mapping[str, Any], dataset: str, figure: tuple[bytes, ...]
         Section(
             "Curves", "The mean of the successful episodes as recorded (grey) and edited, one panel a control.", images=figure
         ) if figure else Section("Curves", "The figure is not shown: the audit's folder has no audit.png, which --format png writes."),
-        Section("Numbers", f"Intervals of 95 % over {len(episodes)} episodes.", columns=("", *audits), rows=numbers),
+        Section("Numbers", f"Intervals of 95 % over {count_noun(len(episodes), 'episode')}.", columns=("", *audits), rows=numbers),
     ]  # fmt: skip
     facts = [("model", str(record["model"])), ("dataset", dataset), ("episodes", ", ".join(map(str, episodes)))]
     facts += [(name, str(each["verdict"])) for name, each in record["beside"].items()]

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from milepost.core import count_noun
 from milepost.metrics.controls import FAULTS, WORDS, orders
 from milepost.metrics.curves import ends, filled, slope_beside, voc, voc_r
 from milepost.metrics.evaluation import MORE, Estimate, outcome_rows
@@ -242,7 +243,7 @@ def _enough(estimate: Estimate, least: int = FEWEST) -> bool:
 
 
 def _few(name: str, estimate: Estimate, why: str = "") -> Property:
-    return Property(name, "cannot be said", why or f"{estimate.episodes} episodes, {FEWEST} are needed")
+    return Property(name, "cannot be said", why or f"{count_noun(estimate.episodes, 'episode')}, {FEWEST} are needed")
 
 
 def _no_rise(rows: Mapping[str, Estimate]) -> str:

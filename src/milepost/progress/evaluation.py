@@ -18,6 +18,7 @@ from milepost.core import (
     Tick,
     UnreadableError,
     annotated_stages,
+    count_noun,
     quiet,
     warn_user,
 )
@@ -64,7 +65,9 @@ class Evaluation:
         columns, rows = summary_table(self.summaries())
         lines = ["".join(f"{each!s:<22}" for each in row).rstrip() for row in (columns, *rows)]
         unreadable = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
-        return "\n".join([f"Evaluation of {len(self.episodes)} episodes{unreadable}, truth: {', '.join(sorted(self.sources))}", *lines])
+        return "\n".join(
+            [f"Evaluation of {count_noun(len(self.episodes), 'episode')}{unreadable}, truth: {', '.join(sorted(self.sources))}", *lines]
+        )
 
     @property
     def episodes(self) -> list[EpisodeScore]:

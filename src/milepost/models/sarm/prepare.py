@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from milepost.core import Attempt, DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, has_words
+from milepost.core import Attempt, DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, count_noun, has_words
 from milepost.encoders import SIDE, Encoder
 from milepost.models.sarm.augmentation import OFTEN, changed, draw
 from milepost.models.sarm.config import SARMConfig
@@ -33,7 +33,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         indices = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
-        return f"{len(self.episodes)} episode{'s' * (len(self.episodes) != 1)} left out, {self.reason}: {indices}"
+        return f"{count_noun(len(self.episodes), 'episode')} left out, {self.reason}: {indices}"
 
 
 def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episode], list[LeftOut]]:
