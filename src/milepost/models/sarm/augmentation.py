@@ -97,14 +97,15 @@ def variants(episode: Episode, cameras: tuple[str, ...], strength: float, seed: 
     """Yields VARIANTS copies of an episode, each under one lamp and with each camera in another place; images are changed when read."""
     order = np.arange(episode.length)
     for number in range(VARIANTS):
-        drawn = draw(1, len(cameras), strength, np.random.default_rng([seed, episode.index, number]), often=1.0)
+        changes = draw(1, len(cameras), strength, np.random.default_rng([seed, episode.index, number]), often=1.0)
         streams = {}
         for view, name in enumerate(cameras):
-            mine = dataclasses.replace(drawn, place=drawn.place[:, [view]], zoom=drawn.zoom[:, [view]], noise=drawn.noise * FULL_NOISE)
-            change = partial(_change, mine, (seed, episode.index, number, view))
-            streams[name] = EditedFrames(
-                episode.camera(name), name, order, change, key=f"augmentation-{strength:g}-{seed}-{number}-{_RANGES}"
+            mine = dataclasses.replace(
+                changes, place=changes.place[:, [view]], zoom=changes.zoom[:, [view]], noise=changes.noise * FULL_NOISE
             )
+            change = partial(_change, mine, (seed, episode.index, number, view))
+            key = f"augmentation-{strength:g}-{seed}-{number}-{view}_of_{len(cameras)}-{_RANGES}"
+            streams[name] = EditedFrames(episode.camera(name), name, order, change, key)
         yield dataclasses.replace(episode, cameras=streams)
 
 
