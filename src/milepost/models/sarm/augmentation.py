@@ -61,8 +61,13 @@ def draw(size: int, cameras: int, strength: float, rng: np.random.Generator, *, 
     )  # fmt: skip
 
 
-def changed(images: UInt8[np.ndarray, "B L C H W 3"], changes: Changes, rng: np.random.Generator) -> Float[np.ndarray, "B L C H W 3"]:
-    """Returns the images changed: float32 in [0, 255], not rounded. What comes in at an edge repeats the edge."""
+def changed(
+    images: UInt8[np.ndarray, "B L C H W 3"], changes: Changes, rng: np.random.Generator, *, mode: str = "bicubic"
+) -> Float[np.ndarray, "B L C H W 3"]:
+    """Returns the images changed: float32 in [0, 255], not rounded. What comes in at an edge repeats the edge.
+
+    mode: how pixels are interpolated. Of 16 x 16 pixels, "bilinear" would leave a blur that no moved camera makes.
+    """
     size, length, cameras, height, width, _ = images.shape
     out = torch.from_numpy(np.ascontiguousarray(images)).float()
     out = _coloured(out.view(size, -1, 3), changes).view(images.shape)
@@ -73,7 +78,7 @@ def changed(images: UInt8[np.ndarray, "B L C H W 3"], changes: Changes, rng: np.
     theta[:, 0, 0] = theta[:, 1, 1] = scale
     theta[:, 0, 2], theta[:, 1, 2] = -2 * right, -2 * down
     grid = F.affine_grid(theta, list(flat.shape), align_corners=False)
-    moved = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    moved = F.grid_sample(flat, grid, mode=mode, padding_mode="border", align_corners=False)
     moved = moved.view(size, cameras, length, 3, height, width).permute(0, 2, 1, 4, 5, 3)
     noise = rng.standard_normal(moved.shape, dtype=np.float32) * changes.noise.reshape(size, 1, 1, 1, 1, 1).astype(np.float32)
     return np.clip(moved.numpy() + noise, 0, 255)
@@ -119,5 +124,6 @@ def _change(
     """Returns the images of one camera, changed and rounded. The noise of a frame depends on nothing but the seed and the frame."""
     out = np.empty_like(images)
     for image, frame, place in zip(images, frames, out, strict=True):
-        place[:] = np.rint(changed(image[None, None, None], changes, np.random.default_rng([*seed, int(frame)]))[0, 0, 0])
+        rng = np.random.default_rng([*seed, int(frame)])
+        place[:] = np.rint(changed(image[None, None, None], changes, rng, mode="bilinear")[0, 0, 0])
     return out
