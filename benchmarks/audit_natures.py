@@ -1,7 +1,7 @@
 """Are the audit's verdicts right? Models whose nature is known, several seeds, 8, 20 and 50 episodes: false alarms and misses counted.
 
     python benchmarks/audit_natures.py DATASET [--seeds 0 1 2 3 4] [--draws 20] [--out natures.jsonl] [--folder WORK]
-    python benchmarks/audit_natures.py --table [--out natures.jsonl]
+    python benchmarks/audit_natures.py --table --out benchmarks/audit_natures.jsonl
 
 DATASET is made by `milepost simulate` (or is the `dataset` folder of a demo). A seed decides the split, the initial weights, the labels'
 shuffle and the edits. Audited are held-out episodes alone: up to 50 of each seed, and `--draws` random choices of 8 and of 20 among them.
@@ -40,7 +40,7 @@ EXPECTED = {
     "SARM, states alone": ("reward",),
     "the truth": ("reward",),
     "SARM, untrained": ("says nothing",),
-    "SARM, labels of shuffled frames": ("says nothing", "clock"),
+    "SARM, labels of shuffled frames": ("says nothing", "follows nothing"),
     "a constant": ("says nothing",),
     "a clock": ("clock",),
     "SARM on the frame number": ("clock",),
@@ -48,8 +48,8 @@ EXPECTED = {
     "two thirds SARM, one third clock": ("partly a clock",),
 }
 """Model -> the verdicts that are right for it. What learnt from shuffled frames knows no place in the task; yet its curve leaves zero as
-soon as the window differs from the first frame, in whatever order: nothing, or a clock, never a reward. So it is with random weights,
-whose answers drift with the length of the video, up for one seed and not for another."""
+soon as the window differs from the first frame, in whatever order: it may rise, but follows nothing. The answers of random weights drift
+with the length of the video, up for one seed and not for another: a clock, or nothing."""
 REPORTED = ("SARM, labels of other episodes",)
 """Models without a verdict that is right: their labels are wrong in detail and right on average, so they follow the frames all the same."""
 SIZES = (8, 20, 50)
@@ -250,6 +250,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.is_file() else []
+    if args.table and not lines:
+        parser.error(f"{args.out} has no results")
     if not args.table:
         torch.set_num_threads(1)
         dataset = open_dataset(args.dataset)

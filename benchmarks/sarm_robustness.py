@@ -1,8 +1,8 @@
 """What light, a nudged camera and noise do to SARM, with and without augmentation in training; several seeds, held-out episodes.
 
-    python benchmarks/sarm_robustness.py DATASET [--seeds 0 1 2] [--strengths 0 0.5 1] [--steps 400] [--folder WORK] [--out FILE]
-    PYTHONPATH=.:FOLDER python benchmarks/sarm_robustness.py DATASET --encoder efficientnet [--task "pull the drawer open"] [--cameras 1]
-    python benchmarks/sarm_robustness.py --table [--out robustness.jsonl]
+    python -m benchmarks.sarm_robustness DATASET [--seeds 0 1 2] [--strengths 0 0.5 1] [--steps 400] [--folder WORK] [--out FILE]
+    PYTHONPATH=FOLDER python -m benchmarks.sarm_robustness DATASET --encoder efficientnet [--task "pull the drawer open"] [--cameras 1]
+    python -m benchmarks.sarm_robustness --table [--out robustness.jsonl]
 
 DATASET is made by `milepost simulate` (or is the `dataset` folder of a demo). The recipe is the demo's; a seed decides the split, the
 initial weights and the samples. The changed copies are those of `milepost audit`. Each finished (strength, seed) is a line of --out.
@@ -102,6 +102,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.is_file() else []
+    if args.table and not lines:
+        parser.error(f"{args.out} has no results")
     if not args.table:
         torch.set_num_threads(1)
         dataset = open_dataset(args.dataset)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.core import EditedFrames, Episode, Progress, UnreadableError, reordered
+from milepost.core import DataError, EditedFrames, Episode, Progress, UnreadableError, reordered
 from milepost.encoders import FeatureCache, PixelImages
 from milepost.metrics import CONTROLS, copies, time_channels
 from milepost.metrics.controls import orders
 from milepost.models import ElapsedModel
 from milepost.progress import AuditConfig, audit
+from milepost.progress.labelling import require_model
 from milepost.testing import CAMERA, ConstantModel, ListDataset, dot_episodes, tiny_sarm
 from milepost.testing.dots import PLACES
 
@@ -83,7 +84,7 @@ NATURES = {
     "states": (lambda episode: along(episode.state), "reward"),
     "noisy": (lambda episode: along(seen(episode)) + np.random.default_rng(1).normal(0, 0.1, episode.length), "reward"),
     "neighbours": (neighbours, "reward"),
-    "has moved": (has_moved, "clock"),
+    "has moved": (has_moved, "follows nothing"),
     "elapsed": (lambda episode: np.linspace(0, 1, episode.length), "clock"),
     "counter": (counter, "clock"),
     "half a clock": (lambda episode: (along(seen(episode)) + counter(episode)) / 2, "partly a clock"),
@@ -99,7 +100,7 @@ def test_a_model_of_known_nature_gets_its_verdict(name: str, seed: int) -> None:
     of, verdict = NATURES[name]
     run = audit(Model(of), ListDataset(dot_episodes(10, seed=seed, failing=3, tasks=2)), config=AuditConfig(seed=seed))
     found = run.audit.verdict
-    assert found == verdict or (name == "half a clock" and found == "clock"), run.audit.rows
+    assert found == verdict or (name in ("half a clock", "has moved") and found == "clock"), run.audit.rows  # they lie at the bound
     states = {each.name: each.state for each in run.audit.properties}
     if verdict == "reward":
         assert states["follows what is seen, not the time"] == "passes"
@@ -121,6 +122,68 @@ def test_a_clock_in_a_column_of_the_state_is_not_hidden() -> None:
     run = audit(Model(lambda episode: np.minimum(episode.state[:, 2] / 30, 1)), ListDataset(episodes))
     assert run.audit.verdict == "clock"
     assert run.clocks == (2,)
+
+
+CLOCKS = {
+    "whole seconds": lambda t: np.floor(t / 5),
+    "a curve": lambda t: t**4 / 1e4,
+    "a counter that starts anew": lambda t: t % 30,
+    "down": lambda t: -t,
+    "noisy": lambda t: t + np.random.default_rng(len(t)).normal(0, 0.7, len(t)),
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_a_clock_of_any_form_is_found(name: str) -> None:
+    def with_clock(episode: Episode) -> Episode:
+        channel = CLOCKS[name](np.arange(episode.length, dtype=np.float32)).astype(np.float32)
+        return dataclasses.replace(episode, state=np.concatenate([episode.state, channel[:, None]], axis=1))
+
+    plain = dot_episodes(12, seed=1, failing=4)
+    assert time_channels(plain) == ()
+    assert time_channels([with_clock(episode) for episode in plain]) == (2,)
+
+
+def test_few_episodes_that_can_be_judged_give_no_verdict() -> None:
+    """A model that knows one episode of ten, and an episode of two frames, which no curve rises over."""
+    episodes = dot_episodes(10)
+    first = episodes[0].index
+    model = Model(lambda episode: along(seen(episode)) if episode.index == first else np.full(episode.length, np.nan))
+    run = audit(model, ListDataset(episodes))
+    assert run.audit.verdict == "cannot be said"
+    assert run.audit.properties[0].evidence.startswith("of 10 episodes that succeeded or may have, 1 can be judged; 5 are needed")
+    short = [reordered(episode, np.array([0, episode.length - 1])) for episode in episodes]
+    run = audit(Model(lambda episode: along(seen(episode))), ListDataset(short))
+    assert run.audit.verdict == "cannot be said"
+
+
+def test_the_reason_for_no_verdict_is_the_true_one() -> None:
+    run = audit(Model(lambda episode: along(seen(episode))), ListDataset(dot_episodes(8)), config=AuditConfig(controls=("shuffled",)))
+    evidence = {each.name: each.evidence for each in run.audit.properties}
+    assert evidence["follows what is seen, not the time"] == "frozen_first: it was not asked for"
+    assert evidence["reads the instruction"] == "other_task: it was not asked for"
+    assert run.audit.missing["stalled"] == "it was not asked for"
+    failures = [dataclasses.replace(episode, facts={**episode.facts, "success": False}) for episode in dot_episodes(6)]
+    run = audit(Model(lambda episode: along(seen(episode))), ListDataset(failures))
+    assert run.audit.properties[0].evidence == "there are 0 episodes that succeeded or may have; 5 are needed"
+    assert run.audit.missing["other_camera"] == "there is one camera"
+
+
+def test_a_wide_interval_is_no_failure() -> None:
+    """Four failures cannot show that a model does not tell them from successes."""
+    episodes = dot_episodes(12, seed=2, failing=4)
+    finals = dict(zip([each.index for each in episodes], np.random.default_rng(0).random(12), strict=True))
+    run = audit(Model(lambda episode: np.linspace(0, finals[episode.index], episode.length)), ListDataset(episodes))
+    line = next(each for each in run.audit.properties if "failures" in each.name)
+    assert (line.state, line.evidence.endswith("the interval is too wide")) == ("cannot be said", True)
+
+
+def test_a_name_is_no_model() -> None:
+    with pytest.raises(DataError, match=r"audit takes a model, got 'sarm'; open it first: milepost.load_model\('sarm'\)"):
+        require_model("sarm", "audit")
+    with pytest.raises(DataError, match=r"label takes a model with predict\(episode\), got int"):
+        require_model(3, "label")
+    require_model(ElapsedModel(), "audit")
 
 
 def test_few_episodes_failures_tasks_cannot_be_judged() -> None:

@@ -9,6 +9,7 @@ import pytest
 import milepost
 from milepost.cli.entry import main
 from milepost.cli.view import Args, open_review
+from milepost.figures import write_audit
 from milepost.testing import chat_server, dot_episodes, tiny_sarm, write_dots
 from reviewed import page_of
 from test_goes_on import Damaged
@@ -98,7 +99,7 @@ def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, monke
         before = len(server.bodies)
         assert main(given) == 2
         error = " ".join(capsys.readouterr().err.split())
-        assert "the audit will ask the server up to 18 questions about 2 episodes; add --yes" in error
+        assert "the audit will ask the server up to 18 questions about 2 episodes, and 2 to find out how it answers; add --yes" in error
         probes = len(server.bodies) - before
         assert main([*given, "--yes"]) in (0, 1)
         assert probes == 0  # nothing is asked before consent; afterwards two requests find out how the server answers
@@ -107,6 +108,28 @@ def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, monke
         asked = len(server.bodies)
         assert main([*given, "--yes"]) in (0, 1)  # finished episodes are not asked about again
         assert len(server.bodies) - asked <= 2
+
+
+def test_an_audit_of_another_model_is_not_replaced(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In one folder stands one audit: of the same model and dataset again, whatever the figure's format; never another's."""
+    call = ["audit", str(dots), "--controls", "frozen_first", "--num-episodes", "5", "--output-dir", "here"]
+    assert main([*call, "--model", "elapsed", "--format", "svg"]) in (0, 1)
+    assert main([*call, "--model", "elapsed"]) in (0, 1)
+    assert sorted(path.name for path in Path("here").iterdir()) == ["audit.json", "audit.png", "curves"]
+    tiny_sarm().save_pretrained("sarm")
+    capsys.readouterr()
+    assert main([*call, "--model", "sarm"]) == 2
+    assert "here has the audit of elapsed on dots; choose another folder (--output-dir)" in " ".join(capsys.readouterr().err.split())
+    assert json.loads(Path("here/audit.json").read_text())["model"] == "elapsed"
+
+
+def test_an_audit_in_python_is_written_as_the_command_writes_it(dots: Path, tmp_path: Path) -> None:
+    dataset = milepost.open_dataset(dots)
+    run = milepost.audit(milepost.ElapsedModel(), dataset)
+    write_audit(run, tmp_path / "new" / "audit", dataset, model="elapsed", taught=[0, 1])
+    assert milepost.export_page(dataset, "page.html", audit=tmp_path / "new" / "audit", episodes=[0]) == []
+    assert "the model learnt from 2 of these" in Path("page.html").read_text()
+    assert len(repr(run)) < 3000
 
 
 def test_a_dataset_that_cannot_be_read_in_parts_goes_on() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +12,8 @@ import tyro
 
 from milepost import datasets, encoders, figures, metrics, models, progress
 from milepost.cli.console import bars, say, table, warn
-from milepost.cli.taught import say_what_taught
-from milepost.core import RewardModel, atomic_path, to_json
+from milepost.cli.taught import taught_by
+from milepost.core import RewardModel, count_noun, to_json
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,24 @@ def main(args: Args) -> int:
     kind = models.kind_of(args.model)
     run = models.Run(encoders.resolve_device(args.device), heads=(args.head_mode,), task=args.task)
     prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
-    _require_consent(args, prepared, len(dataset))
-    prepared.begin()
     name = Path(args.model).resolve().name
     folder = args.output_dir or Path(f"audit_{name}")
+    figures.require_own_audit(folder, {"model": name, "dataset": dataset.name})
+    _require_consent(args, prepared, len(dataset))
+    prepared.begin()
     with bars() as bar:
         result = progress.audit(
             prepared.model, prepared.dataset, config=config, beside=_beside(kind, prepared.model, args.seed), folder=folder / "curves",
             options=prepared.arguments, settings=prepared.settings, on_progress=bar("audit"),
         )  # fmt: skip
-    made_by = {"model": name, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
-    record = to_json(made_by | _record(result))
-    with atomic_path(folder / "audit.json") as path:
-        path.write_text(record + "\n", encoding="utf-8")
-    figure = folder / f"audit.{args.format}"
-    with atomic_path(figure) as path:
-        path.write_bytes(figures.figure_bytes(figures.audit_figure(result.curves, title=f"{name} on {dataset.name}"), args.format))
+    taught, words = taught_by(Path(args.model), dataset, {each.episode for each in result.curves})
+    record = figures.write_audit(result, folder, dataset, model=name, taught=taught, kind=args.format)
     if args.json:
-        say(record)
+        say(to_json(record))
     else:
         _print(result, dataset.name)
-        say_what_taught(Path(args.model), dataset, {each.episode for each in result.curves})
+        if words:
+            say(words)
         say(f"audit: {folder}")
     for number, reason in result.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
@@ -92,9 +89,13 @@ def main(args: Args) -> int:
 def _require_consent(args: Args, prepared: models.Prepared, episodes: int) -> None:
     """Asks before a server is asked, with the number of questions. ValueError if there is nobody to ask."""
     questions = prepared.questions * episodes * (1 + len(args.controls or metrics.CONTROLS))
-    if not questions or args.yes:
+    if not questions:
         return
-    words = f"the audit will ask the server up to {questions} questions about {episodes} episodes"
+    about = f"about {count_noun(episodes, 'episode')}, and 2 to find out how it answers"
+    words = f"the audit will ask the server up to {questions} questions {about}"
+    if args.yes:
+        sys.stderr.write(f"{words}\n")
+        return
     if not sys.stdin.isatty():
         raise ValueError(f"{words}; add --yes, or audit fewer: --num-episodes, --controls")
     sys.stderr.write(f"{words}. Go on? [y/N] ")
@@ -107,17 +108,6 @@ def _beside(kind: models.ModelKind, model: RewardModel, seed: int) -> dict[str, 
     """Returns what every audit shows beside the model: a clock, and an untrained model of the same shape where its kind can make one."""
     untrained = {} if kind.untrained is None else {"untrained": kind.untrained(model, seed)}
     return {"elapsed": models.ElapsedModel(), **untrained}
-
-
-def _record(result: progress.AuditRun) -> dict[str, object]:
-    def plain(audit: metrics.Audit) -> dict[str, object]:
-        rows = {name: asdict(row) for name, row in audit.rows.items()}
-        return {"verdict": audit.verdict, "properties": [asdict(each) for each in audit.properties], "rows": rows}
-
-    unreadable = {str(number): reason for number, reason in result.unreadable.items()}
-    episodes = [each.episode for each in result.curves]
-    beside = {name: plain(audit) for name, audit in result.beside.items()}
-    return plain(result.audit) | {"episodes": episodes, "clocks": list(result.clocks), "beside": beside, "unreadable": unreadable}
 
 
 def _print(result: progress.AuditRun, name: str) -> None:

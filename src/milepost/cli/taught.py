@@ -7,19 +7,26 @@ from pathlib import Path
 
 from milepost import datasets
 from milepost.cli.console import say
-from milepost.core import read_json_object
+from milepost.core import count_noun, read_json_object
 
 
-def say_what_taught(model: Path, dataset: datasets.LeRobotDataset, episodes: Collection[int]) -> None:
-    """Says how many of these episodes taught the model, and which it never saw. Says nothing if it learnt from another dataset."""
+def taught_by(model: Path, dataset: datasets.LeRobotDataset, episodes: Collection[int]) -> tuple[set[int], str]:
+    """Returns which of these episodes taught the model, and a sentence about it; empty if none did, or it learnt from another dataset."""
     record = model / "evaluation.json"
     if not record.is_file():
-        return
+        return set(), ""
     about = read_json_object(record)
     groups = ("train_episodes", "validation_episodes", "held_out")
     learning, choosing, unseen = ({n for n in about.get(key) or () if isinstance(n, int)} for key in groups)
     taught = set(episodes) & (learning | choosing)
     same = about["dataset_fingerprint"] == dataset.fingerprint if "dataset_fingerprint" in about else about.get("dataset") == dataset.name
-    if taught and same:
-        rest = f"those it never saw: --episodes {','.join(map(str, sorted(unseen)))}" if unseen else "none was held out from it"
-        say(f"{len(taught)} of these {len(episodes)} episodes taught this model; {rest}")
+    if not (taught and same):
+        return set(), ""
+    rest = f"those it never saw: --episodes {','.join(map(str, sorted(unseen)))}" if unseen else "none was held out from it"
+    return taught, f"{len(taught)} of these {count_noun(len(episodes), 'episode')} taught this model; {rest}"
+
+
+def say_what_taught(model: Path, dataset: datasets.LeRobotDataset, episodes: Collection[int]) -> None:
+    """Says how many of these episodes taught the model, and which it never saw. Says nothing if it learnt from another dataset."""
+    if words := taught_by(model, dataset, episodes)[1]:
+        say(words)

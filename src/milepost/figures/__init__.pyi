@@ -2,8 +2,9 @@ from .annotation import AnnotationView as AnnotationView
 from .annotation import HeadTimeline as HeadTimeline
 from .annotation import annotation_figure as annotation_figure
 from .annotation import middle_frame as middle_frame
-from .audit import audit_figure as audit_figure
 from .audit_page import audit_report as audit_report
+from .audit_page import require_own_audit as require_own_audit
+from .audit_page import write_audit as write_audit
 from .dropped import DroppedSpan as DroppedSpan
 from .dropped import dropped_figure as dropped_figure
 from .dropped import span_frames as span_frames

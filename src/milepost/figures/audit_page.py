@@ -1,20 +1,64 @@
-"""What `milepost audit` found, for the review page: verdict, properties, numbers, the figure. Read from the folder that the audit wrote."""
+"""What `milepost audit` found: written to a folder (verdict, properties, numbers, the figure), and read from there for the review page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, count_noun, read_bytes, read_json_object
+from milepost.core import DataError, atomic_path, count_noun, read_bytes, read_json_object, to_json, write_text
 from milepost.datasets import LeRobotDataset
+from milepost.figures.audit import audit_figure
+from milepost.figures.formats import FORMATS, Format
 from milepost.figures.report import Section, report_fragment
+from milepost.figures.style import figure_bytes
 from milepost.metrics import ROWS, VERDICTS, Estimate
-from milepost.progress import require_made_for
+from milepost.progress import AuditRun, require_made_for
 
 MARKS = {"passes": "yes", "fails": "no", "cannot be said": "?"}
 LARGEST = 32 << 20
 """Largest figure in bytes."""
+
+
+def write_audit(
+    run: AuditRun,
+    folder: Path | str,
+    dataset: LeRobotDataset,
+    *,
+    model: str,
+    taught: Collection[int] = (),
+    kind: Format = "png",
+) -> dict[str, object]:
+    """Writes `audit.json` and the figure, which `view --audit` and `export_page(audit=...)` show, and returns what is in the file.
+
+    model: its name. taught: the audited episodes that it learnt from, which flatter it. kind: the figure's format. DataError if the folder
+    has the audit of another model or dataset.
+    """
+    folder = Path(folder)
+    about = {"model": model, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
+    require_own_audit(folder, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {**about, **run.to_dict(), "taught": sorted(taught)}
+    write_text(folder / "audit.json", to_json(record) + "\n")
+    image = figure_bytes(audit_figure(run.curves, title=f"{model} on {dataset.name}"), kind)
+    for other in FORMATS:
+        (folder / f"audit.{other}").unlink(missing_ok=True)
+    with atomic_path(folder / f"audit.{kind}") as path:
+        path.write_bytes(image)
+    return record
+
+
+def require_own_audit(folder: Path, about: Mapping[str, str]) -> None:
+    """Raises DataError if a folder has the audit of another model or dataset, which would be replaced. A damaged one is no audit."""
+    path = folder / "audit.json"
+    try:
+        there = read_json_object(path, what="audit") if path.is_file() else {}
+    except DataError:
+        return
+    for name in ("model", "dataset"):
+        if isinstance(there.get(name), str) and there[name] != about[name]:
+            whose = f"{there['model']} on {there['dataset']}"
+            raise DataError(f"{folder} has the audit of {whose}; choose another folder (--output-dir), or remove it first")
 
 
 def audit_report(folder: Path | str, dataset: LeRobotDataset) -> tuple[str, tuple[str, ...]]:
@@ -51,6 +95,8 @@ def _fragment(record: Mapping[str, Any], dataset: str, figure: tuple[bytes, ...]
     ]  # fmt: skip
     facts = [("model", str(record["model"])), ("dataset", dataset), ("episodes", ", ".join(map(str, episodes)))]
     facts += [(name, str(each["verdict"])) for name, each in record["beside"].items()]
+    if taught := record.get("taught"):
+        facts += [("flattered", f"the model learnt from {len(taught)} of these {count_noun(len(episodes), 'episode')}")]
     return report_fragment(title=f"Audit: {verdict}", lead=f"{record['model']}: {VERDICTS[verdict]}.", facts=facts, sections=sections)
 
 

@@ -7,7 +7,7 @@ episode in which nothing moves can decide. The bounds separated 24 models of kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,8 +30,13 @@ CLOCK, PART = 0.5, 0.15
 LEAST_FOLLOW, BACKWARDS = 0.5, -0.5
 """How much of the real curve shuffled frames must bring back. A model that needs neighbouring frames brings back less: then its curve must
 fall by half its rise when the recording is played backwards."""
+FROZEN = ("frozen_first", "frozen_middle", "frozen_last")
 BLIND = 0.1
 KNOWS_END = 0.15
+NO_HELP = 0.7
+"""The AUC that a model's interval must reach for it to be possible that it tells successes from failures."""
+SHORTEST = 6
+"""Known frames below which a curve says nothing: its first three and its last three frames would be the same."""
 MOST_CHANGE = 0.1
 """The mean change of progress under a fault of the camera that a model should bear, as a share of the rise."""
 
@@ -64,14 +69,16 @@ class Property:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What is known of a model. verdict: one of VERDICTS, or "cannot be said". rows: measure -> estimate. properties: the lines."""
+    """What is known of a model. verdict: one of VERDICTS. rows: measure -> estimate. properties: the lines.
+
+    missing: control -> why it was not made, for those that no episode has.
+    """
 
     verdict: str
     rows: Mapping[str, Estimate]
     properties: Sequence[Property]
     episodes: int
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Control -> why it could not be made."""
 
     @property
     def passes(self) -> bool:
@@ -83,8 +90,9 @@ VERDICTS = {
     "reward": "its curve follows what is seen",
     "partly a clock": "part of its rise comes with time alone",
     "clock": "it rises with time, whatever is seen",
+    "follows nothing": "it rises, but not with what is seen and not with time alone",
     "says nothing": "it does not rise over successful episodes",
-    "cannot be said": f"fewer than {FEWEST} successful episodes, or controls that were left out",
+    "cannot be said": f"there are fewer than {FEWEST} successful episodes that can be judged, or controls were left out",
 }
 
 
@@ -111,18 +119,25 @@ ROWS = {
     "auc": "AUC",
     **{name: MORE[name] for name in ("auprc", "tau_a", "succ_fail_diff")},
     "change_other_camera": "changes with another camera by",
+    "change_half_rate": "changes at half the frame rate by",
+    "change_double_rate": "changes at double the frame rate by",
     **{f"change_{name}": f"changes by, {WORDS[name]}" for name in FAULTS},
 }
 """Name of each row -> its words in a table. Changes are proportions of the rise."""
 
 
 def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
-    """Returns one episode's numbers by name; NaN where a control is missing or nothing is known."""
+    """Returns one episode's numbers by name; NaN where a control is missing, or fewer than SHORTEST frames are known."""
+    numbers = _numbers_of(curves)
+    return numbers if np.count_nonzero(~np.isnan(curves.real)) >= SHORTEST else dict.fromkeys(numbers, float("nan"))
+
+
+def _numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     real, controls = filled(curves.real), {name: filled(value) for name, value in curves.controls.items()}
     length, unknown = len(real), float("nan")
     order = orders(length, np.random.default_rng([curves.seed, curves.episode]))["shuffled"]
     numbers = {"rise": ends(curves.real), "voc": voc(curves.real), "voc_r": voc_r(curves.real), "final": final(curves.real)}
-    frozen = [ends(controls[name]) for name in ("frozen_first", "frozen_middle", "frozen_last") if name in controls]
+    frozen = [ends(controls[name]) for name in FROZEN if name in controls]
     numbers["reversed_rise"] = ends(controls["reversed"]) if "reversed" in controls else unknown
     numbers["frozen_rise"] = float(np.mean(frozen)) if frozen else unknown
     for name in ("frozen_first", "reversed", "shuffled"):
@@ -133,6 +148,8 @@ def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
     numbers["variance"] = float(real.var())
     for name in ("images_frozen", "states_frozen", "other_camera", *FAULTS):
         numbers[f"change_{name}"] = float(np.abs(controls[name] - real).mean()) if name in controls else unknown
+    for name, matching in (("half_rate", real[::2]), ("double_rate", np.repeat(real, 2))):
+        numbers[f"change_{name}"] = float(np.abs(controls[name] - matching).mean()) if name in controls else unknown
     half = controls.get("cut_50")
     numbers["end_ahead"] = unknown if half is None else 2 * float(half[-1] - real[len(half) - 1])
     for name in ("cut_50", "cut_80", "other_task", "empty_task"):
@@ -153,14 +170,44 @@ def audit_curves(curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] 
     missing: control -> why it is not there. seed: of the bootstrap. Successful episodes count, and those of
     unknown success; failed ones count in the comparison with successes alone.
     """
-    rng, scaled = np.random.default_rng(seed), all(each.scaled for each in curves)
+    rng = np.random.default_rng(seed)
     numbers = [numbers_of(each) for each in curves]
     good = [each for each, of in zip(numbers, curves, strict=True) if of.success is not False]
     rows = _rows(good, rng) | _outcome_rows(curves, numbers, rng)
-    properties = [
-        _rises(rows, scaled), _follows(rows), _sees(rows), _knows_end(rows), _reads(rows), _tells_success(rows), *_bears(rows, curves),
-    ]  # fmt: skip
-    return Audit(_verdict(rows, scaled, len(good)), rows, properties, len(curves), missing or {})
+    run = frozenset(name for each in curves for name in each.controls)
+    facts = _Facts(rows, len(good), run, missing or {}, all(each.scaled for each in curves))
+    properties = [_rises(facts), _follows(facts), _sees(facts), _knows_end(facts), _reads(facts), _tells_success(facts), *_bears(facts)]
+    return Audit(_verdict(facts), rows, properties, len(curves), {name: why for name, why in facts.missing.items() if name not in run})
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What verdicts rest on. good: how many episodes succeeded, or may have. run: controls that were run. scaled: see EpisodeCurves."""
+
+    rows: Mapping[str, Estimate]
+    good: int
+    run: Set[str]
+    missing: Mapping[str, str]
+    scaled: bool
+
+    def few(self, name: str, estimate: Estimate, *controls: str) -> Property:
+        """Returns the line of a property of which nothing can be said, with the reason."""
+        return Property(name, "cannot be said", self._lack(estimate, controls))
+
+    def _lack(self, estimate: Estimate, controls: Sequence[str]) -> str:
+        absent = [control for control in controls if control not in self.run]
+        if absent:
+            return "; ".join(f"{control}: {self.missing.get(control, 'it was not run')}" for control in absent)
+        rise = self.rows["rise"]
+        if rise.episodes >= FEWEST and rise.low <= 0:
+            return f"it does not rise: {rise}"
+        whole = f"{count_noun(self.good, 'episode')} that succeeded or may have"
+        if estimate.episodes == self.good:
+            return f"there {'is' if self.good == 1 else 'are'} {whole}; {FEWEST} are needed"
+        return (
+            f"of {whole}, {estimate.episodes} can be judged; {FEWEST} are needed (a curve is known in {SHORTEST} frames at least, "
+            "and has each control)"
+        )
 
 
 def _mean(numbers: Sequence[Mapping[str, float]], name: str, rng: np.random.Generator) -> Estimate:
@@ -207,7 +254,9 @@ def _rows(good: Sequence[Mapping[str, float]], rng: np.random.Generator) -> dict
         "instruction_contrast": _mean(contrasts, "contrast", rng),
         "final_empty_task": _mean(good, "final_empty_task", rng),
     }
-    rows |= {f"change_{name}": _ratio(good, f"change_{name}", "rise", rng) for name in ("other_camera", *FAULTS)}
+    rows |= {
+        f"change_{name}": _ratio(good, f"change_{name}", "rise", rng) for name in ("other_camera", "half_rate", "double_rate", *FAULTS)
+    }
     return rows | {"backwards": _ratio(good, "reversed_rise", "rise", rng)}
 
 
@@ -220,16 +269,19 @@ def _outcome_rows(curves: Sequence[EpisodeCurves], numbers: Sequence[Mapping[str
     return outcome_rows(success, failure, rng) | {"failures": Estimate(float(len(failure)), float("nan"), float("nan"), len(failure))}
 
 
-def _verdict(rows: Mapping[str, Estimate], scaled: bool, count: int) -> str:
-    if count < FEWEST or np.isnan(rows["rise"].value):
+def _verdict(facts: _Facts) -> str:
+    rows = facts.rows
+    if not _enough(rows["rise"]):
         return "cannot be said"
-    if _rises(rows, scaled).state == "fails":
+    if _rises(facts).state == "fails":
         return "says nothing"
-    frozen, shuffled, follow = (rows[name].value for name in ("frozen", "shuffled", "follow"))
-    if frozen >= CLOCK or shuffled >= CLOCK or _is_deaf(rows):  # one control is enough to find a clock, a reward needs them all
+    frozen, shuffled = (rows[name].value for name in ("frozen", "shuffled"))
+    if frozen >= CLOCK or shuffled >= CLOCK:  # one control is enough to find a clock, a reward needs them all
         return "clock"
-    if np.isnan([frozen, shuffled, follow]).any():
+    if not all(_enough(rows[name]) for name in ("frozen", "shuffled", "follow")):
         return "cannot be said"
+    if _is_deaf(rows):
+        return "follows nothing"
     return "partly a clock" if frozen >= PART or shuffled >= PART else "reward"
 
 
@@ -238,32 +290,22 @@ def _is_deaf(rows: Mapping[str, Estimate]) -> bool:
     return rows["follow"].value < LEAST_FOLLOW and not rows["backwards"].value <= BACKWARDS
 
 
-def _enough(estimate: Estimate, least: int = FEWEST) -> bool:
-    return estimate.episodes >= least and not np.isnan(estimate.value)
+def _enough(estimate: Estimate) -> bool:
+    return estimate.episodes >= FEWEST and not np.isnan(estimate.value)
 
 
-def _few(name: str, estimate: Estimate, why: str = "") -> Property:
-    return Property(name, "cannot be said", why or f"{count_noun(estimate.episodes, 'episode')}, {FEWEST} are needed")
-
-
-def _no_rise(rows: Mapping[str, Estimate]) -> str:
-    """Returns why nothing can be compared with the rise, if it may be 0; else ""."""
-    rise = rows["rise"]
-    return f"it does not rise: {rise}" if rise.episodes >= FEWEST and rise.low <= 0 else ""
-
-
-def _rises(rows: Mapping[str, Estimate], scaled: bool) -> Property:
-    name, rise = "rises over successful episodes", rows["rise"]
+def _rises(facts: _Facts) -> Property:
+    name, rise = "rises over successful episodes", facts.rows["rise"]
     if not _enough(rise):
-        return _few(name, rise)
-    fails = rise.low <= 0 or (scaled and rise.value < LEAST_RISE)
+        return facts.few(name, rise)
+    fails = rise.low <= 0 or (facts.scaled and rise.value < LEAST_RISE)
     return Property(name, "fails" if fails else "passes", f"rise {rise}")
 
 
-def _follows(rows: Mapping[str, Estimate]) -> Property:
-    name = "follows what is seen, not the time"
+def _follows(facts: _Facts) -> Property:
+    name, rows = "follows what is seen, not the time", facts.rows
     if not all(_enough(rows[each]) for each in ("frozen", "shuffled", "follow")):
-        return _few(name, rows["frozen"], _no_rise(rows))
+        return facts.few(name, rows["frozen"], *(() if facts.run & set(FROZEN) else FROZEN[:1]), "shuffled")
     fails = max(rows["frozen"].value, rows["shuffled"].value) >= PART or _is_deaf(rows)
     evidence = (
         f"of its rise, frozen frames keep {rows['frozen']} and shuffled ones {rows['shuffled']}; it follows the frames by {rows['follow']}"
@@ -271,48 +313,49 @@ def _follows(rows: Mapping[str, Estimate]) -> Property:
     return Property(name, "fails" if fails else "passes", evidence)
 
 
-def _sees(rows: Mapping[str, Estimate]) -> Property:
-    name, proportion = "uses the images", rows["images_share"]
+def _sees(facts: _Facts) -> Property:
+    name, proportion, controls = "uses the images", facts.rows["images_share"], ("images_frozen", "states_frozen")
+    if _rises(facts).state == "fails":
+        return Property(name, "cannot be said", "it does not rise, so a change of its curve may be noise")
     if not _enough(proportion):
-        return _few(
-            name, proportion, "nothing changes it" if proportion.episodes else "there are no states beside the images, or no images"
-        )
+        if facts.run >= set(controls) and proportion.episodes >= FEWEST:
+            return Property(name, "fails", "neither frozen images nor frozen states change it")
+        return facts.few(name, proportion, *controls)
     return Property(
         name, "fails" if proportion.value < BLIND else "passes", f"the images' part of its changes is {proportion}, the rest is the states'"
     )
 
 
-def _knows_end(rows: Mapping[str, Estimate]) -> Property:
-    name, ahead = "does not know where the recording ends", rows["end_ahead"]
+def _knows_end(facts: _Facts) -> Property:
+    name, ahead = "does not know where the recording ends", facts.rows["end_ahead"]
     if not _enough(ahead):
-        return _few(name, ahead, _no_rise(rows))
+        return facts.few(name, ahead, "cut_50")
     return Property(name, "fails" if ahead.value > KNOWS_END else "passes", f"a half recording ends {ahead} of the rise ahead")
 
 
-def _reads(rows: Mapping[str, Estimate]) -> Property:
-    name, contrast = "reads the instruction", rows["instruction_contrast"]
+def _reads(facts: _Facts) -> Property:
+    name, contrast = "reads the instruction", facts.rows["instruction_contrast"]
     if not _enough(contrast):
-        return _few(name, contrast, "" if contrast.episodes else "the dataset has one instruction")
+        return facts.few(name, contrast, "other_task")
     return Property(name, "passes" if contrast.low > 0 else "fails", f"the right instruction ends {contrast} above another one")
 
 
-def _tells_success(rows: Mapping[str, Estimate]) -> Property:
-    name, auc = "ends higher for successes than for failures", rows["auc"]
-    failures = int(rows["failures"].value)
+def _tells_success(facts: _Facts) -> Property:
+    name, auc = "ends higher for successes than for failures", facts.rows["auc"]
+    failures = int(facts.rows["failures"].value)
     if np.isnan(auc.value) or min(failures, auc.episodes - failures) < 3:
-        return Property(
-            name, "cannot be said", f"{auc.episodes - failures} known successes and {failures} known failures, 3 of each are needed"
-        )
-    return Property(name, "passes" if auc.low > 0.5 else "fails", f"AUC {auc}")
+        counts = f"successes that can be judged: {auc.episodes - failures}, failures: {failures}"
+        return Property(name, "cannot be said", f"{counts}; 3 of each are needed")
+    state: State = "passes" if auc.low > 0.5 else "fails" if auc.high < NO_HELP else "cannot be said"
+    return Property(name, state, f"AUC {auc}" + (": the interval is too wide" if state == "cannot be said" else ""))
 
 
-def _bears(rows: Mapping[str, Estimate], curves: Sequence[EpisodeCurves]) -> list[Property]:
-    names = [name for name in FAULTS if any(name in each.controls for each in curves)]
+def _bears(facts: _Facts) -> list[Property]:
     lines = []
-    for name in names:
-        change, words = rows[f"change_{name}"], f"bears {WORDS[name]}"
+    for name in (name for name in FAULTS if name in facts.run):
+        change, words = facts.rows[f"change_{name}"], f"bears {WORDS[name]}"
         if not _enough(change):
-            lines.append(_few(words, change, _no_rise(rows)))
+            lines.append(facts.few(words, change, name))
         else:
             lines.append(Property(words, "fails" if change.value > MOST_CHANGE else "passes", f"it changes by {change} of the rise"))
     return lines

@@ -43,15 +43,15 @@ def voc(value: Float[np.ndarray, "T"]) -> float:
 def voc_r(value: Float[np.ndarray, "T"]) -> float:
     """Returns Pearson's correlation with a straight line over time, which Robometer calls VOC-r; a constant curve is 0, as there.
 
-    NaN for fewer than two known frames.
+    NaN for fewer than two known frames, or an infinite value.
     """
     frames = np.flatnonzero(~np.isnan(value))
-    if len(frames) < 2:
+    if len(frames) < 2 or np.isinf(value).any():
         return float("nan")
     values = value[frames] - value[frames].mean()
     time = frames - frames.mean()
     spread = float(np.sqrt((values**2).sum() * (time**2).sum()))
-    return float((values * time).sum() / spread) if spread > 1e-12 else 0.0
+    return float(np.clip((values * time).sum() / spread, -1, 1)) if spread > 1e-12 else 0.0  # rounding may leave [-1, 1]
 
 
 def ends(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
@@ -77,8 +77,10 @@ def slope_beside(value: Float[np.ndarray, "T"], other: Float[np.ndarray, "T"]) -
 def average_precision(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:
     """Returns the area under the precision-recall curve of successes against failures (AUPRC), as scikit-learn's average_precision_score.
 
-    It is the sum over thresholds of precision times the gain in recall; equal values are one threshold. NaN if one side is empty.
+    It is the sum over thresholds of precision times the gain in recall; equal values are one threshold. Values that are NaN are left out;
+    the result is NaN if nothing is left on one side.
     """
+    success, failure = without_nan(success), without_nan(failure)
     if not len(success) or not len(failure):
         return float("nan")
     values = np.concatenate([success, failure])
@@ -93,12 +95,13 @@ def average_precision(success: Float[np.ndarray, "N"], failure: Float[np.ndarray
 def tau_a(value: Shaped[np.ndarray, "N"], reference: Shaped[np.ndarray, "N"]) -> float:
     """Returns Kendall's tau-a: concordant minus discordant pairs over all n (n - 1) / 2 pairs; a tie on either side counts 0.
 
-    NaN for fewer than two values.
+    Pairs of values of which one is NaN are left out. The result is NaN for fewer than two that are left.
     """
-    count = len(value)
+    both = np.array([np.asarray(each, dtype=float) for each in (value, reference)])
+    sides = both[:, ~np.isnan(both).any(axis=0)]
+    count = sides.shape[1]
     if count < 2:
         return float("nan")
-    sides = (np.asarray(each, dtype=float) for each in (value, reference))
     signs = np.prod([np.sign(side[:, None] - side[None, :]) for side in sides], axis=0)
     return float(np.triu(signs, 1).sum() / (count * (count - 1) / 2))
 
@@ -110,8 +113,11 @@ def max_progress(value: Float[np.ndarray, "T"]) -> float:
 
 
 def milestone_coverage(value: Float[np.ndarray, "T"], milestones: Float[np.ndarray, "K"]) -> float:
-    """Returns the proportion of milestones, values of progress, that the curve reaches. NaN without a known frame or a milestone."""
-    values = without_nan(value)
+    """Returns the proportion of milestones, values of progress, that the curve reaches. Those that are NaN are left out.
+
+    The result is NaN without a known frame or a milestone.
+    """
+    values, milestones = without_nan(value), without_nan(milestones)
     return float((values.max() >= milestones).mean()) if len(values) and len(milestones) else float("nan")
 
 
@@ -127,7 +133,7 @@ def stagnation(value: Float[np.ndarray, "T"], step: float = 0.01) -> float:
     if len(values) < 2:
         return float("nan")
     best = np.maximum.accumulate(values)[:-1]
-    return float((values[1:] < best + step).mean())
+    return float((values[1:] < best + step - 1e-6).mean())  # 1e-6: float32 curves that rise by exactly `step` do not stand still
 
 
 def regret(value: Float[np.ndarray, "T"]) -> float:

@@ -56,7 +56,11 @@ def final(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
 
 
 def separation(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:
-    """Returns the AUC: the probability that a successful episode ends above a failed one; ties count half. NaN if one side is empty."""
+    """Returns the AUC: the probability that a successful episode ends above a failed one; ties count half.
+
+    Values that are NaN are left out. The result is NaN if nothing is left on one side.
+    """
+    success, failure = (side[~np.isnan(side)] for side in (success, failure))
     if not len(success) or not len(failure):
         return float("nan")
     both = ranks(np.concatenate([success, failure]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ import numpy as np
 from milepost.core import (
     MAIN_HEAD,
     ArrayFrames,
+    Brief,
     Curve,
     DataError,
     Dataset,
@@ -33,15 +34,17 @@ from milepost.core import (
     write_text,
 )
 from milepost.datasets import as_dataset
-from milepost.metrics import CONTROLS, FEWEST, Audit, EpisodeCurves, audit_curves, copies, time_channels
-from milepost.progress.labelling import predicted, provenance
+from milepost.metrics import CONTROLS, FEWEST, WORDS, Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.progress.labelling import predicted, provenance, require_model
 
+REFUSABLE = ("empty_task", "other_task")
+"""Controls whose copies a model may refuse: it is not judged by them then."""
 MEMORY = 1 << 30
 """Bytes of images of one episode that are held while its copies are computed; a larger episode is decoded for every copy."""
 
 
-@dataclass(frozen=True, eq=False)
-class AuditRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class AuditRun(Brief):
     """What an audit computed. audit: the verdicts. curves: every curve, by episode. clocks: the channels of the state that tell the time.
 
     unreadable: episodes that were left out, and why. beside: the same for other models, such as the clock.
@@ -53,13 +56,29 @@ class AuditRun:
     unreadable: Mapping[int, str] = field(default_factory=dict)
     beside: Mapping[str, Audit] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, object]:
+        """Returns verdicts, properties and rows in JSON's types, as `audit.json` has them; the curves are not among them."""
+        return {
+            **_plain(self.audit),
+            "episodes": [each.episode for each in self.curves],
+            "clocks": list(self.clocks),
+            "beside": {name: _plain(audit) for name, audit in self.beside.items()},
+            "unreadable": {str(number): reason for number, reason in self.unreadable.items()},
+        }
+
+
+def _plain(audit: Audit) -> dict[str, object]:
+    rows = {name: dataclasses.asdict(row) for name, row in audit.rows.items()}
+    properties = [dataclasses.asdict(each) for each in audit.properties]
+    return {"verdict": audit.verdict, "properties": properties, "rows": rows, "missing": dict(audit.missing)}
+
 
 @dataclass(frozen=True)
 class AuditConfig:
     """What an audit runs.
 
     head: whose curve. controls: names of the controls, all if empty. seed: of shuffled frames, noise and the bootstrap. ValueError for a
-    control that does not exist.
+    control that does not exist, or a negative seed.
     """
 
     head: str = MAIN_HEAD
@@ -68,6 +87,8 @@ class AuditConfig:
 
     def __post_init__(self) -> None:
         require_integers(self)
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
         for name in self.controls:
             if name not in CONTROLS:
                 raise ValueError(f"there is no control '{name}'; there are {', '.join(CONTROLS)}")
@@ -89,7 +110,8 @@ def audit(
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
     that the same call goes on after an interruption; those of another model or dataset are replaced. options: further arguments of
     `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
-    not changed. DataError if no episode can be read.
+    not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
+    `len(metrics.CONTROLS)`. `figures.write_audit` writes what `milepost audit` writes. DataError if no episode can be read.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -97,6 +119,7 @@ def audit(
     >>> run.audit.verdict
     'cannot be said'
     """
+    require_model(model, "audit")
     dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
     config = config or AuditConfig()
     head, seed = config.head, config.seed
@@ -106,32 +129,46 @@ def audit(
     questions = {**settings, "head": head, "seed": seed, "controls": sorted(config.controls), **options}
     store = None if folder is None else _Store(Path(folder), provenance(model, dataset, "", **questions))
     episodes, unreadable = _readable(dataset)
-    if not episodes:
-        raise DataError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")
     clocks = time_channels(episodes)
-    tasks = tasks or sorted({episode.task for episode in episodes})
-    everyone = {"": model, **beside}
-    curves: dict[str, list[EpisodeCurves]] = {name: [] for name in everyone}
+    tasks = [task for task in tasks or sorted({episode.task for episode in episodes}) if has_words(task)]
+    curves: dict[str, list[EpisodeCurves]] = {name: [] for name in ("", *beside)}
+    missing: dict[str, str] = {}
     for done, episode in enumerate(episodes):
         on_progress(done, len(episodes))
         try:
             in_memory = with_images_in_memory(episode)
-            edited = copies(
-                in_memory, tasks=[task for task in tasks if has_words(task)], clocks=clocks, seed=seed, only=config.controls or None
-            )
-            for name, each in everyone.items():
-                stored = store.read(episode) if store is not None and not name else None
-                result = stored or _curves(each, in_memory, edited, head, options if not name else {}, seed)
-                curves[name].append(result)
-                if store is not None and not name and stored is None:
-                    store.write(result, episode)
+            edited = copies(in_memory, tasks=tasks, clocks=clocks, seed=seed, only=config.controls or None)
+            missing |= missing_controls(episode, edited, config.controls, len(tasks))
+            stored = None if store is None else store.read(episode)
+            result = stored or _curves(model, in_memory, edited, head, options, seed)
+            others = {name: _curves(each, in_memory, edited, head, {}, seed) for name, each in beside.items()}
+            for name, each in {"": result, **others}.items():
+                curves[name].append(each)
+            if store is not None and stored is None:
+                store.write(result, episode)
         except UnreadableError as error:
             unreadable[episode.index] = str(error)
     on_progress(len(episodes), len(episodes))
     if not curves[""]:
         raise DataError(f"no episode of {dataset.name} can be audited: {next(iter(unreadable.values()))}")
-    audits = {name: audit_curves(each, seed=seed) for name, each in curves.items()}
+    audits = {name: audit_curves(each, missing=missing, seed=seed) for name, each in curves.items()}
     return AuditRun(audits.pop(""), tuple(curves[""]), clocks, unreadable, audits)
+
+
+def missing_controls(episode: Episode, edited: Mapping[str, Episode], requested: Sequence[str], tasks: int) -> dict[str, str]:
+    """Returns control -> why it has no copy of this episode, or no curve if the model refuses the copy."""
+    reasons = {
+        "other_camera": "there is one camera" if episode.cameras else "there is no camera",
+        "other_task": "the dataset has one instruction" if tasks < 2 else "this episode has no other instruction",
+        **dict.fromkeys(("images_frozen", "states_frozen"), "there are no states beside the images, or no images"),
+        "half_rate": "the episode is too short",
+    }
+    absent = {
+        name: "it was not asked for" if requested and name not in requested else reasons.get(name, "it cannot be made")
+        for name in CONTROLS
+        if name not in edited
+    }
+    return absent | {name: f"the model refuses {WORDS[name]}" for name in REFUSABLE if name in edited}
 
 
 def choose_episodes(outcomes: Mapping[int, object], count: int) -> list[int]:
@@ -168,12 +205,15 @@ def score_of(curve: Curve) -> np.ndarray:
 
 
 def _readable(dataset: Dataset) -> tuple[list[Episode], dict[int, str]]:
+    """Returns the episodes whose rows can be read, and why each other one's cannot. DataError if there is none."""
     episodes, unreadable = [], {}
     for position in range(len(dataset)):
         try:
             episodes.append(dataset[position])
         except UnreadableError as error:
             unreadable[number_at(dataset, position)] = str(error)
+    if not episodes:
+        raise DataError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")
     return episodes, unreadable
 
 
@@ -188,7 +228,7 @@ def _curves(
         try:
             controls[name] = score_of(predicted(model, _sharing(copy), options).head(head))
         except UnreadableError:
-            if name not in ("empty_task", "other_task"):
+            if name not in REFUSABLE:
                 raise
     return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score)
 

@@ -125,8 +125,7 @@ def label(
     """
     path, dataset = Path(path), as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
     require_file_name(path)
-    if isinstance(model, type):
-        raise DataError(f"{model.__name__} is a class; label takes a model that is made: {model.__name__}()")
+    require_model(model, "label")
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     with output_lock(path):
@@ -171,6 +170,16 @@ def _fill(
             on_unreadable(episode_index, error)
     on_progress(len(dataset), len(dataset))
     return unreadable_rows
+
+
+def require_model(model: object, caller: str) -> None:
+    """Raises DataError if this is no model: a class, a name, anything without `predict`. caller: the function that was called."""
+    if isinstance(model, type):
+        raise DataError(f"{model.__name__} is a class; {caller} takes a model that is made: {model.__name__}()")
+    if isinstance(model, str | Path):
+        raise DataError(f"{caller} takes a model, got {shown(str(model))}; open it first: milepost.load_model({str(model)!r})")
+    if not callable(getattr(model, "predict", None)):
+        raise DataError(f"{caller} takes a model with predict(episode), got {type(model).__name__}")
 
 
 def predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any]) -> Progress:

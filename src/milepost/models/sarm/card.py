@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from milepost.core import write_text
-from milepost.metrics import VERDICTS, Summary, summary_table
+from milepost.metrics import FEWEST, VERDICTS, Summary, summary_table
 from milepost.models.sarm.train import TrainResult
 
 TEMPLATE = """---
@@ -71,9 +71,10 @@ MARKS = {"passes": "yes", "fails": "**no**", "cannot be said": "?"}
 
 
 def _audit(result: TrainResult) -> str:
-    """Returns the section on what the curves follow, "" if nothing was audited."""
+    """Returns the section on what the curves follow; "" if no episode was held out."""
     if result.audit is None:
-        return ""
+        words = f"Not audited: fewer than {FEWEST} held-out episodes succeeded, or may have. `milepost audit` can be given other episodes."
+        return f"\n## A reward, or a clock?\n\n{words}\n" if result.held_out else ""
     lines = [f"| {each.name} | {MARKS[each.state]} | {each.evidence} |" for each in result.audit.properties]
     table = "\n".join(["| property | | evidence |", "|---|---|---|", *lines])
     return (
