@@ -68,7 +68,7 @@ def test_in_python_a_run_between_weights_and_card_goes_on(tmp_path: Path, dots: 
     assert set(heard) == {"read and encode frames", "train", "evaluate held-out"}
     assert set(result.summaries) == {"sarm", "elapsed"}
     assert result.audit is None  # too few held-out episodes for a verdict
-    assert "## A reward, or a clock?" not in (tmp_path / "model" / "README.md").read_text()
+    assert "Not audited: fewer than 5 held-out episodes" in (tmp_path / "model" / "README.md").read_text()
     with pytest.raises(DataError, match=r"a trained model in .* already; .* overwrite=True"):
         milepost.train(dots, tmp_path / "model", **settings)
 

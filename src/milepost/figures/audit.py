@@ -21,21 +21,24 @@ def audit_figure(curves: Sequence[EpisodeCurves], *, title: str = "", width: flo
 
     Every curve is stretched to the same width, that of a shortened recording to its part of it. ValueError without an episode.
     """
-    good = [each for each in curves if each.success is not False] or list(curves)
+    good = [each for each in curves if each.success is not False]
+    outcome, good = ("that succeeded, or may have", good) if good else ("that failed", list(curves))
     if not good:
         raise ValueError("an audit's figure needs at least one episode")
     names = [name for name in WORDS if any(name in each.controls for each in good)]
-    lines = -(-len(names) // _COLUMNS)
-    figure = Figure(figsize=(width, 0.5 + 1.75 * max(1, lines)), dpi=110, layout="constrained")
+    rows = -(-len(names) // _COLUMNS)
+    figure = Figure(figsize=(width, 0.5 + 1.75 * max(1, rows)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{title}{': ' if title else ''}{count_noun(len(good), 'episode')}", fontsize=9, x=0.01, ha="left")
-    panels = np.atleast_2d(figure.subplots(max(1, lines), _COLUMNS, sharey=True)).ravel()
+    words = f"{count_noun(len(good), 'episode')} {outcome}. Thick: the mean. Thin: each one, edited."
+    figure.suptitle(f"{title}{': ' if title else ''}{words}", fontsize=9, x=0.01, ha="left")
+    panels = np.atleast_2d(figure.subplots(max(1, rows), _COLUMNS, sharey=True)).ravel()
     for panel, name in zip(panels, names, strict=False):
         _draw(panel, name, good, width / _COLUMNS)
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     if names:
-        panels[0].legend(fontsize=6.5, frameon=False, loc="upper left", handlelength=1.4)
+        lines, labels = panels[0].get_legend_handles_labels()
+        figure.legend(lines, labels, fontsize=7.5, frameon=False, loc="upper right", ncols=2, handlelength=1.4)
     return figure
 
 

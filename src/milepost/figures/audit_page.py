@@ -89,7 +89,7 @@ def _fragment(record: Mapping[str, Any], dataset: str, figure: tuple[bytes, ...]
     sections = [
         Section("What it does", columns=("", "property", "evidence"), rows=properties, sentences=True),
         Section(
-            "Curves", "The mean of the successful episodes as recorded (grey) and edited, one panel a control.", images=figure
+            "Curves", "The mean of the episodes as recorded (grey) and edited, one panel a control.", images=figure
         ) if figure else Section("Curves", "The figure is not shown: the audit's folder has no audit.png, which --format png writes."),
         Section("Numbers", f"Intervals of 95 % over {count_noun(len(episodes), 'episode')}.", columns=("", *audits), rows=numbers),
     ]  # fmt: skip

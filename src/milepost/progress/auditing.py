@@ -34,7 +34,7 @@ from milepost.core import (
     write_text,
 )
 from milepost.datasets import as_dataset
-from milepost.metrics import CONTROLS, FEWEST, WORDS, Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.metrics import CONTROLS, FEWEST, Audit, EpisodeCurves, audit_curves, copies, time_channels
 from milepost.progress.labelling import predicted, provenance, require_model
 
 REFUSABLE = ("empty_task", "other_task")
@@ -168,7 +168,7 @@ def missing_controls(episode: Episode, edited: Mapping[str, Episode], requested:
         for name in CONTROLS
         if name not in edited
     }
-    return absent | {name: f"the model refuses {WORDS[name]}" for name in REFUSABLE if name in edited}
+    return absent | {name: "the model refuses such a copy" for name in REFUSABLE if name in edited}
 
 
 def choose_episodes(outcomes: Mapping[int, object], count: int) -> list[int]:
