@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -206,32 +205,26 @@ def test_processors_load_the_configs_encoder(clip: ClipEncoder) -> None:
     np.testing.assert_allclose(batch["text_features"][0], clip.text(["open the door"])[0], atol=1e-5)
 
 
-def test_training_on_changed_copies(clip: ClipEncoder, tmp_path: Path) -> None:
+def test_training_on_changed_copies(clip: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each training episode is encoded as recorded and four times changed; a second training reads all of it from disk."""
+    encode, counts = clip.encode, [0]
 
-    class Counting:
-        """The same encoder, which counts the images it encodes."""
+    def counting(prepared: Tensor) -> np.ndarray:
+        counts[-1] += len(prepared)
+        return encode(prepared)
 
-        images_seen = 0
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(clip, name)
-
-        def encode(self, prepared: Tensor) -> np.ndarray:
-            self.images_seen += len(prepared)
-            return clip.encode(prepared)
-
+    monkeypatch.setattr(clip, "encode", counting)
     episodes = dot_episodes(6)
     heard: list[str] = []
     config = dataclasses.replace(SMALL, augmentation=0.5)
     for folder, times in (("one", 1 + VARIANTS), ("two", 0)):
-        counting = Counting()
-        cache = FeatureCache(tmp_path / "cache", "dots", encoder=counting)
+        counts.append(0)
+        cache = FeatureCache(tmp_path / "cache", "dots", encoder=clip)
         trained = train_sarm(
             episodes, config, TrainConfig(steps=3, batch_size=8), folder=tmp_path / folder, stages={}, holdout=0.34, features=cache,
             on_stage=lambda name: heard.append(name) or (lambda done, total: None),
         )  # fmt: skip
-        assert counting.images_seen == times * sum(episodes[number].length for number in trained.train_episodes)
+        assert counts[-1] == times * sum(episodes[number].length for number in trained.train_episodes)
     assert heard.count("encode changed images") == 2
     weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("one", "two")]
     assert weights[0] == weights[1]
