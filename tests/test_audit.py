@@ -157,6 +157,19 @@ def test_few_episodes_that_can_be_judged_give_no_verdict() -> None:
     assert run.audit.verdict == "cannot be said"
 
 
+def test_a_curve_that_is_known_in_a_few_frames_is_judged() -> None:
+    """A model that answers at four frames of each episode, as TOPReward does with few prefixes."""
+
+    def sparse(episode: Episode) -> np.ndarray:
+        at = np.linspace(0, episode.length - 1, 4).round().astype(int)
+        value = np.full(episode.length, np.nan)
+        value[at] = along(seen(episode))[at]
+        return value
+
+    run = audit(Model(sparse), ListDataset(dot_episodes(6)))
+    assert (run.audit.rows["rise"].episodes, run.audit.properties[0].state) == (6, "passes")
+
+
 def test_the_reason_for_no_verdict_is_the_true_one() -> None:
     run = audit(Model(lambda episode: along(seen(episode))), ListDataset(dot_episodes(8)), config=AuditConfig(controls=("shuffled",)))
     evidence = {each.name: each.evidence for each in run.audit.properties}

@@ -36,7 +36,8 @@ KNOWS_END = 0.15
 NO_HELP = 0.7
 """The AUC that a model's interval must reach for it to be possible that it tells successes from failures."""
 SHORTEST = 6
-"""Known frames below which a curve says nothing: its first three and its last three frames would be the same."""
+"""Frames below which an episode says nothing: its first three and its last three would be the same. A curve may be known in fewer of them:
+TOPReward asks about some prefixes."""
 MOST_CHANGE = 0.1
 """The mean change of progress under a fault of the camera that a model should bear, as a share of the rise."""
 
@@ -127,9 +128,9 @@ ROWS = {
 
 
 def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
-    """Returns one episode's numbers by name; NaN where a control is missing, or fewer than SHORTEST frames are known."""
+    """Returns one episode's numbers by name; NaN where a control is missing, or the episode is shorter than SHORTEST."""
     numbers = _numbers_of(curves)
-    return numbers if np.count_nonzero(~np.isnan(curves.real)) >= SHORTEST else dict.fromkeys(numbers, float("nan"))
+    return numbers if len(curves.real) >= SHORTEST else dict.fromkeys(numbers, float("nan"))
 
 
 def _numbers_of(curves: EpisodeCurves) -> dict[str, float]:
@@ -205,8 +206,8 @@ class _Facts:
         if estimate.episodes == self.good:
             return f"there {'is' if self.good == 1 else 'are'} {whole}; {FEWEST} are needed"
         return (
-            f"of {whole}, {estimate.episodes} can be judged; {FEWEST} are needed (a curve is known in {SHORTEST} frames at least, "
-            "and has each control)"
+            f"of {whole}, {estimate.episodes} can be judged; {FEWEST} are needed (of {SHORTEST} frames or more, with a "
+            "curve that is not all unknown)"
         )
 
 
