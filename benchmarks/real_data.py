@@ -36,7 +36,6 @@ from milepost.datasets import LeRobotDataset, open_dataset, validate
 from milepost.encoders import Encoder, FeatureCache, PixelImages
 from milepost.metrics import (
     CONTROLS,
-    ROWS,
     Audit,
     EpisodeCurves,
     audit_curves,
@@ -46,6 +45,7 @@ from milepost.metrics import (
     score_episode,
     summarise,
 )
+from milepost.metrics.controls import FAULTS
 from milepost.metrics.scores import interval, separation
 from milepost.models.sarm.prepare import attempts_of
 from milepost.models.sarm.settings import PRESETS
@@ -141,7 +141,7 @@ def folds(episodes: Sequence[Episode], variant: Variant, seed: int) -> dict[int,
 
 def controls_for(faults: bool) -> tuple[str, ...]:
     """Returns the audit's controls: all with the faults of cameras, which cost a hundred times the rest: every image is encoded anew."""
-    return () if faults else tuple(name for name in CONTROLS if name == "other_camera" or f"change_{name}" not in ROWS)
+    return () if faults else tuple(name for name in CONTROLS if name not in FAULTS)
 
 
 def stopwatch(length: int, usual: float) -> np.ndarray:
