@@ -53,6 +53,8 @@ with the length of the video, up for one seed and not for another: a clock, or n
 REPORTED = ("SARM, labels of other episodes",)
 """Models without a verdict that is right: their labels are wrong in detail and right on average, so they follow the frames all the same."""
 SIZES = (8, 20, 50)
+SILENT = "cannot be said"
+"""The verdict that is neither right nor wrong; it is counted by itself."""
 STEPS, HOLDOUT, MOST = 400, 0.34, 50
 CONTROLS = (
     "frozen_first", "frozen_middle", "frozen_last", "shuffled", "reversed", "cut_50", "images_frozen", "states_frozen", "other_task",
@@ -188,8 +190,8 @@ class Seed:
         """Returns the model's curves over at most 50 held-out episodes and their copies, or those that an earlier run stored."""
         kept = self.folder / f"seed{self.seed}" / "curves" / name.replace(" ", "_")
         if (kept / "done").is_file():
-            outcomes = {each.index: each.success for each in self.episodes}
-            return [stored_curves(path, outcomes) for path in sorted(kept.glob("episode_*.json"))]
+            by_index = {each.index: each for each in self.episodes}
+            return [stored_curves(path, by_index) for path in sorted(kept.glob("episode_*.json"))]
         model, change = self.model(name)
         outcomes = {each.index: each.success for each in self.episodes if each.index in self.held_out}
         chosen = set(choose_episodes(outcomes, MOST))
@@ -200,11 +202,11 @@ class Seed:
         return list(run.curves)
 
 
-def stored_curves(path: Path, outcomes: Mapping[int, bool | None]) -> EpisodeCurves:
+def stored_curves(path: Path, episodes: Mapping[int, Episode]) -> EpisodeCurves:
     """Returns the curves of one episode that an audit stored."""
-    record, index = json.loads(path.read_text()), int(path.stem.removeprefix("episode_"))
+    record, episode = json.loads(path.read_text()), episodes[int(path.stem.removeprefix("episode_"))]
     curves = {name: np.array(values, dtype=np.float32) for name, values in record["curves"].items()}  # null becomes NaN
-    return EpisodeCurves(index, "", outcomes[index], curves.pop("real"), curves, record["seed"], record["scaled"])
+    return EpisodeCurves(episode.index, episode.task, episode.success, curves.pop("real"), curves, record["seed"], record["scaled"])
 
 
 def verdicts(curves: Sequence[EpisodeCurves], seed: int, draws: int) -> dict[str, Counter[str]]:
@@ -222,21 +224,25 @@ def verdicts(curves: Sequence[EpisodeCurves], seed: int, draws: int) -> dict[str
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Returns Markdown: per model and size the proportion of right verdicts, and what the wrong ones were."""
     rows = ["| model | right verdict | " + " | ".join(f"{size} episodes" for size in SIZES) + " |", "|---|---|" + "---|" * len(SIZES)]
-    misses, alarms = Counter[int](), Counter[int]()
+    misses, alarms, silent = Counter[int](), Counter[int](), Counter[int]()
     for name, right in {**EXPECTED, **dict.fromkeys(REPORTED, ())}.items():
         cells = []
         for size in SIZES:
             count: Counter[str] = sum((Counter(line["verdicts"][str(size)]) for line in lines if line["model"] == name), Counter())
             wrong = {verdict: n for verdict, n in count.items() if verdict not in right}
             if right:
-                (alarms if right == ("reward",) else misses)[size] += sum(wrong.values())
+                silent[size] += wrong.get(SILENT, 0)
+                (alarms if right == ("reward",) else misses)[size] += sum(wrong.values()) - wrong.get(SILENT, 0)
             hits = count.total() - sum(wrong.values())
             cells.append(
                 (f"{hits} of {count.total()}" if right else f"of {count.total()}")
                 + "".join(f"; {n} {verdict}" for verdict, n in wrong.items())
             )
         rows.append(f"| {name} | {' or '.join(right)} | " + " | ".join(cells) + " |")
-    ends = [f"{size} episodes: {alarms[size]} false alarms (a reward called something else), {misses[size]} misses" for size in SIZES]
+    ends = [
+        f"{size} episodes: {alarms[size]} false alarms (a reward called something else), {misses[size]} misses, {silent[size]} {SILENT}"
+        for size in SIZES
+    ]
     return "\n".join([*rows, "", *ends])
 
 

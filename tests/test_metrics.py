@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from milepost.core import Curve
-from milepost.metrics.audit import ROWS, EpisodeCurves, audit_curves
+from milepost.metrics.audit import ROWS, audit_curves
+from milepost.metrics.copied import EpisodeCurves
 from milepost.metrics.evaluation import MEASURES, MORE, EpisodeScore, failure_table, score_episode, summarise, summary_table
 from milepost.metrics.scores import clock, final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
 from milepost.testing import dot_episodes

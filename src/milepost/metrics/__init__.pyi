@@ -6,16 +6,14 @@ from .agreement import consensus as consensus
 from .agreement import match_boundaries as match_boundaries
 from .agreement import measure_table as measure_table
 from .agreement import ranked as ranked
-from .audit import FEWEST as FEWEST
 from .audit import ROWS as ROWS
-from .audit import VERDICTS as VERDICTS
 from .audit import Audit as Audit
-from .audit import EpisodeCurves as EpisodeCurves
 from .audit import audit_curves as audit_curves
 from .controls import CONTROLS as CONTROLS
 from .controls import WORDS as WORDS
 from .controls import copies as copies
 from .controls import time_channels as time_channels
+from .copied import EpisodeCurves as EpisodeCurves
 from .curves import average_precision as average_precision
 from .curves import max_progress as max_progress
 from .curves import milestone_coverage as milestone_coverage
@@ -48,3 +46,5 @@ from .scores import separation as separation
 from .scores import stage_accuracy as stage_accuracy
 from .success import Threshold as Threshold
 from .success import success_threshold as success_threshold
+from .verdicts import FEWEST as FEWEST
+from .verdicts import VERDICTS as VERDICTS

@@ -1,78 +1,34 @@
 """Verdicts on a reward model: what its curves over edited copies of episodes say, with bootstrap intervals over episodes.
 
 Numbers are computed for each episode first. A proportion such as `frozen` is a ratio of two means over successful episodes, so that no
-episode in which nothing moves can decide. The bounds separated 24 models of known nature without a false alarm at 10 episodes
-(docs/audit.md).
+episode in which nothing moves can decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import count_noun
-from milepost.metrics.controls import FAULTS, WORDS, orders
-from milepost.metrics.curves import ends, filled, slope_beside, voc, voc_r
+from milepost.metrics.controls import FAULTS, WORDS
+from milepost.metrics.copied import EpisodeCurves, can_be_judged, numbers_of
+from milepost.metrics.curves import beside_time
 from milepost.metrics.evaluation import MORE, Estimate, outcome_rows
-from milepost.metrics.scores import final, interval
+from milepost.metrics.verdicts import Facts, Property, properties_of, verdict_of
 
-State = Literal["passes", "fails", "cannot be said"]
-FEWEST = 5
-"""Episodes below which no verdict is given: at 3 episodes 42 of 1,600 clocks were missed, at 5 there were 13, at 10 none."""
-LEAST_RISE = 0.2
-"""Progress over a successful episode below which a model says nothing."""
-CLOCK, PART = 0.5, 0.15
-"""The share of the real rise that a frozen or shuffled episode keeps, from which a model is a clock, and from which it is partly one."""
-LEAST_FOLLOW, BACKWARDS = 0.5, -0.5
-"""How much of the real curve shuffled frames must bring back. A model that needs neighbouring frames brings back less: then its curve must
-fall by half its rise when the recording is played backwards."""
-FROZEN = ("frozen_first", "frozen_middle", "frozen_last")
-BLIND = 0.1
-KNOWS_END = 0.15
-NO_HELP = 0.7
-"""The AUC that a model's interval must reach for it to be possible that it tells successes from failures."""
-SHORTEST = 6
-"""Frames below which an episode says nothing: its first three and its last three would be the same. A curve may be known in fewer of them:
-TOPReward asks about some prefixes."""
-MOST_CHANGE = 0.1
-"""The mean change of progress under a fault of the camera that a model should bear, as a share of the rise."""
-
-
-@dataclass(frozen=True, eq=False)
-class EpisodeCurves:
-    """One episode's curves. real: as recorded; controls: by name. All are (T,) scores, NaN where unknown, of the length of their copy.
-
-    success: None if unknown. seed: that of the copies, from which the order of the shuffled frames is made again. scaled: whether the
-    scores are progress in [0, 1]; raw scores have no least rise.
-    """
-
-    episode: int
-    task: str
-    success: bool | None
-    real: Float[np.ndarray, "T"]
-    controls: Mapping[str, np.ndarray]
-    seed: int = 0
-    scaled: bool = True
-
-
-@dataclass(frozen=True)
-class Property:
-    """One line of the verdict. name: the property in words. evidence: the numbers behind the state, or what is missing."""
-
-    name: str
-    state: State
-    evidence: str
+DRAWS = 1000
+_UNKNOWN = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
     """What is known of a model. verdict: one of VERDICTS. rows: measure -> estimate. properties: the lines.
 
-    missing: control -> why it was not made, for those that no episode has.
+    missing: control -> why it was not made, for those that no episode has. reason: what the verdict rests on, in words. tasks:
+    instruction -> the rise over its successful episodes.
     """
 
     verdict: str
@@ -80,21 +36,13 @@ class Audit:
     properties: Sequence[Property]
     episodes: int
     missing: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    tasks: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def passes(self) -> bool:
-        """Returns whether no property fails."""
-        return all(each.state != "fails" for each in self.properties)
-
-
-VERDICTS = {
-    "reward": "its curve follows what is seen",
-    "partly a clock": "part of its rise comes with time alone",
-    "clock": "it rises with time, whatever is seen",
-    "follows nothing": "it rises, but not with what is seen and not with time alone",
-    "says nothing": "it does not rise over successful episodes",
-    "cannot be said": f"there are fewer than {FEWEST} successful episodes that can be judged, or controls were left out",
-}
+        """Returns whether the model is a reward and no property fails."""
+        return self.verdict == "reward" and all(each.state != "fails" for each in self.properties)
 
 
 ROWS = {
@@ -104,6 +52,8 @@ ROWS = {
     "follow": "follows the frames (1) or the time (0)",
     "backwards": "part of the rise when played backwards",
     "images_share": "the images' part of its changes",
+    "states_rise": "part of the rise by the states alone",
+    "by_time": "of that curve, explained by the time",
     "end_ahead": "a half recording ends ahead by",
     "voc": "VOC",
     "voc_r": MORE["voc_r"],
@@ -126,43 +76,25 @@ ROWS = {
 }
 """Name of each row -> its words in a table. Changes are proportions of the rise."""
 
-
-def numbers_of(curves: EpisodeCurves) -> dict[str, float]:
-    """Returns one episode's numbers by name; NaN where a control is missing, or the episode is shorter than SHORTEST."""
-    numbers = _numbers_of(curves)
-    return numbers if len(curves.real) >= SHORTEST else dict.fromkeys(numbers, float("nan"))
-
-
-def _numbers_of(curves: EpisodeCurves) -> dict[str, float]:
-    real, controls = filled(curves.real), {name: filled(value) for name, value in curves.controls.items()}
-    length, unknown = len(real), float("nan")
-    order = orders(length, np.random.default_rng([curves.seed, curves.episode]))["shuffled"]
-    numbers = {"rise": ends(curves.real), "voc": voc(curves.real), "voc_r": voc_r(curves.real), "final": final(curves.real)}
-    frozen = [ends(controls[name]) for name in FROZEN if name in controls]
-    numbers["reversed_rise"] = ends(controls["reversed"]) if "reversed" in controls else unknown
-    numbers["frozen_rise"] = float(np.mean(frozen)) if frozen else unknown
-    for name in ("frozen_first", "reversed", "shuffled"):
-        numbers[f"voc_{name}"] = voc(curves.controls[name]) if name in curves.controls else unknown
-    shuffled = controls.get("shuffled")
-    numbers["shuffled_rise"] = unknown if shuffled is None else slope_beside(shuffled, real[order])
-    numbers["covariance"] = unknown if shuffled is None else float(np.mean((shuffled - shuffled.mean()) * (real[order] - real.mean())))
-    numbers["variance"] = float(real.var())
-    for name in ("images_frozen", "states_frozen", "other_camera", *FAULTS):
-        numbers[f"change_{name}"] = float(np.abs(controls[name] - real).mean()) if name in controls else unknown
-    for name, matching in (("half_rate", real[::2]), ("double_rate", np.repeat(real, 2))):
-        numbers[f"change_{name}"] = float(np.abs(controls[name] - matching).mean()) if name in controls else unknown
-    half = controls.get("cut_50")
-    numbers["end_ahead"] = unknown if half is None else 2 * float(half[-1] - real[len(half) - 1])
-    for name in ("cut_50", "cut_80", "other_task", "empty_task"):
-        numbers[f"final_{name}"] = final(curves.controls[name]) if name in curves.controls else unknown
-    third = length // 3
-    stalled, regressed = controls.get("stalled"), controls.get("regressed")
-    if third < 2:
-        return numbers | dict.fromkeys(("stalled_rise", "regressed_fall", "third_rise"), unknown)
-    numbers["stalled_rise"] = unknown if stalled is None else float(stalled[2 * third - 1] - stalled[third])
-    numbers["regressed_fall"] = unknown if regressed is None else float(regressed[2 * third - 1] - regressed[3 * third - 2])
-    numbers["third_rise"] = float(real[2 * third - 1] - real[third])
-    return numbers
+MEANS = {
+    **{name: name for name in ("rise", "voc", "voc_r", "voc_frozen_first", "voc_reversed", "voc_shuffled", "final")},
+    **{name: name for name in ("final_cut_50", "final_cut_80", "final_empty_task")},
+    "instruction_contrast": "contrast",
+}
+"""Row -> the number of each episode whose mean it is."""
+RATIOS = {
+    "frozen": ("frozen_rise", "rise"),
+    "shuffled": ("shuffled_rise", "rise"),
+    "follow": ("covariance", "variance"),
+    "backwards": ("reversed_rise", "rise"),
+    "images_share": ("change_images_frozen", "either"),
+    "states_rise": ("states_rise", "rise"),
+    "end_ahead": ("end_ahead", "rise"),
+    "stalled": ("stalled_rise", "third_rise"),
+    "regressed": ("regressed_fall", "third_rise"),
+    **{f"change_{name}": (f"change_{name}", "rise") for name in ("other_camera", "half_rate", "double_rate", *FAULTS)},
+}
+"""Row -> the two numbers of each episode whose means it divides."""
 
 
 def audit_curves(curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Audit:
@@ -173,92 +105,73 @@ def audit_curves(curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] 
     """
     rng = np.random.default_rng(seed)
     numbers = [numbers_of(each) for each in curves]
-    good = [each for each, of in zip(numbers, curves, strict=True) if of.success is not False]
-    rows = _rows(good, rng) | _outcome_rows(curves, numbers, rng)
+    good = [(of, each) for of, each in zip(curves, numbers, strict=True) if of.success is not False]
+    rows = _rows([each for _, each in good], rng) | _outcome_rows(curves, numbers, rng)
+    rows["by_time"] = _by_time([of for of, _ in good], rng)
+    tasks = {
+        task: _mean(np.array([each["rise"] for of, each in good if of.task == task]), rng) for task in sorted({of.task for of, _ in good})
+    }
     run = frozenset(name for each in curves for name in each.controls)
-    facts = _Facts(rows, len(good), run, missing or {}, all(each.scaled for each in curves))
-    properties = [_rises(facts), _follows(facts), _sees(facts), _knows_end(facts), _reads(facts), _tells_success(facts), *_bears(facts)]
-    return Audit(_verdict(facts), rows, properties, len(curves), {name: why for name, why in facts.missing.items() if name not in run})
+    missing = {name: why for name, why in (missing or {}).items() if name not in run}
+    facts = Facts(
+        rows, len(good), run, missing, all(each.scaled for each in curves), tasks, any(each.has_states for each in curves)
+    )  # fmt: skip
+    verdict, reason = verdict_of(facts)
+    return Audit(verdict, rows, properties_of(facts), len(curves), missing, reason, tasks)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What verdicts rest on. good: how many episodes succeeded, or may have. run: controls that were run. scaled: see EpisodeCurves."""
-
-    rows: Mapping[str, Estimate]
-    good: int
-    run: Set[str]
-    missing: Mapping[str, str]
-    scaled: bool
-
-    def few(self, name: str, estimate: Estimate, *controls: str) -> Property:
-        """Returns the line of a property of which nothing can be said, with the reason."""
-        return Property(name, "cannot be said", self._lack(estimate, controls))
-
-    def _lack(self, estimate: Estimate, controls: Sequence[str]) -> str:
-        absent = [control for control in controls if control not in self.run]
-        if absent:
-            return "; ".join(f"{control}: {self.missing.get(control, 'it was not run')}" for control in absent)
-        rise = self.rows["rise"]
-        if rise.episodes >= FEWEST and rise.low <= 0:
-            return f"it does not rise: {rise}"
-        whole = f"{count_noun(self.good, 'episode')} that succeeded or may have"
-        if estimate.episodes == self.good:
-            return f"there {'is' if self.good == 1 else 'are'} {whole}; {FEWEST} are needed"
-        return (
-            f"of {whole}, {estimate.episodes} can be judged; {FEWEST} are needed (of {SHORTEST} frames or more, with a "
-            "curve that is not all unknown)"
-        )
-
-
-def _mean(numbers: Sequence[Mapping[str, float]], name: str, rng: np.random.Generator) -> Estimate:
-    values = np.array([each[name] for each in numbers], dtype=float)
+def _mean(values: Float[np.ndarray, "N"], rng: np.random.Generator) -> Estimate:
     values = values[~np.isnan(values)]
     if not len(values):
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    return Estimate(float(values.mean()), *interval(lambda x: float(x.mean()), values, rng=rng), len(values))
+        return Estimate(_UNKNOWN, _UNKNOWN, _UNKNOWN, 0)
+    low, high = np.percentile(_samples(values, rng).mean(axis=1), [2.5, 97.5])
+    return Estimate(float(values.mean()), float(low), float(high), len(values))
 
 
-def _ratio(numbers: Sequence[Mapping[str, float]], above: str, below: str, rng: np.random.Generator, draws: int = 1000) -> Estimate:
+def _ratio(pairs: Float[np.ndarray, "N 2"], rng: np.random.Generator) -> Estimate:
     """Returns the ratio of two means over the same episodes, with its interval: episodes are drawn, not the two sides.
 
     It is unknown if the lower mean may be 0: a part of a rise that is none says nothing.
     """
-    pairs = np.array([[each[above], each[below]] for each in numbers], dtype=float).reshape(-1, 2)
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
-    unknown = float("nan")
     if not len(pairs) or pairs[:, 1].sum() == 0:
-        return Estimate(unknown, unknown, unknown, len(pairs))
-    if interval(lambda x: float(x.mean()), pairs[:, 1], rng=rng)[0] <= 0:
-        return Estimate(unknown, unknown, unknown, len(pairs))
-    sums = pairs[rng.integers(len(pairs), size=(draws, len(pairs)))].sum(axis=1)
+        return Estimate(_UNKNOWN, _UNKNOWN, _UNKNOWN, len(pairs))
+    sums = _samples(pairs, rng).sum(axis=1)
+    if np.percentile(sums[:, 1], 2.5) <= 0:
+        return Estimate(_UNKNOWN, _UNKNOWN, _UNKNOWN, len(pairs))
     ratios = sums[:, 0] / np.where(sums[:, 1] == 0, np.nan, sums[:, 1])
     low, high = np.nanpercentile(ratios, [2.5, 97.5])
     return Estimate(float(pairs[:, 0].sum() / pairs[:, 1].sum()), float(low), float(high), len(pairs))
 
 
+def _samples(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns `DRAWS` bootstrap samples of the rows, along a new first axis."""
+    return values[rng.integers(len(values), size=(DRAWS, len(values)))]
+
+
 def _rows(good: Sequence[Mapping[str, float]], rng: np.random.Generator) -> dict[str, Estimate]:
-    both = [{**each, "either": each["change_images_frozen"] + each["change_states_frozen"]} for each in good]
-    contrasts = [{"contrast": each["final"] - each["final_other_task"]} for each in good]
-    rows = {name: _mean(good, name, rng) for name in ("rise", "voc", "voc_r", "voc_frozen_first", "voc_reversed", "voc_shuffled")}
-    rows |= {
-        "frozen": _ratio(good, "frozen_rise", "rise", rng),
-        "shuffled": _ratio(good, "shuffled_rise", "rise", rng),
-        "follow": _ratio(good, "covariance", "variance", rng),
-        "images_share": _ratio(both, "change_images_frozen", "either", rng),
-        "end_ahead": _ratio(good, "end_ahead", "rise", rng),
-        "stalled": _ratio(good, "stalled_rise", "third_rise", rng),
-        "regressed": _ratio(good, "regressed_fall", "third_rise", rng),
-        "final_cut_50": _mean(good, "final_cut_50", rng),
-        "final_cut_80": _mean(good, "final_cut_80", rng),
-        "final": _mean(good, "final", rng),
-        "instruction_contrast": _mean(contrasts, "contrast", rng),
-        "final_empty_task": _mean(good, "final_empty_task", rng),
-    }
-    rows |= {
-        f"change_{name}": _ratio(good, f"change_{name}", "rise", rng) for name in ("other_camera", "half_rate", "double_rate", *FAULTS)
-    }
-    return rows | {"backwards": _ratio(good, "reversed_rise", "rise", rng)}
+    rows = {row: _mean(np.array([each[name] for each in good], dtype=float), rng) for row, name in MEANS.items()}
+    for row, (above, below) in RATIOS.items():
+        rows[row] = _ratio(np.array([(each[above], each[below]) for each in good], dtype=float).reshape(-1, 2), rng)
+    return rows
+
+
+def _by_time(curves: Sequence[EpisodeCurves], rng: np.random.Generator) -> Estimate:
+    """Returns the R^2, by the time, of the curves that the states make alone, among episodes of the same task.
+
+    The time is counted in frames or in parts of the episode, whichever explains more.
+    """
+    by_task: dict[str, list[np.ndarray]] = defaultdict(list)
+    for each in curves:
+        if "images_frozen" in each.controls and can_be_judged(each.real):
+            by_task[each.task].append(each.controls["images_frozen"])
+    beside = [beside_time(group) for group in by_task.values()]
+    counted = [np.concatenate([each[way] for each in beside]) for way in ("frames", "part")] if beside else []
+    unexplained = [each for each in (_ratio(pairs, rng) for pairs in counted) if not np.isnan(each.value)]
+    if not unexplained:
+        return Estimate(_UNKNOWN, _UNKNOWN, _UNKNOWN, 0)
+    least = min(unexplained, key=lambda each: each.value)
+    return Estimate(1 - least.value, 1 - least.high, 1 - least.low, least.episodes)
 
 
 def _outcome_rows(curves: Sequence[EpisodeCurves], numbers: Sequence[Mapping[str, float]], rng: np.random.Generator) -> dict[str, Estimate]:
@@ -267,96 +180,4 @@ def _outcome_rows(curves: Sequence[EpisodeCurves], numbers: Sequence[Mapping[str
         np.array([each["final"] for each, of in zip(numbers, curves, strict=True) if of.success is side and not np.isnan(each["final"])])
         for side in (True, False)
     )
-    return outcome_rows(success, failure, rng) | {"failures": Estimate(float(len(failure)), float("nan"), float("nan"), len(failure))}
-
-
-def _verdict(facts: _Facts) -> str:
-    rows = facts.rows
-    if not _enough(rows["rise"]):
-        return "cannot be said"
-    if _rises(facts).state == "fails":
-        return "says nothing"
-    frozen, shuffled = (rows[name].value for name in ("frozen", "shuffled"))
-    if frozen >= CLOCK or shuffled >= CLOCK:  # one control is enough to find a clock, a reward needs them all
-        return "clock"
-    if not all(_enough(rows[name]) for name in ("frozen", "shuffled", "follow")):
-        return "cannot be said"
-    if _is_deaf(rows):
-        return "follows nothing"
-    return "partly a clock" if frozen >= PART or shuffled >= PART else "reward"
-
-
-def _is_deaf(rows: Mapping[str, Estimate]) -> bool:
-    """Returns whether the curve follows frames neither in a random order nor, as far as is known, backwards."""
-    return rows["follow"].value < LEAST_FOLLOW and not rows["backwards"].value <= BACKWARDS
-
-
-def _enough(estimate: Estimate) -> bool:
-    return estimate.episodes >= FEWEST and not np.isnan(estimate.value)
-
-
-def _rises(facts: _Facts) -> Property:
-    name, rise = "rises over successful episodes", facts.rows["rise"]
-    if not _enough(rise):
-        return facts.few(name, rise)
-    fails = rise.low <= 0 or (facts.scaled and rise.value < LEAST_RISE)
-    return Property(name, "fails" if fails else "passes", f"rise {rise}")
-
-
-def _follows(facts: _Facts) -> Property:
-    name, rows = "follows what is seen, not the time", facts.rows
-    if not all(_enough(rows[each]) for each in ("frozen", "shuffled", "follow")):
-        return facts.few(name, rows["frozen"], *(() if facts.run & set(FROZEN) else FROZEN[:1]), "shuffled")
-    fails = max(rows["frozen"].value, rows["shuffled"].value) >= PART or _is_deaf(rows)
-    evidence = (
-        f"of its rise, frozen frames keep {rows['frozen']} and shuffled ones {rows['shuffled']}; it follows the frames by {rows['follow']}"
-    ) + (f"; played backwards it makes {rows['backwards']} of its rise" if rows["follow"].value < LEAST_FOLLOW else "")
-    return Property(name, "fails" if fails else "passes", evidence)
-
-
-def _sees(facts: _Facts) -> Property:
-    name, proportion, controls = "uses the images", facts.rows["images_share"], ("images_frozen", "states_frozen")
-    if _rises(facts).state == "fails":
-        return Property(name, "cannot be said", "it does not rise, so a change of its curve may be noise")
-    if not _enough(proportion):
-        if facts.run >= set(controls) and proportion.episodes >= FEWEST:
-            return Property(name, "fails", "neither frozen images nor frozen states change it")
-        return facts.few(name, proportion, *controls)
-    return Property(
-        name, "fails" if proportion.value < BLIND else "passes", f"the images' part of its changes is {proportion}, the rest is the states'"
-    )
-
-
-def _knows_end(facts: _Facts) -> Property:
-    name, ahead = "does not know where the recording ends", facts.rows["end_ahead"]
-    if not _enough(ahead):
-        return facts.few(name, ahead, "cut_50")
-    return Property(name, "fails" if ahead.value > KNOWS_END else "passes", f"a half recording ends {ahead} of the rise ahead")
-
-
-def _reads(facts: _Facts) -> Property:
-    name, contrast = "reads the instruction", facts.rows["instruction_contrast"]
-    if not _enough(contrast):
-        return facts.few(name, contrast, "other_task")
-    return Property(name, "passes" if contrast.low > 0 else "fails", f"the right instruction ends {contrast} above another one")
-
-
-def _tells_success(facts: _Facts) -> Property:
-    name, auc = "ends higher for successes than for failures", facts.rows["auc"]
-    failures = int(facts.rows["failures"].value)
-    if np.isnan(auc.value) or min(failures, auc.episodes - failures) < 3:
-        counts = f"successes that can be judged: {auc.episodes - failures}, failures: {failures}"
-        return Property(name, "cannot be said", f"{counts}; 3 of each are needed")
-    state: State = "passes" if auc.low > 0.5 else "fails" if auc.high < NO_HELP else "cannot be said"
-    return Property(name, state, f"AUC {auc}" + (": the interval is too wide" if state == "cannot be said" else ""))
-
-
-def _bears(facts: _Facts) -> list[Property]:
-    lines = []
-    for name in (name for name in FAULTS if name in facts.run):
-        change, words = facts.rows[f"change_{name}"], f"bears {WORDS[name]}"
-        if not _enough(change):
-            lines.append(facts.few(words, change, name))
-        else:
-            lines.append(Property(words, "fails" if change.value > MOST_CHANGE else "passes", f"it changes by {change} of the rise"))
-    return lines
+    return outcome_rows(success, failure, rng) | {"failures": Estimate(float(len(failure)), _UNKNOWN, _UNKNOWN, len(failure))}

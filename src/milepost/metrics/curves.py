@@ -5,10 +5,15 @@ Every function says what it does with ties, constant curves and NaN. None of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from milepost.metrics.scores import order_correlation
+
+_POINTS = 101
+"""Points at which curves of different lengths are compared."""
 
 
 def without_nan(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "N"]:
@@ -155,3 +160,33 @@ def path_efficiency(value: Float[np.ndarray, "T"]) -> float:
         return float("nan")
     travel = float(np.abs(np.diff(values)).sum())
     return max(0.0, float(values[-1] - values[0])) / travel if travel > 0 else 0.0
+
+
+def beside_time(curves: Sequence[Float[np.ndarray, "_"]]) -> dict[str, Float[np.ndarray, "N 2"]]:
+    """Returns what the time explains of each curve, by how it is counted: in "frames", and as the elapsed "part" of the episode.
+
+    Columns: the mean squared distance from the mean of the n - 1 other curves at the same time, times (n - 1) / n, so that few others
+    do not look like a larger distance; and the curve's variance. One minus the ratio of their means is the R^2 of the time. Times that no other
+    curve reaches are left out; a row is NaN where nothing is left.
+    """
+    longest = max((len(curve) for curve in curves), default=0)
+    frames = np.full((len(curves), longest), np.nan)
+    part = np.full((len(curves), _POINTS), np.nan)
+    for row, stretched, curve in zip(frames, part, curves, strict=True):
+        value = filled(curve)
+        row[: len(value)] = value
+        if len(value):
+            stretched[:] = np.interp(np.linspace(0, 1, _POINTS), np.linspace(0, 1, len(value)), value)
+    return {"frames": _beside_others(frames), "part": _beside_others(part)}
+
+
+def _beside_others(table: Float[np.ndarray, "N M"]) -> Float[np.ndarray, "N 2"]:
+    is_known = ~np.isnan(table)
+    count, total = is_known.sum(axis=0), np.where(is_known, table, 0).sum(axis=0)
+    out = np.full((len(table), 2), np.nan)
+    for place, row in enumerate(table):
+        at = is_known[place] & (count >= 2)
+        if at.any():
+            others = (total[at] - row[at]) / (count[at] - 1)
+            out[place] = np.mean((row[at] - others) ** 2 * (count[at] - 1) / count[at]), row[at].var()
+    return out
