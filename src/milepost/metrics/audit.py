@@ -80,6 +80,7 @@ class Audit:
     properties: Sequence[Property]
     episodes: int
     missing: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
 
     @property
     def passes(self) -> bool:
