@@ -108,7 +108,8 @@ def _require_consent(args: Args, plan: progress.AuditPlan, about: Callable[[Epis
     questions = 0 if about is None else plan.questions(about)
     if not questions:
         return
-    done = f" ({len(plan.stored)} others were finished by an earlier run)" if plan.stored else ""
+    finished = len(plan.stored)
+    done = f" ({count_noun(finished, 'other')} {'was' if finished == 1 else 'were'} finished by an earlier run)" if finished else ""
     of = f"about {count_noun(len(plan.left), 'episode')}{done}, and 2 to find out how it answers"
     words = f"the audit will ask the server up to {questions} questions {of}"
     if args.yes:

@@ -206,7 +206,8 @@ def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingPro
     on_progress(len(plan.episodes), len(plan.episodes))
     if not curves[""]:
         raise DataError(f"no episode of {plan.dataset.name} can be audited: {next(iter(unreadable.values()))}")
-    missing = {**dict.fromkeys(REFUSABLE, "the model refuses such a copy"), **plan.missing}  # what an episode has is not missing
+    reasons = {**dict.fromkeys(REFUSABLE, "the model refuses such a copy"), **plan.missing}
+    missing = {name: reasons[name] for name in CONTROLS if name in reasons}  # an audit takes those that no episode has
     audits = {name: audit_curves(each, missing=missing, seed=plan.config.seed) for name, each in curves.items()}
     return AuditRun(audits.pop(""), tuple(curves[""]), plan.clocks, unreadable, audits)
 
