@@ -376,3 +376,9 @@ def test_the_default_folder_is_not_in_a_dataset_either(
     assert main(["audit", ".", "--model", "elapsed"]) == 2
     assert "audit_elapsed lies in the dataset" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "own" / "audit_elapsed").exists()
+
+
+def test_controls_that_some_episodes_lack_are_said(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(progress.AuditRun, "partial", lambda run: {"half_rate": 7, "empty_task": 2})
+    main(["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first"])
+    assert "controls of some episodes alone: half_rate (7 of 9), empty_task (2 of 9)" in " ".join(capsys.readouterr().out.split())
