@@ -1,16 +1,21 @@
 """`milepost audit` end to end: verdicts, exit codes, files, what is refused, and a server that costs money."""
 
+import dataclasses
 import hashlib
 import json
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import milepost
+from milepost import metrics, progress
 from milepost.cli.entry import main
 from milepost.cli.view import Args, open_review
 from milepost.figures import write_audit
-from milepost.testing import chat_server, dot_episodes, tiny_sarm, write_dots
+from milepost.metrics.audit import Property
+from milepost.testing import Fault, chat_server, dot_episodes, tiny_sarm, write_dots
 from reviewed import page_of
 from test_goes_on import Damaged
 
@@ -82,6 +87,9 @@ def test_episodes_that_taught_the_model_are_said(dots: Path, tmp_path: Path, cap
     [
         (["--controls", "upside_down"], "there is no control 'upside_down'; there are frozen_first"),
         (["--num-episodes", "0"], "--num-episodes must be at least 1"),
+        (["--controls", "shuffled", "cut_50", "shuffled"], "the controls have 'shuffled' twice; name each of them once"),
+        (["--controls", "all", "shuffled"], "--controls all runs every control; give it alone, or give names without it"),
+        (["--episodes", "0-3", "--num-episodes", "20"], "--episodes says which episodes are audited and --num-episodes how many"),
         (["--head-mode", "dense"], "dense"),
         (["--episodes", "77"], "77"),
     ],
@@ -92,22 +100,64 @@ def test_what_is_refused(dots: Path, tmp_path: Path, words: list[str], says: str
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def asking(url: str, dataset: Path) -> list[str]:
+    return ["audit", str(dataset), "--model", "topreward", "--vlm-name", "tiny", "--base-url", url, "--num-prefixes", "3"]
+
+
+def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with chat_server() as server:
-        given = ["audit", str(dots), "--model", "topreward", "--vlm-name", "tiny", "--base-url", server.url, "--num-prefixes", "3"]
-        given += ["--controls", "frozen_first", "shuffled", "--num-episodes", "2"]
-        before = len(server.bodies)
-        assert main(given) == 2
+        call = [*asking(server.url, dots), "--controls", "frozen_first", "shuffled", "--num-episodes", "2"]
+        assert main(call) == 2
         error = " ".join(capsys.readouterr().err.split())
         assert "the audit will ask the server up to 18 questions about 2 episodes, and 2 to find out how it answers; add --yes" in error
-        probes = len(server.bodies) - before
-        assert main([*given, "--yes"]) in (0, 1)
-        assert probes == 0  # nothing is asked before consent; afterwards two requests find out how the server answers
-        assert len(server.bodies) - before <= 18 + 2
-        capsys.readouterr()
-        asked = len(server.bodies)
-        assert main([*given, "--yes"]) in (0, 1)  # finished episodes are not asked about again
-        assert len(server.bodies) - asked <= 2
+        assert (server.bodies, list(tmp_path.iterdir())) == ([], [])
+        assert main([*call, "--yes"]) == 1
+        assert len(server.bodies) == 18 + 2  # the number is exact where nothing fails
+        assert "server: 20 answers, 20 requests, 0 retries" in " ".join(capsys.readouterr().err.split())
+        assert main(call) == 1  # finished episodes are not asked about again, so there is nothing to consent to
+        assert len(server.bodies) == 18 + 2
+        assert "will ask" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options", "copies"),
+    [(2, [], 20), (1, [], 19), (1, ["--task", "visit the places"], 20), (2, ["--controls", "all"], 20)],
+)
+def test_only_copies_that_are_asked_about_are_counted(
+    tasks: int, options: list[str], copies: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Of the 22 controls one needs a second camera, one a second instruction, and one an instruction for copies that have none."""
+    write_dots(tmp_path / "set", dot_episodes(2, tasks=tasks))
+    with chat_server() as server:
+        assert main([*asking(server.url, tmp_path / "set"), *options, "--yes"]) == 1
+        questions = 2 * 3 * (1 + copies)
+        assert f"the audit will ask the server up to {questions} questions about 2 episodes" in " ".join(capsys.readouterr().err.split())
+        assert len(server.bodies) == questions + 2
+
+
+def test_every_prefix_of_longer_copies_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Without --num-prefixes a copy that is longer than the recording is asked about more often than the recording is."""
+    write_dots(tmp_path / "set", dot_episodes(1))
+    with chat_server() as server:
+        call = asking(server.url, tmp_path / "set")[:-2]
+        assert main([*call, "--controls", "regressed", "cut_50", "--yes"]) == 1
+        announced = int(capsys.readouterr().err.split("up to ")[1].split()[0])
+        assert len(server.bodies) == announced + 2
+
+
+def test_after_an_interruption_the_rest_is_announced(dots: Path, capsys: pytest.CaptureFixture) -> None:
+    broken: list[bool] = [True]
+    with chat_server(script=lambda number, body: Fault(401, "the key has expired") if broken[0] and number >= 2 + 12 else None) as server:
+        call = [*asking(server.url, dots), "--controls", "frozen_first", "shuffled", "--episodes", "0-3"]
+        assert main([*call, "--yes"]) == 2
+        assert "the key has expired" in capsys.readouterr().err
+        broken[0] = False
+        before = len(server.bodies)
+        assert main(call) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert "up to 27 questions about 3 episodes (1 other was finished by an earlier run), and 2 to find out how it answers" in error
+        assert main([*call, "--yes"]) == 1
+        assert len(server.bodies) - before == 27 + 2
 
 
 def test_an_audit_of_another_model_is_not_replaced(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -183,3 +233,152 @@ def test_an_audit_that_does_not_fit_is_refused(dots: Path, tmp_path: Path, capsy
     assert main(["audit", str(other), "--model", "elapsed", "--controls", "frozen_first", "--format", "pdf"]) in (0, 1)
     assert main(["view", str(other), "--export-html", "other.html", "--audit", "audit_elapsed"]) == 0
     assert "has no audit.png" in (tmp_path / "other.html").read_text()
+
+
+def replaced_audit(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
+    """Lets the command find another audit than the one that it computed."""
+    run_audit = progress.run_audit
+
+    def run(*args: object, **options: object) -> progress.AuditRun:
+        result = run_audit(*args, **options)
+        unreadable = values.get("unreadable", result.unreadable)
+        fields = {name: value for name, value in values.items() if name != "unreadable"}
+        return dataclasses.replace(result, audit=dataclasses.replace(result.audit, **fields), unreadable=unreadable)
+
+    monkeypatch.setattr("milepost.progress.run_audit", run)
+
+
+FAILS, PASSES = Property("bears noise", "fails", "it does not"), Property("uses the images", "passes", "it does")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "properties", "unreadable", "code"),
+    [
+        ("reward", [PASSES], {}, 0),
+        ("reward", [PASSES, FAILS], {}, 1),
+        ("reward", [PASSES], {3: "no video"}, 1),
+        *((verdict, [PASSES], {}, 1) for verdict in metrics.VERDICTS if verdict != "reward"),
+    ],
+)
+def test_exit_code_is_0_for_a_reward_without_faults_alone(
+    verdict: str,
+    properties: Sequence[Property],
+    unreadable: dict[int, str],
+    code: int,
+    dots: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    replaced_audit(monkeypatch, verdict=verdict, properties=properties, unreadable=unreadable)
+    assert main(["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first", "--episodes", "0-1"]) == code
+
+
+def test_the_help_says_what_the_exit_codes_are(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["audit", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert 'Exit code: 0 if the verdict is "reward", no property fails and every episode can be read; 1 otherwise' in words
+
+
+def test_the_reason_stands_beside_the_verdict(
+    dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    replaced_audit(monkeypatch, reason="frozen frames keep <all> of its rise")
+    assert main(["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first", "shuffled"]) == 1
+    words = "it rises with time, whatever is seen (frozen frames keep <all> of its rise)"
+    assert f"verdict: clock: {words}" in " ".join(capsys.readouterr().out.split())
+    path = tmp_path / "audit_elapsed" / "audit.json"
+    record = json.loads(path.read_text())
+    assert record["reason"] == "frozen frames keep <all> of its rise"
+    milepost.export_page(dots, "page.html", episodes=[0], audit="audit_elapsed")
+    assert "it rises with time, whatever is seen (frozen frames keep &lt;all&gt; of its rise)." in Path("page.html").read_text()
+    path.write_text(json.dumps({name: value for name, value in record.items() if name != "reason"}))
+    milepost.export_page(dots, "older.html", episodes=[0], audit="audit_elapsed")
+    assert "it rises with time, whatever is seen." in Path("older.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "is_silent"),
+    [
+        (["--episodes", "0-2"], "3 could be; to audit more: --num-episodes 9 instead of --episodes", "--controls all"),
+        (["--num-episodes", "3"], "for a verdict 5 episodes that succeeded, or may have, must be judged", "instead of"),
+        (["--controls", "cut_50"], "these controls are missing: frozen_first, shuffled; to run them all: --controls all", "--num-episodes"),
+        (["--controls", "reversed", "--episodes", "8"], "0 could be; to audit more: --num-episodes 9 instead of", "nothing else"),
+        (["--controls", "frozen_last", "--num-episodes", "9"], "these controls are missing: shuffled;", "frozen_first,"),
+    ],
+)
+def test_what_is_missing_for_a_verdict_and_what_to_type(
+    options: list[str], says: str, is_silent: str, dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    replaced_audit(monkeypatch, verdict="cannot be said")
+    assert main(["audit", str(dots), "--model", "elapsed", *options]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert says in error
+    assert is_silent not in error
+
+
+def test_a_dataset_with_too_few_episodes_for_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_dots(tmp_path / "set", dot_episodes(3))
+    assert main(["audit", "set", "--model", "elapsed", "--json"]) == 1
+    out, error = capsys.readouterr()
+    assert json.loads(out)["verdict"] == "cannot be said"
+    assert "and 3 could be; all 3 of the dataset were audited: record more, or audit another dataset" in " ".join(error.split())
+
+
+def test_controls_that_were_left_out_are_grouped_by_reason(dots: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["audit", str(dots), "--model", "elapsed", "--controls", "other_camera", "frozen_first", "shuffled"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "controls left out (it was not asked for): frozen_middle, frozen_last, reversed, cut_50," in out
+    assert "controls left out (there is one camera): other_camera" in out
+    assert out.count("controls left out") == 2
+
+
+def test_many_unreadable_episodes_are_few_lines(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    replaced_audit(monkeypatch, unreadable=dict.fromkeys(range(20, 40), "no video"))
+    assert main(["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first", "shuffled"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "episode 24 is left out: no video 15 more episodes are left out: 25-39" in error
+
+
+PLACES: dict[str, Callable[[Path], Path]] = {
+    "itself": lambda dataset: dataset,
+    "inside": lambda dataset: dataset / "audits" / "new",
+    "in meta": lambda dataset: dataset / "meta",
+    "another": lambda dataset: dataset.parent / "other",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_is_written_into_a_dataset(place: str, dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    dataset = tmp_path / "own"
+    shutil.copytree(dots, dataset)
+    shutil.copytree(dots, tmp_path / "other")
+    folder, before = PLACES[place](dataset), tree(tmp_path)
+    assert main(["audit", "own", "--model", "elapsed", "--output-dir", str(folder)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "into which no audit is written; choose another folder (--output-dir)" in error
+    assert tree(tmp_path) == before
+    with pytest.raises(milepost.DataError, match="no audit is written"):
+        write_audit(milepost.audit(milepost.ElapsedModel(), dataset), folder, milepost.open_dataset(dataset), model="elapsed")
+
+
+def test_the_default_folder_is_not_in_a_dataset_either(
+    dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(dots, tmp_path / "own")
+    (tmp_path / "link").symlink_to(tmp_path / "own", target_is_directory=True)
+    (tmp_path / "file").write_text("mine")
+    assert main(["audit", "own", "--model", "elapsed", "--output-dir", "link/audit"]) == 2
+    assert "lies in the dataset" in " ".join(capsys.readouterr().err.split())
+    assert main(["audit", "own", "--model", "elapsed", "--output-dir", "file"]) == 2
+    assert "file is a file, and the audit is written to a folder" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.chdir(tmp_path / "own")
+    assert main(["audit", ".", "--model", "elapsed"]) == 2
+    assert "audit_elapsed lies in the dataset" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "own" / "audit_elapsed").exists()
+
+
+def test_controls_that_some_episodes_lack_are_said(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(progress.AuditRun, "partial", lambda run: {"half_rate": 7, "empty_task": 2})
+    main(["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first"])
+    assert "controls of some episodes alone: half_rate (7 of 9), empty_task (2 of 9)" in " ".join(capsys.readouterr().out.split())

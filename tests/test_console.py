@@ -2,7 +2,7 @@
 
 import pytest
 
-from milepost.cli.console import bars, plain, ranges, say, table, warn
+from milepost.cli.console import bars, plain, ranges, say, table, unlisted, warn
 
 HOSTILE = "a [/red] [link=https://evil.example]b[/link] [bold]\x1b[31mred\x07 \x9b2J\r\u202ebidi"
 
@@ -32,6 +32,18 @@ def test_ranges_are_what_episodes_takes() -> None:
     assert ranges([]) == ""
     assert ranges([3]) == "3"
     assert ranges([0, 1, 2, 4, 6, 7]) == "0-2,4,6-7"
+
+
+def test_many_episodes_that_are_left_out_are_few_lines() -> None:
+    assert unlisted({}) == []
+    assert unlisted({4: "no video", 2: "episode 2: its rows are gone"}) == [
+        "episode 2 is left out: its rows are gone",
+        "episode 4 is left out: no video",
+    ]
+    lines = unlisted(dict.fromkeys((*range(10, 20), 30), "no video"))
+    assert lines[:5] == [f"episode {number} is left out: no video" for number in range(10, 15)]
+    assert lines[5:] == ["6 more episodes are left out: 15-19,30"]
+    assert unlisted(dict.fromkeys(range(6), "no video"))[5:] == ["1 more episode is left out: 5"]
 
 
 def test_long_work_speaks_without_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

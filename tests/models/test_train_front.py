@@ -1,14 +1,19 @@
 """`milepost.train`, the whole of training in one call: presets and changes to them, refusals, and a run that goes on."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 import milepost
+from milepost import metrics
+from milepost.cli.entry import main
 from milepost.core import DataError, Tick, quiet
 from milepost.datasets import LeRobotDataset, open_dataset
 from milepost.models.sarm.settings import plan
 from milepost.models.training.config import TrainConfig
+from milepost.progress import AuditRun, audit
 from milepost.testing import dot_episodes, write_dots
 
 
@@ -79,9 +84,20 @@ def test_augmentation_is_a_setting_of_every_encoder(dots: LeRobotDataset) -> Non
     assert plan(dots, "paper", augmentation=0.5).config.augmentation == 0.5
 
 
-def test_a_card_says_whether_the_curves_follow_what_is_seen(tmp_path: Path) -> None:
+def test_a_card_says_whether_the_curves_follow_what_is_seen_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def with_reason(*args: object, **options: object) -> AuditRun:
+        run = audit(*args, **options)
+        return dataclasses.replace(run, audit=dataclasses.replace(run.audit, reason="the rise is 0.01"))
+
+    monkeypatch.setattr("milepost.models.sarm.training.audit", with_reason)
     write_dots(tmp_path / "many", dot_episodes(16, failing=2))
-    settings = {"preset": "small", "steps": 2, "batch_size": 4, "keep_features": False, "holdout": 0.5}
-    result = milepost.train(tmp_path / "many", tmp_path / "model", **settings)
-    assert result.audit is not None
-    assert "## A reward, or a clock?" in (tmp_path / "model" / "README.md").read_text()
+    quick = ["--preset", "small", "--steps", "2", "--batch-size", "4", "--no-cache", "--holdout", "0.5", "--device", "cpu"]
+    assert main(["train", str(tmp_path / "many"), "--output-dir", str(tmp_path / "model"), *quick]) == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "## A reward, or a clock?" in card
+    verdict = json.loads((tmp_path / "model" / "evaluation.json").read_text())["audit"]
+    words = f"{metrics.VERDICTS[verdict]} (the rise is 0.01)"
+    assert f"**{verdict}**, {words}." in card
+    assert f"a reward, or a clock? on held-out episodes: {verdict}, {words}" in " ".join(capsys.readouterr().out.split())

@@ -1,9 +1,12 @@
-"""Audit a model on your own episodes: does its progress follow what is seen, or the time? It is shown edited copies, beside a clock."""
+"""Audit a model on your own episodes: does its progress follow what is seen, or the time? It is shown edited copies, beside a clock.
+
+Exit code: 0 if the verdict is "reward", no property fails and every episode can be read; 1 otherwise; 2 if the audit cannot be run.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,9 +14,9 @@ from typing import Annotated, Literal
 import tyro
 
 from milepost import datasets, encoders, figures, metrics, models, progress
-from milepost.cli.console import bars, say, table, warn
+from milepost.cli.console import bars, closed_after, say, table, unlisted, warn_all
 from milepost.cli.taught import taught_by
-from milepost.core import RewardModel, count_noun, to_json
+from milepost.core import Episode, RewardModel, count_noun, to_json
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,17 @@ class Args:
     """Model folder (SARM or TOPReward), Hub id, "elapsed", "topreward" or a model of another package."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     controls: tuple[str, ...] = ()
-    """Names of the controls to run, such as frozen_first shuffled; default: all."""
+    """Names of the controls to run, such as frozen_first shuffled, or all; default: all."""
     model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
     task: str | None = None
     """Instruction for episodes without one; SARM uses it for all episodes."""
     episodes: str | None = None
     """Episodes to audit, such as 0-9,12 or 0 1 2; default: the first --num-episodes."""
-    num_episodes: int = 20
-    """How many episodes are audited without --episodes: two successes for each failure, where the dataset knows them."""
+    num_episodes: int | None = None
+    """How many episodes are audited without --episodes: two successes for each failure, where the dataset knows them. Default: 20."""
     output_dir: Path | None = None
-    """Folder for audit.json, the figure, and the curves of finished episodes; default: audit_NAME, after the model's name."""
+    """Folder for audit.json, the figure, and the curves of finished episodes; default: audit_NAME, after the model's name. A
+    dataset's own folder is refused."""
     format: figures.Format = "png"
     """Format of the figure."""
     json: bool = False
@@ -48,30 +52,33 @@ class Args:
 
 IN_FILE = ("change_", "final_", "stalled", "regressed")
 """How the rows begin that stand in audit.json alone: the table shows the others."""
+USUAL = 20
+"""Episodes that are audited if nobody says how many."""
 
 
 def main(args: Args) -> int:
-    """Audits and reports. Returns 0 if no property fails, 1 if one fails or an episode cannot be read."""
-    config = progress.AuditConfig(args.head_mode, args.controls, args.seed)
-    if args.num_episodes < 1:
-        raise ValueError(f"--num-episodes must be at least 1, got {args.num_episodes}")
+    """Audits and reports. Returns 0 if the verdict is "reward", no property fails and every episode could be read, else 1.
+
+    What cannot be run raises an error, which `milepost` turns into exit code 2.
+    """
+    config = _config(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.episodes is None:
         outcomes = {index: dataset.meta.episodes[index].facts.get("success") for index in dataset.episode_indices}
-        dataset = dataset.only(progress.choose_episodes(outcomes, args.num_episodes))
-    kind = models.kind_of(args.model)
-    run = models.Run(encoders.resolve_device(args.device), heads=(args.head_mode,), task=args.task)
-    prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
+        dataset = dataset.only(progress.choose_episodes(outcomes, USUAL if args.num_episodes is None else args.num_episodes))
     name = Path(args.model).resolve().name
     folder = args.output_dir or Path(f"audit_{name}")
     figures.require_own_audit(folder, {"model": name, "dataset": dataset.name})
-    _require_consent(args, prepared, len(dataset))
+    kind = models.kind_of(args.model)
+    run = models.Run(encoders.resolve_device(args.device), heads=(args.head_mode,), task=args.task)
+    prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
     prepared.begin()
-    with bars() as bar:
-        result = progress.audit(
-            prepared.model, prepared.dataset, config=config, beside=_beside(kind, prepared.model, args.seed), folder=folder / "curves",
-            options=prepared.arguments, settings=prepared.settings, on_progress=bar("audit"),
-        )  # fmt: skip
+    plan = progress.plan_audit(
+        prepared.model, prepared.dataset, config=config, folder=folder / "curves", options=prepared.arguments, settings=prepared.settings
+    )
+    _require_consent(args, plan, prepared.questions)
+    with closed_after(prepared.model), bars() as bar:
+        result = progress.run_audit(plan, beside=_beside(kind, prepared.model, args.seed), on_progress=bar("audit"))
     taught, words = taught_by(Path(args.model), dataset, {each.episode for each in result.curves})
     record = figures.write_audit(result, folder, dataset, model=name, taught=taught, kind=args.format)
     if args.json:
@@ -81,18 +88,30 @@ def main(args: Args) -> int:
         if words:
             say(words)
         say(f"audit: {folder}")
-    for number, reason in result.unreadable.items():
-        warn(f"episode {number} is left out: {reason}")
-    return 0 if result.audit.passes and not result.unreadable else 1
+    warn_all([*unlisted(result.unreadable), *_advice(args, result, len(dataset.meta.episodes))])
+    return 0 if result.audit.verdict == "reward" and result.audit.passes and not result.unreadable else 1
 
 
-def _require_consent(args: Args, prepared: models.Prepared, episodes: int) -> None:
-    """Asks before a server is asked, with the number of questions. ValueError if there is nobody to ask."""
-    questions = prepared.questions * episodes * (1 + len(args.controls or metrics.CONTROLS))
+def _config(args: Args) -> progress.AuditConfig:
+    """Returns what is run. ValueError for options that contradict each other, and for names that do not exist."""
+    if args.episodes is not None and args.num_episodes is not None:
+        raise ValueError("--episodes says which episodes are audited and --num-episodes how many; give one of them")
+    if args.num_episodes is not None and args.num_episodes < 1:
+        raise ValueError(f"--num-episodes must be at least 1, got {args.num_episodes}")
+    if "all" in args.controls and len(args.controls) > 1:
+        raise ValueError("--controls all runs every control; give it alone, or give names without it")
+    return progress.AuditConfig(args.head_mode, () if args.controls == ("all",) else args.controls, args.seed)
+
+
+def _require_consent(args: Args, plan: progress.AuditPlan, about: Callable[[Episode], int] | None) -> None:
+    """Asks before a server is asked, with the number of questions that are left. ValueError if there is nobody to ask."""
+    questions = 0 if about is None else plan.questions(about)
     if not questions:
         return
-    about = f"about {count_noun(episodes, 'episode')}, and 2 to find out how it answers"
-    words = f"the audit will ask the server up to {questions} questions {about}"
+    finished = len(plan.stored)
+    done = f" ({count_noun(finished, 'other')} {'was' if finished == 1 else 'were'} finished by an earlier run)" if finished else ""
+    of = f"about {count_noun(len(plan.left), 'episode')}{done}, and 2 to find out how it answers"
+    words = f"the audit will ask the server up to {questions} questions {of}"
     if args.yes:
         sys.stderr.write(f"{words}\n")
         return
@@ -118,6 +137,40 @@ def _print(result: progress.AuditRun, name: str) -> None:
     table("what it does", ("", "property", "evidence"), [(marks[each.state], each.name, each.evidence) for each in result.audit.properties])
     if result.clocks:
         say(f"channels of the state that tell the time, kept running: {', '.join(map(str, result.clocks))}")
+    for reason in dict.fromkeys(result.audit.missing.values()):
+        say(f"controls left out ({reason}): {', '.join(name for name, why in result.audit.missing.items() if why == reason)}")
+    if partial := result.partial():
+        say(f"controls of some episodes alone: {', '.join(f'{name} ({count} of {len(result.curves)})' for name, count in partial.items())}")
     for other, audit in result.beside.items():
         say(f"{other}: {audit.verdict}")
-    say(f"verdict: {result.audit.verdict}: {metrics.VERDICTS[result.audit.verdict]}")
+    say(f"verdict: {result.audit.verdict}: {progress.verdict_in_words(result.audit.verdict, result.audit.reason)}")
+
+
+def _advice(args: Args, result: progress.AuditRun, available: int) -> list[str]:
+    """Returns what is missing for a verdict and what to type to get it, a line each; nothing if there is a verdict.
+
+    available: how many episodes the dataset has.
+    """
+    if result.audit.verdict != "cannot be said":
+        return []
+    lacking, rows = _lacking(args.controls), ["rise"]
+    lines = [f"for a verdict these controls are missing: {', '.join(lacking)}; to run them all: --controls all"] if lacking else []
+    rows += [] if "frozen_first" in lacking else ["frozen"]
+    rows += [] if "shuffled" in lacking else ["shuffled", "follow"]
+    judged = min(result.audit.rows[row].episodes for row in rows)
+    if judged >= metrics.FEWEST:
+        return lines
+    words = f"for a verdict {metrics.FEWEST} episodes that succeeded, or may have, must be judged, and {judged} could be"
+    audited = len(result.curves) + len(result.unreadable)
+    if available <= audited:
+        return [*lines, f"{words}; all {available} of the dataset were audited: record more, or audit another dataset"]
+    instead = "" if args.episodes is None else " instead of --episodes"
+    return [*lines, f"{words}; to audit more: --num-episodes {min(available, max(USUAL, 2 * audited))}{instead}"]
+
+
+def _lacking(controls: Sequence[str]) -> list[str]:
+    """Returns the controls that are needed for a verdict and that these, which the caller named, are not. Nobody named any: none."""
+    if controls in ((), ("all",)):
+        return []
+    frozen = [] if any(name.startswith("frozen_") for name in controls) else ["frozen_first"]
+    return [*frozen, *({"shuffled"} - set(controls))]

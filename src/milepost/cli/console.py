@@ -7,7 +7,7 @@ terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,8 +25,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from milepost.core import Tick
+from milepost.core import Closes, RewardModel, Tick, count_noun
 
+FIRST = 5
+"""Episodes whose reasons are printed one by one; of further ones the numbers are printed."""
 EVERY_S = 60.0
 """Seconds between two lines about long work, if there is no terminal for a bar."""
 
@@ -62,6 +64,29 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def unlisted(reasons: Mapping[int, str]) -> list[str]:
+    """Returns a line for each of the first `FIRST` episodes that are left out, and one for all others. reasons: episode index -> why.
+
+    >>> unlisted({3: "episode 3: its video is cut off"})
+    ['episode 3 is left out: its video is cut off']
+    """
+    numbers = sorted(reasons)
+    lines = [f"episode {number} is left out: {reasons[number].removeprefix(f'episode {number}: ')}" for number in numbers[:FIRST]]
+    if others := numbers[FIRST:]:
+        lines.append(f"{count_noun(len(others), 'more episode')} {'is' if len(others) == 1 else 'are'} left out: {ranges(others)}")
+    return lines
+
+
+@contextmanager
+def closed_after(model: RewardModel) -> Iterator[None]:
+    """Closes the model's open resources in any case, and shows its final messages, such as what a server was asked and how long it took."""
+    try:
+        yield
+    finally:
+        for line in model.close() if isinstance(model, Closes) else ():
+            warn(line)
 
 
 @contextmanager

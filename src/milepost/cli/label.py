@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +12,8 @@ import numpy as np
 import tyro
 
 from milepost import datasets, encoders, metrics, models, progress
-from milepost.cli.console import bars, ranges, say, table, warn
-from milepost.core import Closes, DataError, Judges, RewardModel, later, output_lock, to_json
+from milepost.cli.console import bars, closed_after, ranges, say, table, warn
+from milepost.core import DataError, Judges, later, output_lock, to_json
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,6 @@ def _flags() -> set[str]:
     return {*Args.__dataclass_fields__, *(name for group in groups for name in group)}
 
 
-@contextmanager
-def _closed_after(model: RewardModel) -> Iterator[None]:
-    """Closes the model's open resources in any case, and shows its final messages."""
-    try:
-        yield
-    finally:
-        for line in model.close() if isinstance(model, Closes) else ():
-            warn(line)
-
-
 def main(args: Args) -> int:
     """Labels the dataset and reports; returns 1 if frames have no progress."""
     kind = models.kind_of(args.model)
@@ -87,7 +76,7 @@ def _label(
 ) -> progress.ProgressTable:
     """Labels the dataset and returns the finished file."""
     unread: list[str] = []
-    with _closed_after(prepared.model), bars() as bar:
+    with closed_after(prepared.model), bars() as bar:
         prepared.begin(later(bar, "encode frames"))
         labelled = progress.label(
             prepared.model, dataset, path, overwrite=args.overwrite, on_progress=bar("label"),

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from milepost import datasets, encoders, metrics, models
-from milepost.cli.console import bars, say, table, warn
+from milepost import datasets, encoders, metrics, models, progress
+from milepost.cli.console import bars, say, table, unlisted, warn, warn_all
 from milepost.core import DataError
 
 
@@ -110,8 +110,7 @@ def _report(args: Args, trained: models.TrainResult) -> None:
     """Reports what was left out, the table, and the saved checkpoint; uploads the model if asked."""
     for omission in trained.left_out:
         warn(str(omission))
-    for number, reason in trained.unreadable.items():
-        warn(f"episode {number} is left out: {reason}")
+    warn_all(unlisted(trained.unreadable))
     for words in trained.doubts:
         warn(words)
     groups = (trained.train_episodes, trained.validation_episodes, trained.held_out)
@@ -122,7 +121,8 @@ def _report(args: Args, trained: models.TrainResult) -> None:
         count = len(set(trained.held_out) - set(trained.unreadable))
         table(f"{count} held-out episodes (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
     if trained.audit is not None:
-        say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {metrics.VERDICTS[trained.audit.verdict]}")
+        words = progress.verdict_in_words(trained.audit.verdict, trained.audit.reason)
+        say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {words}")
     elif trained.held_out:
         say(f"a reward, or a clock? not audited: {metrics.FEWEST} held-out episodes that are no failures are needed")
     _say_what_came_out(args, trained)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from milepost.core import DataError, atomic_path, count_noun, read_bytes, read_json_object, to_json, write_text
-from milepost.datasets import LeRobotDataset
+from milepost.datasets import LeRobotDataset, is_dataset
 from milepost.figures.audit import audit_figure
 from milepost.figures.formats import FORMATS, Format
 from milepost.figures.report import Section, report_fragment
 from milepost.figures.style import figure_bytes
-from milepost.metrics import ROWS, VERDICTS, Estimate
-from milepost.progress import AuditRun, require_made_for
+from milepost.metrics import ROWS, Estimate
+from milepost.progress import AuditRun, require_made_for, verdict_in_words
 
 MARKS = {"passes": "yes", "fails": "no", "cannot be said": "?"}
 LARGEST = 32 << 20
@@ -49,7 +49,16 @@ def write_audit(
 
 
 def require_own_audit(folder: Path, about: Mapping[str, str]) -> None:
-    """Raises DataError if a folder has the audit of another model or dataset, which would be replaced. A damaged one is no audit."""
+    """Raises DataError if an audit may not be written to a folder: it is of another model or dataset there, or the folder is a dataset's.
+
+    A damaged audit is none, and is replaced. about: "model" and "dataset", by name.
+    """
+    place = folder.expanduser().resolve()
+    if place.exists() and not place.is_dir():
+        raise DataError(f"{folder} is a file, and the audit is written to a folder; choose another one (--output-dir)")
+    if root := next((each for each in (place, *place.parents) if is_dataset(each)), None):
+        what = "is a dataset" if root == place else f"lies in the dataset {root}"
+        raise DataError(f"{folder} {what}, into which no audit is written; choose another folder (--output-dir)")
     path = folder / "audit.json"
     try:
         there = read_json_object(path, what="audit") if path.is_file() else {}
@@ -97,7 +106,8 @@ def _fragment(record: Mapping[str, Any], dataset: str, figure: tuple[bytes, ...]
     facts += [(name, str(each["verdict"])) for name, each in record["beside"].items()]
     if taught := record.get("taught"):
         facts += [("flattered", f"the model learnt from {len(taught)} of these {count_noun(len(episodes), 'episode')}")]
-    return report_fragment(title=f"Audit: {verdict}", lead=f"{record['model']}: {VERDICTS[verdict]}.", facts=facts, sections=sections)
+    words = verdict_in_words(verdict, str(record.get("reason", "")))
+    return report_fragment(title=f"Audit: {verdict}", lead=f"{record['model']}: {words}.", facts=facts, sections=sections)
 
 
 def _estimate(row: Mapping[str, Any] | None) -> str:

@@ -166,8 +166,8 @@ def beside_time(curves: Sequence[Float[np.ndarray, "_"]]) -> dict[str, Float[np.
     """Returns what the time explains of each curve, by how it is counted: in "frames", and as the elapsed "part" of the episode.
 
     Columns: the mean squared distance from the mean of the n - 1 other curves at the same time, times (n - 1) / n, so that few others
-    do not look like a larger distance; and the curve's variance. One minus the ratio of their means is the R^2 of the time. Times that no other
-    curve reaches are left out; a row is NaN where nothing is left.
+    do not look like a larger distance; and the curve's variance. One minus the ratio of their means is the R^2 of the time. Times that no
+    other curve reaches are left out; a row is NaN where nothing is left.
     """
     longest = max((len(curve) for curve in curves), default=0)
     frames = np.full((len(curves), longest), np.nan)

@@ -27,6 +27,7 @@ from milepost.core import (
     MAIN_HEAD,
     DataError,
     Dataset,
+    Episode,
     Prepares,
     RewardModel,
     Tick,
@@ -73,8 +74,8 @@ class Prepared:
     """A model that is ready for a dataset.
 
     dataset: the same, with the cameras that the model looks at. arguments: what else its `predict` takes. settings: what else is written
-    down of the run. cache: the folder in which it may keep what it computes of the images. questions: the most that a server is asked about
-    one episode, 0 if none is.
+    down of the run. cache: the folder in which it may keep what it computes of the images. questions: an episode -> how many questions a
+    server is asked about it, 0 if the model refuses it; None if no server is asked.
     """
 
     model: RewardModel
@@ -82,7 +83,7 @@ class Prepared:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
-    questions: int = 0
+    questions: Callable[[Episode], int] | None = None
 
     def begin(self, on_frames: Tick | None = None) -> None:
         """Makes the model ready to keep what it computes. on_frames: is called with the frames that are read."""

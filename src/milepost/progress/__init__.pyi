@@ -1,7 +1,11 @@
 from .auditing import AuditConfig as AuditConfig
+from .auditing import AuditPlan as AuditPlan
 from .auditing import AuditRun as AuditRun
 from .auditing import audit as audit
 from .auditing import choose_episodes as choose_episodes
+from .auditing import plan_audit as plan_audit
+from .auditing import run_audit as run_audit
+from .auditing import verdict_in_words as verdict_in_words
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .existing import existing_result as existing_result

@@ -1,9 +1,12 @@
-"""Runs a model over edited copies of a dataset's own episodes, which is what `milepost audit` does. A frame is decoded once for all."""
+"""Runs a model over edited copies of a dataset's own episodes, which is what `milepost audit` does. A frame is decoded once for all.
+
+`plan_audit` says what is to be done, and asks the model nothing; `run_audit` does it; `audit` is both.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,12 +16,10 @@ import numpy as np
 
 from milepost.core import (
     MAIN_HEAD,
-    ArrayFrames,
     Brief,
     Curve,
     DataError,
     Dataset,
-    EditedFrames,
     Episode,
     KnowsEpisodes,
     Prepares,
@@ -26,21 +27,19 @@ from milepost.core import (
     Tick,
     UnreadableError,
     has_words,
+    json_value,
     number_at,
     quiet,
-    read_json_object,
     require_integers,
-    to_json,
-    write_text,
 )
 from milepost.datasets import as_dataset
-from milepost.metrics import CONTROLS, FEWEST, Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.progress.curve_store import CurveStore
+from milepost.progress.held import with_images_in_memory, with_shared_features
 from milepost.progress.labelling import predicted, provenance, require_model
 
 REFUSABLE = ("empty_task", "other_task")
-"""Controls whose copies a model may refuse: it is not judged by them then."""
-MEMORY = 1 << 30
-"""Bytes of images of one episode that are held while its copies are computed; a larger episode is decoded for every copy."""
+"""Controls whose copies a model may refuse: it is not judged by them then, or by those of other episodes alone."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,21 +55,37 @@ class AuditRun(Brief):
     unreadable: Mapping[int, str] = field(default_factory=dict)
     beside: Mapping[str, Audit] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, object]:
-        """Returns verdicts, properties and rows in JSON's types, as `audit.json` has them; the curves are not among them."""
-        return {
+    def partial(self) -> dict[str, int]:
+        """Returns control -> how many episodes have it, for those that some episodes lack, such as a copy that the model refuses."""
+        counts = {name: sum(name in each.controls for each in self.curves) for name in CONTROLS}
+        return {name: count for name, count in counts.items() if 0 < count < len(self.curves)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns verdicts, properties and rows in JSON's types, as `audit.json` has them: an unknown number is None. The curves are not
+        among them."""
+        values = {
             **_plain(self.audit),
             "episodes": [each.episode for each in self.curves],
-            "clocks": list(self.clocks),
+            "clocks": self.clocks,
             "beside": {name: _plain(audit) for name, audit in self.beside.items()},
-            "unreadable": {str(number): reason for number, reason in self.unreadable.items()},
+            "unreadable": self.unreadable,
         }
+        return {name: json_value(value) for name, value in values.items()}
 
 
-def _plain(audit: Audit) -> dict[str, object]:
+def _plain(audit: Audit) -> dict[str, Any]:
     rows = {name: dataclasses.asdict(row) for name, row in audit.rows.items()}
     properties = [dataclasses.asdict(each) for each in audit.properties]
-    return {"verdict": audit.verdict, "properties": properties, "rows": rows, "missing": dict(audit.missing)}
+    return {"verdict": audit.verdict, "reason": audit.reason, "properties": properties, "rows": rows, "missing": audit.missing}
+
+
+def verdict_in_words(verdict: str, reason: str = "") -> str:
+    """Returns what a verdict means, and why it was reached, if that is known.
+
+    >>> verdict_in_words("clock", "frozen frames keep all of its rise")
+    'it rises with time, whatever is seen (frozen frames keep all of its rise)'
+    """
+    return VERDICTS[verdict] + (f" ({reason})" if reason else "")
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class AuditConfig:
     """What an audit runs.
 
     head: whose curve. controls: names of the controls, all if empty. seed: of shuffled frames, noise and the bootstrap. ValueError for a
-    control that does not exist, or a negative seed.
+    control that does not exist or is named twice, or a negative seed.
     """
 
     head: str = MAIN_HEAD
@@ -92,6 +107,109 @@ class AuditConfig:
         for name in self.controls:
             if name not in CONTROLS:
                 raise ValueError(f"there is no control '{name}'; there are {', '.join(CONTROLS)}")
+            if self.controls.count(name) > 1:
+                raise ValueError(f"the controls have '{name}' twice; name each of them once")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AuditPlan(Brief):
+    """What an audit will do. `plan_audit` makes one, `run_audit` carries it out.
+
+    options: further arguments of `model.predict`. episodes: those whose rows can be read. unreadable: episode index -> why its rows cannot.
+    tasks: instructions of the dataset, of which a copy may get another one. clocks: channels of the state that tell the time. controls:
+    episode index -> names of the copies that the episode gets. missing: control -> why no episode gets it. stored: episode index -> its
+    curves from an earlier run. store: where new curves are stored; None for nowhere.
+    """
+
+    model: RewardModel
+    dataset: Dataset
+    config: AuditConfig
+    options: Mapping[str, Any]
+    episodes: tuple[Episode, ...]
+    unreadable: Mapping[int, str]
+    tasks: tuple[str, ...]
+    clocks: tuple[int, ...]
+    controls: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    stored: Mapping[int, EpisodeCurves] = field(default_factory=dict)
+    store: CurveStore | None = None
+
+    @property
+    def left(self) -> tuple[Episode, ...]:
+        """Returns the episodes that the model has to be run on: no earlier run has stored their curves."""
+        return tuple(episode for episode in self.episodes if episode.index not in self.stored)
+
+    def copies(self, episode: Episode) -> dict[str, Episode]:
+        """Returns the copies that the episode gets, by the control's name; no image is read."""
+        only = self.config.controls or None
+        return copies(episode, tasks=self.tasks, clocks=self.clocks, seed=self.config.seed, only=only)
+
+    def questions(self, about: Callable[[Episode], int]) -> int:
+        """Returns how many questions are still to be asked. about: an episode or a copy -> how many are asked about it, 0 if it is refused.
+
+        Of an episode that is refused as it was recorded, no copy is asked about.
+        """
+        counts = ((about(episode), episode) for episode in self.left)
+        return sum(count + sum(map(about, self.copies(episode).values())) for count, episode in counts if count)
+
+
+def plan_audit(
+    model: RewardModel,
+    dataset: Dataset | Path | str,
+    *,
+    config: AuditConfig | None = None,
+    folder: Path | str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> AuditPlan:
+    """Returns what `run_audit` will do: the rows of all episodes are read, and no image; the model is asked nothing, nothing is written.
+
+    The arguments are those of `audit`. DataError if no episode can be read.
+    """
+    require_model(model, "audit")
+    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
+    config = config or AuditConfig()
+    if isinstance(model, Prepares):
+        model.prepare_for(dataset)
+    episodes, unreadable = _readable(dataset)
+    tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
+    tasks = [task for task in tasks or sorted({episode.task for episode in episodes}) if has_words(task)]
+    plan = AuditPlan(model, dataset, config, options, tuple(episodes), unreadable, tuple(tasks), time_channels(episodes))
+    store = None
+    if folder is not None:
+        names = [name for name in CONTROLS if name in (config.controls or CONTROLS)]
+        about = {**settings, "head": config.head, "seed": config.seed, "controls": names, "clocks": list(plan.clocks), **options}
+        store = CurveStore(Path(folder), provenance(model, dataset, "", **about))
+    controls, stored = {}, {}
+    for episode in episodes:
+        edited = plan.copies(episode)
+        controls[episode.index] = tuple(edited)
+        if store is not None and (curves := store.read(episode, edited)) is not None:
+            stored[episode.index] = curves
+    return dataclasses.replace(plan, controls=controls, missing=_missing(plan, controls), stored=stored, store=store)
+
+
+def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingProxyType({}), on_progress: Tick = quiet) -> AuditRun:
+    """Carries out a plan, and stores the curves of each episode as soon as they are computed. Returns the verdicts.
+
+    beside: other models that are shown the same copies, by name. DataError if no episode can be audited.
+    """
+    curves: dict[str, list[EpisodeCurves]] = {name: [] for name in ("", *beside)}
+    unreadable = dict(plan.unreadable)
+    for done, episode in enumerate(plan.episodes):
+        on_progress(done, len(plan.episodes))
+        try:
+            for name, each in _audited(plan, episode, beside).items():
+                curves[name].append(each)
+        except UnreadableError as error:
+            unreadable[episode.index] = str(error)
+    on_progress(len(plan.episodes), len(plan.episodes))
+    if not curves[""]:
+        raise DataError(f"no episode of {plan.dataset.name} can be audited: {next(iter(unreadable.values()))}")
+    reasons = {**dict.fromkeys(REFUSABLE, "the model refuses such a copy"), **plan.missing}
+    missing = {name: reasons[name] for name in CONTROLS if name in reasons}  # an audit takes those that no episode has
+    audits = {name: audit_curves(each, missing=missing, seed=plan.config.seed) for name, each in curves.items()}
+    return AuditRun(audits.pop(""), tuple(curves[""]), plan.clocks, unreadable, audits)
 
 
 def audit(
@@ -119,56 +237,8 @@ def audit(
     >>> run.audit.verdict
     'cannot be said'
     """
-    require_model(model, "audit")
-    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
-    config = config or AuditConfig()
-    head, seed = config.head, config.seed
-    if isinstance(model, Prepares):
-        model.prepare_for(dataset)
-    tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
-    questions = {**settings, "head": head, "seed": seed, "controls": sorted(config.controls), **options}
-    store = None if folder is None else _Store(Path(folder), provenance(model, dataset, "", **questions))
-    episodes, unreadable = _readable(dataset)
-    clocks = time_channels(episodes)
-    tasks = [task for task in tasks or sorted({episode.task for episode in episodes}) if has_words(task)]
-    curves: dict[str, list[EpisodeCurves]] = {name: [] for name in ("", *beside)}
-    missing: dict[str, str] = {}
-    for done, episode in enumerate(episodes):
-        on_progress(done, len(episodes))
-        try:
-            in_memory = with_images_in_memory(episode)
-            edited = copies(in_memory, tasks=tasks, clocks=clocks, seed=seed, only=config.controls or None)
-            missing |= missing_controls(episode, edited, config.controls, len(tasks))
-            stored = None if store is None else store.read(episode)
-            result = stored or _curves(model, in_memory, edited, head, options, seed)
-            others = {name: _curves(each, in_memory, edited, head, {}, seed) for name, each in beside.items()}
-            for name, each in {"": result, **others}.items():
-                curves[name].append(each)
-            if store is not None and stored is None:
-                store.write(result, episode)
-        except UnreadableError as error:
-            unreadable[episode.index] = str(error)
-    on_progress(len(episodes), len(episodes))
-    if not curves[""]:
-        raise DataError(f"no episode of {dataset.name} can be audited: {next(iter(unreadable.values()))}")
-    audits = {name: audit_curves(each, missing=missing, seed=seed) for name, each in curves.items()}
-    return AuditRun(audits.pop(""), tuple(curves[""]), clocks, unreadable, audits)
-
-
-def missing_controls(episode: Episode, edited: Mapping[str, Episode], requested: Sequence[str], tasks: int) -> dict[str, str]:
-    """Returns control -> why it has no copy of this episode, or no curve if the model refuses the copy."""
-    reasons = {
-        "other_camera": "there is one camera" if episode.cameras else "there is no camera",
-        "other_task": "the dataset has one instruction" if tasks < 2 else "this episode has no other instruction",
-        **dict.fromkeys(("images_frozen", "states_frozen"), "there are no states beside the images, or no images"),
-        "half_rate": "the episode is too short",
-    }
-    absent = {
-        name: "it was not asked for" if requested and name not in requested else reasons.get(name, "it cannot be made")
-        for name in CONTROLS
-        if name not in edited
-    }
-    return absent | {name: "the model refuses such a copy" for name in REFUSABLE if name in edited}
+    plan = plan_audit(model, dataset, config=config, folder=folder, options=options, settings=settings)
+    return run_audit(plan, beside=beside, on_progress=on_progress)
 
 
 def choose_episodes(outcomes: Mapping[int, object], count: int) -> list[int]:
@@ -183,17 +253,6 @@ def choose_episodes(outcomes: Mapping[int, object], count: int) -> list[int]:
     others = [index for index, success in outcomes.items() if success is not False]
     fewest = min(len(failures), max(min(count // 3, count - FEWEST), count - len(others), 0))
     return sorted([*failures[:fewest], *others[: count - fewest]])
-
-
-def with_images_in_memory(episode: Episode) -> Episode:
-    """Returns the episode with its images decoded into memory, or as it is if they need more than `MEMORY`."""
-    cameras = {}
-    room = MEMORY
-    for name, frames in episode.cameras.items():
-        size = frames[np.array([0])].nbytes * episode.length
-        room -= size
-        cameras[name] = ArrayFrames(np.concatenate(list(frames.chunks()))) if room >= 0 else frames
-    return dataclasses.replace(episode, cameras=cameras)
 
 
 def score_of(curve: Curve) -> np.ndarray:
@@ -217,60 +276,49 @@ def _readable(dataset: Dataset) -> tuple[list[Episode], dict[int, str]]:
     return episodes, unreadable
 
 
+def _missing(plan: AuditPlan, controls: Mapping[int, Sequence[str]]) -> dict[str, str]:
+    """Returns control -> why no episode gets it."""
+    there = {name for names in controls.values() for name in names}
+    one_instruction = "the dataset has one instruction" if len(plan.tasks) == 1 else "the dataset has no instruction in words"
+    reasons = {
+        "other_camera": "there is one camera" if any(episode.cameras for episode in plan.episodes) else "there is no camera",
+        "other_task": one_instruction if len(plan.tasks) < 2 else "the episodes have no other instruction",
+        **dict.fromkeys(("images_frozen", "states_frozen"), "there are no states beside the images, or no images"),
+        "half_rate": "the episodes are too short",
+    }
+    only = plan.config.controls
+    return {
+        name: "it was not asked for" if only and name not in only else reasons.get(name, "it cannot be made")
+        for name in CONTROLS
+        if name not in there
+    }
+
+
+def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel]) -> dict[str, EpisodeCurves]:
+    """Returns the curves of the model, by the name "", and of the others, and stores the model's if they are new."""
+    stored = plan.stored.get(episode.index)
+    if stored is not None and not beside:
+        return {"": stored}
+    in_memory = with_images_in_memory(episode)
+    edited = plan.copies(in_memory)
+    head, seed = plan.config.head, plan.config.seed
+    curves = stored or _curves(plan.model, in_memory, edited, head, plan.options, seed)
+    if plan.store is not None and stored is None:
+        plan.store.write(curves, episode, edited)
+    return {"": curves} | {name: _curves(each, in_memory, edited, head, {}, seed) for name, each in beside.items()}
+
+
 def _curves(
     model: RewardModel, episode: Episode, edited: Mapping[str, Episode], head: str, options: Mapping[str, Any], seed: int
 ) -> EpisodeCurves:
     """Returns the model's curves over an episode and its copies. A copy whose instruction the model refuses is left out."""
-    curve = predicted(model, _sharing(episode), options).head(head)
+    curve = predicted(model, with_shared_features(episode), options).head(head)
     real = score_of(curve)
     controls = {}
     for name, copy in edited.items():
         try:
-            controls[name] = score_of(predicted(model, _sharing(copy), options).head(head))
+            controls[name] = score_of(predicted(model, with_shared_features(copy), options).head(head))
         except UnreadableError:
             if name not in REFUSABLE:
                 raise
     return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score)
-
-
-def _sharing(episode: Episode) -> Episode:
-    """Returns the episode with every camera as a copy of itself: a recording's features are kept for its copies, however many there are."""
-    cameras = {
-        name: frames if isinstance(frames, EditedFrames) else EditedFrames(frames, name, np.arange(len(frames)))
-        for name, frames in episode.cameras.items()
-    }
-    return dataclasses.replace(episode, cameras=cameras)
-
-
-class _Store:
-    """Curves of episodes on disk, one JSON file each, with what made them. Those of another model, dataset or setting are not read."""
-
-    def __init__(self, folder: Path, made_by: Mapping[str, str]) -> None:
-        self.folder = folder
-        self.made_by = {name: value for name, value in made_by.items() if name != "milepost_version"}
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def _path(self, episode: Episode) -> Path:
-        return self.folder / f"episode_{episode.index:06d}.json"
-
-    def read(self, episode: Episode) -> EpisodeCurves | None:
-        path = self._path(episode)
-        if not path.is_file():
-            return None
-        stored = read_json_object(path)
-        if stored.get("made_by") != self.made_by:
-            return None
-        curves = {name: np.array(values, dtype=np.float32) for name, values in stored["curves"].items()}
-        return EpisodeCurves(
-            episode.index, episode.task, episode.success, curves.pop("real"), curves, int(stored["seed"]), bool(stored["scaled"])
-        )
-
-    def write(self, curves: EpisodeCurves, episode: Episode) -> None:
-        values = {"real": curves.real, **curves.controls}
-        record = {
-            "made_by": self.made_by,
-            "seed": curves.seed,
-            "scaled": curves.scaled,
-            "curves": {name: value.tolist() for name, value in values.items()},
-        }
-        write_text(self._path(episode), to_json(record))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from milepost.core import write_text
-from milepost.metrics import FEWEST, VERDICTS, Summary, summary_table
+from milepost.metrics import FEWEST, Summary, summary_table
 from milepost.models.sarm.train import TrainResult
+from milepost.progress import verdict_in_words
 
 TEMPLATE = """---
 library_name: milepost
@@ -79,7 +80,7 @@ def _audit(result: TrainResult) -> str:
     table = "\n".join(["| property | | evidence |", "|---|---|---|", *lines])
     return (
         f"\n## A reward, or a clock?\n\n`milepost audit` of {result.audit.episodes} held-out episodes: **{result.audit.verdict}**, "
-        f"{VERDICTS[result.audit.verdict]}.\n\n{table}\n"
+        f"{verdict_in_words(result.audit.verdict, result.audit.reason)}.\n\n{table}\n"
     )
 
 

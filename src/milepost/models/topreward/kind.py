@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from milepost.core import require_cameras
+from milepost.core import Episode, UnreadableError, require_cameras
 from milepost.datasets import LeRobotDataset
 from milepost.models.processing import BatchStep, to_cpu
 from milepost.models.registry import ModelKind, Prepared, Run, is_bare, require_heads
@@ -35,7 +35,7 @@ def prepare(path: str, options: TOPRewardOptions, dataset: LeRobotDataset, run: 
     dataset = dataset.showing([model.config.image_key])
     require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)
-    questions = _questions(model, dataset, options.num_prefixes) if isinstance(model.engine, RemoteEngine) else 0
+    questions = partial(_questions, model, options.num_prefixes) if isinstance(model.engine, RemoteEngine) else None
     return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, questions=questions)
 
 
@@ -44,10 +44,13 @@ def make(config: TOPRewardConfig, folder: str | None) -> TOPRewardModel:
     return TOPRewardModel(config)
 
 
-def _questions(model: TOPRewardModel, dataset: LeRobotDataset, num_prefixes: int | None) -> int:
-    """Returns how many questions a server is asked about the longest episode: one a prefix."""
-    longest = max(dataset.meta.episodes[index].length for index in dataset.episode_indices)
-    return len(anchors(len(looked_at(longest, dataset.fps, model.config)[0]), num_prefixes))
+def _questions(model: TOPRewardModel, num_prefixes: int | None, episode: Episode) -> int:
+    """Returns how many questions a server is asked about an episode: one a prefix, none if its instruction is refused."""
+    try:
+        model.instruction_of(episode)
+    except UnreadableError:
+        return 0
+    return len(anchors(len(looked_at(episode.length, episode.fps, model.config)[0]), num_prefixes))
 
 
 def processors(config: TOPRewardConfig, **_: Any) -> tuple[BatchStep, BatchStep]:

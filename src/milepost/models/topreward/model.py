@@ -182,12 +182,19 @@ class TOPRewardModel:
         DataError if the camera is missing or a server answers nothing; UnreadableError, which stops no other episode, if the task has no
         words or marks of the model in it, the episode is too long, or a server that answers others does not answer about it.
         """
+        return self.predict_tasks(episode, [self.instruction_of(episode)], num_prefixes=num_prefixes, seen=seen)[0]
+
+    def instruction_of(self, episode: Episode) -> str:
+        """Returns the instruction that the VLM is given: the episode's task, or `default_task`.
+
+        UnreadableError if it has no words, or marks of the model in it.
+        """
         task = episode.task.strip() if has_words(episode.task) else self.config.default_task or ""
         if not has_words(task):
             raise UnreadableError(f"episode {episode.index} has no task in words; give one for such episodes: --task, or default_task")
         if mark := SPECIAL_TOKEN.search(task):
             raise UnreadableError(f"episode {episode.index}: its task holds {mark[0]}, which models read as a mark and not as words")
-        return self.predict_tasks(episode, [task], num_prefixes=num_prefixes, seen=seen)[0]
+        return task
 
     def predict_tasks(
         self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None

@@ -1,0 +1,202 @@
+"""An audit is planned, then run: the plan asks nothing and writes nothing, and what an earlier run stored is not computed again."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from milepost.core import ArrayFrames, DataError, Episode, Progress, UnreadableError, reordered
+from milepost.metrics import CONTROLS, EpisodeCurves
+from milepost.models import ElapsedModel
+from milepost.progress import AuditConfig, AuditRun, audit, plan_audit, run_audit, verdict_in_words
+from milepost.progress.curve_store import CurveStore
+from milepost.progress.held import with_images_in_memory
+from milepost.testing import CAMERA, ConstantModel, ListDataset, dot_episodes
+
+FEW = AuditConfig(controls=("frozen_first", "shuffled"))
+
+
+class Refusing(ElapsedModel):
+    """A clock that refuses a copy without instruction, of some episodes or of all; it counts what it is shown."""
+
+    def __init__(self, refused: tuple[int, ...]) -> None:
+        super().__init__()
+        self.refused, self.calls = refused, 0
+
+    def predict(self, episode: Episode) -> Progress:
+        self.calls += 1
+        if not episode.task and episode.index in self.refused:
+            raise UnreadableError(f"episode {episode.index} has no task in words")
+        return super().predict(episode)
+
+
+def one(episode: Episode) -> int:
+    return 1
+
+
+def nans(value: Any) -> list[Any]:
+    """Every number that is not finite, at any depth."""
+    if isinstance(value, dict):
+        return [each for inner in value.values() for each in nans(inner)]
+    if isinstance(value, list):
+        return [each for inner in value for each in nans(inner)]
+    return [value] if isinstance(value, float) and not math.isfinite(value) else []
+
+
+def test_a_plan_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:
+    model = ConstantModel()
+    plan = plan_audit(model, ListDataset(dot_episodes(6, tasks=2)), folder=tmp_path / "curves")
+    assert (model.calls, list(tmp_path.iterdir())) == (0, [])
+    assert [episode.index for episode in plan.left] == list(range(6))
+    assert set(plan.controls[0]) == set(CONTROLS) - {"other_camera"}
+    assert plan.missing == {"other_camera": "there is one camera"}
+    assert plan.questions(one) == 6 * len(CONTROLS)  # the recording, and every control but one
+    assert len(repr(plan)) < 3000
+
+
+def test_a_plan_has_what_can_be_made_and_was_asked_for() -> None:
+    plan = plan_audit(ConstantModel(), ListDataset(dot_episodes(3)))
+    assert "other_task" not in plan.controls[0]
+    assert plan.missing["other_task"] == "the dataset has one instruction"
+    long, other = dot_episodes(2)
+    episodes = [long, reordered(other, np.arange(3))]
+    plan = plan_audit(ConstantModel(), ListDataset(episodes), config=AuditConfig(controls=("half_rate", "cut_50")))
+    assert plan.controls == {0: ("cut_50", "half_rate"), 1: ("cut_50",)}
+    assert "half_rate" not in plan.missing  # one episode has it
+    assert plan.missing["shuffled"] == "it was not asked for"
+    assert plan.questions(one) == 3 + 2
+
+
+def test_what_is_refused_is_not_counted() -> None:
+    plan = plan_audit(ConstantModel(), ListDataset(dot_episodes(4)), config=AuditConfig(controls=("shuffled", "empty_task")))
+    assert plan.questions(lambda episode: 3 if episode.task else 0) == 4 * 2 * 3
+    assert plan.questions(lambda episode: 0 if episode.index == 2 and episode.task else 3) == 3 * 3 * 3  # nor its copies
+
+
+def test_an_interrupted_run_goes_on_from_its_plan(tmp_path: Path) -> None:
+    dataset = ListDataset(dot_episodes(5))
+    with pytest.raises(KeyboardInterrupt):
+        audit(ConstantModel(interrupt_after=8), dataset, config=FEW, folder=tmp_path)  # three an episode: the third is begun
+    model = ConstantModel()
+    plan = plan_audit(model, dataset, config=FEW, folder=tmp_path)
+    assert sorted(plan.stored) == [0, 1]
+    assert plan.questions(one) == 3 * 3
+    run = run_audit(plan, beside={"elapsed": ElapsedModel()})
+    assert model.calls == 9
+    whole = audit(ConstantModel(), dataset, config=FEW)
+    assert run.to_dict() | {"beside": {}} == whole.to_dict()
+    finished = plan_audit(model, dataset, config=FEW, folder=tmp_path)
+    assert (finished.left, finished.questions(one)) == ((), 0)
+    run_audit(finished)
+    assert model.calls == 9
+
+
+def test_every_control_by_name_is_the_default(tmp_path: Path) -> None:
+    dataset = ListDataset(dot_episodes(2))
+    audit(ConstantModel(), dataset, folder=tmp_path)
+    assert not plan_audit(ConstantModel(), dataset, config=AuditConfig(controls=CONTROLS), folder=tmp_path).left
+    for other in (AuditConfig(seed=1), AuditConfig(head="dense"), FEW):
+        assert len(plan_audit(ConstantModel(), dataset, config=other, folder=tmp_path).left) == 2
+    assert len(plan_audit(ConstantModel(0.2), dataset, folder=tmp_path).left) == 2
+    assert len(plan_audit(ConstantModel(), dataset, folder=tmp_path, options={"stride": 2}).left) == 2
+
+
+def test_curves_of_other_clocks_are_not_taken(tmp_path: Path) -> None:
+    """Which channels run on in the copies depends on the other episodes: curves over other copies are another model's, so to speak."""
+    plain = dot_episodes(2)
+    audit(ConstantModel(), ListDataset(plain), config=FEW, folder=tmp_path)
+    timed = [
+        dataclasses.replace(each, state=np.column_stack([each.state, np.arange(each.length)]).astype(np.float32))
+        for each in dot_episodes(2)
+    ]
+    plan = plan_audit(ConstantModel(), ListDataset(timed), config=FEW, folder=tmp_path)
+    assert plan.clocks
+    assert len(plan.left) == 2
+
+
+def test_a_store_has_the_curves_of_one_origin(tmp_path: Path) -> None:
+    (episode,) = dot_episodes(1)
+    other, third = (dataclasses.replace(episode, task=task) for task in ("push the blue dot", "lift the dot"))
+    real = np.array([0.25, np.nan, 1], np.float32)
+    curves = EpisodeCurves(0, episode.task, episode.success, real, {"other_task": real[::-1]}, seed=3, scaled=False)
+    store = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "1"})
+    assert store.read(episode, {"other_task": other}) is None
+    assert not list(tmp_path.iterdir())
+    store.write(curves, episode, {"other_task": other})
+    again = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "2"}).read(episode, {"other_task": other})
+    assert again is not None
+    assert (again.seed, again.scaled, set(again.controls)) == (3, False, {"other_task"})
+    np.testing.assert_array_equal(again.real, real)
+    np.testing.assert_array_equal(again.controls["other_task"], real[::-1])
+    assert store.read(episode, {"other_task": third}) is None
+    assert CurveStore(tmp_path / "curves", {"model_type": "B"}).read(episode, {"other_task": other}) is None
+    (tmp_path / "curves" / "episode_000000.json").write_text("{")
+    with pytest.raises(DataError, match=r"episode_000000\.json"):
+        store.read(episode, {"other_task": other})
+
+
+@pytest.mark.parametrize("whose", [(), (1, 4), tuple(range(6))])
+def test_a_copy_that_is_refused_counts_for_the_episodes_that_have_it(whose: tuple[int, ...]) -> None:
+    config = AuditConfig(controls=("frozen_first", "empty_task"))
+    run = audit(Refusing(whose), ListDataset(dot_episodes(6)), config=config)
+    assert (len(run.curves), run.unreadable) == (6, {})
+    assert run.audit.rows["final_empty_task"].episodes == 6 - len(whose)
+    assert run.partial() == ({"empty_task": 4} if len(whose) == 2 else {})
+    assert run.audit.missing.get("empty_task") == ("the model refuses such a copy" if len(whose) == 6 else None)
+    assert run.audit.missing["other_task"] == "it was not asked for"
+
+
+def test_another_copy_that_is_refused_takes_its_episode_with_it() -> None:
+    """Only instructions may be refused. A model that cannot be run over shuffled frames is not judged by that episode at all."""
+
+    class Picky(ElapsedModel):
+        def predict(self, episode: Episode) -> Progress:
+            if episode.length > 40 and episode.index == 1:
+                raise UnreadableError("episode 1: it is too long")
+            return super().predict(episode)
+
+    run = audit(Picky(), ListDataset(dot_episodes(3)), config=AuditConfig(controls=("double_rate",)))
+    assert (len(run.curves), run.unreadable) == (2, {1: "episode 1: it is too long"})
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_no_number_in_json_is_nan(count: int) -> None:
+    run = audit(ConstantModel(), ListDataset(dot_episodes(count)), config=FEW, beside={"elapsed": ElapsedModel()})
+    assert any(math.isnan(row.value) for row in run.audit.rows.values())
+    record = run.to_dict()
+    assert nans(record) == []
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["rows"]["auc"]["value"] is None
+    assert record["reason"] == run.audit.reason
+
+
+def test_names_of_controls() -> None:
+    with pytest.raises(ValueError, match="the controls have 'shuffled' twice; name each of them once"):
+        AuditConfig(controls=("shuffled", "cut_50", "shuffled"))
+    with pytest.raises(ValueError, match="there is no control 'all'; there are frozen_first"):
+        AuditConfig(controls=("all",))
+
+
+def test_a_verdict_in_words() -> None:
+    assert verdict_in_words("clock") == "it rises with time, whatever is seen"
+    assert verdict_in_words("clock", "it rose") == "it rises with time, whatever is seen (it rose)"
+
+
+def test_images_are_in_memory_unless_they_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    (episode,) = dot_episodes(1)
+    images = episode.camera(CAMERA)[np.arange(episode.length)]
+    inside = with_images_in_memory(episode)
+    assert isinstance(inside.cameras[CAMERA], ArrayFrames)
+    np.testing.assert_array_equal(inside.camera(CAMERA)[np.arange(episode.length)], images)
+    monkeypatch.setattr("milepost.progress.held.MEMORY", images.nbytes - 1)
+    assert with_images_in_memory(episode).cameras[CAMERA] is episode.cameras[CAMERA]
+
+
+def test_a_run_is_in_short() -> None:
+    run = audit(ConstantModel(), ListDataset(dot_episodes(2)), config=FEW)
+    assert isinstance(run, AuditRun)
+    assert len(repr(run)) < 3000
