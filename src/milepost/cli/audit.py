@@ -89,7 +89,7 @@ def main(args: Args) -> int:
             say(words)
         say(f"audit: {folder}")
     warn_all([*unlisted(result.unreadable), *_advice(args, result, len(dataset.meta.episodes))])
-    return 0 if result.audit.verdict == "reward" and result.audit.passes and not result.unreadable else 1
+    return 0 if result.audit.passes and not result.unreadable else 1
 
 
 def _config(args: Args) -> progress.AuditConfig:

@@ -103,7 +103,7 @@ def verdict_of(facts: Facts) -> tuple[str, str]:
     if rises.state == "fails":
         return "says nothing", rises.evidence
     if _most_of(rows, "low") >= PART:  # one control is enough to find a clock, a reward needs them all
-        return ("clock" if _most_of(rows, "value") >= CLOCK else "partly a clock"), _shares(rows)
+        return ("clock" if _most_of(rows, "value") >= CLOCK else "partly a clock"), _proportions(rows)
     if follows.state == "fails":
         return "follows nothing", follows.evidence
     for line in (follows, drives):
@@ -154,7 +154,7 @@ def _most_of(rows: Mapping[str, Estimate], which: str) -> float:
     return max(sides, default=-np.inf)
 
 
-def _shares(rows: Mapping[str, Estimate]) -> str:
+def _proportions(rows: Mapping[str, Estimate]) -> str:
     return f"of its rise, frozen frames keep {rows['frozen']} and shuffled ones {rows['shuffled']}"
 
 
@@ -188,7 +188,7 @@ def follows_what_is_seen(facts: Facts) -> Property:
     name, rows = "follows what is seen, not the time", facts.rows
     if not all(enough(rows[each]) for each in ("frozen", "shuffled", "follow")):
         if _most_of(rows, "low") >= PART:
-            return Property(name, "fails", _shares(rows))
+            return Property(name, "fails", _proportions(rows))
         lacking = rows["frozen" if not enough(rows["frozen"]) else "shuffled"]
         return Property(name, "cannot be said", facts.lack(lacking, *(() if facts.run & set(FROZEN) else FROZEN[:1]), "shuffled"))
     turns: list[State] = [at_least(rows["follow"], LEAST_FOLLOW)]
@@ -196,14 +196,14 @@ def follows_what_is_seen(facts: Facts) -> Property:
         turns.append(at_most(rows["backwards"], BACKWARDS))
     elif turns == ["fails"]:  # a model that needs neighbouring frames would show itself backwards alone
         return Property(name, "cannot be said", facts.lack(rows["backwards"], "reversed"))
-    stays = all_of(["fails" if rows[each].low >= PART else "passes" if rows[each].high < PART else "cannot be said" for each in _SHARES])
-    evidence = f"{_shares(rows)}; it follows the frames by {rows['follow']}"
+    stays = all_of(["fails" if rows[each].low >= PART else "passes" if rows[each].high < PART else "cannot be said" for each in _SIDES])
+    evidence = f"{_proportions(rows)}; it follows the frames by {rows['follow']}"
     if turns[0] != "passes":
         evidence += f"; played backwards it makes {rows['backwards']} of its rise"
     return _line(name, all_of([stays, any_of(turns)]), evidence)
 
 
-_SHARES = ("frozen", "shuffled")
+_SIDES = ("frozen", "shuffled")
 
 
 def _uses_images(facts: Facts) -> Property:

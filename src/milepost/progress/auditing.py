@@ -76,7 +76,10 @@ class AuditRun(Brief):
 def _plain(audit: Audit) -> dict[str, Any]:
     rows = {name: dataclasses.asdict(row) for name, row in audit.rows.items()}
     properties = [dataclasses.asdict(each) for each in audit.properties]
-    return {"verdict": audit.verdict, "reason": audit.reason, "properties": properties, "rows": rows, "missing": audit.missing}
+    tasks = {task: dataclasses.asdict(rise) for task, rise in audit.tasks.items()}
+    return {
+        "verdict": audit.verdict, "reason": audit.reason, "properties": properties, "rows": rows, "tasks": tasks, "missing": audit.missing,
+    }  # fmt: skip
 
 
 def verdict_in_words(verdict: str, reason: str = "") -> str:
@@ -283,7 +286,8 @@ def _missing(plan: AuditPlan, controls: Mapping[int, Sequence[str]]) -> dict[str
     reasons = {
         "other_camera": "there is one camera" if any(episode.cameras for episode in plan.episodes) else "there is no camera",
         "other_task": one_instruction if len(plan.tasks) < 2 else "the episodes have no other instruction",
-        **dict.fromkeys(("images_frozen", "states_frozen"), "there are no states beside the images, or no images"),
+        "images_frozen": "there are no states",
+        "states_frozen": "there are no states beside the images, or no images",
         "half_rate": "the episodes are too short",
     }
     only = plan.config.controls
@@ -321,4 +325,5 @@ def _curves(
         except UnreadableError:
             if name not in REFUSABLE:
                 raise
-    return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score)
+    has_states = episode.state.shape[1] > 0
+    return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score, has_states)

@@ -34,8 +34,9 @@ class CurveStore:
             return None
         curves = {name: np.array(values, dtype=np.float32) for name, values in stored["curves"].items()}
         return EpisodeCurves(
-            episode.index, episode.task, episode.success, curves.pop("real"), curves, int(stored["seed"]), bool(stored["scaled"])
-        )
+            episode.index, episode.task, episode.success, curves.pop("real"), curves, int(stored["seed"]), bool(stored["scaled"]),
+            episode.state.shape[1] > 0,
+        )  # fmt: skip
 
     def write(self, curves: EpisodeCurves, episode: Episode, edited: Mapping[str, Episode]) -> None:
         """Writes the curves of an episode and of its copies, in place of others of this episode."""
