@@ -8,6 +8,7 @@ from scipy import stats
 
 from milepost.metrics.curves import (
     average_precision,
+    beside_time,
     ends,
     filled,
     max_progress,
@@ -20,6 +21,7 @@ from milepost.metrics.curves import (
     voc,
     voc_r,
 )
+from milepost.metrics.scores import final, mean_error, order_correlation, separation
 
 NAN = float("nan")
 VALUES = st.lists(st.integers(0, 6).map(lambda k: k / 6), min_size=2, max_size=30).map(np.array)
@@ -99,3 +101,30 @@ def test_process_measures_by_hand() -> None:
 
 def test_filled_continues_flat() -> None:
     np.testing.assert_array_equal(filled(np.array([NAN, 1.0, NAN, 3.0, NAN])), [1, 1, 2, 3, 3])
+
+
+def test_a_list_of_numbers_is_a_curve() -> None:
+    curve, other = [0, 0.5, NAN, 1], [0.25, 0.5, 0.75, 1.0]
+    for measure in (voc, voc_r, ends, max_progress, stagnation, regret, path_efficiency, final):
+        assert measure(curve) == measure(np.array(curve, dtype=float))
+    for compare in (average_precision, tau_a, milestone_coverage, separation, mean_error, order_correlation):
+        assert compare(curve, other) == pytest.approx(compare(np.array(curve), np.array(other)))
+
+
+def test_what_the_time_explains() -> None:
+    """Curves that are the same function of the frame, of the part of the episode, and of neither."""
+    rng = np.random.default_rng(0)
+    lengths = (20, 25, 30, 40)
+
+    def explained(curves: list[np.ndarray]) -> dict[str, float]:
+        return {name: float(1 - pairs[:, 0].sum() / pairs[:, 1].sum()) for name, pairs in beside_time(curves).items()}
+
+    by_frame = explained([np.minimum(np.arange(length) / 20, 1) for length in lengths])
+    by_part = explained([np.linspace(0, 1, length) ** 2 for length in lengths])
+    by_nothing = explained([rng.random(length) for length in lengths])
+    assert by_frame["frames"] == pytest.approx(1)
+    assert by_part["part"] == pytest.approx(1, abs=1e-3)
+    assert max(by_frame["part"], by_part["frames"]) < 0.95
+    assert max(by_nothing.values()) < 0.3
+    assert np.isnan(beside_time([np.zeros(3)])["frames"]).all()
+    assert beside_time([])["part"].shape == (0, 2)

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from milepost.metrics.scores import order_correlation
+from milepost.metrics.scores import Values, order_correlation
 
 _POINTS = 101
 """Points at which curves of different lengths are compared."""
 
 
-def without_nan(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "N"]:
+def without_nan(value: Values) -> Float[np.ndarray, "N"]:
     """Returns the values that are not NaN."""
+    value = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else float)
     return value[~np.isnan(value)]
 
 
@@ -33,7 +34,7 @@ def filled(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
     return np.interp(np.arange(len(value)), frames, value[frames])
 
 
-def voc(value: Float[np.ndarray, "T"]) -> float:
+def voc(value: Values) -> float:
     """Returns the value-order correlation (GVL, arXiv 2411.04549): Spearman's correlation with time, ties at their mean rank.
 
     A constant curve is 0, because it orders nothing. NaN for fewer than two known frames.
@@ -45,11 +46,12 @@ def voc(value: Float[np.ndarray, "T"]) -> float:
     return 0.0 if np.isnan(order) and len(without_nan(value)) > 1 else order
 
 
-def voc_r(value: Float[np.ndarray, "T"]) -> float:
+def voc_r(value: Values) -> float:
     """Returns Pearson's correlation with a straight line over time, which Robometer calls VOC-r; a constant curve is 0, as there.
 
     NaN for fewer than two known frames, or an infinite value.
     """
+    value = np.asarray(value)
     frames = np.flatnonzero(~np.isnan(value))
     if len(frames) < 2 or np.isinf(value).any():
         return float("nan")
@@ -59,7 +61,7 @@ def voc_r(value: Float[np.ndarray, "T"]) -> float:
     return float(np.clip((values * time).sum() / spread, -1, 1)) if spread > 1e-12 else 0.0  # rounding may leave [-1, 1]
 
 
-def ends(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
+def ends(value: Values, frames: int = 3) -> float:
     """Returns how far a curve moves: the mean of its last known frames minus the mean of its first ones; NaN if none is known."""
     values = without_nan(value)
     return float(values[-frames:].mean() - values[:frames].mean()) if len(values) else float("nan")
@@ -79,7 +81,7 @@ def slope_beside(value: Float[np.ndarray, "T"], other: Float[np.ndarray, "T"]) -
     return float(coefficients[0] * (len(value) - 1))
 
 
-def average_precision(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:
+def average_precision(success: Values, failure: Values) -> float:
     """Returns the area under the precision-recall curve of successes against failures (AUPRC), as scikit-learn's average_precision_score.
 
     It is the sum over thresholds of precision times the gain in recall; equal values are one threshold. Values that are NaN are left out;
@@ -97,7 +99,7 @@ def average_precision(success: Float[np.ndarray, "N"], failure: Float[np.ndarray
     return float((np.diff(recall, prepend=0.0) * hits / calls).sum())
 
 
-def tau_a(value: Shaped[np.ndarray, "N"], reference: Shaped[np.ndarray, "N"]) -> float:
+def tau_a(value: Values | Shaped[np.ndarray, "N"], reference: Values | Shaped[np.ndarray, "N"]) -> float:
     """Returns Kendall's tau-a: concordant minus discordant pairs over all n (n - 1) / 2 pairs; a tie on either side counts 0.
 
     Pairs of values of which one is NaN are left out. The result is NaN for fewer than two that are left.
@@ -111,13 +113,13 @@ def tau_a(value: Shaped[np.ndarray, "N"], reference: Shaped[np.ndarray, "N"]) ->
     return float(np.triu(signs, 1).sum() / (count * (count - 1) / 2))
 
 
-def max_progress(value: Float[np.ndarray, "T"]) -> float:
+def max_progress(value: Values) -> float:
     """Returns the highest known progress; NaN if none is known."""
     values = without_nan(value)
     return float(values.max()) if len(values) else float("nan")
 
 
-def milestone_coverage(value: Float[np.ndarray, "T"], milestones: Float[np.ndarray, "K"]) -> float:
+def milestone_coverage(value: Values, milestones: Values) -> float:
     """Returns the proportion of milestones, values of progress, that the curve reaches. Those that are NaN are left out.
 
     The result is NaN without a known frame or a milestone.
@@ -126,7 +128,7 @@ def milestone_coverage(value: Float[np.ndarray, "T"], milestones: Float[np.ndarr
     return float((values.max() >= milestones).mean()) if len(values) and len(milestones) else float("nan")
 
 
-def stagnation(value: Float[np.ndarray, "T"], step: float = 0.01) -> float:
+def stagnation(value: Values, step: float = 0.01) -> float:
     """Returns the proportion of frames at which the curve is not above its highest value so far by at least `step`, after the first frame.
 
     After Outcome-Process-Diagnosis (arXiv 2603.21669), whose appendix defines its own. NaN for fewer than two known frames.
@@ -141,7 +143,7 @@ def stagnation(value: Float[np.ndarray, "T"], step: float = 0.01) -> float:
     return float((values[1:] < best + step - 1e-6).mean())  # 1e-6: float32 curves that rise by exactly `step` do not stand still
 
 
-def regret(value: Float[np.ndarray, "T"]) -> float:
+def regret(value: Values) -> float:
     """Returns the mean distance below the highest value so far: 0 for a curve that never falls. NaN if no frame is known.
 
     After the cumulative regret area of arXiv 2603.21669, divided by the frames.
@@ -150,7 +152,7 @@ def regret(value: Float[np.ndarray, "T"]) -> float:
     return float((np.maximum.accumulate(values) - values).mean()) if len(values) else float("nan")
 
 
-def path_efficiency(value: Float[np.ndarray, "T"]) -> float:
+def path_efficiency(value: Values) -> float:
     """Returns how far a curve gets over how far it travels: 1 for one that never falls, 0 for one that returns or stands still.
 
     NaN for fewer than two known frames.

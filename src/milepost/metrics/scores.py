@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+Values = Float[np.ndarray, "_"] | Sequence[float | int]
+"""(N,) numbers; a list of them will do."""
+
 
 def ranks(value: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
     """Returns ranks that start at 1; equal values have the mean of their ranks."""
@@ -18,12 +21,13 @@ def ranks(value: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
     return (ends - (counts - 1) / 2)[place]
 
 
-def order_correlation(value: Float[np.ndarray, "T"], reference: Float[np.ndarray, "T"] | None = None) -> float:
+def order_correlation(value: Values, reference: Values | None = None) -> float:
     """Returns the Spearman correlation with time (VOC, value-order correlation, arXiv 2411.04549), or with a reference curve.
 
     Frames that are NaN are left out. The result is NaN if fewer than two frames are known or either side is constant.
     """
-    reference = np.arange(len(value), dtype=float) if reference is None else reference
+    value = np.asarray(value, dtype=float)
+    reference = np.arange(len(value), dtype=float) if reference is None else np.asarray(reference, dtype=float)
     is_known = ~(np.isnan(value) | np.isnan(reference))
     if is_known.sum() < 2:
         return float("nan")
@@ -32,9 +36,9 @@ def order_correlation(value: Float[np.ndarray, "T"], reference: Float[np.ndarray
     return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 0 else float("nan")
 
 
-def mean_error(value: Float[np.ndarray, "T"], truth: Float[np.ndarray, "T"]) -> float:
+def mean_error(value: Values, truth: Values) -> float:
     """Returns the mean absolute error over the frames known on both sides; NaN if there is none."""
-    gap = np.abs(value - truth)
+    gap = np.abs(np.asarray(value) - np.asarray(truth))
     return float(np.nanmean(gap)) if not np.all(np.isnan(gap)) else float("nan")
 
 
@@ -44,23 +48,24 @@ def stage_accuracy(probability: Float[np.ndarray, "T K"], stage: Int[np.ndarray,
     return float(np.mean(probability[is_known].argmax(axis=1) == stage[is_known])) if is_known.any() else float("nan")
 
 
-def final(value: Float[np.ndarray, "T"], frames: int = 3) -> float:
+def final(value: Values, frames: int = 3) -> float:
     """Returns where a curve ends: the mean of its last known frames (3, so that one odd frame does not decide); NaN if none is known.
 
     A clock, the straight line from 0 to 1, ends at 1: the mean would be 1 - 1 / (T - 1), and tell long episodes from short ones.
     """
+    value = np.asarray(value)
     finite = value[~np.isnan(value)]
     if len(finite) > 1 and np.abs(finite - np.linspace(0, 1, len(finite))).max() < 1e-5:
         return 1.0
     return float(finite[-frames:].mean()) if len(finite) else float("nan")
 
 
-def separation(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"]) -> float:
+def separation(success: Values, failure: Values) -> float:
     """Returns the AUC: the probability that a successful episode ends above a failed one; ties count half.
 
     Values that are NaN are left out. The result is NaN if nothing is left on one side.
     """
-    success, failure = (side[~np.isnan(side)] for side in (success, failure))
+    success, failure = (side[~np.isnan(side)] for side in map(np.asarray, (success, failure)))
     if not len(success) or not len(failure):
         return float("nan")
     both = ranks(np.concatenate([success, failure]))

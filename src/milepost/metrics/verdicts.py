@@ -102,10 +102,13 @@ def verdict_of(facts: Facts) -> tuple[str, str]:
         return "cannot be said", rises.evidence
     if rises.state == "fails":
         return "says nothing", rises.evidence
-    if _most_of(rows, "low") >= PART:  # one control is enough to find a clock, a reward needs them all
-        return ("clock" if _most_of(rows, "value") >= CLOCK else "partly a clock"), _proportions(rows)
-    if follows.state == "fails":
+    is_clock = _most_of(rows, "low") >= PART  # one control is enough to find a clock, a reward needs them all
+    if is_clock and _most_of(rows, "value") >= CLOCK:
+        return "clock", _proportions(rows)
+    if follows.state == "fails" and _turns(rows) == "fails":
         return "follows nothing", follows.evidence
+    if is_clock:  # no reward; but it may be one that follows nothing
+        return ("partly a clock" if _turns(rows) == "passes" else "cannot be said"), follows.evidence
     for line in (follows, drives):
         if line.state == "cannot be said":
             return "cannot be said", line.evidence
@@ -191,19 +194,23 @@ def follows_what_is_seen(facts: Facts) -> Property:
             return Property(name, "fails", _proportions(rows))
         lacking = rows["frozen" if not enough(rows["frozen"]) else "shuffled"]
         return Property(name, "cannot be said", facts.lack(lacking, *(() if facts.run & set(FROZEN) else FROZEN[:1]), "shuffled"))
-    turns: list[State] = [at_least(rows["follow"], LEAST_FOLLOW)]
-    if enough(rows["backwards"]):
-        turns.append(at_most(rows["backwards"], BACKWARDS))
-    elif turns == ["fails"]:  # a model that needs neighbouring frames would show itself backwards alone
+    by_frame = at_least(rows["follow"], LEAST_FOLLOW)
+    if by_frame == "fails" and not enough(rows["backwards"]):  # a model that needs neighbouring frames shows itself backwards alone
         return Property(name, "cannot be said", facts.lack(rows["backwards"], "reversed"))
     stays = all_of(["fails" if rows[each].low >= PART else "passes" if rows[each].high < PART else "cannot be said" for each in _SIDES])
     evidence = f"{_proportions(rows)}; it follows the frames by {rows['follow']}"
-    if turns[0] != "passes":
+    if by_frame != "passes":
         evidence += f"; played backwards it makes {rows['backwards']} of its rise"
-    return _line(name, all_of([stays, any_of(turns)]), evidence)
+    return _line(name, all_of([stays, _turns(rows)]), evidence)
 
 
 _SIDES = ("frozen", "shuffled")
+
+
+def _turns(rows: Mapping[str, Estimate]) -> State:
+    """Returns whether the curve turns with the frames: in a random order, or at least backwards."""
+    states = [at_least(rows["follow"], LEAST_FOLLOW)]
+    return any_of(states + ([at_most(rows["backwards"], BACKWARDS)] if enough(rows["backwards"]) else []))
 
 
 def _uses_images(facts: Facts) -> Property:
