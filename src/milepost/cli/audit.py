@@ -134,7 +134,8 @@ def _print(result: progress.AuditRun, name: str) -> None:
     rows = [(words, *(audit.rows[row] for audit in audits.values())) for row, words in metrics.ROWS.items() if not row.startswith(IN_FILE)]
     table(f"{len(result.curves)} episodes of {name} (95 % intervals over episodes)", ("", *audits), rows)
     marks = {"passes": "yes", "fails": "NO", "cannot be said": "?"}
-    table("what it does", ("", "property", "evidence"), [(marks[each.state], each.name, each.evidence) for each in result.audit.properties])
+    lines = [(marks[each.state], each.name, each.evidence) for each in result.audit.properties]
+    table("what it does", ("", "property", "evidence"), lines, sentences=True)
     if result.clocks:
         say(f"channels of the state that tell the time, kept running: {', '.join(map(str, result.clocks))}")
     for reason in dict.fromkeys(result.audit.missing.values()):

@@ -125,11 +125,11 @@ def bars() -> Iterator[Callable[[str], Tick]]:
         yield bar
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a small table on standard output; the first column is left-aligned, the others right-aligned."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, sentences: bool = False) -> None:
+    """Prints a small table on standard output; the first column is left-aligned, and the others too if they hold sentences."""
     grid = Table(title=Text(plain(title)), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for place, name in enumerate(columns):
-        grid.add_column(Text(plain(name)), justify="left" if place == 0 else "right", overflow="fold")
+        grid.add_column(Text(plain(name)), justify="left" if sentences or place == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*[Text(plain(cell)) for cell in row])
     Console(soft_wrap=False).print(grid)

@@ -17,7 +17,7 @@ from milepost.metrics.controls import FAULTS, WORDS
 from milepost.metrics.copied import EpisodeCurves, can_be_judged, numbers_of
 from milepost.metrics.curves import beside_time
 from milepost.metrics.evaluation import MORE, Estimate, outcome_rows
-from milepost.metrics.verdicts import Facts, Property, properties_of, verdict_of
+from milepost.metrics.verdicts import BY_STATES, Facts, Property, properties_of, verdict_of
 
 DRAWS = 1000
 _UNKNOWN = float("nan")
@@ -107,7 +107,8 @@ def audit_curves(curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] 
     numbers = [numbers_of(each) for each in curves]
     good = [(of, each) for of, each in zip(curves, numbers, strict=True) if of.success is not False]
     rows = _rows([each for _, each in good], rng) | _outcome_rows(curves, numbers, rng)
-    rows["by_time"] = _by_time([of for of, _ in good], rng)
+    by_states = [of for of, _ in good] if rows["states_rise"].high >= BY_STATES else []  # of a curve that hardly moves it says nothing
+    rows["by_time"] = _by_time(by_states, rng)
     tasks = {
         task: _mean(np.array([each["rise"] for of, each in good if of.task == task]), rng) for task in sorted({of.task for of, _ in good})
     }
