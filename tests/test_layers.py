@@ -26,7 +26,7 @@ INSIDE = {
         "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
         "cells columns per_frame records transaction video",
         "choice frames metadata rows writer",
-        "annotations footage reader subtask_index",
+        "annotations footage language reader subtask_index",
         "validation",
         "copy drawings",
     ],

@@ -3,7 +3,7 @@ dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -48,6 +48,8 @@ class Args:
     """Ask no model: write the annotations of this .csv or .json file, with the same checks. They replace the old ones of these episodes."""
     from_subtask_index: Literal["sparse", "dense"] | None = None
     """Ask no model: use the dataset's subtask of every frame (subtask_index) as its sparse or dense stages."""
+    from_language: Literal["sparse", "dense"] | None = None
+    """Ask no model: use the subtasks that lerobot-annotate wrote (language_persistent) as the dataset's sparse or dense stages."""
     to_file: Path | None = None
     """Ask no model: write the annotations into this .csv or .json file, one row per segment. Correct it, then use --import."""
     subtask_index: bool = False
@@ -70,9 +72,13 @@ class Args:
 
 def main(args: Args) -> int:
     """Runs one of the verb's modes; returns the exit code."""
-    modes = [name for name in ("export", "import_file", "from_subtask_index", "to_file", "visualize_only") if getattr(args, name)]
+    modes = [
+        name
+        for name in ("export", "import_file", "from_subtask_index", "from_language", "to_file", "visualize_only")
+        if getattr(args, name)
+    ]
     if len(modes) > 1:
-        raise ValueError("give one of --export, --import, --from-subtask-index, --to-file and --visualize-only")
+        raise ValueError("give one of --export, --import, --from-subtask-index, --from-language, --to-file and --visualize-only")
     if args.num_visualizations < 0 or (args.skip_existing and args.overwrite):
         raise ValueError("--num-visualizations is 0 or more, and --skip-existing contradicts --overwrite")
     if args.output_path is None and modes[:1] not in (["to_file"], ["visualize_only"]):
@@ -85,6 +91,7 @@ def main(args: Args) -> int:
         "export": _export,
         "import_file": _import,
         "from_subtask_index": _from_subtask_index,
+        "from_language": _from_language,
         "to_file": _to_file,
         "visualize_only": _visualize,
     }[mode](args, dataset, folder)
@@ -193,26 +200,35 @@ def _import(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
 
 def _from_subtask_index(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     """Writes the runs of one subtask in the frames into the dataset as one head's stages."""
-    head = args.from_subtask_index
-    assert head is not None
+    assert args.from_subtask_index is not None
+    return _bring_over(args, dataset, args.from_subtask_index, "subtask_index", datasets.read_subtask_index)
+
+
+def _from_language(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
+    """Writes the subtasks of the language column into the dataset as one head's stages."""
+    assert args.from_language is not None
+    return _bring_over(args, dataset, args.from_language, "language_persistent", datasets.read_language_subtasks)
+
+
+def _bring_over(
+    args: Args, dataset: datasets.LeRobotDataset, head: str, column: str, read: Callable[[Path | str, str], datasets.Annotations]
+) -> int:
+    """Writes the subtasks that a column of the frames has into the dataset as one head's stages."""
     target = _target(args, dataset)
     target.require()
     requested = set(dataset.episode_indices)
-    existing, runs = (
-        annotation.read_annotations(dataset.root),
-        datasets.read_subtask_index(dataset.root if dataset.is_local else dataset.name, head),
-    )
+    existing, runs = annotation.read_annotations(dataset.root), read(dataset.root if dataset.is_local else dataset.name, head)
     annotations = {n: heads for n, heads in runs.items() if n in requested and not (args.skip_existing and existing.get(n, {}).get(head))}
     if not annotations:
         raise DataError(f"{dataset.name}: no frame of these episodes has a subtask")
-    other = [n for n, heads in annotations.items() if (old := existing.get(n, {}).get(head)) and tuple(old) != heads[head]]
+    other = [n for n, heads in annotations.items() if (old := existing.get(n, {}).get(head)) and tuple(old) != tuple(heads[head])]
     if other and not args.overwrite:
         raise DataError(
             f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
         )
     files = write_out(target, annotations, {}, subtask_index=False)
     without = len(requested) - len(set(runs) & requested)
-    say(f"{head} stages of {count_noun(len(annotations), 'episode')} read from subtask_index; without any: {without}")
+    say(f"{head} stages of {count_noun(len(annotations), 'episode')} read from {column}; without any: {without}")
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
     return 0
 

@@ -38,6 +38,7 @@ from milepost.datasets.findings import Expected, Finding, Severity, check_rows, 
 from milepost.datasets.footage import Footage, Look
 from milepost.datasets.frames import default_cameras
 from milepost.datasets.hub import Files, find_files
+from milepost.datasets.language import LANGUAGE, LanguageFault, language_faults, read_language_rows
 from milepost.datasets.metadata import PROPORTIONS, STATS, SUPPORTED, has_proportions, read_proportions, scan_metadata
 from milepost.datasets.parquet import open_parquet, read_parquet, to_numpy
 from milepost.datasets.placement import TENTH
@@ -207,6 +208,12 @@ class _Validation:
             self._check_head(head)
         features = self.info.get("features")
         is_annotated = any(any(record.lists(head)) for record in self.records for head in HEADS)
+        if isinstance(features, dict) and LANGUAGE in features and not is_annotated:
+            self._note(
+                "language",
+                "the stages may be there as subtasks of language_persistent, which SARM does not read: "
+                "milepost annotate DATASET --from-language sparse brings them over",
+            )
         if isinstance(features, dict) and "subtask_index" in features and not is_annotated:
             self._note(
                 "subtask-index",
@@ -320,9 +327,25 @@ class _Validation:
                 self._check_file(name, columns, records, places.by_position)
         for name in sorted(set(data_files(self.files)) - by_file.keys()):
             self._check_stray(name)
+        if LANGUAGE in self.features:
+            self._check_language()
         if self.instructed:
             first = f"{count_noun(len(self.instructed), 'episode')} with several tasks, first episode {self.instructed[0]}"
             self._note("several-tasks", f"{first}; models that take one are given the first, `Episode.instructions` has all")
+
+    def _check_language(self) -> None:
+        """Checks the subtasks of `language_persistent`, one line for each kind of fault."""
+        by_code: dict[str, list[tuple[int, LanguageFault]]] = defaultdict(list)
+        try:
+            for record, rows, differing in read_language_rows(self.files, self.meta):
+                for fault in language_faults(rows, record.length, record.fps, differing):
+                    by_code[fault.code].append((record.index, fault))
+        except DataError as error:
+            self._error("language-column", str(error))
+        for code, there in by_code.items():
+            episode, fault = there[0]
+            others = f"; and in {count_noun(len(there) - 1, 'other episode')}" if len(there) > 1 else ""
+            (self._error if fault.is_error else self._warn)(code, f"language_persistent: {fault.message}{others}", episode)
 
     def _check_stray(self, name: str) -> None:
         """Checks a file that no episode needs: LeRobot opens it all the same."""
