@@ -101,6 +101,13 @@ def test_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("audit.md", {}, {"path/or/hub-id": "dots"})["run"].audit.verdict == "says nothing"
 
 
+def test_advantage() -> None:
+    steady, late = (each.is_positive for each in run("advantage.md", {}, {})["labels"].episodes)
+    assert not steady.any()
+    assert not late[:25].any()
+    assert late.sum() == 20
+
+
 def test_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_dots("dots", dot_episodes(10))

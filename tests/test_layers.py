@@ -27,7 +27,7 @@ INSIDE = {
         "cells columns per_frame records transaction video",
         "choice frames metadata rows writer",
         "annotations footage language reader subtask_index",
-        "validation",
+        "language_rows validation",
         "copy drawings",
     ],
     "vlm": [

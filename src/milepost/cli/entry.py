@@ -32,6 +32,7 @@ VERBS = {
     "train": "train a reward model on a dataset",
     "label": "write a model's progress for every frame of a dataset",
     "weigh": "compute RA-BC sample weights from progress, and report their effect",
+    "advantage": "make advantage labels from progress, and report which frames become positive",
     "evaluate": "compare a progress file with the truth or the annotations, beside a clock",
     "audit": "tell whether a model's progress follows what is seen or the time, on edited copies of your episodes",
     "compare": "train policies with and without weights on simulated demonstrations, and count their successes",

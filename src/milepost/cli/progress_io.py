@@ -1,4 +1,7 @@
-"""Reads progress files episode by episode, for the verbs that draw. A file of another dataset is refused."""
+"""Reads progress files episode by episode, for the verbs that draw; checks that progress says something, for those that compute from it.
+
+A file of another dataset is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
 
 from milepost import datasets, figures, progress
 from milepost.cli.console import warn, warn_all
@@ -52,6 +58,15 @@ def name_of(path: Path, paths: Sequence[Path]) -> str:
     same = [other for other in others if other[-1] == parts[-1]]
     depth = next((k for k in range(1, len(parts)) if [other[-k:] for other in same].count(parts[-k:]) == 1), len(parts) - 1)
     return "/".join((*parts[-depth:-1], path.stem.removesuffix("_progress")))
+
+
+def require_varied(value: Float[np.ndarray, "N"], purpose: str) -> None:
+    """Raises DataError if no progress is known, or if it is one number in all frames. purpose: what it is needed for, in words."""
+    values = value[~np.isnan(value)]
+    if not len(values):
+        raise DataError(f"no frame of the progress file has a progress: there is nothing to {purpose}; label the dataset again")
+    if values.min() == values.max():
+        raise DataError(f"progress is {values[0]:g} in every frame: there is nothing to {purpose}; look at the curves with milepost plot")
 
 
 def require_heads(source: str, available: Sequence[str], heads: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import tyro
 
 from milepost import datasets, figures, progress, weights
 from milepost.cli.console import say, table, warn, warn_all
-from milepost.cli.progress_io import warn_of_missing_letters
+from milepost.cli.progress_io import require_varied, warn_of_missing_letters
 from milepost.core import (
     DataError,
     UnreadableError,
@@ -183,11 +183,7 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
     """Computes the weights and everything that is reported about them. DataError if no progress is known, it is constant, or every weight
     is 0."""
     value = progress_table.values(args.head_mode)
-    values = value[~np.isnan(value)]
-    if not len(values):
-        raise DataError("no frame of the progress file has a progress: there is nothing to weigh by; label the dataset again")
-    if values.min() == values.max():
-        raise DataError(f"progress is {values[0]:g} in every frame: there is nothing to weigh by; look at the curves with milepost plot")
+    require_varied(value, "weigh by")
     notes = {} if dataset is None else notes_of(dataset, np.unique(progress_table.episode_index).tolist())
     tasks = sorted({note.task for note in notes.values()})
     task = None

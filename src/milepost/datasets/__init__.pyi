@@ -24,7 +24,9 @@ from .hub import require_same_dataset as require_same_dataset
 from .hub import revision_of as revision_of
 from .hub import upload_dataset_files as upload_dataset_files
 from .hub import upload_model as upload_model
+from .language import LanguageRow as LanguageRow
 from .language import read_language_subtasks as read_language_subtasks
+from .language_rows import LanguageRows as LanguageRows
 from .metadata import read_column_stats as read_column_stats
 from .metadata import read_metadata as read_metadata
 from .metadata import read_proportions as read_proportions

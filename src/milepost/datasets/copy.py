@@ -1,4 +1,4 @@
-"""Copies a LeRobot dataset with additional numbers for every frame (progress, weight), or with new time stamps.
+"""Copies a LeRobot dataset with more columns for every frame (progress, weight, labels), with language rows, or with new time stamps.
 
 The source is never written to, and the copy appears complete or not at all. Videos become hard links where the file system allows it, else
 copies. Data files are rewritten with the columns, and info.json and all statistics describe them. Links to folders are followed. The copy
@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
 from milepost.datasets.hub import Files
+from milepost.datasets.language import LANGUAGE
+from milepost.datasets.language_rows import FEATURE, LanguageRows, language_type, require_new_style, with_rows
 from milepost.datasets.parquet import put_columns, read_parquet, to_numpy
 from milepost.datasets.reader import LeRobotDataset, open_dataset
 from milepost.datasets.records import EpisodeRecord, Metadata
@@ -41,21 +43,27 @@ VIDEO_CODES = ("video-file", "video-short", "video-more", "video-span", "video-o
 def copy_with_columns(
     folder_or_repo: str | Path,
     folder: str | Path,
-    columns: Mapping[str, Float[np.ndarray, "N"]],
+    columns: Mapping[str, Shaped[np.ndarray, "N"]],
     *,
+    language: LanguageRows | None = None,
     restamp: bool = False,
     even_damaged: bool = False,
     revision: str | None = None,
 ) -> list[str]:
-    """Copies a dataset into the new `folder`, with these columns as float32 features; value [i] is of dataset row i, NaN where unknown.
+    """Copies a dataset into the new `folder`, with these columns as features; value [i] is of dataset row i, NaN where unknown.
 
-    restamp: write frame / fps as every row's time stamp. Statistics are of the known values. Returns the data files that were left out.
-    DataError if the folder is there already, the dataset has a feature of such a name, a column has not as many values as there are rows
-    or none that is known, or the dataset has damage that LeRobot would not open and is not to be copied `even_damaged`.
+    A column of bools becomes a bool feature, any other one float32. language: rows to add to `language_persistent`. restamp: write
+    frame / fps as every row's time stamp. Statistics are of the known values. Returns the data files that were left out.
+
+    DataError if the folder is there already, the dataset has a feature of such a name or rows of such a style, a column has not as many
+    values as there are rows or none that is known, or the dataset has damage that LeRobot would not open and is not to be copied
+    `even_damaged`.
     """
     dataset = open_dataset(folder_or_repo, revision=revision)
     files, meta = dataset.files, dataset.meta
-    _check(files, meta, columns, restamp=restamp)
+    _check(files, meta, columns, is_changed=restamp or language is not None)
+    if language is not None:
+        require_new_style(files, meta, language.style)
     if not even_damaged:
         _require_sound(folder_or_repo, revision, restamp=restamp)
     added = dict(columns) | ({STAMPS: _stamps(meta)} if restamp else {})
@@ -70,14 +78,29 @@ def copy_with_columns(
                 continue  # the table of episodes is written anew, with its statistics
             new.parent.mkdir(parents=True, exist_ok=True)
             if name in tables:
-                placing = _Placing([record for record in meta.episodes.values() if record.data == name])
-                put_columns(files.path(name), new, {key: (pa.float32(), partial(placing.values, column)) for key, column in added.items()})
+                records = [record for record in meta.episodes.values() if record.data == name]
+                put_columns(files.path(name), new, _columns_of(files.path(name), records, added, language))
             elif name.startswith("meta/"):
                 shutil.copyfile(files.path(name), new)
             else:
                 _link(files.path(name), new, hard_link=files.repo is None)
-        _write_meta(files, part, meta, added)
+        _write_meta(files, part, meta, added, {} if language is None else {LANGUAGE: dict(FEATURE)})
     return left_out
+
+
+def _columns_of(
+    path: Path, records: Sequence[EpisodeRecord], columns: Mapping[str, np.ndarray], language: LanguageRows | None
+) -> dict[str, tuple[pa.DataType, Any]]:
+    """Returns what `put_columns` takes for one data file: the columns, and the language rows of its episodes."""
+    placing = _Placing(records)
+    kinds: dict[str, tuple[pa.DataType, Any]] = {
+        key: (pa.bool_(), partial(placing.flags, column)) if column.dtype == bool else (pa.float32(), partial(placing.values, column))
+        for key, column in columns.items()
+    }
+    if language is not None:
+        kind, own = language_type(path), {record.index: language.episodes.get(record.index, ()) for record in records}
+        kinds[LANGUAGE] = (kind, partial(with_rows, kind=kind, rows=LanguageRows(language.style, language.role, own)))
+    return kinds
 
 
 def changed_stamps(dataset: LeRobotDataset) -> tuple[int, float]:
@@ -101,10 +124,10 @@ def _has(path: Path) -> bool:
     return "episode_index" in pq.read_schema(path).names
 
 
-def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, restamp: bool) -> None:
+def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, is_changed: bool) -> None:
     if is_interrupted(files.root):
         raise DataError(f"{files.root}: annotating it was killed while it renamed files; run milepost annotate again first")
-    if not columns and not restamp:
+    if not columns and not is_changed:
         raise DataError("there is no column to add to the copy")
     rows = max(record.row + record.length for record in meta.episodes.values())
     for name, column in columns.items():
@@ -172,6 +195,10 @@ class _Placing:
         out[rows >= 0] = column[rows[rows >= 0]]
         return out
 
+    def flags(self, column: Bool[np.ndarray, "R"], table: pa.Table) -> Bool[np.ndarray, "N"]:
+        """Returns the column's values of these rows, False for the rows of no episode."""
+        return self.values(column.astype(np.float32), table) == 1
+
     def _rows(self, table: pa.Table) -> Int[np.ndarray, "N"]:
         if self._last[0] is not table:  # several columns ask for the same rows
             self._last = (table, self._counted(table))
@@ -197,8 +224,8 @@ def _stamps(meta: Metadata) -> Float[np.ndarray, "R"]:
     return out
 
 
-def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, np.ndarray]) -> None:
-    """Writes info.json and all statistics, with the new columns."""
+def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, np.ndarray], features: Mapping[str, Any]) -> None:
+    """Writes info.json and all statistics, with the new columns. features: of columns without statistics."""
     for name in files.listed("meta/episodes"):
         if name.endswith(".parquet") and (table := read_parquet(files.path(name))).num_rows:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +233,8 @@ def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, 
     lines = part / "meta/episodes_stats.jsonl"
     if lines.is_file():
         lines.write_text(_lines_with_statistics(read_text(lines), columns, meta), encoding="utf-8")
-    added = {name: _feature() for name in columns if name not in meta.features}
+    added = {name: _feature("bool" if column.dtype == bool else "float32") for name, column in columns.items()} | dict(features)
+    added = {name: feature for name, feature in added.items() if name not in meta.features}
     _describe(part / "meta/info.json", lambda info: info["features"].update(added))
     if (part / "meta/stats.json").is_file():
         parts = {name: [one for one in _statistics(column, meta) if one] for name, column in columns.items()}
@@ -214,14 +242,14 @@ def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, 
         _describe(part / "meta/stats.json", lambda stats: stats.update(whole))
 
 
-def _statistics(column: Float[np.ndarray, "N"], meta: Metadata, episodes: Sequence[int] | None = None) -> list[Stats | None]:
+def _statistics(column: Shaped[np.ndarray, "N"], meta: Metadata, episodes: Sequence[int] | None = None) -> list[Stats | None]:
     """Returns the statistics of the known values of each of these episodes (of all if None); None where every value is unknown."""
     records = [meta.episodes.get(number) for number in (meta.episodes if episodes is None else episodes)]
     parts = [column[record.row : record.row + record.length] if record is not None else column[:0] for record in records]
     return [column_stats(part[~np.isnan(part)]) if not np.isnan(part).all() else None for part in parts]
 
 
-def _with_statistics(table: pa.Table, columns: Mapping[str, Float[np.ndarray, "N"]], meta: Metadata) -> pa.Table:
+def _with_statistics(table: pa.Table, columns: Mapping[str, Shaped[np.ndarray, "N"]], meta: Metadata) -> pa.Table:
     """Returns meta/episodes with each episode's statistics of the columns; null where all its values are unknown."""
     if not any(name.startswith("stats/") for name in table.column_names):
         return table
@@ -235,7 +263,7 @@ def _with_statistics(table: pa.Table, columns: Mapping[str, Float[np.ndarray, "N
     return table
 
 
-def _lines_with_statistics(text: str, columns: Mapping[str, Float[np.ndarray, "N"]], meta: Metadata) -> str:
+def _lines_with_statistics(text: str, columns: Mapping[str, Shaped[np.ndarray, "N"]], meta: Metadata) -> str:
     """Returns v2.1's episodes_stats.jsonl with each episode's statistics of the columns."""
     lines = []
     for line in text.split("\n"):
@@ -252,8 +280,8 @@ def _lists(stats: Stats) -> dict[str, list[Any]]:
     return {key: value.tolist() for key, value in stats.items()}
 
 
-def _feature() -> dict[str, Any]:
-    return {"dtype": "float32", "shape": [1], "names": None}
+def _feature(dtype: str) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": [1], "names": None}
 
 
 def _describe(path: Path, change: Any) -> None:

@@ -15,6 +15,7 @@ from .controls import copies as copies
 from .controls import time_channels as time_channels
 from .copied import EpisodeCurves as EpisodeCurves
 from .curves import average_precision as average_precision
+from .curves import beside_time as beside_time
 from .curves import max_progress as max_progress
 from .curves import milestone_coverage as milestone_coverage
 from .curves import path_efficiency as path_efficiency

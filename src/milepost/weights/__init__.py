@@ -5,6 +5,7 @@
     weight = 1 if delta > kappa; soft if 0 <= delta <= kappa; 0 if negative; `fallback_weight` if there is no delta
 
 That is the default, LeRobot 0.6's numbers; `RabcConfig` names what else there is. A weight is a column, not an object. No file, no torch.
+`advantage.py` makes advantage labels (RECAP) from the same curves.
 """
 
 import lazy_loader

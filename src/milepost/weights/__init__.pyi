@@ -1,3 +1,15 @@
+from .advantage import CONVENTIONS as CONVENTIONS
+from .advantage import AdvantageConfig as AdvantageConfig
+from .advantage import AdvantageLabels as AdvantageLabels
+from .advantage import EpisodeProgress as EpisodeProgress
+from .advantage import label_advantages as label_advantages
+from .advantage_files import advantage_paths as advantage_paths
+from .advantage_files import require_own_advantages as require_own_advantages
+from .advantage_files import write_advantages as write_advantages
+from .advantage_lerobot import LEROBOT_FORM as LEROBOT_FORM
+from .advantage_lerobot import lerobot_columns as lerobot_columns
+from .advantage_lerobot import lerobot_rows as lerobot_rows
+from .advantage_lerobot import plain_columns as plain_columns
 from .advice import Advice as Advice
 from .advice import Diagnosis as Diagnosis
 from .advice import EpisodeInfo as EpisodeInfo
@@ -20,6 +32,11 @@ from .loader import SampleWeights as SampleWeights
 from .loader import UniformWeights as UniformWeights
 from .loader import WeightedSampler as WeightedSampler
 from .matching import match_weights as match_weights
+from .positives import agreement as agreement
+from .positives import between_episodes as between_episodes
+from .positives import by_group as by_group
+from .positives import explained_by_time as explained_by_time
+from .positives import tenths as tenths
 from .result import WeightResult as WeightResult
 from .result import over_episode as over_episode
 from .result import places as places

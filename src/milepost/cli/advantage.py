@@ -1,0 +1,165 @@
+"""Make advantage labels from progress: which frames were followed by more progress than usual, for RECAP and classifier-free guidance.
+
+Before anything is written, it shows who becomes positive: by task, by outcome, and by tenth of the episode. --beside has a second model
+beside it. The dataset itself is not changed.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from milepost import datasets, progress, weights
+from milepost.cli.advantage_report import doubts, report_of, show
+from milepost.cli.console import say, warn, warn_all
+from milepost.cli.progress_io import require_varied
+from milepost.core import DataError, output_lock, real_path, to_json, write_text
+
+INTERVENTIONS = ("intervention", "complementary_info.is_intervention")
+"""Columns that mark the frames in which a person acted: that of LeRobot's pull request 3764, and that of its HIL-SERL recordings."""
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """LeRobot dataset: a folder or a Hub id."""
+    progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
+    """Progress file; default: the one beside the dataset."""
+    beside: Path | None = None
+    """Another model's progress file: how far its labels agree is printed."""
+    form: Literal["rlinf", "lerobot", "column"] = "rlinf"
+    """rlinf: the files meta/advantages_TAG.parquet and meta/returns_TAG.parquet. lerobot: a copy of the dataset in the form of LeRobot's
+    pull request 3764 (rows of style advantage, mc_return, is_terminal). column: a copy with the columns advantage and
+    advantage_continuous."""
+    output_dir: Path | None = None
+    """Folder of the files (default: advantages_TAG in the current folder), or of the copy, which must not exist."""
+    tag: str = "milepost"
+    """Name of these labels, in the names of RLinf's files."""
+    convention: Literal["rlinf", "lerobot"] | None = None
+    """Whose proportion of frames becomes positive: RLinf's 30 %, or the 70 % of LeRobot's pull request 3764. Default: that of --form, and
+    RLinf's for a column."""
+    positive: float | None = None
+    """The proportion of frames that becomes positive, instead of a convention's."""
+    horizon: int | Literal["end"] = 50
+    """How many frames an advantage looks ahead; end: to the end of the episode."""
+    failure: float = -1.0
+    """The value at the end of a failed episode, in tasks: -1 is as far from success as at the start."""
+    per_task: bool = True
+    """Give every task a threshold of its own."""
+    head_mode: Literal["sparse", "dense"] = "sparse"
+    dry_run: bool = False
+    """Print who would become positive, and write nothing."""
+    overwrite: bool = False
+    """Replace files of the same tag that another program made; those of an earlier run are always replaced."""
+    revision: str | None = None
+    json: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """The labels of a dataset, and what they were made from. settings: how, in words, for the files."""
+
+    dataset: datasets.LeRobotDataset
+    episodes: list[weights.EpisodeProgress]
+    labels: weights.AdvantageLabels
+    settings: dict[str, str]
+
+
+def main(args: Args) -> int:
+    """Reports who becomes positive, then writes the labels."""
+    config = _config(args)
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision)
+    folder = _folder(args)
+    match = progress.find_progress(dataset, args.progress)
+    warn_all(match.warnings)
+    episodes = _episodes(dataset, match, args.head_mode)
+    labels = weights.label_advantages(episodes, config)
+    beside = None if args.beside is None else _labels_beside(args, dataset, config)
+    report = report_of(episodes, labels, beside)
+    lines = doubts(report)
+    if match.missing:
+        lines.append(f"frames of the dataset without a row in the progress file: {match.missing}, each is negative")
+    if not args.json:
+        show(report)
+        for line in lines:
+            warn(line)
+    settings = {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint, "progress_file": str(match.path)}
+    settings |= {"head_mode": args.head_mode, "config": json_module.dumps(asdict(config)), "explained_by_time": f"{report['by_time']:.3f}"}
+    written = [] if args.dry_run else _write(args, folder, Made(dataset, episodes, labels, settings))
+    if args.json:
+        say(to_json(report | {"warnings": lines, "written": list(map(str, written))}))
+        return 0
+    say(f"labels: {', '.join(map(str, written)) or 'none are written, because of --dry-run'}")
+    if written and args.form == "rlinf":
+        say("RLinf reads both files from meta/ of the dataset: copy them there, and give the tag as data.advantage_tag")
+    return 0
+
+
+def _config(args: Args) -> weights.AdvantageConfig:
+    if args.positive is not None and args.convention is not None:
+        raise ValueError("--positive is the proportion that --convention names: leave one of them out")
+    convention = args.convention or ("lerobot" if args.form == "lerobot" else "rlinf")
+    positive = weights.CONVENTIONS[convention] if args.positive is None else args.positive
+    return weights.AdvantageConfig(None if args.horizon == "end" else args.horizon, positive, args.failure, args.per_task)
+
+
+def _folder(args: Args) -> Path:
+    """Returns the folder to write into. DataError if it is needed and not named, is there, or is of the Hub."""
+    paths = weights.advantage_paths(args.output_dir or Path(f"advantages_{args.tag}"), args.tag)
+    folder = paths[0].parent.parent
+    if args.form == "rlinf":
+        weights.require_own_advantages(paths, overwrite=args.overwrite)
+        if datasets.is_dataset(folder.expanduser()):
+            raise DataError(
+                f"{folder} is a dataset, and its own folders are not written into: give another --output-dir, and copy the files"
+            )
+    elif args.output_dir is None and not args.dry_run:
+        raise DataError(f"--form {args.form} writes a copy of the dataset: name its folder with --output-dir")
+    elif args.output_dir is not None and (folder.exists() or datasets.in_cache(real_path(folder))):
+        raise DataError(f"{folder} is there already, or in the Hub's cache: choose another --output-dir for the copy")
+    return folder
+
+
+def _episodes(dataset: datasets.LeRobotDataset, match: progress.MatchedProgress, head: str) -> list[weights.EpisodeProgress]:
+    """Returns every episode's progress with its task, success and interventions. DataError if the progress says nothing."""
+    require_varied(match.table.values(head), "make labels from")
+    episodes = []
+    for number in dataset.episode_indices:
+        episode = dataset.episode(number)
+        curve = match.table.episode(number, episode.length, head)
+        column = next((episode.columns[name] for name in INTERVENTIONS if name in episode.columns), None)
+        by_person = None if column is None else np.nan_to_num(np.asarray(column, dtype=float).reshape(-1)) > 0
+        episodes.append(weights.EpisodeProgress(number, episode.task, curve, episode.success, by_person))
+    return episodes
+
+
+def _labels_beside(args: Args, dataset: datasets.LeRobotDataset, config: weights.AdvantageConfig) -> weights.AdvantageLabels:
+    match = progress.find_progress(dataset, args.beside)
+    warn_all(match.warnings)
+    return weights.label_advantages(_episodes(dataset, match, args.head_mode), config)
+
+
+def _write(args: Args, folder: Path, result: Made) -> list[Path]:
+    """Writes the labels in the form that was asked for. Returns what is new."""
+    if args.form == "rlinf":
+        with output_lock(folder):
+            return list(weights.write_advantages(folder, args.tag, result.episodes, result.labels.episodes, result.settings))
+    if args.form == "lerobot":
+        columns, rows = (
+            weights.lerobot_columns(result.dataset, result.episodes),
+            weights.lerobot_rows(result.dataset, result.labels.episodes),
+        )
+    else:
+        columns, rows = weights.plain_columns(result.dataset, result.labels.episodes), None
+    left_out = datasets.copy_with_columns(args.dataset, folder, columns, language=rows, revision=args.revision)
+    if left_out:
+        warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
+    form = {"form": weights.LEROBOT_FORM if args.form == "lerobot" else "column"}
+    about = folder / f"advantage_{args.tag}.json"
+    write_text(about, to_json(form | result.settings))
+    return [folder, about]

@@ -1,0 +1,90 @@
+"""Advantage labels on disk, in the form that RLinf reads: `meta/advantages_{tag}.parquet` and `meta/returns_{tag}.parquet`.
+
+RLinf's reader takes (episode_index, frame_index) as the key of a row, needs the boolean `advantage`, and refuses a dataset of which a frame
+is missing. Source: RLinf's `recap` datasets, November 2026. Its returns count frames: a reward of -1 a frame, 0 at success, and -300 at the
+end of a failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from milepost.core import DataError, atomic_path, real_path
+from milepost.datasets import in_cache
+from milepost.progress import METADATA_PREFIX
+from milepost.weights.advantage import EpisodeLabels, EpisodeProgress
+
+FAILURE_REWARD = -300.0
+
+
+def advantage_paths(folder: Path, tag: str) -> tuple[Path, Path]:
+    """Returns the paths of labels and returns in a folder. ValueError for a tag that is no plain name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", tag):
+        raise ValueError(f"--tag has letters, digits, '_', '-' and '.', and begins with a letter or digit; got {tag!r}")
+    return folder / "meta" / f"advantages_{tag}.parquet", folder / "meta" / f"returns_{tag}.parquet"
+
+
+def write_advantages(
+    folder: Path, tag: str, episodes: Sequence[EpisodeProgress], labels: Sequence[EpisodeLabels], metadata: Mapping[str, str]
+) -> tuple[Path, Path]:
+    """Writes both files and returns their paths. metadata: how they were made, kept in the files.
+
+    Labels: `advantage` bool and `advantage_continuous` float32, in tasks, NaN where unknown. Returns: `return` and `reward` float32, in
+    frames, and `prompt`. Every frame of every episode has a row.
+    """
+    paths = advantage_paths(folder, tag)
+    key = {
+        "episode_index": np.concatenate([np.full(len(each.is_positive), each.episode) for each in labels]),
+        "frame_index": np.concatenate([np.arange(len(each.is_positive)) for each in labels]),
+    }
+    reward = [_rewards(each) for each in episodes]
+    returns = [np.cumsum(each[::-1])[::-1] for each in reward]
+    tables = (
+        key
+        | {
+            "advantage": np.concatenate([each.is_positive for each in labels]),
+            "advantage_continuous": np.concatenate([each.advantage for each in labels]).astype(np.float32),
+        },
+        key
+        | {
+            "return": np.concatenate(returns).astype(np.float32),
+            "reward": np.concatenate(reward).astype(np.float32),
+            "prompt": np.concatenate([np.full(len(each.progress), each.task, dtype=object) for each in episodes]),
+        },
+    )
+    about = {f"{METADATA_PREFIX}{name}": value for name, value in metadata.items()}
+    for path, columns in zip(paths, tables, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}).replace_schema_metadata(about), temporary)
+    return paths
+
+
+def _rewards(each: EpisodeProgress) -> Float[np.ndarray, "T"]:
+    rewards = np.full(len(each.progress), -1.0)
+    rewards[-1] = FAILURE_REWARD if each.has_failed else 0.0
+    return rewards
+
+
+def require_own_advantages(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Raises DataError if one of the files is there and another program made it, or if it is in the Hub's cache."""
+    for path in paths:
+        if in_cache(path.expanduser().absolute()) or in_cache(real_path(path)):
+            raise DataError(f"a Hub dataset is never written into: give another --output-dir than {path.parent.parent}")
+        if path.exists() and not overwrite and not _is_ours(path):
+            raise DataError(f"{path} was not written by milepost advantage; use --overwrite, or another --tag or --output-dir")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return any(key.startswith(METADATA_PREFIX.encode()) for key in schema.metadata or {})
