@@ -24,9 +24,9 @@ LAYERS = [
 INSIDE = {
     "datasets": [
         "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
-        "cells columns per_frame records transaction video",
+        "cells columns language_rows per_frame records transaction video",
         "choice frames metadata rows writer",
-        "annotations footage language reader subtask_index",
+        "annotations footage language language_findings reader subtask_index",
         "validation",
         "copy drawings",
     ],

@@ -217,7 +217,8 @@ def _bring_over(
     target = _target(args, dataset)
     target.require()
     requested = set(dataset.episode_indices)
-    existing, runs = annotation.read_annotations(dataset.root), read(dataset.root if dataset.is_local else dataset.name, head)
+    existing = {} if dataset.hints.from_language else annotation.read_annotations(dataset.root)  # meta/ has none of its own then
+    runs = read(dataset.root if dataset.is_local else dataset.name, head)
     annotations = {n: heads for n, heads in runs.items() if n in requested and not (args.skip_existing and existing.get(n, {}).get(head))}
     if not annotations:
         raise DataError(f"{dataset.name}: no frame of these episodes has a subtask")

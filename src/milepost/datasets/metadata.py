@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, expand, parse_json, plausible, read_json, read_json_object, read_text, shown
+from milepost.core import HEADS, DataError, expand, parse_json, plausible, read_json, read_json_object, read_text, shown
 from milepost.datasets.features import is_depth
 from milepost.datasets.findings import Finding, Severity
+from milepost.datasets.hub import find_files
+from milepost.datasets.language_rows import DTYPE, LANGUAGE, LanguageColumn
 from milepost.datasets.parquet import open_parquet, read_parquet
 from milepost.datasets.records import EpisodeRecord, Metadata, VideoSpan
 
@@ -135,6 +137,8 @@ class _Scan:
             self._check_all(records)
             tasks = self._tasks()
         rows_fit, records = _settle_rows(records, self.version)
+        if self.features.get(LANGUAGE, {}).get("dtype") == DTYPE:
+            records = _with_language(records, self.root)
         findings = tuple(self.findings)
         return Metadata(self.version, self.fps, self.features, dict(sorted(tasks.items())), records, rows_fit, findings, self.info)
 
@@ -381,6 +385,12 @@ class _Scan:
             self._say("tasks", f"meta/tasks.parquet: task_index {what}, got {', '.join(map(shown, numbers[:9]))}")
         whole = [plausible("task_index", number, source="meta/tasks.parquet") for number in numbers]
         return dict(zip(map(int, whole), map(str, table[words].to_pylist()), strict=True))
+
+
+def _with_language(records: Mapping[int, EpisodeRecord], root: Path) -> dict[int, EpisodeRecord]:
+    """Returns the records with a reader of the language column, whose subtasks count where no episode has an annotation in meta/."""
+    read, counts = LanguageColumn(find_files(root)).segments, not any(any(r.lists(head)) for r in records.values() for head in HEADS)
+    return {number: replace(record, language=read, from_language=counts) for number, record in records.items()}
 
 
 def _is_time(value: Any) -> bool:
