@@ -16,7 +16,7 @@ from language_content import EVENTS, FPS, LANGUAGE, Row, edit_info, event, files
 from milepost.cli.entry import main
 from milepost.core import DataError, Segment, UnreadableError
 from milepost.core.errors import DataWarning
-from milepost.datasets import language_rows, open_dataset, read_language_subtasks, read_metadata, validate
+from milepost.datasets import language_rows, open_dataset, read_language_subtasks, read_metadata, validate, write_annotations
 from milepost.datasets.language_rows import EpisodeRows, LanguageRow, language_faults, segments_of_rows
 
 
@@ -283,3 +283,60 @@ def test_the_newer_version_opens_alike(version: str, tmp_path: Path) -> None:
     assert {episode.index: dict(episode.segments) for episode in dataset} == expected(root)
     notes = [each.message for each in validate(root).findings if each.code == "version"]
     assert len(notes) == (version == "v3.1")
+
+
+def test_writing_one_episode_keeps_the_subtasks_of_the_others(tmp_path: Path) -> None:
+    root = write_language(tmp_path / "dots", two_steps)
+    dataset = open_dataset(root)
+    new = (Segment("reach", 0, 9), Segment("carry", 9, dataset.length(1)))
+    with pytest.raises(DataError, match="which would be replaced: give overwrite=True"):
+        write_annotations(dataset, {1: {"sparse": new}})
+    assert write_annotations(dataset, {1: {"sparse": new}}, overwrite=True).episodes == {"sparse": 4}
+    assert {episode.index: dict(episode.segments) for episode in dataset} == expected(root) | {1: {"sparse": new}}
+    assert not read_metadata(root).from_language
+    write_annotations(dataset, {n: {"sparse": ()} for n in range(4)}, overwrite=True)
+    assert [dict(episode.segments) for episode in dataset] == [{}] * 4  # removed is removed
+
+
+def test_dense_stages_beside_them(tmp_path: Path) -> None:
+    root = write_language(tmp_path / "dots", two_steps)
+    dense = (Segment("grasp", 0, 5), Segment("pull", 5, open_dataset(root).length(0)))
+    assert write_annotations(root, {0: {"dense": dense}}).episodes == {"sparse": 4, "dense": 1}
+    assert open_dataset(root)[0].segments == {"sparse": expected(root)[0]["sparse"], "dense": dense}
+    assert open_dataset(root)[3].segments == expected(root)[3]
+
+
+def test_subtasks_that_cannot_be_read_are_counted_when_others_are_written(tmp_path: Path) -> None:
+    root = write_language(tmp_path / "dots", lambda n: two_steps(n) if n != 2 else [row("reach", 0), row("carry", 0)])
+    with pytest.warns(DataWarning, match="the subtasks of 1 episode in language_persistent cannot be read, first of episode 2"):
+        assert write_annotations(root, {0: {"sparse": ()}}, overwrite=True).episodes == {"sparse": 2}
+
+
+def test_a_closed_vocabulary_says_which_subtasks_are_not_on_it(tmp_path: Path) -> None:
+    root = write_language(tmp_path / "dots", two_steps)
+    whole = (Segment("move", 0, open_dataset(root).length(0)),)
+    with pytest.raises(DataError, match="episode 1, sparse: unknown stage 'reach'; the stages are: move; that is what its language column"):
+        write_annotations(root, {0: {"sparse": whole}}, names={"sparse": ["move"]}, overwrite=True)
+    before = files_of(root)
+    table = tmp_path / "stages.csv"
+    assert main(["annotate", str(root), "--to-file", str(table)]) == 0
+    table.write_text(table.read_text().replace("carry", "cary"))
+    assert main(["annotate", str(root), "--import", str(table), "--sparse-subtasks", "reach,carry"]) == 2
+    assert files_of(root) == before
+    table.write_text(table.read_text().replace("cary", "carry"))
+    assert main(["annotate", str(root), "--import", str(table), "--sparse-subtasks", "reach,carry"]) == 0
+    assert open_dataset(root)[3].segments == expected(root)[3]
+    assert tuple(open_dataset(root).stages["sparse"].names) == ("reach", "carry")
+
+
+def test_a_copy_of_meta_has_the_subtasks_of_the_other_episodes_too(tmp_path: Path) -> None:
+    root, copy = write_language(tmp_path / "dots", two_steps), tmp_path / "copy"
+    table = tmp_path / "stages.csv"
+    assert main(["annotate", str(root), "--to-file", str(table), "--episodes", "1"]) == 0
+    table.write_text(table.read_text().replace("carry", "place"))
+    assert main(["annotate", str(root), "--import", str(table), "--output-path", str(copy)]) == 0
+    segments = {n: record.segments["sparse"] for n, record in read_metadata(copy).episodes.items()}
+    assert {n: [each.name for each in parts] for n, parts in segments.items()} == {
+        0: ["reach", "carry"], 1: ["reach", "place"], 2: ["reach", "carry"], 3: ["reach", "carry"],
+    }  # fmt: skip
+    assert read_metadata(root).from_language

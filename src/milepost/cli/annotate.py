@@ -227,7 +227,7 @@ def _bring_over(
         raise DataError(
             f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
         )
-    files = write_out(target, annotations, {}, subtask_index=False)
+    files = write_out(target, annotations, {}, subtask_index=False, keep_language=column != "language_persistent")
     without = len(requested) - len(set(runs) & requested)
     say(f"{head} stages of {count_noun(len(annotations), 'episode')} read from {column}; without any: {without}")
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")

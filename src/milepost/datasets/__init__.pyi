@@ -2,6 +2,7 @@ from .annotation_columns import Annotations as Annotations
 from .annotation_columns import HeadAnnotations as HeadAnnotations
 from .annotations import ANNOTATION_FILES as ANNOTATION_FILES
 from .annotations import ChangedError as ChangedError
+from .annotations import with_language as with_language
 from .annotations import write_annotations as write_annotations
 from .choice import episode_numbers as episode_numbers
 from .colours import quarter_turns as quarter_turns

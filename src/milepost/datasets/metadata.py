@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from milepost.core import HEADS, DataError, expand, parse_json, plausible, read_json, read_json_object, read_text, shown
+from milepost.core import DataError, expand, parse_json, plausible, read_json, read_json_object, read_text, shown
 from milepost.datasets.features import is_depth
 from milepost.datasets.findings import Finding, Severity
 from milepost.datasets.hub import find_files
@@ -32,6 +32,8 @@ __all__ = [
     "scan_metadata",
 ]
 SUPPORTED = ("v3.0", "v2.1")
+KNOWN = ("3.0", "3.0.0", "3.1", "3.1.0")
+"""The newer layouts whose files are known. 3.1 is 3.0 with language columns, and with `tools` in info.json, which nobody needs here."""
 TEMPLATES = {
     "v3.0": (
         "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
@@ -171,7 +173,9 @@ class _Scan:
             )
             return text if isinstance(text, str) else "unknown"
         if text != layout:
-            self._say("version", f"the version is written '{text}'; it is read as {layout}", severity="note")
+            known = layout == "v2.1" or str(text).strip().removeprefix("v") in KNOWN
+            new = "" if known else "; whatever is new in it is not read"
+            self._say("version", f"the version is written '{text}'; it is read as {layout}{new}", severity="note")
         return layout
 
     def _fps(self) -> float:
@@ -388,8 +392,11 @@ class _Scan:
 
 
 def _with_language(records: Mapping[int, EpisodeRecord], root: Path) -> dict[int, EpisodeRecord]:
-    """Returns the records with a reader of the language column, whose subtasks count where no episode has an annotation in meta/."""
-    read, counts = LanguageColumn(find_files(root)).segments, not any(any(r.lists(head)) for r in records.values() for head in HEADS)
+    """Returns the records with a reader of the language column, whose subtasks count if meta/ has no columns of annotations at all.
+
+    Columns that are all empty count: whoever removes the last annotation has none.
+    """
+    read, counts = LanguageColumn(find_files(root)).segments, not any(record.has_columns for record in records.values())
     return {number: replace(record, language=read, from_language=counts) for number, record in records.items()}
 
 

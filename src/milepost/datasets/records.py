@@ -38,7 +38,7 @@ class EpisodeRecord:
 
     videos: camera -> its part of an mp4. lost: camera -> why meta/ has no part for it; adrift: camera -> its mp4, if only the part is
     missing. fault: why the episode cannot be read at all, "" if it can. language: reads the subtasks of its language column, None where the
-    dataset has none. from_language: whether they are its sparse annotation, because no episode has an annotation in meta/.
+    dataset has none. from_language: whether they are its sparse annotation, because meta/ has no columns of annotations.
     """
 
     index: int
@@ -129,6 +129,11 @@ class EpisodeRecord:
         """Returns names, start frames and end frames as they stand; of frames that contradict the seconds, those that count."""
         raw = frames_of(self._raw(head), self.length, self.fps)[0]
         return [raw[field] for field in FIELDS[:3]]
+
+    @property
+    def has_columns(self) -> bool:
+        """Returns whether meta/ has a column of annotations, filled or not."""
+        return any(f"{prefix}subtask_names" in self.entry for prefix in ("", *(f"{head}_" for head in HEADS)))
 
     def is_annotated(self, head: str) -> bool:
         """Returns whether the episode has an annotation of this head, readable or not."""
