@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,7 +25,9 @@ FEATURE = {"dtype": "language", "shape": [1], "names": None}
 
 
 def row(content: str | None, frame: float, style: str = "subtask", role: str = "assistant") -> Row:
-    return {"role": role, "content": content, "style": style, "timestamp": frame / FPS, "camera": None, "tool_calls": None}
+    """Returns a row at this frame; its time is the float32 of the frame's own time stamp, which LeRobot's writer copies."""
+    stamp = float(np.float32(frame / FPS))
+    return {"role": role, "content": content, "style": style, "timestamp": stamp, "camera": None, "tool_calls": None}
 
 
 def event(content: str | None, style: str | None = "interjection", **fields: Any) -> Row:

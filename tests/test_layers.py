@@ -29,6 +29,7 @@ INSIDE = {
         "annotations footage language language_findings reader subtask_index",
         "validation",
         "copy drawings",
+        "language_writing",
     ],
     "vlm": [
         "frame_parts layers logprobs memory patches prompt proxies replies",

@@ -26,6 +26,7 @@ from .hub import revision_of as revision_of
 from .hub import upload_dataset_files as upload_dataset_files
 from .hub import upload_model as upload_model
 from .language import read_language_subtasks as read_language_subtasks
+from .language_writing import copy_with_language as copy_with_language
 from .metadata import read_column_stats as read_column_stats
 from .metadata import read_metadata as read_metadata
 from .metadata import read_proportions as read_proportions

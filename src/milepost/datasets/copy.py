@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
-from milepost.datasets.hub import Files
-from milepost.datasets.parquet import put_columns, read_parquet, to_numpy
+from milepost.datasets.hub import Files, in_cache
+from milepost.datasets.owned import dataset_of
+from milepost.datasets.parquet import MadeColumns, put_columns, read_parquet, to_numpy
 from milepost.datasets.reader import LeRobotDataset, open_dataset
 from milepost.datasets.records import EpisodeRecord, Metadata
 from milepost.datasets.rows import data_files
@@ -57,27 +58,62 @@ def copy_with_columns(
     files, meta = dataset.files, dataset.meta
     _check(files, meta, columns, restamp=restamp)
     if not even_damaged:
-        _require_sound(folder_or_repo, revision, restamp=restamp)
+        require_sound(folder_or_repo, revision, restamp=restamp)
     added = dict(columns) | ({STAMPS: _stamps(meta)} if restamp else {})
-    where = Path(folder).expanduser().absolute()
+
+    def columns_of(name: str, records: Sequence[EpisodeRecord]) -> MadeColumns:
+        placing = _Placing(records)
+        return {key: (pa.float32(), partial(placing.values, column)) for key, column in added.items()}
+
+    return copy_files(files, meta, Path(folder), columns_of, lambda part: _write_meta(files, part, meta, added))
+
+
+def copy_files(
+    files: Files,
+    meta: Metadata,
+    folder: Path,
+    columns_of: Callable[[str, Sequence[EpisodeRecord]], MadeColumns],
+    describe: Callable[[Path], None],
+) -> list[str]:
+    """Copies a dataset into a new folder, with columns in its data files. Returns the data files that were left out.
+
+    columns_of: from the name and the episodes of a data file, the columns to put into it, as `put_columns` takes them. describe: writes
+    what is new into the copy's meta/. DataError if the folder is there already, or lies in the dataset or in the Hub's cache.
+    """
+    where = folder.expanduser().absolute()
+    _require_elsewhere(where, files)
     where.parent.mkdir(parents=True, exist_ok=True)
     tables = {record.data for record in meta.episodes.values() if record.data}
     left_out = sorted(set(data_files(files)) - tables)
     with atomic_folder(where) as part:
         for name in _names(files, meta):
             new = part / name
-            if name in left_out or name.startswith("meta/episodes/"):
-                continue  # the table of episodes is written anew, with its statistics
+            if name in left_out:
+                continue
             new.parent.mkdir(parents=True, exist_ok=True)
             if name in tables:
-                placing = _Placing([record for record in meta.episodes.values() if record.data == name])
-                put_columns(files.path(name), new, {key: (pa.float32(), partial(placing.values, column)) for key, column in added.items()})
+                records = [record for record in meta.episodes.values() if record.data == name]
+                put_columns(files.path(name), new, columns_of(name, records))
             elif name.startswith("meta/"):
                 shutil.copyfile(files.path(name), new)
             else:
                 _link(files.path(name), new, hard_link=files.repo is None)
-        _write_meta(files, part, meta, added)
+        describe(part)
     return left_out
+
+
+def add_features(part: Path, features: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds features to meta/info.json of a copy; one that is there is replaced."""
+    _describe(part / "meta/info.json", lambda info: info["features"].update(features))
+
+
+def _require_elsewhere(where: Path, files: Files) -> None:
+    """Raises DataError if the copy would lie in a dataset, in its own source or in the Hub's cache, which nobody writes into."""
+    place = real_path(where.parent)
+    if in_cache(place):
+        raise DataError(f"{where} is in the Hub's cache, which is shared by all programs; choose another folder for the copy")
+    if place.is_relative_to(real_path(files.root)) or dataset_of(where) is not None:
+        raise DataError(f"{where} is in a dataset, which the copy would become a part of; choose another folder for the copy")
 
 
 def changed_stamps(dataset: LeRobotDataset) -> tuple[int, float]:
@@ -121,7 +157,7 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, r
         raise DataError(f"{files.name} has a depth video ('{depth[0]}'), which is not downloaded here: hf download it, and copy the folder")
 
 
-def _require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool) -> None:
+def require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool) -> None:
     """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row."""
     findings = validate(folder_or_repo, quick=True, revision=revision).findings
     bad = [
@@ -200,8 +236,10 @@ def _stamps(meta: Metadata) -> Float[np.ndarray, "R"]:
 def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, np.ndarray]) -> None:
     """Writes info.json and all statistics, with the new columns."""
     for name in files.listed("meta/episodes"):
-        if name.endswith(".parquet") and (table := read_parquet(files.path(name))).num_rows:
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith(".parquet"):
+            continue
+        (part / name).unlink()
+        if (table := read_parquet(files.path(name))).num_rows:
             pq.write_table(_with_statistics(table, columns, meta), part / name, compression="snappy")
     lines = part / "meta/episodes_stats.jsonl"
     if lines.is_file():
