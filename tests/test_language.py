@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,15 @@ from language_content import EVENTS, FPS, LANGUAGE, Row, edit_info, event, files
 from milepost.cli.entry import main
 from milepost.core import DataError, Segment, UnreadableError
 from milepost.core.errors import DataWarning
-from milepost.datasets import language_rows, open_dataset, read_language_subtasks, read_metadata, validate, write_annotations
+from milepost.datasets import (
+    copy_with_language,
+    language_rows,
+    open_dataset,
+    read_language_subtasks,
+    read_metadata,
+    validate,
+    write_annotations,
+)
 from milepost.datasets.language_rows import EpisodeRows, LanguageRow, language_faults, segments_of_rows
 
 
@@ -31,6 +40,43 @@ def expected(root: Path) -> dict[int, dict[str, tuple[Segment, ...]]]:
 
 def rows_of(*rows: LanguageRow, length: int = 20) -> EpisodeRows:
     return EpisodeRows(rows, np.arange(length) / FPS)
+
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def by_lerobot(tmp_path: Path) -> Path:
+    """A dataset whose language columns LeRobot 0.6.1's own writer made (benchmarks/lerobot_language.py)."""
+    root = tmp_path / "by_lerobot"
+    shutil.copytree(DATA / "dataset_v3", root)
+    shutil.copytree(DATA / "dataset_v3_language", root, dirs_exist_ok=True)
+    return root
+
+
+def test_what_lerobot_wrote_is_what_its_own_resolver_finds_in_every_frame(by_lerobot: Path) -> None:
+    found = json.loads((by_lerobot / "subtasks.json").read_text())
+    dataset = open_dataset(by_lerobot)
+    assert len(dataset) == len(found) == 6
+    for episode in dataset:
+        names: list[str | None] = [None] * episode.length
+        for segment in episode.segments.get("sparse", ()):
+            names[segment.start : segment.stop] = [segment.name] * (segment.stop - segment.start)
+        assert names == found[str(episode.index)]
+    codes = [each.code for each in validate(by_lerobot).findings]
+    assert codes == ["language", "language-none"]  # episode 3 has no rows
+
+
+def test_the_rest_of_what_lerobot_wrote_stays_in_a_copy(by_lerobot: Path, tmp_path: Path) -> None:
+    parts = (Segment("reach", 0, 50), Segment("pull", 50, open_dataset(by_lerobot).length(0)))
+    copy_with_language(by_lerobot, tmp_path / "copy", {0: {"sparse": parts}})
+    assert read_language_subtasks(tmp_path / "copy") == read_language_subtasks(by_lerobot) | {0: {"sparse": parts}}
+    for name in sorted(path.relative_to(by_lerobot) for path in (by_lerobot / "data").rglob("*.parquet")):
+        old, new = (pq.read_table(root / name) for root in (by_lerobot, tmp_path / "copy"))
+        assert new.drop_columns([LANGUAGE]).equals(old.drop_columns([LANGUAGE]))
+        others = [[[each for each in cell if each["style"] != "subtask"] for cell in table[LANGUAGE].to_pylist()] for table in (old, new)]
+        assert others[0] == others[1]
+    assert json.loads((tmp_path / "copy/meta/info.json").read_text()) == json.loads((by_lerobot / "meta/info.json").read_text())
 
 
 TYPES = {

@@ -26,7 +26,7 @@ INSIDE = {
         "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
         "cells columns language_rows per_frame records transaction video",
         "choice frames metadata rows writer",
-        "annotations footage language language_findings reader subtask_index",
+        "annotations footage language language_checks reader subtask_index",
         "validation",
         "copy drawings",
         "language_writing",

@@ -173,8 +173,8 @@ class _Scan:
             )
             return text if isinstance(text, str) else "unknown"
         if text != layout:
-            known = layout == "v2.1" or str(text).strip().removeprefix("v") in KNOWN
-            new = "" if known else "; whatever is new in it is not read"
+            is_known = layout == "v2.1" or str(text).strip().removeprefix("v") in KNOWN
+            new = "" if is_known else "; whatever is new in it is not read"
             self._say("version", f"the version is written '{text}'; it is read as {layout}{new}", severity="note")
         return layout
 

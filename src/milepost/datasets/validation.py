@@ -38,7 +38,7 @@ from milepost.datasets.findings import Expected, Finding, Severity, check_rows, 
 from milepost.datasets.footage import Footage, Look
 from milepost.datasets.frames import default_cameras
 from milepost.datasets.hub import Files, find_files
-from milepost.datasets.language_findings import language_findings
+from milepost.datasets.language_checks import check_language
 from milepost.datasets.language_rows import LANGUAGE
 from milepost.datasets.metadata import PROPORTIONS, STATS, SUPPORTED, has_proportions, read_proportions, scan_metadata
 from milepost.datasets.parquet import open_parquet, read_parquet, to_numpy
@@ -332,7 +332,7 @@ class _Validation:
 
     def _check_language(self) -> None:
         """Checks the language columns, and what their subtasks say of the task where they are the annotation."""
-        self.findings += language_findings(self.files, self.features, self.records)
+        self.findings += check_language(self.files, self.features, self.records)
         if counting := [record for record in self.records if record.from_language and record.is_annotated("sparse")]:
             self._check_meaning("sparse", counting, None, severity="warning")
 

@@ -28,7 +28,7 @@ from milepost.datasets.records import EpisodeRecord
 _MOST = 10
 
 
-def language_findings(files: Files, features: Mapping[str, Mapping[str, Any]], records: Sequence[EpisodeRecord]) -> Iterator[Finding]:
+def check_language(files: Files, features: Mapping[str, Mapping[str, Any]], records: Sequence[EpisodeRecord]) -> Iterator[Finding]:
     """Yields what is wrong with, and good to know of, the language columns of a dataset whose `features` have one."""
     for name in (LANGUAGE, EVENTS):
         if name in features and features[name].get("dtype") != DTYPE:
@@ -39,7 +39,7 @@ def language_findings(files: Files, features: Mapping[str, Mapping[str, Any]], r
     column, checks = LanguageColumn(files), _Checks()
     for record in (each for each in records if each.length):
         checks.add(record, column)
-    yield from checks.findings(counts=any(record.from_language for record in records))
+    yield from checks.results(counts=any(record.from_language for record in records))
     yield from _events(files, features, records)
 
 
@@ -70,10 +70,10 @@ class _Checks:
             fault = LanguageFault("language-unknown", f"the style {shown(style)} is not one of LeRobot's own")
             self._faults[f"style {style}"].append((record.index, fault))
 
-    def findings(self, *, counts: bool) -> Iterator[Finding]:
+    def results(self, *, counts: bool) -> Iterator[Finding]:
         """Yields one finding for each kind of fault. counts: whether the subtasks are the dataset's sparse stages."""
         yield from (Finding("language-column", "error", message, episode) for message, episode in self._unreadable.items())
-        yield from (_finding([episode for episode, _ in there], there[0][1]) for there in self._faults.values())
+        yield from (_joined([episode for episode, _ in there], there[0][1]) for there in self._faults.values())
         if self._subtasks and counts:
             brings = "milepost annotate DATASET --from-language sparse writes the columns that LeRobot's SARM reads"
             yield Finding("language", "note", f"the subtasks of {LANGUAGE} are the sparse stages, since meta/ has no annotation; {brings}")
@@ -82,7 +82,7 @@ class _Checks:
             yield Finding("language-none", "warning", f"{LANGUAGE}: {what}", self._without[0])
 
 
-def _finding(episodes: Sequence[int], fault: LanguageFault) -> Finding:
+def _joined(episodes: Sequence[int], fault: LanguageFault) -> Finding:
     """Returns one finding for the episodes that have a fault; its words are the first one's."""
     where = f" (so in {count_noun(len(episodes), 'episode')}: {_some(episodes)})" if len(episodes) > 1 else ""
     return Finding(fault.code, "error" if fault.is_error else "warning", f"{LANGUAGE}: {fault.message}{where}", episodes[0])
