@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,23 @@ def test_the_column_is_read_only_when_stages_are_needed_and_only_its_needed_part
     assert (len(dataset), dataset.fingerprint != "", dataset.task_of(0) != "", asked) == (4, True, True, [])
     assert [len(episode.segments["sparse"]) for episode in dataset] == [2] * 4
     assert asked == [[*(f"{LANGUAGE}.list.element.{field}" for field in ("content", "style", "timestamp")), "episode_index", "timestamp"]]
+
+
+def test_a_model_learns_from_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = write_language(tmp_path / "dots", lambda n: [row("reach", 0), row("carry", 8), row("place", 14)], count=6)
+    words = ["--annotation-mode", "sparse_only", "--preset", "small", "--steps", "2"]
+    assert main(["train", str(root), "--output-dir", str(tmp_path / "sarm"), *words]) == 0
+    config = json.loads((tmp_path / "sarm/config.json").read_text())
+    assert "reach" in json.dumps(config)
+    assert "stage accuracy" in capsys.readouterr().out
+
+
+def test_a_worker_process_reads_its_own(tmp_path: Path) -> None:
+    root = write_language(tmp_path / "dots", two_steps)
+    dataset = open_dataset(root)
+    assert dataset[0].segments == expected(root)[0]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert [dict(episode.segments) for episode in again] == list(expected(root).values())
 
 
 def test_an_annotation_in_meta_wins_and_a_difference_is_said(tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ class LanguageColumn:
         self._files = files
         self._by_file: dict[str, dict[int | None, EpisodeRows] | str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process reads its own; sending the rows along would cost more.
+        return {"_files": self._files, "_by_file": {}}
+
     def rows(self, episode: Placed) -> EpisodeRows:
         """Returns the rows of an episode. DataError if its file has no such column or another number of frames, or cannot be read."""
         if not episode.data:

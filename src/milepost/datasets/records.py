@@ -279,11 +279,6 @@ class Metadata:
         return tuple(key for key, feature in self.features.items() if feature.get("dtype") == "language")
 
     @property
-    def has_language(self) -> bool:
-        """Returns whether the dataset has a language column whose subtasks can be read."""
-        return any(record.language is not None for record in self.episodes.values())
-
-    @property
     def from_language(self) -> bool:
         """Returns whether the sparse annotation is the subtasks of the language column."""
         return any(record.from_language for record in self.episodes.values())

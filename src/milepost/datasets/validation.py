@@ -208,8 +208,8 @@ class _Validation:
         for head in HEADS:
             self._check_head(head)
         features = self.info.get("features")
-        is_annotated = any(any(record.lists(head)) for record in self.records for head in HEADS)
-        if isinstance(features, dict) and "subtask_index" in features and not is_annotated and not self.meta.has_language:
+        has_index = isinstance(features, dict) and "subtask_index" in features
+        if has_index and not any(any(record.lists(head)) or record.is_annotated(head) for record in self.records for head in HEADS):
             self._note(
                 "subtask-index",
                 "the stages are there as subtask_index, one for every frame, which SARM does not read: "
