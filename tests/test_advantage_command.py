@@ -12,17 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import build_dataset
+from language_content import LANGUAGE, replace_cells, write_language
 from milepost.core import DataError
-from milepost.datasets import open_dataset, validate
+from milepost.datasets import LanguageRow, LanguageRows, open_dataset, read_language_subtasks, validate
 from milepost.datasets.copy import copy_with_columns
-from milepost.datasets.language import LANGUAGE, LanguageRow, read_language_subtasks
-from milepost.datasets.language_rows import LanguageRows
 from milepost.testing import dot_episodes, write_dots
 from milepost.weights.advantage_files import advantage_paths
 from milepost.weights.advantage_lerobot import LEROBOT_FORM, lerobot_returns
 from parquet_content import tree
 from test_cli import assert_refused, milepost
-from test_language import two_steps, with_language
+from test_language import two_steps
 
 COUNT, FAILING = 8, 2
 
@@ -158,15 +157,18 @@ def test_a_set_of_the_older_layout_is_copied_with_its_labels(tmp_path: Path) -> 
         place, ends = table.column_names.index("next.success"), [False] * (len(table) - 1) + [True]
         pq.write_table(table.set_column(place, "next.success", pa.array(ends)), path)
     add_progress(root, "sarm", clock_curve_with_pause)
-    report = labels_of(root, "--form", "lerobot", "--output-dir", out, "--horizon", 3, "--positive", 0.4)
-    labels = by_lerobot(out)
+    refused = milepost("advantage", root, "--form", "lerobot", "--output-dir", out, "--horizon", 3, "--positive", 0.4)
+    assert refused.returncode == 2 and "language columns belong to v3.0, convert it first" in refused.stderr
+    assert not out.exists()
+    report = labels_of(root, "--form", "column", "--output-dir", out, "--horizon", 3, "--positive", 0.4)
+    labels = np.concatenate([np.asarray(episode.columns["advantage"]).reshape(-1) for episode in open_dataset(out)])
     assert len(labels) == report["frames"] == open_dataset(root).total_frames
-    assert np.mean(list(labels.values())) == pytest.approx(report["positive"])
+    assert labels.mean() == pytest.approx(report["positive"])
     assert validate(out).healthy
 
 
 def test_rows_of_other_styles_stay(tmp_path: Path) -> None:
-    root = with_language(tmp_path / "dots", two_steps)
+    root = write_language(tmp_path / "dots", two_steps)
     before = read_language_subtasks(root)
     add_progress(root, "sarm", clock_curve_with_pause)
     out = tmp_path / "copy"
@@ -187,9 +189,11 @@ def clock_curve_with_pause(episode) -> np.ndarray:
 
 
 def test_frames_with_other_rows_are_refused(tmp_path: Path) -> None:
-    root = with_language(tmp_path / "dots", two_steps, other=3)
-    with pytest.raises(DataError, match="1 frames have other rows in language_persistent than its first"):
-        copy_with_columns(root, tmp_path / "c", {}, language=LanguageRows("advantage", "user", {}))
+    root = write_language(tmp_path / "dots", two_steps)
+    replace_cells(root, lambda cells: [*cells[:3], [], *cells[4:]])
+    rows = LanguageRows("advantage", "user", {0: [LanguageRow("positive", 0.0)]})
+    with pytest.raises(DataError, match="episode 0: 1 frame holds other language rows than the first one"):
+        copy_with_columns(root, tmp_path / "c", {}, language=rows)
 
 
 def test_a_plain_column(dots: Path, tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ LAYERS = [
 INSIDE = {
     "datasets": [
         "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
-        "cells columns per_frame records transaction video",
+        "cells columns language_rows per_frame records transaction video",
         "choice frames metadata rows writer",
-        "annotations footage language reader subtask_index",
-        "language_rows validation",
+        "annotations footage language language_cells language_checks reader subtask_index",
+        "validation",
         "copy drawings",
+        "language_writing",
     ],
     "vlm": [
         "frame_parts layers logprobs memory patches prompt proxies replies",

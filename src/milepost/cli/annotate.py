@@ -52,6 +52,9 @@ class Args:
     """Ask no model: use the subtasks that lerobot-annotate wrote (language_persistent) as the dataset's sparse or dense stages."""
     to_file: Path | None = None
     """Ask no model: write the annotations into this .csv or .json file, one row per segment. Correct it, then use --import."""
+    to_language: Path | None = None
+    """Ask no model: copy the dataset into this new folder, with the annotations as LeRobot's language columns (style subtask), from the
+    dense stages, else the sparse ones. The dataset is not changed."""
     subtask_index: bool = False
     """Also write LeRobot's newer form, a subtask for every frame (this rewrites data/), from the dense stages, else the sparse ones."""
     output_path: Path | None = None
@@ -74,14 +77,15 @@ def main(args: Args) -> int:
     """Runs one of the verb's modes; returns the exit code."""
     modes = [
         name
-        for name in ("export", "import_file", "from_subtask_index", "from_language", "to_file", "visualize_only")
+        for name in ("export", "import_file", "from_subtask_index", "from_language", "to_file", "to_language", "visualize_only")
         if getattr(args, name)
     ]
     if len(modes) > 1:
-        raise ValueError("give one of --export, --import, --from-subtask-index, --from-language, --to-file and --visualize-only")
+        names = "--export, --import, --from-subtask-index, --from-language, --to-file, --to-language and --visualize-only"
+        raise ValueError(f"give one of {names}")
     if args.num_visualizations < 0 or (args.skip_existing and args.overwrite):
         raise ValueError("--num-visualizations is 0 or more, and --skip-existing contradicts --overwrite")
-    if args.output_path is None and modes[:1] not in (["to_file"], ["visualize_only"]):
+    if args.output_path is None and modes[:1] not in (["to_file"], ["to_language"], ["visualize_only"]):
         datasets.finish_interrupted(args.dataset)  # a killed run may have written half of the files; finish that first
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _store_folder(args, dataset)
@@ -93,6 +97,7 @@ def main(args: Args) -> int:
         "from_subtask_index": _from_subtask_index,
         "from_language": _from_language,
         "to_file": _to_file,
+        "to_language": _to_language,
         "visualize_only": _visualize,
     }[mode](args, dataset, folder)
 
@@ -217,7 +222,8 @@ def _bring_over(
     target = _target(args, dataset)
     target.require()
     requested = set(dataset.episode_indices)
-    existing, runs = annotation.read_annotations(dataset.root), read(dataset.root if dataset.is_local else dataset.name, head)
+    existing = {} if dataset.hints.from_language else annotation.read_annotations(dataset.root)  # meta/ has none of its own then
+    runs = read(dataset.root if dataset.is_local else dataset.name, head)
     annotations = {n: heads for n, heads in runs.items() if n in requested and not (args.skip_existing and existing.get(n, {}).get(head))}
     if not annotations:
         raise DataError(f"{dataset.name}: no frame of these episodes has a subtask")
@@ -226,7 +232,7 @@ def _bring_over(
         raise DataError(
             f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
         )
-    files = write_out(target, annotations, {}, subtask_index=False)
+    files = write_out(target, annotations, {}, subtask_index=False, keep_language=column != "language_persistent")
     without = len(requested) - len(set(runs) & requested)
     say(f"{head} stages of {count_noun(len(annotations), 'episode')} read from {column}; without any: {without}")
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
@@ -236,15 +242,34 @@ def _bring_over(
 def _to_file(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     """Writes the dataset's annotations as a table; where the dataset has none, the stores' answers."""
     assert args.to_file is not None
+    annotations = _all_there_is(dataset, folder)
+    rows = annotation.to_file(args.to_file, annotations, dataset.fps, overwrite=args.overwrite)
+    say(f"{count_noun(rows, 'segment')} of {count_noun(len(annotations), 'episode')}: {args.to_file}")
+    say(f"after correcting: milepost annotate {args.dataset} --import {args.to_file}")
+    return 0
+
+
+def _to_language(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
+    """Writes a copy of the dataset, with the annotations as rows of its language columns."""
+    assert args.to_language is not None
+    annotations = _all_there_is(dataset, folder)
+    head = "dense" if any(heads.get("dense") for heads in annotations.values()) else "sparse"
+    left_out = datasets.copy_with_language(args.dataset, args.to_language, annotations, head=head, revision=args.revision)
+    count = sum(bool(heads.get(head)) for heads in annotations.values())
+    say(f"{head} stages of {count_noun(count, 'episode')} written as subtasks into language_persistent: {args.to_language}")
+    if left_out:
+        warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
+    return 0
+
+
+def _all_there_is(dataset: datasets.LeRobotDataset, folder: Path) -> dict[int, dict[str, Any]]:
+    """Returns the dataset's annotations; where it has none, the stores' answers. DataError if there is neither."""
     existing = annotation.read_annotations(dataset.root)
     stored = annotation.read_annotations(folder) if annotation.is_store(folder) else {}
     annotations = {n: {**stored.get(n, {}), **existing.get(n, {})} for n in dataset.episode_indices if stored.get(n) or existing.get(n)}
     if not annotations:
         raise DataError(f"neither {dataset.name} nor {folder} has an annotation of these episodes")
-    rows = annotation.to_file(args.to_file, annotations, dataset.fps, overwrite=args.overwrite)
-    say(f"{count_noun(rows, 'segment')} of {count_noun(len(annotations), 'episode')}: {args.to_file}")
-    say(f"after correcting: milepost annotate {args.dataset} --import {args.to_file}")
-    return 0
+    return annotations
 
 
 def _visualize(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:

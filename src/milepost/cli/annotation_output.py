@@ -124,12 +124,24 @@ def shortlist(numbers: Sequence[int], most: int = 10) -> str:
 
 
 def write_out(
-    target: Target, annotations: datasets.Annotations, lists: Mapping[str, annotation.SubtaskList], *, subtask_index: bool
+    target: Target,
+    annotations: datasets.Annotations,
+    lists: Mapping[str, annotation.SubtaskList],
+    *,
+    subtask_index: bool,
+    keep_language: bool = True,
 ) -> dict[str, Any]:
-    """Writes the annotations; returns the files, their folder, and the address if they were uploaded."""
+    """Writes the annotations; returns the files, their folder, and the address if they were uploaded.
+
+    keep_language: write the subtasks of the other episodes too, where they are the dataset's stages. A copy of meta/ has no data to read
+    them from.
+    """
     with target.folder() as folder:
+        if keep_language and datasets.read_metadata(folder).from_language:
+            annotations = datasets.with_language(annotations, target.dataset.meta)
         names = {head: subtasks.names for head, subtasks in lists.items()}
-        result = datasets.write_annotations(folder, annotations, names=names, overwrite=True)  # the verb has asked before
+        # the verb has asked before
+        result = datasets.write_annotations(folder, annotations, names=names, overwrite=True, keep_language=False)
         files = list(result.files)
         if subtask_index:
             if target.copy is not None or not target.dataset.is_local:

@@ -2,6 +2,7 @@ from .annotation_columns import Annotations as Annotations
 from .annotation_columns import HeadAnnotations as HeadAnnotations
 from .annotations import ANNOTATION_FILES as ANNOTATION_FILES
 from .annotations import ChangedError as ChangedError
+from .annotations import with_language as with_language
 from .annotations import write_annotations as write_annotations
 from .choice import episode_numbers as episode_numbers
 from .colours import quarter_turns as quarter_turns
@@ -24,9 +25,10 @@ from .hub import require_same_dataset as require_same_dataset
 from .hub import revision_of as revision_of
 from .hub import upload_dataset_files as upload_dataset_files
 from .hub import upload_model as upload_model
-from .language import LanguageRow as LanguageRow
 from .language import read_language_subtasks as read_language_subtasks
-from .language_rows import LanguageRows as LanguageRows
+from .language_cells import LanguageRows as LanguageRows
+from .language_rows import LanguageRow as LanguageRow
+from .language_writing import copy_with_language as copy_with_language
 from .metadata import read_column_stats as read_column_stats
 from .metadata import read_metadata as read_metadata
 from .metadata import read_proportions as read_proportions

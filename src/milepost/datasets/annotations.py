@@ -28,6 +28,7 @@ from milepost.core import (
     DataError,
     Segment,
     Stages,
+    count_noun,
     is_finished,
     names_in_order,
     names_of,
@@ -35,6 +36,7 @@ from milepost.core import (
     proportions,
     require_one_of,
     require_sound_segments,
+    warn_user,
 )
 from milepost.datasets.annotation_columns import FIELDS, Annotations, HeadAnnotations, Row, arrays, prefixes, row_of
 from milepost.datasets.metadata import PROPORTIONS, read_metadata, read_proportions
@@ -83,6 +85,7 @@ def write_annotations(
     rule: Rule = "finished",
     expected: Annotations | None = None,
     overwrite: bool = False,
+    keep_language: bool = True,
 ) -> Written:
     """Writes these annotations into the dataset in this folder, all of them or none; an empty tuple removes an episode's annotation.
 
@@ -93,9 +96,10 @@ def write_annotations(
     mean over the episodes that have it, and scales the sum to 1. expected: head -> the annotations that the episodes must have now; else
     ChangedError is raised and nothing is written. No other process can write between this check and the writing. overwrite: replaces, or
     removes, annotations that the dataset has; without it that is a DataError, unless `expected` names them. If only the dense head is
-    written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. A second call with the same arguments
-    changes nothing. Raises DataError, before anything is written, if the dataset is not the user's own local one (see `replacing`) or an
-    annotation does not fit it.
+    written and the dataset has no sparse annotation, it gets the sparse proportions {"task": 1.0}. keep_language: where the stages are the
+    subtasks of `language_persistent`, those of the other episodes are written as well, since they no longer count once meta/ has an
+    annotation. A second call with the same arguments changes nothing. Raises DataError, before anything is written, if the dataset is not
+    the user's own local one (see `replacing`) or an annotation does not fit it.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -115,32 +119,58 @@ def write_annotations(
         if len(set(names[head])) < len(names[head]):
             raise DataError(f"the {head} stages in names must be distinct, got {', '.join(map(str, names[head]))}")
     expected, root = expected or {}, require_editable(folder.root if isinstance(folder, IsOpen) else folder)
-    written = _write(root, annotations, names, rule=rule, expected=expected, overwrite=overwrite)
+    written = _write(root, annotations, names, rule=rule, expected=expected, overwrite=overwrite, keep_language=keep_language)
     if isinstance(folder, IsOpen):
         folder.refresh()
     return written
 
 
+def with_language(annotations: Annotations, meta: Metadata) -> dict[int, dict[str, tuple[Segment, ...]]]:
+    """Returns the annotations, and the sparse ones of the other episodes where those are the subtasks of the language column.
+
+    A DataWarning counts the episodes whose subtasks cannot be read.
+    """
+    merged = {episode_index: dict(heads) for episode_index, heads in annotations.items()}
+    if not meta.from_language:
+        return merged
+    others = [record for record in meta.episodes.values() if "sparse" not in merged.get(record.index, {})]
+    if unreadable := [record.index for record in others if "sparse" in record.annotation_faults]:
+        what = f"the subtasks of {count_noun(len(unreadable), 'episode')} in language_persistent cannot be read, first of episode"
+        warn_user(f"{what} {unreadable[0]}: these episodes have no annotation in meta/ (milepost info says why)")
+    for record in others:
+        if segments := record.sound_segments.get("sparse"):
+            merged.setdefault(record.index, {})["sparse"] = segments
+    return merged
+
+
 def _write(
-    root: Path, annotations: Annotations, names: Mapping[str, Sequence[str]], *, rule: Rule, expected: Annotations, overwrite: bool
+    root: Path,
+    annotations: Annotations,
+    names: Mapping[str, Sequence[str]],
+    *,
+    rule: Rule,
+    expected: Annotations,
+    overwrite: bool,
+    keep_language: bool,
 ) -> Written:
     """Writes the annotations of the heads that they are for."""
     for each in (annotations, expected):
         _check_shape(each)
-    heads = tuple(head for head in HEADS if any(head in each for each in annotations.values()))
     with replacing(root) as new:
         meta = read_metadata(root)
         _check_known(annotations, meta)
         _check_expected(expected, meta)
         if not overwrite:
             _check_kept(annotations, expected, meta)
-        merged = {head: dict(_merged(head, annotations, meta)) for head in heads}
+        own, annotations = annotations, with_language(annotations, meta) if keep_language else annotations
+        heads = tuple(head for head in HEADS if any(head in each for each in annotations.values()))
+        merged = {head: dict(_merged(head, annotations, meta, keep_language)) for head in heads}
         orders = {head: _order(root, head, merged[head].values(), names.get(head, ())) for head in heads}
         for head in heads:
-            _check_fit(head, merged[head], meta, orders[head], annotations)
+            _check_fit(head, merged[head], meta, orders[head], own)
         stages = {head: _stages(merged[head], meta, orders[head], rule) for head in heads}
         contents: dict[str, Any] = {head: dict(zip(s.names, s.shares, strict=True)) for head, s in stages.items() if s is not None}
-        if heads == ("dense",) and contents and not _any_sparse(meta) and read_proportions(root, "sparse") is None:
+        if heads == ("dense",) and contents and not _any_sparse(meta, keep_language) and read_proportions(root, "sparse") is None:
             contents["sparse"] = dict(zip(WHOLE.names, WHOLE.shares, strict=True))
         rewrite = _rewrite_v30 if meta.version == "v3.0" else _rewrite_v21
         files = [*rewrite(root, new, annotations, heads=heads, meta=meta)]
@@ -198,14 +228,15 @@ def _check_kept(annotations: Annotations, expected: Annotations, meta: Metadata)
             raise DataError(f"the dataset has {head} annotations of episodes {some}, which would be replaced: give overwrite=True")
 
 
-def _merged(head: str, annotations: Annotations, meta: Metadata) -> Iterator[tuple[int, tuple[Segment, ...]]]:
+def _merged(head: str, annotations: Annotations, meta: Metadata, keep_language: bool) -> Iterator[tuple[int, tuple[Segment, ...]]]:
     """Yields every episode with the annotation that it will have: the new one if there is one, else the old one.
 
     An old annotation with a fault stays on disk, but no proportion counts it.
     """
     for episode_index, record in meta.episodes.items():
         new_heads = annotations.get(episode_index, {})
-        yield episode_index, new_heads[head] if head in new_heads else record.sound_segments.get(head, ())
+        old = {} if record.from_language and not keep_language else record.sound_segments
+        yield episode_index, new_heads[head] if head in new_heads else old.get(head, ())
 
 
 def _order(root: Path, head: str, annotations: Iterable[Sequence[Segment]], names: Sequence[str]) -> tuple[str, ...]:
@@ -235,6 +266,8 @@ def _check_fit(
             old = (
                 ""
                 if head in annotations.get(episode_index, {})
+                else "; that is what its language column says, which is written into meta/ too: annotate this episode as well"
+                if meta.from_language
                 else "; that is what the dataset has: annotate this episode again, or remove it"
             )
             raise DataError(f"episode {episode_index}, {head}: {error}{old}") from error
@@ -270,7 +303,9 @@ def _mean_proportions(annotations: Iterable[Sequence[Segment]], names: Sequence[
     return tuple(float(mean) for mean in means / means.sum())
 
 
-def _any_sparse(meta: Metadata) -> bool:
+def _any_sparse(meta: Metadata, keep_language: bool) -> bool:
+    if meta.from_language and not keep_language:
+        return False
     return any(record.sound_segments.get("sparse") for record in meta.episodes.values())
 
 

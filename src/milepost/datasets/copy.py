@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Shaped
 
 from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
-from milepost.datasets.hub import Files
-from milepost.datasets.language import LANGUAGE
-from milepost.datasets.language_rows import FEATURE, LanguageRows, language_type, require_new_style, with_rows
-from milepost.datasets.parquet import put_columns, read_parquet, to_numpy
+from milepost.datasets.hub import Files, in_cache
+from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language, require_new_style
+from milepost.datasets.owned import dataset_of
+from milepost.datasets.parquet import MadeColumns, put_columns, read_parquet, to_numpy
 from milepost.datasets.reader import LeRobotDataset, open_dataset
 from milepost.datasets.records import EpisodeRecord, Metadata
 from milepost.datasets.rows import data_files
@@ -63,44 +63,77 @@ def copy_with_columns(
     files, meta = dataset.files, dataset.meta
     _check(files, meta, columns, is_changed=restamp or language is not None)
     if language is not None:
+        require_language(files, meta, list(language.episodes))
         require_new_style(files, meta, language.style)
     if not even_damaged:
-        _require_sound(folder_or_repo, revision, restamp=restamp)
+        require_sound(folder_or_repo, revision, restamp=restamp)
     added = dict(columns) | ({STAMPS: _stamps(meta)} if restamp else {})
-    where = Path(folder).expanduser().absolute()
+
+    def columns_of(name: str, records: Sequence[EpisodeRecord]) -> MadeColumns:
+        return {**_placed(records, added), **({} if language is None else language_columns(files.path(name), language))}
+
+    def describe(part: Path) -> None:
+        _write_meta(files, part, meta, added)
+        add_features(part, LANGUAGE_FEATURES if language is not None else {})
+
+    return copy_files(files, meta, Path(folder), columns_of, describe)
+
+
+def copy_files(
+    files: Files,
+    meta: Metadata,
+    folder: Path,
+    columns_of: Callable[[str, Sequence[EpisodeRecord]], MadeColumns],
+    describe: Callable[[Path], None],
+) -> list[str]:
+    """Copies a dataset into a new folder, with columns in its data files. Returns the data files that were left out.
+
+    columns_of: from the name and the episodes of a data file, the columns to put into it, as `put_columns` takes them. describe: writes
+    what is new into the copy's meta/. DataError if the folder is there already, or lies in the dataset or in the Hub's cache.
+    """
+    where = folder.expanduser().absolute()
+    _require_elsewhere(where, files)
     where.parent.mkdir(parents=True, exist_ok=True)
     tables = {record.data for record in meta.episodes.values() if record.data}
     left_out = sorted(set(data_files(files)) - tables)
     with atomic_folder(where) as part:
         for name in _names(files, meta):
             new = part / name
-            if name in left_out or name.startswith("meta/episodes/"):
-                continue  # the table of episodes is written anew, with its statistics
+            if name in left_out:
+                continue
             new.parent.mkdir(parents=True, exist_ok=True)
             if name in tables:
                 records = [record for record in meta.episodes.values() if record.data == name]
-                put_columns(files.path(name), new, _columns_of(files.path(name), records, added, language))
+                put_columns(files.path(name), new, columns_of(name, records))
             elif name.startswith("meta/"):
                 shutil.copyfile(files.path(name), new)
             else:
                 _link(files.path(name), new, hard_link=files.repo is None)
-        _write_meta(files, part, meta, added, {} if language is None else {LANGUAGE: dict(FEATURE)})
+        describe(part)
     return left_out
 
 
-def _columns_of(
-    path: Path, records: Sequence[EpisodeRecord], columns: Mapping[str, np.ndarray], language: LanguageRows | None
-) -> dict[str, tuple[pa.DataType, Any]]:
-    """Returns what `put_columns` takes for one data file: the columns, and the language rows of its episodes."""
+def _placed(records: Sequence[EpisodeRecord], columns: Mapping[str, Shaped[np.ndarray, "R"]]) -> MadeColumns:
+    """Returns the values of each column for the rows of one data file."""
     placing = _Placing(records)
-    kinds: dict[str, tuple[pa.DataType, Any]] = {
+    return {
         key: (pa.bool_(), partial(placing.flags, column)) if column.dtype == bool else (pa.float32(), partial(placing.values, column))
         for key, column in columns.items()
     }
-    if language is not None:
-        kind, own = language_type(path), {record.index: language.episodes.get(record.index, ()) for record in records}
-        kinds[LANGUAGE] = (kind, partial(with_rows, kind=kind, rows=LanguageRows(language.style, language.role, own)))
-    return kinds
+
+
+def add_features(part: Path, features: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds features to meta/info.json of a copy; one that is there is replaced."""
+    _describe(part / "meta/info.json", lambda info: info["features"].update(features))
+
+
+def _require_elsewhere(where: Path, files: Files) -> None:
+    """Raises DataError if the copy would lie in a dataset, in its own source or in the Hub's cache, which nobody writes into."""
+    place = real_path(where.parent)
+    if in_cache(place):
+        raise DataError(f"{where} is in the Hub's cache, which is shared by all programs; choose another folder for the copy")
+    if place.is_relative_to(real_path(files.root)) or dataset_of(where) is not None:
+        raise DataError(f"{where} is in a dataset, which the copy would become a part of; choose another folder for the copy")
 
 
 def changed_stamps(dataset: LeRobotDataset) -> tuple[int, float]:
@@ -144,7 +177,7 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, i
         raise DataError(f"{files.name} has a depth video ('{depth[0]}'), which is not downloaded here: hf download it, and copy the folder")
 
 
-def _require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool) -> None:
+def require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool) -> None:
     """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row."""
     findings = validate(folder_or_repo, quick=True, revision=revision).findings
     bad = [
@@ -224,17 +257,18 @@ def _stamps(meta: Metadata) -> Float[np.ndarray, "R"]:
     return out
 
 
-def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, np.ndarray], features: Mapping[str, Any]) -> None:
-    """Writes info.json and all statistics, with the new columns. features: of columns without statistics."""
+def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes info.json and all statistics, with the new columns."""
     for name in files.listed("meta/episodes"):
-        if name.endswith(".parquet") and (table := read_parquet(files.path(name))).num_rows:
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith(".parquet"):
+            continue
+        (part / name).unlink()
+        if (table := read_parquet(files.path(name))).num_rows:
             pq.write_table(_with_statistics(table, columns, meta), part / name, compression="snappy")
     lines = part / "meta/episodes_stats.jsonl"
     if lines.is_file():
         lines.write_text(_lines_with_statistics(read_text(lines), columns, meta), encoding="utf-8")
-    added = {name: _feature("bool" if column.dtype == bool else "float32") for name, column in columns.items()} | dict(features)
-    added = {name: feature for name, feature in added.items() if name not in meta.features}
+    added = {name: _feature(column) for name, column in columns.items() if name not in meta.features}
     _describe(part / "meta/info.json", lambda info: info["features"].update(added))
     if (part / "meta/stats.json").is_file():
         parts = {name: [one for one in _statistics(column, meta) if one] for name, column in columns.items()}
@@ -280,8 +314,8 @@ def _lists(stats: Stats) -> dict[str, list[Any]]:
     return {key: value.tolist() for key, value in stats.items()}
 
 
-def _feature(dtype: str) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": [1], "names": None}
+def _feature(column: Shaped[np.ndarray, "R"]) -> dict[str, Any]:
+    return {"dtype": "bool" if column.dtype == bool else "float32", "shape": [1], "names": None}
 
 
 def _describe(path: Path, change: Any) -> None:

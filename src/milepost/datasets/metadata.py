@@ -17,6 +17,8 @@ from typing import Any
 from milepost.core import DataError, expand, parse_json, plausible, read_json, read_json_object, read_text, shown
 from milepost.datasets.features import is_depth
 from milepost.datasets.findings import Finding, Severity
+from milepost.datasets.hub import find_files
+from milepost.datasets.language_rows import DTYPE, LANGUAGE, LanguageColumn
 from milepost.datasets.parquet import open_parquet, read_parquet
 from milepost.datasets.records import EpisodeRecord, Metadata, VideoSpan
 
@@ -30,6 +32,8 @@ __all__ = [
     "scan_metadata",
 ]
 SUPPORTED = ("v3.0", "v2.1")
+KNOWN = ("3.0", "3.0.0", "3.1", "3.1.0")
+"""The newer layouts whose files are known. 3.1 is 3.0 with language columns, and with `tools` in info.json, which nobody needs here."""
 TEMPLATES = {
     "v3.0": (
         "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
@@ -135,6 +139,8 @@ class _Scan:
             self._check_all(records)
             tasks = self._tasks()
         rows_fit, records = _settle_rows(records, self.version)
+        if self.features.get(LANGUAGE, {}).get("dtype") == DTYPE:
+            records = _with_language(records, self.root)
         findings = tuple(self.findings)
         return Metadata(self.version, self.fps, self.features, dict(sorted(tasks.items())), records, rows_fit, findings, self.info)
 
@@ -167,7 +173,9 @@ class _Scan:
             )
             return text if isinstance(text, str) else "unknown"
         if text != layout:
-            self._say("version", f"the version is written '{text}'; it is read as {layout}", severity="note")
+            is_known = layout == "v2.1" or str(text).strip().removeprefix("v") in KNOWN
+            new = "" if is_known else "; whatever is new in it is not read"
+            self._say("version", f"the version is written '{text}'; it is read as {layout}{new}", severity="note")
         return layout
 
     def _fps(self) -> float:
@@ -381,6 +389,15 @@ class _Scan:
             self._say("tasks", f"meta/tasks.parquet: task_index {what}, got {', '.join(map(shown, numbers[:9]))}")
         whole = [plausible("task_index", number, source="meta/tasks.parquet") for number in numbers]
         return dict(zip(map(int, whole), map(str, table[words].to_pylist()), strict=True))
+
+
+def _with_language(records: Mapping[int, EpisodeRecord], root: Path) -> dict[int, EpisodeRecord]:
+    """Returns the records with a reader of the language column, whose subtasks count if meta/ has no columns of annotations at all.
+
+    Columns that are all empty count: whoever removes the last annotation has none.
+    """
+    read, counts = LanguageColumn(find_files(root)).segments, not any(record.has_columns for record in records.values())
+    return {number: replace(record, language=read, from_language=counts) for number, record in records.items()}
 
 
 def _is_time(value: Any) -> bool:

@@ -97,11 +97,16 @@ def numbered_words(kind: str, words: Sequence[str]) -> pa.Table:
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
-def put_columns(old: Path, new: Path, columns: Mapping[str, tuple[pa.DataType, Callable[[pa.Table], np.ndarray | pa.Array]]]) -> None:
+MadeColumns = Mapping[str, tuple[pa.DataType, Callable[[pa.Table], np.ndarray | pa.Array]]]
+"""Name of a column -> its type, and the function that makes it of a table of rows."""
+
+
+def put_columns(old: Path, new: Path, columns: MadeColumns) -> None:
     """Rewrites a data file with these columns, in their old position if they exist, else at the end; each is computed from a table of rows.
 
     It works on one row group at a time, because a file with images does not fit in memory. Everything else stays. If Hugging Face
-    `datasets` keeps a list of columns in the file's metadata, the new columns are added to it.
+    `datasets` keeps a list of columns in the file's metadata, new columns of single values are added to it; of others it knows no short
+    form, so the list is left out then, as LeRobot leaves it out.
     """
     with open_parquet(old) as file:
         target = file.schema_arrow
@@ -109,40 +114,35 @@ def put_columns(old: Path, new: Path, columns: Mapping[str, tuple[pa.DataType, C
             field, place = pa.field(name, kind), target.get_field_index(name)
             target = target.append(field) if place < 0 else target.set(place, field)
         if target.metadata is not None:
-            target = target.with_metadata(_noted(target.metadata, {name: kind for name, (kind, _) in columns.items()}))
+            kinds = {name: str(kind) for name, (kind, _) in columns.items()}
+            is_flat = not any(pa.types.is_nested(kind) for kind, _ in columns.values())
+            notes = {key: note for key, note in target.metadata.items() if key != b"huggingface"}
+            target = target.with_metadata(_noted(target.metadata, kinds) if is_flat else notes)
         groups = file.metadata.num_row_groups
         codec = file.metadata.row_group(0).column(0).compression if groups else "SNAPPY"
         codec = "NONE" if codec == "UNCOMPRESSED" else codec  # what a footer calls it, no writer takes
         with pq.ParquetWriter(new, target, compression=codec) as writer:
             for group in range(groups):
                 table = guarded(old, partial(file.read_row_group, group))
-                values = {name: make(table) for name, (_, make) in columns.items()}
-                new_arrays = {
-                    name: each if isinstance(each, pa.Array) else pa.array(each, columns[name][0]) for name, each in values.items()
-                }
+                new_arrays = {name: _array(make(table), kind) for name, (kind, make) in columns.items()}
                 arrays = [new_arrays[name] if name in new_arrays else table[name] for name in target.names]
                 writer.write_table(pa.table(arrays, schema=target), row_group_size=max(1, table.num_rows))
 
 
-def _noted(metadata: Mapping[bytes, bytes], kinds: Mapping[str, pa.DataType]) -> dict[bytes, bytes]:
+def _array(values: np.ndarray | pa.Array, kind: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def _noted(metadata: Mapping[bytes, bytes], kinds: Mapping[str, str]) -> dict[bytes, bytes]:
     notes = dict(metadata)
     if b"huggingface" in notes:
         content = json.loads(notes[b"huggingface"])
         if "features" in content.get("info", {}):
-            content["info"]["features"] |= {name: _feature_of(kind) for name, kind in kinds.items()}
+            content["info"]["features"] |= {
+                name: {"dtype": {"float": "float32"}.get(kind, kind), "_type": "Value"} for name, kind in kinds.items()
+            }
             notes[b"huggingface"] = json.dumps(content).encode()
     return notes
-
-
-def _feature_of(kind: pa.DataType) -> dict[str, Any]:
-    """Returns what Hugging Face `datasets` calls a type: a value, a list, a struct of them, or JSON."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return {"feature": _feature_of(kind.value_type), "_type": "LargeList" if pa.types.is_large_list(kind) else "List"}
-    if pa.types.is_struct(kind):
-        return {kind.field(place).name: _feature_of(kind.field(place).type) for place in range(kind.num_fields)}
-    if isinstance(kind, pa.BaseExtensionType):
-        return {"_type": "Json"}
-    return {"dtype": {"float": "float32"}.get(str(kind), str(kind)), "_type": "Value"}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class LeRobotDataset:
         self._hints = meta
         self._chosen = tuple(episodes)
         self._cameras = tuple(cameras)
-        self._rows = RowReader(meta.all_cameras)
+        self._rows = RowReader((*meta.all_cameras, *meta.language_columns))
         self._image_readers = {camera: RowReader() for camera in cameras}
         self._settled: Settled | None = None
         self._searched = False
@@ -252,9 +252,8 @@ class LeRobotDataset:
         )
 
     def _say_of_annotation(self, record: EpisodeRecord) -> None:
-        for kind, words in (("annotation", record.annotation_faults), ("clash", record.clashes)):
-            for head, reason in words.items():
-                self._say(f"{kind} {head}", f"episode {record.index}, {head}: {reason} (milepost info lists all such episodes)")
+        for kind, head, reason in record.remarks:
+            self._say(f"{kind} {head}", f"episode {record.index}, {head}: {reason} (milepost info lists all such episodes)")
 
     def row_range(self, episode_index: int) -> tuple[int, int]:
         """Returns the dataset rows [start, stop) of an episode."""

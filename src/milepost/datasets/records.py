@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -37,7 +37,8 @@ class EpisodeRecord:
     """One row of meta/episodes. row: dataset row of frame 0. data: its parquet file, relative, "" if meta/ names none.
 
     videos: camera -> its part of an mp4. lost: camera -> why meta/ has no part for it; adrift: camera -> its mp4, if only the part is
-    missing. fault: why the episode cannot be read at all, "" if it can.
+    missing. fault: why the episode cannot be read at all, "" if it can. language: reads the subtasks of its language column, None where the
+    dataset has none. from_language: whether they are its sparse annotation, because meta/ has no columns of annotations.
     """
 
     index: int
@@ -51,6 +52,8 @@ class EpisodeRecord:
     lost: Mapping[str, str] = field(default_factory=dict)
     adrift: Mapping[str, str] = field(default_factory=dict)
     fault: str = ""
+    language: Callable[[EpisodeRecord], tuple[Segment, ...]] | None = field(default=None, compare=False, repr=False)
+    from_language: bool = False
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -102,10 +105,39 @@ class EpisodeRecord:
         """Returns head -> how the seconds of its annotation contradict its frames, and which of them count."""
         return {head: clash for head in HEADS if (clash := frames_of(self._raw(head), self.length, self.fps)[1])}
 
+    @cached_property
+    def language_clash(self) -> str:
+        """Returns how the subtasks of the language column differ from the annotation in meta/, which counts; "" if they do not."""
+        own = [tuple(segments) for segments in self.readable_segments.values() if segments]
+        if self.language is None or self.from_language or not own:
+            return ""
+        try:
+            subtasks = self.language(self)
+        except DataError:
+            return ""  # `info` says what is wrong with it; nothing is read from it here
+        words = "its subtasks in language_persistent differ from the annotation in meta/, which counts"
+        return words if subtasks and subtasks not in own else ""
+
+    @property
+    def remarks(self) -> Iterator[tuple[str, str, str]]:
+        """Yields what is to be said of the annotation: its kind, the head, and the words."""
+        language = {"sparse": self.language_clash} if self.language_clash else {}
+        for kind, by_head in (("annotation", self.annotation_faults), ("clash", self.clashes), ("language", language)):
+            yield from ((kind, head, words) for head, words in by_head.items())
+
     def lists(self, head: str) -> list[Any]:
         """Returns names, start frames and end frames as they stand; of frames that contradict the seconds, those that count."""
         raw = frames_of(self._raw(head), self.length, self.fps)[0]
         return [raw[field] for field in FIELDS[:3]]
+
+    @property
+    def has_columns(self) -> bool:
+        """Returns whether meta/ has a column of annotations, filled or not."""
+        return any(f"{prefix}subtask_names" in self.entry for prefix in ("", *(f"{head}_" for head in HEADS)))
+
+    def is_annotated(self, head: str) -> bool:
+        """Returns whether the episode has an annotation of this head, readable or not."""
+        return bool(self.lists(head)[0]) or (self.from_language and head in self._heads)
 
     def is_older(self, head: str) -> bool:
         """Returns whether the annotation stands in the older columns alone, beside newer ones that are empty here."""
@@ -123,6 +155,11 @@ class EpisodeRecord:
                     heads[head] = read_segments(raw, self.length, self.fps)
                 except DataError as error:
                     heads[head] = f"its {head} annotation {error}"
+        if self.language is not None and self.from_language and not heads:
+            try:
+                heads = {"sparse": segments} if (segments := self.language(self)) else {}
+            except DataError as error:
+                heads = {"sparse": f"its subtasks in language_persistent cannot be read: {error}"}
         return heads
 
     def _raw(self, head: str) -> dict[str, Any]:
@@ -235,6 +272,16 @@ class Metadata:
         if not episode_indices:
             raise DataError(f"no episode of {who} is chosen; it has {len(self.episodes)}")
         return episode_indices
+
+    @property
+    def language_columns(self) -> tuple[str, ...]:
+        """Returns the features that hold lists of language rows in every frame; they are read only for their subtasks."""
+        return tuple(key for key, feature in self.features.items() if feature.get("dtype") == "language")
+
+    @property
+    def from_language(self) -> bool:
+        """Returns whether the sparse annotation is the subtasks of the language column."""
+        return any(record.from_language for record in self.episodes.values())
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ from milepost.datasets.findings import Expected, Finding, Severity, check_rows, 
 from milepost.datasets.footage import Footage, Look
 from milepost.datasets.frames import default_cameras
 from milepost.datasets.hub import Files, find_files
-from milepost.datasets.language import LANGUAGE, LanguageFault, language_faults, read_language_rows
+from milepost.datasets.language_checks import check_language
+from milepost.datasets.language_rows import LANGUAGE
 from milepost.datasets.metadata import PROPORTIONS, STATS, SUPPORTED, has_proportions, read_proportions, scan_metadata
 from milepost.datasets.parquet import open_parquet, read_parquet, to_numpy
 from milepost.datasets.placement import TENTH
@@ -160,7 +161,7 @@ class _Validation:
             depth=tuple(name for name in self.meta.all_cameras if name not in {camera.name for camera in cameras}),
             state=self._width("observation.state"),
             action=self._width("action"),
-            annotated={head: count for head in HEADS if (count := sum(bool(r.lists(head)[0]) for r in self.records))},
+            annotated={head: count for head in HEADS if (count := sum(r.is_annotated(head) for r in self.records))},
             succeeded=sum(self.success.values()),
             judged=len(self.success),
             progress_files=progress,
@@ -207,14 +208,8 @@ class _Validation:
         for head in HEADS:
             self._check_head(head)
         features = self.info.get("features")
-        is_annotated = any(any(record.lists(head)) for record in self.records for head in HEADS)
-        if isinstance(features, dict) and LANGUAGE in features and not is_annotated:
-            self._note(
-                "language",
-                "the stages may be there as subtasks of language_persistent, which SARM does not read: "
-                "milepost annotate DATASET --from-language sparse brings them over",
-            )
-        if isinstance(features, dict) and "subtask_index" in features and not is_annotated:
+        has_index = isinstance(features, dict) and "subtask_index" in features
+        if has_index and not any(any(record.lists(head)) or record.is_annotated(head) for record in self.records for head in HEADS):
             self._note(
                 "subtask-index",
                 "the stages are there as subtask_index, one for every frame, which SARM does not read: "
@@ -284,7 +279,9 @@ class _Validation:
                 self._warn("segment-times", f"{head}: {record.clashes[head]}", record.index)
         self._check_meaning(head, annotated_records, proportions)
 
-    def _check_meaning(self, head: str, annotated_records: Sequence[EpisodeRecord], proportions: Mapping[str, float] | None) -> None:
+    def _check_meaning(
+        self, head: str, annotated_records: Sequence[EpisodeRecord], proportions: Mapping[str, float] | None, severity: Severity = "error"
+    ) -> None:
         """Adds the contradictions that training refuses, and the doubts that it warns of."""
         sound = [
             Attempt(r.index, next(iter(r.tasks), ""), s, self._success(r)) for r in annotated_records if (s := r.sound_segments.get(head))
@@ -296,7 +293,7 @@ class _Validation:
         stages = listed_stages or annotated_stages(attempts)
         wrong = contradictions(attempts, stages.names)
         for words in wrong:
-            self._error("stages", f"{head}: {words}")
+            self.findings.append(Finding("stages", severity, f"{head}: {words}"))
         for words in alike_names(attempts, stages.names) if wrong else doubts(attempts, stages):
             self._warn("stages", f"{head}: {words}")
 
@@ -334,18 +331,10 @@ class _Validation:
             self._note("several-tasks", f"{first}; models that take one are given the first, `Episode.instructions` has all")
 
     def _check_language(self) -> None:
-        """Checks the subtasks of `language_persistent`, one line for each kind of fault."""
-        by_code: dict[str, list[tuple[int, LanguageFault]]] = defaultdict(list)
-        try:
-            for record, rows, differing in read_language_rows(self.files, self.meta):
-                for fault in language_faults(rows, record.length, record.fps, differing):
-                    by_code[fault.code].append((record.index, fault))
-        except DataError as error:
-            self._error("language-column", str(error))
-        for code, there in by_code.items():
-            episode, fault = there[0]
-            others = f"; and in {count_noun(len(there) - 1, 'other episode')}" if len(there) > 1 else ""
-            (self._error if fault.is_error else self._warn)(code, f"language_persistent: {fault.message}{others}", episode)
+        """Checks the language columns, and what their subtasks say of the task where they are the annotation."""
+        self.findings += check_language(self.files, self.features, self.records)
+        if counting := [record for record in self.records if record.from_language and record.is_annotated("sparse")]:
+            self._check_meaning("sparse", counting, None, severity="warning")
 
     def _check_stray(self, name: str) -> None:
         """Checks a file that no episode needs: LeRobot opens it all the same."""
