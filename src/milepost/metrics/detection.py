@@ -1,4 +1,4 @@
-"""Detects success while an attempt runs: a threshold that must be passed for a while, and a lower one that takes the success back. numpy only.
+"""Detects success while an attempt runs: one threshold to pass for a while, and a lower one that takes it back. numpy only.
 
 Two thresholds keep a noisy curve from switching on and off (hysteresis, as in a Schmitt trigger). Source of the need: LeRobot issue 2184.
 """
