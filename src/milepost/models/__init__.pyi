@@ -12,10 +12,13 @@ from .registry import kind_of as kind_of
 from .registry import load_model as load_model
 from .registry import prepare as prepare
 from .registry import require_trainable as require_trainable
+from .sarm.by_row import RowTraining as RowTraining
+from .sarm.by_row import RowWindows as RowWindows
 from .sarm.card import save_card as save_card
 from .sarm.config import AnnotationMode as AnnotationMode
 from .sarm.config import SARMConfig as SARMConfig
 from .sarm.model import SARMModel as SARMModel
+from .sarm.samples import pad_state as pad_state
 from .sarm.settings import PRESETS as PRESETS
 from .sarm.settings import plan as plan
 from .sarm.train import TrainResult as TrainResult
@@ -28,6 +31,7 @@ from .topreward.config import TOPRewardConfig as TOPRewardConfig
 from .topreward.model import TOPRewardModel as TOPRewardModel
 from .topreward.processor import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
 from .training.config import TrainConfig as TrainConfig
+from .training.distributed import current_process_group as current_process_group
 from .training.distributed import launched_processes as launched_processes
 from .training.distributed import local_device as local_device
 from .training.tracking import Tracker as Tracker

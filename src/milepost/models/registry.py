@@ -37,6 +37,7 @@ from milepost.core import (
 )
 from milepost.datasets import find_model
 from milepost.models.foreign import PackageError, blaming, guarded, require_plain
+from milepost.models.plugin_format import own_values
 from milepost.models.source import source_hash
 
 GROUP = "milepost.models"
@@ -278,7 +279,7 @@ def kind_of(path: str | Path) -> ModelKind:
         near = difflib.get_close_matches(str(path), bare, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise DataError(f"no model at '{path}': expected a folder with config.json, or {' or '.join(map(repr, bare))}{hint}")
-    name = read_json_object(folder / "config.json", what="model config").get("type")
+    name = own_values(read_json_object(folder / "config.json", what="model config")).get("type")
     kind = kind_named(name) if isinstance(name, str) else None
     if kind is None:
         raise DataError(f"{folder / 'config.json'} has type {shown(name)}; known types: {', '.join(names())}")

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from milepost.core import DataError, atomic_path, read_json_object, require_plain_file
 from milepost.datasets import read_column_stats
+from milepost.models.plugin_format import own_values
 from milepost.models.sarm import lerobot_format
 from milepost.models.sarm.config import SARMConfig
 
@@ -72,7 +73,7 @@ def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).exists():
             raise DataError(f"{folder} is not a saved model: {folder / name} is missing")
-    values = read_json_object(folder / "config.json", what="model config")
+    values = own_values(read_json_object(folder / "config.json", what="model config"))
     weights = _tensors(folder / "model.safetensors")
     if not lerobot_format.is_lerobot(values):
         return SARMConfig.from_dict(values), weights

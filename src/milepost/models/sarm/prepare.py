@@ -115,17 +115,20 @@ def training_set(
     rng: np.random.Generator,
     *,
     variants: Sequence[np.ndarray] = (),
+    fitted: bool = False,
 ) -> TrainingSet:
     """Returns every episode with its labels. features: the frozen encoder's output (T, C, E) of each.
 
     variants: the same (V, T, C, E) of each episode's changed copies, of which a window takes one; none without augmentation, and none with
-    the built-in encoder, which changes its images window by window. That one is fitted on a sample of the frames first.
+    the built-in encoder, which changes its images window by window. That one is fitted on a sample of the frames first, unless it is
+    fitted already.
     """
     if model.config.encoder != "pixels":
         return validation_set(model, episodes, features, one_of(np.concatenate(features), variants) if variants else None)
     frames, strength = np.concatenate(features), model.config.augmentation
-    sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
-    model.encoder.fit(_changed(frames[np.sort(sample)][:, None], strength, rng)[:, 0] if strength else frames[np.sort(sample)])
+    if not fitted:
+        sample = rng.choice(len(frames), size=min(FIT_FRAMES, len(frames)), replace=False)
+        model.encoder.fit(_changed(frames[np.sort(sample)][:, None], strength, rng)[:, 0] if strength else frames[np.sort(sample)])
 
     def augmented(rows: Int[np.ndarray, "B L"], rng: np.random.Generator) -> Float[np.ndarray, "B L C E"]:
         images = _changed(frames[rows], strength, rng)

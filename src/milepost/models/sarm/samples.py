@@ -140,12 +140,16 @@ class TrainingSet:
             raise ValueError("no frame of the training episodes has a label")
 
     def sample(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Returns a batch: images (B, L, C, E), text (B, M), state (B, L, Z), valid (B, L), per head {head}_stage and {head}_tau (B, L).
+        """Returns a batch of random windows, as `windows` gives them."""
+        return self.windows(rng.choice(self.rows, size=size), rng)
+
+    def windows(self, row: Int[np.ndarray, "B"], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Returns the windows at these rows of the set: images (B, L, C, E), text (B, M), state (B, L, Z), valid (B, L), per head
+        {head}_stage and {head}_tau (B, L).
 
         L is 1 + n_obs_steps + max_rewind_steps; rewind positions not drawn are padding.
         """
-        config = self.config
-        row = rng.choice(self.rows, size=size)
+        config, size = self.config, len(row)
         number = np.searchsorted(self.starts, row, side="right") - 1
         at, gap = row - self.starts[number], self.episodes[0].gap
         frames, valid = window_frames(at, config, gap, np.diff(self.starts)[number][:, None])
@@ -159,10 +163,11 @@ class TrainingSet:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
     def plain(self, most: int) -> dict[str, Tensor]:
-        """Returns up to `most` windows spread evenly over the labelled frames, like `sample`'s but without any random change: no rewind,
-        noise or wrong instruction.
-        """
-        row = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int))]
+        """Returns up to `most` windows spread evenly over the labelled frames, as `plain_windows` gives them."""
+        return self.plain_windows(self.rows[np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int))])
+
+    def plain_windows(self, row: Int[np.ndarray, "B"]) -> dict[str, Tensor]:
+        """Returns `windows` without any random change: no rewind, noise or wrong instruction."""
         number = np.searchsorted(self.starts, row, side="right") - 1
         start, true = self.starts[number][:, None], np.zeros(len(row), dtype=bool)
         frames, valid = window_frames(row - start[:, 0], self.config, self.episodes[0].gap, np.diff(self.starts)[number][:, None])

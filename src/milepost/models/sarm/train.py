@@ -175,7 +175,7 @@ def train_sarm(
     if process_group.is_main:
         require_writable(folder)
     with process_group.main_process_first():  # one process fills the cache, the others read it
-        features_of, unreadable = _encoded(features, [*usable, *aside], config.cameras)
+        features_of, unreadable = encode_all(features, [*usable, *aside], config.cameras)
     if unreadable:
         usable, aside = ([episode for episode in group if episode.index not in unreadable] for group in (usable, aside))
         config = with_encoder(with_statistics(plan, usable, stages), features.encoder)
@@ -198,7 +198,7 @@ def train_sarm(
     )
 
 
-def _encoded(
+def encode_all(
     features: FeatureCache, episodes: Sequence[Episode], cameras: Sequence[str]
 ) -> tuple[dict[int, Shaped[np.ndarray, "T C E"]], dict[int, str]]:
     """Returns features by episode, and why those that are missing cannot be read. UnreadableError if none can."""

@@ -42,6 +42,7 @@ from milepost.core import (
     write_text,
 )
 from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
+from milepost.models.plugin_format import own_values
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.processor import clip_of, clips_and_tasks
 from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
@@ -382,7 +383,7 @@ def read_config(folder: Path | str, **fields: Any) -> TOPRewardConfig:
     path = find_model(folder) / "config.json"
     if not path.exists():
         raise DataError(f"{folder} is not a saved TOPReward: {path} is missing")
-    values = read_json_object(path, what="model config")
+    values = own_values(read_json_object(path, what="model config"))
     if values.get("type") != "topreward":
         raise DataError(f"{path} is not the config of a TOPReward model")
     config = dataclasses.replace(TOPRewardConfig.from_dict(values), **fields)

@@ -48,6 +48,15 @@ class ProcessGroup:
                 distributed.all_reduce(tensor)
         return tensor
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Returns the tensors (B, ...) of all processes, one shape each, end to end in the order of their ranks."""
+        if self.world_size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        with _connected():
+            distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
     def broadcast(self, values: Iterable[float], device: torch.device) -> list[float]:
         """Returns the main process's numbers, the same on all."""
         if self.world_size == 1:

@@ -1,0 +1,57 @@
+"""`--reward_model.type=milepost_topreward`: milepost's TOPReward config as LeRobot's programs read and write it.
+
+The fields are `milepost.TOPRewardConfig`'s with its defaults, but for those that say where images are sent: a saved config never decides
+that, so servers are asked through milepost itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from lerobot.configs.rewards import RewardModelConfig
+
+from milepost import TOPRewardConfig
+
+ELSEWHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env", "concurrency", "price_per_million")
+"""Fields of milepost's config that are no part of a saved model; the first two are LeRobot's too."""
+
+
+@RewardModelConfig.register_subclass("milepost_topreward")
+@dataclass
+class MilepostTOPRewardConfig(RewardModelConfig):
+    """milepost's TOPReward, which learns nothing: it is asked, and not trained."""
+
+    vlm_name: str = "Qwen/Qwen3-VL-8B-Instruct"
+    vlm_revision: str | None = None
+    image_key: str = "observation.images.top"
+    task_key: str = "task"
+    default_task: str | None = None
+    max_frames: int | None = 16
+    fps: float = 2.0
+    reduction: str = "mean"
+    success_threshold: float | None = None
+    prompt_prefix: str = TOPRewardConfig.prompt_prefix
+    prompt_suffix_template: str = TOPRewardConfig.prompt_suffix_template
+    contrast_answer: str = "False"
+    add_chat_template: bool = False
+    protocol: str = "milepost"
+    max_pixels: int | None = None
+    torch_dtype: str = "auto"
+    attn_implementation: str | None = None
+    quantization: str | None = None
+    max_input_length: int = 32_768
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.topreward  # refuses values that cannot be, before anything is read
+
+    @property
+    def topreward(self) -> TOPRewardConfig:
+        """Returns milepost's config. ValueError names a value that cannot be. A threshold of None is none."""
+        names = {field.name for field in dataclasses.fields(TOPRewardConfig)} - set(ELSEWHERE)
+        values = {name: getattr(self, name) for name in names}
+        if values["success_threshold"] is None:
+            values["success_threshold"] = -math.inf
+        return TOPRewardConfig(**values, device=self.device)

@@ -1,0 +1,70 @@
+"""What the plugin needs of LeRobot: its version, and the shape of the few places it reaches into. What differs is refused in a sentence.
+
+LeRobot has registries for reward models, and the plugin uses them. For sample weights it has none, so one function is replaced at run time,
+and only if it still takes what it took in the tested version.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import CodeType, FunctionType
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+OLDEST, TESTED = "0.6.1", "0.6.1"
+"""The lowest version that has what is used here, and the newest that the plugin was run with."""
+
+
+class ChangedError(ImportError):
+    """LeRobot is missing, too old, or no longer what the plugin was made for."""
+
+
+def require_lerobot() -> None:
+    """Raises ChangedError if LeRobot is not installed, or older than the lowest version that will do."""
+    try:
+        there = version("lerobot")
+    except PackageNotFoundError:
+        raise ChangedError(
+            f"lerobot_policy_milepost needs LeRobot {OLDEST} or newer, and it is not installed: pip install lerobot"
+        ) from None
+    try:
+        old = Version(there) < Version(OLDEST)
+    except InvalidVersion:
+        raise ChangedError(f"lerobot_policy_milepost needs LeRobot {OLDEST} or newer, and cannot read the version {there!r}") from None
+    if old:
+        raise ChangedError(f"lerobot_policy_milepost needs LeRobot {OLDEST} or newer, this is {there}: pip install --upgrade lerobot")
+
+
+def require_parameters(function: Callable[..., Any], names: Sequence[str], what: str) -> None:
+    """Raises ChangedError if a function of LeRobot does not take exactly these parameters. what: its name, for the message."""
+    parameters = list(inspect.signature(function).parameters)
+    if parameters != list(names):
+        raise changed(f"{what} takes ({', '.join(parameters)}) and not ({', '.join(names)})")
+
+
+def require_use(function: Callable[..., Any], name: str, what: str) -> None:
+    """Raises ChangedError if a function of LeRobot does not look up this name while it runs: replacing the name would do nothing."""
+    inner = inspect.unwrap(function)
+    if not isinstance(inner, FunctionType) or name not in _names(inner.__code__):
+        raise changed(f"{what} does not use {name}")
+
+
+def _names(code: CodeType) -> set[str]:
+    nested = (each for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*(_names(each) for each in nested))
+
+
+def changed(difference: str) -> ChangedError:
+    """Returns the error for a place in LeRobot that is no longer as it was."""
+    return ChangedError(
+        f"LeRobot {version('lerobot')} is not what lerobot_policy_milepost was made for ({TESTED}): {difference}; install LeRobot {TESTED}, "
+        "or a newer version of the plugin"
+    )
+
+
+def replace(owner: Any, name: str, new: Any) -> None:
+    """Puts something of the plugin in the place of what LeRobot has under this name. The caller has checked what was there."""
+    setattr(owner, name, new)
