@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from types import CodeType, FunctionType
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -45,23 +44,11 @@ def require_parameters(function: Callable[..., Any], names: Sequence[str], what:
         raise changed(f"{what} takes ({', '.join(parameters)}) and not ({', '.join(names)})")
 
 
-def require_use(function: Callable[..., Any], name: str, what: str) -> None:
-    """Raises ChangedError if a function of LeRobot does not look up this name while it runs: replacing the name would do nothing."""
-    inner = inspect.unwrap(function)
-    if not isinstance(inner, FunctionType) or name not in _names(inner.__code__):
-        raise changed(f"{what} does not use {name}")
-
-
-def _names(code: CodeType) -> set[str]:
-    nested = (each for each in code.co_consts if isinstance(each, CodeType))
-    return set(code.co_names).union(*(_names(each) for each in nested))
-
-
 def changed(difference: str) -> ChangedError:
     """Returns the error for a place in LeRobot that is no longer as it was."""
     return ChangedError(
-        f"LeRobot {version('lerobot')} is not what lerobot_policy_milepost was made for ({TESTED}): {difference}; install LeRobot {TESTED}, "
-        "or a newer version of the plugin"
+        f"LeRobot {version('lerobot')} is not what lerobot_policy_milepost was made for ({TESTED}): {difference}; "
+        f"install LeRobot {TESTED}, or a newer version of the plugin"
     )
 
 

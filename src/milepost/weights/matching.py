@@ -16,11 +16,15 @@ from milepost.weights.file import read_weights_file
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MatchedWeights(Brief):
-    """A weights file whose rows are the dataset's. weight: (R,) by dataset row, NaN where the file has none."""
+    """A weights file whose rows are the dataset's. weight: (R,) by dataset row, NaN where the file has none.
+
+    is_identified: the file says that it was made for this very dataset. Otherwise nothing but its row numbers speaks for it.
+    """
 
     path: Path
     weight: Float[np.ndarray, "R"]
     warnings: tuple[str, ...] = ()
+    is_identified: bool = True
 
 
 def match_weights(path: Path, dataset: LeRobotDataset) -> MatchedWeights:
@@ -28,4 +32,5 @@ def match_weights(path: Path, dataset: LeRobotDataset) -> MatchedWeights:
     path = find_file(path)
     index, weight, settings = read_weights_file(path)
     warnings = require_made_for(path, settings, dataset)
-    return MatchedWeights(path, by_row(path, index, weight, dataset), warnings)
+    is_identified = settings.get("dataset_fingerprint") == dataset.fingerprint
+    return MatchedWeights(path, by_row(path, index, weight, dataset), warnings, is_identified)
