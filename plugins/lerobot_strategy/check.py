@@ -127,7 +127,8 @@ def rollout(folder: Path) -> None:
     sys.argv = [
         "lerobot-rollout", "--strategy.type=milepost", f"--strategy.model_path={folder / 'sarm'}", "--strategy.hold_s=0.3",
         "--robot.type=milepost_dot", f"--policy.path={folder / 'act'}", "--dataset.repo_id=milepost/rollout_dots",
-        "--dataset.no_stamp=true", f"--dataset.root={folder / 'rollout'}", f"--dataset.single_task={TASK}", f"--dataset.num_episodes={EPISODES}", "--dataset.fps=10",
+        "--dataset.no_stamp=true", f"--dataset.root={folder / 'rollout'}", f"--dataset.single_task={TASK}",
+        f"--dataset.num_episodes={EPISODES}", "--dataset.fps=10",
         "--fps=10", "--dataset.episode_time_s=20", "--dataset.reset_time_s=0.2", "--dataset.push_to_hub=false", "--play_sounds=false",
         "--device=cpu", "--return_to_initial_position=false", "--strategy.reset_to_initial_position=false",
     ]  # fmt: skip
