@@ -12,7 +12,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # two processes, each with one thread: the suite in half the time; whole files, since the tests of a file share what they train
 PYTEST := -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test check wheel lock newest oldest chaos clean
+.PHONY: setup demo test check wheel lock newest oldest chaos lerobot clean
 
 setup: $(READY)
 
@@ -51,6 +51,11 @@ lock: $(READY)
 CHAOS ?= 30
 chaos: $(READY)
 	MILEPOST_CHAOS=$(CHAOS) $(BIN)/python -m pytest tests/chaos tests/vlm/test_hostile_servers.py
+
+# The plugin in LeRobot itself (docs/lerobot.md). LEROBOT: a Python that has LeRobot, milepost and plugins/lerobot.
+LEROBOT ?= python3.12
+lerobot:
+	$(LEROBOT) plugins/lerobot/checks/run.py
 
 newest:
 	$(call environment,.venv-newest,--upgrade --upgrade-strategy eager)

@@ -12,11 +12,11 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets import EpisodeAwareSampler
 from lerobot.datasets.factory import make_train_eval_datasets
 from lerobot.policies import make_policy, make_pre_post_processors
-from record import make_smolvla_steady
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from milepost import SampleWeights, WeightedSampler, weighted_mean
+from record import make_smolvla_steady
 
 
 def plain_losses(options: list[str], weights: SampleWeights, start: Path, *, by: str) -> tuple[list[float], list[list[int]]]:

@@ -190,9 +190,8 @@ def weighted(name: str, by: str) -> Callable[[Place], str]:
     """Returns the check that a policy's losses are a plain loop's."""
 
     def check(place: Place) -> str:
-        from plain import plain_losses
-
         from milepost import SampleWeights
+        from plain import plain_losses
 
         words = f"{POLICIES[name]} --steps=5 --batch_size=8"
         (steps,), start = place.train(place.options(words, WEIGHTS, f"--sample_weighting.progress_path={place.weights}"))
@@ -263,9 +262,9 @@ def set_up(folder: Path) -> Place:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from lerobot.utils.import_utils import register_third_party_plugins
-    from stubs import make_cache
 
     from milepost import RabcConfig, SampleWeights, open_dataset, weigh
+    from stubs import make_cache
 
     register_third_party_plugins()
     make_cache(folder / "hf")
