@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,7 @@ class Place:
         """Returns the words of a lerobot-train command with an output folder of its own."""
         self.runs += 1
         saving = "" if save else " --save_checkpoint=false"
-        line = " ".join([*words, LOOP, f"--dataset.root={self.dataset} --output_dir={self.folder / f'run{self.runs}'}{saving}"])
+        line = " ".join([LOOP, *words, f"--dataset.root={self.dataset} --output_dir={self.folder / f'run{self.runs}'}{saving}"])
         return line.split()
 
     def output(self) -> Path:
@@ -71,7 +72,9 @@ class Place:
         that failed.
         """
         record = self.folder / f"record{self.runs}"
-        launcher = ["-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}", "--num_machines=1", "--mixed_precision=no"]
+        # --multi_gpu is accelerate's word for torch.distributed; on CPUs LeRobot's --policy.device=cpu makes it gloo
+        launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", "--num_machines=1"]
+        launcher += ["--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={free_port()}"]
         words = [sys.executable, *(launcher if processes > 1 else []), str(HERE / "record.py"), str(record), *options]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -79,9 +82,17 @@ class Place:
         return [json.loads(Path(f"{record}.{rank}.json").read_text()) for rank in range(processes)], Path(f"{record}.safetensors")
 
 
+def free_port() -> int:
+    """Returns a port that nobody uses."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
 def last_words(text: str) -> str:
     """Returns the message of the error that ended a process."""
-    messages = re.findall(r"^(?:[\w.]+(?:Error|Exception)): .*$", text, re.M)
+    messages = re.findall(r"^(?:[\w.]+(?:Error|Exception)|lerobot-train: error): .*$", text, re.M)
     return messages[-1] if messages else text[-500:]
 
 
@@ -251,7 +262,7 @@ CHECKS: dict[str, Callable[[Place], str]] = {
     "refused: loss weights for ACT": refused(
         f'{ACT} {WEIGHTS} --sample_weighting.extra_params={{{{"by":"loss"}}}}', "gives no loss for each sample"
     ),
-    "refused: a streamed dataset with ACT": refused(f"{ACT} {WEIGHTS} --dataset.streaming=true", "a streamed dataset has no sampler"),
+    "refused: a streamed dataset with ACT": refused(f"{ACT} {WEIGHTS} --dataset.streaming=true --num_workers=1", "a streamed dataset has no sampler"),
     "refused: kappa beside made weights": refused(f"{ACT} {WEIGHTS} --sample_weighting.kappa=0.5", "give it to milepost weigh"),
     "refused: an unknown policy": refused(f"--policy.type=nonsense {WEIGHTS}", "nonsense"),
 }

@@ -148,7 +148,7 @@ def path_of(path: str | None, dataset: LeRobotDataset) -> Path:
     """
     if path is not None and path.startswith("hf://"):
         return Path(path)
-    candidates = [dataset.root / "weights.parquet"] if path is None else [Path(path), dataset.root / path]
+    candidates = [dataset.root / "weights.parquet"] if path is None else list(dict.fromkeys([Path(path), dataset.root / path]))
     for candidate in candidates:
         if candidate.is_file():
             return candidate
