@@ -60,7 +60,8 @@ class Place:
         """Returns the words of a lerobot-train command with an output folder of its own."""
         self.runs += 1
         saving = "" if save else " --save_checkpoint=false"
-        line = " ".join([LOOP, *words, f"--dataset.root={self.dataset} --output_dir={self.folder / f'run{self.runs}'}{saving}"])
+        output = f"--output_dir={self.folder / f'run{self.runs}'}"
+        line = " ".join([LOOP, f"--dataset.root={self.dataset}", *words, output + saving])
         return line.split()
 
     def output(self) -> Path:
@@ -262,7 +263,6 @@ CHECKS: dict[str, Callable[[Place], str]] = {
     "refused: loss weights for ACT": refused(
         f'{ACT} {WEIGHTS} --sample_weighting.extra_params={{{{"by":"loss"}}}}', "gives no loss for each sample"
     ),
-    "refused: a streamed dataset with ACT": refused(f"{ACT} {WEIGHTS} --dataset.streaming=true --num_workers=1", "a streamed dataset has no sampler"),
     "refused: kappa beside made weights": refused(f"{ACT} {WEIGHTS} --sample_weighting.kappa=0.5", "give it to milepost weigh"),
     "refused: an unknown policy": refused(f"--policy.type=nonsense {WEIGHTS}", "nonsense"),
 }
