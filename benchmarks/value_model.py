@@ -3,7 +3,7 @@
     milepost simulate DATASET
     python benchmarks/value_model.py calibrate DATASET [--seeds 0 1 2]          held-out episodes, beside SARM and a clock
     python benchmarks/value_model.py policies FOLDER [--seeds 5 6 7]            policies trained on advantage-filtered data
-    python benchmarks/value_model.py --report
+    python benchmarks/value_model.py --report [policies FOLDER]                 the tables; with FOLDER also which frames the arms choose
 
 Every finished model or policy is a line of benchmarks/value_model.jsonl; what is there is not run again. `policies` uses the tasks, seeds,
 demonstrations, start scenes and policies of benchmarks/rabc_study.py, whose lines for the other arms are in rabc_study.jsonl.
@@ -36,7 +36,7 @@ from milepost.sim.closed_loop import observations
 from milepost.sim.compare import demonstrations as drawn_by
 from milepost.sim.compare.arms import ARMS, Mix
 from milepost.sim.compare.config import CompareConfig, PoolConfig
-from milepost.sim.compare.experiment import PolicyJob, Pools, append, read_lines, run_one
+from milepost.sim.compare.experiment import PolicyJob, Pools, append, mixture, read_lines, run_one
 from milepost.sim.compare.policy import Demonstrations
 from milepost.sim.compare.table import points, rates
 from milepost.sim.scene import CAMERAS, close_painters
@@ -75,7 +75,7 @@ def calibrate(args: argparse.Namespace) -> None:
     done = {(line["model"], line["seed"]) for line in read_lines(args.out) if line["what"] == "calibrate"}
     for seed in args.seeds:
         learn, unseen = split(episodes, HOLDOUT, np.random.default_rng(seed))
-        for name in ("SARM", *VARIANTS):
+        for name in args.models:
             if (name, seed) in done:
                 continue
             start = time.monotonic()
@@ -333,7 +333,26 @@ def report(args: argparse.Namespace) -> str:
     parts = [ranking([line for line in lines if line["what"] == "calibrate"])]
     parts += [timing([line for line in lines if line["what"] == "calibrate" and "brier" in line])]
     ours = [line for line in lines if line["what"] == "policy"]
-    return "\n".join([*parts, policy_table(ours)]) if ours else "\n".join(parts)
+    parts += [policy_table(ours)] if ours else []
+    return "\n".join([*parts, tenths(args.folder, ours)] if args.part == "policies" else parts)
+
+
+def tenths(folder: Path, ours: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the mean weight that each arm gives to the tenths of the experts' episodes, over the cells that were run."""
+    config, rows = CompareConfig(TASKS, shares=(SHARE,)), []
+    pools = Pools(folder, config.pool)
+    for arm in ("rabc-true", "rabc-sarm", "rabc-value", "adv-true-30", "adv-sarm-30", "adv-value-30"):
+        parts = []
+        for task, seed in sorted({(line["task"], line["seed"]) for line in ours}):
+            pool = pools.get(task, seed)
+            pool.progress.update({f"value-{name}": value for name, value in _curves(task, seed, pools, folder).items()})
+            used = pool.mix(config.pool.episodes, SHARE)
+            mix = mixture(pool, config.pool.episodes, SHARE)[1]
+            weight = ARMS[arm](mix, config.rabc, np.random.default_rng(0))
+            experts = [e for e, number in enumerate(used) if pool.kind[number] == "expert"]
+            parts += [[part.mean() for part in np.array_split(weight[mix.episode == e], 10)] for e in experts]
+        rows.append((arm, *(f"{x:.2f}" for x in np.mean(parts, axis=0))))
+    return markdown(("weight of experts' frames, by tenth", *map(str, range(1, 11))), rows)
 
 
 def _rows(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -429,7 +448,8 @@ def policy_table(ours: Sequence[Mapping[str, Any]]) -> str:
             for base in ("uniform", "success+short", "rabc-sarm")
         ]
         rate = rates(lines, SHARE, [arm], base=arm)[arm][0]
-        by_task = [f"{100 * np.mean([np.mean(x['success']) for x in of_arm if x['task'] == task]):.0f}" for task in TASKS]
+        of_task = [[np.mean(x["success"]) for x in of_arm if x["task"] == task] for task in TASKS]
+        by_task = [f"{100 * np.mean(each):.0f}" if each else "" for each in of_task]
         rows.append((arm, str(rate.episodes), f"{np.mean([x['mean_weight'] for x in of_arm]):.2f}", points(rate), *gaps, *by_task))
     header = ("arm", "cells", "mean weight", "success, %", "minus uniform", "minus success+short", "minus rabc-sarm", *TASKS)
     return markdown(header, rows)
@@ -447,15 +467,16 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=("calibrate", "policies"))
     parser.add_argument("where", nargs="?", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--models", nargs="+", default=["SARM", *VARIANTS])
     parser.add_argument("--arms", nargs="+", default=list(FILTERS))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     _register()
+    args.dataset = args.folder = args.where
     if args.report:
         print(report(args))
     elif args.part and args.where:
-        args.dataset = args.folder = args.where
         args.seeds = args.seeds or ([0, 1, 2] if args.part == "calibrate" else [5, 6, 7])
         {"calibrate": calibrate, "policies": policies}[args.part](args)
     else:
