@@ -24,6 +24,9 @@ from .curves import stagnation as stagnation
 from .curves import tau_a as tau_a
 from .curves import voc as voc
 from .curves import voc_r as voc_r
+from .detection import SuccessDetector as SuccessDetector
+from .detection import SuccessRule as SuccessRule
+from .detection import detect_success as detect_success
 from .evaluation import EpisodeScore as EpisodeScore
 from .evaluation import Estimate as Estimate
 from .evaluation import Summary as Summary
