@@ -101,6 +101,15 @@ def test_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("audit.md", {}, {"path/or/hub-id": "dots"})["run"].audit.verdict == "says nothing"
 
 
+def test_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MILEPOST_CACHE", str(tmp_path / "cache"))
+    write_dots("dots", dot_episodes(6, failing=2))
+    monkeypatch.setattr(milepost, "train", partial(train, steps=2))
+    names = run("value.md", {}, {"path/or/hub-id": "dots"})
+    assert names["curve"].value.shape == (33,)
+
+
 def test_advantage() -> None:
     steady, late = (each.is_positive for each in run("advantage.md", {}, {})["labels"].episodes)
     assert not steady.any()

@@ -42,15 +42,17 @@ INSIDE = {
     "models": [
         "foreign plugin_format sarm.augmentation source",
         "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
-        "training.checkpoints training.distributed training.tracking",
+        "training.checkpoints training.distributed training.tracking value.config value.network value.targets",
+        "value.inputs value.options",
         "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
         "sarm.checkpoint topreward.model training.loop",
         "sarm.processor sarm.readiness topreward.kind",
         "sarm.model",
-        "factory sarm.kind sarm.prepare",
-        "sarm.settings sarm.train",
-        "sarm.by_row sarm.card",
-        "sarm.training",
+        "factory sarm.kind sarm.prepare value.model",
+        "sarm.settings sarm.train value.kind value.prepare",
+        "sarm.by_row sarm.card value.settings value.train",
+        "sarm.training value.card",
+        "value.training",
     ],
     "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],
     "figures": [

@@ -19,6 +19,8 @@ from .models import SARMModel as SARMModel
 from .models import TOPRewardConfig as TOPRewardConfig
 from .models import TOPRewardModel as TOPRewardModel
 from .models import TrainConfig as TrainConfig
+from .models import ValueConfig as ValueConfig
+from .models import ValueModel as ValueModel
 from .models import load_model as load_model
 from .models import make_reward_model as make_reward_model
 from .models import make_reward_model_config as make_reward_model_config

@@ -14,7 +14,7 @@ from milepost.models.elapsed import ElapsedModel
 from milepost.models.registry import BUILT_IN, load_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
-from milepost.testing import CAMERA, dot_episodes, tiny_sarm
+from milepost.testing import CAMERA, dot_episodes, tiny_sarm, tiny_value
 from milepost.vlm.engine import Engine
 from milepost.vlm.loading import load_engine
 
@@ -30,7 +30,12 @@ def tiny_topreward(**changes: object) -> TOPRewardModel:
     return TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), **changes), tiny_vlm())
 
 
-MAKERS: dict[str, Callable[[], RewardModel]] = {"elapsed": ElapsedModel, "sarm": tiny_sarm, "topreward": tiny_topreward}
+MAKERS: dict[str, Callable[[], RewardModel]] = {
+    "elapsed": ElapsedModel,
+    "sarm": tiny_sarm,
+    "topreward": tiny_topreward,
+    "value": tiny_value,
+}
 
 
 @pytest.fixture(params=BUILT_IN)

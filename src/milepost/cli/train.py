@@ -6,7 +6,7 @@ Several GPUs: accelerate launch --multi_gpu --num_processes 2 -m milepost.cli tr
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,11 +23,12 @@ class Args:
     """LeRobot dataset: a folder or a Hub id."""
     output_dir: Path
     """Folder of the trained model; it is made if it does not exist."""
-    model: Literal["sarm", "topreward"] = "sarm"
-    """topreward is refused, because it is zero-shot."""
-    preset: Literal["paper", "small"] = "paper"
-    """paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96 on the built-in encoder; it
-    trains in minutes on a CPU."""
+    training_options: Annotated[models.TrainingOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.TrainingOptions)
+    model: str = "sarm"
+    """The kind of model: sarm (stages and progress within them), or value (time to success, learnt from failures too)."""
+    preset: Literal["paper", "small"] | None = None
+    """For SARM, default: paper. paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96
+    on the built-in encoder; it trains in minutes on a CPU."""
     annotation_mode: models.AnnotationMode = "single_stage"
     encoder: str | None = None
     """A CLIP or SigLIP model (folder or owner/name), or "pixels" for the built-in encoder; default: the preset's."""
@@ -91,16 +92,17 @@ def main(args: Args) -> int:
     """Trains, evaluates and saves the model; returns 1 if an episode cannot be read."""
     _check(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes).showing(args.image_key)
-    plan = models.plan(
+    trainer = models.trainer_of(args.model)
+    plan = trainer.plan(
         dataset, args.preset, image_key=args.image_key, encoder=args.encoder, holdout=args.holdout, keep_features=not args.no_cache,
         for_lerobot=args.for_lerobot, annotation_mode=args.annotation_mode, state_key=args.state_key, n_obs_steps=args.n_obs_steps,
         gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window, unfinished=args.unfinished, augmentation=args.augmentation,
         steps=args.steps, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, seed=args.seed,
         device=models.local_device(_device(args.device)), validation=args.validation, eval_every=args.eval_every, patience=args.patience,
         mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), overwrite=args.overwrite,
-        tracking=models.Tracking(args.log_to, args.project, args.run_name),
+        tracking=models.Tracking(args.log_to, args.project, args.run_name), **models.training_changes(args.model, args.training_options),
     )  # fmt: skip
-    with models.training_run(dataset, args.output_dir, plan, bars=bars) as result:
+    with trainer.training_run(dataset, args.output_dir, plan, bars=bars) as result:
         if result.is_main:
             _report(args, result)
     return 1 if result.is_main and result.unreadable else 0
@@ -130,7 +132,7 @@ def _report(args: Args, trained: models.TrainResult) -> None:
 
 def _check(args: Args) -> None:
     """Refuses wrong options before any work."""
-    models.require_trainable(args.model)
+    models.trainer_of(args.model)
     models.require_free(args.output_dir, overwrite=args.overwrite)
     if args.steps is not None and args.epochs is not None:
         raise DataError(f"--steps {args.steps} and --epochs {args.epochs:g} contradict each other; give one of them")

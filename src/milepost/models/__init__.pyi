@@ -3,7 +3,9 @@ from .factory import make_reward_model as make_reward_model
 from .factory import make_reward_model_config as make_reward_model_config
 from .factory import make_reward_pre_post_processors as make_reward_pre_post_processors
 from .options import ModelOptions as ModelOptions
+from .options import TrainingOptions as TrainingOptions
 from .options import options_for as options_for
+from .options import training_changes as training_changes
 from .registry import ModelKind as ModelKind
 from .registry import Prepared as Prepared
 from .registry import Run as Run
@@ -11,7 +13,7 @@ from .registry import is_bare as is_bare
 from .registry import kind_of as kind_of
 from .registry import load_model as load_model
 from .registry import prepare as prepare
-from .registry import require_trainable as require_trainable
+from .registry import trainer_of as trainer_of
 from .sarm.by_row import RowTraining as RowTraining
 from .sarm.by_row import RowWindows as RowWindows
 from .sarm.card import save_card as save_card
@@ -20,13 +22,11 @@ from .sarm.config import SARMConfig as SARMConfig
 from .sarm.model import SARMModel as SARMModel
 from .sarm.samples import pad_state as pad_state
 from .sarm.settings import PRESETS as PRESETS
-from .sarm.settings import plan as plan
 from .sarm.train import TrainResult as TrainResult
 from .sarm.train import evaluate_held_out as evaluate_held_out
 from .sarm.train import train_sarm as train_sarm
 from .sarm.training import require_free as require_free
 from .sarm.training import train as train
-from .sarm.training import training_run as training_run
 from .topreward.config import TOPRewardConfig as TOPRewardConfig
 from .topreward.model import TOPRewardModel as TOPRewardModel
 from .topreward.processor import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
@@ -37,3 +37,5 @@ from .training.distributed import local_device as local_device
 from .training.tracking import Tracker as Tracker
 from .training.tracking import Tracking as Tracking
 from .training.tracking import require_trackers as require_trackers
+from .value.config import ValueConfig as ValueConfig
+from .value.model import ValueModel as ValueModel

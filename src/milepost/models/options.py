@@ -16,6 +16,7 @@ from milepost.models.foreign import PackageError
 from milepost.models.registry import ModelKind, NoOptions, changed, kind_of, offered, require_trainable
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.topreward.options import TOPRewardOptions
+from milepost.models.value.options import ValueOptions, ValueTraining
 
 FLAGS = ("--model", "--reward-model-path")
 THEIRS = "of_package"
@@ -28,6 +29,22 @@ class ModelOptions:
 
     sarm: Annotated[SARMOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SARMOptions)
     topreward: Annotated[TOPRewardOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TOPRewardOptions)
+    value: Annotated[ValueOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ValueOptions)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the built-in kinds take when they are trained, beside what `milepost train` has for all of them."""
+
+    value: Annotated[ValueTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=ValueTraining)
+
+
+def training_changes(name: str, options: TrainingOptions) -> dict[str, Any]:
+    """Returns the options that were given for the training of this kind. ValueError if one of another kind was given."""
+    for group in vars(options):
+        if group != name and (option_names := list(changed(getattr(options, group)))):
+            raise ValueError(f"--{option_names[0].replace('_', '-')} means nothing to a model of type {name}")
+    return changed(getattr(options, name)) if hasattr(options, name) else {}
 
 
 def options_for(kind: ModelKind, options: ModelOptions) -> Any:

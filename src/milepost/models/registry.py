@@ -20,6 +20,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from milepost import encoders, progress
@@ -45,6 +46,7 @@ BUILT_IN = {
     "elapsed": "milepost.models.elapsed",
     "sarm": "milepost.models.sarm.kind",
     "topreward": "milepost.models.topreward.kind",
+    "value": "milepost.models.value.kind",
 }
 """Name -> the module whose MODEL it is. A new model of this package is a file and a line here."""
 _NAME = re.compile(r"[^\W_][\w.+-]*")
@@ -101,7 +103,8 @@ class ModelKind:
     read_config: folder -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given".
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
     as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. untrained:
-    (model, seed) -> one of the same shape that has learnt nothing, for an audit. package: who offers it.
+    (model, seed) -> one of the same shape that has learnt nothing, for an audit. training: the module of this package that trains it, with
+    `plan`, `training_run` and `train`. package: who offers it.
     """
 
     name: str
@@ -115,6 +118,7 @@ class ModelKind:
     processors: Callable[..., Any] | None = None
     untrainable: str = ""
     untrained: Callable[[Any, int], RewardModel] | None = None
+    training: str = ""
     package: str = ""
 
     @property
@@ -254,11 +258,23 @@ def require_trainable(name: str) -> None:
     if kind.untrainable:
         raise ValueError(kind.untrainable)
     if kind.package:
-        trainable = [own.name for own in kinds().values() if not own.untrainable]
         raise ValueError(
-            f"milepost train can train {' and '.join(trainable)} only, because every other kind is learnt in its own way; train "
+            f"milepost train can train {' and '.join(_trainable())} only, because every other kind is learnt in its own way; train "
             f"{kind.called} with that package. Once it is trained, milepost label DATASET --model {name}, or its folder, uses it"
         )
+
+
+def trainer_of(name: str) -> ModuleType:
+    """Returns the module that trains the model of this name: it has `plan`, `training_run` and `train`. DataError if there is none."""
+    require_trainable(name)
+    kind = kind_named(name)
+    if kind is None or not kind.training:
+        raise DataError(f"there is no model '{name}' to train; milepost train can train {' and '.join(_trainable())}")
+    return import_module(kind.training)
+
+
+def _trainable() -> list[str]:
+    return [own.name for own in kinds().values() if own.training]
 
 
 def kind_of(path: str | Path) -> ModelKind:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from jaxtyping import UInt8
 
-from milepost.core import ArrayFrames, EditedFrames, Episode
+from milepost.core import ArrayFrames, EditedFrames, Episode, Frames
 
 MEMORY = 1 << 30
 """Bytes of images of one episode that are kept in memory while its copies are computed; a larger episode is decoded for every copy."""
@@ -17,10 +18,20 @@ def with_images_in_memory(episode: Episode) -> Episode:
     cameras = {}
     room = MEMORY
     for name, frames in episode.cameras.items():
-        size = frames[np.array([0])].nbytes * episode.length
-        room -= size
-        cameras[name] = ArrayFrames(np.concatenate(list(frames.chunks()))) if room >= 0 else frames
+        first = frames[np.array([0])]
+        room -= first.nbytes * episode.length
+        cameras[name] = ArrayFrames(_decoded(frames, first.shape[1:])) if room >= 0 else frames
     return dataclasses.replace(episode, cameras=cameras)
+
+
+def _decoded(frames: Frames, shape: tuple[int, ...]) -> UInt8[np.ndarray, "T H W 3"]:
+    """Returns the images that the reader gives, in one array: joining them afterwards would take as long as decoding them."""
+    images = np.empty((len(frames), *shape), np.uint8)
+    count = 0
+    for chunk in frames.chunks():
+        images[count : count + len(chunk)] = chunk
+        count += len(chunk)
+    return images[:count]
 
 
 def with_shared_features(episode: Episode) -> Episode:

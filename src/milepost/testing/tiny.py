@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from milepost.core import load
-from milepost.models import SARMConfig, SARMModel
+from milepost.models import SARMConfig, SARMModel, ValueConfig, ValueModel
 from milepost.testing.dots import NAMES
 
 _SPECIAL = (
@@ -58,6 +58,31 @@ def tiny_sarm(seed: int = 0, **changes: Any) -> SARMModel:
     )
     torch.manual_seed(seed)
     model = SARMModel(dataclasses.replace(config, **changes))
+    model.encoder.basis.normal_(generator=torch.Generator().manual_seed(seed))
+    return model.eval()
+
+
+def tiny_value(seed: int = 0, **changes: Any) -> ValueModel:
+    """Returns a value model of three small networks for the world of dots: its camera, state and first task, and the built-in encoder.
+
+    changes: other values of `ValueConfig`. ValueError for values that cannot be.
+
+    >>> tiny_value().predict(dot_episodes(1)[0]).value.dtype  # doctest: +SKIP
+    dtype('float32')
+    """
+    config = ValueConfig(
+        hidden_dim=32,
+        image_dim=8,
+        text_dim=8,
+        tasks=("visit the places with dot 0",),
+        scales=(40.0,),
+        durations=(28.0,),
+        fps=10.0,
+        state_mean=(15.0, 15.0),
+        state_std=(9.0, 9.0),
+    )
+    torch.manual_seed(seed)
+    model = ValueModel(dataclasses.replace(config, **changes))
     model.encoder.basis.normal_(generator=torch.Generator().manual_seed(seed))
     return model.eval()
 

@@ -22,7 +22,7 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import LeftOut, check_labels, choose, training_set, with_encoder, with_statistics, without_faults
 from milepost.models.sarm.samples import TrainingSet
-from milepost.models.sarm.train import encode_all, encoded_variants, read_episodes
+from milepost.models.sarm.train import encoded, encoded_variants, read_episodes
 from milepost.models.training.distributed import current_process_group
 
 
@@ -102,7 +102,7 @@ class RowTraining:
         """
         model.use_features(features)
         with current_process_group().main_process_first():
-            features_of, _ = encode_all(features, self.episodes, self.config.cameras)
+            features_of, _ = encoded(features, self.episodes, self.config.cameras)
             episodes = [episode for episode in self.episodes if episode.index in features_of]
             copies = encoded_variants(features, episodes, self.config, seed, quiet_stage)
         rng, arrays = np.random.default_rng(seed), [features_of[episode.index] for episode in episodes]

@@ -60,10 +60,10 @@ def model_card(result: TrainResult, dataset: str, summaries: Mapping[str, Summar
         held=len(result.held_out),
         cameras=", ".join(f"`{camera}`" for camera in config.cameras),
         stages="; ".join(head_lines),
-        training=_training(result),
+        training=training_sentence(result),
         settings=", ".join(f"`{name}={value}`" for name, value in _settings(result).items()),
         table="\n".join(lines) if summaries else "Nothing was held out, so nothing is claimed.",
-        audit=_audit(result),
+        audit=audit_section(result),
         left_out="".join(f"\n{left}\n" for left in result.left_out),
     )
 
@@ -71,7 +71,7 @@ def model_card(result: TrainResult, dataset: str, summaries: Mapping[str, Summar
 MARKS = {"passes": "yes", "fails": "**no**", "cannot be said": "?"}
 
 
-def _audit(result: TrainResult) -> str:
+def audit_section(result: TrainResult) -> str:
     """Returns the section on what the curves follow; "" if no episode was held out."""
     if result.audit is None:
         words = f"Not audited: fewer than {FEWEST} held-out episodes succeeded, or may have. `milepost audit` can be given other episodes."
@@ -84,7 +84,7 @@ def _audit(result: TrainResult) -> str:
     )
 
 
-def _training(result: TrainResult) -> str:
+def training_sentence(result: TrainResult) -> str:
     """Returns a sentence on which checkpoint this is and how it was chosen."""
     fit, chose = result.fit_result, len(result.validation_episodes)
     early = f" (it stopped early, {fit.config.steps} were planned)" if fit.steps < fit.config.steps else ""

@@ -68,13 +68,17 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
-    """Returns config and weights of a saved model, LeRobot's translated. DataError if a file is missing, broken or of another kind."""
+def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns the contents of config.json and the weights of a saved model. DataError if a file is missing or broken."""
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).exists():
             raise DataError(f"{folder} is not a saved model: {folder / name} is missing")
-    values = own_values(read_json_object(folder / "config.json", what="model config"))
-    weights = _tensors(folder / "model.safetensors")
+    return own_values(read_json_object(folder / "config.json", what="model config")), _tensors(folder / "model.safetensors")
+
+
+def read_folder(folder: Path) -> tuple[SARMConfig, dict[str, Tensor]]:
+    """Returns config and weights of a saved model, LeRobot's translated. DataError if a file is missing, broken or of another kind."""
+    values, weights = read_files(folder)
     if not lerobot_format.is_lerobot(values):
         return SARMConfig.from_dict(values), weights
     config = lerobot_format.read_config(values)

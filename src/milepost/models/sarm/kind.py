@@ -64,5 +64,5 @@ def untrained(model: SARMModel, seed: int) -> SARMModel:
 
 MODEL = ModelKind(
     "sarm", SARMModel.from_pretrained, config=SARMConfig, make=make, read_config=read_config, options=SARMOptions, prepare=prepare,
-    processors=make_sarm_processors, untrained=untrained,
+    processors=make_sarm_processors, untrained=untrained, training="milepost.models.sarm.training",
 )  # fmt: skip

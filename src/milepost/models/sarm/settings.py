@@ -56,7 +56,7 @@ class Plan:
 
 def plan(
     dataset: LeRobotDataset,
-    preset: str = "paper",
+    preset: str | None = None,
     *,
     image_key: str | Sequence[str] = (),
     encoder: str | None = None,
@@ -70,6 +70,7 @@ def plan(
     image_key: one camera or several; without one, all cameras of the dataset. DataError if there is no such preset, field or camera, or if
     the dataset has its stages in a form that SARM does not read.
     """
+    preset = preset or "paper"
     if preset not in PRESETS:
         raise DataError(f"there is no preset '{preset}'; choose from {', '.join(PRESETS)}")
     sarm, train = PRESETS[preset]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ class TrainResult(Brief):
     model beside a clock; empty until it is evaluated. doubts: what in the annotation may not mean what it says.
     """
 
-    model: SARMModel
+    model: Any
     train_episodes: tuple[int, ...]
     validation_episodes: tuple[int, ...]
     held_out: tuple[int, ...]
@@ -175,7 +176,7 @@ def train_sarm(
     if process_group.is_main:
         require_writable(folder)
     with process_group.main_process_first():  # one process fills the cache, the others read it
-        features_of, unreadable = encode_all(features, [*usable, *aside], config.cameras)
+        features_of, unreadable = encoded(features, [*usable, *aside], config.cameras)
     if unreadable:
         usable, aside = ([episode for episode in group if episode.index not in unreadable] for group in (usable, aside))
         config = with_encoder(with_statistics(plan, usable, stages), features.encoder)
@@ -198,7 +199,7 @@ def train_sarm(
     )
 
 
-def encode_all(
+def encoded(
     features: FeatureCache, episodes: Sequence[Episode], cameras: Sequence[str]
 ) -> tuple[dict[int, Shaped[np.ndarray, "T C E"]], dict[int, str]]:
     """Returns features by episode, and why those that are missing cannot be read. UnreadableError if none can."""

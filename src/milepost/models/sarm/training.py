@@ -12,8 +12,8 @@ from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lo
 from milepost.datasets import LeRobotDataset, as_dataset, is_dataset
 from milepost.encoders import FeatureCache, cache_folder, load_encoder
 from milepost.metrics import FEWEST
+from milepost.models.registry import trainer_of
 from milepost.models.sarm.card import save_card
-from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.prepare import attempts_of
 from milepost.models.sarm.settings import Plan, plan
 from milepost.models.sarm.train import TrainResult, evaluate_held_out, read_episodes, train_sarm
@@ -38,20 +38,22 @@ def train(
     dataset: LeRobotDataset | Path | str,
     output_dir: Path | str,
     *,
+    model: str = "sarm",
     preset: str | None = None,
-    config: SARMConfig | None = None,
+    config: Any = None,
     training: TrainConfig | None = None,
     on_stage: Callable[[str], Tick] = quiet_stage,
     **changes: Any,
 ) -> TrainResult:
-    """Trains SARM on a dataset, and saves the model, its card and the table about held-out episodes in `output_dir`.
+    """Trains a model on a dataset, and saves the model, its card and the table about held-out episodes in `output_dir`.
 
-    preset: "paper" (the default), the published sizes, for a GPU; "small", minutes on a CPU. changes: fields of SARMConfig or TrainConfig
-    that replace the preset's values, such as `steps=200` or `annotation_mode="dual"`; `holdout`, which proportion is not
-    learnt from but evaluated on (0.1); `keep_features`, whether the encoder's features stay on disk (True); `image_key`, the cameras (all);
-    `for_lerobot`, whether LeRobot's form of the model is saved too (False). config, training: a whole model or a whole training in place of
-    a preset. on_stage(name): gives a callback (done, total) for each part of the work. An interrupted run goes on when the same call is
-    made again. DataError if a finished model is in the folder already, if no episode is usable, or if a name is no setting.
+    model: its kind; of another kind than "sarm", config and changes are those of its own config. preset: "paper" (the default), the
+    published sizes, for a GPU; "small", minutes on a CPU. changes: fields of SARMConfig or TrainConfig that replace the preset's values,
+    such as `steps=200` or `annotation_mode="dual"`; `holdout`, which proportion is not learnt from but evaluated on (0.1);
+    `keep_features`, whether the encoder's features stay on disk (True); `image_key`, the cameras (all); `for_lerobot`, whether LeRobot's
+    form of the model is saved too (False). config, training: a whole model or a whole training in place of a preset. on_stage(name): gives
+    a callback (done, total) for each part of the work. An interrupted run goes on when the same call is made again. DataError if a finished
+    model is in the folder already, if no episode is usable, or if a name is no setting.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -63,6 +65,11 @@ def train(
     'SARMModel'
     """
     dataset = as_dataset(dataset)
+    if model != "sarm":
+        result: TrainResult = trainer_of(model).train(
+            dataset, output_dir, preset=preset, config=config, training=training, on_stage=on_stage, **changes
+        )
+        return result
     if preset is not None and (config is not None or training is not None):
         raise DataError(
             "config= and training= would replace all values of the preset; give changes of a preset by their names, such as steps=200"
@@ -101,7 +108,8 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
             )
             if group.is_main:
                 result = _evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
-                result = _audited(result, dataset, episodes, bar, train.seed)
+                head = "dense" if config.annotation_mode == "dense_only" else "sparse"
+                result = audited(result, dataset, episodes, bar, train.seed, head)
             else:
                 result = dataclasses.replace(result, is_main=False)
         if group.is_main:
@@ -124,14 +132,14 @@ def _evaluated(result: TrainResult, episodes: Sequence[Episode], unreadable: dic
     return dataclasses.replace(result, unreadable=unreadable, summaries=summaries, doubts=tuple(_doubts(episodes, result)))
 
 
-def _audited(
-    result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], bar: Callable[[str], Tick], seed: int
+def audited(
+    result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], bar: Callable[[str], Tick], seed: int, head: str = "sparse"
 ) -> TrainResult:
     """Returns the result with an audit of held-out episodes: the controls that need no other features than the recordings have."""
     outcomes = {each.index: each.success for each in episodes if each.index in result.held_out and each.index not in result.unreadable}
     if sum(success is not False for success in outcomes.values()) < FEWEST:
         return result  # no verdict could be given
-    config = AuditConfig("dense" if result.model.config.annotation_mode == "dense_only" else "sparse", AUDITED_BY, seed)
+    config = AuditConfig(head, AUDITED_BY, seed)
     held_out = dataset.only(choose_episodes(outcomes, AUDITED))
     return dataclasses.replace(result, audit=audit(result.model, held_out, config=config, on_progress=bar("audit held-out")).audit)
 

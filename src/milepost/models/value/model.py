@@ -1,0 +1,328 @@
+"""The value model: episode -> a distribution over the time that is left until success, and from it progress in [0, 1].
+
+Each of M networks gives a probability of every return in [-1, 0] (`targets.py`). Where `normalise` is "task":
+
+    value     the mean return
+    progress  the mean of max(0, 1 + return * scale / duration): 1 + the value in tasks, as `milepost advantage` counts them
+    success   the probability of the returns that only successes have
+
+The members' answers are averaged, or the lowest is taken; `spread` is the standard deviation of their progress. The window is causal, so
+`step` gives the same curve while the robot moves. It is not told the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from milepost.core import (
+    Curve,
+    DataError,
+    Dataset,
+    Episode,
+    Progress,
+    Signal,
+    Step,
+    Tick,
+    UnreadableError,
+    causal,
+    require_cameras,
+    warn_user,
+)
+from milepost.datasets import find_model, upload_model
+from milepost.encoders import Encoder, FeatureCache, PixelEncoder, load_encoder, require_device
+from milepost.models.sarm import checkpoint
+from milepost.models.sarm.online import History, live_state, picture
+from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
+from milepost.models.value.config import Reduction, ValueConfig
+from milepost.models.value.inputs import blank_fault, pad_state, require_encoder
+from milepost.models.value.network import Ensemble
+from milepost.models.value.targets import above_boundary, bin_centres, hl_gauss, two_hot
+
+BATCH = 512  # frames whose windows are read at once
+
+
+class ValueModel(nn.Module):
+    """The ensemble and the config that made it, after a frozen encoder.
+
+    >>> from milepost.testing import dot_episodes, tiny_value
+    >>> tiny_value().save_pretrained("value-model")
+    >>> curve = milepost.load_model("value-model").predict(dot_episodes(1)[0]).main
+    >>> len(curve.value), list(curve.signals)
+    (33, ['value', 'spread', 'success', 'seconds'])
+    """
+
+    encoder: PixelEncoder
+    """The trained part of the built-in encoder; any other encoder is not part of the weights."""
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(self, config: ValueConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cache: FeatureCache | None = None
+        self._passing: FeatureCache | None = None
+        self._frozen: Encoder | None = None
+        self._history: History | None = None
+        self._pace = (1.0, 1.0)
+        cameras, width = len(config.cameras), len(config.state_mean)
+        if config.encoder == "pixels":
+            self.encoder = PixelEncoder(cameras, config.image_dim)
+        self.register_buffer("feature_mean", torch.zeros(cameras, config.image_dim))
+        self.register_buffer("feature_std", torch.ones(cameras, config.image_dim))
+        inputs = config.width * (cameras * config.image_dim + width + 1) + config.text_dim
+        self.heads = Ensemble(config.members, inputs, config.hidden_dim, config.bins, config.dropout)
+
+    @property
+    def device(self) -> torch.device:
+        return self.feature_mean.device
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what its curves depend on: its config. The weights have a hash of their own."""
+        return self.config.to_dict()
+
+    def weights_hash(self) -> str:
+        """Returns the SHA-256 of all parameters and buffers with their names."""
+        return checkpoint.hash_of(self.state_dict())
+
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the frames were encoded with."""
+        return {"encoder": self.frozen.name}
+
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
+        """Makes the model ready for a dataset, with a warning if it has tasks that the model did not learn.
+
+        cache: the folder in which features of the frames are kept, in half precision. DataError if a camera is not there.
+        """
+        require_cameras(self.config.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.config.cameras)}")
+        if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
+            self.cache = None
+        if cache is not None or on_frames is not None:
+            self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=on_frames)
+        if self.config.tasks and (unlearnt := [task for task in dataset.tasks if task not in self.config.tasks]):
+            warn_user(
+                f"the value model did not learn the task {unlearnt[0]!r}{f' and {len(unlearnt) - 1} more' if unlearnt[1:] else ''}: an "
+                "unknown instruction looks like a wrong one to it, so its values may be too low"
+            )
+
+    # What the encoder makes
+
+    @property
+    def frozen(self) -> Encoder:
+        """Returns the encoder that images and words go through first, loaded when it is first needed."""
+        if self._frozen is None:
+            self.use_encoder(load_encoder(self.config.encoder, device=str(self.device), text_width=self.config.text_dim))
+        assert self._frozen is not None
+        return self._frozen
+
+    def use_encoder(self, encoder: Encoder) -> None:
+        """Uses this encoder from now on. DataError if it is not the one this model learnt with."""
+        require_encoder(self.config, encoder)
+        self._frozen, self._passing = encoder, None
+
+    def use_features(self, features: FeatureCache | None) -> ValueModel:
+        """Takes the features from this cache, and uses its encoder. DataError as `use_encoder`. None: from no cache."""
+        if features is not None:
+            self.use_encoder(features.encoder)
+        self.cache = features
+        return self
+
+    def use_reduction(self, reduction: Reduction) -> None:
+        """Answers with the mean of the members from now on, or with the lowest of them; it becomes part of the config."""
+        self.config = dataclasses.replace(self.config, reduction=reduction)
+
+    def project(self, features: Shaped[np.ndarray, "T C P"]) -> Float[np.ndarray, "T C E"]:
+        """Returns the networks' input for the frozen encoder's output: the built-in one's components; others' features as they are."""
+        return self.encoder.project(features) if self.config.encoder == "pixels" else features
+
+    def fit_features(self, features: Shaped[np.ndarray, "N C P"]) -> None:
+        """Fits the built-in encoder, or the mean and standard deviation of another one's features, to frames of the training episodes."""
+        if self.config.encoder == "pixels":
+            self.encoder.fit(features)
+            return
+        wide = torch.from_numpy(features.astype(np.float32))
+        self.feature_mean.copy_(wide.mean(0))
+        self.feature_std.copy_(wide.std(0, correction=0).clamp(min=1e-6))
+
+    @property
+    def feature_cache(self) -> FeatureCache:
+        """Returns where its features come from: the cache in use, else one that keeps nothing on disk and rounds nothing."""
+        self._passing = self._passing or FeatureCache(None, "", encoder=self.frozen, half=False)
+        return self.cache or self._passing
+
+    # Training
+
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None, process_group: ProcessGroup = SINGLE_PROCESS
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the cross-entropy between target and prediction, the mean over members and over the samples of all processes.
+
+        `batch` is `TrainingSet.sample`'s: images (B, L, C, E), state (B, L, S), valid (B, L), text (B, M), returns (B,) in [-1, 0].
+        """
+        images, state, valid, text, returns = (
+            batch[name].to(self.device, non_blocking=True) for name in ("images", "state", "valid", "text", "returns")
+        )
+        logits = self.logits(images, state, valid, text)
+        target = self.targets(returns)
+        loss = -(target * F.log_softmax(logits, -1)).sum(-1).mean(0).sum() / (len(returns) * process_group.world_size)
+        return loss, {"loss": loss.detach()}
+
+    def targets(self, returns: Float[Tensor, "N"]) -> Float[Tensor, "N K"]:
+        """Returns the target distribution of each return."""
+        config = self.config
+        return two_hot(returns, config.bins) if config.target == "two_hot" else hl_gauss(returns, config.bins, config.sigma_bins)
+
+    @torch.no_grad()
+    def validation_scores(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Returns "validation_loss" and "validation_error", the mean distance of the value from the return, on windows of `plain`."""
+        loss, _ = self.loss(windows)
+        inputs = (windows[name].to(self.device) for name in ("images", "state", "valid", "text"))
+        value = (self.logits(*inputs).softmax(-1) @ bin_centres(self.config.bins).to(self.device)).mean(0).cpu()
+        return {"validation_loss": loss.item(), "validation_error": (value - windows["returns"]).abs().mean().item()}
+
+    def logits(
+        self, images: Float[Tensor, "B L C E"], state: Float[Tensor, "B L S"], valid: Bool[Tensor, "B L"], text: Float[Tensor, "B M"]
+    ) -> Float[Tensor, "H B K"]:
+        """Returns the logits of the bins, by member (H). Frames of a window that are not valid count as zeros."""
+        images = (images - self.feature_mean) / self.feature_std
+        if self.training and self.config.feature_noise:
+            images = images + torch.randn_like(images) * self.config.feature_noise
+        frames = torch.cat([images.flatten(2), state], -1) * valid[..., None]
+        words = F.layer_norm(text, text.shape[-1:])
+        return self.heads(torch.cat([frames.flatten(1), valid.float(), words], -1))
+
+    # Looking back at a recorded episode
+
+    @torch.no_grad()
+    def distribution(self, episode: Episode, features: Float[np.ndarray, "T C E"] | None = None) -> Float[np.ndarray, "H T K"]:
+        """Returns the probability of each bin for every frame, by member (H). features: `project`'s, else they are computed.
+
+        UnreadableError if the instruction is blank and the model did not learn from blank ones.
+        """
+        if fault := blank_fault(episode.task, self.config):
+            raise UnreadableError(f"episode {episode.index}: {fault}")
+        self.eval()
+        if features is None:
+            features = self.project(self.feature_cache.features(episode, self.config.cameras))
+        state, gap = pad_state(episode.state, self.config), self.config.gap(episode.fps)
+        words = torch.from_numpy(self.frozen.text([episode.task])[0])
+        parts = []
+        for start in range(0, episode.length, BATCH):
+            frames, valid = causal(np.arange(start, min(start + BATCH, episode.length)), self.config.n_obs_steps, gap)
+            parts.append(self._read(features[frames], state[frames], valid, words))
+        return torch.cat(parts, 1).cpu().numpy()
+
+    def _read(
+        self, features: Float[np.ndarray, "N L C E"], state: Float[np.ndarray, "N L S"], valid: Bool[np.ndarray, "N L"], words: Tensor
+    ) -> Float[Tensor, "H N K"]:
+        arrays = (features.astype(np.float32, copy=False), state, valid)
+        images, states, mask = (torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays)
+        return self.logits(images, states, mask, words.to(self.device).expand(len(images), -1)).softmax(-1)
+
+    def predict(self, episode: Episode, *, task: str | None = None) -> Progress:
+        """Returns progress of every frame, with the signals "value", "spread" and, if `normalise` is "task", "success" and "seconds".
+
+        value: the mean return, in [-1, 0]. spread: the members' standard deviation in progress. success: the probability of success.
+        seconds: the time until success if it comes, NaN where that is less likely than 1 in 20. task: instead of the episode's.
+        """
+        episode = episode if task is None else dataclasses.replace(episode, task=task)
+        value, signals = self._summary(self.distribution(episode), self.config.pace(episode.task))
+        bounds: dict[str, tuple[str, float, float, bool]] = {
+            "value": ("", -1.0, 0.0, True), "spread": ("", 0.0, 1.0, False), "success": ("", 0.0, 1.0, True),
+            "seconds": ("s", 0.0, np.inf, False),
+        }  # fmt: skip
+        return Progress(episode.index, Curve(value, signals={name: Signal(array, *bounds[name]) for name, array in signals.items()}))
+
+    def _summary(
+        self, probability: Float[np.ndarray, "H T K"], pace: tuple[float, float]
+    ) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.ndarray, "T"]]]:
+        """Returns progress and the signals. pace: scale and duration of the task in frames."""
+        reduce = np.min if self.config.reduction == "min" else np.mean
+        centres = bin_centres(self.config.bins).numpy().astype(np.float64)
+        scale, duration = pace
+        in_tasks = centres * (scale / duration if self.config.normalise == "task" else 1.0)
+        progress = np.clip(probability @ np.maximum(0.0, 1.0 + in_tasks), 0.0, 1.0)
+        signals = {"value": np.clip(reduce(probability @ centres, axis=0), -1.0, 0.0), "spread": progress.std(axis=0)}
+        if self.config.knows_success:
+            is_success = above_boundary(self.config.bins).numpy()
+            success = np.clip(probability[..., is_success].sum(-1), 0.0, 1.0)
+            left = probability[..., is_success].mean(0) @ -centres[is_success] * scale / (self.config.fps or 1.0)
+            mean = success.mean(axis=0)
+            signals |= {
+                "success": reduce(success, axis=0),
+                "seconds": np.divide(left, mean, out=np.full(len(left), np.nan), where=mean >= 0.05),
+            }
+        return reduce(progress, axis=0).astype(np.float32), {name: array.astype(np.float32) for name, array in signals.items()}
+
+    # While the robot moves
+
+    def reset(self, *, fps: float, task: str = "") -> None:
+        """Begins a new attempt at `task`, whose frames come at `fps`. DataError if the instruction is blank and it learnt from none."""
+        if fault := blank_fault(task, self.config):
+            raise DataError(f"reset(task=...): {fault}")
+        self.eval()
+        self._history = History(self.config.n_obs_steps, self.config.gap(fps), self.frozen.text([task])[0])
+        self._pace = self.config.pace(task)
+
+    @torch.no_grad()
+    def step(self, frames: Mapping[str, Shaped[np.ndarray, "..."]], state: Float[np.ndarray, "S"] | None = None) -> Step:
+        """Returns progress at the next frame of the attempt, what `predict` will say of it, to rounding, and its signals.
+
+        frames: camera name -> image, (H, W, 3) or (3, H, W). state: robot state, raw units. DataError before the first `reset`, and for an
+        image or a state that does not fit.
+        """
+        if self._history is None:
+            raise DataError("call reset(task=..., fps=...) before the first step")
+        require_cameras(self.config.cameras, frames, whose="this frame has")
+        images = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
+        features = self.project(np.stack(images, axis=1))[0]
+        self._history.push(features, pad_state(live_state(state, len(self.config.state_mean)), self.config)[0])
+        window = self._history.window()
+        probability = self._read(*window, torch.from_numpy(self._history.text)).cpu().numpy()
+        value, signals = self._summary(probability, self._pace)
+        return Step(float(value[0]), {name: float(array[0]) for name, array in signals.items()})
+
+    # On disk
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes `config.json` and `model.safetensors`, each atomically."""
+        checkpoint.write_folder(Path(folder), self.config.to_dict(), self.state_dict())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: Path | str,
+        device: str | torch.device = "cpu",
+        *,
+        reduction: Reduction | None = None,
+        config: ValueConfig | None = None,
+    ) -> ValueModel:
+        """Loads a saved model from a folder or the Hub. DataError if a file is missing, broken or does not fit its config.
+
+        reduction: "mean" or "min", instead of the config's. config: instead of the saved one.
+        """
+        folder = find_model(folder)
+        values, weights = checkpoint.read_files(folder)
+        config = ValueConfig.from_dict(values) if config is None else config
+        if reduction is not None:
+            config = dataclasses.replace(config, reduction=reduction)
+        with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
+            checkpoint.require_fit(folder, cls(config).state_dict(), weights)
+        model = cls(config)
+        model.load_state_dict(weights)
+        return model.to(require_device(device)).eval()
+
+    def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
+        """Uploads the saved model to the Hub repository `owner/name` and returns its address."""
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_model(Path(folder), repo_id, private=private)
