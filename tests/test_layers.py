@@ -24,7 +24,7 @@ LAYERS = [
 INSIDE = {
     "datasets": [
         "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
-        "cells columns language_rows per_frame records transaction video",
+        "cells columns episode_columns language_rows per_frame records transaction video",
         "choice frames metadata rows writer",
         "annotations footage language language_cells language_checks reader subtask_index",
         "validation",

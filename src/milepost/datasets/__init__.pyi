@@ -13,6 +13,8 @@ from .copy import copy_with_columns as copy_with_columns
 from .drawings import marked_drawing as marked_drawing
 from .drawings import require_own_drawings as require_own_drawings
 from .drawings import write_drawing as write_drawing
+from .episode_columns import EpisodeColumn as EpisodeColumn
+from .episode_columns import EpisodeColumns as EpisodeColumns
 from .findings import Finding as Finding
 from .hub import Files as Files
 from .hub import find_file as find_file

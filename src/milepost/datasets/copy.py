@@ -1,4 +1,4 @@
-"""Copies a LeRobot dataset with more columns for every frame (progress, weight, labels), with language rows, or with new time stamps.
+"""Copies a LeRobot dataset with more columns for every frame (progress, weight, labels) or episode, with language rows, or new time stamps.
 
 The source is never written to, and the copy appears complete or not at all. Videos become hard links where the file system allows it, else
 copies. Data files are rewritten with the columns, and info.json and all statistics describe them. Links to folders are followed. The copy
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Shaped
 
 from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
+from milepost.datasets.episode_columns import EpisodeColumns, add_episode_columns, require_episode_columns
 from milepost.datasets.hub import Files, in_cache
 from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language, require_new_style
 from milepost.datasets.owned import dataset_of
@@ -45,6 +46,7 @@ def copy_with_columns(
     folder: str | Path,
     columns: Mapping[str, Shaped[np.ndarray, "N"]],
     *,
+    episode_columns: EpisodeColumns | None = None,
     language: LanguageRows | None = None,
     restamp: bool = False,
     even_damaged: bool = False,
@@ -52,8 +54,9 @@ def copy_with_columns(
 ) -> list[str]:
     """Copies a dataset into the new `folder`, with these columns as features; value [i] is of dataset row i, NaN where unknown.
 
-    A column of bools becomes a bool feature, any other one float32. language: rows to add to `language_persistent`. restamp: write
-    frame / fps as every row's time stamp. Statistics are of the known values. Returns the data files that were left out.
+    A column of bools becomes a bool feature, any other one float32. episode_columns: columns of meta/episodes. language: rows to add to
+    `language_persistent`. restamp: write frame / fps as every row's time stamp. Statistics are of the known values. Returns the data
+    files that were left out.
 
     DataError if the folder is there already, the dataset has a feature of such a name or rows of such a style, a column has not as many
     values as there are rows or none that is known, or the dataset has damage that LeRobot would not open and is not to be copied
@@ -61,7 +64,8 @@ def copy_with_columns(
     """
     dataset = open_dataset(folder_or_repo, revision=revision)
     files, meta = dataset.files, dataset.meta
-    _check(files, meta, columns, is_changed=restamp or language is not None)
+    _check(files, meta, columns, is_changed=restamp or language is not None or bool(episode_columns))
+    require_episode_columns(episode_columns or {})
     if language is not None:
         require_language(files, meta, list(language.episodes))
         require_new_style(files, meta, language.style)
@@ -75,6 +79,7 @@ def copy_with_columns(
     def describe(part: Path) -> None:
         _write_meta(files, part, meta, added)
         add_features(part, LANGUAGE_FEATURES if language is not None else {})
+        add_episode_columns(part, episode_columns or {})
 
     return copy_files(files, meta, Path(folder), columns_of, describe)
 
