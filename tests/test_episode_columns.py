@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,9 @@ def test_a_filter_sees_what_it_asks_for(bench: Path, tmp_path: Path) -> None:
     copy(bench, "--output-dir", tmp_path / "new", "--episode-columns")
     rows = entries(tmp_path / "new").values()
     chosen = lambda keep: [row["episode_index"] for row in rows if keep(row)]  # noqa: E731
+    page = (Path(__file__).parents[1] / "docs" / "lerobot.md").read_text()
+    asked = re.findall(r"episode_filter=(lambda .+)\)\n", page)
+    assert [chosen(eval(words)) for words in asked] == [[0]]
     assert chosen(lambda episode: episode["final_progress"] > 0.9) == [0, 1]
     assert chosen(lambda episode: episode["success"] and episode["mark"] != "drop") == [0, 2]
     assert chosen(lambda episode: episode["regression_count"] == 0) == [0, 2]
