@@ -29,7 +29,8 @@ INSIDE = {
         "annotations footage language language_cells language_checks reader subtask_index",
         "validation",
         "copy drawings",
-        "language_writing",
+        "language_shift language_writing part_meta",
+        "parts trim",
     ],
     "vlm": [
         "frame_parts layers logprobs memory patches prompt proxies replies",

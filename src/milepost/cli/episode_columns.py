@@ -68,7 +68,7 @@ def gather(dataset: datasets.LeRobotDataset, sources: Sources, rows: Mapping[int
     if sources.progress is not None:
         columns |= _of_curves(dataset, sources.progress, rows)
     if sources.weights is not None:
-        columns[WEIGHT] = datasets.EpisodeColumn("number", {number: _mean(sources.weights[part]) for number, part in rows.items()})
+        columns[WEIGHT] = datasets.EpisodeColumn("number", {number: mean_of(sources.weights[part]) for number, part in rows.items()})
     if sources.marks is not None:
         marks = viewer.Marks(sources.marks, dataset).all()
         columns[MARK] = datasets.EpisodeColumn("word", {number: marks[number].kind for number in rows if number in marks})
@@ -104,7 +104,8 @@ def event_columns() -> dict[str, str]:
     return {kind: f"{kind}_count" for kind in metrics.KINDS}
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of(values: np.ndarray) -> float:
+    """Returns the mean of the known values; NaN if there is none."""
     finite = values[~np.isnan(values)]
     return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
 

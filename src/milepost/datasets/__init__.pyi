@@ -10,6 +10,7 @@ from .colours import to_rgb as to_rgb
 from .colours import upright as upright
 from .copy import changed_stamps as changed_stamps
 from .copy import copy_with_columns as copy_with_columns
+from .copy import require_elsewhere as require_elsewhere
 from .drawings import marked_drawing as marked_drawing
 from .drawings import require_own_drawings as require_own_drawings
 from .drawings import write_drawing as write_drawing
@@ -38,6 +39,7 @@ from .metadata import stamps_of as stamps_of
 from .owned import is_dataset as is_dataset
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table
+from .parts import copy_parts as copy_parts
 from .reader import LeRobotDataset as LeRobotDataset
 from .reader import as_dataset as as_dataset
 from .reader import open_dataset as open_dataset
@@ -56,6 +58,8 @@ from .transaction import copy_meta as copy_meta
 from .transaction import finish_interrupted as finish_interrupted
 from .transaction import is_interrupted as is_interrupted
 from .transaction import require_editable as require_editable
+from .trim import TrimPlan as TrimPlan
+from .trim import plan_trim as plan_trim
 from .validation import DatasetReport as DatasetReport
 from .validation import validate as validate
 from .video import VideoFrames as VideoFrames
