@@ -1,15 +1,17 @@
 """What an audit costs beyond the predictions it needs: its time over that of decoding, encoding and predicting what differs, once each.
 
-    python benchmarks/audit_cost.py DATASET MODEL [--episodes 20] [--no-untrained]
+    python -m benchmarks.audit_cost DATASET MODEL [--episodes 20] [--no-untrained] [--encoder efficientnet]
 
 DATASET is a folder, MODEL a SARM's. Timed are the whole audit and, inside it, the decoder, the encoder and the networks. Needed are: one
 decoding of each frame, one encoding of each image that differs (as recorded, and under each fault of the camera), and the networks over
 every copy, for the model and the untrained one beside it. Where something is decoded or encoded more often, the surplus counts as overhead.
+--encoder: the time with a pretrained encoder, behind which a model of that shape has random weights (how to install it: efficientnet.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.efficientnet import EfficientNetLite
 from milepost.core import Episode, Frames
 from milepost.datasets import open_dataset
 from milepost.metrics.controls import FAULTS
@@ -100,11 +103,17 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("model")
     parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--encoder", choices=["the model's", "efficientnet"], default="the model's")
     parser.add_argument("--no-untrained", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     dataset = open_dataset(args.dataset)
     model = SARMModel.from_pretrained(args.model)
+    encoder = model.frozen
+    if args.encoder == "efficientnet":
+        encoder = EfficientNetLite(model.config.text_dim)
+        widths = {"image_dim": encoder.width, "text_dim": encoder.text_width}
+        model = SARMModel(dataclasses.replace(model.config, encoder="efficientnet", encoder_fingerprint="", **widths)).eval()
     outcomes = {index: dataset.meta.episodes[index].facts.get("success") for index in dataset.episode_indices}
     chosen = [dataset.episode(index) for index in choose_episodes(outcomes, args.episodes)]
     cameras = {name: [each.camera(name) for each in chosen] for name in model.config.cameras}
@@ -112,7 +121,7 @@ def main() -> None:
     for place, episode in enumerate(chosen):
         views = {name: TimedFrames(frames[place]) for name, frames in cameras.items()}
         episodes.append(Episode(**{**vars(episode), "cameras": views}))
-    model.use_encoder(TimedEncoder(model.frozen))
+    model.use_encoder(TimedEncoder(encoder))
     beside = {} if args.no_untrained else {"untrained": TimedModel(untrained(model, 0))}
     start = time.perf_counter()
     run = audit(TimedModel(model), ListDataset(episodes), beside=beside)

@@ -268,6 +268,18 @@ def test_a_wide_interval_is_no_failure() -> None:
     assert (line.state, line.evidence.endswith("the interval is too wide for more")) == ("cannot be said", True)
 
 
+def test_an_instruction_that_raises_some_ends_and_lowers_others_is_neither_read_nor_ignored() -> None:
+    def either_way(episode: Episode) -> np.ndarray:
+        is_right = with_task(episode).any()
+        return along(seen(episode)) * (0.6 if is_right else 0.2 if episode.index % 2 else 1.0)
+
+    run = audit(Model(either_way), ListDataset(dot_episodes(8, seed=1, tasks=2)))
+    contrast = run.audit.rows["instruction_contrast"]
+    assert contrast.low <= 0 < 0.1 < contrast.high
+    line = next(each for each in run.audit.properties if each.name == "reads the instruction")
+    assert (line.state, line.evidence.endswith("the interval is too wide for more")) == ("cannot be said", True)
+
+
 def test_a_name_is_no_model() -> None:
     with pytest.raises(DataError, match=r"audit takes a model, got 'sarm'; open it first: milepost.load_model\('sarm'\)"):
         require_model("sarm", "audit")

@@ -34,6 +34,8 @@ BY_STATES, BY_TIME = 0.5, 0.98
 Clocks hidden in a state had 0.99 or more, honest states of demonstrations by hand 0.77 to 0.95."""
 NO_HELP = 0.7
 """The AUC that a model's interval must reach for it to be possible that it tells successes from failures."""
+NO_CONTRAST = 0.1
+"""The part of the rise that a model's interval must reach for it to be possible that it tells the right instruction from another one."""
 MOST_CHANGE = 0.1
 """The mean change of progress under a fault of the camera that a model should bear, as a share of the rise."""
 TOO_WIDE = "the interval is too wide for more"
@@ -258,7 +260,9 @@ def _reads(facts: Facts) -> Property:
     name, contrast = "reads the instruction", facts.rows["instruction_contrast"]
     if not enough(contrast):
         return Property(name, "cannot be said", facts.lack(contrast, "other_task"))
-    return Property(name, "passes" if contrast.low > 0 else "fails", f"the right instruction ends {contrast} above another one")
+    bound = NO_CONTRAST * max(facts.rows["rise"].value, facts.least)
+    state: State = "passes" if contrast.low > 0 else "fails" if contrast.high < bound or contrast.high <= 0 else "cannot be said"
+    return _line(name, state, f"the right instruction ends {contrast} above another one")
 
 
 def _tells_success(facts: Facts) -> Property:
