@@ -18,6 +18,7 @@ LAYERS = [
     {"figures", "sim"},
     {"viewer"},
     {"cli", "testing"},
+    {"rewards"},
 ]
 """Twin of the table in ARCHITECTURE.md: a room imports only from rooms in the lines above its own."""
 

@@ -11,7 +11,6 @@ import tyro
 
 from milepost import annotation, datasets, encoders, vlm
 from milepost.cli.console import warn
-from milepost.core import DataError
 
 AT_ONCE = 8
 """Default number of simultaneous requests to a server."""
@@ -136,7 +135,7 @@ class ModelOptions:
                 vlm.ServerConfig(self.base_url, self.model, api_key_env=self.api_key_env, concurrency=self.workers, **settings)
             )
         if self.workers > 1:
-            raise DataError(
+            warn(
                 f"--num-workers {self.num_workers}: a local model answers one question at a time. For several GPUs serve it (as in "
                 "`vllm serve MODEL`) and give --base-url, or start one process a GPU, each with its own --episodes"
             )

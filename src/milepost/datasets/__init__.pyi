@@ -28,6 +28,7 @@ from .hub import require_same_dataset as require_same_dataset
 from .hub import revision_of as revision_of
 from .hub import upload_dataset_files as upload_dataset_files
 from .hub import upload_model as upload_model
+from .hub import upload_progress as upload_progress
 from .language import read_language_subtasks as read_language_subtasks
 from .language_cells import LanguageRows as LanguageRows
 from .language_rows import LanguageRow as LanguageRow
