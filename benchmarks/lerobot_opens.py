@@ -3,7 +3,8 @@
     HF_HUB_OFFLINE=1 lerobot-python benchmarks/lerobot_opens.py DATASET [SOURCE.npz]
 
 With DATASET alone: LeRobotDataset opens it, with and without delta timestamps; every item agrees with the parquet rows and with a
-plain PyAV decode in order; the statistics agree with LeRobot's own functions; SARM finds its annotations.
+plain PyAV decode in order; the statistics agree with LeRobot's own functions; SARM finds its annotations; `episode_filter` finds the
+episodes by each column of one value an episode.
 With SOURCE (from `lerobot_opens_source.py`): LeRobot records the same arrays beside it; schemas, info.json, rows, statistics and
 pixels are compared. Prints what was compared with the largest difference; exits 1 if anything differs.
 """
@@ -61,7 +62,7 @@ def levels(image: object) -> np.ndarray:
 
 
 def compare_items(root: Path, info: dict, rows: pa.Table, episodes: pa.Table, pixels: dict[str, np.ndarray]) -> None:
-    dataset = LeRobotDataset("local/check", root=root)
+    dataset = LeRobotDataset("local/check", root=root, video_backend="pyav")
     say("frames", len(dataset) == info["total_frames"] == rows.num_rows, len(dataset))
     say("episodes", dataset.num_episodes == info["total_episodes"] == episodes.num_rows, dataset.num_episodes)
     names = [name for name in rows.column_names if name in info["features"]]
@@ -84,7 +85,7 @@ def compare_items(root: Path, info: dict, rows: pa.Table, episodes: pa.Table, pi
 def compare_windows(root: Path, info: dict, episodes: pa.Table, pixels: dict[str, np.ndarray]) -> None:
     steps = [-20, -5, 0, 5, 20]
     deltas = {name: [step / info["fps"] for step in steps] for name in [*pixels, "observation.state"] if name in info["features"]}
-    dataset = LeRobotDataset("local/check", root=root, delta_timestamps=deltas)
+    dataset = LeRobotDataset("local/check", root=root, delta_timestamps=deltas, video_backend="pyav")
     bad, count = 0, 0
     for episode in episodes.to_pylist():
         start, stop = episode["dataset_from_index"], episode["dataset_to_index"]
@@ -134,7 +135,7 @@ def compare_one(worst: dict[str, float], theirs: dict, ours: dict) -> None:
 
 
 def compare_annotations(root: Path, episodes: pa.Table) -> None:
-    frame = LeRobotDataset("local/check", root=root).meta.episodes.to_pandas()
+    frame = LeRobotDataset("local/check", root=root, video_backend="pyav").meta.episodes.to_pandas()
     for head in ("sparse", "dense"):
         path = root / f"meta/temporal_proportions_{head}.json"
         if not path.exists():
@@ -147,6 +148,23 @@ def compare_annotations(root: Path, episodes: pa.Table) -> None:
         same = all((list(names) if names is not None else None) == held for (names, _, _), held in zip(found, ours, strict=True))
         count = sum(held is not None for held in ours)
         say(f"SARM finds the {head} annotations", same and abs(sum(shares) - 1) < 1e-6, f"{count} of {len(ours)} episodes, {names}")
+
+
+def compare_filter(root: Path, info: dict, episodes: pa.Table) -> None:
+    """Each plain column that is not LeRobot's own: filtered by each of its values, LeRobot has the episodes with it, and reads a frame."""
+    own = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
+    plain = [f.name for f in episodes.schema if not pa.types.is_nested(f.type) and f.name not in own and "/" not in f.name]
+    bad, count = 0, 0
+    for name in plain:
+        values = episodes[name].to_pylist()
+        for value in {value for value in values if value == value}:
+            dataset = LeRobotDataset("local/check", root=root, episode_filter=lambda e, n=name, v=value: e[n] == v, video_backend="pyav")
+            expected = [n for n, each in zip(episodes["episode_index"].to_pylist(), values, strict=True) if each == value]
+            frames = sum(n for n, each in zip(episodes["length"].to_pylist(), values, strict=True) if each == value)
+            count += 1
+            bad += dataset.episodes != expected or len(dataset) != frames or int(dataset[0]["episode_index"]) != expected[0]
+    if plain:
+        say(f"episode_filter by {', '.join(plain)}", bad == 0, f"{count} values, {bad} differ")
 
 
 def record_twin(root: Path, info: dict, episodes: pa.Table, source: dict) -> None:
@@ -209,6 +227,7 @@ def main(root: Path, source_path: Path | None) -> int:
     compare_windows(root, info, episodes, pixels)
     compare_stats(root, info, rows, episodes, source)
     compare_annotations(root, episodes)
+    compare_filter(root, info, episodes)
     if source:
         with tempfile.TemporaryDirectory() as scratch:
             compare_twin(root, info, source, Path(scratch) / "twin")

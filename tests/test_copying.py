@@ -119,7 +119,7 @@ def test_half_a_copy_is_none(nails: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(milepost.datasets.copy, "_describe", full)
+    monkeypatch.setattr(milepost.datasets.copy, "describe_json", full)
     assert copy(nails, "--output-dir", tmp_path / "copy") == 2
     assert not list(tmp_path.iterdir())
 

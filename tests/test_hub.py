@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from milepost.models.elapsed import ElapsedModel
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.progress.labelling import provenance
+from parquet_content import tree
 
 
 @pytest.fixture
@@ -160,3 +162,24 @@ def test_all_that_the_hub_says_is_said(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", socks)
     with pytest.raises(DataError, match=r"SOCKS proxy.*pip install socksio"):
         open_dataset("ada/push")
+
+
+def test_a_copy_of_some_of_it_leaves_the_cache_alone(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ada--push.review.json").write_text(
+        json.dumps(
+            {
+                "dataset": "ada/push",
+                "dataset_footage": open_dataset("ada/push").footage_fingerprint,
+                "marks": [{"episode": 0, "mark": "drop", "note": ""}],
+            }
+        )
+    )
+    before = tree(hub)
+    assert main(["copy", "ada/push", "--output-dir", str(tmp_path / "new"), "--drop", "drop", "--episode-columns"]) == 0
+    assert tree(hub) == before
+    old, new = open_dataset("ada/push"), open_dataset(tmp_path / "new")
+    assert len(new) == len(old) - 1
+    np.testing.assert_array_equal(new[0].state, old[1].state)
+    assert main(["copy", "ada/push", "--output-dir", str(hub / "new"), "--drop", "drop"]) == 2
+    assert "in the Hub's cache" in capsys.readouterr().err

@@ -18,18 +18,20 @@ LAYERS = [
     {"figures", "sim"},
     {"viewer"},
     {"cli", "testing"},
+    {"rewards"},
 ]
 """Twin of the table in ARCHITECTURE.md: a room imports only from rooms in the lines above its own."""
 
 INSIDE = {
     "datasets": [
         "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
-        "cells columns language_rows per_frame records transaction video",
+        "cells columns episode_columns language_rows per_frame records transaction video",
         "choice frames metadata rows writer",
         "annotations footage language language_cells language_checks reader subtask_index",
         "validation",
         "copy drawings",
-        "language_writing",
+        "language_shift language_writing part_meta",
+        "parts trim",
     ],
     "vlm": [
         "frame_parts layers logprobs memory patches prompt proxies replies",

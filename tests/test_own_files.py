@@ -155,6 +155,25 @@ def test_which_of_several_progress_files_is_taken_is_said(dots: milepost.LeRobot
             call(dots)
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["weigh dots", "evaluate dots", "copy dots --output-dir copied", "plot dots --num-visualizations 1", "render dots --episode 0"],
+)
+def test_every_verb_takes_the_file_that_lerobot_takes_and_says_so(
+    words: str, dots: milepost.LeRobotDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, with the flag that chooses another; a name alone is looked for beside the dataset, as LeRobot's tools do."""
+    Path("dots/sarm_progress.parquet").write_bytes(Path("dots/elapsed_progress.parquet").read_bytes())
+    assert main(words.split()) in (0, 1)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "sarm_progress.parquet is taken, as LeRobot does" in line]
+    assert len(lines) == 1
+    assert "--progress" in lines[0]
+    Path("dots/sarm_progress.parquet").write_bytes(b"damaged")
+    again = words.replace("copied", "again").split()
+    assert main([*again, "--progress-file", "elapsed_progress.parquet"]) in (0, 1), "named: the other one is not even opened"
+    assert "is taken" not in capsys.readouterr().err
+
+
 def test_weights_are_of_progress_and_whole_numbers(dots: milepost.LeRobotDataset, unchecked: None) -> None:
     table = milepost.read_progress("dots/elapsed_progress.parquet")
     index, episode, value, config = table.index, table.episode_index, table.values("sparse"), milepost.RabcConfig(chunk_size=5)

@@ -1,0 +1,1 @@
+from .lerobot_programs import compute_rabc_weights as compute_rabc_weights

@@ -11,7 +11,6 @@ import tyro
 
 from milepost import annotation, datasets, encoders, vlm
 from milepost.cli.console import warn
-from milepost.core import DataError
 
 AT_ONCE = 8
 """Default number of simultaneous requests to a server."""
@@ -116,7 +115,7 @@ class ModelOptions:
     @property
     def workers(self) -> int:
         """Returns the number of simultaneous requests."""
-        return self.num_workers or (AT_ONCE if self.base_url else 1)
+        return (self.num_workers or AT_ONCE) if self.base_url else 1
 
     def facts(self) -> dict[str, str]:
         """Returns what identifies this model's answers, before it is opened: for a folder also its weights, for a server only the model's
@@ -135,8 +134,8 @@ class ModelOptions:
             return vlm.RemoteChatModel(
                 vlm.ServerConfig(self.base_url, self.model, api_key_env=self.api_key_env, concurrency=self.workers, **settings)
             )
-        if self.workers > 1:
-            raise DataError(
+        if (self.num_workers or 1) > 1:
+            warn(
                 f"--num-workers {self.num_workers}: a local model answers one question at a time. For several GPUs serve it (as in "
                 "`vllm serve MODEL`) and give --base-url, or start one process a GPU, each with its own --episodes"
             )

@@ -1,20 +1,26 @@
 """Copy a dataset with progress and weights as columns of every frame: LeRobot can read them, and the Hub's viewer plots them.
 
 The dataset itself is not changed. Columns: progress (progress_sparse and progress_dense where a file has both), weight; NaN is unknown.
+--episode-columns writes what is known of each episode into meta/episodes, for LeRobot's episode_filter.
+--trim-idle leaves out the frames in which the robot does not move yet, or no more; --drop and --keep leave out episodes by their marks.
 With --restamp, every row's time stamp in the copy is frame / fps. Use it for recordings with real clock times, which LeRobot refuses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import tyro
 
 from milepost import datasets, progress, weights
+from milepost.cli import copy_choice, episode_columns
 from milepost.cli.console import say, table, warn, warn_all
+
+MarkKind: TypeAlias = Literal["keep", "drop", "unsure", "unmarked"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,25 @@ class Args:
     output_dir: Path
     """Folder of the copy; it must not exist."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
-    """Progress file; default: the one beside the dataset. Optional with --restamp."""
+    """Progress file; default: the one beside the dataset. Optional with --episode-columns, --trim-idle, --drop, --keep and --restamp."""
     weights: Path | None = None
     """Weights file of `milepost weigh`; it becomes a column too."""
+    episode_columns: tuple[Path, ...] | None = None
+    """Also write final_progress, mean_weight, the counts of events, mark and success of each episode into meta/episodes. Without files: the
+    usual progress file, weights.parquet and the marks of the review page, as far as they are there."""
+    trim_idle: Literal["start", "end", "both"] | None = None
+    """Leave out the idle frames at the start or the end of each episode; annotations and time stamps are shifted, no video is encoded."""
+    trim_threshold: float = 0.02
+    """The robot moves once a channel of state or action has left its value at the first (or last) frame by more than this part of the
+    channel's range in the dataset (1st to 99th percentile)."""
+    trim_margin_s: float = 0.5
+    """Seconds of rest that stay before the first motion and after the last one."""
+    drop: tuple[MarkKind, ...] = ()
+    """Leave out the episodes with these marks of the review page."""
+    keep: tuple[MarkKind, ...] = ()
+    """Leave out all episodes but those with these marks."""
+    review_file: Path | None = None
+    """File of marks; default: DATASET.review.json beside the dataset; for a Hub dataset, in the current folder."""
     restamp: bool = False
     """Write frame / fps as the time stamps of the copy; every row must have exactly one image. The number of changes is reported."""
     even_damaged: bool = False
@@ -37,26 +59,23 @@ class Args:
 def main(args: Args) -> int:
     """Copies the dataset; returns 1 if frames have no value."""
     dataset = datasets.open_dataset(args.dataset, revision=args.revision)
-    records = dataset.meta.episodes.values()
-    columns = {} if _only_stamps(args, dataset) else _progress(args, dataset)
+    matched = _matched(args, dataset)
+    columns = {} if matched is None else _columns(matched, dataset)
     if args.weights is not None:
-        matched = weights.match_weights(args.weights, dataset)
-        warn_all(matched.warnings)
-        columns["weight"] = matched.weight
+        matched_weights = weights.match_weights(args.weights, dataset)
+        warn_all(matched_weights.warnings)
+        columns["weight"] = matched_weights.weight
     stamps = datasets.changed_stamps(dataset) if args.restamp else None
-    left_out = datasets.copy_with_columns(
-        args.dataset, args.output_dir, columns, restamp=args.restamp, even_damaged=args.even_damaged, revision=args.revision
-    )
-    has_row = np.zeros(progress.row_count(dataset), bool)
-    for record in records:
-        has_row[record.row : record.row + record.length] = True
-    unknown = {name: int(np.isnan(column[has_row]).sum()) for name, column in columns.items()}
-    if columns:
-        lines = [(name, int(has_row.sum()), unknown[name], f"{np.nanmean(column):.3f}") for name, column in columns.items()]
-        table("Columns", ("column", "frames", "unknown", "mean"), lines)
+    ranges = copy_choice.choose(args, dataset)
+    firsts = {number: dataset.row_range(number)[0] for number in ranges}
+    rows = {number: slice(firsts[number] + start, firsts[number] + stop) for number, (start, stop) in ranges.items()}
+    of_episodes = _of_episodes(args, dataset, rows, matched, columns.get("weight"))
+    added = copy_choice.Added(columns, of_episodes, restamp=args.restamp, even_damaged=args.even_damaged)
+    left_out = copy_choice.write(args.dataset, args.output_dir, dataset, added, ranges, args.revision)
+    unknown = _report_columns(dataset, columns, rows)
     if stamps is not None:
         count, worst = stamps
-        say(f"time stamps: {count} of {int(has_row.sum())} written anew as frame / {dataset.fps:g} fps, the worst was {worst:.3f} s off")
+        say(f"time stamps: {count} of {dataset.total_frames} written anew as frame / {dataset.fps:g} fps, the worst was {worst:.3f} s off")
     say(f"copy: {args.output_dir}")
     if left_out:
         warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
@@ -65,13 +84,43 @@ def main(args: Args) -> int:
     return 1 if any(unknown.values()) else 0
 
 
-def _only_stamps(args: Args, dataset: datasets.LeRobotDataset) -> bool:
-    return args.restamp and args.progress is None and not list(dataset.root.glob("*_progress.parquet"))
-
-
-def _progress(args: Args, dataset: datasets.LeRobotDataset) -> dict[str, np.ndarray]:
-    """Returns the columns of the progress file. DataError if it belongs to another dataset."""
+def _matched(args: Args, dataset: datasets.LeRobotDataset) -> progress.MatchedProgress | None:
+    """Returns the progress file; None if there is none and something else is copied. DataError if it belongs to another dataset."""
+    is_optional = args.restamp or args.episode_columns is not None or args.trim_idle or args.drop or args.keep
+    if is_optional and args.progress is None and not dataset.files.beside("*_progress.parquet"):
+        return None
     matched = progress.find_progress(dataset, args.progress)
     warn_all(matched.warnings)
+    return matched
+
+
+def _columns(matched: progress.MatchedProgress, dataset: datasets.LeRobotDataset) -> dict[str, np.ndarray]:
+    """Returns the per-frame columns of the progress file."""
     curves = progress.curves_by_row(matched.path, matched.table, dataset)
     return {"progress" if len(curves) == 1 else f"progress_{head}": curve for head, curve in curves.items()}
+
+
+def _of_episodes(
+    args: Args,
+    dataset: datasets.LeRobotDataset,
+    rows: Mapping[int, slice],
+    matched: progress.MatchedProgress | None,
+    weight: np.ndarray | None,
+) -> datasets.EpisodeColumns:
+    if args.episode_columns is None:
+        return {}
+    return episode_columns.gather(dataset, episode_columns.sources_of(dataset, args.episode_columns, matched, weight), rows)
+
+
+def _report_columns(dataset: datasets.LeRobotDataset, columns: Mapping[str, np.ndarray], rows: Mapping[int, slice]) -> dict[str, int]:
+    """Prints what became columns of every frame. Returns how many frames of each have no value."""
+    has_row = np.zeros(progress.row_count(dataset), bool)
+    for part in rows.values():
+        has_row[part] = True
+    unknown = {name: int(np.isnan(column[has_row]).sum()) for name, column in columns.items()}
+    if columns:
+        lines = [
+            (name, int(has_row.sum()), unknown[name], f"{episode_columns.mean_of(column[has_row]):.3f}") for name, column in columns.items()
+        ]
+        table("Columns", ("column", "frames", "unknown", "mean"), lines)
+    return unknown

@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+
+from milepost.cli.lerobot_forms import in_our_words
 
 VERBS = {
     "demo": "all steps on simulated demonstrations: simulate, train, label, weigh, report",
@@ -42,6 +45,8 @@ VERBS = {
     "copy": "copy a dataset with progress and weight as columns, which LeRobot and the Hub's viewer read",
 }
 
+PROGRAMS = {"compute_rabc_weights": "label", "subtask_annotation": "annotate", "lerobot_train": "train", "create_progress_videos": "render"}
+"""LeRobot's program -> the verb that takes its options."""
 RESUMED = {"demo", "simulate", "annotate", "train", "label", "audit", "compare"}
 """Verbs that continue an interrupted run."""
 
@@ -89,7 +94,13 @@ def start(argv: list[str]) -> int:
         print(f"milepost {importlib.import_module('milepost').__version__}")
         return 0
     if argv[0] not in VERBS:
-        print(f"milepost: no verb '{argv[0]}'{guess(argv[0], VERBS)}\n\n{help_text()}", file=sys.stderr)
+        theirs = PROGRAMS.get(Path(argv[0]).stem.replace("-", "_"))
+        hint = (
+            guess(argv[0], VERBS)
+            if theirs is None
+            else f"; LeRobot's program of this name is milepost {theirs} here, with the same options"
+        )
+        print(f"milepost: no verb '{argv[0]}'{hint}\n\n{help_text()}", file=sys.stderr)
         return 2
     return run(argv[0], argv[1:])
 
@@ -123,6 +134,7 @@ def _drop_output() -> None:
 def run(verb: str, arguments: list[str]) -> int:
     """Imports the verb, parses its arguments, runs it, and turns an error that the user can fix into one line."""
     try:
+        verb, arguments = _in_our_words(verb, arguments)
         command = importlib.import_module(f"milepost.cli.{verb}")
         tyro = importlib.import_module("tyro")
         kind = command.Args
@@ -146,6 +158,16 @@ def run(verb: str, arguments: list[str]) -> int:
             raise
         complain(f"milepost {verb}: {explain(error)}")
         return 2
+
+
+def _in_our_words(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
+    """Returns the verb and its arguments, with LeRobot's options in milepost's words, and says which words those are."""
+    new_verb, new, remarks = in_our_words(verb, arguments)
+    if (new_verb, new) != (verb, arguments):
+        complain(f"milepost {verb}: LeRobot's options; in milepost's words: milepost {new_verb} {shlex.join(new)}")
+    for remark in remarks:
+        complain(f"milepost {verb}: {remark}")
+    return new_verb, new
 
 
 def _parsed(parse: Callable[..., Any], verb: str, arguments: list[str]) -> Any:

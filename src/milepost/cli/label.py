@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 import tyro
 
 from milepost import datasets, encoders, metrics, models, progress
+from milepost.cli import plot
 from milepost.cli.console import bars, closed_after, ranges, say, table, warn
 from milepost.core import DataError, Judges, later, output_lock, to_json
 
@@ -38,6 +40,14 @@ class Args:
     device: str = "auto"
     overwrite: bool = False
     """Replace a progress file of another model, or of other options."""
+    num_visualizations: int = 0
+    """Also draw the first so many episodes, as `milepost plot` does."""
+    output_dir: Path = Path("progress_plots")
+    """Folder of these figures."""
+    push_to_hub: bool = False
+    """Also upload the file into the Hub dataset's own repository, or that of --output-repo-id."""
+    output_repo_id: str | None = None
+    """Hub dataset to upload to, which must hold the same episodes."""
     json: bool = False
 
 
@@ -53,6 +63,7 @@ def main(args: Args) -> int:
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
+    repository = _repository(args, dataset)
     heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")
     run = models.Run(encoders.resolve_device(args.device), args.precision, heads, args.task)
     prepared = models.prepare(args.model, options, dataset, run)
@@ -68,7 +79,31 @@ def main(args: Args) -> int:
             warn("labelled already, by this model with these options: nothing to do")
         labelled = finished or _label(args, prepared, dataset, path, made_by)
     threshold = prepared.model.success_threshold if isinstance(prepared.model, Judges) else -math.inf
-    return _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
+    code = _report(args, path, labelled, _successes(threshold, labelled), dataset.episode_indices)
+    if args.num_visualizations > 0:
+        _draw(args, path, dataset)
+    if repository is not None:
+        say(f"uploaded: {datasets.upload_progress(path, dataset.root, repository)}")
+    return code
+
+
+def _draw(args: Args, path: Path, dataset: datasets.LeRobotDataset) -> None:
+    """Draws the first episodes, as `milepost plot` does."""
+    labelled_first = ",".join(map(str, dataset.episode_indices[: args.num_visualizations]))
+    drawing = plot.Args(args.dataset, progress=(path,), head_mode=args.head_mode, episodes=labelled_first if args.episodes else None)
+    drawing = dataclasses.replace(drawing, num_visualizations=args.num_visualizations, output_dir=args.output_dir)
+    plot.main(dataclasses.replace(drawing, revision=args.revision, overwrite=args.overwrite))
+
+
+def _repository(args: Args, dataset: datasets.LeRobotDataset) -> str | None:
+    """Returns the Hub dataset to upload to, None if nothing is uploaded. DataError if it is not named."""
+    if not args.push_to_hub:
+        if args.output_repo_id is not None:
+            raise DataError("--output-repo-id says where to upload; without --push-to-hub nothing is uploaded")
+        return None
+    if args.output_repo_id is None and dataset.is_local:
+        raise DataError(f"{dataset.name} is a folder: name the Hub dataset to upload to with --output-repo-id OWNER/NAME")
+    return args.output_repo_id or dataset.name
 
 
 def _label(

@@ -10,9 +10,12 @@ from .colours import to_rgb as to_rgb
 from .colours import upright as upright
 from .copy import changed_stamps as changed_stamps
 from .copy import copy_with_columns as copy_with_columns
+from .copy import require_elsewhere as require_elsewhere
 from .drawings import marked_drawing as marked_drawing
 from .drawings import require_own_drawings as require_own_drawings
 from .drawings import write_drawing as write_drawing
+from .episode_columns import EpisodeColumn as EpisodeColumn
+from .episode_columns import EpisodeColumns as EpisodeColumns
 from .findings import Finding as Finding
 from .hub import Files as Files
 from .hub import find_file as find_file
@@ -25,6 +28,7 @@ from .hub import require_same_dataset as require_same_dataset
 from .hub import revision_of as revision_of
 from .hub import upload_dataset_files as upload_dataset_files
 from .hub import upload_model as upload_model
+from .hub import upload_progress as upload_progress
 from .language import read_language_subtasks as read_language_subtasks
 from .language_cells import LanguageRows as LanguageRows
 from .language_rows import LanguageRow as LanguageRow
@@ -36,6 +40,7 @@ from .metadata import stamps_of as stamps_of
 from .owned import is_dataset as is_dataset
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table
+from .parts import copy_parts as copy_parts
 from .reader import LeRobotDataset as LeRobotDataset
 from .reader import as_dataset as as_dataset
 from .reader import open_dataset as open_dataset
@@ -54,6 +59,8 @@ from .transaction import copy_meta as copy_meta
 from .transaction import finish_interrupted as finish_interrupted
 from .transaction import is_interrupted as is_interrupted
 from .transaction import require_editable as require_editable
+from .trim import TrimPlan as TrimPlan
+from .trim import plan_trim as plan_trim
 from .validation import DatasetReport as DatasetReport
 from .validation import validate as validate
 from .video import VideoFrames as VideoFrames

@@ -168,7 +168,7 @@ def _write(
         orders = {head: _order(root, head, merged[head].values(), names.get(head, ())) for head in heads}
         for head in heads:
             _check_fit(head, merged[head], meta, orders[head], own)
-        stages = {head: _stages(merged[head], meta, orders[head], rule) for head in heads}
+        stages = {head: stages_by_rule(merged[head], meta, orders[head], rule) for head in heads}
         contents: dict[str, Any] = {head: dict(zip(s.names, s.shares, strict=True)) for head, s in stages.items() if s is not None}
         if heads == ("dense",) and contents and not _any_sparse(meta, keep_language) and read_proportions(root, "sparse") is None:
             contents["sparse"] = dict(zip(WHOLE.names, WHOLE.shares, strict=True))
@@ -273,7 +273,7 @@ def _check_fit(
             raise DataError(f"episode {episode_index}, {head}: {error}{old}") from error
 
 
-def _stages(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], rule: Rule) -> Stages | None:
+def stages_by_rule(merged: Mapping[int, tuple[Segment, ...]], meta: Metadata, names: Sequence[str], rule: Rule) -> Stages | None:
     """Returns the head's stages and proportions after the call; None if no episode has an annotation (an old proportions file stays)."""
     annotated_episodes = {episode_index: segments for episode_index, segments in merged.items() if segments}
     if not annotated_episodes:

@@ -1,4 +1,4 @@
-"""Copies a LeRobot dataset with more columns for every frame (progress, weight, labels), with language rows, or with new time stamps.
+"""Copies a LeRobot dataset with more columns for every frame (progress, weight, labels) or episode, with language rows, or new time stamps.
 
 The source is never written to, and the copy appears complete or not at all. Videos become hard links where the file system allows it, else
 copies. Data files are rewritten with the columns, and info.json and all statistics describe them. Links to folders are followed. The copy
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Shaped
 
 from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
+from milepost.datasets.episode_columns import EpisodeColumns, add_episode_columns, require_episode_columns
 from milepost.datasets.hub import Files, in_cache
 from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language, require_new_style
 from milepost.datasets.owned import dataset_of
@@ -45,6 +46,7 @@ def copy_with_columns(
     folder: str | Path,
     columns: Mapping[str, Shaped[np.ndarray, "N"]],
     *,
+    episode_columns: EpisodeColumns | None = None,
     language: LanguageRows | None = None,
     restamp: bool = False,
     even_damaged: bool = False,
@@ -52,8 +54,9 @@ def copy_with_columns(
 ) -> list[str]:
     """Copies a dataset into the new `folder`, with these columns as features; value [i] is of dataset row i, NaN where unknown.
 
-    A column of bools becomes a bool feature, any other one float32. language: rows to add to `language_persistent`. restamp: write
-    frame / fps as every row's time stamp. Statistics are of the known values. Returns the data files that were left out.
+    A column of bools becomes a bool feature, any other one float32. episode_columns: columns of meta/episodes. language: rows to add to
+    `language_persistent`. restamp: write frame / fps as every row's time stamp. Statistics are of the known values. Returns the data
+    files that were left out.
 
     DataError if the folder is there already, the dataset has a feature of such a name or rows of such a style, a column has not as many
     values as there are rows or none that is known, or the dataset has damage that LeRobot would not open and is not to be copied
@@ -61,7 +64,8 @@ def copy_with_columns(
     """
     dataset = open_dataset(folder_or_repo, revision=revision)
     files, meta = dataset.files, dataset.meta
-    _check(files, meta, columns, is_changed=restamp or language is not None)
+    _check(files, meta, columns, is_changed=restamp or language is not None or bool(episode_columns))
+    require_episode_columns(episode_columns or {})
     if language is not None:
         require_language(files, meta, list(language.episodes))
         require_new_style(files, meta, language.style)
@@ -75,6 +79,7 @@ def copy_with_columns(
     def describe(part: Path) -> None:
         _write_meta(files, part, meta, added)
         add_features(part, LANGUAGE_FEATURES if language is not None else {})
+        add_episode_columns(part, episode_columns or {})
 
     return copy_files(files, meta, Path(folder), columns_of, describe)
 
@@ -92,12 +97,12 @@ def copy_files(
     what is new into the copy's meta/. DataError if the folder is there already, or lies in the dataset or in the Hub's cache.
     """
     where = folder.expanduser().absolute()
-    _require_elsewhere(where, files)
+    require_elsewhere(where, files)
     where.parent.mkdir(parents=True, exist_ok=True)
     tables = {record.data for record in meta.episodes.values() if record.data}
     left_out = sorted(set(data_files(files)) - tables)
     with atomic_folder(where) as part:
-        for name in _names(files, meta):
+        for name in copied_names(files, meta):
             new = part / name
             if name in left_out:
                 continue
@@ -108,14 +113,14 @@ def copy_files(
             elif name.startswith("meta/"):
                 shutil.copyfile(files.path(name), new)
             else:
-                _link(files.path(name), new, hard_link=files.repo is None)
+                link_or_copy(files.path(name), new, hard_link=files.repo is None)
         describe(part)
     return left_out
 
 
 def _placed(records: Sequence[EpisodeRecord], columns: Mapping[str, Shaped[np.ndarray, "R"]]) -> MadeColumns:
     """Returns the values of each column for the rows of one data file."""
-    placing = _Placing(records)
+    placing = Placing(records)
     return {
         key: (pa.bool_(), partial(placing.flags, column)) if column.dtype == bool else (pa.float32(), partial(placing.values, column))
         for key, column in columns.items()
@@ -124,10 +129,10 @@ def _placed(records: Sequence[EpisodeRecord], columns: Mapping[str, Shaped[np.nd
 
 def add_features(part: Path, features: Mapping[str, Mapping[str, Any]]) -> None:
     """Adds features to meta/info.json of a copy; one that is there is replaced."""
-    _describe(part / "meta/info.json", lambda info: info["features"].update(features))
+    describe_json(part / "meta/info.json", lambda info: info["features"].update(features))
 
 
-def _require_elsewhere(where: Path, files: Files) -> None:
+def require_elsewhere(where: Path, files: Files) -> None:
     """Raises DataError if the copy would lie in a dataset, in its own source or in the Hub's cache, which nobody writes into."""
     place = real_path(where.parent)
     if in_cache(place):
@@ -144,7 +149,7 @@ def changed_stamps(dataset: LeRobotDataset) -> tuple[int, float]:
         times = to_numpy(STAMPS, table[STAMPS])
         if times is None or times.size != len(times):
             return sum(record.length for record in dataset.meta.episodes.values()), np.inf
-        placing = _Placing([record for record in dataset.meta.episodes.values() if record.data == name])
+        placing = Placing([record for record in dataset.meta.episodes.values() if record.data == name])
         new = placing.values(_stamps(dataset.meta), table)
         off = np.abs(times.reshape(-1).astype(np.float64) - new)
         off = np.where(np.isnan(off) & ~np.isnan(new), np.inf, np.nan_to_num(off))
@@ -193,7 +198,7 @@ def require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: 
         raise DataError(f"{bad[0].message}{more}; {why}: repair it, or copy it as it is with --even-damaged")
 
 
-def _names(files: Files, meta: Metadata) -> Iterator[str]:
+def copied_names(files: Files, meta: Metadata) -> Iterator[str]:
     """Returns the dataset's files, relative to it: all files of a folder; of a Hub dataset, meta/ and the files that the episodes need."""
     for tree in TREES if files.repo is None else ("meta",):
         yield from files.listed(tree)
@@ -202,7 +207,7 @@ def _names(files: Files, meta: Metadata) -> Iterator[str]:
         yield from sorted({record.data for record in records} | {span.path for record in records for span in record.videos.values()})
 
 
-def _link(source: Path, new: Path, *, hard_link: bool) -> None:
+def link_or_copy(source: Path, new: Path, *, hard_link: bool) -> None:
     """Makes a hard link, or a copy where a link is impossible: on another disk, or from the Hub's cache, which is shared."""
     if hard_link:
         try:
@@ -213,7 +218,7 @@ def _link(source: Path, new: Path, *, hard_link: bool) -> None:
     shutil.copyfile(source, new)
 
 
-class _Placing:
+class Placing:
     """The dataset row of each row of a data file, row group by row group. Rows of no episode have none."""
 
     def __init__(self, records: Sequence[EpisodeRecord]) -> None:
@@ -223,7 +228,7 @@ class _Placing:
 
     def values(self, column: Float[np.ndarray, "R"], table: pa.Table) -> Float[np.ndarray, "N"]:
         """Returns the column's values of these rows, NaN for the rows of no episode."""
-        rows = self._rows(table)
+        rows = self.rows(table)
         out = np.full(len(rows), np.nan, np.float32)
         out[rows >= 0] = column[rows[rows >= 0]]
         return out
@@ -232,7 +237,8 @@ class _Placing:
         """Returns the column's values of these rows, False for the rows of no episode."""
         return self.values(column.astype(np.float32), table) == 1
 
-    def _rows(self, table: pa.Table) -> Int[np.ndarray, "N"]:
+    def rows(self, table: pa.Table) -> Int[np.ndarray, "N"]:
+        """Returns the dataset row of each of these rows, -1 for the rows of no episode."""
         if self._last[0] is not table:  # several columns ask for the same rows
             self._last = (table, self._counted(table))
         return self._last[1]
@@ -269,11 +275,11 @@ def _write_meta(files: Files, part: Path, meta: Metadata, columns: Mapping[str, 
     if lines.is_file():
         lines.write_text(_lines_with_statistics(read_text(lines), columns, meta), encoding="utf-8")
     added = {name: _feature(column) for name, column in columns.items() if name not in meta.features}
-    _describe(part / "meta/info.json", lambda info: info["features"].update(added))
+    describe_json(part / "meta/info.json", lambda info: info["features"].update(added))
     if (part / "meta/stats.json").is_file():
         parts = {name: [one for one in _statistics(column, meta) if one] for name, column in columns.items()}
-        whole = {name: _lists(merge(parts_stats)) for name, parts_stats in parts.items() if parts_stats}
-        _describe(part / "meta/stats.json", lambda stats: stats.update(whole))
+        whole = {name: as_lists(merge(parts_stats)) for name, parts_stats in parts.items() if parts_stats}
+        describe_json(part / "meta/stats.json", lambda stats: stats.update(whole))
 
 
 def _statistics(column: Shaped[np.ndarray, "N"], meta: Metadata, episodes: Sequence[int] | None = None) -> list[Stats | None]:
@@ -288,7 +294,7 @@ def _with_statistics(table: pa.Table, columns: Mapping[str, Shaped[np.ndarray, "
     if not any(name.startswith("stats/") for name in table.column_names):
         return table
     for name, column in columns.items():
-        stats = [one and _lists(one) for one in _statistics(column, meta, table["episode_index"].to_pylist())]
+        stats = [one and as_lists(one) for one in _statistics(column, meta, table["episode_index"].to_pylist())]
         for key in KEYS:
             kind = pa.list_(pa.int64() if key == "count" else pa.float64())
             field, values = f"stats/{name}/{key}", pa.array([one and one[key] for one in stats], kind)
@@ -305,12 +311,13 @@ def _lines_with_statistics(text: str, columns: Mapping[str, Shaped[np.ndarray, "
             entry = parse_json(line, source="meta/episodes.jsonl")
             for name, column in columns.items():
                 if (stats := _statistics(column, meta, [entry.get("episode_index")])[0]) is not None:
-                    entry.setdefault("stats", {})[name] = {key: _lists(stats)[key] for key in ("min", "max", "mean", "std", "count")}
+                    entry.setdefault("stats", {})[name] = {key: as_lists(stats)[key] for key in ("min", "max", "mean", "std", "count")}
             lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 
-def _lists(stats: Stats) -> dict[str, list[Any]]:
+def as_lists(stats: Stats) -> dict[str, list[Any]]:
+    """Returns statistics as lists, as meta/ has them."""
     return {key: value.tolist() for key, value in stats.items()}
 
 
@@ -318,7 +325,8 @@ def _feature(column: Shaped[np.ndarray, "R"]) -> dict[str, Any]:
     return {"dtype": "bool" if column.dtype == bool else "float32", "shape": [1], "names": None}
 
 
-def _describe(path: Path, change: Any) -> None:
+def describe_json(path: Path, change: Any) -> None:
+    """Changes the object in a JSON file of a copy. change: gets the object and edits it."""
     content = read_json_object(path)
     change(content)
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")

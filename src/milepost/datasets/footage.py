@@ -173,7 +173,7 @@ class Footage:
         if placement.count != part.length and self.anchors.get(part.episode) != placement.count:
             kind = "video-short" if placement.count < part.length else "video-more"
             self._miscounted.setdefault((camera, kind), []).append((part.episode, f"{name} {miscounted(placement.count, part.length)}"))
-        elif part.start_s is not None and (abs(part.start_s) * self.meta.fps > TENTH or _is_off(part, self.meta.fps)):
+        elif part.start_s is not None and (abs(part.start_s * self.meta.fps - part.before) > TENTH or _is_off(part, self.meta.fps)):
             self._gather("video-span", "warning", "is one episode's alone; meta/ says other times than its own, which are not needed", name)
 
     # images ---------------------------------------------------------------------------------------------------------

@@ -218,6 +218,23 @@ def upload_dataset_files(root: Path, repo: str, patterns: Sequence[str]) -> str:
     return f"https://huggingface.co/datasets/{repo}"
 
 
+def upload_progress(path: Path, root: Path, repo: str) -> str:
+    """Uploads a progress file beside the Hub dataset `owner/name`, under its own name. Returns its address.
+
+    root: the folder of the dataset that it was made for, which the repository must hold too. Raises DataError if the Hub refuses.
+    """
+    require_same_dataset(root, repo)
+    import huggingface_hub
+
+    try:
+        huggingface_hub.upload_file(
+            path_or_fileobj=path, path_in_repo=path.name, repo_id=repo, repo_type="dataset", commit_message="Task progress"
+        )
+    except _failures() as error:
+        raise DataError(f"{path.name} could not be uploaded to '{repo}': {_reason(error)}") from error
+    return f"https://huggingface.co/datasets/{repo}/blob/main/{path.name}"
+
+
 def _failures() -> tuple[type[Exception], ...]:
     from huggingface_hub import errors
 

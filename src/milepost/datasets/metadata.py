@@ -46,6 +46,8 @@ TEMPLATES = {
 }
 """LeRobot's own `data_path` and `video_path`, for an info.json without them."""
 PROPORTIONS, STATS = "meta/temporal_proportions_{head}.json", "meta/stats.json"
+UNUSED = ("unused_before", "unused_after")
+"""Columns `videos/CAMERA/...` of a copy that leaves rows out: how many images beside the episode's own belong to no row."""
 QUOTE = "'"
 DERIVED = "correct it, or remove it: the shares are then taken from the annotation"
 _VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,3})(\.\d{1,3})?")
@@ -327,7 +329,9 @@ class _Scan:
         if not _is_time(start):
             raise DataError(f"{who}: 'videos/{camera}/from_timestamp' should be a number of seconds, it is {shown(start)}")
         from_s, to_s = float(start or 0.0), float(stop or 0.0) if _is_time(stop) else 0.0
-        return VideoSpan(path, from_s, to_s if to_s > from_s else None)
+        unused = [entry.get(f"videos/{camera}/{name}") or 0 for name in UNUSED]
+        before, after = (int(plausible("length", count, source=who, name=f"videos/{camera}/unused")) for count in unused)
+        return VideoSpan(path, from_s, to_s if to_s > from_s else None, (before, after))
 
     def _by_number(self, records: Iterable[EpisodeRecord]) -> dict[int, EpisodeRecord]:
         by_index: dict[int, EpisodeRecord] = {}

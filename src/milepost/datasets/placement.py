@@ -27,6 +27,7 @@ class Part:
     """An episode's part of a video in meta/. start_s, stop_s: seconds, None if meta/ has none, never NaN. length: its rows.
 
     follows: whether meta/ lists the episode before it, with a place. If so, no lost or deleted episode explains images between the two.
+    before, after: images beside the part that belong to no row, as a copy that leaves rows out writes into meta/.
     """
 
     episode: int
@@ -34,6 +35,14 @@ class Part:
     stop_s: float | None
     length: int
     follows: bool = False
+    before: int = 0
+    after: int = 0
+
+    def widened(self, fps: float) -> Part:
+        """Returns the part with the images beside it, as if they had rows."""
+        start = None if self.start_s is None else self.start_s - self.before / fps
+        stop = None if self.stop_s is None else self.stop_s + self.after / fps
+        return Part(self.episode, start, stop, self.before + self.length + self.after, self.follows)
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,11 @@ def place(
     """Returns where each episode's images are among the video's, counted from 0 in the order they are shown.
 
     fps: of the rows. video_fps: of the video. start_s: the stamp of its first image.
-    strays: how many rows may follow that meta/ places nowhere.
+    strays: how many rows may follow that meta/ places nowhere. Images that meta/ says belong to no row are counted, and left out.
     """
+    if fps > 0 and any(part.before or part.after for part in parts):
+        whole = place(tuple(part.widened(fps) for part in parts), image_count, fps, video_fps, start_s, strays)
+        return {part.episode: _narrowed(whole[part.episode], part) for part in parts}
     step = round(video_fps / fps) if fps > 0 and abs(video_fps / fps - round(video_fps / fps)) < 0.01 else 1
     step = max(1, step)
     total = sum(part.length for part in parts)
@@ -105,6 +117,11 @@ def place(
     if timed is not None and (abs(start_s * fps) < TENTH or available == total):
         return _finished(_accounted(parts, timed), step)
     return {part.episode: Placed(-1, 0, fault=_unaccounted(parts, available, start_s, fps)) for part in parts}
+
+
+def _narrowed(whole: Placed, part: Part) -> Placed:
+    """Returns the place of a part's own images."""
+    return whole if whole.fault else replace(whole, first=whole.first + part.before, count=whole.count - part.before - part.after)
 
 
 def _finished(placements: Mapping[int, Placed], step: int) -> dict[int, Placed]:

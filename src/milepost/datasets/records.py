@@ -25,11 +25,15 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """An episode's part of an mp4: seconds [start_s, stop_s) of `path`, relative to the dataset. stop_s is None if meta/ has none."""
+    """An episode's part of an mp4: seconds [start_s, stop_s) of `path`, relative to the dataset. stop_s is None if meta/ has none.
+
+    unused: the images before and after it that belong to no row, as a copy that leaves rows out writes them into meta/.
+    """
 
     path: str
     start_s: float = 0.0
     stop_s: float | None = None
+    unused: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -301,7 +305,7 @@ class Metadata:
             before = self.episodes.get(record.index - 1)
             for camera, span in record.videos.items():
                 follows = before is not None and not before.fault and camera in before.videos
-                parts.setdefault(span.path, []).append(Part(record.index, span.start_s, span.stop_s, record.length, follows))
+                parts.setdefault(span.path, []).append(Part(record.index, span.start_s, span.stop_s, record.length, follows, *span.unused))
             for path in record.adrift.values():
                 parts.setdefault(path, []).append(Part(record.index, None, None, record.length))
         return {path: tuple(spans) for path, spans in parts.items()}

@@ -32,8 +32,13 @@ class MatchedProgress(Brief):
 
 
 def match_progress(path: Path, dataset: LeRobotDataset) -> MatchedProgress:
-    """Returns the progress file at this path or Hub address. Raises DataError if it cannot be read or belongs to another dataset."""
+    """Returns the progress file at this path or Hub address, or, as LeRobot's tools look for it, of this name beside the dataset.
+
+    Raises DataError if it cannot be read or belongs to another dataset.
+    """
     path = find_file(path)
+    if not path.exists() and path.name == str(path) and (beside := dataset.files.beside(path.name)):
+        path = beside[0]
     table = read_progress(path)
     warnings = require_made_for(path, table.made_by, dataset)
     require_rows(path, table, dataset)

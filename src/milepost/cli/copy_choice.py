@@ -1,0 +1,140 @@
+"""Which episodes and frames `copy` copies, and the copying: by marks of the review page, and without idle frames."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from milepost import datasets, viewer
+from milepost.cli.console import say, table, warn
+from milepost.core import DataError, count_noun
+
+Range = tuple[int, int]
+LISTED = 12
+"""Episodes in the table of trimmed ones."""
+
+
+@runtime_checkable
+class Choice(Protocol):
+    """The options that choose episodes and frames."""
+
+    @property
+    def trim_idle(self) -> Literal["start", "end", "both"] | None: ...
+    @property
+    def trim_threshold(self) -> float: ...
+    @property
+    def trim_margin_s(self) -> float: ...
+    @property
+    def drop(self) -> tuple[str, ...]: ...
+    @property
+    def keep(self) -> tuple[str, ...]: ...
+    @property
+    def review_file(self) -> Path | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """What is new in the copy. columns: by row of the dataset. episode_columns: by episode of the dataset."""
+
+    columns: Mapping[str, np.ndarray]
+    episode_columns: datasets.EpisodeColumns
+    restamp: bool = False
+    even_damaged: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Returns whether nothing is new."""
+        return not (self.columns or self.episode_columns or self.restamp)
+
+
+def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
+    """Returns episode -> frames [start, stop) that are copied, and reports what is left out. DataError if nothing would be left."""
+    numbers = _by_marks(args, dataset)
+    if args.trim_idle is None:
+        return {number: (0, dataset.length(number)) for number in numbers}
+    plan = datasets.plan_trim(dataset, args.trim_idle, threshold=args.trim_threshold, margin_s=args.trim_margin_s, episodes=numbers)
+    _report_trim(plan, dataset)
+    return dict(plan.ranges)
+
+
+def write(
+    source: str, folder: Path, dataset: datasets.LeRobotDataset, added: Added, ranges: Mapping[int, Range], revision: str | None
+) -> list[str]:
+    """Writes the copy. Returns the data files that no episode needs, which are not in it."""
+    is_whole = all(ranges.get(number) == (0, record.length) for number, record in dataset.meta.episodes.items())
+    if is_whole:
+        return _with_columns(source, folder, added, revision)
+    where = folder.expanduser().absolute()
+    if where.exists():
+        raise DataError(f"{where} exists already and is not overwritten; remove it or choose another name")
+    datasets.require_elsewhere(where, dataset.files)  # nothing of ours, not even for a moment, lies in a dataset or the Hub's cache
+    if added.is_empty:
+        _in_parts(source, where, ranges, added, revision)
+        return []
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{where.name}.", suffix=".milepost", dir=where.parent) as scratch:
+        left_out = _with_columns(source, Path(scratch) / dataset.root.name, added, revision)
+        _in_parts(str(Path(scratch) / dataset.root.name), where, ranges, added, None)
+    return left_out
+
+
+def _with_columns(source: str, folder: Path, added: Added, revision: str | None) -> list[str]:
+    return datasets.copy_with_columns(
+        source,
+        folder,
+        added.columns,
+        episode_columns=added.episode_columns,
+        restamp=added.restamp,
+        even_damaged=added.even_damaged,
+        revision=revision,
+    )
+
+
+def _in_parts(source: str, folder: Path, ranges: Mapping[int, Range], added: Added, revision: str | None) -> None:
+    for words in datasets.copy_parts(source, folder, ranges, even_damaged=added.even_damaged, revision=revision):
+        warn(words)
+
+
+def _by_marks(args: Choice, dataset: datasets.LeRobotDataset) -> Sequence[int]:
+    """Returns the episodes that stay by their marks."""
+    if not (args.drop or args.keep):
+        return dataset.episode_indices
+    if args.drop and args.keep:
+        raise ValueError("--drop and --keep choose the same episodes in two ways: leave one of them out")
+    path = args.review_file or viewer.marks_file(dataset)
+    if not path.is_file():
+        raise DataError(f"there is no file of marks {path}: mark episodes with milepost view, or name the file with --review-file")
+    marks = viewer.Marks(path, dataset).all()
+    kinds = {number: (marks[number].kind if number in marks else None) or "unmarked" for number in dataset.episode_indices}
+    numbers = [number for number, kind in kinds.items() if (kind in args.keep if args.keep else kind not in args.drop)]
+    counts = {kind: list(kinds.values()).count(kind) for kind in ("keep", "drop", "unsure", "unmarked")}
+    by_kind = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    if not numbers:
+        raise DataError(f"by the marks in {path} no episode stays: {by_kind}")
+    say(f"episodes: {len(numbers)} of {len(kinds)} stay ({by_kind}, by {path.name}); they are numbered 0 to {len(numbers) - 1} in the copy")
+    return numbers
+
+
+def _report_trim(plan: datasets.TrimPlan, dataset: datasets.LeRobotDataset) -> None:
+    """Prints what is cut off."""
+    total, fps = sum(plan.lengths.values()), dataset.fps
+    left_out = sum(sum(each) for each in plan.shortened.values())
+    where = f"in {len(plan.shortened)} of {count_noun(len(plan.lengths), 'episode')}"
+    say(f"idle frames: {left_out} of {total} ({left_out / fps:.1f} s) are left out, {where}")
+    if plan.shortened:
+        longest = sorted(plan.shortened, key=lambda number: -sum(plan.shortened[number]))[:LISTED]
+        rows = [
+            (n, plan.lengths[n], *(f"{count / fps:.2f}" for count in plan.shortened[n]), plan.lengths[n] - sum(plan.shortened[n]))
+            for n in longest
+        ]
+        table(f"Idle frames, the {len(rows)} longest", ("episode", "frames", "start (s)", "end (s)", "stay"), rows)
+    if plan.still:
+        warn(f"the robot does not move in episodes {', '.join(map(str, plan.still[:20]))}: they stay whole; mark them to leave them out")
+    if plan.faulty:
+        some = ", ".join(map(str, plan.faulty[:20]))
+        warn(f"the annotation of episodes {some} has a fault, so they stay whole: milepost info says what is wrong with it")

@@ -1,0 +1,3 @@
+from .factory import make_reward_model as make_reward_model
+from .factory import make_reward_model_config as make_reward_model_config
+from .factory import make_reward_pre_post_processors as make_reward_pre_post_processors

@@ -1,0 +1,2 @@
+from .configuration_sarm import SARMConfig as SARMConfig
+from .modeling_sarm import SARMModel as SARMModel

@@ -1,0 +1,8 @@
+"""`python -m milepost.rewards.sarm.compute_rabc_weights`: `milepost label` with the options of LeRobot's program."""
+
+import sys
+
+from milepost.cli import compute_rabc_weights
+
+if __name__ == "__main__":
+    sys.exit(compute_rabc_weights("sarm"))

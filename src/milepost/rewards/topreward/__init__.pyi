@@ -1,0 +1,2 @@
+from .configuration_topreward import TOPRewardConfig as TOPRewardConfig
+from .modeling_topreward import TOPRewardModel as TOPRewardModel
