@@ -52,10 +52,11 @@ CHAOS ?= 30
 chaos: $(READY)
 	MILEPOST_CHAOS=$(CHAOS) $(BIN)/python -m pytest tests/chaos tests/vlm/test_hostile_servers.py
 
-# The plugin in LeRobot itself (docs/lerobot.md). LEROBOT: a Python that has LeRobot, milepost and plugins/lerobot.
+# The plugins in LeRobot itself (docs/lerobot.md). LEROBOT: a Python that has LeRobot, milepost, plugins/lerobot and plugins/lerobot_strategy.
 LEROBOT ?= python3.12
 lerobot:
 	$(LEROBOT) plugins/lerobot/checks/run.py
+	$(LEROBOT) plugins/lerobot_strategy/check.py "$$(mktemp -d)"
 
 newest:
 	$(call environment,.venv-newest,--upgrade --upgrade-strategy eager)

@@ -2,7 +2,7 @@
 
     python plugins/lerobot_strategy/check.py FOLDER
 
-In an environment with LeRobot 0.6.1 (extra `dataset`) and this package. The policy is a random ACT; the robot moves the dot by itself,
+In an environment with LeRobot 0.6.1 (extra `dataset`), this package and plugins/lerobot. The policy is a random ACT; the robot moves the dot by itself,
 and gives up in every second episode. The reward model is a small SARM that learns from 40 recorded attempts (a minute on a CPU).
 """
 
@@ -132,8 +132,6 @@ def rollout(folder: Path) -> None:
         "--fps=10", "--dataset.episode_time_s=20", "--dataset.reset_time_s=0.2", "--dataset.push_to_hub=false", "--play_sounds=false",
         "--device=cpu", "--return_to_initial_position=false", "--strategy.reset_to_initial_position=false",
     ]  # fmt: skip
-    import lerobot_strategy_milepost  # noqa: F401 - LeRobot 0.6.1 finds it through lerobot_policy_milepost, which may not be installed here
-
     lerobot_rollout.main()
 
 

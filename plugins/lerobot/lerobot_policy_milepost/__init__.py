@@ -1,7 +1,11 @@
 """milepost in LeRobot: the reward models `milepost_sarm` and `milepost_topreward`, and `--sample_weighting.type=milepost`.
 
 LeRobot imports this package when its programs start, because of its name; importing it registers all three. No file of LeRobot is changed.
+Where `lerobot-rollout` runs, the strategy of `lerobot_strategy_milepost` is registered too, if it is installed: LeRobot 0.6.1 does not look for it.
 """
+
+import sys
+from importlib.util import find_spec
 
 from lerobot_policy_milepost.requirements import require_lerobot
 
@@ -12,5 +16,7 @@ from lerobot_policy_milepost.configuration_milepost_topreward import MilepostTOP
 from lerobot_policy_milepost.weighting import offer_weights  # noqa: E402
 
 offer_weights()
+if "lerobot.rollout" in sys.modules and find_spec("lerobot_strategy_milepost") is not None:
+    import lerobot_strategy_milepost  # noqa: F401
 
 __all__ = ["MilepostSARMConfig", "MilepostTOPRewardConfig"]
