@@ -1,7 +1,8 @@
 """milepost in LeRobot: the reward models `milepost_sarm` and `milepost_topreward`, and `--sample_weighting.type=milepost`.
 
 LeRobot imports this package when its programs start, because of its name; importing it registers all three. No file of LeRobot is changed.
-Where `lerobot-rollout` runs, the strategy of `lerobot_strategy_milepost` is registered too, if it is installed: LeRobot 0.6.1 does not look for it.
+Where `lerobot-rollout` runs, the strategy of `lerobot_strategy_milepost` is registered too, if it is installed: LeRobot 0.6.1 does not look
+for it.
 """
 
 import sys
