@@ -2,8 +2,8 @@
 
     python plugins/lerobot_strategy/check.py FOLDER
 
-In an environment with LeRobot 0.6.1 (extra `dataset`), this package and plugins/lerobot. The policy is a random ACT; the robot moves the dot
-by itself, and gives up in every second episode. The reward model is a small SARM that learns from 40 recorded attempts (a minute on a CPU).
+In an environment with LeRobot 0.6.1 (extra `dataset`), this package and plugins/lerobot. The policy is a random ACT. The robot moves the
+dot by itself, and gives up in every second episode. The reward model is a small SARM that learns from 40 attempts (a minute on a CPU).
 """
 
 from __future__ import annotations
