@@ -65,7 +65,9 @@ def compare_items(root: Path, info: dict, rows: pa.Table, episodes: pa.Table, pi
     dataset = LeRobotDataset("local/check", root=root, video_backend="pyav")
     say("frames", len(dataset) == info["total_frames"] == rows.num_rows, len(dataset))
     say("episodes", dataset.num_episodes == info["total_episodes"] == episodes.num_rows, dataset.num_episodes)
-    names = [name for name in rows.column_names if name in info["features"]]
+    language = [name for name, feature in info["features"].items() if feature["dtype"] == "language"]
+    cells = {name: rows[name].to_pylist() for name in language}
+    names = [name for name in rows.column_names if name in info["features"] and name not in language]
     values = {name: column(rows, name) for name in names}
     starts = [episode["dataset_from_index"] for episode in episodes.to_pylist()]
     stops = [episode["dataset_to_index"] for episode in episodes.to_pylist()]
@@ -76,9 +78,10 @@ def compare_items(root: Path, info: dict, rows: pa.Table, episodes: pa.Table, pi
     for row in wanted:
         item = dataset[row]
         bad += sum(not np.array_equal(np.asarray(item[name]), values[name][row].astype(np.asarray(item[name]).dtype)) for name in names)
+        bad += sum(item[name] != cells[name][row] for name in language)
         bad += item["task"] not in tasks[int(item["episode_index"])]
         off = max([off, *(int(np.abs(levels(item[c]).astype(int) - pixels[c][row]).max()) for c in pixels)])
-    say(f"{len(wanted)} items x {len(names)} columns and the task equal the parquet rows", bad == 0, f"{bad} differ")
+    say(f"{len(wanted)} items x {len(names) + len(language)} columns and the task equal the parquet rows", bad == 0, f"{bad} differ")
     say(f"{len(wanted)} items x {len(pixels)} cameras equal a PyAV decode in order", off == 0, f"largest difference {off} levels")
 
 
@@ -104,7 +107,7 @@ def compare_stats(root: Path, info: dict, rows: pa.Table, episodes: pa.Table, so
     whole = json.loads((root / "meta/stats.json").read_text())
     worst: dict[str, float] = {}
     for name, feature in info["features"].items():
-        if feature["dtype"] == "video" and source is None:
+        if feature["dtype"] == "language" or (feature["dtype"] == "video" and source is None):
             continue
         each = []
         for number, episode in enumerate(episodes.to_pylist()):
