@@ -157,6 +157,14 @@ def test_noise_is_taken_for_motion_and_a_still_episode_stays(tmp_path: Path, cap
     assert open_dataset(tmp_path / "new")[1].length == 21
 
 
+def test_a_copy_of_which_nothing_differs_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moving = resting_dataset(tmp_path / "moving", ((0, 20, 0), (0, 15, 0)))
+    assert copy(moving, "--output-dir", tmp_path / "new", "--trim-idle", "both") == 2
+    assert "so the copy would be the dataset as it is: none is made" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert copy(moving, "--output-dir", tmp_path / "new", "--trim-idle", "both", "--episode-columns") == 0
+
+
 def test_a_stage_is_not_lost(tmp_path: Path) -> None:
     """A stage "wait" that lies in the idle frames as a whole stays, and so does one at the end."""
     root = resting_dataset(tmp_path / "idle", ((40, 20, 40),))

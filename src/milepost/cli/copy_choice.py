@@ -67,6 +67,10 @@ def write(
 ) -> list[str]:
     """Writes the copy. Returns the data files that no episode needs, which are not in it."""
     is_whole = all(ranges.get(number) == (0, record.length) for number, record in dataset.meta.episodes.items())
+    if is_whole and added.is_empty:
+        raise DataError(
+            "every frame of every episode stays and no column is added, so the copy would be the dataset as it is: none is made"
+        )
     if is_whole:
         return _with_columns(source, folder, added, revision)
     where = folder.expanduser().absolute()
