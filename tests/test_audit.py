@@ -10,7 +10,7 @@ import pytest
 
 from milepost.core import DataError, EditedFrames, Episode, Progress, UnreadableError, reordered
 from milepost.encoders import FeatureCache, PixelImages
-from milepost.metrics import CONTROLS, copies, time_channels
+from milepost.metrics import CONTROLS, copies, steady_channels, time_channels
 from milepost.metrics.controls import orders
 from milepost.models import ElapsedModel
 from milepost.progress import AuditConfig, audit
@@ -118,7 +118,7 @@ NATURES = {
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_of_known_nature_gets_its_verdict(name: str, seed: int) -> None:
     of, verdict = NATURES[name]
-    episodes = hesitant(dot_episodes(20, seed=seed, failing=3, tasks=2), seed)
+    episodes = hesitant(dot_episodes(20, seed=seed, failing=5, tasks=2), seed)
     run = audit(Model(of), ListDataset(episodes), config=AuditConfig(seed=seed))
     found = run.audit.verdict
     at_the_bound = {"half a clock": ("clock",), "has moved": ("clock", "partly a clock", "cannot be said"), "noise": ("cannot be said",)}
@@ -177,6 +177,55 @@ def test_a_clock_that_hides_in_the_states_is_never_a_reward(name: str, seed: int
     run = audit(Model(lambda episode: np.clip(0.5 + sign * (episode.state[:, 2] - 0.5), 0, 1)), ListDataset(episodes))
     assert run.audit.verdict in ("clock", "cannot be said"), run.audit.reason
     assert not run.audit.passes
+
+
+def test_a_clock_whose_rate_differs_by_episode_is_never_a_reward() -> None:
+    rates = dict(enumerate(np.random.default_rng(0).uniform(0.6, 1.4, 20)))
+    episodes = with_channel(dot_episodes(20, failing=4), lambda t, episode: t * rates[episode.index] / 35)
+    assert (time_channels(episodes), steady_channels(episodes)) == ((), (2,))
+
+    def mostly_a_clock(episode: Episode) -> np.ndarray:
+        return 0.8 * np.clip(episode.state[:, 2], 0, 1) + 0.2 * along(seen(episode))
+
+    audited = audit(Model(mostly_a_clock), ListDataset(episodes)).audit
+    assert audited.verdict == "cannot be said"
+    assert "channel 2 of the state grows evenly in nearly every episode, as a clock does" in audited.reason
+    seen_alone = audit(Model(lambda episode: along(seen(episode))), ListDataset(episodes)).audit
+    assert (seen_alone.verdict, seen_alone.passes) == ("reward", True)
+
+
+def wound(episode: Episode) -> np.ndarray:
+    """A clock that goes as long as something has moved, backwards if the first frame is not at the start of the way."""
+    places = seen(episode)
+    has_moved_smoothly = np.ptp(places, axis=0).max() > 2 and np.median(np.linalg.norm(np.diff(places, axis=0), axis=1)) < 4
+    if not has_moved_smoothly:
+        return np.full(episode.length, 0.5)
+    line = np.arange(episode.length) / 35
+    return np.clip(line if along(places[:1])[0] < 0.5 else 1 - line, 0, 1)
+
+
+def test_a_clock_that_motion_winds_and_turns_is_no_reward() -> None:
+    """It stands still over frozen frames and falls when played backwards; a standstill in between gives it away."""
+    audited = audit(Model(wound), ListDataset(hesitant(dot_episodes(20, seed=1), 1))).audit
+    assert audited.rows["backwards"].value < -0.5
+    assert audited.verdict == "partly a clock"
+    assert "over a standstill" in audited.reason
+
+
+def test_a_curve_that_was_made_never_to_fall_is_not_judged() -> None:
+    audited = audit(Model(lambda episode: np.maximum.accumulate(along(seen(episode)))), ListDataset(dot_episodes(12))).audit
+    assert (audited.verdict, "falls in no copy" in audited.reason) == ("cannot be said", True)
+
+
+def test_other_columns_go_with_the_states() -> None:
+    """A model may read the action; a time stamp runs on, as a clock does."""
+    episodes = [
+        dataclasses.replace(each, columns={"action": each.state, "timestamp": np.arange(each.length, dtype=np.float32) / 10})
+        for each in hesitant(dot_episodes(12, seed=4), 4)
+    ]
+    assert audit(Model(lambda episode: along(episode.columns["action"])), ListDataset(episodes)).audit.verdict == "reward"
+    stamped = audit(Model(lambda episode: np.clip(episode.columns["timestamp"] / 5, 0, 1)), ListDataset(episodes)).audit
+    assert stamped.verdict == "clock"
 
 
 def test_honest_states_of_demonstrations_with_one_pace_are_no_clocks() -> None:
@@ -260,8 +309,8 @@ def test_the_reason_for_no_verdict_is_the_true_one() -> None:
 
 
 def test_a_wide_interval_is_no_failure() -> None:
-    """Four failures cannot show that a model does not tell them from successes."""
-    episodes = dot_episodes(12, seed=2, failing=4)
+    """Five failures cannot show that a model does not tell them from successes."""
+    episodes = dot_episodes(12, seed=2, failing=5)
     finals = dict(zip([each.index for each in episodes], np.random.default_rng(0).random(12), strict=True))
     run = audit(Model(lambda episode: np.linspace(0, finals[episode.index], episode.length)), ListDataset(episodes))
     line = next(each for each in run.audit.properties if "failures" in each.name)
@@ -350,7 +399,7 @@ def test_every_copy_shows_the_frames_it_says() -> None:
         np.testing.assert_array_equal(copy.camera(CAMERA)[np.arange(copy.length)], images[order])
         np.testing.assert_array_equal(np.concatenate([*copy.camera(CAMERA).chunks(7)]), images[order])
         np.testing.assert_array_equal(copy.state, episode.state[order])
-        np.testing.assert_array_equal(copy.columns["truth.stage"][: episode.length], episode.columns["truth.stage"][: copy.length])
+        np.testing.assert_array_equal(copy.columns["truth.stage"], episode.columns["truth.stage"][order])
     assert set(edited) == set(CONTROLS) - {"other_camera"}
     assert edited["other_task"].task == "another"
     assert edited["half_rate"].fps == 5

@@ -43,9 +43,9 @@ class Args:
     channel's range in the dataset (1st to 99th percentile)."""
     trim_margin_s: float = 0.5
     """Seconds of rest that stay before the first motion and after the last one."""
-    drop: tuple[MarkKind, ...] = ()
+    drop: tuple[MarkKind, ...] | None = None
     """Leave out the episodes with these marks of the review page."""
-    keep: tuple[MarkKind, ...] = ()
+    keep: tuple[MarkKind, ...] | None = None
     """Leave out all episodes but those with these marks."""
     review_file: Path | None = None
     """File of marks; default: DATASET.review.json beside the dataset; for a Hub dataset, in the current folder."""
@@ -86,7 +86,7 @@ def main(args: Args) -> int:
 
 def _matched(args: Args, dataset: datasets.LeRobotDataset) -> progress.MatchedProgress | None:
     """Returns the progress file; None if there is none and something else is copied. DataError if it belongs to another dataset."""
-    is_optional = args.restamp or args.episode_columns is not None or args.trim_idle or args.drop or args.keep
+    is_optional = args.restamp or args.episode_columns is not None or args.trim_idle or args.drop is not None or args.keep is not None
     if is_optional and args.progress is None and not dataset.files.beside("*_progress.parquet"):
         return None
     matched = progress.find_progress(dataset, args.progress)

@@ -30,9 +30,9 @@ class Choice(Protocol):
     @property
     def trim_margin_s(self) -> float: ...
     @property
-    def drop(self) -> tuple[str, ...]: ...
+    def drop(self) -> tuple[str, ...] | None: ...
     @property
-    def keep(self) -> tuple[str, ...]: ...
+    def keep(self) -> tuple[str, ...] | None: ...
     @property
     def review_file(self) -> Path | None: ...
 
@@ -106,16 +106,18 @@ def _in_parts(source: str, folder: Path, ranges: Mapping[int, Range], added: Add
 
 def _by_marks(args: Choice, dataset: datasets.LeRobotDataset) -> Sequence[int]:
     """Returns the episodes that stay by their marks."""
-    if not (args.drop or args.keep):
+    if args.drop is None and args.keep is None:
         return dataset.episode_indices
-    if args.drop and args.keep:
+    if () in (args.drop, args.keep):
+        raise ValueError("--drop and --keep need one mark or more: keep, drop, unsure, unmarked")
+    if args.drop is not None and args.keep is not None:
         raise ValueError("--drop and --keep choose the same episodes in two ways: leave one of them out")
     path = args.review_file or viewer.marks_file(dataset)
     if not path.is_file():
         raise DataError(f"there is no file of marks {path}: mark episodes with milepost view, or name the file with --review-file")
     marks = viewer.Marks(path, dataset).all()
     kinds = {number: (marks[number].kind if number in marks else None) or "unmarked" for number in dataset.episode_indices}
-    numbers = [number for number, kind in kinds.items() if (kind in args.keep if args.keep else kind not in args.drop)]
+    numbers = [number for number, kind in kinds.items() if (kind in args.keep if args.keep is not None else kind not in (args.drop or ()))]
     counts = {kind: list(kinds.values()).count(kind) for kind in ("keep", "drop", "unsure", "unmarked")}
     by_kind = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     if not numbers:

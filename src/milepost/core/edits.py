@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from milepost.core.images import FrameIndex, frame_numbers
 from milepost.core.types import Episode, Frames
 
+EVEN = 0.9999
+"""The R^2 by the frame number from which a column counts as a straight line."""
 ChangeImages = Callable[[UInt8[np.ndarray, "N H W 3"], Int[np.ndarray, "N"]], UInt8[np.ndarray, "N H W 3"]]
 """(images, their frame numbers) -> changed images of the same shape. The same images at the same frames are changed in the same way."""
 
@@ -65,9 +67,10 @@ def reordered(
 ) -> Episode:
     """Returns an episode whose frame i shows frame order[i]; it may be longer or shorter. Its annotation is left out.
 
-    images, states: False leaves that input in its own order, and needs `order` to be as long as the episode. clocks: the channels of the
-    state that tell the time: they run on as recorded, as every other column does, since a real robot's clock would not stop or turn back.
-    fps: of the new episode; then frames were left out or doubled, and clocks and columns go with their frames.
+    images, states: False leaves that input in its own order, and needs `order` to be as long as the episode. Other columns, such as the
+    action, go with the states. clocks: the channels of the state that tell the time: they run on as recorded, and so does every column that
+    grows evenly, such as the time stamp, since a real robot's clock would not stop or turn back. fps: of the new episode; then frames were
+    left out or doubled, and clocks go with their frames.
     """
     if not (images and states) and len(order) != episode.length:
         raise ValueError(f"one input alone can be reordered only within the episode's {episode.length} frames, got {len(order)}")
@@ -75,16 +78,29 @@ def reordered(
     state = episode.state[order] if states else episode.state.copy()
     for channel in clocks:
         state[:, channel] = runs_on(episode.state[:, channel], time)
-    columns = {
-        name: runs_on(column, time)
-        if column.ndim == 1 and np.issubdtype(column.dtype, np.floating)
-        else column[np.minimum(time, episode.length - 1)]
-        for name, column in episode.columns.items()
-    }
+    columns = {name: _running(column, time) for name, column in episode.columns.items()}
+    columns |= {name: column[order] for name, column in episode.columns.items() if states and not grows_evenly(column)}
     cameras = {name: EditedFrames(frames, name, order) if images else frames for name, frames in episode.cameras.items()}
     return dataclasses.replace(
         episode, length=len(order), state=state, columns=columns, cameras=cameras, fps=fps or episode.fps, segments={}, instructions=()
     )
+
+
+def _running(column: Shaped[np.ndarray, "T *D"], time: Int[np.ndarray, "N"]) -> Shaped[np.ndarray, "N *D"]:
+    """Returns a column as recorded, at these frames."""
+    is_number = column.ndim == 1 and np.issubdtype(column.dtype, np.floating)
+    return runs_on(column, time) if is_number else column[np.minimum(time, len(column) - 1)]
+
+
+def grows_evenly(column: Shaped[np.ndarray, "T *D"]) -> bool:
+    """Returns whether a column is a straight line of the frame number (R^2 of 0.9999 or more): time stamps and counters are."""
+    if column.ndim != 1 or len(column) < 3 or not np.issubdtype(column.dtype, np.number):
+        return False
+    values = column.astype(np.float64)
+    time = np.arange(len(values)) - (len(values) - 1) / 2
+    centred = values - values.mean()
+    variance = float((centred**2).sum())
+    return variance > 0 and float((centred * time).sum()) ** 2 >= EVEN * variance * float((time**2).sum())
 
 
 def runs_on(values: Float[np.ndarray, "T"], time: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:

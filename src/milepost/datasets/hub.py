@@ -131,10 +131,10 @@ def find_file(path: Path) -> Path:
 def in_cache(path: Path) -> bool:
     """Returns whether a path lies in the Hub's cache, which all programs share and nobody edits.
 
-    The Hub's layout is datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...
+    The Hub's layout is datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...; nothing else
+    belongs into such a folder.
     """
-    after = zip(path.parts, path.parts[1:], strict=False)
-    return any(part.startswith(("datasets--", "models--")) and following in ("snapshots", "blobs") for part, following in after)
+    return any(part.startswith(("datasets--", "models--")) and part.count("--") >= 2 for part in path.parts)
 
 
 def _cached(folder: Path) -> tuple[str | None, str | None]:

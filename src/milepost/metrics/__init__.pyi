@@ -12,6 +12,7 @@ from .audit import audit_curves as audit_curves
 from .controls import CONTROLS as CONTROLS
 from .controls import WORDS as WORDS
 from .controls import copies as copies
+from .controls import steady_channels as steady_channels
 from .controls import time_channels as time_channels
 from .copied import EpisodeCurves as EpisodeCurves
 from .curves import average_precision as average_precision

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.metrics.controls import FAULTS, WORDS
-from milepost.metrics.copied import EpisodeCurves, can_be_judged, numbers_of
+from milepost.metrics.copied import EpisodeCurves, can_be_judged, falls, numbers_of
 from milepost.metrics.curves import beside_time
 from milepost.metrics.evaluation import MORE, Estimate, outcome_rows
 from milepost.metrics.verdicts import BY_STATES, Facts, Property, properties_of, verdict_of
@@ -97,10 +97,12 @@ RATIOS = {
 """Row -> the two numbers of each episode whose means it divides."""
 
 
-def audit_curves(curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Audit:
+def audit_curves(
+    curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] | None = None, steady: Sequence[int] = (), seed: int = 0
+) -> Audit:
     """Returns the audit of one model from its curves over episodes and their edited copies.
 
-    missing: control -> why it is not there. seed: of the bootstrap. Successful episodes count, and those of
+    missing: control -> why it is not there. steady: channels of the state that may tell the time (`steady_channels`). seed: of the bootstrap. Successful episodes count, and those of
     unknown success; failed ones count in the comparison with successes alone.
     """
     rng = np.random.default_rng(seed)
@@ -115,7 +117,8 @@ def audit_curves(curves: Sequence[EpisodeCurves], *, missing: Mapping[str, str] 
     run = frozenset(name for each in curves for name in each.controls)
     missing = {name: why for name, why in (missing or {}).items() if name not in run}
     facts = Facts(
-        rows, len(good), run, missing, all(each.scaled for each in curves), tasks, any(each.has_states for each in curves)
+        rows, len(good), run, missing, all(each.scaled for each in curves), tasks, any(each.has_states for each in curves),
+        falls=any(falls(each) for each in curves), steady=steady,
     )  # fmt: skip
     verdict, reason = verdict_of(facts)
     return Audit(verdict, rows, properties_of(facts), len(curves), missing, reason, tasks)

@@ -13,6 +13,7 @@ from milepost.metrics.curves import ends, filled, slope_beside, voc, voc_r
 from milepost.metrics.scores import final
 
 FROZEN = ("frozen_first", "frozen_middle", "frozen_last")
+LEAST_FALL = 0.02
 SHORTEST = 6
 """Frames below which an episode says nothing: its first three and its last three would be the same."""
 FEWEST_KNOWN = 4
@@ -40,6 +41,14 @@ class EpisodeCurves:
 def can_be_judged(value: Float[np.ndarray, "T"]) -> bool:
     """Returns whether a curve is of `SHORTEST` frames or more and known in `FEWEST_KNOWN` of them."""
     return len(value) >= SHORTEST and int((~np.isnan(value)).sum()) >= FEWEST_KNOWN
+
+
+def falls(curves: EpisodeCurves) -> bool:
+    """Returns whether a curve falls, over the recording or over a copy, by more than `LEAST_FALL` of all that these curves range over."""
+    finite = [value[~np.isnan(value)] for value in (curves.real, *curves.controls.values())]
+    finite = [value for value in finite if len(value)]
+    span = max((value.max() for value in finite), default=0.0) - min((value.min() for value in finite), default=0.0)
+    return any(float(np.max(np.maximum.accumulate(value) - value)) > LEAST_FALL * span for value in finite)
 
 
 def numbers_of(curves: EpisodeCurves) -> dict[str, float]:

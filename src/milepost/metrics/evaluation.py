@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milepost.core import Brief, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, progress, targets
-from milepost.metrics.curves import average_precision, milestone_coverage, regret, stagnation, tau_a, voc_r
-from milepost.metrics.scores import final, interval, mean_error, order_correlation, separation, stage_accuracy
+from milepost.metrics.curves import average_precision, milestone_coverage, regret, stagnation, tau_a, voc, voc_r
+from milepost.metrics.scores import final, interval, mean_error, separation, stage_accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def score_episode(curve: Curve, episode: Episode, stages: Stages | None, head: s
         success=episode.success,
         error=mean_error(curve.value, truth.progress),
         stage_accuracy=stage_accuracy(stage, truth.stage) if stage is not None else float("nan"),
-        order=order_correlation(curve.value),
+        order=voc(curve.value),
         final=final(curve.value),
         true_final=final(truth.progress),
         measures={

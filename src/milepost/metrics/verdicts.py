@@ -55,7 +55,7 @@ VERDICTS = {
     "partly a clock": "part of its rise comes with time alone",
     "clock": "it rises with time, whatever is seen",
     "follows nothing": "it rises, but not with what is seen and not with time alone",
-    "says nothing": "it does not rise over successful episodes",
+    "says nothing": "it hardly rises over successful episodes, if at all",
     "cannot be said": "these episodes and controls do not decide",
 }
 
@@ -65,6 +65,8 @@ class Facts:
     """What verdicts rest on. good: how many episodes succeeded, or may have. run: controls that were run. scaled: see EpisodeCurves.
 
     missing: control -> why it was not run. tasks: instruction -> the rise over its episodes. has_states: whether episodes have a state.
+    falls: whether a curve falls anywhere, in any copy. steady: the channels of the state that grow evenly in nearly every episode, at a
+    pace of its own, and so may tell the time (`steady_channels`).
     """
 
     rows: Mapping[str, Estimate]
@@ -74,6 +76,8 @@ class Facts:
     scaled: bool = True
     tasks: Mapping[str, Estimate] = field(default_factory=dict)
     has_states: bool = True
+    falls: bool = True
+    steady: Sequence[int] = ()
 
     @property
     def least(self) -> float:
@@ -108,9 +112,16 @@ def verdict_of(facts: Facts) -> tuple[str, str]:
     if is_clock and _most_of(rows, "value") >= CLOCK:
         return "clock", _proportions(rows)
     if follows.state == "fails" and _turns(rows) == "fails":
+        if not facts.falls:
+            return (
+                "cannot be said",
+                "the curve falls in no copy, so playing backwards cannot show what it follows; audit it before it is made so",
+            )
         return "follows nothing", follows.evidence
     if is_clock:  # no reward; but it may be one that follows nothing
         return ("partly a clock" if _turns(rows) == "passes" else "cannot be said"), follows.evidence
+    if follows.state == "fails":
+        return "partly a clock", follows.evidence
     for line in (follows, drives):
         if line.state == "cannot be said":
             return "cannot be said", line.evidence
@@ -169,7 +180,7 @@ def rises_over_successes(facts: Facts) -> Property:
     if not enough(rise):
         return Property(name, "cannot be said", facts.lack(rise))
     state = at_least(rise, facts.least) if facts.scaled else "passes" if rise.low > 0 else "fails" if rise.high <= 0 else "cannot be said"
-    return _line(name, state, f"rise {rise}")
+    return _line(name, state, f"rise {rise}" + (f", where {facts.least:g} is needed" if state == "fails" and facts.scaled else ""))
 
 
 def _rises_in_tasks(facts: Facts) -> Property:
@@ -201,9 +212,13 @@ def follows_what_is_seen(facts: Facts) -> Property:
         return Property(name, "cannot be said", facts.lack(rows["backwards"], "reversed"))
     stays = all_of(["fails" if rows[each].low >= PART else "passes" if rows[each].high < PART else "cannot be said" for each in _SIDES])
     evidence = f"{_proportions(rows)}; it follows the frames by {rows['follow']}"
+    states = [stays, _turns(rows)]
     if by_frame != "passes":
         evidence += f"; played backwards it makes {rows['backwards']} of its rise"
-    return _line(name, all_of([stays, _turns(rows)]), evidence)
+        if enough(rows["stalled"]):  # a clock that is wound by motion and turned by its direction passes all but this
+            states.append(at_most(rows["stalled"], CLOCK))
+            evidence += f", and {rows['stalled']} of it over a standstill"
+    return _line(name, all_of(states), evidence)
 
 
 _SIDES = ("frozen", "shuffled")
@@ -217,8 +232,10 @@ def _turns(rows: Mapping[str, Estimate]) -> State:
 
 def _uses_images(facts: Facts) -> Property:
     name, proportion, controls = "uses the images", facts.rows["images_share"], ("images_frozen", "states_frozen")
-    if rises_over_successes(facts).state != "passes":
-        return Property(name, "cannot be said", "it may not rise, so a change of its curve may be noise")
+    rises = rises_over_successes(facts)
+    if rises.state != "passes":
+        why = "it may not rise, so a change of its curve may be noise" if enough(facts.rows["rise"]) else rises.evidence
+        return Property(name, "cannot be said", why)
     if not enough(proportion):
         if facts.run >= set(controls) and proportion.episodes >= FEWEST:
             return Property(name, "fails", "neither frozen images nor frozen states change it")
@@ -239,6 +256,12 @@ def is_not_told_the_time(facts: Facts) -> Property:
     evidence = f"the states alone make {drives} of its rise"
     if drives.high < BY_STATES:
         return Property(name, "passes", evidence)
+    if facts.steady:
+        places = f"channel{'s' if len(facts.steady) > 1 else ''} {', '.join(map(str, facts.steady))}"
+        grows = "grow" if len(facts.steady) > 1 else "grows"
+        return Property(
+            name, "cannot be said", f"{evidence}, and {places} of the state {grows} evenly in nearly every episode, as a clock does"
+        )
     if not enough(explained):
         return Property(
             name, "cannot be said", f"{evidence}, and {explained.episodes} episodes share a task with another one; {FEWEST} are needed"
@@ -268,9 +291,9 @@ def _reads(facts: Facts) -> Property:
 def _tells_success(facts: Facts) -> Property:
     name, auc = "ends higher for successes than for failures", facts.rows["auc"]
     failures = int(facts.rows["failures"].value)
-    if np.isnan(auc.value) or min(failures, auc.episodes - failures) < 3:
+    if np.isnan(auc.value) or min(failures, auc.episodes - failures) < FEWEST:
         counts = f"successes that can be judged: {auc.episodes - failures}, failures: {failures}"
-        return Property(name, "cannot be said", f"{counts}; 3 of each are needed")
+        return Property(name, "cannot be said", f"{counts}; {FEWEST} of each are needed")
     return _line(name, "passes" if auc.low > 0.5 else "fails" if auc.high < NO_HELP else "cannot be said", f"AUC {auc}")
 
 

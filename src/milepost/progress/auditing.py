@@ -33,7 +33,7 @@ from milepost.core import (
     require_integers,
 )
 from milepost.datasets import as_dataset
-from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, time_channels
+from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, steady_channels, time_channels
 from milepost.progress.curve_store import CurveStore
 from milepost.progress.held import with_images_in_memory, with_shared_features
 from milepost.progress.labelling import predicted, provenance, require_model
@@ -211,7 +211,8 @@ def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingPro
         raise DataError(f"no episode of {plan.dataset.name} can be audited: {next(iter(unreadable.values()))}")
     reasons = {**dict.fromkeys(REFUSABLE, "the model refuses such a copy"), **plan.missing}
     missing = {name: reasons[name] for name in CONTROLS if name in reasons}  # an audit takes those that no episode has
-    audits = {name: audit_curves(each, missing=missing, seed=plan.config.seed) for name, each in curves.items()}
+    steady = steady_channels(plan.episodes)
+    audits = {name: audit_curves(each, missing=missing, steady=steady, seed=plan.config.seed) for name, each in curves.items()}
     return AuditRun(audits.pop(""), tuple(curves[""]), plan.clocks, unreadable, audits)
 
 
