@@ -382,3 +382,19 @@ def test_controls_that_some_episodes_lack_are_said(dots: Path, monkeypatch: pyte
     monkeypatch.setattr(progress.AuditRun, "partial", lambda run: {"half_rate": 7, "empty_task": 2})
     main(["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first"])
     assert "controls of some episodes alone: half_rate (7 of 9), empty_task (2 of 9)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_one_episode_is_said_as_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_dots(tmp_path / "one", dot_episodes(1))
+    assert main(["audit", "one", "--model", "elapsed"]) == 1
+    out, error = (" ".join(each.split()) for each in capsys.readouterr())
+    assert "1 episode of one (95 % intervals over episodes)" in out
+    assert "the dataset's only episode was audited: record more" in error
+
+
+def test_the_heading_has_both_counts_and_a_reason_stands_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_dots(tmp_path / "few", dot_episodes(3, failing=1))
+    main(["audit", "few", "--model", "elapsed", "--controls", "frozen_first", "shuffled", "brightness_0.8", "brightness_1.2"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "3 episodes of few (95 % intervals over episodes; most rows rest on the 2 that succeeded or may have)" in out
+    assert "the same reason" in out

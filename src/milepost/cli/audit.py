@@ -16,7 +16,7 @@ import tyro
 from milepost import datasets, encoders, figures, metrics, models, progress
 from milepost.cli.console import bars, closed_after, say, table, unlisted, warn_all
 from milepost.cli.taught import taught_by
-from milepost.core import Episode, RewardModel, count_noun, to_json
+from milepost.core import Episode, RewardModel, count_noun, to_json, unsigned_zeros
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,15 @@ def _beside(kind: models.ModelKind, model: RewardModel, seed: int) -> dict[str, 
 
 def _print(result: progress.AuditRun, name: str) -> None:
     audits: Mapping[str, metrics.Audit] = {"model": result.audit, **result.beside}
-    rows = [(words, *(audit.rows[row] for audit in audits.values())) for row, words in metrics.ROWS.items() if not row.startswith(IN_FILE)]
-    table(f"{len(result.curves)} episodes of {name} (95 % intervals over episodes)", ("", *audits), rows)
+    rows = [
+        (words, *(unsigned_zeros(str(audit.rows[row])) for audit in audits.values()))
+        for row, words in metrics.ROWS.items()
+        if not row.startswith(IN_FILE)
+    ]
+    table(_heading([each.success for each in result.curves], name), ("", *audits), rows)
     marks = {"passes": "yes", "fails": "NO", "cannot be said": "?"}
-    lines = [(marks[each.state], each.name, each.evidence) for each in result.audit.properties]
+    evidence = _said_once([unsigned_zeros(each.evidence) for each in result.audit.properties])
+    lines = [(marks[each.state], each.name, words) for each, words in zip(result.audit.properties, evidence, strict=True)]
     table("what it does", ("", "property", "evidence"), lines, sentences=True)
     if result.clocks:
         say(f"channels of the state that tell the time, kept running: {', '.join(map(str, result.clocks))}")
@@ -145,6 +150,19 @@ def _print(result: progress.AuditRun, name: str) -> None:
     for other, audit in result.beside.items():
         say(f"{other}: {audit.verdict}")
     say(f"verdict: {result.audit.verdict}: {progress.verdict_in_words(result.audit.verdict, result.audit.reason)}")
+
+
+def _heading(outcomes: Sequence[bool | None], name: str) -> str:
+    """Returns the title of the numbers: how many episodes were audited, and how many of them most rows rest on."""
+    good = sum(success is not False for success in outcomes)
+    most = "" if good == len(outcomes) else f"; most rows rest on the {good} that succeeded or may have"
+    return f"{count_noun(len(outcomes), 'episode')} of {name} (95 % intervals over episodes{most})"
+
+
+def _said_once(reasons: Sequence[str]) -> list[str]:
+    """Returns the reasons, of which one that is long and the same as the one before it is "the same reason"."""
+    before = ["", *reasons]
+    return ["the same reason" if each == last and len(each) > 60 else each for last, each in zip(before, reasons, strict=False)]
 
 
 def _advice(args: Args, result: progress.AuditRun, available: int) -> list[str]:
@@ -164,7 +182,8 @@ def _advice(args: Args, result: progress.AuditRun, available: int) -> list[str]:
     words = f"for a verdict {metrics.FEWEST} episodes that succeeded, or may have, must be judged, and {judged} could be"
     audited = len(result.curves) + len(result.unreadable)
     if available <= audited:
-        return [*lines, f"{words}; all {available} of the dataset were audited: record more, or audit another dataset"]
+        all_of_it = "the dataset's only episode was" if available == 1 else f"all {available} of the dataset were"
+        return [*lines, f"{words}; {all_of_it} audited: record more, or audit another dataset"]
     instead = "" if args.episodes is None else " instead of --episodes"
     return [*lines, f"{words}; to audit more: --num-episodes {min(available, max(USUAL, 2 * audited))}{instead}"]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, atomic_path, count_noun, read_bytes, read_json_object, to_json, write_text
+from milepost.core import DataError, atomic_path, count_noun, read_bytes, read_json_object, to_json, unsigned_zeros, write_text
 from milepost.datasets import LeRobotDataset, is_dataset
 from milepost.figures.audit import audit_figure
 from milepost.figures.formats import FORMATS, Format
@@ -40,7 +40,8 @@ def write_audit(
     folder.mkdir(parents=True, exist_ok=True)
     record = {**about, **run.to_dict(), "taught": sorted(taught)}
     write_text(folder / "audit.json", to_json(record) + "\n")
-    image = figure_bytes(audit_figure(run.curves, title=f"{model} on {dataset.name}"), kind)
+    title = f"{model} on {dataset.name}\nverdict: {run.audit.verdict}"
+    image = figure_bytes(audit_figure(run.curves, title=title, rows=run.audit.rows), kind)
     for other in FORMATS:
         (folder / f"audit.{other}").unlink(missing_ok=True)
     with atomic_path(folder / f"audit.{kind}") as path:
@@ -98,7 +99,7 @@ def _fragment(record: Mapping[str, Any], dataset: str, figure: tuple[bytes, ...]
     sections = [
         Section("What it does", columns=("", "property", "evidence"), rows=properties, sentences=True),
         Section(
-            "Curves", "The mean of the episodes as recorded (grey) and edited, one panel a control.", images=figure
+            "Curves", "The mean of the episodes as recorded (grey, wide) and edited (brown), one panel a control.", images=figure
         ) if figure else Section("Curves", "The figure is not shown: the audit's folder has no audit.png, which --format png writes."),
         Section("Numbers", f"Intervals of 95 % over {count_noun(len(episodes), 'episode')}.", columns=("", *audits), rows=numbers),
     ]  # fmt: skip
@@ -115,4 +116,4 @@ def _estimate(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return "-"
     value, low, high = (float("nan") if row[name] is None else float(row[name]) for name in ("value", "low", "high"))
-    return str(Estimate(value, low, high, int(row["episodes"])))
+    return unsigned_zeros(str(Estimate(value, low, high, int(row["episodes"]))))

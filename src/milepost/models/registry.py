@@ -49,6 +49,8 @@ BUILT_IN = {
     "value": "milepost.models.value.kind",
 }
 """Name -> the module whose MODEL it is. A new model of this package is a file and a line here."""
+MOST_NAMES = 10
+"""How many names of models an error lists."""
 _NAME = re.compile(r"[^\W_][\w.+-]*")
 """A name is part of file names and of options, `--NAME.OPTION`."""
 
@@ -294,7 +296,9 @@ def kind_of(path: str | Path) -> ModelKind:
         bare = [name for name in names() if name in offered() or kind_named(name).bare is not None]  # type: ignore[union-attr]
         near = difflib.get_close_matches(str(path), bare, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise DataError(f"no model at '{path}': expected a folder with config.json, or {' or '.join(map(repr, bare))}{hint}")
+        more = f" or one of {len(bare) - MOST_NAMES} other names" if len(bare) > MOST_NAMES else ""
+        listed = " or ".join(map(repr, bare[:MOST_NAMES]))
+        raise DataError(f"no model at '{path}': expected a folder with config.json, or {listed}{more}{hint}")
     name = own_values(read_json_object(folder / "config.json", what="model config")).get("type")
     kind = kind_named(name) if isinstance(name, str) else None
     if kind is None:
