@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from milepost.core import ArrayFrames, DataError, Episode, Progress, UnreadableError, reordered
-from milepost.metrics import CONTROLS, EpisodeCurves
+from milepost.metrics import CONTROLS, EpisodeCurves, copies
 from milepost.models import ElapsedModel
 from milepost.progress import AuditConfig, AuditRun, audit, plan_audit, run_audit, verdict_in_words
-from milepost.progress.curve_store import CurveStore
+from milepost.progress.curve_store import SEEDED, AskedCurves, CurveStore
 from milepost.progress.held import with_images_in_memory
 from milepost.testing import CAMERA, ConstantModel, ListDataset, dot_episodes
 
@@ -99,10 +99,35 @@ def test_every_control_by_name_is_the_default(tmp_path: Path) -> None:
     dataset = ListDataset(dot_episodes(2))
     audit(ConstantModel(), dataset, folder=tmp_path)
     assert not plan_audit(ConstantModel(), dataset, config=AuditConfig(controls=CONTROLS), folder=tmp_path).left
-    for other in (AuditConfig(seed=1), AuditConfig(head="dense"), FEW):
-        assert len(plan_audit(ConstantModel(), dataset, config=other, folder=tmp_path).left) == 2
+    assert len(plan_audit(ConstantModel(), dataset, config=AuditConfig(head="dense"), folder=tmp_path).left) == 2
     assert len(plan_audit(ConstantModel(0.2), dataset, folder=tmp_path).left) == 2
     assert len(plan_audit(ConstantModel(), dataset, folder=tmp_path, options={"stride": 2}).left) == 2
+
+
+def test_what_is_on_disk_is_used_whatever_is_run_and_stays(tmp_path: Path) -> None:
+    """Each control is paid for once: fewer of them, or another seed, take nothing from the disk."""
+    dataset = ListDataset(dot_episodes(2))
+    whole = audit(Refusing((0,)), dataset, folder=tmp_path / "a")  # of a model that refuses a copy too
+    model = Refusing((0,))
+    few = audit(model, dataset, config=FEW, folder=tmp_path / "a")
+    assert (model.calls, set(few.curves[0].controls)) == (0, set(FEW.controls))
+    other = plan_audit(model, dataset, config=AuditConfig(seed=1), folder=tmp_path / "a")
+    assert (len(other.left), other.stored, other.questions(one)) == (2, {}, 2 * len(SEEDED))
+    expected = audit(Refusing((0,)), dataset, config=AuditConfig(seed=1))
+    assert run_audit(other).to_dict() == expected.to_dict()
+    assert model.calls == 2 * len(SEEDED)
+    assert audit(model, dataset, folder=tmp_path / "a").to_dict() == whole.to_dict()
+    assert model.calls == 2 * len(SEEDED)
+    audit(model, dataset, config=FEW, folder=tmp_path / "b")
+    assert plan_audit(model, dataset, folder=tmp_path / "b").questions(one) == 2 * len(whole.curves[1].controls) - 2 * 2
+
+
+def test_which_copies_depend_on_the_seed() -> None:
+    (episode,) = dot_episodes(1)
+    one_seed, other_seed = (copies(episode, tasks=("lift the dot",), seed=seed) for seed in (0, 1))
+    frames = np.arange(4)
+    differing = [name for name in one_seed if (one_seed[name].camera(CAMERA)[frames] != other_seed[name].camera(CAMERA)[frames]).any()]
+    assert tuple(differing) == SEEDED
 
 
 def test_curves_of_other_clocks_are_not_taken(tmp_path: Path) -> None:
@@ -123,16 +148,19 @@ def test_a_store_has_the_curves_of_one_origin(tmp_path: Path) -> None:
     other, third = (dataclasses.replace(episode, task=task) for task in ("push the blue dot", "lift the dot"))
     real = np.array([0.25, np.nan, 1], np.float32)
     curves = EpisodeCurves(0, episode.task, episode.success, real, {"other_task": real[::-1]}, seed=3, scaled=False)
-    store = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "1"})
+    store = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "1"}, 3)
     assert store.read(episode, {"other_task": other}) is None
     assert not list(tmp_path.iterdir())
-    store.write(curves, episode, {"other_task": other})
-    again = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "2"}).read(episode, {"other_task": other})
-    assert again is not None
+    store.write(AskedCurves(curves), episode, {"other_task": other})
+    stored = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "2"}, 3).read(episode, {"other_task": other})
+    assert stored is not None
+    again = stored.curves
     assert (again.seed, again.scaled, set(again.controls)) == (3, False, {"other_task"})
     np.testing.assert_array_equal(again.real, real)
     np.testing.assert_array_equal(again.controls["other_task"], real[::-1])
-    assert store.read(episode, {"other_task": third}) is None
+    another = store.read(episode, {"other_task": third})
+    assert another is not None
+    assert set(another.lacks({"other_task": third})) == {"other_task"}
     assert CurveStore(tmp_path / "curves", {"model_type": "B"}).read(episode, {"other_task": other}) is None
     (tmp_path / "curves" / "episode_000000.json").write_text("{")
     with pytest.raises(DataError, match=r"episode_000000\.json"):

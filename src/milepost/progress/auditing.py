@@ -34,7 +34,7 @@ from milepost.core import (
 )
 from milepost.datasets import as_dataset
 from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, time_channels
-from milepost.progress.curve_store import CurveStore
+from milepost.progress.curve_store import AskedCurves, CurveStore
 from milepost.progress.held import with_images_in_memory, with_shared_features
 from milepost.progress.labelling import predicted, provenance, require_model
 
@@ -121,7 +121,7 @@ class AuditPlan(Brief):
     options: further arguments of `model.predict`. episodes: those whose rows can be read. unreadable: episode index -> why its rows cannot.
     tasks: instructions of the dataset, of which a copy may get another one. clocks: channels of the state that tell the time. controls:
     episode index -> names of the copies that the episode gets. missing: control -> why no episode gets it. stored: episode index -> its
-    curves from an earlier run. store: where new curves are stored; None for nowhere.
+    curves, if earlier runs have stored all. begun: the same, if they have stored some. store: where new curves go; None for nowhere.
     """
 
     model: RewardModel
@@ -134,12 +134,13 @@ class AuditPlan(Brief):
     clocks: tuple[int, ...]
     controls: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    stored: Mapping[int, EpisodeCurves] = field(default_factory=dict)
+    stored: Mapping[int, AskedCurves] = field(default_factory=dict)
+    begun: Mapping[int, AskedCurves] = field(default_factory=dict)
     store: CurveStore | None = None
 
     @property
     def left(self) -> tuple[Episode, ...]:
-        """Returns the episodes that the model has to be run on: no earlier run has stored their curves."""
+        """Returns the episodes that the model has to be run on: no earlier run has stored all their curves."""
         return tuple(episode for episode in self.episodes if episode.index not in self.stored)
 
     def copies(self, episode: Episode) -> dict[str, Episode]:
@@ -152,8 +153,12 @@ class AuditPlan(Brief):
 
         Of an episode that is refused as it was recorded, no copy is asked about.
         """
-        counts = ((about(episode), episode) for episode in self.left)
-        return sum(count + sum(map(about, self.copies(episode).values())) for count, episode in counts if count)
+        total = 0
+        for episode in self.left:
+            if count := about(episode):
+                begun, edited = self.begun.get(episode.index), self.copies(episode)
+                total += sum(map(about, edited.values())) + count if begun is None else sum(map(about, begun.lacks(edited).values()))
+        return total
 
 
 def plan_audit(
@@ -180,16 +185,15 @@ def plan_audit(
     plan = AuditPlan(model, dataset, config, options, tuple(episodes), unreadable, tuple(tasks), time_channels(episodes))
     store = None
     if folder is not None:
-        names = [name for name in CONTROLS if name in (config.controls or CONTROLS)]
-        about = {**settings, "head": config.head, "seed": config.seed, "controls": names, "clocks": list(plan.clocks), **options}
-        store = CurveStore(Path(folder), provenance(model, dataset, "", **about))
-    controls, stored = {}, {}
+        about = {**settings, "head": config.head, "clocks": list(plan.clocks), **options}
+        store = CurveStore(Path(folder), provenance(model, dataset, "", **about), config.seed)
+    controls, stored, begun = {}, {}, {}
     for episode in episodes:
         edited = plan.copies(episode)
         controls[episode.index] = tuple(edited)
         if store is not None and (curves := store.read(episode, edited)) is not None:
-            stored[episode.index] = curves
-    return dataclasses.replace(plan, controls=controls, missing=_missing(plan, controls), stored=stored, store=store)
+            (begun if curves.lacks(edited) else stored)[episode.index] = curves
+    return dataclasses.replace(plan, controls=controls, missing=_missing(plan, controls), stored=stored, begun=begun, store=store)
 
 
 def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingProxyType({}), on_progress: Tick = quiet) -> AuditRun:
@@ -203,7 +207,7 @@ def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingPro
         on_progress(done, len(plan.episodes))
         try:
             for name, each in _audited(plan, episode, beside).items():
-                curves[name].append(each)
+                curves[name].append(each.curves)
         except UnreadableError as error:
             unreadable[episode.index] = str(error)
     on_progress(len(plan.episodes), len(plan.episodes))
@@ -229,7 +233,7 @@ def audit(
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
-    that the same call goes on after an interruption; those of another model or dataset are replaced. options: further arguments of
+    that a later call, of other controls too, asks for what is not there; those of another model or dataset are replaced. options: further arguments of
     `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
     not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
     `len(metrics.CONTROLS)`. `figures.write_audit` writes what `milepost audit` writes. DataError if no episode can be read.
@@ -298,32 +302,44 @@ def _missing(plan: AuditPlan, controls: Mapping[int, Sequence[str]]) -> dict[str
     }
 
 
-def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel]) -> dict[str, EpisodeCurves]:
-    """Returns the curves of the model, by the name "", and of the others, and stores the model's if they are new."""
+def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel]) -> dict[str, AskedCurves]:
+    """Returns the curves of the model, by the name "", and of the others, and stores the model's if any is new."""
     stored = plan.stored.get(episode.index)
     if stored is not None and not beside:
         return {"": stored}
     in_memory = with_images_in_memory(episode)
     edited = plan.copies(in_memory)
-    head, seed = plan.config.head, plan.config.seed
-    curves = stored or _curves(plan.model, in_memory, edited, head, plan.options, seed)
+    curves = stored or _curves(plan, plan.model, in_memory, edited, plan.options, plan.begun.get(episode.index))
     if plan.store is not None and stored is None:
         plan.store.write(curves, episode, edited)
-    return {"": curves} | {name: _curves(each, in_memory, edited, head, {}, seed) for name, each in beside.items()}
+    return {"": curves} | {name: _curves(plan, each, in_memory, edited, {}) for name, each in beside.items()}
 
 
 def _curves(
-    model: RewardModel, episode: Episode, edited: Mapping[str, Episode], head: str, options: Mapping[str, Any], seed: int
-) -> EpisodeCurves:
-    """Returns the model's curves over an episode and its copies. A copy whose instruction the model refuses is left out."""
-    curve = predicted(model, with_shared_features(episode), options).head(head)
-    real = score_of(curve)
-    controls = {}
-    for name, copy in edited.items():
+    plan: AuditPlan,
+    model: RewardModel,
+    episode: Episode,
+    edited: Mapping[str, Episode],
+    options: Mapping[str, Any],
+    begun: AskedCurves | None = None,
+) -> AskedCurves:
+    """Returns the model's curves over an episode and its copies. begun: those that are there. A copy that the model refuses is left out."""
+    head = plan.config.head
+    if begun is None:
+        curve = predicted(model, with_shared_features(episode), options).head(head)
+        has_states = episode.state.shape[1] > 0
+        begun = AskedCurves(
+            EpisodeCurves(
+                episode.index, episode.task, episode.success, score_of(curve), {}, plan.config.seed, not curve.score, has_states
+            )
+        )  # fmt: skip
+    controls, refused = dict(begun.curves.controls), dict(begun.refused)
+    for name, copy in begun.lacks(edited).items():
         try:
             controls[name] = score_of(predicted(model, with_shared_features(copy), options).head(head))
-        except UnreadableError:
+        except UnreadableError as error:
             if name not in REFUSABLE:
                 raise
-    has_states = episode.state.shape[1] > 0
-    return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score, has_states)
+            refused[name] = str(error)
+    ordered = {name: controls[name] for name in edited if name in controls}
+    return AskedCurves(dataclasses.replace(begun.curves, controls=ordered), refused)
