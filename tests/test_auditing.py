@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from milepost.core import ArrayFrames, DataError, Episode, Progress, UnreadableError, reordered
+from milepost.core import ArrayFrames, DataError, Episode, ModelError, Progress, UnreadableError, reordered
 from milepost.metrics import CONTROLS, EpisodeCurves, copies
 from milepost.models import ElapsedModel
 from milepost.progress import AuditConfig, AuditRun, audit, plan_audit, run_audit, verdict_in_words
@@ -178,17 +178,39 @@ def test_a_copy_that_is_refused_counts_for_the_episodes_that_have_it(whose: tupl
     assert run.audit.missing["other_task"] == "it was not asked for"
 
 
-def test_another_copy_that_is_refused_takes_its_episode_with_it() -> None:
-    """Only instructions may be refused. A model that cannot be run over shuffled frames is not judged by that episode at all."""
+class Faulty(ElapsedModel):
+    """A clock with a fault on copies that are longer than a recording, of some episodes or of all: it says NaN, or raises an error."""
 
-    class Picky(ElapsedModel):
-        def predict(self, episode: Episode) -> Progress:
-            if episode.length > 40 and episode.index == 1:
-                raise UnreadableError("episode 1: it is too long")
-            return super().predict(episode)
+    def __init__(self, faulty: tuple[int, ...], fault: Exception | None = None) -> None:
+        super().__init__()
+        self.faulty, self.fault = faulty, fault
 
-    run = audit(Picky(), ListDataset(dot_episodes(3)), config=AuditConfig(controls=("double_rate",)))
-    assert (len(run.curves), run.unreadable) == (2, {1: "episode 1: it is too long"})
+    def predict(self, episode: Episode) -> Progress:
+        progress = super().predict(episode)
+        if episode.length <= 40 or episode.index not in self.faulty:
+            return progress
+        if self.fault is not None:
+            raise self.fault
+        return Progress(episode.index, np.full(episode.length, np.nan, np.float32))
+
+
+@pytest.mark.parametrize("fault", [None, UnreadableError("it is too long")])
+@pytest.mark.parametrize("whose", [(1,), (0, 1, 2)])
+def test_a_copy_of_which_the_model_says_nothing_is_missing_alone(whose: tuple[int, ...], fault: Exception | None, tmp_path: Path) -> None:
+    why = "it is too long" if fault else "the model says NaN, which means unknown, of every frame"
+    dataset, config = ListDataset(dot_episodes(3)), AuditConfig(controls=("frozen_first", "double_rate"))
+    for model in (Faulty(whose, fault), Faulty((), None)):  # the second one is asked nothing
+        run = audit(model, dataset, config=config, folder=tmp_path)
+        assert (len(run.curves), run.unreadable) == (3, {})
+        assert run.refused == {index: {"double_rate": why} for index in whose}
+        assert run.partial() == ({"double_rate": 2} if len(whose) == 1 else {})
+        assert run.audit.missing.get("double_rate") == (f"the model refuses such a copy: {why}" if len(whose) == 3 else None)
+
+
+@pytest.mark.parametrize("fault", [ValueError("too bright"), DataError("too bright"), ModelError("too bright")])
+def test_a_fault_of_the_model_names_the_episode_and_the_copy(fault: Exception) -> None:
+    with pytest.raises(DataError, match=r"too bright \(of episode 1, copy double_rate\)$"):
+        audit(Faulty((1,), fault), ListDataset(dot_episodes(2)))
 
 
 @pytest.mark.parametrize("count", [1, 7])

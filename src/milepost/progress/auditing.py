@@ -23,6 +23,7 @@ from milepost.core import (
     Episode,
     KnowsEpisodes,
     Prepares,
+    Progress,
     RewardModel,
     Tick,
     UnreadableError,
@@ -39,14 +40,15 @@ from milepost.progress.held import with_images_in_memory, with_shared_features
 from milepost.progress.labelling import predicted, provenance, require_model
 
 REFUSABLE = ("empty_task", "other_task")
-"""Controls whose copies a model may refuse: it is not judged by them then, or by those of other episodes alone."""
+"""Controls that change the instruction: why a model refuses such a copy needs no more words."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AuditRun(Brief):
     """What an audit computed. audit: the verdicts. curves: every curve, by episode. clocks: the channels of the state that tell the time.
 
-    unreadable: episodes that were left out, and why. beside: the same for other models, such as the clock.
+    unreadable: episodes that were left out, and why. beside: the same for other models, such as the clock. refused: episode index ->
+    control -> why the model says nothing of that copy.
     """
 
     audit: Audit
@@ -54,6 +56,7 @@ class AuditRun(Brief):
     clocks: tuple[int, ...] = ()
     unreadable: Mapping[int, str] = field(default_factory=dict)
     beside: Mapping[str, Audit] = field(default_factory=dict)
+    refused: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     def partial(self) -> dict[str, int]:
         """Returns control -> how many episodes have it, for those that some episodes lack, such as a copy that the model refuses."""
@@ -69,6 +72,7 @@ class AuditRun(Brief):
             "clocks": self.clocks,
             "beside": {name: _plain(audit) for name, audit in self.beside.items()},
             "unreadable": self.unreadable,
+            "refused": self.refused,
         }
         return {name: json_value(value) for name, value in values.items()}
 
@@ -202,21 +206,24 @@ def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingPro
     beside: other models that are shown the same copies, by name. DataError if no episode can be audited.
     """
     curves: dict[str, list[EpisodeCurves]] = {name: [] for name in ("", *beside)}
+    refused: dict[int, Mapping[str, str]] = {}
     unreadable = dict(plan.unreadable)
     for done, episode in enumerate(plan.episodes):
         on_progress(done, len(plan.episodes))
         try:
             for name, each in _audited(plan, episode, beside).items():
                 curves[name].append(each.curves)
+                if not name and each.refused:
+                    refused[episode.index] = each.refused
         except UnreadableError as error:
             unreadable[episode.index] = str(error)
     on_progress(len(plan.episodes), len(plan.episodes))
     if not curves[""]:
         raise DataError(f"no episode of {plan.dataset.name} can be audited: {next(iter(unreadable.values()))}")
-    reasons = {**dict.fromkeys(REFUSABLE, "the model refuses such a copy"), **plan.missing}
+    reasons = {**_why_refused(refused), **plan.missing}
     missing = {name: reasons[name] for name in CONTROLS if name in reasons}  # an audit takes those that no episode has
     audits = {name: audit_curves(each, missing=missing, seed=plan.config.seed) for name, each in curves.items()}
-    return AuditRun(audits.pop(""), tuple(curves[""]), plan.clocks, unreadable, audits)
+    return AuditRun(audits.pop(""), tuple(curves[""]), plan.clocks, unreadable, audits, refused)
 
 
 def audit(
@@ -233,8 +240,8 @@ def audit(
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
-    that a later call, of other controls too, asks for what is not there; those of another model or dataset are replaced. options: further arguments of
-    `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
+    that a later call, of other controls too, asks for what is not there; those of another model or dataset are replaced.
+    options: further arguments of `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
     not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
     `len(metrics.CONTROLS)`. `figures.write_audit` writes what `milepost audit` writes. DataError if no episode can be read.
 
@@ -326,7 +333,7 @@ def _curves(
     """Returns the model's curves over an episode and its copies. begun: those that are there. A copy that the model refuses is left out."""
     head = plan.config.head
     if begun is None:
-        curve = predicted(model, with_shared_features(episode), options).head(head)
+        curve = _predicted(model, episode, options).head(head)
         has_states = episode.state.shape[1] > 0
         begun = AskedCurves(
             EpisodeCurves(
@@ -334,12 +341,36 @@ def _curves(
             )
         )  # fmt: skip
     controls, refused = dict(begun.curves.controls), dict(begun.refused)
+    is_known = not np.isnan(begun.curves.real).all()
     for name, copy in begun.lacks(edited).items():
         try:
-            controls[name] = score_of(predicted(model, with_shared_features(copy), options).head(head))
+            curve = _predicted(model, copy, options, f", copy {name}").head(head)
         except UnreadableError as error:
-            if name not in REFUSABLE:
-                raise
             refused[name] = str(error)
+            continue
+        if is_known and copy.length > 1 and np.isnan(curve.value).all():
+            refused[name] = "the model says NaN, which means unknown, of every frame"
+        else:
+            controls[name] = score_of(curve)
     ordered = {name: controls[name] for name in edited if name in controls}
     return AskedCurves(dataclasses.replace(begun.curves, controls=ordered), refused)
+
+
+def _predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any], which: str = "") -> Progress:
+    """Returns the model's output. DataError for a fault of the model, which names the episode and, with `which`, the copy."""
+    try:
+        return predicted(model, with_shared_features(episode), options)
+    except UnreadableError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{error} (of episode {episode.index}{which})") from error
+
+
+def _why_refused(refused: Mapping[int, Mapping[str, str]]) -> dict[str, str]:
+    """Returns control -> why the model refuses its copies, by the first episode. refused: episode index -> control -> why."""
+    reasons = {}
+    for index, of_episode in refused.items():
+        for name, reason in of_episode.items():
+            why = "" if name in REFUSABLE else f": {reason.removeprefix(f'episode {index}: ')}"
+            reasons.setdefault(name, f"the model refuses such a copy{why}")
+    return reasons
