@@ -1,6 +1,7 @@
 """An audit is planned, then run: the plan asks nothing and writes nothing, and what an earlier run stored is not computed again."""
 
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from milepost.core import ArrayFrames, DataError, Episode, ModelError, Progress, UnreadableError, reordered
+from milepost.datasets import as_dataset
 from milepost.metrics import CONTROLS, EpisodeCurves, copies
 from milepost.models import ElapsedModel
 from milepost.progress import AuditConfig, AuditRun, audit, plan_audit, run_audit, verdict_in_words
@@ -222,6 +224,32 @@ def test_no_number_in_json_is_nan(count: int) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["rows"]["auc"]["value"] is None
     assert record["reason"] == run.audit.reason
+
+
+def test_without_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.progress.auditing.as_dataset", inspect.unwrap(as_dataset))
+    with pytest.raises(DataError, match="a ListDataset has one episode or more, got none"):
+        ListDataset([])
+    with pytest.raises(DataError, match=r"expected a dataset of milepost\.open_dataset, a folder or a Hub id, got list"):
+        inspect.unwrap(plan_audit)(ConstantModel(), [])  # as users call it: without the types that tests check
+
+
+class Sparse(ConstantModel):
+    """A model that is known in three frames."""
+
+    def predict(self, episode: Episode, num_prefixes: int = 3) -> Progress:
+        value = super().predict(episode).value.copy()
+        value[3:] = np.nan
+        return Progress(episode.index, value)
+
+
+def test_a_paid_model_whose_curve_cannot_be_judged_is_asked_once() -> None:
+    dataset, model = ListDataset(dot_episodes(2)), Sparse()
+    with pytest.raises(DataError, match=r"episode 0 is known in 3 of \d+ frames.*give more than --num-prefixes 3$"):
+        run_audit(plan_audit(model, dataset, config=FEW, options={"num_prefixes": 3}), paid=True)
+    assert model.calls == 1
+    assert len(run_audit(plan_audit(model, dataset, config=FEW)).curves) == 2
+    assert len(run_audit(plan_audit(ConstantModel(), dataset, config=FEW), paid=True).curves) == 2
 
 
 def test_names_of_controls() -> None:

@@ -179,7 +179,7 @@ def plan_audit(
     The arguments are those of `audit`. DataError if no episode can be read.
     """
     require_model(model, "audit")
-    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
+    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) or not hasattr(dataset, "fingerprint") else dataset
     config = config or AuditConfig()
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
@@ -200,10 +200,13 @@ def plan_audit(
     return dataclasses.replace(plan, controls=controls, missing=_missing(plan, controls), stored=stored, begun=begun, store=store)
 
 
-def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingProxyType({}), on_progress: Tick = quiet) -> AuditRun:
+def run_audit(
+    plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingProxyType({}), on_progress: Tick = quiet, paid: bool = False
+) -> AuditRun:
     """Carries out a plan, and stores the curves of each episode as soon as they are computed. Returns the verdicts.
 
-    beside: other models that are shown the same copies, by name. DataError if no episode can be audited.
+    beside: other models that are shown the same copies, by name. paid: whether each question costs: it stops after the first recording then
+    if too few frames of its curve are known. DataError if it stops so, or if no episode can be audited.
     """
     curves: dict[str, list[EpisodeCurves]] = {name: [] for name in ("", *beside)}
     refused: dict[int, Mapping[str, str]] = {}
@@ -211,7 +214,7 @@ def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingPro
     for done, episode in enumerate(plan.episodes):
         on_progress(done, len(plan.episodes))
         try:
-            for name, each in _audited(plan, episode, beside).items():
+            for name, each in _audited(plan, episode, beside, paid=paid and not curves[""]).items():
                 curves[name].append(each.curves)
                 if not name and each.refused:
                     refused[episode.index] = each.refused
@@ -241,8 +244,8 @@ def audit(
 
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
     that a later call, of other controls too, asks for what is not there; those of another model or dataset are replaced.
-    options: further arguments of `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
-    not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
+    options: further arguments of `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset
+    is not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
     `len(metrics.CONTROLS)`. `figures.write_audit` writes what `milepost audit` writes. DataError if no episode can be read.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
@@ -309,14 +312,14 @@ def _missing(plan: AuditPlan, controls: Mapping[int, Sequence[str]]) -> dict[str
     }
 
 
-def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel]) -> dict[str, AskedCurves]:
+def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel], *, paid: bool) -> dict[str, AskedCurves]:
     """Returns the curves of the model, by the name "", and of the others, and stores the model's if any is new."""
     stored = plan.stored.get(episode.index)
     if stored is not None and not beside:
         return {"": stored}
     in_memory = with_images_in_memory(episode)
     edited = plan.copies(in_memory)
-    curves = stored or _curves(plan, plan.model, in_memory, edited, plan.options, plan.begun.get(episode.index))
+    curves = stored or _curves(plan, plan.model, in_memory, edited, plan.options, plan.begun.get(episode.index), paid=paid)
     if plan.store is not None and stored is None:
         plan.store.write(curves, episode, edited)
     return {"": curves} | {name: _curves(plan, each, in_memory, edited, {}) for name, each in beside.items()}
@@ -329,6 +332,8 @@ def _curves(
     edited: Mapping[str, Episode],
     options: Mapping[str, Any],
     begun: AskedCurves | None = None,
+    *,
+    paid: bool = False,
 ) -> AskedCurves:
     """Returns the model's curves over an episode and its copies. begun: those that are there. A copy that the model refuses is left out."""
     head = plan.config.head
@@ -340,6 +345,8 @@ def _curves(
                 episode.index, episode.task, episode.success, score_of(curve), {}, plan.config.seed, not curve.score, has_states
             )
         )  # fmt: skip
+    if paid:
+        _require_judgeable(begun.curves, options)
     controls, refused = dict(begun.curves.controls), dict(begun.refused)
     is_known = not np.isnan(begun.curves.real).all()
     for name, copy in begun.lacks(edited).items():
@@ -364,6 +371,21 @@ def _predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any],
         raise
     except ValueError as error:
         raise DataError(f"{error} (of episode {episode.index}{which})") from error
+
+
+def _require_judgeable(curves: EpisodeCurves, options: Mapping[str, Any]) -> None:
+    """Raises DataError if so few frames of the recording's curve are known that it cannot be judged, however long it is."""
+    known_count = int((~np.isnan(curves.real)).sum())
+    longer = np.append(curves.real, np.full(len(curves.real) + 10, np.nan, np.float32))
+    judged = audit_curves([dataclasses.replace(curves, real=longer, controls={}, success=None)]).rows["rise"].episodes
+    if judged or known_count == len(curves.real):
+        return
+    prefixes = options.get("num_prefixes")
+    mend = f"give more than --num-prefixes {prefixes}" if prefixes is not None else "let the model's options make it say more frames"
+    raise DataError(
+        f"the audit stops before it asks more: episode {curves.episode} is known in {known_count} of {len(curves.real)} frames, too few "
+        f"to judge it; {mend}"
+    )
 
 
 def _why_refused(refused: Mapping[int, Mapping[str, str]]) -> dict[str, str]:
