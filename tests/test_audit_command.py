@@ -101,7 +101,7 @@ def test_what_is_refused(dots: Path, tmp_path: Path, words: list[str], says: str
 
 
 def asking(url: str, dataset: Path) -> list[str]:
-    return ["audit", str(dataset), "--model", "topreward", "--vlm-name", "tiny", "--base-url", url, "--num-prefixes", "4"]
+    return ["audit", str(dataset), "--model", "topreward", "--vlm-name", "tiny", "--base-url", url, "--num-prefixes", "3"]
 
 
 def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -109,13 +109,13 @@ def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, capsy
         call = [*asking(server.url, dots), "--controls", "frozen_first", "shuffled", "--num-episodes", "2"]
         assert main(call) == 2
         error = " ".join(capsys.readouterr().err.split())
-        assert "the audit will ask the server up to 24 questions about 2 episodes, and 2 to find out how it answers; add --yes" in error
+        assert "the audit will ask the server up to 18 questions about 2 episodes, and 2 to find out how it answers; add --yes" in error
         assert (server.bodies, list(tmp_path.iterdir())) == ([], [])
         assert main([*call, "--yes"]) == 1
-        assert len(server.bodies) == 24 + 2  # the number is exact where nothing fails
-        assert "server: 26 answers, 26 requests, 0 retries" in " ".join(capsys.readouterr().err.split())
+        assert len(server.bodies) == 18 + 2  # the number is exact where nothing fails
+        assert "server: 20 answers, 20 requests, 0 retries" in " ".join(capsys.readouterr().err.split())
         assert main(call) == 1  # finished episodes are not asked about again, so there is nothing to consent to
-        assert len(server.bodies) == 24 + 2
+        assert len(server.bodies) == 18 + 2
         assert "will ask" not in capsys.readouterr().err
 
 
@@ -130,7 +130,7 @@ def test_only_copies_that_are_asked_about_are_counted(
     write_dots(tmp_path / "set", dot_episodes(2, tasks=tasks))
     with chat_server() as server:
         assert main([*asking(server.url, tmp_path / "set"), *options, "--yes"]) == 1
-        questions = 2 * 4 * (1 + copies)
+        questions = 2 * 3 * (1 + copies)
         assert f"the audit will ask the server up to {questions} questions about 2 episodes" in " ".join(capsys.readouterr().err.split())
         assert len(server.bodies) == questions + 2
 
@@ -147,7 +147,7 @@ def test_every_prefix_of_longer_copies_is_counted(tmp_path: Path, capsys: pytest
 
 def test_after_an_interruption_the_rest_is_announced(dots: Path, capsys: pytest.CaptureFixture) -> None:
     broken: list[bool] = [True]
-    with chat_server(script=lambda number, body: Fault(401, "the key has expired") if broken[0] and number >= 2 + 16 else None) as server:
+    with chat_server(script=lambda number, body: Fault(401, "the key has expired") if broken[0] and number >= 2 + 12 else None) as server:
         call = [*asking(server.url, dots), "--controls", "frozen_first", "shuffled", "--episodes", "0-3"]
         assert main([*call, "--yes"]) == 2
         assert "the key has expired" in capsys.readouterr().err
@@ -155,9 +155,9 @@ def test_after_an_interruption_the_rest_is_announced(dots: Path, capsys: pytest.
         before = len(server.bodies)
         assert main(call) == 2
         error = " ".join(capsys.readouterr().err.split())
-        assert "up to 36 questions about 3 episodes (1 other was finished by an earlier run), and 2 to find out how it answers" in error
+        assert "up to 27 questions about 3 episodes (1 other was finished by an earlier run), and 2 to find out how it answers" in error
         assert main([*call, "--yes"]) == 1
-        assert len(server.bodies) - before == 36 + 2
+        assert len(server.bodies) - before == 27 + 2
 
 
 def test_an_audit_of_another_model_is_not_replaced(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -78,8 +78,7 @@ def main(args: Args) -> int:
     )
     _require_consent(args, plan, prepared.questions)
     with closed_after(prepared.model), bars() as bar:
-        beside, paid = _beside(kind, prepared.model, args.seed), prepared.questions is not None
-        result = progress.run_audit(plan, beside=beside, on_progress=bar("audit"), paid=paid)
+        result = progress.run_audit(plan, beside=_beside(kind, prepared.model, args.seed), on_progress=bar("audit"))
     taught, words = taught_by(Path(args.model), dataset, {each.episode for each in result.curves})
     record = figures.write_audit(result, folder, dataset, model=name, taught=taught, kind=args.format)
     if args.json:
