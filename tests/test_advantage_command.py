@@ -275,7 +275,8 @@ def test_what_is_refused(dots: Path, tmp_path: Path) -> None:
     assert_refused(milepost("advantage", dots, "--beside", elsewhere), "it was made for another dataset")
     assert_refused(milepost("advantage", dots, "--form", "lerobot"), "name its folder with --output-dir")
     assert_refused(milepost("advantage", dots, "--form", "column", "--output-dir", tmp_path / "other"), "is there already")
-    assert_refused(milepost("advantage", dots, "--output-dir", dots), "is a dataset, and its own folders are not written into")
+    for folder in (dots, dots / "new"):
+        assert_refused(milepost("advantage", dots, "--output-dir", folder), "is a dataset or lies in one, which is not written into")
     assert_refused(milepost("advantage", dots, "--positive", 1), "--positive must be above 0 and below 1")
     assert_refused(milepost("advantage", dots, "--positive", 0.4, "--convention", "rlinf"), "leave one of them out")
     assert_refused(milepost("advantage", dots, "--tag", "../up"), "--tag has letters")

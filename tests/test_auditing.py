@@ -1,6 +1,7 @@
 """An audit is planned, then run: the plan asks nothing and writes nothing, and what an earlier run stored is not computed again."""
 
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from milepost.core import ArrayFrames, DataError, Episode, Progress, UnreadableError, reordered
-from milepost.metrics import CONTROLS, EpisodeCurves
+from milepost.core import ArrayFrames, DataError, Episode, ModelError, Progress, UnreadableError, reordered
+from milepost.datasets import as_dataset
+from milepost.metrics import CONTROLS, EpisodeCurves, copies
 from milepost.models import ElapsedModel
 from milepost.progress import AuditConfig, AuditRun, audit, plan_audit, run_audit, verdict_in_words
-from milepost.progress.curve_store import CurveStore
+from milepost.progress.curve_store import SEEDED, AskedCurves, CurveStore
 from milepost.progress.held import with_images_in_memory
 from milepost.testing import CAMERA, ConstantModel, ListDataset, dot_episodes
 
@@ -99,10 +101,35 @@ def test_every_control_by_name_is_the_default(tmp_path: Path) -> None:
     dataset = ListDataset(dot_episodes(2))
     audit(ConstantModel(), dataset, folder=tmp_path)
     assert not plan_audit(ConstantModel(), dataset, config=AuditConfig(controls=CONTROLS), folder=tmp_path).left
-    for other in (AuditConfig(seed=1), AuditConfig(head="dense"), FEW):
-        assert len(plan_audit(ConstantModel(), dataset, config=other, folder=tmp_path).left) == 2
+    assert len(plan_audit(ConstantModel(), dataset, config=AuditConfig(head="dense"), folder=tmp_path).left) == 2
     assert len(plan_audit(ConstantModel(0.2), dataset, folder=tmp_path).left) == 2
     assert len(plan_audit(ConstantModel(), dataset, folder=tmp_path, options={"stride": 2}).left) == 2
+
+
+def test_what_is_on_disk_is_used_whatever_is_run_and_stays(tmp_path: Path) -> None:
+    """Each control is paid for once: fewer of them, or another seed, take nothing from the disk."""
+    dataset = ListDataset(dot_episodes(2))
+    whole = audit(Refusing((0,)), dataset, folder=tmp_path / "a")  # of a model that refuses a copy too
+    model = Refusing((0,))
+    few = audit(model, dataset, config=FEW, folder=tmp_path / "a")
+    assert (model.calls, set(few.curves[0].controls)) == (0, set(FEW.controls))
+    other = plan_audit(model, dataset, config=AuditConfig(seed=1), folder=tmp_path / "a")
+    assert (len(other.left), other.stored, other.questions(one)) == (2, {}, 2 * len(SEEDED))
+    expected = audit(Refusing((0,)), dataset, config=AuditConfig(seed=1))
+    assert run_audit(other).to_dict() == expected.to_dict()
+    assert model.calls == 2 * len(SEEDED)
+    assert audit(model, dataset, folder=tmp_path / "a").to_dict() == whole.to_dict()
+    assert model.calls == 2 * len(SEEDED)
+    audit(model, dataset, config=FEW, folder=tmp_path / "b")
+    assert plan_audit(model, dataset, folder=tmp_path / "b").questions(one) == 2 * len(whole.curves[1].controls) - 2 * 2
+
+
+def test_which_copies_depend_on_the_seed() -> None:
+    (episode,) = dot_episodes(1)
+    one_seed, other_seed = (copies(episode, tasks=("lift the dot",), seed=seed) for seed in (0, 1))
+    frames = np.arange(4)
+    differing = [name for name in one_seed if (one_seed[name].camera(CAMERA)[frames] != other_seed[name].camera(CAMERA)[frames]).any()]
+    assert tuple(differing) == SEEDED
 
 
 def test_curves_of_other_clocks_are_not_taken(tmp_path: Path) -> None:
@@ -123,16 +150,19 @@ def test_a_store_has_the_curves_of_one_origin(tmp_path: Path) -> None:
     other, third = (dataclasses.replace(episode, task=task) for task in ("push the blue dot", "lift the dot"))
     real = np.array([0.25, np.nan, 1], np.float32)
     curves = EpisodeCurves(0, episode.task, episode.success, real, {"other_task": real[::-1]}, seed=3, scaled=False)
-    store = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "1"})
+    store = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "1"}, 3)
     assert store.read(episode, {"other_task": other}) is None
     assert not list(tmp_path.iterdir())
-    store.write(curves, episode, {"other_task": other})
-    again = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "2"}).read(episode, {"other_task": other})
-    assert again is not None
+    store.write(AskedCurves(curves), episode, {"other_task": other})
+    stored = CurveStore(tmp_path / "curves", {"model_type": "A", "milepost_version": "2"}, 3).read(episode, {"other_task": other})
+    assert stored is not None
+    again = stored.curves
     assert (again.seed, again.scaled, set(again.controls)) == (3, False, {"other_task"})
     np.testing.assert_array_equal(again.real, real)
     np.testing.assert_array_equal(again.controls["other_task"], real[::-1])
-    assert store.read(episode, {"other_task": third}) is None
+    another = store.read(episode, {"other_task": third})
+    assert another is not None
+    assert set(another.lacks({"other_task": third})) == {"other_task"}
     assert CurveStore(tmp_path / "curves", {"model_type": "B"}).read(episode, {"other_task": other}) is None
     (tmp_path / "curves" / "episode_000000.json").write_text("{")
     with pytest.raises(DataError, match=r"episode_000000\.json"):
@@ -150,17 +180,39 @@ def test_a_copy_that_is_refused_counts_for_the_episodes_that_have_it(whose: tupl
     assert run.audit.missing["other_task"] == "it was not asked for"
 
 
-def test_another_copy_that_is_refused_takes_its_episode_with_it() -> None:
-    """Only instructions may be refused. A model that cannot be run over shuffled frames is not judged by that episode at all."""
+class Faulty(ElapsedModel):
+    """A clock with a fault on copies that are longer than a recording, of some episodes or of all: it says NaN, or raises an error."""
 
-    class Picky(ElapsedModel):
-        def predict(self, episode: Episode) -> Progress:
-            if episode.length > 40 and episode.index == 1:
-                raise UnreadableError("episode 1: it is too long")
-            return super().predict(episode)
+    def __init__(self, faulty: tuple[int, ...], fault: Exception | None = None) -> None:
+        super().__init__()
+        self.faulty, self.fault = faulty, fault
 
-    run = audit(Picky(), ListDataset(dot_episodes(3)), config=AuditConfig(controls=("double_rate",)))
-    assert (len(run.curves), run.unreadable) == (2, {1: "episode 1: it is too long"})
+    def predict(self, episode: Episode) -> Progress:
+        progress = super().predict(episode)
+        if episode.length <= 40 or episode.index not in self.faulty:
+            return progress
+        if self.fault is not None:
+            raise self.fault
+        return Progress(episode.index, np.full(episode.length, np.nan, np.float32))
+
+
+@pytest.mark.parametrize("fault", [None, UnreadableError("it is too long")])
+@pytest.mark.parametrize("whose", [(1,), (0, 1, 2)])
+def test_a_copy_of_which_the_model_says_nothing_is_missing_alone(whose: tuple[int, ...], fault: Exception | None, tmp_path: Path) -> None:
+    why = "it is too long" if fault else "the model says NaN, which means unknown, of every frame"
+    dataset, config = ListDataset(dot_episodes(3)), AuditConfig(controls=("frozen_first", "double_rate"))
+    for model in (Faulty(whose, fault), Faulty((), None)):  # the second one is asked nothing
+        run = audit(model, dataset, config=config, folder=tmp_path)
+        assert (len(run.curves), run.unreadable) == (3, {})
+        assert run.refused == {index: {"double_rate": why} for index in whose}
+        assert run.partial() == ({"double_rate": 2} if len(whose) == 1 else {})
+        assert run.audit.missing.get("double_rate") == (f"the model refuses such a copy: {why}" if len(whose) == 3 else None)
+
+
+@pytest.mark.parametrize("fault", [ValueError("too bright"), DataError("too bright"), ModelError("too bright")])
+def test_a_fault_of_the_model_names_the_episode_and_the_copy(fault: Exception) -> None:
+    with pytest.raises(DataError, match=r"too bright \(of episode 1, copy double_rate\)$"):
+        audit(Faulty((1,), fault), ListDataset(dot_episodes(2)))
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -172,6 +224,32 @@ def test_no_number_in_json_is_nan(count: int) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["rows"]["auc"]["value"] is None
     assert record["reason"] == run.audit.reason
+
+
+def test_without_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.progress.auditing.as_dataset", inspect.unwrap(as_dataset))
+    with pytest.raises(DataError, match="a ListDataset has one episode or more, got none"):
+        ListDataset([])
+    with pytest.raises(DataError, match=r"expected a dataset of milepost\.open_dataset, a folder or a Hub id, got list"):
+        inspect.unwrap(plan_audit)(ConstantModel(), [])  # as users call it: without the types that tests check
+
+
+class Sparse(ConstantModel):
+    """A model that is known in three frames."""
+
+    def predict(self, episode: Episode, num_prefixes: int = 3) -> Progress:
+        value = super().predict(episode).value.copy()
+        value[3:] = np.nan
+        return Progress(episode.index, value)
+
+
+def test_a_paid_model_whose_curve_cannot_be_judged_is_asked_once() -> None:
+    dataset, model = ListDataset(dot_episodes(2)), Sparse()
+    with pytest.raises(DataError, match=r"episode 0 is known in 3 of \d+ frames.*give more than --num-prefixes 3$"):
+        run_audit(plan_audit(model, dataset, config=FEW, options={"num_prefixes": 3}), paid=True)
+    assert model.calls == 1
+    assert len(run_audit(plan_audit(model, dataset, config=FEW)).curves) == 2
+    assert len(run_audit(plan_audit(ConstantModel(), dataset, config=FEW), paid=True).curves) == 2
 
 
 def test_names_of_controls() -> None:

@@ -165,6 +165,13 @@ def test_a_copy_of_which_nothing_differs_is_not_made(tmp_path: Path, capsys: pyt
     assert copy(moving, "--output-dir", tmp_path / "new", "--trim-idle", "both", "--episode-columns") == 0
 
 
+@pytest.mark.parametrize("option", ["--drop", "--keep"])
+def test_a_choice_without_a_mark_is_refused(resting: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert copy(resting, "--output-dir", tmp_path / "new", option) == 2
+    assert "need one mark or more" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_stage_is_not_lost(tmp_path: Path) -> None:
     """A stage "wait" that lies in the idle frames as a whole stays, and so does one at the end."""
     root = resting_dataset(tmp_path / "idle", ((40, 20, 40),))

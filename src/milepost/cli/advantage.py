@@ -114,9 +114,10 @@ def _folder(args: Args) -> Path:
     folder = paths[0].parent.parent
     if args.form == "rlinf":
         weights.require_own_advantages(paths, overwrite=args.overwrite)
-        if datasets.dataset_of(folder.expanduser().absolute()) is not None:
+        where = folder.expanduser().absolute()
+        if any(datasets.is_dataset(each) for each in (where, *where.parents)):
             raise DataError(
-                f"{folder} is a dataset or lies in one, and its own folders are not written into: give another --output-dir, and copy the files"
+                f"{folder} is a dataset or lies in one, which is not written into: give another --output-dir, and copy the files"
             )
     elif args.output_dir is None and not args.dry_run:
         raise DataError(f"--form {args.form} writes a copy of the dataset: name its folder with --output-dir")

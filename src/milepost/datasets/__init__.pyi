@@ -37,7 +37,6 @@ from .metadata import read_column_stats as read_column_stats
 from .metadata import read_metadata as read_metadata
 from .metadata import read_proportions as read_proportions
 from .metadata import stamps_of as stamps_of
-from .owned import dataset_of as dataset_of
 from .owned import is_dataset as is_dataset
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table

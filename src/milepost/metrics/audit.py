@@ -102,8 +102,8 @@ def audit_curves(
 ) -> Audit:
     """Returns the audit of one model from its curves over episodes and their edited copies.
 
-    missing: control -> why it is not there. steady: channels of the state that may tell the time (`steady_channels`). seed: of the bootstrap. Successful episodes count, and those of
-    unknown success; failed ones count in the comparison with successes alone.
+    missing: control -> why it is not there. steady: channels of the state that may tell the time (`steady_channels`). seed: of the
+    bootstrap. Successful episodes count, and those of unknown success; failed ones count in the comparison with successes alone.
     """
     rng = np.random.default_rng(seed)
     numbers = [numbers_of(each) for each in curves]

@@ -23,6 +23,7 @@ from milepost.core import (
     Episode,
     KnowsEpisodes,
     Prepares,
+    Progress,
     RewardModel,
     Tick,
     UnreadableError,
@@ -34,19 +35,20 @@ from milepost.core import (
 )
 from milepost.datasets import as_dataset
 from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, steady_channels, time_channels
-from milepost.progress.curve_store import CurveStore
+from milepost.progress.curve_store import AskedCurves, CurveStore
 from milepost.progress.held import with_images_in_memory, with_shared_features
 from milepost.progress.labelling import predicted, provenance, require_model
 
 REFUSABLE = ("empty_task", "other_task")
-"""Controls whose copies a model may refuse: it is not judged by them then, or by those of other episodes alone."""
+"""Controls that change the instruction: why a model refuses such a copy needs no more words."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AuditRun(Brief):
     """What an audit computed. audit: the verdicts. curves: every curve, by episode. clocks: the channels of the state that tell the time.
 
-    unreadable: episodes that were left out, and why. beside: the same for other models, such as the clock.
+    unreadable: episodes that were left out, and why. beside: the same for other models, such as the clock. refused: episode index ->
+    control -> why the model says nothing of that copy.
     """
 
     audit: Audit
@@ -54,6 +56,7 @@ class AuditRun(Brief):
     clocks: tuple[int, ...] = ()
     unreadable: Mapping[int, str] = field(default_factory=dict)
     beside: Mapping[str, Audit] = field(default_factory=dict)
+    refused: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     def partial(self) -> dict[str, int]:
         """Returns control -> how many episodes have it, for those that some episodes lack, such as a copy that the model refuses."""
@@ -69,6 +72,7 @@ class AuditRun(Brief):
             "clocks": self.clocks,
             "beside": {name: _plain(audit) for name, audit in self.beside.items()},
             "unreadable": self.unreadable,
+            "refused": self.refused,
         }
         return {name: json_value(value) for name, value in values.items()}
 
@@ -121,7 +125,7 @@ class AuditPlan(Brief):
     options: further arguments of `model.predict`. episodes: those whose rows can be read. unreadable: episode index -> why its rows cannot.
     tasks: instructions of the dataset, of which a copy may get another one. clocks: channels of the state that tell the time. controls:
     episode index -> names of the copies that the episode gets. missing: control -> why no episode gets it. stored: episode index -> its
-    curves from an earlier run. store: where new curves are stored; None for nowhere.
+    curves, if earlier runs have stored all. begun: the same, if they have stored some. store: where new curves go; None for nowhere.
     """
 
     model: RewardModel
@@ -134,12 +138,13 @@ class AuditPlan(Brief):
     clocks: tuple[int, ...]
     controls: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    stored: Mapping[int, EpisodeCurves] = field(default_factory=dict)
+    stored: Mapping[int, AskedCurves] = field(default_factory=dict)
+    begun: Mapping[int, AskedCurves] = field(default_factory=dict)
     store: CurveStore | None = None
 
     @property
     def left(self) -> tuple[Episode, ...]:
-        """Returns the episodes that the model has to be run on: no earlier run has stored their curves."""
+        """Returns the episodes that the model has to be run on: no earlier run has stored all their curves."""
         return tuple(episode for episode in self.episodes if episode.index not in self.stored)
 
     def copies(self, episode: Episode) -> dict[str, Episode]:
@@ -152,8 +157,12 @@ class AuditPlan(Brief):
 
         Of an episode that is refused as it was recorded, no copy is asked about.
         """
-        counts = ((about(episode), episode) for episode in self.left)
-        return sum(count + sum(map(about, self.copies(episode).values())) for count, episode in counts if count)
+        total = 0
+        for episode in self.left:
+            if count := about(episode):
+                begun, edited = self.begun.get(episode.index), self.copies(episode)
+                total += sum(map(about, edited.values())) + count if begun is None else sum(map(about, begun.lacks(edited).values()))
+        return total
 
 
 def plan_audit(
@@ -170,7 +179,8 @@ def plan_audit(
     The arguments are those of `audit`. DataError if no episode can be read.
     """
     require_model(model, "audit")
-    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
+    anything: Any = dataset
+    dataset = anything if hasattr(anything, "fingerprint") else as_dataset(anything)
     config = config or AuditConfig()
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
@@ -180,40 +190,47 @@ def plan_audit(
     plan = AuditPlan(model, dataset, config, options, tuple(episodes), unreadable, tuple(tasks), time_channels(episodes))
     store = None
     if folder is not None:
-        names = [name for name in CONTROLS if name in (config.controls or CONTROLS)]
-        about = {**settings, "head": config.head, "seed": config.seed, "controls": names, "clocks": list(plan.clocks), **options}
-        store = CurveStore(Path(folder), provenance(model, dataset, "", **about))
-    controls, stored = {}, {}
+        about = {**settings, "head": config.head, "clocks": list(plan.clocks), **options}
+        store = CurveStore(Path(folder), provenance(model, dataset, "", **about), config.seed)
+    controls: dict[int, tuple[str, ...]] = {}
+    stored: dict[int, AskedCurves] = {}
+    begun: dict[int, AskedCurves] = {}
     for episode in episodes:
         edited = plan.copies(episode)
         controls[episode.index] = tuple(edited)
         if store is not None and (curves := store.read(episode, edited)) is not None:
-            stored[episode.index] = curves
-    return dataclasses.replace(plan, controls=controls, missing=_missing(plan, controls), stored=stored, store=store)
+            (begun if curves.lacks(edited) else stored)[episode.index] = curves
+    return dataclasses.replace(plan, controls=controls, missing=_missing(plan, controls), stored=stored, begun=begun, store=store)
 
 
-def run_audit(plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingProxyType({}), on_progress: Tick = quiet) -> AuditRun:
+def run_audit(
+    plan: AuditPlan, *, beside: Mapping[str, RewardModel] = MappingProxyType({}), on_progress: Tick = quiet, paid: bool = False
+) -> AuditRun:
     """Carries out a plan, and stores the curves of each episode as soon as they are computed. Returns the verdicts.
 
-    beside: other models that are shown the same copies, by name. DataError if no episode can be audited.
+    beside: other models that are shown the same copies, by name. paid: whether each question costs: it stops after the first recording then
+    if too few frames of its curve are known. DataError if it stops so, or if no episode can be audited.
     """
     curves: dict[str, list[EpisodeCurves]] = {name: [] for name in ("", *beside)}
+    refused: dict[int, Mapping[str, str]] = {}
     unreadable = dict(plan.unreadable)
     for done, episode in enumerate(plan.episodes):
         on_progress(done, len(plan.episodes))
         try:
-            for name, each in _audited(plan, episode, beside).items():
-                curves[name].append(each)
+            for name, each in _audited(plan, episode, beside, paid=paid and not curves[""]).items():
+                curves[name].append(each.curves)
+                if not name and each.refused:
+                    refused[episode.index] = each.refused
         except UnreadableError as error:
             unreadable[episode.index] = str(error)
     on_progress(len(plan.episodes), len(plan.episodes))
     if not curves[""]:
         raise DataError(f"no episode of {plan.dataset.name} can be audited: {next(iter(unreadable.values()))}")
-    reasons = {**dict.fromkeys(REFUSABLE, "the model refuses such a copy"), **plan.missing}
+    reasons = {**_why_refused(refused), **plan.missing}
     missing = {name: reasons[name] for name in CONTROLS if name in reasons}  # an audit takes those that no episode has
     steady = steady_channels(plan.episodes)
     audits = {name: audit_curves(each, missing=missing, steady=steady, seed=plan.config.seed) for name, each in curves.items()}
-    return AuditRun(audits.pop(""), tuple(curves[""]), plan.clocks, unreadable, audits)
+    return AuditRun(audits.pop(""), tuple(curves[""]), plan.clocks, unreadable, audits, refused)
 
 
 def audit(
@@ -230,9 +247,9 @@ def audit(
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
-    that the same call goes on after an interruption; those of another model or dataset are replaced. options: further arguments of
-    `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset is
-    not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
+    that a later call, of other controls too, asks for what is not there; those of another model or dataset are replaced.
+    options: further arguments of `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset
+    is not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
     `len(metrics.CONTROLS)`. `figures.write_audit` writes what `milepost audit` writes. DataError if no episode can be read.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
@@ -299,32 +316,87 @@ def _missing(plan: AuditPlan, controls: Mapping[int, Sequence[str]]) -> dict[str
     }
 
 
-def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel]) -> dict[str, EpisodeCurves]:
-    """Returns the curves of the model, by the name "", and of the others, and stores the model's if they are new."""
+def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel], *, paid: bool) -> dict[str, AskedCurves]:
+    """Returns the curves of the model, by the name "", and of the others, and stores the model's if any is new."""
     stored = plan.stored.get(episode.index)
     if stored is not None and not beside:
         return {"": stored}
     in_memory = with_images_in_memory(episode)
     edited = plan.copies(in_memory)
-    head, seed = plan.config.head, plan.config.seed
-    curves = stored or _curves(plan.model, in_memory, edited, head, plan.options, seed)
+    curves = stored or _curves(plan, plan.model, in_memory, edited, plan.options, plan.begun.get(episode.index), paid=paid)
     if plan.store is not None and stored is None:
         plan.store.write(curves, episode, edited)
-    return {"": curves} | {name: _curves(each, in_memory, edited, head, {}, seed) for name, each in beside.items()}
+    return {"": curves} | {name: _curves(plan, each, in_memory, edited, {}) for name, each in beside.items()}
 
 
 def _curves(
-    model: RewardModel, episode: Episode, edited: Mapping[str, Episode], head: str, options: Mapping[str, Any], seed: int
-) -> EpisodeCurves:
-    """Returns the model's curves over an episode and its copies. A copy whose instruction the model refuses is left out."""
-    curve = predicted(model, with_shared_features(episode), options).head(head)
-    real = score_of(curve)
-    controls = {}
-    for name, copy in edited.items():
+    plan: AuditPlan,
+    model: RewardModel,
+    episode: Episode,
+    edited: Mapping[str, Episode],
+    options: Mapping[str, Any],
+    begun: AskedCurves | None = None,
+    *,
+    paid: bool = False,
+) -> AskedCurves:
+    """Returns the model's curves over an episode and its copies. begun: those that are there. A copy that the model refuses is left out."""
+    head = plan.config.head
+    if begun is None:
+        curve = _predicted(model, episode, options).head(head)
+        has_states = episode.state.shape[1] > 0
+        begun = AskedCurves(
+            EpisodeCurves(
+                episode.index, episode.task, episode.success, score_of(curve), {}, plan.config.seed, not curve.score, has_states
+            )
+        )  # fmt: skip
+    if paid:
+        _require_judgeable(begun.curves, options)
+    controls, refused = dict(begun.curves.controls), dict(begun.refused)
+    is_known = not np.isnan(begun.curves.real).all()
+    for name, copy in begun.lacks(edited).items():
         try:
-            controls[name] = score_of(predicted(model, with_shared_features(copy), options).head(head))
-        except UnreadableError:
-            if name not in REFUSABLE:
-                raise
-    has_states = episode.state.shape[1] > 0
-    return EpisodeCurves(episode.index, episode.task, episode.success, real, controls, seed, not curve.score, has_states)
+            curve = _predicted(model, copy, options, f", copy {name}").head(head)
+        except UnreadableError as error:
+            refused[name] = str(error)
+            continue
+        if is_known and copy.length > 1 and np.isnan(curve.value).all():
+            refused[name] = "the model says NaN, which means unknown, of every frame"
+        else:
+            controls[name] = score_of(curve)
+    ordered = {name: controls[name] for name in edited if name in controls}
+    return AskedCurves(dataclasses.replace(begun.curves, controls=ordered), refused)
+
+
+def _predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any], which: str = "") -> Progress:
+    """Returns the model's output. DataError for a fault of the model, which names the episode and, with `which`, the copy."""
+    try:
+        return predicted(model, with_shared_features(episode), options)
+    except UnreadableError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{error} (of episode {episode.index}{which})") from error
+
+
+def _require_judgeable(curves: EpisodeCurves, options: Mapping[str, Any]) -> None:
+    """Raises DataError if so few frames of the recording's curve are known that it cannot be judged, however long it is."""
+    known_count = int((~np.isnan(curves.real)).sum())
+    longer = np.append(curves.real, np.full(len(curves.real) + 10, np.nan, np.float32))
+    judged = audit_curves([dataclasses.replace(curves, real=longer, controls={}, success=None)]).rows["rise"].episodes
+    if judged or known_count == len(curves.real):
+        return
+    prefixes = options.get("num_prefixes")
+    mend = f"give more than --num-prefixes {prefixes}" if prefixes is not None else "let the model's options make it say more frames"
+    raise DataError(
+        f"the audit stops before it asks more: episode {curves.episode} is known in {known_count} of {len(curves.real)} frames, too few "
+        f"to judge it; {mend}"
+    )
+
+
+def _why_refused(refused: Mapping[int, Mapping[str, str]]) -> dict[str, str]:
+    """Returns control -> why the model refuses its copies, by the first episode. refused: episode index -> control -> why."""
+    reasons: dict[str, str] = {}
+    for index, of_episode in refused.items():
+        for name, reason in of_episode.items():
+            why = "" if name in REFUSABLE else f": {reason.removeprefix(f'episode {index}: ')}"
+            reasons.setdefault(name, f"the model refuses such a copy{why}")
+    return reasons

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from milepost.core import ArrayFrames, Episode, Progress, Segment, Stages, progress, targets
+from milepost.core import ArrayFrames, DataError, Episode, Progress, Segment, Stages, progress, targets
 from milepost.datasets import Recording, write_dataset
 from milepost.encoders import FeatureCache, PixelImages
 
@@ -107,9 +107,11 @@ def reduced_dots(episodes: Sequence[Episode]) -> list[Shaped[np.ndarray, "T C P"
 
 
 class ListDataset:
-    """Episodes in memory as a `Dataset`. Its fingerprint is its name and how many there are."""
+    """Episodes in memory as a `Dataset`. Its fingerprint is its name and how many there are. DataError if there is none."""
 
     def __init__(self, episodes: Sequence[Episode], name: str = "dots") -> None:
+        if not episodes:
+            raise DataError("a ListDataset has one episode or more, got none")
         self.episodes, self.name, self.fingerprint = list(episodes), name, f"{name}-{len(episodes)}"
         self.fps = self.episodes[0].fps
         self.tasks = tuple(dict.fromkeys(episode.task for episode in self.episodes))
