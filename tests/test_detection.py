@@ -25,6 +25,11 @@ def test_success_begins_after_some_frames_in_a_row_and_ends_below_the_lower_thre
     assert marks() == ""
 
 
+def test_a_curve_of_float32_reaches_the_threshold_that_it_shows() -> None:
+    found = detect_success(np.full(4, 0.9, np.float32), SuccessRule(threshold=0.9, hold=2))
+    assert found.tolist() == [False, True, True, True]
+
+
 def test_an_unknown_score_changes_nothing() -> None:
     assert marks(0.9, NAN, 0.9, NAN, 0.9, NAN, 0.5, NAN) == "....xx.."
     assert marks(NAN, NAN, NAN) == "..."

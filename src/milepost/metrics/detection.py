@@ -11,6 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 
+_SLACK = 1e-6
+"""Curves are float32: its 0.9 is a little less than 0.9."""
+
+
 @dataclass(frozen=True)
 class SuccessRule:
     """When an attempt counts as successful. threshold, release: of progress in [0, 1], or of another score. hold: frames.
@@ -53,8 +57,8 @@ class SuccessDetector:
         """Returns whether the attempt counts as successful at this frame."""
         if np.isnan(score):
             return self._is_success
-        self._frames = self._frames + 1 if score >= self.rule.threshold else 0
-        is_kept = self._is_success and score >= self.rule.release
+        self._frames = self._frames + 1 if score >= self.rule.threshold - _SLACK else 0
+        is_kept = self._is_success and bool(score >= self.rule.release - _SLACK)
         self._is_success = is_kept or self._frames >= self.rule.hold
         return self._is_success
 
