@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-
 _SLACK = 1e-6
 """Curves are float32: its 0.9 is a little less than 0.9."""
 
