@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -191,7 +192,7 @@ class Seed:
         kept = self.folder / f"seed{self.seed}" / "curves" / name.replace(" ", "_")
         if (kept / "done").is_file():
             by_index = {each.index: each for each in self.episodes}
-            return [stored_curves(path, by_index) for path in sorted(kept.glob("episode_*.json"))]
+            return [stored_curves(path, by_index, self.seed) for path in sorted(kept.glob("episode_*.json"))]
         model, change = self.model(name)
         outcomes = {each.index: each.success for each in self.episodes if each.index in self.held_out}
         chosen = set(choose_episodes(outcomes, MOST))
@@ -202,11 +203,11 @@ class Seed:
         return list(run.curves)
 
 
-def stored_curves(path: Path, episodes: Mapping[int, Episode]) -> EpisodeCurves:
-    """Returns the curves of one episode that an audit stored."""
+def stored_curves(path: Path, episodes: Mapping[int, Episode], seed: int) -> EpisodeCurves:
+    """Returns the curves of one episode that an audit with this seed stored; a name in the file may say on what else a copy depends."""
     record, episode = json.loads(path.read_text()), episodes[int(path.stem.removeprefix("episode_"))]
-    curves = {name: np.array(values, dtype=np.float32) for name, values in record["curves"].items()}  # null becomes NaN
-    return EpisodeCurves(episode.index, episode.task, episode.success, curves.pop("real"), curves, record["seed"], record["scaled"])
+    curves = {re.split("[,:] ", name)[0]: np.array(values, dtype=np.float32) for name, values in record["curves"].items()}  # null: NaN
+    return EpisodeCurves(episode.index, episode.task, episode.success, curves.pop("real"), curves, seed, record["scaled"])
 
 
 def verdicts(curves: Sequence[EpisodeCurves], seed: int, draws: int) -> dict[str, Counter[str]]:
