@@ -10,6 +10,7 @@ import transformers
 from packaging.version import Version
 
 from milepost.core.errors import DataError
+from milepost.vlm import loading, memory
 from milepost.vlm.loading import load_engine
 
 
@@ -138,3 +139,15 @@ def test_fp8_weights_on_a_cpu(copy, folder, clips, precision):
     assert coarse.precision == ("float32" if precision == "auto" else precision)
     said = [each.score(each.clip(clips["wide"], fps=2.0), instructions=["slide the window open"]) for each in (coarse, load_engine(folder))]
     assert 0 < abs(said[0] - said[1]).max() < 0.3
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(folder, monkeypatch) -> None:
+    monkeypatch.setattr(loading, "free_memory", lambda device: 1e5)
+    monkeypatch.setattr(transformers.Qwen3VLForConditionalGeneration, "from_pretrained", None)
+    with pytest.raises(DataError, match=r"need 0\.\d GB on the CPU, 0\.0 GB are free: take a smaller checkpoint"):
+        loading.load_engine(folder)
+
+
+def test_free_memory_is_what_the_system_says() -> None:
+    assert 1e6 < memory.free_memory("cpu") <= float("inf")
+    assert memory.free_memory("mps") == float("inf")

@@ -20,10 +20,13 @@ from safetensors import SafetensorError
 from milepost.core import DataError, load, read_json, require
 from milepost.encoders import require_device
 from milepost.vlm.engine import Engine
+from milepost.vlm.memory import free_memory
 from milepost.vlm.patches import FrameProcessor
 from milepost.vlm.prompt import Prompt
 
 FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
+BYTES = {"8bit": 1.0, "4bit": 0.5}
+"""Of a weight that is loaded in fewer bits."""
 BLOCKS, BLOCK = 64, 2**16
 """How much of a file is hashed."""
 Attention = Literal["sdpa", "eager"]
@@ -98,6 +101,18 @@ def fingerprint(where: dict[str, Any]) -> str:
     return hash_.hexdigest()[:16]
 
 
+def _require_memory(transformers: Any, config: Any, *, device: str, each: float) -> None:
+    """Raises DataError, before anything is loaded, if the weights do not fit into what is free. each: bytes of one weight."""
+    with torch.device("meta"):
+        needed = each * sum(weight.numel() for weight in transformers.AutoModelForImageTextToText.from_config(config).parameters())
+    free = free_memory(device)
+    if needed > free:
+        raise DataError(
+            f"its weights need {needed / 1e9:.1f} GB on the {'CPU' if device == 'cpu' else 'GPU'}, {free / 1e9:.1f} GB are free: take a "
+            "smaller checkpoint, fewer bits (--precision bfloat16, on a GPU --quantization 4bit) or a server (--base-url)"
+        )
+
+
 def _load(
     where: dict[str, Any], *, device: str, dtype: torch.dtype, quantization: Quantization | None, attention: Attention
 ) -> tuple[Any, Any, dict[str, Any]]:
@@ -115,6 +130,7 @@ def _load(
             raise DataError(f"quantization='{quantization}' needs bitsandbytes and accelerate: pip install bitsandbytes accelerate")
         bits = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
         more = {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}}
+    _require_memory(transformers, config, device=device, each=BYTES.get(quantization or "", float(dtype.itemsize)))
     with _bar_on_terminals():
         model, info = transformers.AutoModelForImageTextToText.from_pretrained(
             **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True

@@ -5,7 +5,10 @@ The memory of a job is an estimate. An out-of-memory error corrects it.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -13,6 +16,15 @@ from milepost.core import DataError
 
 PLENTY = 2**30
 """Bytes that a pass may take on a CPU."""
+
+
+def free_memory(device: str) -> float:
+    """Returns the bytes that are free on a device; infinity where the system does not say."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    match = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if device == "cpu" and meminfo.is_file() else None
+    return float(match[1]) * 1024 if match else math.inf
 
 
 class Budget:
