@@ -88,6 +88,17 @@ def test_roboreward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= names["step"].signals["grade"] <= 5
 
 
+def test_gvl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(1))
+    with chat_server() as server:
+        server.text = lambda body: '{"frames": [{"frame": 1, "completion": 50}]}'
+        stand_ins = {"path/or/hub-id": "dots", "http://localhost:8000/v1": server.url, "served-name": "tiny"}
+        names = run("gvl.md", {}, stand_ins)
+    assert names["curve"].value.shape == (33,)
+    assert names["lines"][0].startswith("frames with a percentage: 2 of 8 shown")
+
+
 def test_annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a server that finds the stages of one episode and refuses the other."""
     monkeypatch.chdir(tmp_path)

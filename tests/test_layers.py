@@ -43,13 +43,13 @@ INSIDE = {
     ],
     "models": [
         "foreign plugin_format sarm.augmentation source zero_shot.clips zero_shot.config zero_shot.options zero_shot.sampling",
-        "processing registry roboreward.config roboreward.options sarm.config sarm.network sarm.online sarm.options topreward.config "
-        "topreward.options training.checkpoints training.distributed training.tracking value.config value.network value.targets "
-        "zero_shot.model",
+        "gvl.config gvl.options gvl.question processing registry roboreward.config roboreward.options sarm.config sarm.network "
+        "sarm.online sarm.options topreward.config topreward.options training.checkpoints training.distributed training.tracking "
+        "value.config value.network value.targets zero_shot.model",
         "value.inputs value.options zero_shot.kind",
-        "elapsed options roboreward.model sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling "
+        "elapsed gvl.model options roboreward.model sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling "
         "training.config",
-        "roboreward.kind sarm.checkpoint topreward.model training.loop",
+        "gvl.kind roboreward.kind sarm.checkpoint topreward.model training.loop",
         "sarm.processor sarm.readiness topreward.kind",
         "sarm.model",
         "factory sarm.kind sarm.prepare value.model",

@@ -11,6 +11,8 @@ import pytest
 from milepost.core.capabilities import RewardModel
 from milepost.core.errors import DataError
 from milepost.models.elapsed import ElapsedModel
+from milepost.models.gvl.config import GVLConfig
+from milepost.models.gvl.model import GVLModel
 from milepost.models.registry import BUILT_IN, load_model
 from milepost.models.roboreward.config import RoboRewardConfig
 from milepost.models.roboreward.model import RoboRewardModel
@@ -36,8 +38,13 @@ def tiny_roboreward(**changes: object) -> RoboRewardModel:
     return RoboRewardModel(RoboRewardConfig(vlm_name=str(VLM), **changes), tiny_vlm())
 
 
+def tiny_gvl(**changes: object) -> GVLModel:
+    return GVLModel(GVLConfig(vlm_name=str(VLM), max_answer_tokens=4, **changes), tiny_vlm())
+
+
 MAKERS: dict[str, Callable[[], RewardModel]] = {
     "elapsed": ElapsedModel,
+    "gvl": tiny_gvl,
     "roboreward": tiny_roboreward,
     "sarm": tiny_sarm,
     "topreward": tiny_topreward,

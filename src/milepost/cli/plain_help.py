@@ -16,6 +16,8 @@ HEADINGS = {
     "positional arguments": "what it works on",
     "model-options.sarm options": "options of a SARM model",
     "model-options.vlm options": "options of the models that ask a VLM",
+    "model-options.prefixes options": "options of the models that ask after each part of an episode",
+    "model-options.gvl options": "options of GVL",
     "model-options.topreward options": "options of TOPReward",
     "model-options.roboreward options": "options of RoboReward",
     "rabc options": "how progress becomes weights",

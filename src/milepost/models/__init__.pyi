@@ -2,6 +2,8 @@ from .elapsed import ElapsedModel as ElapsedModel
 from .factory import make_reward_model as make_reward_model
 from .factory import make_reward_model_config as make_reward_model_config
 from .factory import make_reward_pre_post_processors as make_reward_pre_post_processors
+from .gvl.config import GVLConfig as GVLConfig
+from .gvl.model import GVLModel as GVLModel
 from .options import ModelOptions as ModelOptions
 from .options import TrainingOptions as TrainingOptions
 from .options import options_for as options_for

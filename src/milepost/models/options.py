@@ -13,12 +13,13 @@ import tyro
 
 from milepost.core import DataError
 from milepost.models.foreign import PackageError
+from milepost.models.gvl.options import GVLOnly
 from milepost.models.registry import ModelKind, NoOptions, changed, kind_of, offered, require_trainable
 from milepost.models.roboreward.options import RoboRewardOnly
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.topreward.options import TOPRewardOnly
 from milepost.models.value.options import ValueOptions, ValueTraining
-from milepost.models.zero_shot.options import VLMOptions
+from milepost.models.zero_shot.options import PrefixOptions, VLMOptions
 
 FLAGS = ("--model", "--reward-model-path")
 THEIRS = "of_package"
@@ -31,8 +32,10 @@ class ModelOptions:
 
     sarm: Annotated[SARMOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SARMOptions)
     vlm: Annotated[VLMOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=VLMOptions)
+    prefixes: Annotated[PrefixOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PrefixOptions)
     topreward: Annotated[TOPRewardOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=TOPRewardOnly)
     roboreward: Annotated[RoboRewardOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=RoboRewardOnly)
+    gvl: Annotated[GVLOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=GVLOnly)
     value: Annotated[ValueOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ValueOptions)
 
 

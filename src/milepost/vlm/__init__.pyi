@@ -10,6 +10,7 @@ from .loading import load_engine as load_engine
 from .patches import Resolution as Resolution
 from .prompt import Prompt as Prompt
 from .remote import RemoteEngine as RemoteEngine
+from .remote import fit_frames as fit_frames
 from .transport import FINAL as FINAL
 from .transport import MalformedError as MalformedError
 from .transport import RefusedError as RefusedError

@@ -79,9 +79,17 @@ class RemoteChatModel:
     'tiny'
     """
 
-    def __init__(self, config: ServerConfig, *, encoding: Literal["jpeg", "png"] = "jpeg", rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        encoding: Literal["jpeg", "png"] = "jpeg",
+        rng: np.random.Generator | None = None,
+        client: ChatClient | None = None,
+    ) -> None:
+        """Opens a connection; client: an open one to use instead, which `close` ends too."""
         self.name = config.model
-        self._server, self._encoding = ChatClient(config, rng=rng), encoding
+        self._server, self._encoding = client or ChatClient(config, rng=rng), encoding
 
     def prepare_image(self, image: UInt8[np.ndarray, "H W 3"]) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": data_url(image, encoding=self._encoding)}}

@@ -71,6 +71,11 @@ class RemoteEngine:
         self._encoding, self._quality = encoding, quality
         self._server = ChatClient(config, rng=rng)
 
+    @property
+    def client(self) -> ChatClient:
+        """Returns the open connection."""
+        return self._server
+
     def __repr__(self) -> str:
         return f"RemoteEngine({self.config!r})"
 
@@ -235,11 +240,12 @@ class RemoteEngine:
 
     def _shown(self, clip: Clip, frames: int) -> list[ContentPart]:
         """Returns a time and an image for each of the first frames, in order."""
-        height, width = clip.frames.shape[1:3]
-        resize = Preprocessing(resize=SIZES.size(clip.resolution, frames=PAIR, height=height, width=width), mode="bicubic")
-        parts: list[ContentPart] = []
-        for number in range(frames):
-            image = resize.images(clip.frames[number : number + 1]).permute(0, 2, 3, 1).numpy()
-            times = [float(clip.times_s[number])]
-            parts += frame_parts(image, times_s=times, caption=STAMP, encoding=self._encoding, quality=self._quality)
-        return parts
+        images, times = fit_frames(clip.frames[:frames], clip.resolution), clip.times_s[:frames].tolist()
+        return frame_parts(images, times_s=times, caption=STAMP, encoding=self._encoding, quality=self._quality) if frames else []
+
+
+def fit_frames(frames: UInt8[np.ndarray, "T H W 3"], resolution: Resolution) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """Returns frames in the size that a local Qwen3-VL would give them."""
+    height, width = frames.shape[1:3]
+    resize = Preprocessing(resize=SIZES.size(resolution, frames=PAIR, height=height, width=width), mode="bicubic")
+    return [resize.images(frames[number : number + 1]).permute(0, 2, 3, 1).numpy()[0] for number in range(len(frames))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from milepost.models.zero_shot.options import VLMOptions
+from milepost.models.zero_shot.options import PrefixOptions, VLMOptions
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,5 @@ class RoboRewardOnly:
 
 
 @dataclass(frozen=True)
-class RoboRewardOptions(RoboRewardOnly, VLMOptions):
+class RoboRewardOptions(RoboRewardOnly, PrefixOptions, VLMOptions):
     """All options of a RoboReward model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from milepost.models.zero_shot.options import VLMOptions
+from milepost.models.zero_shot.options import PrefixOptions, VLMOptions
 
 
 @dataclass(frozen=True)
@@ -21,5 +21,5 @@ class TOPRewardOnly:
 
 
 @dataclass(frozen=True)
-class TOPRewardOptions(TOPRewardOnly, VLMOptions):
+class TOPRewardOptions(TOPRewardOnly, PrefixOptions, VLMOptions):
     """All options of a TOPReward model."""

@@ -15,7 +15,8 @@ from milepost.vlm import RemoteEngine
 
 def prepare(model_class: type[ZeroShotModel], path: str, options: VLMOptions, dataset: LeRobotDataset, run: Run) -> Prepared:
     """Returns the model ready for a dataset, its VLM loaded. DataError if the camera is not there, or the VLM cannot be had."""
-    anchors(2, options.num_prefixes)  # refused before 16 GB are loaded
+    num_prefixes = getattr(options, "num_prefixes", None)
+    anchors(2, num_prefixes)  # refused before 16 GB are loaded
     require_heads(path, run.heads)
     fields = options.given()
     if run.task is not None:
@@ -27,14 +28,14 @@ def prepare(model_class: type[ZeroShotModel], path: str, options: VLMOptions, da
     dataset = dataset.showing([model.config.image_key])
     require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)
-    questions = partial(_questions, model, options.num_prefixes) if isinstance(model.engine, RemoteEngine) else None
-    return Prepared(model, dataset, {"num_prefixes": options.num_prefixes}, questions=questions)
+    questions = partial(_questions, model, num_prefixes) if isinstance(model.engine, RemoteEngine) else None
+    return Prepared(model, dataset, {"num_prefixes": num_prefixes}, questions=questions)
 
 
 def _questions(model: ZeroShotModel, num_prefixes: int | None, episode: Episode) -> int:
-    """Returns how many questions a server is asked about an episode: one a prefix, none if its instruction is refused."""
+    """Returns how many questions a server is asked about an episode: none if its instruction is refused."""
     try:
         model.instruction_of(episode)
     except UnreadableError:
         return 0
-    return len(anchors(len(model.looked_at(episode.length, episode.fps)[0]), num_prefixes))
+    return model.questions(episode, num_prefixes)

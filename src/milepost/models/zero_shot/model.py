@@ -33,7 +33,7 @@ from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
 from milepost.models.plugin_format import own_values
 from milepost.models.zero_shot.clips import clip_of
 from milepost.models.zero_shot.config import Config, VLMConfig
-from milepost.models.zero_shot.sampling import grid, looked_at
+from milepost.models.zero_shot.sampling import anchors, grid, looked_at
 from milepost.vlm import (
     FINAL,
     SPECIAL_TOKEN,
@@ -146,6 +146,10 @@ class ZeroShotModel:
         if mark := SPECIAL_TOKEN.search(task):
             raise UnreadableError(f"episode {episode.index}: its task holds {mark[0]}, which models read as a mark and not as words")
         return task
+
+    def questions(self, episode: Episode, num_prefixes: int | None) -> int:
+        """Returns how many questions a server is asked about an episode: one a prefix."""
+        return len(anchors(len(self.looked_at(episode.length, episode.fps)[0]), num_prefixes))
 
     def predict_tasks(
         self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None

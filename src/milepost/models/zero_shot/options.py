@@ -13,13 +13,19 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "M
 
 
 @dataclass(frozen=True)
-class VLMOptions:
-    """For the models that ask a VLM, --model topreward or roboreward, or a folder with one. Defaults are those of the model's page, or of
-    the folder.
-    """
+class PrefixOptions:
+    """For the models that ask a VLM after each part of an episode from its start: --model topreward or roboreward."""
 
     num_prefixes: int | None = None
     """Ask after so many prefixes an episode and draw straight between them (TOPReward: 15); default: after every frame looked at."""
+
+
+@dataclass(frozen=True)
+class VLMOptions:
+    """For the models that ask a VLM, --model topreward, roboreward or gvl, or a folder with one. Defaults are those of the model's page, or
+    of the folder.
+    """
+
     vlm_name: str | None = None
     """Qwen3-VL: a folder or owner/name; with --base-url, the name the server has for its model. Default: Qwen/Qwen3-VL-8B-Instruct, of
     roboreward teetone/RoboReward-8B."""
@@ -28,9 +34,9 @@ class VLMOptions:
     image_key: str | None = None
     """Camera to look at; default: observation.images.top, or the only one there is."""
     fps: float | None = None
-    """Frames looked at a second. Default: 2, of roboreward 1."""
+    """Frames looked at a second. Default: 2, of roboreward and gvl 1."""
     max_pixels: int | None = None
-    """Of a frame: larger ones are shrunk to it. Default: 786432."""
+    """Of a frame: larger ones are shrunk to it. Default: 786432, of gvl 65536."""
     attn_implementation: Literal["sdpa", "eager"] | None = None
     """How attention is computed. Default: sdpa."""
     quantization: Literal["8bit", "4bit"] | None = None
