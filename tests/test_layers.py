@@ -42,17 +42,17 @@ INSIDE = {
         "generate remote",
     ],
     "models": [
-        "foreign plugin_format sarm.augmentation source",
-        "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
-        "training.checkpoints training.distributed training.tracking value.config value.network value.targets",
-        "value.inputs value.options",
-        "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
-        "sarm.checkpoint topreward.model training.loop",
-        "sarm.processor sarm.readiness topreward.kind",
+        "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
+        "topreward.config topreward.options training.checkpoints training.distributed training.tracking value.network "
+        "value.targets",
+        "registry sarm.config sarm.loss saved topreward.processor topreward.sampling training.config value.config",
+        "elapsed encoded sarm.lerobot_format sarm.samples topreward.model training.loop value.inputs value.options value.settings",
+        "options sarm.checkpoint topreward.kind value.model",
+        "sarm.processor sarm.readiness sarm.settings value.kind",
         "sarm.model",
-        "factory sarm.kind sarm.prepare value.model",
-        "sarm.settings sarm.train value.kind value.prepare",
-        "sarm.by_row sarm.card value.settings value.train",
+        "factory sarm.kind sarm.prepare",
+        "sarm.train value.prepare",
+        "sarm.by_row sarm.card value.train",
         "sarm.training value.card",
         "value.training",
     ],

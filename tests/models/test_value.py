@@ -216,7 +216,7 @@ def test_a_saved_model_with_a_missing_weight_is_refused(model: ValueModel, tmp_p
     with pytest.raises(DataError, match="do not fit its config"):
         milepost.load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "worst": 4}))
-    with pytest.raises(DataError, match="unknown keys in the value config: worst"):
+    with pytest.raises(DataError, match="unknown fields in the value config: worst"):
         milepost.load_model(tmp_path)
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from milepost.core import DataError, Episode, causal, has_words
 from milepost.encoders import Encoder
+from milepost.models.instructions import TextEncoder, wrong_instruction
 from milepost.models.sarm.prepare import FIT_FRAMES, LeftOut
-from milepost.models.sarm.samples import TextEncoder, wrong_instruction
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.inputs import pad_state, state_statistics
 from milepost.models.value.targets import SUCCESSES_DOWN_TO, frame_returns
