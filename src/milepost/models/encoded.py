@@ -124,6 +124,10 @@ class EncodedModel(nn.Module):
         """Returns what is wrong with a blank instruction; "" if it is not blank, or the model learnt from blank ones."""
         return blank_fault(task, self.config.blank_task, wrong_means=self.WRONG_INSTRUCTION)
 
+    def validation_scores(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Returns "validation_loss", and what else is worth a line of the log, on validation samples. A model says how."""
+        raise NotImplementedError
+
     # While the robot moves
 
     def begin_history(self, task: str, text: Float[np.ndarray, "M"] | None, fps: float) -> None:

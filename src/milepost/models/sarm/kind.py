@@ -44,5 +44,5 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
 MODEL = ModelKind(
     "sarm", SARMModel.from_pretrained, config=SARMConfig, make=SARMModel.of_config, read_config=read_config,
     options=SARMOptions, prepare=prepare, processors=make_sarm_processors,
-    untrained=SARMModel.untrained, training="milepost.models.sarm.training",
+    untrained=SARMModel.untrained, training="milepost.models.sarm.settings",
 )  # fmt: skip

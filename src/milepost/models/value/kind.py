@@ -31,5 +31,5 @@ def prepare(path: str, options: ValueOptions, dataset: LeRobotDataset, run: Run)
 
 MODEL = ModelKind(
     "value", ValueModel.from_pretrained, config=ValueConfig, make=ValueModel.of_config, read_config=read_config,
-    options=ValueOptions, prepare=prepare, untrained=ValueModel.untrained, training="milepost.models.value.training",
+    options=ValueOptions, prepare=prepare, untrained=ValueModel.untrained, training="milepost.models.value.settings",
 )  # fmt: skip
