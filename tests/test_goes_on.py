@@ -12,7 +12,7 @@ import pytest
 
 from milepost.core.errors import DataError, UnreadableError
 from milepost.core.outputs import BusyError, output_lock
-from milepost.core.types import Episode, Progress
+from milepost.core.types import Episode, Progress, read_episodes
 from milepost.metrics.evaluation import score_episode, summarise
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.training.checkpoints import finish_run, is_unfinished
