@@ -43,12 +43,14 @@ INSIDE = {
     ],
     "models": [
         "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
-        "topreward.config topreward.options training.checkpoints training.distributed training.tracking value.network "
-        "value.targets",
-        "registry sarm.config sarm.loss saved topreward.processor topreward.sampling training.config training.episodes value.config",
-        "elapsed encoded sarm.lerobot_format sarm.samples topreward.model training.loop value.inputs value.options",
-        "options sarm.checkpoint topreward.kind training.recipe value.model value.prepare",
-        "sarm.processor sarm.readiness training.card training.evaluation training.settings value.kind",
+        "training.checkpoints training.distributed training.tracking value.network value.targets zero_shot.clips "
+        "zero_shot.config zero_shot.options zero_shot.sampling",
+        "registry roboreward.config roboreward.options sarm.config sarm.loss saved topreward.config topreward.options "
+        "training.config training.episodes value.config zero_shot.model",
+        "elapsed encoded roboreward.model sarm.lerobot_format sarm.samples topreward.processor topreward.sampling training.loop "
+        "value.inputs value.options zero_shot.kind",
+        "options roboreward.kind sarm.checkpoint topreward.model training.recipe value.model value.prepare",
+        "sarm.processor sarm.readiness topreward.kind training.card training.evaluation training.settings value.kind",
         "sarm.card sarm.model training.run value.card",
         "factory sarm.kind sarm.prepare value.train",
         "sarm.train value.settings",
