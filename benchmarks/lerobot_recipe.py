@@ -18,8 +18,9 @@ from torch import Tensor
 
 from milepost.core import Episode, Segment
 from milepost.models import SARMConfig, SARMModel
+from milepost.models.instructions import wrong_instruction
 from milepost.models.sarm.prepare import training_set
-from milepost.models.sarm.samples import LabelledEpisode, TrainingSet, window_frames, wrong_instruction
+from milepost.models.sarm.samples import LabelledEpisode, TrainingSet, window_frames
 from milepost.models.training.distributed import ProcessGroup
 
 NEARLY = 0.999

@@ -47,9 +47,9 @@ from milepost.metrics import (
 )
 from milepost.metrics.controls import FAULTS
 from milepost.metrics.scores import interval, separation
-from milepost.models.sarm.prepare import attempts_of
 from milepost.models.sarm.settings import PRESETS
 from milepost.models.sarm.train import train_sarm
+from milepost.models.training.episodes import attempts_of
 from milepost.progress import AuditConfig, audit
 
 STAGES_BY_HAND = Path(__file__).parent / "real_cr5_banana.csv"

@@ -36,8 +36,8 @@ from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import choose, with_statistics
 from milepost.models.sarm.settings import PRESETS
-from milepost.models.sarm.train import split
 from milepost.models.training.config import TrainConfig
+from milepost.models.training.episodes import split
 from milepost.models.training.loop import fit, run_key
 
 SMALL_SARM, SMALL_TRAIN = PRESETS["small"]

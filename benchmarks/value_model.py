@@ -26,12 +26,14 @@ from milepost.core import ArrayFrames, Episode
 from milepost.datasets import open_dataset
 from milepost.encoders import SIDE, FeatureCache, PixelImages
 from milepost.models.sarm.settings import PRESETS
-from milepost.models.sarm.train import split, train_sarm
+from milepost.models.sarm.train import train_sarm
+from milepost.models.training.episodes import split
+from milepost.models.training.recipe import learn
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.model import ValueModel
 from milepost.models.value.settings import PRESETS as VALUE_PRESETS
 from milepost.models.value.targets import above_boundary, bin_centres
-from milepost.models.value.train import train_value
+from milepost.models.value.train import ValueRecipe
 from milepost.sim.closed_loop import observations
 from milepost.sim.compare import demonstrations as drawn_by
 from milepost.sim.compare.arms import ARMS, Mix
@@ -97,7 +99,7 @@ def _fit(name: str, episodes: Sequence[Episode], dataset: Any, features: Feature
     config, train = VALUE_PRESETS["small"]
     config = dataclasses.replace(config, image_key=first, more_image_keys=tuple(more), **VARIANTS[name])
     train = dataclasses.replace(train, seed=seed, validation=0.1, checkpoint_s=1e9)
-    return train_value(episodes, config, train, folder=folder, holdout=HOLDOUT, features=features).model
+    return learn(ValueRecipe(config), episodes, train, folder=folder, holdout=HOLDOUT, features=features).model
 
 
 def _asked(name: str, model: Any, unseen: Sequence[Episode], learn: Sequence[Episode], images: Mapping[int, np.ndarray]) -> list[dict]:
@@ -253,7 +255,7 @@ def _value(episodes: Sequence[Episode], seed: int) -> ValueModel:
     config = dataclasses.replace(config, image_key=first, more_image_keys=tuple(more))
     train = dataclasses.replace(train, steps=400, seed=seed, validation=0.2, checkpoint_s=1e9)
     with tempfile.TemporaryDirectory() as scratch:
-        model: ValueModel = train_value(episodes, config, train, folder=Path(scratch), holdout=0.0).model
+        model: ValueModel = learn(ValueRecipe(config), episodes, train, folder=Path(scratch), holdout=0.0).model
     return model
 
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import milepost
-import milepost.models.sarm.train as training
+import milepost.models.training.recipe as training
 from milepost.core.errors import DataError
 from milepost.core.stages import progress
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import training_set, validation_set, with_statistics
 from milepost.models.sarm.samples import TrainingSet
-from milepost.models.sarm.train import keep_aside
 from milepost.models.training.config import TrainConfig
+from milepost.models.training.episodes import keep_aside
 from milepost.models.training.loop import precision
 from milepost.testing import dot_episodes, reduced_dots
 from test_train import QUICK, SMALL, run

@@ -12,10 +12,9 @@ import pytest
 
 from milepost.core.errors import DataError, UnreadableError
 from milepost.core.outputs import BusyError, output_lock
-from milepost.core.types import Episode, Progress
+from milepost.core.types import Episode, Progress, read_episodes
 from milepost.metrics.evaluation import score_episode, summarise
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.sarm.train import read_episodes
 from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.progress.labelling import label
 from milepost.progress.store import ProgressStore

@@ -42,21 +42,19 @@ INSIDE = {
         "generate remote",
     ],
     "models": [
-        "foreign plugin_format sarm.augmentation source zero_shot.clips zero_shot.config zero_shot.options zero_shot.sampling",
-        "gvl.config gvl.options gvl.question processing registry roboreward.config roboreward.options sarm.config sarm.network "
-        "sarm.online sarm.options topreward.config topreward.options training.checkpoints training.distributed training.tracking "
-        "value.config value.network value.targets zero_shot.model",
+        "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
+        "training.checkpoints training.distributed training.tracking value.network value.targets zero_shot.clips "
+        "zero_shot.config zero_shot.options zero_shot.sampling",
+        "gvl.config gvl.options gvl.question registry roboreward.config roboreward.options sarm.config sarm.loss saved topreward.config topreward.options "
+        "training.config training.episodes value.config zero_shot.model",
+        "elapsed encoded gvl.model roboreward.model sarm.lerobot_format sarm.samples topreward.processor topreward.sampling training.loop "
         "value.inputs value.options zero_shot.kind",
-        "elapsed gvl.model options roboreward.model sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling "
-        "training.config",
-        "gvl.kind roboreward.kind sarm.checkpoint topreward.model training.loop",
-        "sarm.processor sarm.readiness topreward.kind",
-        "sarm.model",
-        "factory sarm.kind sarm.prepare value.model",
-        "sarm.settings sarm.train value.kind value.prepare",
-        "sarm.by_row sarm.card value.settings value.train",
-        "sarm.training value.card",
-        "value.training",
+        "gvl.kind options roboreward.kind sarm.checkpoint topreward.model training.recipe value.model value.prepare",
+        "sarm.processor sarm.readiness topreward.kind training.card training.evaluation training.settings value.kind",
+        "sarm.card sarm.model training.run value.card",
+        "factory sarm.kind sarm.prepare value.train",
+        "sarm.train value.settings",
+        "sarm.by_row sarm.settings",
     ],
     "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],
     "figures": [

@@ -9,9 +9,12 @@ import pytest
 
 from milepost.core.errors import DataError
 from milepost.models.sarm.config import SARMConfig
-from milepost.models.sarm.train import TrainResult, evaluate_held_out, split, train_sarm
+from milepost.models.sarm.train import train_sarm
 from milepost.models.training.config import TrainConfig
+from milepost.models.training.episodes import split
+from milepost.models.training.evaluation import evaluate_held_out
 from milepost.models.training.loop import learning_rate
+from milepost.models.training.recipe import TrainResult
 from milepost.testing import dot_episodes
 
 SMALL = SARMConfig(

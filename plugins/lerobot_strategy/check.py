@@ -21,8 +21,6 @@ from lerobot.robots import Robot, RobotConfig
 from milepost.testing import dot_episodes, dot_image, write_dots
 
 CAMERA, TASK, EPISODES = "top", "visit the places with dot 0", 4
-FRAMES_LEFT_OUT = 2
-"""The robot's first images, which are taken before the first episode begins."""
 
 
 @RobotConfig.register_subclass("milepost_dot")

@@ -12,10 +12,11 @@ from milepost.core.edits import reordered
 from milepost.core.errors import DataError, DataWarning
 from milepost.core.types import ArrayFrames, Episode
 from milepost.encoders.pixels import PixelEncoder, embed_text, reduce_images
+from milepost.models.instructions import wrong_instruction
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.prepare import choose, training_set, with_statistics
-from milepost.models.sarm.samples import TrainingSet, label_episode, pad_state, wrong_instruction
+from milepost.models.sarm.samples import TrainingSet, label_episode, pad_state
 from milepost.testing import CAMERA, NAMES, dot_episodes, reduced_dots, tiny_sarm
 
 

@@ -150,7 +150,8 @@ def test_training_on_clip_features(clip: ClipEncoder, tmp_path: Path) -> None:
 
 def test_noise_is_in_units_of_the_features(clip: ClipEncoder) -> None:
     """CLIP's features do not have unit variance; the built-in encoder's do."""
-    from milepost.models.sarm.prepare import training_set, with_encoder, with_statistics
+    from milepost.models.sarm.prepare import training_set, with_statistics
+    from milepost.models.training.episodes import with_encoder
 
     episodes = dot_episodes(4)
     cache = FeatureCache(None, "", encoder=clip)

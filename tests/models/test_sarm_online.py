@@ -10,9 +10,9 @@ import torch
 from milepost.core.errors import DataError
 from milepost.core.types import ArrayFrames, Episode
 from milepost.core.windows import causal
+from milepost.models.online import History
 from milepost.models.sarm.config import CLIP
 from milepost.models.sarm.model import SARMModel
-from milepost.models.sarm.online import History
 from milepost.testing import CAMERA, dot_episodes, tiny_sarm
 
 WRIST = "observation.images.wrist"

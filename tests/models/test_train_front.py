@@ -63,7 +63,7 @@ def test_in_python_a_run_between_weights_and_card_goes_on(tmp_path: Path, dots: 
         return quiet
 
     with monkeypatch.context() as patch:
-        patch.setattr("milepost.models.sarm.training.save_card", interrupted)
+        patch.setattr("milepost.models.sarm.train.save_card", interrupted)
         with pytest.raises(KeyboardInterrupt):
             milepost.train(dots, tmp_path / "model", **settings)
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
@@ -91,7 +91,7 @@ def test_a_card_says_whether_the_curves_follow_what_is_seen_and_why(
         run = audit(*args, **options)
         return dataclasses.replace(run, audit=dataclasses.replace(run.audit, reason="the rise is 0.01"))
 
-    monkeypatch.setattr("milepost.models.sarm.training.audit", with_reason)
+    monkeypatch.setattr("milepost.models.training.evaluation.audit", with_reason)
     write_dots(tmp_path / "many", dot_episodes(16, failing=2))
     quick = ["--preset", "small", "--steps", "2", "--batch-size", "4", "--no-cache", "--holdout", "0.5", "--device", "cpu"]
     assert main(["train", str(tmp_path / "many"), "--output-dir", str(tmp_path / "model"), *quick]) == 0

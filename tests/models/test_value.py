@@ -13,12 +13,12 @@ from milepost.cli.entry import main
 from milepost.core import DataError, Episode, UnreadableError
 from milepost.datasets import LeRobotDataset, open_dataset
 from milepost.metrics import separation
-from milepost.models.sarm.train import TrainResult
 from milepost.models.training.config import TrainConfig
+from milepost.models.training.recipe import TrainResult, learn
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.model import ValueModel
 from milepost.models.value.targets import bin_centres
-from milepost.models.value.train import train_value
+from milepost.models.value.train import ValueRecipe
 from milepost.testing import CAMERA, check_reward_model, dot_episodes, tiny_value, write_dots
 from milepost.weights.advantage import AdvantageConfig, EpisodeProgress, label_advantages
 
@@ -27,7 +27,7 @@ SMALL = ValueConfig(image_key=CAMERA, hidden_dim=64, image_dim=12, text_dim=8, m
 
 def trained(episodes: list[Episode], folder: Path, steps: int = 250, **changes: object) -> TrainResult:
     train = TrainConfig(steps=steps, batch_size=64, lr=3e-3, weight_decay=1e-2, seed=0)
-    return train_value(episodes, dataclasses.replace(SMALL, **changes), train, folder=folder, holdout=0.0)
+    return learn(ValueRecipe(dataclasses.replace(SMALL, **changes)), episodes, train, folder=folder, holdout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_a_saved_model_with_a_missing_weight_is_refused(model: ValueModel, tmp_p
     with pytest.raises(DataError, match="do not fit its config"):
         milepost.load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "worst": 4}))
-    with pytest.raises(DataError, match="unknown keys in the value config: worst"):
+    with pytest.raises(DataError, match="unknown fields in the value config: worst"):
         milepost.load_model(tmp_path)
 
 
@@ -237,7 +237,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
             if done == stop_at:
                 raise KeyboardInterrupt
 
-        return train_value(episodes, SMALL, train, folder=tmp_path / folder, holdout=0.0, on_stage=lambda name: tick).model
+        return learn(ValueRecipe(SMALL), episodes, train, folder=tmp_path / folder, holdout=0.0, on_stage=lambda name: tick).model
 
     whole = run("whole")
     with pytest.raises(KeyboardInterrupt):
@@ -286,7 +286,7 @@ def test_in_python(dots: LeRobotDataset, tmp_path: Path) -> None:
 
 def test_training_improves_on_the_held_back_frames(tmp_path: Path) -> None:
     train = TrainConfig(steps=60, batch_size=64, lr=3e-3, validation=0.25, seed=0)
-    result = train_value(dot_episodes(24, failing=8), SMALL, train, folder=tmp_path, holdout=0.0)
+    result = learn(ValueRecipe(SMALL), dot_episodes(24, failing=8), train, folder=tmp_path, holdout=0.0)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
     assert min(losses) < 0.8 * losses[0]

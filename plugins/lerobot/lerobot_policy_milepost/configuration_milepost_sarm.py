@@ -8,57 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from lerobot.configs.rewards import RewardModelConfig
 from lerobot.optim.optimizers import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig, LRSchedulerConfig
 
+from lerobot_policy_milepost.shared import with_fields
 from milepost import SARMConfig
 
 FAR = 10**6
 """Frames before an episode's first one: LeRobot's data loader then gives the first one."""
 
 
+PLACE = ("device", "pretrained_path")
+"""Fields of milepost's config that LeRobot's own config has."""
+
+
 @RewardModelConfig.register_subclass("milepost_sarm")
 @dataclass
+@with_fields(SARMConfig, without=PLACE, image_key=(str, ""))
 class MilepostSARMConfig(RewardModelConfig):
     """milepost's SARM. Empty fields are decided by the dataset."""
-
-    annotation_mode: str = "single_stage"
-    image_key: str = ""
-    more_image_keys: tuple[str, ...] = ()
-    state_key: str = "observation.state"
-    n_obs_steps: int = 8
-    gap_s: float = 1.0
-    frame_gap: int | None = None
-    max_rewind_steps: int = 4
-    rewind_probability: float = 0.8
-    language_perturbation_probability: float = 0.2
-    gt_stage_ratio: float = 0.75
-    hidden_dim: int = 768
-    num_layers: int = 8
-    num_heads: int = 12
-    dropout: float = 0.1
-    max_state_dim: int = 32
-    feature_noise: float = 0.0
-    augmentation: float = 0.0
-    encoder: str = "openai/clip-vit-base-patch32"
-    encoder_fingerprint: str = ""
-    image_dim: int = 512
-    text_dim: int = 512
-    window: str = "causal"
-    attention: str = "time"
-    decode: str = "expected"
-    unfinished: str = "mask"
-    sparse_subtask_names: tuple[str, ...] = ()
-    sparse_temporal_proportions: tuple[float, ...] = ()
-    dense_subtask_names: tuple[str, ...] = ()
-    dense_temporal_proportions: tuple[float, ...] = ()
-    state_mean: tuple[float, ...] = ()
-    state_std: tuple[float, ...] = ()
-    state_stats_from: str = "training episodes"
-    blank_task: bool = False
 
     keep_features: bool = True
     """The encoder's features of the frames are kept on disk ($MILEPOST_CACHE, else ~/.cache/milepost/features)."""
@@ -75,7 +45,7 @@ class MilepostSARMConfig(RewardModelConfig):
     @property
     def sarm(self) -> SARMConfig:
         """Returns milepost's config. ValueError names a value that cannot be."""
-        names = {field.name for field in dataclasses.fields(SARMConfig)} - {"device", "pretrained_path"}
+        names = {field.name for field in dataclasses.fields(SARMConfig)} - set(PLACE)
         values = {name: getattr(self, name) for name in names}
         return SARMConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
@@ -114,8 +84,3 @@ class MilepostSARMConfig(RewardModelConfig):
 
     def validate_features(self) -> None:
         """Checks nothing: the model reads the dataset's features itself."""
-
-
-def fields_of(config: MilepostSARMConfig) -> dict[str, Any]:
-    """Returns milepost's own form of the config, as a processor's file has it."""
-    return config.sarm.to_dict()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lerobot.configs.rewards import RewardModelConfig
 
+from lerobot_policy_milepost.shared import with_fields
 from milepost import TOPRewardConfig
 
 ELSEWHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env", "concurrency", "price_per_million")
@@ -20,28 +21,9 @@ ELSEWHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env
 
 @RewardModelConfig.register_subclass("milepost_topreward")
 @dataclass
+@with_fields(TOPRewardConfig, without=ELSEWHERE, success_threshold=(float | None, None))
 class MilepostTOPRewardConfig(RewardModelConfig):
     """milepost's TOPReward, which learns nothing: it is asked, and not trained."""
-
-    vlm_name: str = "Qwen/Qwen3-VL-8B-Instruct"
-    vlm_revision: str | None = None
-    image_key: str = "observation.images.top"
-    task_key: str = "task"
-    default_task: str | None = None
-    max_frames: int | None = 16
-    fps: float = 2.0
-    reduction: str = "mean"
-    success_threshold: float | None = None
-    prompt_prefix: str = TOPRewardConfig.prompt_prefix
-    prompt_suffix_template: str = TOPRewardConfig.prompt_suffix_template
-    contrast_answer: str = "False"
-    add_chat_template: bool = False
-    protocol: str = "milepost"
-    max_pixels: int | None = None
-    torch_dtype: str = "auto"
-    attn_implementation: str | None = None
-    quantization: str | None = None
-    max_input_length: int = 32_768
 
     def __post_init__(self) -> None:
         super().__post_init__()

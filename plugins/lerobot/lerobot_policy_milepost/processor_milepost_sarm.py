@@ -16,12 +16,11 @@ from lerobot.processor import (
     ProcessorStep,
     ProcessorStepRegistry,
     TransitionKey,
-    policy_action_to_transition,
-    transition_to_policy_action,
 )
 from torch import Tensor
 
 from lerobot_policy_milepost.configuration_milepost_sarm import MilepostSARMConfig
+from lerobot_policy_milepost.shared import after_the_model
 from milepost import DataError, SARMConfig
 from milepost.core import as_uint8
 from milepost.encoders import Encoder, load_encoder
@@ -108,10 +107,4 @@ def make_milepost_sarm_pre_post_processors(
         DeviceProcessorStep(device),
     ]
     before = PolicyProcessorPipeline[dict[str, Any], dict[str, Any]](steps, name="policy_preprocessor")
-    after = PolicyProcessorPipeline[Tensor, Tensor](
-        [DeviceProcessorStep("cpu")],
-        name="policy_postprocessor",
-        to_transition=policy_action_to_transition,
-        to_output=transition_to_policy_action,
-    )
-    return before, after
+    return before, after_the_model()

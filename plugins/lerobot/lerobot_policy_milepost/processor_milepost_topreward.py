@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from lerobot.processor import (
-    DeviceProcessorStep,
     PolicyProcessorPipeline,
     ProcessorStep,
     ProcessorStepRegistry,
     TransitionKey,
-    policy_action_to_transition,
-    transition_to_policy_action,
 )
 from torch import Tensor
 
 from lerobot_policy_milepost.configuration_milepost_topreward import MilepostTOPRewardConfig
+from lerobot_policy_milepost.shared import after_the_model
 from milepost import TOPRewardConfig, make_reward_pre_post_processors
 
 
@@ -53,10 +51,4 @@ def make_milepost_topreward_pre_post_processors(
     before = PolicyProcessorPipeline[dict[str, Any], dict[str, Any]](
         [MilepostTOPRewardClipsStep(config.topreward.to_dict())], name="policy_preprocessor"
     )
-    after = PolicyProcessorPipeline[Tensor, Tensor](
-        [DeviceProcessorStep("cpu")],
-        name="policy_postprocessor",
-        to_transition=policy_action_to_transition,
-        to_output=transition_to_policy_action,
-    )
-    return before, after
+    return before, after_the_model()

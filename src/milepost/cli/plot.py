@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from milepost import datasets, encoders, figures, models, progress
-from milepost.cli.console import bars, say, warn
+from milepost.cli.console import bars
 from milepost.cli.drawings import require_own
-from milepost.cli.progress_io import ReadCurves, SkippedEpisodes, by_files, open_with_cameras, warn_of_missing_letters
+from milepost.cli.progress_io import ReadCurves, SkippedEpisodes, by_files, open_with_cameras
 from milepost.core import Episode
 
 
@@ -65,7 +64,7 @@ def main(args: Args) -> int:
     numbers = list(dataset.episode_indices) if args.episodes is not None else numbers[: args.num_visualizations]
     drawings = {number: args.output_dir / f"episode_{number:06d}_progress.{args.format}" for number in numbers}
     require_own(drawings.values(), dataset, overwrite=args.overwrite)
-    unknown, words, skipped = 0, set[str](), SkippedEpisodes()
+    words, skipped = set[str](), SkippedEpisodes()
     with bars() as bar:
         tick = bar("plot")
         for count, number in enumerate(numbers):
@@ -74,16 +73,11 @@ def main(args: Args) -> int:
                 curves = curves_of(episode)
                 skipped.warn_of_annotation(episode, curves, dataset.stages)
                 figure = figures.episode_figure(figures.episode_view(episode, curves, dataset.stages, args.camera_key), args.width)
-                unknown += sum(int(np.isnan(curve.value).sum()) for by_model in curves.values() for curve in by_model.values())
+                skipped.count_unknown(curves)
                 words |= set(figures.texts_of(figure))
                 datasets.write_drawing(drawings[number], figures.figure_bytes(figure, args.format), dataset)
             tick(count + 1, len(numbers))
-    say(f"plots: {args.output_dir}")
-    warn_of_missing_letters(words)
-    skipped.report(len(numbers))
-    if unknown:
-        warn(f"frames without progress in what was drawn: {unknown}; the titles say where")
-    return 1 if unknown or skipped else 0
+    return skipped.report_drawings(f"plots: {args.output_dir}", words, len(numbers), gaps="what was drawn: {}; the titles say where")
 
 
 def _by_model(path: str, args: Args, dataset: datasets.LeRobotDataset, heads: tuple[str, ...]) -> ReadCurves:

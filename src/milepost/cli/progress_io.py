@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost import datasets, figures, progress
-from milepost.cli.console import warn, warn_all
-from milepost.core import MAIN_HEAD, DataError, Episode, Stages, UnreadableError, annotation_fault
+from milepost.cli.console import say, warn, warn_all
+from milepost.core import MAIN_HEAD, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault
 
 ReadCurves: TypeAlias = "Callable[[Episode], figures.CurvesByHead]"
 """Episode -> head -> model's name -> its curve."""
@@ -92,6 +92,8 @@ class SkippedEpisodes:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.unannotated: list[int] = []
+        self.unknown = 0
+        """Frames without progress."""
 
     def __bool__(self) -> bool:
         return bool(self.numbers or self.unannotated)
@@ -111,6 +113,22 @@ class SkippedEpisodes:
             if fault := annotation_fault(episode, head, stages.get(head)):
                 self.unannotated.append(episode.index)
                 warn(f"episode {episode.index} is drawn without its annotation: {fault}")
+
+    def count_unknown(self, curves: Mapping[str, Mapping[str, Curve]]) -> None:
+        """Counts the frames of an episode that have no progress; curves: by head and model."""
+        self.unknown += sum(int(np.isnan(curve.value).sum()) for by_model in curves.values() for curve in by_model.values())
+
+    def report_drawings(self, place: str, words: Iterable[str], total: int, *, gaps: str) -> int:
+        """Reports where the drawings are, and what is missing in them; returns the exit code, 1 if anything is.
+
+        place: what they are, and where. words: all that stands in them. gaps: the words around the number of frames without progress.
+        """
+        say(place)
+        warn_of_missing_letters(words)
+        self.report(total)
+        if self.unknown:
+            warn(f"frames without progress in {gaps.format(self.unknown)}")
+        return 1 if self.unknown or self else 0
 
     def report(self, total: int) -> None:
         """Warns how many episodes are left out, if any."""

@@ -13,9 +13,9 @@ import numpy as np
 import tyro
 
 from milepost import datasets, figures, weights
-from milepost.cli.console import bars, say, warn, warn_all
+from milepost.cli.console import bars, warn_all
 from milepost.cli.drawings import require_own
-from milepost.cli.progress_io import SkippedEpisodes, by_files, open_with_cameras, warn_of_missing_letters
+from milepost.cli.progress_io import SkippedEpisodes, by_files, open_with_cameras
 from milepost.core import DataError, Episode, atomic_path
 
 MOST = 4
@@ -61,7 +61,7 @@ def main(args: Args) -> int:
     videos = {number: args.output_dir / f"episode_{number:06d}_progress.mp4" for number in numbers}
     kinds = (".mp4", ".gif") if args.gif else (".mp4",)
     require_own([path.with_suffix(kind) for path in videos.values() for kind in kinds], dataset, overwrite=args.overwrite)
-    unknown, words, skipped = 0, set[str](cameras), SkippedEpisodes()
+    words, skipped = set[str](cameras), SkippedEpisodes()
     with bars() as bar:
         for count, number in enumerate(numbers):
             with skipped.unless_readable(number):
@@ -77,14 +77,9 @@ def main(args: Args) -> int:
                     figures.render_video(episode, content, cameras, paths[".mp4"], height=args.height, gif=paths.get(".gif"), tick=tick)
                     for kind, path in paths.items():
                         path.write_bytes(datasets.marked_drawing(path.read_bytes(), kind, dataset))
-                unknown += sum(int(np.isnan(curve.value).sum()) for by_model in curves.values() for curve in by_model.values())
+                skipped.count_unknown(curves)
                 words |= {content.title, *(name for head in content.heads.values() for name in (*head.curves, *head.stage_names))}
-    say(f"videos: {args.output_dir}")
-    warn_of_missing_letters(words)
-    skipped.report(len(numbers))
-    if unknown:
-        warn(f"frames without progress in the videos: {unknown}; the curves have gaps there")
-    return 1 if unknown or skipped else 0
+    return skipped.report_drawings(f"videos: {args.output_dir}", words, len(numbers), gaps="the videos: {}; the curves have gaps there")
 
 
 def _require_sense(args: Args) -> None:

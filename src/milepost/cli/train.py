@@ -92,8 +92,7 @@ def main(args: Args) -> int:
     """Trains, evaluates and saves the model; returns 1 if an episode cannot be read."""
     _check(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes).showing(args.image_key)
-    trainer = models.trainer_of(args.model)
-    plan = trainer.plan(
+    plan = models.trainer_of(args.model).plan(
         dataset, args.preset, image_key=args.image_key, encoder=args.encoder, holdout=args.holdout, keep_features=not args.no_cache,
         for_lerobot=args.for_lerobot, annotation_mode=args.annotation_mode, state_key=args.state_key, n_obs_steps=args.n_obs_steps,
         gap_s=args.gap_s, frame_gap=args.frame_gap, window=args.window, unfinished=args.unfinished, augmentation=args.augmentation,
@@ -102,7 +101,7 @@ def main(args: Args) -> int:
         mixed_precision=args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"), overwrite=args.overwrite,
         tracking=models.Tracking(args.log_to, args.project, args.run_name), **models.training_changes(args.model, args.training_options),
     )  # fmt: skip
-    with trainer.training_run(dataset, args.output_dir, plan, bars=bars) as result:
+    with models.training_run(dataset, args.output_dir, plan, bars=bars) as result:
         if result.is_main:
             _report(args, result)
     return 1 if result.is_main and result.unreadable else 0

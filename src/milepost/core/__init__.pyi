@@ -97,6 +97,7 @@ from .types import Tick as Tick
 from .types import ends_well as ends_well
 from .types import has_words as has_words
 from .types import number_at as number_at
+from .types import read_episodes as read_episodes
 from .types import success_in as success_in
 from .versions import WORKING as WORKING
 from .versions import load as load

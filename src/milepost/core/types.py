@@ -350,5 +350,18 @@ def number_at(dataset: Dataset, position: int) -> int:
     return int(getattr(dataset, "episode_indices", range(len(dataset)))[position])
 
 
+def read_episodes(dataset: Dataset) -> tuple[list[Episode], dict[int, str]]:
+    """Returns the episodes whose rows can be read, and why each other one's cannot, by number. UnreadableError if there is none."""
+    episodes, unreadable = [], {}
+    for position in range(len(dataset)):
+        try:
+            episodes.append(dataset[position])
+        except UnreadableError as error:
+            unreadable[number_at(dataset, position)] = str(error)
+    if not episodes:
+        raise UnreadableError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")
+    return episodes, unreadable
+
+
 Tick = Callable[[int, int], None]
 """A callback (done, total)."""

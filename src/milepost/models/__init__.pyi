@@ -26,11 +26,7 @@ from .sarm.config import SARMConfig as SARMConfig
 from .sarm.model import SARMModel as SARMModel
 from .sarm.samples import pad_state as pad_state
 from .sarm.settings import PRESETS as PRESETS
-from .sarm.train import TrainResult as TrainResult
-from .sarm.train import evaluate_held_out as evaluate_held_out
 from .sarm.train import train_sarm as train_sarm
-from .sarm.training import require_free as require_free
-from .sarm.training import train as train
 from .topreward.config import TOPRewardConfig as TOPRewardConfig
 from .topreward.model import TOPRewardModel as TOPRewardModel
 from .topreward.processor import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
@@ -38,6 +34,11 @@ from .training.config import TrainConfig as TrainConfig
 from .training.distributed import current_process_group as current_process_group
 from .training.distributed import launched_processes as launched_processes
 from .training.distributed import local_device as local_device
+from .training.evaluation import evaluate_held_out as evaluate_held_out
+from .training.recipe import TrainResult as TrainResult
+from .training.run import require_free as require_free
+from .training.run import train as train
+from .training.run import training_run as training_run
 from .training.tracking import Tracker as Tracker
 from .training.tracking import Tracking as Tracking
 from .training.tracking import require_trackers as require_trackers

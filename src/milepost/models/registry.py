@@ -107,8 +107,8 @@ class ModelKind:
     read_config: folder -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given".
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
     as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. untrained:
-    (model, seed) -> one of the same shape that has learnt nothing, for an audit. training: the module of this package that trains it, with
-    `plan`, `training_run` and `train`. package: who offers it.
+    (model, seed) -> one of the same shape that has learnt nothing, for an audit. training: the module of this package whose `plan`
+    says what is trained and how. package: who offers it.
     """
 
     name: str
@@ -269,7 +269,7 @@ def require_trainable(name: str) -> None:
 
 
 def trainer_of(name: str) -> ModuleType:
-    """Returns the module that trains the model of this name: it has `plan`, `training_run` and `train`. DataError if there is none."""
+    """Returns the module that trains the model of this name: its `plan` gives a `training.settings.Plan`. DataError if there is none."""
     require_trainable(name)
     kind = kind_named(name)
     if kind is None or not kind.training:

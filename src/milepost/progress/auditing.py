@@ -29,8 +29,8 @@ from milepost.core import (
     UnreadableError,
     has_words,
     json_value,
-    number_at,
     quiet,
+    read_episodes,
     require_integers,
 )
 from milepost.datasets import as_dataset
@@ -184,7 +184,7 @@ def plan_audit(
     config = config or AuditConfig()
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
-    episodes, unreadable = _readable(dataset)
+    episodes, unreadable = read_episodes(dataset)
     tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
     tasks = [task for task in tasks or sorted({episode.task for episode in episodes}) if has_words(task)]
     plan = AuditPlan(model, dataset, config, options, tuple(episodes), unreadable, tuple(tasks), time_channels(episodes))
@@ -282,19 +282,6 @@ def score_of(curve: Curve) -> np.ndarray:
     if signal is None:
         return curve.value
     return signal.values if signal.rises else -signal.values
-
-
-def _readable(dataset: Dataset) -> tuple[list[Episode], dict[int, str]]:
-    """Returns the episodes whose rows can be read, and why each other one's cannot. DataError if there is none."""
-    episodes, unreadable = [], {}
-    for position in range(len(dataset)):
-        try:
-            episodes.append(dataset[position])
-        except UnreadableError as error:
-            unreadable[number_at(dataset, position)] = str(error)
-    if not episodes:
-        raise DataError(f"no episode of {dataset.name} can be read: {next(iter(unreadable.values()), 'there is none')}")
-    return episodes, unreadable
 
 
 def _missing(plan: AuditPlan, controls: Mapping[int, Sequence[str]]) -> dict[str, str]:

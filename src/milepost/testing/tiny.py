@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,6 +31,21 @@ _TEMPLATE = """{% for turn in messages %}<|im_start|>{{ turn.role }}
 {% endif %}"""
 
 
+_OF_DOTS: Mapping[str, Any] = {
+    "hidden_dim": 32, "image_dim": 8, "text_dim": 8, "state_mean": (15.0, 15.0), "state_std": (9.0, 9.0),
+}  # fmt: skip
+"""Fields of both trained models for the world of dots: small networks, and the statistics of its states."""
+M = TypeVar("M", SARMModel, ValueModel)
+
+
+def _random(kind: Callable[[Any], M], config: Any, seed: int) -> M:
+    """Returns a model with random weights, those of the built-in encoder too."""
+    torch.manual_seed(seed)
+    model = kind(config)
+    model.encoder.basis.normal_(generator=torch.Generator().manual_seed(seed))
+    return model.eval()
+
+
 def tiny_sarm(seed: int = 0, **changes: Any) -> SARMModel:
     """Returns a SARM of two small layers for the world of dots: its camera, state and stages, and the built-in encoder.
 
@@ -40,26 +55,19 @@ def tiny_sarm(seed: int = 0, **changes: Any) -> SARMModel:
     dtype('float32')
     """
     config = SARMConfig(
-        hidden_dim=32,
         num_layers=2,
         num_heads=4,
         gap_s=0.2,
         n_obs_steps=4,
         max_rewind_steps=2,
         encoder="pixels",
-        image_dim=8,
-        text_dim=8,
         max_state_dim=4,
         annotation_mode="sparse_only",
         sparse_subtask_names=NAMES,
         sparse_temporal_proportions=(0.5, 0.2, 0.3),
-        state_mean=(15.0, 15.0),
-        state_std=(9.0, 9.0),
+        **_OF_DOTS,
     )
-    torch.manual_seed(seed)
-    model = SARMModel(dataclasses.replace(config, **changes))
-    model.encoder.basis.normal_(generator=torch.Generator().manual_seed(seed))
-    return model.eval()
+    return _random(SARMModel, dataclasses.replace(config, **changes), seed)
 
 
 def tiny_value(seed: int = 0, **changes: Any) -> ValueModel:
@@ -71,20 +79,13 @@ def tiny_value(seed: int = 0, **changes: Any) -> ValueModel:
     dtype('float32')
     """
     config = ValueConfig(
-        hidden_dim=32,
-        image_dim=8,
-        text_dim=8,
         tasks=("visit the places with dot 0",),
         scales=(40.0,),
         durations=(28.0,),
         fps=10.0,
-        state_mean=(15.0, 15.0),
-        state_std=(9.0, 9.0),
+        **_OF_DOTS,
     )
-    torch.manual_seed(seed)
-    model = ValueModel(dataclasses.replace(config, **changes))
-    model.encoder.basis.normal_(generator=torch.Generator().manual_seed(seed))
-    return model.eval()
+    return _random(ValueModel, dataclasses.replace(config, **changes), seed)
 
 
 def tiny_vlm(folder: Path | str, seed: int = 0, *, hidden: int = 32, layers: int = 2) -> Path:

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from milepost.vlm.frame_parts import data_url, text_part
-from milepost.vlm.server import ChatClient, Reply
-from milepost.vlm.transport import ServerConfig, Usage
+from milepost.vlm.server import ChatClient, OverServer, Reply
+from milepost.vlm.transport import ServerConfig
 
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>]*\|>")
 """What a tokenizer may read as the end of a message, or as an image, and not as words."""
@@ -67,7 +67,7 @@ def strip_special_tokens(text: str) -> str:
     return SPECIAL_TOKEN.sub(" ", text)
 
 
-class RemoteChatModel:
+class RemoteChatModel(OverServer):
     """A model behind an OpenAI-compatible server. Several threads may ask at once; `config.concurrency` bounds all their requests
     together.
 
@@ -107,20 +107,6 @@ class RemoteChatModel:
         conversation = [{"role": message.role, "content": _content(message)} for message in messages]
         settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         return self._server.complete([conversation], json_schema=json_schema, **settings)[0]
-
-    @property
-    def usage(self) -> Usage:
-        """Returns what the server was asked so far."""
-        return self._server.usage
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Returns how the server differs from others, see `ChatClient.notes`."""
-        return self._server.notes
-
-    def close(self) -> None:
-        """Ends the requests under way and closes every connection. It may be called twice."""
-        self._server.close()
 
 
 def _content(message: Message) -> Any:

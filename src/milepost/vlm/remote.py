@@ -26,8 +26,8 @@ from milepost.vlm.chat import SPECIAL_TOKEN
 from milepost.vlm.frame_parts import ContentPart, frame_parts, text_part
 from milepost.vlm.patches import PAIR, FrameProcessor, Resolution
 from milepost.vlm.prompt import Prompt, require_lists
-from milepost.vlm.server import ChatClient, MessageDict
-from milepost.vlm.transport import ServerConfig, Usage
+from milepost.vlm.server import ChatClient, MessageDict, OverServer
+from milepost.vlm.transport import ServerConfig
 from milepost.vlm.video_clip import Clip, make_clip
 
 STAMP = "<{time_s:.1f} seconds>"
@@ -49,7 +49,7 @@ class RemoteScores:
         return int(np.isnan(self.logprob).sum())
 
 
-class RemoteEngine:
+class RemoteEngine(OverServer):
     """An open connection and a prompt. Close it, or use `with`. Several threads may ask at once; `config.concurrency` bounds them together.
 
     encoding: "png" keeps every pixel at several times the bytes of "jpeg" with this quality. rng: of the jitter of retries.
@@ -90,20 +90,6 @@ class RemoteEngine:
         other = copy.copy(self)
         other.prompt = prompt
         return other
-
-    def close(self) -> None:
-        """Ends the requests under way and closes every connection. It may be called twice."""
-        self._server.close()
-
-    @property
-    def usage(self) -> Usage:
-        """Returns requests, retries, tokens, seconds and cost so far; `str` of it is one line with the rate."""
-        return self._server.usage
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Returns how the server differs from others, see `ChatClient.notes`."""
-        return self._server.notes
 
     def clip(
         self,

@@ -366,3 +366,23 @@ async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as group:
         for one in work:
             group.create_task(one)
+
+
+class OverServer:
+    """A model behind a `ChatClient`: what that was asked, and its end."""
+
+    _server: ChatClient
+
+    @property
+    def usage(self) -> Usage:
+        """Returns requests, retries, tokens, seconds and cost so far; `str` of it is one line with the rate."""
+        return self._server.usage
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Returns how the server differs from others, see `ChatClient.notes`."""
+        return self._server.notes
+
+    def close(self) -> None:
+        """Ends the requests under way and closes every connection. It may be called twice."""
+        self._server.close()

@@ -15,15 +15,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from milepost.core import DataError, Episode, Stages, quiet_stage
+from milepost.core import DataError, Episode, Stages, quiet_stage, read_episodes
 from milepost.datasets import LeRobotDataset
 from milepost.encoders import FeatureCache, load_encoder
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
-from milepost.models.sarm.prepare import LeftOut, check_labels, choose, training_set, with_encoder, with_statistics, without_faults
+from milepost.models.sarm.prepare import check_labels, choose, training_set, with_statistics, without_faults
 from milepost.models.sarm.samples import TrainingSet
-from milepost.models.sarm.train import encoded, encoded_variants, read_episodes
+from milepost.models.sarm.train import encoded_variants
 from milepost.models.training.distributed import current_process_group
+from milepost.models.training.episodes import LeftOut, encoded, with_encoder
 
 
 class RowWindows:

@@ -6,29 +6,18 @@ differently has a named value ("centred", "lerobot"), so that its checkpoints ru
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 
-from milepost.core import WHOLE, DataError, Stages, gap_frames, plausible, refuses_unknown_options, shown
+from milepost.core import WHOLE, DataError, Stages, gap_frames, refuses_unknown_options
+from milepost.models.model_config import ModelConfig
 
 CLIP = "openai/clip-vit-base-patch32"
 """The paper's encoder, and that of every LeRobot checkpoint: 512 numbers an image or a sentence."""
 AnnotationMode = Literal["single_stage", "sparse_only", "dense_only", "dual"]
-
-
-CHOICES = {
-    "annotation_mode": get_args(AnnotationMode),
-    "window": ("causal", "centred"),
-    "attention": ("time", "lerobot"),
-    "decode": ("expected", "argmax"),
-    "unfinished": ("mask", "zero"),
-}
-
-
 GONE = {"loss": "masked", "samples": "own"}
 """Fields that configs of earlier versions have, with the one value that is left."""
 
@@ -37,47 +26,21 @@ _SIZES = {
     "layers": ("num_layers", "num_heads"),
     "window": ("n_obs_steps",),
 }
-"""Fields by the kind of number they hold: a config that asks for terabytes is refused before anything is allocated."""
-
-
-def _check_types(config: SARMConfig) -> None:
-    """Raises ValueError if a field holds another kind of value: JSON edited by hand would otherwise fail far from here."""
-    for name, kind in get_type_hints(SARMConfig).items():
-        value, kinds = getattr(config, name), get_args(kind) or (kind,)
-        if get_origin(kind) is tuple:
-            fine = isinstance(value, tuple) and all(_is(each, kinds[0]) for each in value)
-        else:
-            fine = value in kinds if get_origin(kind) is Literal else any(_is(value, each) for each in kinds)
-        if not fine and name not in CHOICES:
-            raise ValueError(f"{name} must be {str(kind).replace('typing.', '')}, got {shown(value)}")
-
-
-def _check_sizes(config: SARMConfig) -> None:
-    for kind, names in _SIZES.items():
-        for name in names:
-            plausible(kind, getattr(config, name), source="the SARM config", name=name)
-
-
-def _check_augmentation(config: SARMConfig) -> None:
-    if not 0 <= config.augmentation <= 3:
-        raise ValueError(f"augmentation must lie in [0, 3], got {config.augmentation}")
-
-
-def _is(value: object, kind: type) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+"""Fields by the kind of number they hold."""
 
 
 @refuses_unknown_options()
 @dataclass(frozen=True)
-class SARMConfig:
+class SARMConfig(ModelConfig):
     """Stage-aware reward model: a stage network and a within-stage progress network over a window of frames.
 
     >>> config = milepost.SARMConfig(image_key="observation.images.top", frame_gap=5)
     >>> config.n_obs_steps, config.encoder
     (8, 'openai/clip-vit-base-patch32')
     """
+
+    TYPE = "sarm"
+    NAME = "SARM"
 
     annotation_mode: AnnotationMode = "single_stage"
     """single_stage: the episode is one stage. sparse_only, dense_only, dual: use those subtask annotations."""
@@ -138,15 +101,11 @@ class SARMConfig:
     """Where `make_reward_model` puts the model, and what it loads. Not saved: they are no part of what the model is."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_sizes(self)
-        _check_augmentation(self)
+        self.check(_SIZES)
+        if not 0 <= self.augmentation <= 3:
+            raise ValueError(f"augmentation must lie in [0, 3], got {self.augmentation}")
         if not self.gap_s > 0 or not np.isfinite(self.gap_s):
             raise ValueError(f"gap_s must be above 0 and finite, got {self.gap_s}")
-        if len(set(self.cameras)) != len(self.cameras):
-            raise ValueError(f"every camera can be looked at once, got {', '.join(self.cameras)}")
-        if len(self.state_mean) != len(self.state_std) or not np.isfinite([*self.state_mean, *self.state_std]).all():
-            raise ValueError(f"state_mean and state_std need as many finite numbers, got {self.state_mean} and {self.state_std}")
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim must be a multiple of num_heads, got {self.hidden_dim} and {self.num_heads}")
         if self.max_rewind_steps < 0 or self.max_rewind_steps >= self.n_obs_steps:
@@ -160,27 +119,15 @@ class SARMConfig:
             raise ValueError(f"frame_gap must be at least 1 frame, got {self.frame_gap}")
         if self.window == "centred" and self.n_obs_steps % 2:
             raise ValueError(f"a centred window needs an even n_obs_steps, half before now and half after, got {self.n_obs_steps}")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be {' or '.join(allowed)}, got '{getattr(self, name)}'")
 
     def gap(self, fps: float) -> int:
         """Returns the frames between the frames of the window."""
         return self.frame_gap if self.frame_gap is not None else gap_frames(self.gap_s, fps)
 
     @property
-    def width(self) -> int:
-        """Returns the frames in the window (L), without the places for rewind."""
-        return 1 + self.n_obs_steps
-
-    @property
     def now(self) -> int:
         """Returns the place of the current frame in the window: its last, or the middle of a centred one."""
         return self.n_obs_steps // 2 if self.window == "centred" else self.n_obs_steps
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        return (self.image_key, *self.more_image_keys)
 
     @property
     def annotated_heads(self) -> tuple[str, ...]:
@@ -198,6 +145,16 @@ class SARMConfig:
             heads[head] = Stages(tuple(names), tuple(shares))
         return heads
 
+    @property
+    def judged_head(self) -> str:
+        """Returns the head whose curve is compared with the truth of held-out episodes."""
+        return "dense" if self.annotation_mode == "dense_only" else "sparse"
+
+    @property
+    def own_stages(self) -> Stages | None:
+        """Returns the stages of that head which the model learnt; None for a model of the whole task."""
+        return self.heads[self.judged_head] if self.judged_head in self.annotated_heads else None
+
     def chosen_heads(self, heads: Sequence[str] | None) -> list[str]:
         """Returns the model's heads among these, in their order; None is all. The sparse one is always among them."""
         return [head for head in self.heads if heads is None or head == "sparse" or head in heads]
@@ -205,11 +162,6 @@ class SARMConfig:
     def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the options of `predict` that are written down of a run, those that were not given too."""
         return {"heads": self.chosen_heads(options.get("heads")), "stride": options.get("stride", 1)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the contents of config.json, with the `type` that names the model; without where it runs and came from."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("device", "pretrained_path")}
-        return {"type": "sarm", **fields}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SARMConfig:
@@ -222,10 +174,4 @@ class SARMConfig:
                     f'{name}: "lerobot" in the SARM config was removed: it restated LeRobot\'s training, mistakes included; train the '
                     "model again, and see benchmarks/lerobot_recipe.py, which has it to be compared with"
                 )
-        values = {name: value for name, value in values.items() if name not in GONE or value != GONE[name]}
-        names = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - names - {"type"})
-        if unknown:
-            raise DataError(f"unknown fields in the SARM config: {', '.join(unknown)}")
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "type"}
-        return cls(**fields)
+        return cls(**cls.saved_fields({name: value for name, value in values.items() if name not in GONE or value != GONE[name]}))

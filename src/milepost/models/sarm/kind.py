@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from milepost.datasets import LeRobotDataset, find_model, open_dataset
 from milepost.encoders import cache_folder
@@ -22,14 +19,6 @@ from milepost.models.sarm.processor import make_sarm_processors
 def read_config(folder: Path | str) -> SARMConfig:
     """Returns the config of a saved model, ours or LeRobot's."""
     return read_folder(find_model(folder))[0]
-
-
-def make(config: SARMConfig, folder: str | None) -> SARMModel:
-    """Returns the model of a config, with the weights in the folder, or new ones without one."""
-    device = config.device or "cpu"
-    if folder is not None:
-        return SARMModel.from_pretrained(folder, device, config=dataclasses.replace(config, device=None))
-    return SARMModel(config).to(device)
 
 
 def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) -> Prepared:
@@ -52,17 +41,8 @@ def prepare(path: str, options: SARMOptions, dataset: LeRobotDataset, run: Run) 
     return Prepared(model, dataset, {**arguments, **task}, cache=cache)
 
 
-def untrained(model: SARMModel, seed: int) -> SARMModel:
-    """Returns a model with new weights behind the same encoder, with the same features and statistics."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        other = SARMModel(model.config, model.precision)
-    if model.config.encoder == "pixels":
-        other.encoder.load_state_dict(model.encoder.state_dict())
-    return other.use_features(model.feature_cache).to(model.device).eval()
-
-
 MODEL = ModelKind(
-    "sarm", SARMModel.from_pretrained, config=SARMConfig, make=make, read_config=read_config, options=SARMOptions, prepare=prepare,
-    processors=make_sarm_processors, untrained=untrained, training="milepost.models.sarm.training",
+    "sarm", SARMModel.from_pretrained, config=SARMConfig, make=SARMModel.of_config, read_config=read_config,
+    options=SARMOptions, prepare=prepare, processors=make_sarm_processors,
+    untrained=SARMModel.untrained, training="milepost.models.sarm.settings",
 )  # fmt: skip

@@ -13,14 +13,13 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from milepost.core import (
     RAW,
@@ -31,29 +30,27 @@ from milepost.core import (
     Progress,
     Signal,
     Step,
-    Tick,
     UnreadableError,
     interpolate,
-    require_cameras,
     spread,
     strided,
 )
-from milepost.datasets import find_model, upload_model
-from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder, require_device
+from milepost.datasets import find_model
+from milepost.encoders import Encoder, Precision, load_encoder, require_device
+from milepost.models.encoded import EncodedModel
 from milepost.models.sarm import checkpoint
 from milepost.models.sarm.checkpoint import StateStats
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.loss import counts_of, labels_of, teacher_forced_stage
 from milepost.models.sarm.network import StreamTransformer, decode, each_stage, one_hot
-from milepost.models.sarm.online import History, live_state, picture
-from milepost.models.sarm.readiness import blank, familiar_state, over_all, require_encoder, stats_of
+from milepost.models.sarm.readiness import familiar_state, stats_of
 from milepost.models.sarm.samples import pad_state, window_frames
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 BATCH = 32  # frames whose windows are read at once
 
 
-class SARMModel(nn.Module):
+class SARMModel(EncodedModel):
     """The two networks and the config that made them, after a frozen encoder.
 
     cache: where features of the dataset at hand are kept; None keeps nothing. precision: what the networks compute in.
@@ -65,21 +62,13 @@ class SARMModel(nn.Module):
     33
     """
 
-    encoder: PixelEncoder
-    """The trained part of the built-in encoder; any other encoder is not part of the weights."""
+    WRONG_INSTRUCTION = "means no progress"
+    config: SARMConfig
 
     def __init__(self, config: SARMConfig, precision: Precision = "float32") -> None:
-        super().__init__()
-        self.config = config
-        self.cache: FeatureCache | None = None
-        self._passing: FeatureCache | None = None
-        self.precision: Precision = precision
-        self._frozen: Encoder | None = None
-        self._history: History | None = None
+        super().__init__(config, precision)
         heads = config.heads
         dims = {"image": config.image_dim, "text": config.text_dim, "state": config.max_state_dim, "hidden": config.hidden_dim}
-        if config.encoder == "pixels":
-            self.encoder = PixelEncoder(len(config.cameras), config.image_dim)
         self.stage_model = StreamTransformer(
             dims=dims, cameras=len(config.cameras), outputs={head: len(stages) for head, stages in heads.items()},
             layers=config.num_layers, heads=config.num_heads, dropout=config.dropout, sees_stage=False, attention=config.attention,
@@ -89,79 +78,27 @@ class SARMModel(nn.Module):
             layers=config.num_layers, heads=config.num_heads, dropout=config.dropout, sees_stage=True, attention=config.attention,
         )  # fmt: skip
 
-    @property
-    def device(self) -> torch.device:
-        return self.stage_model.first_pos.device
-
-    def identity(self) -> dict[str, Any]:
-        """Returns what its curves depend on: its config. The weights have a hash of their own."""
-        return self.config.to_dict()
-
-    def weights_hash(self) -> str:
-        """Returns the SHA-256 of all parameters and buffers with their names."""
-        return checkpoint.hash_of(self.state_dict())
-
     def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the heads, the stride, and what the frames were encoded with."""
-        return {**self.config.run_settings(options), "encoder": self.frozen.name, "precision": self.precision}
+        return {**self.config.run_settings(options), **super().run_settings(options), "precision": self.precision}
 
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
-        """Makes the model ready for a dataset: its cameras are looked for, and its state statistics settled.
-
-        A LeRobot checkpoint without statistics takes the dataset's, with a warning, unless `use_state_stats` gave it some. cache: the
-        folder in which features of the frames are kept, in half precision. DataError if a camera, or the statistics, are not there.
+    def settle(self, dataset: Dataset) -> None:
+        """Takes the state statistics of the dataset, with a warning, for a LeRobot checkpoint that has none and was given none by
+        `use_state_stats`. DataError if they are not there.
         """
-        require_cameras(self.config.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.config.cameras)}")
         if not self.config.state_stats_from:
             self.use_state_stats(stats_of(dataset, self.config.state_key))
-        if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
-            self.cache = None
-        if cache is not None or on_frames is not None:
-            ticks = over_all(on_frames, dataset, cameras=len(self.config.cameras))
-            self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=ticks)
 
-    # What the encoder makes. Every way into the networks takes its features from one of these three.
+    def normalised_state(self, state: Float[np.ndarray, "T S"]) -> Float[np.ndarray, "T Z"]:
+        """Returns robot states by the training set's statistics, padded or cut to `max_state_dim`."""
+        return pad_state(state, self.config)
 
-    @property
-    def frozen(self) -> Encoder:
-        """Returns the encoder that images and words go through first, loaded when it is first needed. DataError if it cannot be loaded."""
-        if self._frozen is None:
-            config = self.config
-            self.use_encoder(load_encoder(config.encoder, device=str(self.device), precision=self.precision, text_width=config.text_dim))
-        assert self._frozen is not None
-        return self._frozen
-
-    def use_encoder(self, encoder: Encoder) -> None:
-        """Uses this encoder from now on. DataError if its features have other widths, or if it is not the one this model learnt with."""
-        require_encoder(self.config, encoder)
-        self._frozen, self._passing = encoder, None
-
-    def use_features(self, features: FeatureCache) -> SARMModel:
-        """Takes the features from this cache, and uses its encoder. DataError as `use_encoder`."""
-        self.use_encoder(features.encoder)
-        self.cache = features
-        return self
-
-    def project(self, features: Shaped[np.ndarray, "T C P"]) -> Float[np.ndarray, "T C E"]:
-        """Returns the networks' input for the frozen encoder's output: the built-in one's components; others' features as they are."""
-        return self.encoder.project(features) if self.config.encoder == "pixels" else features
+    # What the encoder makes. Every way into the networks takes its features from `features` or `frame_features`.
 
     def features(self, episode: Episode, frames: Int[np.ndarray, "N"] | None = None) -> Float[np.ndarray, "N C E"]:
         """Returns the image features of every frame (or of these), decoded and encoded once; half precision if from a cache."""
         cache, cameras = self.feature_cache, self.config.cameras
         return self.project(cache.features(episode, cameras) if frames is None else cache.features_at(episode, cameras, frames))
-
-    @property
-    def feature_cache(self) -> FeatureCache:
-        """Returns where its features come from: the cache in use, else one that keeps nothing on disk and rounds nothing."""
-        self._passing = self._passing or FeatureCache(None, "", encoder=self.frozen, half=False)
-        return self.cache or self._passing
-
-    def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
-        """Returns the image features of one moment: camera name -> image, (H, W, 3) or (3, H, W). DataError if one does not fit."""
-        require_cameras(self.config.cameras, frames, whose="this frame has")
-        features = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
-        return self.project(np.stack(features, axis=1))[0]
 
     def images(self, images: UInt8[np.ndarray, "N H W 3"]) -> Shaped[np.ndarray, "N P"]:
         """Returns the frozen encoder's output for images, before `project`. With `text`, this lets a model stand for its encoder."""
@@ -273,7 +210,7 @@ class SARMModel(nn.Module):
         """
         head_names = self.config.chosen_heads(heads)
         self.eval()
-        if text is None and (fault := blank(episode.task, self.config)):
+        if text is None and (fault := self.blank_fault(episode.task)):
             raise UnreadableError(f"episode {episode.index}: {fault}")
         state = familiar_state(episode, self.config)
         words = torch.from_numpy(self.text_features(episode.task) if text is None else text).to(self.device)
@@ -364,11 +301,7 @@ class SARMModel(nn.Module):
         """
         if self.config.window != "causal":
             raise DataError("this model has a centred window: it looks at frames after now, so it can only label recorded episodes")
-        if text is None and (fault := blank(task, self.config)):
-            raise DataError(f"reset(task=...): {fault}")
-        self.eval()
-        words = self.text_features(task) if text is None else text
-        self._history = History(self.config.n_obs_steps, self.config.gap(fps), words)
+        self.begin_history(task, text, fps)
 
     @torch.no_grad()
     def step(
@@ -381,14 +314,9 @@ class SARMModel(nn.Module):
         frames: camera name -> image, as `frame_features` takes it, or features. state: robot state, raw units.
         DataError before the first `reset`, and for an image or a state that does not fit; that moment is then as if it had not been.
         """
-        if self._history is None:
-            raise DataError("call reset(task=..., fps=...) before the first step")
-        self.eval()
-        features = self.frame_features(frames) if isinstance(frames, Mapping) else frames
-        self._history.push(features, pad_state(live_state(state, len(self.config.state_mean)), self.config)[0])
-        images, states, valid = (torch.from_numpy(a).to(self.device) for a in self._history.window())
-        words = torch.from_numpy(self._history.text).to(self.device)[None]
-        now = self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])
+        window, words = self.next_window(frames, state)
+        images, states, valid = (torch.from_numpy(a).to(self.device) for a in window)
+        now = self.read(images, words.to(self.device)[None], states, valid, at=self.config.now, heads=["sparse"])
         return Step(now["sparse_progress"].item(), {RAW: now["sparse_raw"].item()})
 
     def use_state_stats(self, stats: StateStats) -> None:
@@ -405,7 +333,7 @@ class SARMModel(nn.Module):
             raise ValueError(f"format must be milepost or lerobot, got '{format}'")
         if format == "lerobot":
             return checkpoint.write_lerobot_folder(Path(folder), self.config, self.state_dict())
-        return checkpoint.write_folder(Path(folder), self.config.to_dict(), self.state_dict())
+        return super().save_pretrained(folder)
 
     @classmethod
     def from_pretrained(
@@ -427,10 +355,7 @@ class SARMModel(nn.Module):
         folder = find_model(folder)
         saved, weights = checkpoint.read_folder(folder)
         config = saved if config is None else config
-        with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
-            checkpoint.require_fit(folder, cls(config).state_dict(), weights)
-        model = cls(config, precision)
-        model.load_state_dict(weights)
+        model = cls.with_weights(folder, config, weights, precision)
         if state_stats is not None:
             stats = state_stats if isinstance(state_stats, StateStats) else checkpoint.read_state_stats(state_stats, config.state_key)
             model.use_state_stats(stats)
@@ -440,11 +365,6 @@ class SARMModel(nn.Module):
             model.use_encoder(encoder)
         return model.to(require_device(device)).eval()
 
-    def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
-        """Uploads the saved model to the Hub repository `owner/name` and returns its address. Nothing else here ever uploads.
-
-        DataError if no repository is named, or the Hub refuses.
-        """
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return upload_model(Path(folder), repo_id, private=private)
+    def with_new_weights(self) -> SARMModel:
+        """Returns another model of this config and precision, as it is made."""
+        return SARMModel(self.config, self.precision)

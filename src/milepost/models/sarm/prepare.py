@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from milepost.core import Attempt, DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, count_noun, has_words
-from milepost.encoders import SIDE, Encoder
+from milepost.core import DataError, Episode, Stages, annotated_stages, annotation_fault, contradictions, has_words
+from milepost.encoders import SIDE
 from milepost.models.sarm.augmentation import OFTEN, changed, draw
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.samples import Augment, TrainingSet, label_episode, state_of
-
-FIT_FRAMES = 4096
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Episodes that a model cannot learn from, and why."""
-
-    reason: str
-    episodes: tuple[int, ...]
-
-    def __str__(self) -> str:
-        indices = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
-        return f"{count_noun(len(self.episodes), 'episode')} left out, {self.reason}: {indices}"
+from milepost.models.training.episodes import FIT_FRAMES, LeftOut, attempts_of
 
 
 def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episode], list[LeftOut]]:
@@ -54,7 +40,7 @@ def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episod
     return chosen_episodes, [LeftOut(reason, out)] if out else []
 
 
-def with_statistics(config: SARMConfig, episodes: Sequence[Episode], dataset_stages: dict[str, Stages]) -> SARMConfig:
+def with_statistics(config: SARMConfig, episodes: Sequence[Episode], dataset_stages: Mapping[str, Stages]) -> SARMConfig:
     """Returns the config with stage names and proportions (the dataset's own if given, else eq. 1 over finished episodes) and state
     statistics (the config's own if it has any). DataError if the annotations contradict the stages, see `stages.contradictions`.
     """
@@ -90,22 +76,10 @@ def without_faults(
     return [episode for episode in episodes if episode.index not in faults], faults
 
 
-def attempts_of(episodes: Sequence[Episode], head: str) -> list[Attempt]:
-    """Returns what `stages.contradictions` and `stages.doubts` look at: the annotated ones."""
-    return [Attempt(episode.index, episode.task, s, episode.success) for episode in episodes if (s := episode.sound_segments.get(head))]
-
-
 def check_labels(episodes: Sequence[Episode], config: SARMConfig) -> None:
     """Raises DataError if an annotation or a state does not fit: now, before hours of encoding."""
     for episode in episodes:
         label_episode(episode, np.zeros((episode.length, 0, 0), dtype=np.float32), config)
-
-
-def with_encoder(config: SARMConfig, encoder: Encoder) -> SARMConfig:
-    """Returns the config with this encoder's fingerprint and widths. The widths of the built-in one are a choice, and stay."""
-    if encoder.name == "pixels":
-        return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint)
-    return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint, image_dim=encoder.width, text_dim=encoder.text_width)
 
 
 def training_set(

@@ -1,4 +1,4 @@
-"""What a SARM model needs before it can label: of a dataset, and of an encoder."""
+"""What a SARM model needs of a dataset before it can label."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import DataError, Dataset, EditedFrames, Episode, KnowsEpisodes, Tick, has_words, warn_user
-from milepost.encoders import Encoder
+from milepost.core import DataError, Dataset, EditedFrames, Episode, warn_user
 from milepost.models.sarm.checkpoint import StateStats, read_state_stats
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.samples import pad_state, state_of
@@ -25,12 +24,6 @@ class HasRoot(Protocol):
 
     @property
     def root(self) -> Path: ...
-
-
-def blank(task: str, config: SARMConfig) -> str:
-    """Returns what is wrong with an instruction: a blank one would count as a wrong one, unless the model learnt from blank ones."""
-    words = "the task is blank, and this model learnt that another instruction than the right one means no progress; use --task"
-    return "" if has_words(task) or config.blank_task else words
 
 
 def stats_of(dataset: Dataset, key: str) -> StateStats:
@@ -58,34 +51,3 @@ def familiar_state(episode: Episode, config: SARMConfig) -> Float[np.ndarray, "T
             f"{'lie' if many else 'lies'} {FAR} or more standard deviations away in most frames, so its progress may mean nothing"
         )
     return state
-
-
-def over_all(on_frames: Tick | None, dataset: Dataset, *, cameras: int) -> Tick | None:
-    """Returns what counts the frames of all episodes and cameras, where it hears of one episode after the other."""
-    if on_frames is None or not isinstance(dataset, KnowsEpisodes):
-        return on_frames
-    total = dataset.total_frames * cameras
-    total_done, last_count = 0, 0
-
-    def count(now: int, whole: int) -> None:
-        nonlocal total_done, last_count
-        total_done, last_count = total_done + now - (last_count if now > last_count else 0), now if now < whole else 0
-        on_frames(min(total_done, total), total)
-
-    return count
-
-
-def require_encoder(config: SARMConfig, encoder: Encoder) -> None:
-    """Raises DataError if an encoder gives features of other widths, or if it is known not to be the one this model learnt with."""
-    widths = encoder.width, encoder.text_width
-    if config.encoder != "pixels" and widths != (config.image_dim, config.text_dim):
-        raise DataError(
-            f"the encoder {encoder.name} gives {widths[0]} numbers an image and {widths[1]} a sentence, this model takes "
-            f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
-        )
-    fingerprint = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
-    if fingerprint and fingerprint != encoder.fingerprint:
-        raise DataError(
-            f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {fingerprint}): "
-            f"its weights or preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
-        )

@@ -16,26 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from milepost.core import DataError, Episode, Segment, causal, centred, rewind, targets
+from milepost.models.instructions import TextEncoder, wrong_instruction
 from milepost.models.sarm.config import SARMConfig
 
 STATE = "observation.state"
 """The state every LeRobot dataset has, which is `Episode.state`; others are in its columns."""
-TextEncoder = Callable[[Sequence[str]], Float[np.ndarray, "N M"]]
 Augment = Callable[[Int[np.ndarray, "B L"], np.random.Generator], Float[np.ndarray, "B L C E"]]
-
-VERBS = ("open", "close", "pick up", "put down", "turn", "press", "hang", "fold", "wipe", "stack", "pour", "sort", "cut", "plug in")
-NOUNS = (
-    "the red cup", "a towel", "the left button", "the basket", "a spoon", "the blue block", "the lid", "the cable", "a bottle",
-    "the cloth", "the small box", "the plate", "the knob", "the marker", "a sponge", "the tray",
-)  # fmt: skip
-
-
-def wrong_instruction(task: str, tasks: Sequence[str], rng: np.random.Generator) -> str:
-    """Returns another task of the dataset, or a made-up one (half and half when there are others)."""
-    others = [other for other in tasks if other != task]
-    if others and rng.random() < 0.5:
-        return others[rng.integers(len(others))]
-    return f"{VERBS[rng.integers(len(VERBS))]} {NOUNS[rng.integers(len(NOUNS))]}"
 
 
 def window_frames(
@@ -138,6 +124,9 @@ class TrainingSet:
         self.rows = np.flatnonzero(known)
         if not len(self.rows):
             raise ValueError("no frame of the training episodes has a label")
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def sample(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Returns a batch of random windows, as `windows` gives them."""

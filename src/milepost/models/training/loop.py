@@ -223,8 +223,6 @@ class Trainer:
         """Takes one step. `collect`: read the numbers of this step and those before. Returns, if so, whether any process was asked to stop.
 
         The numbers are read before the weights change, so a loss that is not finite never reaches them where every step is read.
-
-        The look comes before the weights change, so a loss that is not finite never reaches them where every step is looked at.
         """
         config, rate = self.config, learning_rate(self.step, self.config)
         for group in self.optimizer.param_groups:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from milepost.core import write_text
-from milepost.metrics import summary_table
-from milepost.models.sarm.card import audit_section, training_sentence
-from milepost.models.sarm.train import TrainResult
+from milepost.models.training.card import card_fields, settings_of, write_card
+from milepost.models.training.recipe import TrainResult
 from milepost.models.value.config import ValueConfig
 
 TEMPLATE = """---
@@ -43,59 +40,20 @@ Cameras: {cameras}. Scales: {scales}.
 {left_out}{audit}"""
 
 
+NAMED = ("encoder", "n_obs_steps", "gap_s", "bins", "target", "sigma_bins", "members", "reduction", "normalise", "failure_frames")
+"""Fields of the config that the card names."""
+
+
 def save_card(folder: Path, result: TrainResult, dataset: str, *, fingerprint: str = "") -> None:
     """Writes README.md and evaluation.json beside the weights. fingerprint: of the dataset it learnt from."""
-    write_text(folder / "README.md", model_card(result, dataset))
-    record: dict[str, object] = {
-        "dataset": dataset,
-        **({"dataset_fingerprint": fingerprint} if fingerprint else {}),
-        "train_episodes": result.train_episodes,
-        "validation_episodes": result.validation_episodes,
-        "held_out": result.held_out,
-        "training": {**_settings(result), "kept_step": result.fit_result.kept, "steps_done": result.fit_result.steps},
-        "validation": dict(result.fit_result.scores),
-        "doubts": result.doubts,
-        "audit": None if result.audit is None else result.audit.verdict,
-        "held_out_table": {name: summary.to_dict() for name, summary in result.summaries.items()},
-    }
-    write_text(folder / "evaluation.json", json.dumps(record, indent=2) + "\n")
-
-
-def model_card(result: TrainResult, dataset: str) -> str:
-    """Returns Markdown with the held-out table; it says so if no episode was held out."""
     config: ValueConfig = result.model.config
-    columns, rows = summary_table(result.summaries)
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (columns, ["---"] * len(columns), *rows)]
-    return TEMPLATE.format(
-        dataset=dataset,
+    settings = settings_of(result, {name: getattr(config, name) for name in NAMED})
+    card = TEMPLATE.format(
         bins=config.bins,
         members=config.members,
         reduction=config.reduction,
-        train=len(result.train_episodes),
-        held=len(result.held_out),
-        cameras=", ".join(f"`{camera}`" for camera in config.cameras),
         scales="; ".join(f"`{task}` {scale:.0f} frames" for task, scale in zip(config.tasks, config.scales, strict=True)),
-        training=training_sentence(result),
         doubts="".join(f"\n{words[0].upper()}{words[1:]}.\n" for words in result.doubts),
-        settings=", ".join(f"`{name}={value}`" for name, value in _settings(result).items()),
-        table="\n".join(lines) if result.summaries else "Nothing was held out, so nothing is claimed.",
-        left_out="".join(f"\n{left}\n" for left in result.left_out),
-        audit=audit_section(result),
+        **card_fields(result, dataset, settings),
     )
-
-
-def _settings(result: TrainResult) -> dict[str, object]:
-    train, fitted, config = result.fit_result.config, result.fit_result, result.model.config
-    ours = ("encoder", "n_obs_steps", "gap_s", "bins", "target", "sigma_bins", "members", "reduction", "normalise", "failure_frames")
-    return {
-        "steps": train.steps,
-        "epochs": train.epochs,
-        "batch_size": train.batch_size,
-        "processes": fitted.processes,
-        "lr": train.lr,
-        "weight_decay": train.weight_decay,
-        "seed": train.seed,
-        "mixed_precision": fitted.precision,
-        **{name: getattr(config, name) for name in ours},
-        "validation_episodes": len(result.validation_episodes),
-    }
+    write_card(folder, card, result, dataset, settings, fingerprint=fingerprint, doubts=result.doubts)

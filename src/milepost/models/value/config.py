@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 
-from milepost.core import DataError, gap_frames, plausible, refuses_unknown_options, require_integers, shown
+from milepost.core import DataError, gap_frames, refuses_unknown_options, require_integers
+from milepost.models.model_config import ModelConfig
 
 Reduction = Literal["mean", "min"]
 Normalise = Literal["task", "lerobot"]
 Target = Literal["two_hot", "hl_gauss"]
-CHOICES = {"reduction": get_args(Reduction), "normalise": get_args(Normalise), "target": get_args(Target)}
 LEROBOT_FAILURE_FRAMES = 50
 """C of LeRobot's pull request 3764, in frames."""
 _SIZES = {"size": ("hidden_dim", "image_dim", "text_dim"), "window": ("n_obs_steps",), "layers": ("members",)}
-_LISTS = ("more_image_keys", "tasks", "scales", "durations", "state_mean", "state_std")
 
 
 @refuses_unknown_options()
 @dataclass(frozen=True)
-class ValueConfig:
+class ValueConfig(ModelConfig):
     """An ensemble of small networks on cached features, each of which predicts a distribution over the return of a frame.
 
     >>> milepost.make_reward_model_config("value", members=5).bins
     201
     """
+
+    TYPE = "value"
+    NAME = "value"
 
     image_key: str = "observation.images.top"
     more_image_keys: tuple[str, ...] = ()
@@ -80,10 +81,7 @@ class ValueConfig:
 
     def __post_init__(self) -> None:
         require_integers(self)
-        _check_types(self)
-        for kind, names in _SIZES.items():
-            for name in names:
-                plausible(kind, getattr(self, name), source="the value config", name=name)
+        self.check(_SIZES)
         if not 3 <= self.bins <= 10_001:
             raise ValueError(f"bins must lie in [3, 10001], got {self.bins}")
         if self.failure_frames is not None and self.failure_frames < 0:
@@ -100,19 +98,6 @@ class ValueConfig:
             raise ValueError("tasks, scales and durations need as many entries")
         if any(not 0 < number < math.inf for number in (*self.scales, *self.durations)):
             raise ValueError(f"scales and durations are above 0 and finite, got {self.scales} and {self.durations}")
-        if len(self.state_mean) != len(self.state_std) or not np.isfinite([*self.state_mean, *self.state_std]).all():
-            raise ValueError(f"state_mean and state_std need as many finite numbers, got {self.state_mean} and {self.state_std}")
-        if len(set(self.cameras)) != len(self.cameras):
-            raise ValueError(f"every camera can be looked at once, got {', '.join(self.cameras)}")
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        return (self.image_key, *self.more_image_keys)
-
-    @property
-    def width(self) -> int:
-        """Returns the frames in the window (L)."""
-        return 1 + self.n_obs_steps
 
     def gap(self, fps: float) -> int:
         """Returns the frames between the frames of the window."""
@@ -136,43 +121,11 @@ class ValueConfig:
             return self.scales[place], self.durations[place]
         return (float(np.median(self.scales)), float(np.median(self.durations))) if self.scales else (1.0, 1.0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the contents of config.json, with the `type` that names the model; without where it runs and came from."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("device", "pretrained_path")}
-        return {"type": "value", **fields}
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ValueConfig:
         """Returns the config in config.json. DataError names the key that is unknown or has an impossible value."""
-        fields = {name: value for name, value in values.items() if name != "type"}
-        known_fields = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(fields) - known_fields):
-            raise DataError(f"unknown keys in the value config: {', '.join(unknown)}")
-        for name in _LISTS:
-            if isinstance(fields.get(name), list):
-                fields[name] = tuple(fields[name])
+        fields = cls.saved_fields(values)
         try:
             return cls(**fields)
         except (ValueError, TypeError) as error:
             raise DataError(f"the value config cannot be used: {error}") from error
-
-
-def _check_types(config: ValueConfig) -> None:
-    """Raises ValueError if a field holds another kind of value, as in a config.json that was edited by hand."""
-    for name, kind in get_type_hints(ValueConfig).items():
-        value, parts = getattr(config, name), get_args(kind) or (kind,)
-        if get_origin(kind) is tuple:
-            fits = isinstance(value, tuple) and all(_is(each, parts[0]) for each in value)
-        elif name in CHOICES:
-            fits = value in CHOICES[name]
-        else:
-            fits = any(_is(value, part) for part in parts)
-        if not fits:
-            expected = " or ".join(CHOICES[name]) if name in CHOICES else str(kind).replace("typing.", "")
-            raise ValueError(f"{name} must be {expected}, got {shown(value)}")
-
-
-def _is(value: object, kind: type) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

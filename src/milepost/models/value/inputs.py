@@ -1,22 +1,15 @@
-"""What a value model takes from an episode: its instruction and its robot states, normalised."""
+"""What a value model takes from an episode: its robot states, normalised."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import DataError, Episode, has_words
-from milepost.encoders import Encoder
+from milepost.core import DataError, Episode
 from milepost.models.value.config import ValueConfig
 
 FARTHEST = 6.0
 """Standard deviations at which a state is cut off: an arm that rested in training has hardly any, and its channel would drown the rest."""
-
-
-def blank_fault(task: str, config: ValueConfig) -> str:
-    """Returns what is wrong with an instruction: a blank one, unless the model learnt from blank ones."""
-    words = "the task is blank, and this model learnt that another instruction than the right one is a failure; use --task"
-    return "" if has_words(task) or config.blank_task else words
 
 
 def pad_state(state: Float[np.ndarray, "T S"], config: ValueConfig) -> Float[np.ndarray, "T S"]:
@@ -34,18 +27,3 @@ def state_statistics(episodes: list[Episode]) -> tuple[tuple[float, ...], tuple[
         raise DataError(f"the episodes have robot states of {' and '.join(map(str, sorted(widths)))} numbers; a model needs one width")
     state = np.concatenate([episode.state for episode in episodes]).astype(np.float64)
     return tuple(float(x) for x in state.mean(axis=0)), tuple(float(x) for x in state.std(axis=0))
-
-
-def require_encoder(config: ValueConfig, encoder: Encoder) -> None:
-    """Raises DataError if an encoder gives features of other widths, or is not the one that this model learnt with."""
-    if config.encoder != "pixels" and (encoder.width, encoder.text_width) != (config.image_dim, config.text_dim):
-        raise DataError(
-            f"the encoder {encoder.name} gives {encoder.width} numbers an image and {encoder.text_width} a sentence, this model takes "
-            f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
-        )
-    fingerprint = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
-    if fingerprint and fingerprint != encoder.fingerprint:
-        raise DataError(
-            f"the encoder {encoder.name} is not the one that this model learnt with ('{config.encoder}', {fingerprint}): its weights or "
-            f"preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
-        )

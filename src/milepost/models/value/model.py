@@ -15,43 +15,38 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from milepost.core import (
     Curve,
-    DataError,
     Dataset,
     Episode,
     Progress,
     Signal,
     Step,
-    Tick,
     UnreadableError,
     causal,
-    require_cameras,
     warn_user,
 )
-from milepost.datasets import find_model, upload_model
-from milepost.encoders import Encoder, FeatureCache, PixelEncoder, load_encoder, require_device
-from milepost.models.sarm import checkpoint
-from milepost.models.sarm.online import History, live_state, picture
+from milepost.datasets import find_model
+from milepost.encoders import require_device
+from milepost.models.encoded import EncodedModel
+from milepost.models.saved import read_files
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 from milepost.models.value.config import Reduction, ValueConfig
-from milepost.models.value.inputs import blank_fault, pad_state, require_encoder
+from milepost.models.value.inputs import pad_state
 from milepost.models.value.network import Ensemble
 from milepost.models.value.targets import above_boundary, bin_centres, hl_gauss, two_hot
 
 BATCH = 512  # frames whose windows are read at once
 
 
-class ValueModel(nn.Module):
+class ValueModel(EncodedModel):
     """The ensemble and the config that made it, after a frozen encoder.
 
     >>> from milepost.testing import dot_episodes, tiny_value
@@ -61,88 +56,35 @@ class ValueModel(nn.Module):
     (33, ['value', 'spread', 'success', 'seconds'])
     """
 
-    encoder: PixelEncoder
-    """The trained part of the built-in encoder; any other encoder is not part of the weights."""
+    WRONG_INSTRUCTION = "is a failure"
+    config: ValueConfig
     feature_mean: Tensor
     feature_std: Tensor
 
     def __init__(self, config: ValueConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.cache: FeatureCache | None = None
-        self._passing: FeatureCache | None = None
-        self._frozen: Encoder | None = None
-        self._history: History | None = None
+        super().__init__(config)
         self._pace = (1.0, 1.0)
         cameras, width = len(config.cameras), len(config.state_mean)
-        if config.encoder == "pixels":
-            self.encoder = PixelEncoder(cameras, config.image_dim)
         self.register_buffer("feature_mean", torch.zeros(cameras, config.image_dim))
         self.register_buffer("feature_std", torch.ones(cameras, config.image_dim))
         inputs = config.width * (cameras * config.image_dim + width + 1) + config.text_dim
         self.heads = Ensemble(config.members, inputs, config.hidden_dim, config.bins, config.dropout)
 
-    @property
-    def device(self) -> torch.device:
-        return self.feature_mean.device
-
-    def identity(self) -> dict[str, Any]:
-        """Returns what its curves depend on: its config. The weights have a hash of their own."""
-        return self.config.to_dict()
-
-    def weights_hash(self) -> str:
-        """Returns the SHA-256 of all parameters and buffers with their names."""
-        return checkpoint.hash_of(self.state_dict())
-
-    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what the frames were encoded with."""
-        return {"encoder": self.frozen.name}
-
-    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
-        """Makes the model ready for a dataset, with a warning if it has tasks that the model did not learn.
-
-        cache: the folder in which features of the frames are kept, in half precision. DataError if a camera is not there.
-        """
-        require_cameras(self.config.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.config.cameras)}")
-        if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
-            self.cache = None
-        if cache is not None or on_frames is not None:
-            self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=on_frames)
+    def settle(self, dataset: Dataset) -> None:
+        """Warns if the dataset has tasks that the model did not learn."""
         if self.config.tasks and (unlearnt := [task for task in dataset.tasks if task not in self.config.tasks]):
             warn_user(
                 f"the value model did not learn the task {unlearnt[0]!r}{f' and {len(unlearnt) - 1} more' if unlearnt[1:] else ''}: an "
                 "unknown instruction looks like a wrong one to it, so its values may be too low"
             )
 
-    # What the encoder makes
-
-    @property
-    def frozen(self) -> Encoder:
-        """Returns the encoder that images and words go through first, loaded when it is first needed."""
-        if self._frozen is None:
-            self.use_encoder(load_encoder(self.config.encoder, device=str(self.device), text_width=self.config.text_dim))
-        assert self._frozen is not None
-        return self._frozen
-
-    def use_encoder(self, encoder: Encoder) -> None:
-        """Uses this encoder from now on. DataError if it is not the one this model learnt with."""
-        require_encoder(self.config, encoder)
-        self._frozen, self._passing = encoder, None
-
-    def use_features(self, features: FeatureCache | None) -> ValueModel:
-        """Takes the features from this cache, and uses its encoder. DataError as `use_encoder`. None: from no cache."""
-        if features is not None:
-            self.use_encoder(features.encoder)
-        self.cache = features
-        return self
+    def normalised_state(self, state: Float[np.ndarray, "T S"]) -> Float[np.ndarray, "T S"]:
+        """Returns robot states by the training episodes' statistics, cut off far from them."""
+        return pad_state(state, self.config)
 
     def use_reduction(self, reduction: Reduction) -> None:
         """Answers with the mean of the members from now on, or with the lowest of them; it becomes part of the config."""
         self.config = dataclasses.replace(self.config, reduction=reduction)
-
-    def project(self, features: Shaped[np.ndarray, "T C P"]) -> Float[np.ndarray, "T C E"]:
-        """Returns the networks' input for the frozen encoder's output: the built-in one's components; others' features as they are."""
-        return self.encoder.project(features) if self.config.encoder == "pixels" else features
 
     def fit_features(self, features: Shaped[np.ndarray, "N C P"]) -> None:
         """Fits the built-in encoder, or the mean and standard deviation of another one's features, to frames of the training episodes."""
@@ -152,12 +94,6 @@ class ValueModel(nn.Module):
         wide = torch.from_numpy(features.astype(np.float32))
         self.feature_mean.copy_(wide.mean(0))
         self.feature_std.copy_(wide.std(0, correction=0).clamp(min=1e-6))
-
-    @property
-    def feature_cache(self) -> FeatureCache:
-        """Returns where its features come from: the cache in use, else one that keeps nothing on disk and rounds nothing."""
-        self._passing = self._passing or FeatureCache(None, "", encoder=self.frozen, half=False)
-        return self.cache or self._passing
 
     # Training
 
@@ -208,7 +144,7 @@ class ValueModel(nn.Module):
 
         UnreadableError if the instruction is blank and the model did not learn from blank ones.
         """
-        if fault := blank_fault(episode.task, self.config):
+        if fault := self.blank_fault(episode.task):
             raise UnreadableError(f"episode {episode.index}: {fault}")
         self.eval()
         if features is None:
@@ -267,10 +203,7 @@ class ValueModel(nn.Module):
 
     def reset(self, *, fps: float, task: str = "") -> None:
         """Begins a new attempt at `task`, whose frames come at `fps`. DataError if the instruction is blank and it learnt from none."""
-        if fault := blank_fault(task, self.config):
-            raise DataError(f"reset(task=...): {fault}")
-        self.eval()
-        self._history = History(self.config.n_obs_steps, self.config.gap(fps), self.frozen.text([task])[0])
+        self.begin_history(task, None, fps)
         self._pace = self.config.pace(task)
 
     @torch.no_grad()
@@ -280,22 +213,12 @@ class ValueModel(nn.Module):
         frames: camera name -> image, (H, W, 3) or (3, H, W). state: robot state, raw units. DataError before the first `reset`, and for an
         image or a state that does not fit.
         """
-        if self._history is None:
-            raise DataError("call reset(task=..., fps=...) before the first step")
-        require_cameras(self.config.cameras, frames, whose="this frame has")
-        images = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
-        features = self.project(np.stack(images, axis=1))[0]
-        self._history.push(features, pad_state(live_state(state, len(self.config.state_mean)), self.config)[0])
-        window = self._history.window()
-        probability = self._read(*window, torch.from_numpy(self._history.text)).cpu().numpy()
+        window, words = self.next_window(frames, state)
+        probability = self._read(*window, words).cpu().numpy()
         value, signals = self._summary(probability, self._pace)
         return Step(float(value[0]), {name: float(array[0]) for name, array in signals.items()})
 
     # On disk
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Writes `config.json` and `model.safetensors`, each atomically."""
-        checkpoint.write_folder(Path(folder), self.config.to_dict(), self.state_dict())
 
     @classmethod
     def from_pretrained(
@@ -311,18 +234,8 @@ class ValueModel(nn.Module):
         reduction: "mean" or "min", instead of the config's. config: instead of the saved one.
         """
         folder = find_model(folder)
-        values, weights = checkpoint.read_files(folder)
+        values, weights = read_files(folder)
         config = ValueConfig.from_dict(values) if config is None else config
         if reduction is not None:
             config = dataclasses.replace(config, reduction=reduction)
-        with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
-            checkpoint.require_fit(folder, cls(config).state_dict(), weights)
-        model = cls(config)
-        model.load_state_dict(weights)
-        return model.to(require_device(device)).eval()
-
-    def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
-        """Uploads the saved model to the Hub repository `owner/name` and returns its address."""
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return upload_model(Path(folder), repo_id, private=private)
+        return cls.with_weights(folder, config, weights).to(require_device(device)).eval()

@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from milepost.core import DataError, Episode, causal, has_words
-from milepost.encoders import Encoder
-from milepost.models.sarm.prepare import FIT_FRAMES, LeftOut
-from milepost.models.sarm.samples import TextEncoder, wrong_instruction
+from milepost.models.instructions import TextEncoder, wrong_instruction
+from milepost.models.training.episodes import FIT_FRAMES, LeftOut
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.inputs import pad_state, state_statistics
 from milepost.models.value.targets import SUCCESSES_DOWN_TO, frame_returns
@@ -93,13 +92,6 @@ def with_statistics(config: ValueConfig, episodes: Sequence[Episode]) -> ValueCo
         state_std=std,
         blank_task=config.blank_task or any(not has_words(each.task) for each in episodes),
     )
-
-
-def with_encoder(config: ValueConfig, encoder: Encoder) -> ValueConfig:
-    """Returns the config with this encoder's fingerprint and widths. The widths of the built-in one are a choice, and stay."""
-    if encoder.name == "pixels":
-        return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint)
-    return dataclasses.replace(config, encoder_fingerprint=encoder.fingerprint, image_dim=encoder.width, text_dim=encoder.text_width)
 
 
 def some_frames(features: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from milepost.core import DataError
 from milepost.datasets import LeRobotDataset
 from milepost.models.training.config import TrainConfig
+from milepost.models.training.settings import Plan, changed_preset
 from milepost.models.value.config import ValueConfig
+from milepost.models.value.train import ValueRecipe
 
 PRESETS = {"small": (ValueConfig(), TrainConfig(steps=800, batch_size=128, lr=1e-3, weight_decay=1e-2))}
 """Minutes on a CPU, on the built-in encoder or any other."""
@@ -19,17 +20,12 @@ OF_OTHERS: Mapping[str, Any] = {"annotation_mode": "single_stage", "for_lerobot"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ValuePlan(Plan):
     """What is trained (`config`), and how (`train`)."""
 
-    config: ValueConfig
-    train: TrainConfig
-    encoder: str = ""
-    """The encoder to load, a folder or a name; "" is the config's."""
-    holdout: float = 0.1
-    """Proportion of the start scenes that are held out from training and used for the evaluation."""
-    keep_features: bool = True
-    """The encoder's features of the frames are kept on disk."""
+    def recipe(self, dataset: LeRobotDataset) -> ValueRecipe:
+        """Returns how it is trained."""
+        return ValueRecipe(self.config)
 
 
 def plan(
@@ -41,28 +37,15 @@ def plan(
     holdout: float = 0.1,
     keep_features: bool = True,
     **changes: Any,
-) -> Plan:
+) -> ValuePlan:
     """Returns the preset with changes: fields of ValueConfig or of TrainConfig by name. A change that is None leaves the preset's value.
 
     image_key: one camera or several; without one, all cameras of the dataset. DataError if there is no such preset, field or camera.
     """
     if preset not in (None, *PRESETS):
         raise DataError(f"a value model has no preset '{preset}'; leave --preset out, and name another encoder with --encoder")
-    value, train = PRESETS["small"]
-    names = (image_key,) if isinstance(image_key, str) else tuple(image_key)
-    cameras = dataset.showing(names).choose_cameras(names, flag="--image-key")
-    if changes.get("steps") is not None and changes.get("epochs") is not None:
-        raise DataError(f"steps {changes['steps']} and epochs {changes['epochs']:g} contradict each other; give one of them")
-    changes = {name: each for name, each in changes.items() if each is not None and OF_OTHERS.get(name, name) != each}
+    changes = {name: each for name, each in changes.items() if OF_OTHERS.get(name, name) != each}
     if encoder is not None:
         changes["encoder"] = encoder
-    own = {field.name for field in dataclasses.fields(ValueConfig)} - {"device"}
-    loop = {field.name for field in dataclasses.fields(TrainConfig)}
-    if unknown := sorted(set(changes) - own - loop):
-        names = tuple(sorted((own | loop) - {"pretrained_path", "more_follows", "encoder_fingerprint"}))
-        raise DataError(f"--{unknown[0].replace('_', '-')} means nothing to a value model; its settings are: {', '.join(names)}")
-    value = dataclasses.replace(
-        value, image_key=cameras[0], more_image_keys=tuple(cameras[1:]), **{name: each for name, each in changes.items() if name in own}
-    )
-    loops = {name: each for name, each in changes.items() if name in loop}
-    return Plan(value, dataclasses.replace(train, **{"validation": None, **loops}), encoder or "", holdout, keep_features)
+    value, train = changed_preset(PRESETS["small"], dataset, image_key, changes, unknown="{flag} means nothing to a value model")
+    return ValuePlan(value, train, encoder or "", holdout, keep_features)

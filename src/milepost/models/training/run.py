@@ -1,34 +1,23 @@
-"""SARM trained on a dataset: what `milepost train` and `milepost.train` do, in one place."""
+"""A model trained on a dataset, of any kind: what `milepost train` and `milepost.train` do, in one place."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Episode, Tick, doubts, has_words, output_lock, quiet_stage
+from milepost.core import DataError, Tick, output_lock, quiet_stage, read_episodes
 from milepost.datasets import LeRobotDataset, as_dataset, is_dataset
 from milepost.encoders import FeatureCache, cache_folder, load_encoder
-from milepost.metrics import FEWEST
 from milepost.models.registry import trainer_of
-from milepost.models.sarm.card import save_card
-from milepost.models.sarm.prepare import attempts_of
-from milepost.models.sarm.settings import Plan, plan
-from milepost.models.sarm.train import TrainResult, evaluate_held_out, read_episodes, train_sarm
 from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import init_process_group
-from milepost.progress import AuditConfig, audit, choose_episodes
-
-AUDITED = 20
-"""Held-out episodes that the model card's audit takes, at most."""
-AUDITED_BY = (
-    "frozen_first", "frozen_middle", "frozen_last", "reversed", "shuffled", "cut_50", "cut_80", "stalled", "regressed", "images_frozen",
-    "states_frozen", "other_task", "empty_task",
-)  # fmt: skip
-"""Its controls. `milepost audit` has those too that change the images, and would be encoded anew."""
+from milepost.models.training.evaluation import audited, evaluated
+from milepost.models.training.recipe import TrainResult, learn
+from milepost.models.training.settings import Plan
 
 Bars = Callable[[], AbstractContextManager[Callable[[str], Tick]]]
 """Opens a display of progress: inside it, a function gives a callback (done, total) for each named part of the work."""
@@ -64,23 +53,17 @@ def train(
     >>> type(milepost.load_model("sarm")).__name__
     'SARMModel'
     """
-    dataset = as_dataset(dataset)
-    if model != "sarm":
-        result: TrainResult = trainer_of(model).train(
-            dataset, output_dir, preset=preset, config=config, training=training, on_stage=on_stage, **changes
-        )
-        return result
+    dataset, trainer = as_dataset(dataset), trainer_of(model)
     if preset is not None and (config is not None or training is not None):
         raise DataError(
             "config= and training= would replace all values of the preset; give changes of a preset by their names, such as steps=200"
         )
-    own = {name: changes.pop(name) for name in ("holdout", "keep_features") if name in changes}
+    beside = {name: changes.pop(name) for name in ("holdout", "keep_features", "for_lerobot") if name in changes}
     if changes and (config is not None or training is not None):
         raise DataError(f"give {', '.join(changes)} inside config= or training=, or leave these out and name a preset")
-    base = plan(dataset, preset or "paper", **own, **changes)
-    if config is not None or training is not None:
-        base = dataclasses.replace(base, config=config or base.config, train=training or base.train)
-    with training_run(dataset, Path(output_dir), base, bars=lambda: nullcontext(on_stage)) as result:
+    plan = trainer.plan(dataset, preset, **beside, **changes)
+    plan = dataclasses.replace(plan, config=config or plan.config, train=training or plan.train)
+    with training_run(dataset, Path(output_dir), plan, bars=lambda: nullcontext(on_stage)) as result:
         return result
 
 
@@ -91,7 +74,7 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
     The run is marked as finished when the block ends without an error; until then the same call goes on from there. In the processes of a
     launcher that are not the main one nothing is written, and the result has no table. DataError if a finished model is in the folder.
     """
-    config, train = plan.config, dataclasses.replace(plan.train, more_follows=True)
+    recipe, config, train = plan.recipe(dataset), plan.config, dataclasses.replace(plan.train, more_follows=True)
     require_free(folder, overwrite=train.overwrite)
     encoder = load_encoder(plan.encoder or config.encoder, device=train.device, text_width=config.text_dim)
     with init_process_group(train.device) as group, output_lock(folder) if group.is_main else nullcontext():
@@ -103,54 +86,17 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
                 kept_in, dataset.fingerprint, encoder=encoder, half=kept_in is not None, on_frames=bar("read and encode frames")
             )
             episodes, unreadable = read_episodes(dataset)
-            result = train_sarm(
-                episodes, config, train, folder=folder, stages=dataset.stages, holdout=plan.holdout, features=features, on_stage=bar
-            )
+            result = learn(recipe, episodes, train, folder=folder, holdout=plan.holdout, features=features, on_stage=bar)
             if group.is_main:
-                result = _evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
-                head = "dense" if config.annotation_mode == "dense_only" else "sparse"
-                result = audited(result, dataset, episodes, bar, train.seed, head)
+                result = evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
+                result = audited(result, dataset, episodes, bar, train.seed)
             else:
                 result = dataclasses.replace(result, is_main=False)
         if group.is_main:
-            save_card(folder, result, dataset.name, result.summaries, fingerprint=dataset.fingerprint)
-            if plan.for_lerobot:
-                result.model.save_pretrained(folder / "lerobot", format="lerobot")
+            recipe.save_card(folder, result, dataset.name, fingerprint=dataset.fingerprint)
         yield result
         if group.is_main:
             finish_run(folder)
-
-
-def _evaluated(result: TrainResult, episodes: Sequence[Episode], unreadable: dict[int, str], tick: Tick, seed: int) -> TrainResult:
-    """Returns the result with the held-out table, the doubts about the annotation, and all episodes that could not be read."""
-    unreadable = {**unreadable, **result.unreadable}
-    held_out = [episode for episode in episodes if episode.index in result.held_out]
-    summaries = evaluate_held_out(
-        result.model, held_out, on_progress=tick, seed=seed,
-        on_unreadable=lambda number, error: unreadable.update({number: str(error)}),
-    )  # fmt: skip
-    return dataclasses.replace(result, unreadable=unreadable, summaries=summaries, doubts=tuple(_doubts(episodes, result)))
-
-
-def audited(
-    result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], bar: Callable[[str], Tick], seed: int, head: str = "sparse"
-) -> TrainResult:
-    """Returns the result with an audit of held-out episodes: the controls that need no other features than the recordings have."""
-    outcomes = {each.index: each.success for each in episodes if each.index in result.held_out and each.index not in result.unreadable}
-    if sum(success is not False for success in outcomes.values()) < FEWEST:
-        return result  # no verdict could be given
-    config = AuditConfig(head, AUDITED_BY, seed)
-    held_out = dataset.only(choose_episodes(outcomes, AUDITED))
-    return dataclasses.replace(result, audit=audit(result.model, held_out, config=config, on_progress=bar("audit held-out")).audit)
-
-
-def _doubts(episodes: Sequence[Episode], result: TrainResult) -> list[str]:
-    """Returns warnings about the annotation of the training episodes that may not mean what it says."""
-    config = result.model.config
-    training = [episode for episode in episodes if episode.index in result.train_episodes]
-    blank = sum(not has_words(episode.task) for episode in training)
-    words = [f"{blank} of the episodes learnt from have a blank task: the model knows them by no instruction"] if blank else []
-    return words + [words for head in config.annotated_heads for words in doubts(attempts_of(training, head), config.heads[head])]
 
 
 def require_free(folder: Path, *, overwrite: bool) -> None:

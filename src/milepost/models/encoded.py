@@ -1,0 +1,239 @@
+"""A trained model behind a frozen encoder: where its features come from, one frame at a time too, and its life on disk and on the Hub.
+
+A model of this kind adds its networks, its loss, and how their output becomes progress.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from milepost.core import DataError, Dataset, KnowsEpisodes, Tick, require_cameras
+from milepost.datasets import upload_model
+from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
+from milepost.models.instructions import blank_fault
+from milepost.models.model_config import ModelConfig
+from milepost.models.online import History, live_state, picture
+from milepost.models.saved import hash_of, require_fit, write_folder
+
+M = TypeVar("M", bound="EncodedModel")
+
+
+class EncodedModel(nn.Module):
+    """The config and the frozen encoder of a model. cache: where features of the dataset at hand are kept; None keeps nothing."""
+
+    WRONG_INSTRUCTION: ClassVar[str]
+    """What the model learnt of an instruction that is not the right one, as the end of a sentence."""
+    encoder: PixelEncoder
+    """The trained part of the built-in encoder; any other encoder is not part of the weights."""
+    config: Any
+
+    def __init__(self, config: ModelConfig, precision: Precision = "float32") -> None:
+        super().__init__()
+        self.config = config
+        self.precision: Precision = precision
+        self.cache: FeatureCache | None = None
+        self._passing: FeatureCache | None = None
+        self._frozen: Encoder | None = None
+        self._history: History | None = None
+        if config.encoder == "pixels":
+            self.encoder = PixelEncoder(len(config.cameras), config.image_dim)
+
+    @property
+    def device(self) -> torch.device:
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what its curves depend on: its config. The weights have a hash of their own."""
+        config: dict[str, Any] = self.config.to_dict()
+        return config
+
+    def weights_hash(self) -> str:
+        """Returns the SHA-256 of all parameters and buffers with their names."""
+        return hash_of(self.state_dict())
+
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the frames were encoded with."""
+        return {"encoder": self.frozen.name}
+
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
+        """Makes the model ready for a dataset: its cameras are looked for, and what else it takes from a dataset is settled.
+
+        cache: the folder in which features of the frames are kept, in half precision. DataError if a camera is not there.
+        """
+        require_cameras(self.config.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.config.cameras)}")
+        self.settle(dataset)
+        if self.cache is not None and self.cache.fingerprint not in ("", dataset.fingerprint):
+            self.cache = None
+        if cache is not None or on_frames is not None:
+            ticks = over_all(on_frames, dataset, cameras=len(self.config.cameras))
+            self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=ticks)
+
+    def settle(self, dataset: Dataset) -> None:
+        """Settles what this kind of model takes from a dataset, or warns of; nothing, unless it says otherwise."""
+
+    # What the encoder makes
+
+    @property
+    def frozen(self) -> Encoder:
+        """Returns the encoder that images and words go through first, loaded when it is first needed. DataError if it cannot be loaded."""
+        if self._frozen is None:
+            config = self.config
+            self.use_encoder(load_encoder(config.encoder, device=str(self.device), precision=self.precision, text_width=config.text_dim))
+        assert self._frozen is not None
+        return self._frozen
+
+    def use_encoder(self, encoder: Encoder) -> None:
+        """Uses this encoder from now on. DataError if its features have other widths, or if it is not the one this model learnt with."""
+        require_encoder(self.config, encoder)
+        self._frozen, self._passing = encoder, None
+
+    def use_features(self: M, features: FeatureCache | None) -> M:
+        """Takes the features from this cache, and uses its encoder. DataError as `use_encoder`. None: from no cache."""
+        if features is not None:
+            self.use_encoder(features.encoder)
+        self.cache = features
+        return self
+
+    def project(self, features: Shaped[np.ndarray, "T C P"]) -> Float[np.ndarray, "T C E"]:
+        """Returns the networks' input for the frozen encoder's output: the built-in one's components; others' features as they are."""
+        return self.encoder.project(features) if self.config.encoder == "pixels" else features
+
+    @property
+    def feature_cache(self) -> FeatureCache:
+        """Returns where its features come from: the cache in use, else one that keeps nothing on disk and rounds nothing."""
+        self._passing = self._passing or FeatureCache(None, "", encoder=self.frozen, half=False)
+        return self.cache or self._passing
+
+    def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
+        """Returns the image features of one moment: camera name -> image, (H, W, 3) or (3, H, W). DataError if one does not fit."""
+        require_cameras(self.config.cameras, frames, whose="this frame has")
+        features = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
+        return self.project(np.stack(features, axis=1))[0]
+
+    def blank_fault(self, task: str) -> str:
+        """Returns what is wrong with a blank instruction; "" if it is not blank, or the model learnt from blank ones."""
+        return blank_fault(task, self.config.blank_task, wrong_means=self.WRONG_INSTRUCTION)
+
+    def validation_scores(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Returns "validation_loss", and what else is worth a line of the log, on validation samples. A model says how."""
+        raise NotImplementedError
+
+    # While the robot moves
+
+    def begin_history(self, task: str, text: Float[np.ndarray, "M"] | None, fps: float) -> None:
+        """Begins a new attempt. text: the instruction's features, else computed here. DataError if the instruction is blank and it learnt
+        from none.
+        """
+        if text is None and (fault := self.blank_fault(task)):
+            raise DataError(f"reset(task=...): {fault}")
+        self.eval()
+        words = self.frozen.text([task])[0] if text is None else text
+        self._history = History(self.config.n_obs_steps, self.config.gap(fps), words)
+
+    def next_window(
+        self, frames: Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "C E"], state: Float[np.ndarray, "S"] | None
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], Tensor]:
+        """Returns the window at the next frame, (features, state, valid) with one row each, and the instruction's features (M,).
+
+        frames: camera name -> image, as `frame_features` takes it, or features. state: raw units. DataError before the first `reset`, and
+        for an image or a state that does not fit; that moment is then as if it had not been.
+        """
+        if self._history is None:
+            raise DataError("call reset(task=..., fps=...) before the first step")
+        self.eval()
+        features = self.frame_features(frames) if isinstance(frames, Mapping) else frames
+        self._history.push(features, self.normalised_state(live_state(state, len(self.config.state_mean)))[0])
+        return self._history.window(), torch.from_numpy(self._history.text)
+
+    def normalised_state(self, state: Float[np.ndarray, "T S"]) -> Float[np.ndarray, "T Z"]:
+        """Returns robot states as the networks take them. A model says how."""
+        raise NotImplementedError
+
+    # On disk
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes `config.json` and `model.safetensors`, each atomically."""
+        write_folder(Path(folder), self.config.to_dict(), self.state_dict())
+
+    @classmethod
+    def with_weights(cls: type[M], folder: Path, config: Any, weights: Mapping[str, Tensor], *arguments: Any) -> M:
+        """Returns the model of a config with these weights. DataError if they do not fit, which names the parameters and the folder."""
+        with torch.device("meta"):  # shapes alone: what does not fit is found before memory is asked for
+            require_fit(folder, cls(config).state_dict(), weights)
+        model = cls(config, *arguments)
+        model.load_state_dict(weights)
+        return model
+
+    @classmethod
+    def of_config(cls: type[M], config: Any, folder: str | None) -> M:
+        """Returns the model of a config, with the weights in the folder, or new ones without one."""
+        device = config.device or "cpu"
+        if folder is None:
+            return cls(config).to(device)
+        return cls.from_pretrained(folder, device, config=dataclasses.replace(config, device=None))
+
+    @classmethod
+    def from_pretrained(cls: type[M], folder: Path | str, device: str | torch.device = "cpu", *, config: Any = None) -> M:
+        """Loads a saved model from a folder or the Hub. config: instead of the saved one. A model says how."""
+        raise NotImplementedError
+
+    def untrained(self: M, seed: int) -> M:
+        """Returns a model with new weights behind the same encoder, with the same features and statistics."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            other = self.with_new_weights()
+        other.load_state_dict(dict(self.named_buffers()), strict=False)
+        return other.use_features(self.feature_cache).to(self.device).eval()
+
+    def with_new_weights(self: M) -> M:
+        """Returns another model of this config, as it is made."""
+        return type(self)(self.config)
+
+    def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
+        """Uploads the saved model to the Hub repository `owner/name` and returns its address. Nothing else here ever uploads.
+
+        DataError if no repository is named, or the Hub refuses.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_model(Path(folder), repo_id, private=private)
+
+
+def over_all(on_frames: Tick | None, dataset: Dataset, *, cameras: int) -> Tick | None:
+    """Returns what counts the frames of all episodes and cameras, where it hears of one episode after the other."""
+    if on_frames is None or not isinstance(dataset, KnowsEpisodes):
+        return on_frames
+    total = dataset.total_frames * cameras
+    total_done, last_count = 0, 0
+
+    def count(now: int, whole: int) -> None:
+        nonlocal total_done, last_count
+        total_done, last_count = total_done + now - (last_count if now > last_count else 0), now if now < whole else 0
+        on_frames(min(total_done, total), total)
+
+    return count
+
+
+def require_encoder(config: ModelConfig, encoder: Encoder) -> None:
+    """Raises DataError if an encoder gives features of other widths, or if it is known not to be the one this model learnt with."""
+    if config.encoder != "pixels" and (encoder.width, encoder.text_width) != (config.image_dim, config.text_dim):
+        raise DataError(
+            f"the encoder {encoder.name} gives {encoder.width} numbers an image and {encoder.text_width} a sentence, this model takes "
+            f"{config.image_dim} and {config.text_dim}: it learnt with '{config.encoder}'"
+        )
+    fingerprint = config.encoder_fingerprint or ("pixels" if config.encoder == "pixels" else "")
+    if fingerprint and fingerprint != encoder.fingerprint:
+        raise DataError(
+            f"the encoder {encoder.name} is not the one this model learnt with ('{config.encoder}', {fingerprint}): "
+            f"its weights or preprocessing differ ({encoder.fingerprint}), and its features would mean something else"
+        )
