@@ -30,7 +30,8 @@ class Args:
     output_dir: Path
     """Folder of the copy; it must not exist."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
-    """Progress file; default: the one beside the dataset. Optional with --episode-columns, --trim-idle, --drop, --keep and --restamp."""
+    """Progress file; default: the one beside the dataset. Optional with --episode-columns, --trim-idle, --drop, --keep and --restamp. If
+    frames or episodes are left out, a file that is named here is also written into the copy, with the rows that stay and their new numbers."""
     weights: Path | None = None
     """Weights file of `milepost weigh`; it becomes a column too."""
     episode_columns: tuple[Path, ...] | None = None
@@ -77,6 +78,10 @@ def main(args: Args) -> int:
         count, worst = stamps
         say(f"time stamps: {count} of {dataset.total_frames} written anew as frame / {dataset.fps:g} fps, the worst was {worst:.3f} s off")
     say(f"copy: {args.output_dir}")
+    if args.progress is not None and matched is not None and copy_choice.is_part(dataset, ranges):
+        beside = args.output_dir / matched.path.name
+        progress.write_part_progress(matched.path, beside, ranges, datasets.open_dataset(args.output_dir))
+        say(f"progress of the frames that stay, with their new numbers: {beside}")
     if left_out:
         warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
     if any(unknown.values()):

@@ -66,7 +66,7 @@ def write(
     source: str, folder: Path, dataset: datasets.LeRobotDataset, added: Added, ranges: Mapping[int, Range], revision: str | None
 ) -> list[str]:
     """Writes the copy. Returns the data files that no episode needs, which are not in it."""
-    is_whole = all(ranges.get(number) == (0, record.length) for number, record in dataset.meta.episodes.items())
+    is_whole = not is_part(dataset, ranges)
     if is_whole and added.is_empty:
         raise DataError(
             "every frame of every episode stays and no column is added, so the copy would be the dataset as it is: none is made"
@@ -85,6 +85,11 @@ def write(
         left_out = _with_columns(source, Path(scratch) / dataset.root.name, added, revision)
         _in_parts(str(Path(scratch) / dataset.root.name), where, ranges, added, None)
     return left_out
+
+
+def is_part(dataset: datasets.LeRobotDataset, ranges: Mapping[int, Range]) -> bool:
+    """Tells whether a frame or an episode of the dataset is left out."""
+    return any(ranges.get(number) != (0, record.length) for number, record in dataset.meta.episodes.items())
 
 
 def _with_columns(source: str, folder: Path, added: Added, revision: str | None) -> list[str]:

@@ -8,6 +8,7 @@ from .auditing import run_audit as run_audit
 from .auditing import verdict_in_words as verdict_in_words
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
+from .parts import write_part_progress as write_part_progress
 from .existing import existing_result as existing_result
 from .labelling import label as label
 from .labelling import left_unknown as left_unknown
