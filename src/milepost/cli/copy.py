@@ -31,7 +31,7 @@ class Args:
     """Folder of the copy; it must not exist."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset. Optional with --episode-columns, --trim-idle, --drop, --keep and --restamp. If
-    frames or episodes are left out, a file that is named here is also written into the copy, with the rows that stay and their new numbers."""
+    frames or episodes are left out, a file that is named here is also written into the copy, its rows numbered anew."""
     weights: Path | None = None
     """Weights file of `milepost weigh`; it becomes a column too."""
     episode_columns: tuple[Path, ...] | None = None

@@ -8,7 +8,6 @@ from .auditing import run_audit as run_audit
 from .auditing import verdict_in_words as verdict_in_words
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
-from .parts import write_part_progress as write_part_progress
 from .existing import existing_result as existing_result
 from .labelling import label as label
 from .labelling import left_unknown as left_unknown
@@ -23,6 +22,7 @@ from .matching import require_episode as require_episode
 from .matching import require_made_for as require_made_for
 from .matching import require_rows as require_rows
 from .matching import row_count as row_count
+from .parts import write_part_progress as write_part_progress
 from .table import METADATA_PREFIX as METADATA_PREFIX
 from .table import ProgressTable as ProgressTable
 from .table import progress_rows as progress_rows
