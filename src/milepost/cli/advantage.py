@@ -17,6 +17,7 @@ import tyro
 from milepost import datasets, progress, weights
 from milepost.cli.advantage_report import doubts, report_of, show, without_label
 from milepost.cli.console import say, warn, warn_all
+from milepost.cli.effects import Effect, require_effects
 from milepost.cli.progress_io import require_varied
 from milepost.core import DataError, output_lock, real_path, to_json, write_text
 
@@ -78,6 +79,7 @@ class Made:
 def main(args: Args) -> int:
     """Reports who becomes positive, then writes the labels."""
     config = _config(args)
+    require_effects(args, [Effect(("overwrite",), args.form == "rlinf", "with --form rlinf, since a copy never replaces a folder")])
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _folder(args)
     match = progress.find_progress(dataset, args.progress)

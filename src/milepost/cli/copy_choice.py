@@ -26,9 +26,9 @@ class Choice(Protocol):
     @property
     def trim_idle(self) -> Literal["start", "end", "both"] | None: ...
     @property
-    def trim_threshold(self) -> float: ...
+    def trim_threshold(self) -> float | None: ...
     @property
-    def trim_margin_s(self) -> float: ...
+    def trim_margin_s(self) -> float | None: ...
     @property
     def drop(self) -> tuple[str, ...] | None: ...
     @property
@@ -57,7 +57,10 @@ def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
     numbers = _by_marks(args, dataset)
     if args.trim_idle is None:
         return {number: (0, dataset.length(number)) for number in numbers}
-    plan = datasets.plan_trim(dataset, args.trim_idle, threshold=args.trim_threshold, margin_s=args.trim_margin_s, episodes=numbers)
+    options = {"threshold": args.trim_threshold, "margin_s": args.trim_margin_s}
+    plan = datasets.plan_trim(
+        dataset, args.trim_idle, episodes=numbers, **{name: each for name, each in options.items() if each is not None}
+    )
     _report_trim(plan, dataset)
     return dict(plan.ranges)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from milepost.core import DataError, read_json_object, to_json
 from milepost.datasets.reader import LeRobotDataset, open_dataset
@@ -35,10 +36,15 @@ def origin_of(dataset: LeRobotDataset) -> Origin:
     if not path.is_file():
         return Origin()
     record = read_json_object(path, what="record of a copy")
-    sides = [record.get(name) for name in ("same_rows", "part_of")]
-    if not all(isinstance(side, list) and all(isinstance(each, str) for each in side) for side in sides):
+    same_rows, part_of = (_fingerprints(path, record.get(name)) for name in ("same_rows", "part_of"))
+    return Origin(same_rows, part_of) if record.get("fingerprint") == dataset.fingerprint else Origin()
+
+
+def _fingerprints(path: Path, values: Any) -> tuple[str, ...]:
+    """Returns a side of the record. DataError if it is no list of fingerprints."""
+    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise DataError(f"{path} is not what milepost copy writes: remove it, and label the copy with milepost label")
-    return Origin(*map(tuple, sides)) if record.get("fingerprint") == dataset.fingerprint else Origin()
+    return tuple(values)
 
 
 def has_rows_of(dataset: LeRobotDataset, fingerprint: str) -> bool:
