@@ -310,3 +310,68 @@ def test_a_hub_snapshot_is_never_written_into(dots: Path, tmp_path: Path) -> Non
     assert_refused(milepost("advantage", snapshot, *name, "--form", "column", "--output-dir", snapshot / "c"), "in the Hub's cache")
     assert milepost("advantage", snapshot, *name, "--output-dir", tmp_path / "out").returncode == 0
     assert tree(snapshot) == before
+
+
+def fail_task(root: Path, episodes: set[int]) -> None:
+    """Lets these episodes fail, as meta/ says it."""
+    for path in sorted((root / "meta/episodes").rglob("*.parquet")):
+        table = pq.read_table(path)
+        pairs = zip(table["episode_index"].to_pylist(), table["success"].to_pylist(), strict=True)
+        values = pa.array([value and number not in episodes for number, value in pairs])
+        pq.write_table(table.set_column(table.column_names.index("success"), "success", values), path)
+
+
+def test_tasks_without_a_success_are_all_named_with_a_way_out(dots: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(dots)
+    tasks = sorted({episode.task for episode in dataset})
+    unsolved = {episode.index for episode in dataset if episode.task == tasks[0]}
+    fail_task(dots, unsolved)
+    assert_refused(milepost("advantage", dots), f"the task {tasks[0]!r} has no successful episode", "--skip-unsolved", "--episodes")
+    chosen = ",".join(str(number) for number in dataset.episode_indices if number not in unsolved)
+    for number, words in enumerate((("--skip-unsolved",), ("--episodes", chosen))):
+        report = labels_of(dots, "--tag", f"t{number}", *words)
+        assert f"{len(unsolved)} episodes without labels: negative" in report["warnings"][0]
+        labels = by_rlinf(Path(report["written"][0]))
+        assert set(labels) == {(each.index, frame) for each in dataset for frame in range(each.length)}, "RLinf needs every frame"
+        assert not any(is_positive for (episode, _), is_positive in labels.items() if episode in unsolved)
+        assert [group["name"] for group in report["groups"]["task"]] == tasks[1:]
+    out = tmp_path / "copy"
+    labels_of(dots, "--skip-unsolved", "--form", "lerobot", "--output-dir", out)
+    rows = [row for path in (out / "data").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {row["episode_index"] for row in rows if not row[LANGUAGE]} == unsolved, "no label is in force there"
+    assert all(np.isfinite(row["mc_return"]) for row in rows), "the returns need no progress"
+    fail_task(dots, set(dataset.episode_indices))
+    assert_refused(milepost("advantage", dots, "--skip-unsolved"), "nothing can be labelled", "record one")
+
+
+def test_ties_get_advice_that_helps(tmp_path: Path) -> None:
+    root = tmp_path / "dots"
+    write_dots(root, dot_episodes(4))
+    add_progress(root, "sarm", lambda episode: np.where(np.arange(episode.length) < episode.length - 1, 0.5, 0.6))
+    refused = milepost("advantage", root, "--dry-run", "--horizon", 1, "--positive", 0.9)
+    assert refused.returncode == 2
+    below = float(refused.stderr.split("smaller --positive, below ")[1].split(",")[0])
+    assert milepost("advantage", root, "--dry-run", "--horizon", 1, "--positive", below * 0.9).returncode == 0, "the advice helps"
+    clock = add_progress(root, "elapsed", clock_curve)
+    write_dots(tmp_path / "alike", dot_episodes(2))
+    from_end = milepost("advantage", root, "--progress", clock, "--horizon", 1, "--episodes", "0", "--dry-run")
+    assert_refused(from_end, "has the same advantage (0), so no --positive divides them: choose another --horizon")
+
+
+def test_failures_that_are_positive_like_successes_are_said(dots: Path) -> None:
+    path = add_progress(dots, "blind", lambda episode: clock_curve(episode) ** 2)
+    words = "frames of failed episodes are positive as often as those of the others"
+    report = labels_of(dots, "--progress", path, "--horizon", 10, "--failure", 0, "--dry-run")
+    assert report["failures"][""]["failed"] >= 0.9 * report["failures"][""]["others"]
+    assert any(line.startswith(words) for line in report["warnings"])
+    assert not any(line.startswith(words) for line in labels_of(dots, "--horizon", 10, "--dry-run")["warnings"])
+
+
+def test_frames_without_a_label_are_said_first(dots: Path) -> None:
+    path = dots / "sarm_progress.parquet"
+    table = pq.read_table(path)
+    values = table["progress_sparse"].to_numpy().copy()
+    values[:7] = np.nan
+    pq.write_table(table.set_column(table.column_names.index("progress_sparse"), "progress_sparse", pa.array(values)), path)
+    report = labels_of(dots, "--horizon", "end", "--dry-run")
+    assert report["warnings"][0].startswith(f"frames of unknown advantage: 7 of {report['frames']}, each is negative")

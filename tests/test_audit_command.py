@@ -4,8 +4,9 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from milepost.cli.view import Args, open_review
 from milepost.figures import write_audit
 from milepost.metrics.audit import Property
 from milepost.testing import Fault, chat_server, dot_episodes, tiny_sarm, write_dots
+from milepost.testing.server import TinyModel
 from reviewed import page_of
 from test_goes_on import Damaged
 
@@ -100,22 +102,37 @@ def test_what_is_refused(dots: Path, tmp_path: Path, words: list[str], says: str
     assert not list(tmp_path.iterdir())
 
 
+PREFIXES = 4
+"""With fewer than four an audit can judge nothing, and stops."""
+
+
+class Decided(TinyModel):
+    """A model that always has "True" among its likeliest tokens, so that every prefix has a score."""
+
+    def answer(self, body: Mapping[str, Any]) -> tuple[list[tuple[str, float]], int]:
+        """Returns what `TinyModel` says, with less doubt about "True"."""
+        tokens, length = super().answer(body)
+        return [(token, value / 100 if token.strip().lower() == "true" else value) for token, value in tokens], length
+
+
 def asking(url: str, dataset: Path) -> list[str]:
-    return ["audit", str(dataset), "--model", "topreward", "--vlm-name", "tiny", "--base-url", url, "--num-prefixes", "3"]
+    return ["audit", str(dataset), "--model", "topreward", "--vlm-name", "tiny", "--base-url", url, "--num-prefixes", str(PREFIXES)]
 
 
 def test_a_server_is_not_asked_without_consent(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with chat_server() as server:
+    with chat_server(model=Decided()) as server:
         call = [*asking(server.url, dots), "--controls", "frozen_first", "shuffled", "--num-episodes", "2"]
         assert main(call) == 2
         error = " ".join(capsys.readouterr().err.split())
-        assert "the audit will ask the server up to 18 questions about 2 episodes, and 2 to find out how it answers; add --yes" in error
+        questions = 2 * 3 * PREFIXES
+        words = f"the audit will ask the server up to {questions} questions about 2 episodes, and 2 to find out how it answers; add --yes"
+        assert words in error
         assert (server.bodies, list(tmp_path.iterdir())) == ([], [])
         assert main([*call, "--yes"]) == 1
-        assert len(server.bodies) == 18 + 2  # the number is exact where nothing fails
-        assert "server: 20 answers, 20 requests, 0 retries" in " ".join(capsys.readouterr().err.split())
+        assert len(server.bodies) == questions + 2  # the number is exact where nothing fails
+        assert f"server: {questions + 2} answers, {questions + 2} requests, 0 retries" in " ".join(capsys.readouterr().err.split())
         assert main(call) == 1  # finished episodes are not asked about again, so there is nothing to consent to
-        assert len(server.bodies) == 18 + 2
+        assert len(server.bodies) == questions + 2
         assert "will ask" not in capsys.readouterr().err
 
 
@@ -128,17 +145,18 @@ def test_only_copies_that_are_asked_about_are_counted(
 ) -> None:
     """Of the 22 controls one needs a second camera, one a second instruction, and one an instruction for copies that have none."""
     write_dots(tmp_path / "set", dot_episodes(2, tasks=tasks))
-    with chat_server() as server:
+    with chat_server(model=Decided()) as server:
         assert main([*asking(server.url, tmp_path / "set"), *options, "--yes"]) == 1
-        questions = 2 * 3 * (1 + copies)
-        assert f"the audit will ask the server up to {questions} questions about 2 episodes" in " ".join(capsys.readouterr().err.split())
-        assert len(server.bodies) == questions + 2
+        announced = int(capsys.readouterr().err.split("the audit will ask the server up to ")[1].split()[0])
+        assert len(server.bodies) == announced + 2
+        asked_with_one_copy_less = 2 * PREFIXES * copies
+        assert asked_with_one_copy_less < announced <= asked_with_one_copy_less + 2 * PREFIXES, "the shortest copies have fewer prefixes"
 
 
 def test_every_prefix_of_longer_copies_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Without --num-prefixes a copy that is longer than the recording is asked about more often than the recording is."""
     write_dots(tmp_path / "set", dot_episodes(1))
-    with chat_server() as server:
+    with chat_server(model=Decided()) as server:
         call = asking(server.url, tmp_path / "set")[:-2]
         assert main([*call, "--controls", "regressed", "cut_50", "--yes"]) == 1
         announced = int(capsys.readouterr().err.split("up to ")[1].split()[0])
@@ -147,7 +165,9 @@ def test_every_prefix_of_longer_copies_is_counted(tmp_path: Path, capsys: pytest
 
 def test_after_an_interruption_the_rest_is_announced(dots: Path, capsys: pytest.CaptureFixture) -> None:
     broken: list[bool] = [True]
-    with chat_server(script=lambda number, body: Fault(401, "the key has expired") if broken[0] and number >= 2 + 12 else None) as server:
+    with chat_server(
+        model=Decided(), script=lambda number, body: Fault(401, "the key has expired") if broken[0] and number >= 2 + 4 * PREFIXES else None
+    ) as server:
         call = [*asking(server.url, dots), "--controls", "frozen_first", "shuffled", "--episodes", "0-3"]
         assert main([*call, "--yes"]) == 2
         assert "the key has expired" in capsys.readouterr().err
@@ -155,9 +175,36 @@ def test_after_an_interruption_the_rest_is_announced(dots: Path, capsys: pytest.
         before = len(server.bodies)
         assert main(call) == 2
         error = " ".join(capsys.readouterr().err.split())
-        assert "up to 27 questions about 3 episodes (1 other was finished by an earlier run), and 2 to find out how it answers" in error
+        questions = 3 * 3 * PREFIXES
+        assert (
+            f"up to {questions} questions about 3 episodes (1 other was finished by an earlier run), and 2 to find out how it answers"
+            in error
+        )
         assert main([*call, "--yes"]) == 1
-        assert len(server.bodies) - before == 27 + 2
+        assert len(server.bodies) - before == questions + 2
+
+
+def test_a_paid_audit_that_cannot_be_judged_stops_after_one_recording(dots: Path, capsys: pytest.CaptureFixture) -> None:
+    with chat_server(model=Decided()) as server:
+        call = [*asking(server.url, dots)[:-1], "3", "--num-episodes", "2", "--yes"]
+        assert main(call) == 2
+        assert "the audit stops before it asks more: episode" in (error := " ".join(capsys.readouterr().err.split()))
+        assert "give more than --num-prefixes 3" in error
+        assert len(server.bodies) == 3 + 2
+
+
+@pytest.mark.parametrize("text", ['{"findings": []}', "not JSON", '{"model": 3, "dataset": "dots", "verdict": "reward"}'])
+def test_a_foreign_audit_json_stays(text: str, dots: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("here").mkdir()
+    Path("here/audit.json").write_text(text)
+    assert main(["audit", str(dots), "--model", "elapsed", "--num-episodes", "2", "--output-dir", "here"]) == 2
+    assert "so it is not replaced; remove it, or choose another folder (--output-dir)" in " ".join(capsys.readouterr().err.split())
+    assert Path("here/audit.json").read_text() == text
+
+
+def test_episodes_are_chosen_in_python_too(dots: Path) -> None:
+    run = milepost.audit(milepost.ElapsedModel(), dots, episodes="0-1,4")
+    assert [each.episode for each in run.curves] == [0, 1, 4]
 
 
 def test_an_audit_of_another_model_is_not_replaced(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -220,6 +267,7 @@ def test_the_review_page_shows_the_verdict_first(dots: Path, tmp_path: Path, cap
 def test_an_audit_that_does_not_fit_is_refused(dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     other = tmp_path / "other"
     write_dots(other, dot_episodes(3))
+    (tmp_path / "audit_elapsed" / "audit.json").unlink(missing_ok=True)
     assert main(["audit", str(other), "--model", "elapsed", "--controls", "frozen_first", "--format", "pdf"]) in (0, 1)
     export = ["view", str(dots), "--export-html", "page.html", "--audit"]
     assert main([*export, "audit_elapsed"]) == 2
@@ -230,6 +278,7 @@ def test_an_audit_that_does_not_fit_is_refused(dots: Path, tmp_path: Path, capsy
         (tmp_path / "audit_elapsed" / "audit.json").write_text(broken)
         assert main([*export, "audit_elapsed"]) == 2
         assert "audit.json" in capsys.readouterr().err
+    (tmp_path / "audit_elapsed" / "audit.json").unlink(missing_ok=True)
     assert main(["audit", str(other), "--model", "elapsed", "--controls", "frozen_first", "--format", "pdf"]) in (0, 1)
     assert main(["view", str(other), "--export-html", "other.html", "--audit", "audit_elapsed"]) == 0
     assert "has no audit.png" in (tmp_path / "other.html").read_text()

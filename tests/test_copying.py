@@ -139,8 +139,8 @@ def test_refused(nails: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     main(["label", str(tmp_path / "once"), "--model", "elapsed"])
     capsys.readouterr()
-    foreign = ("--progress", nails / "sarm_progress.parquet", "--output-dir", tmp_path / "x")
-    assert "made for another dataset" in because(tmp_path / "once", *foreign)
+    foreign = ("--progress", tmp_path / "once/elapsed_progress.parquet", "--output-dir", tmp_path / "x")
+    assert "made for another dataset" in because(nails, *foreign)
     assert "none; make one with milepost label" in because(DATA / "dataset_v3", "--output-dir", tmp_path / "x")
     rows = open_dataset(nails).total_frames
     for columns, words in (

@@ -28,6 +28,7 @@ from milepost.datasets import (
     write_annotations,
 )
 from milepost.datasets.language_rows import EpisodeRows, LanguageRow, language_faults, segments_of_rows
+from test_cli import milepost
 
 
 def two_steps(episode: int) -> list[Row]:
@@ -404,3 +405,26 @@ def test_a_copy_of_meta_has_the_subtasks_of_the_other_episodes_too(tmp_path: Pat
         0: ["reach", "carry"], 1: ["reach", "place"], 2: ["reach", "carry"], 3: ["reach", "carry"],
     }  # fmt: skip
     assert read_metadata(root).from_language
+
+
+def test_an_episode_that_cannot_be_read_is_not_counted_as_annotated(tmp_path: Path) -> None:
+    def overlapping(episode: int) -> list[Row]:
+        return [row("reach", 0), row("carry", 0)] if episode == 1 else two_steps(episode)
+
+    report = validate(write_language(tmp_path / "dots", overlapping))
+    assert (report.annotated, report.unusable) == ({"sparse": 3}, {"sparse": 1})
+    run = milepost("info", tmp_path / "dots", "--quick")
+    assert "sparse: 3 of 4 episodes; of 1 episode it cannot be used" in run.stdout
+
+
+def test_stages_that_contradict_each_other_are_warned_of_when_they_are_written(tmp_path: Path) -> None:
+    def other_order(episode: int) -> list[Row]:
+        names = ("reach", "carry") if episode % 2 else ("carry", "reach")
+        return [row(names[0], 0), row(names[1], 12)]
+
+    root = write_language(tmp_path / "dots", other_order)
+    run = milepost("annotate", root, "--from-language", "sparse")
+    assert run.returncode == 0, run.stderr
+    assert "the sparse stages of language_persistent:" in run.stderr
+    sound = milepost("annotate", write_language(tmp_path / "sound", two_steps), "--from-language", "sparse")
+    assert (sound.returncode, sound.stderr) == (0, "")

@@ -28,7 +28,7 @@ INSIDE = {
         "cells columns episode_columns language_rows per_frame records transaction video",
         "choice frames metadata rows writer",
         "annotations footage language language_cells language_checks reader subtask_index",
-        "validation",
+        "origin validation",
         "copy drawings",
         "language_shift language_writing part_meta",
         "parts trim",

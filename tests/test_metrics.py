@@ -56,6 +56,15 @@ def test_final_is_the_mean_of_the_last_known() -> None:
     assert np.isnan(final(np.full(4, np.nan)))
 
 
+def test_a_straight_line_ends_at_its_last_frame_wherever_it_is_cut() -> None:
+    clock = np.linspace(0, 1, 30, dtype=np.float32)
+    for start, stop in ((0, 30), (4, 30), (0, 21), (7, 12)):
+        assert final(clock[start:stop]) == clock[stop - 1]
+    assert final(np.r_[clock[:10], np.nan, np.nan]) == clock[9]
+    bent = np.r_[clock[:-1], 0.9]
+    assert final(bent) == pytest.approx(bent[-3:].mean()), "one odd frame does not decide"
+
+
 def test_separation_equals_the_pair_count() -> None:
     rng = np.random.default_rng(3)
     good, bad = rng.integers(0, 6, 20) / 5, rng.integers(0, 5, 15) / 5

@@ -15,8 +15,9 @@ import numpy as np
 import tyro
 
 from milepost import datasets, progress, weights
-from milepost.cli.advantage_report import doubts, report_of, show
+from milepost.cli.advantage_report import doubts, report_of, show, without_label
 from milepost.cli.console import say, warn, warn_all
+from milepost.cli.effects import Effect, require_effects
 from milepost.cli.progress_io import require_varied
 from milepost.core import DataError, output_lock, real_path, to_json, write_text
 
@@ -49,6 +50,10 @@ class Args:
     """How many frames an advantage looks ahead; end: to the end of the episode."""
     failure: float = -1.0
     """The value at the end of a failed episode, in tasks: -1 is as far from success as at the start."""
+    episodes: str | None = None
+    """Episodes to label, such as 0-9,12 or 0 1 2; default: all. The others are negative, with an unknown advantage (NaN)."""
+    skip_unsolved: bool = False
+    """Leave the episodes of tasks without a success as those that --episodes leaves out; by default such a task is an error."""
     per_task: bool = True
     """Give every task a threshold of its own."""
     head_mode: Literal["sparse", "dense"] = "sparse"
@@ -62,10 +67,11 @@ class Args:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """The labels of a dataset, and what they were made from. settings: how, in words, for the files."""
+    """The labels of a dataset, and what they were made from. left: the episodes without labels. settings: how, in words, for the files."""
 
     dataset: datasets.LeRobotDataset
     episodes: list[weights.EpisodeProgress]
+    left: list[weights.EpisodeProgress]
     labels: weights.AdvantageLabels
     settings: dict[str, str]
 
@@ -73,26 +79,26 @@ class Made:
 def main(args: Args) -> int:
     """Reports who becomes positive, then writes the labels."""
     config = _config(args)
-    dataset = datasets.open_dataset(args.dataset, revision=args.revision)
+    require_effects(args, [Effect(("overwrite",), args.form == "rlinf", "with --form rlinf, since a copy never replaces a folder")])
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _folder(args)
     match = progress.find_progress(dataset, args.progress)
     warn_all(match.warnings)
-    episodes = _episodes(dataset, match, args.head_mode)
+    episodes = _solved(args, _episodes(dataset, match, args.head_mode))
     labels = weights.label_advantages(episodes, config)
     beside = None if args.beside is None else _labels_beside(args, dataset, config)
     report = report_of(episodes, labels, beside)
-    lines = doubts(report)
-    if match.missing:
-        lines.append(f"frames of the dataset without a row in the progress file: {match.missing}, each is negative")
+    left = _left(args, dataset, {each.episode for each in episodes})
+    first, then = without_label(report, match.missing, len(left)), doubts(report)
     if not args.json:
+        warn_all(first)
         show(report)
-        for line in lines:
-            warn(line)
+        warn_all(then)
     settings = {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint, "progress_file": str(match.path)}
     settings |= {"head_mode": args.head_mode, "config": json_module.dumps(asdict(config)), "explained_by_time": f"{report['by_time']:.3f}"}
-    written = [] if args.dry_run else _write(args, folder, Made(dataset, episodes, labels, settings))
+    written = [] if args.dry_run else _write(args, folder, Made(dataset, episodes, left, labels, settings))
     if args.json:
-        say(to_json(report | {"warnings": lines, "written": list(map(str, written))}))
+        say(to_json(report | {"warnings": [*first, *then], "written": list(map(str, written))}))
         return 0
     say(f"labels: {', '.join(map(str, written)) or 'none are written, because of --dry-run'}")
     if written and args.form == "rlinf":
@@ -142,17 +148,38 @@ def _episodes(dataset: datasets.LeRobotDataset, match: progress.MatchedProgress,
 def _labels_beside(args: Args, dataset: datasets.LeRobotDataset, config: weights.AdvantageConfig) -> weights.AdvantageLabels:
     match = progress.find_progress(dataset, args.beside)
     warn_all(match.warnings)
-    return weights.label_advantages(_episodes(dataset, match, args.head_mode), config)
+    return weights.label_advantages(_solved(args, _episodes(dataset, match, args.head_mode)), config)
+
+
+def _solved(args: Args, episodes: list[weights.EpisodeProgress]) -> list[weights.EpisodeProgress]:
+    """Returns the episodes that get labels: with --skip-unsolved without those of tasks that never succeeded. DataError if none is left."""
+    unsolved = set(weights.unsolved_tasks(episodes)) if args.skip_unsolved else set()
+    solved = [each for each in episodes if each.task not in unsolved]
+    if not solved:
+        raise DataError("no task of these episodes has a success, so nothing can be labelled: record one, or choose other --episodes")
+    return solved
+
+
+def _left(args: Args, dataset: datasets.LeRobotDataset, labelled: set[int]) -> list[weights.EpisodeProgress]:
+    """Returns the episodes of the dataset without labels, whose progress is taken as unknown."""
+    rest = [number for number in dataset.meta.episodes if number not in labelled]
+    if not rest:
+        return []
+    whole = datasets.open_dataset(args.dataset, revision=args.revision)
+    some = (whole.episode(number) for number in rest)
+    return [weights.EpisodeProgress(each.index, each.task, np.full(each.length, np.nan, np.float32), each.success) for each in some]
 
 
 def _write(args: Args, folder: Path, result: Made) -> list[Path]:
     """Writes the labels in the form that was asked for. Returns what is new."""
+    episodes = sorted([*result.episodes, *result.left], key=lambda each: each.episode)
     if args.form == "rlinf":
+        labels = sorted([*result.labels.episodes, *map(weights.unlabelled, result.left)], key=lambda each: each.episode)
         with output_lock(folder):
-            return list(weights.write_advantages(folder, args.tag, result.episodes, result.labels.episodes, result.settings))
+            return list(weights.write_advantages(folder, args.tag, episodes, labels, result.settings))
     if args.form == "lerobot":
         columns, rows = (
-            weights.lerobot_columns(result.dataset, result.episodes),
+            weights.lerobot_columns(result.dataset, episodes),
             weights.lerobot_rows(result.dataset, result.labels.episodes),
         )
     else:

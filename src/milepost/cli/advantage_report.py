@@ -10,6 +10,7 @@ import numpy as np
 
 from milepost import weights
 from milepost.cli.console import say, table
+from milepost.core import count_noun
 
 BY_TIME = 0.98
 """The R^2 of the curves by the time from which they may be a clock's; the audit has the same. The true progress of simulated
@@ -19,6 +20,8 @@ BY_EPISODE = 0.8
 TIED = 0.1
 """How far the proportion of positive frames may be above the one that was asked for, by ties at the threshold."""
 OUTCOMES = {True: "succeeded", False: "failed", None: "unknown outcome"}
+ALIKE = 0.9
+"""Failures are said to be positive as often as the others from this part of the others' proportion on."""
 ROWS = 12
 """Tasks in a table."""
 
@@ -39,16 +42,46 @@ def report_of(
         "frames": len(is_positive),
         "positive": float(is_positive.mean()),
         "positive_by_threshold": float(is_positive[~by_person].mean()) if not by_person.all() else float("nan"),
+        "positive_above": _above(episodes, labels),
         "unknown": sum(int(np.isnan(each.advantage).sum()) for each in labels.episodes),
         "interventions": int(by_person.sum()),
         "config": asdict(labels.config),
         "thresholds": dict(labels.thresholds),
         "durations": dict(labels.durations),
         "groups": {heading: [asdict(group) for group in weights.by_group(labels.episodes, names)] for heading, names in groups.items()},
+        "failures": _failures(episodes, labels),
         "by_time": weights.explained_by_time(episodes),
         "between_episodes": weights.between_episodes(successes),
         "agreement": None if beside is None else weights.agreement(labels.episodes, beside.episodes),
     }
+
+
+def _above(episodes: Sequence[weights.EpisodeProgress], labels: weights.AdvantageLabels) -> float:
+    """Returns the proportion of known frames, without interventions, whose advantage is above the threshold, and not equal to it."""
+    parts = []
+    for each, of in zip(episodes, labels.episodes, strict=True):
+        threshold = labels.thresholds[each.task if labels.config.per_task else ""]
+        stays = ~np.isnan(of.advantage) if each.intervention is None else ~np.isnan(of.advantage) & ~each.intervention
+        parts.append(of.advantage[stays] > threshold)
+    above = np.concatenate(parts)
+    return float(above.mean()) if len(above) else float("nan")
+
+
+def _failures(episodes: Sequence[weights.EpisodeProgress], labels: weights.AdvantageLabels) -> dict[str, dict[str, float]]:
+    """Returns task -> the proportion of positive frames in its failures and in its other episodes, and "" -> in all of both together.
+
+    Where there are episodes that are known to have succeeded, those of unknown outcome do not count. A task without both is left out.
+    """
+    out = {}
+    for task in ("", *dict.fromkeys(each.task for each in episodes)):
+        sides: dict[bool | None, list[np.ndarray]] = {}
+        for each, of in zip(episodes, labels.episodes, strict=True):
+            if task in ("", each.task):
+                sides.setdefault(each.success, []).append(of.is_positive)
+        others = sides.get(True, sides.get(None))
+        if False in sides and others:
+            out[task] = {"failed": float(np.concatenate(sides[False]).mean()), "others": float(np.concatenate(others).mean())}
+    return out
 
 
 def show(report: dict[str, Any]) -> None:
@@ -76,6 +109,22 @@ def _name(heading: str, name: str) -> str:
     return f"{int(name) * 10} to {int(name) * 10 + 10} %" if heading == "tenth" else name or "no task"
 
 
+def without_label(report: dict[str, Any], missing: int, left: int) -> list[str]:
+    """Returns which frames have no label of their own, in sentences. missing: frames without a row in the progress file. left: episodes
+    without labels."""
+    lines = []
+    if left:
+        lines.append(f"{count_noun(left, 'episode')} without labels: negative, of unknown advantage; --form lerobot has no row of them")
+    if missing:
+        lines.append(f"frames of the dataset without a row in the progress file: {missing}, each is negative")
+    if report["unknown"]:
+        lines.append(
+            f"frames of unknown advantage: {report['unknown']} of {report['frames']}, each is negative unless a person intervened; to "
+            "leave out whole episodes of them use --episodes"
+        )
+    return lines
+
+
 def doubts(report: dict[str, Any]) -> list[str]:
     """Returns what speaks against these labels, in sentences."""
     lines = []
@@ -93,18 +142,31 @@ def doubts(report: dict[str, Any]) -> list[str]:
     outcomes = {group["name"]: group["positive"] for group in report["groups"]["outcome"]}
     if "failed" not in outcomes:
         lines.append("no episode is known to have failed, so positive means no more than faster than the others")
-    elif outcomes["failed"] >= max(outcomes.get(name, 0.0) for name in (OUTCOMES[True], OUTCOMES[None])):
-        lines.append("frames of failed episodes are positive as often as those of the others, so the progress does not know a failure")
+    lines += _failures_in_words(report["failures"])
     if report["positive_by_threshold"] > report["config"]["positive"] + TIED:
+        above = report["positive_above"]
+        mend = f"choose --positive below {above:.2g}" if above > 0 else "none is above it, so no --positive changes that, but --horizon may"
         lines.append(
             f"{report['positive_by_threshold']:.0%} of the frames are positive, where {report['config']['positive']:.0%} were asked for, "
-            "because many have the very advantage of the threshold; choose a smaller --positive"
+            f"because many have the very advantage of the threshold; {mend}"
         )
     if OUTCOMES[None] in outcomes:
         lines.append("episodes of unknown outcome count as successes, as LeRobot counts them")
-    if report["unknown"]:
-        lines.append(f"frames of unknown advantage: {report['unknown']}, each is negative unless a person intervened")
     few = [group["name"] for group in report["groups"]["tenth"] if group["positive"] == 0]
     if len(few) >= 5:
         lines.append(f"{len(few)} of the ten tenths of an episode have no positive frame at all: the labels follow the time in the episode")
     return lines
+
+
+def _failures_in_words(failures: dict[str, dict[str, float]]) -> list[str]:
+    """Returns a sentence if failures are positive about as often as other episodes, in all tasks together or in some."""
+    alike = [task for task, each in failures.items() if each["failed"] > 0 and each["failed"] >= ALIKE * each["others"]]
+    if not alike:
+        return []
+    words = "frames of failed episodes are positive as often as those of the others"
+    if alike[0] == "":
+        both = failures[""]
+        numbers = f"{both['failed']:.0%} and {both['others']:.0%}"
+        return [f"{words} ({numbers}), so the progress does not know a failure"]
+    some = ", ".join(map(repr, alike[:ROWS])) + (f" and {len(alike) - ROWS} more" if len(alike) > ROWS else "")
+    return [f"{words} in {count_noun(len(alike), 'task')}, where the progress does not know a failure: {some}"]

@@ -4,7 +4,7 @@ dataset."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -14,9 +14,22 @@ from milepost import annotation, datasets, metrics
 from milepost.cli.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
 from milepost.cli.annotation_output import Target, disagreements, draw, read_corrections, require_no_conflict, shortlist, write_out
 from milepost.cli.annotation_report import report
-from milepost.cli.console import bars, say, warn
+from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.drawings import require_own
-from milepost.core import HEADS, DataError, count_noun, require_tasks, to_json
+from milepost.cli.effects import Effect, require_effects
+from milepost.core import (
+    HEADS,
+    Attempt,
+    DataError,
+    Segment,
+    alike_names,
+    annotated_stages,
+    contradictions,
+    count_noun,
+    doubts,
+    require_tasks,
+    to_json,
+)
 
 Stores: TypeAlias = "Mapping[str, annotation.AnnotationStore]"
 
@@ -85,6 +98,7 @@ def main(args: Args) -> int:
         raise ValueError(f"give one of {names}")
     if args.num_visualizations < 0 or (args.skip_existing and args.overwrite):
         raise ValueError("--num-visualizations is 0 or more, and --skip-existing contradicts --overwrite")
+    require_effects(args, _effects(args, modes[0] if modes else "ask"))
     if args.output_path is None and modes[:1] not in (["to_file"], ["to_language"], ["visualize_only"]):
         datasets.finish_interrupted(args.dataset)  # a killed run may have written half of the files; finish that first
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
@@ -100,6 +114,39 @@ def main(args: Args) -> int:
         "to_language": _to_language,
         "visualize_only": _visualize,
     }[mode](args, dataset, folder)
+
+
+def _effects(args: Args, mode: str) -> list[Effect]:
+    """Returns which options have an effect only in some modes, or only with a model or a server."""
+    bring, asks = ("from_subtask_index", "from_language"), "when a model is asked"
+    has_stages, has_server = args.stages != StageOptions(), args.model.base_url is not None
+    asked_of_a_model = (
+        "retry_failed",
+        "restart",
+        "model",
+        *(f"asking.{each.name}" for each in fields(args.asking) if each.name != "video_key"),
+    )
+    return [
+        Effect(asked_of_a_model, mode == "ask", asks),
+        Effect(
+            ("asking.video_key", "num_visualizations", "visualize_type", "output_dir"),
+            mode in ("ask", "visualize_only"),
+            f"{asks}, or with --visualize-only",
+        ),
+        Effect(("stages",), mode in ("ask", "import_file", "visualize_only"), f"{asks}, or with --import or --visualize-only"),
+        Effect(("model",), has_stages, "with stages to ask about (--sparse-subtasks, --dense-subtasks, or a file of them)"),
+        Effect(("model.api_key_env", "model.timeout_s", "model.price_per_million"), has_server, "with --base-url"),
+        Effect(("model.device", "model.precision", "model.quantization"), not has_server, "without --base-url"),
+        Effect(("subtask_index",), mode in ("ask", "export", "import_file"), f"{asks}, or with --export or --import"),
+        Effect(("json",), mode in ("ask", "export", "import_file"), f"{asks}, or with --export or --import"),
+        Effect(
+            ("skip_existing",), mode in ("ask", "export", *bring), "where annotations of the dataset are replaced, and not with --import"
+        ),
+        Effect(("store",), mode not in bring, "where answers are asked for or read"),
+        Effect(
+            ("output_path", "push_to_hub"), mode in ("ask", "export", "import_file", *bring), "where annotations are written into meta/"
+        ),
+    ]
 
 
 def _ask(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
@@ -232,11 +279,27 @@ def _bring_over(
         raise DataError(
             f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
         )
+    warn_all(
+        f"the {head} stages of {column}: {words}"
+        for words in _contradictions(dataset, {n: heads[head] for n, heads in annotations.items()})
+    )
     files = write_out(target, annotations, {}, subtask_index=False, keep_language=column != "language_persistent")
     without = len(requested) - len(set(runs) & requested)
     say(f"{head} stages of {count_noun(len(annotations), 'episode')} read from {column}; without any: {without}")
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
     return 0
+
+
+def _contradictions(dataset: datasets.LeRobotDataset, segments: Mapping[int, Sequence[Segment]]) -> list[str]:
+    """Returns how these stages contradict each other from episode to episode, as `milepost info` says it; else the doubts about them."""
+    records = dataset.meta.episodes
+    attempts = [Attempt(n, dataset.task_of(n), tuple(each), records[n].success) for n, each in sorted(segments.items()) if each]
+    attempts = [each for each in attempts if each.order]
+    if not attempts:
+        return []
+    stages = annotated_stages(attempts)
+    wrong = contradictions(attempts, stages.names)
+    return wrong + (alike_names(attempts, stages.names) if wrong else doubts(attempts, stages))
 
 
 def _to_file(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:

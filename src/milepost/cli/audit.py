@@ -78,7 +78,9 @@ def main(args: Args) -> int:
     )
     _require_consent(args, plan, prepared.questions)
     with closed_after(prepared.model), bars() as bar:
-        result = progress.run_audit(plan, beside=_beside(kind, prepared.model, args.seed), on_progress=bar("audit"))
+        result = progress.run_audit(
+            plan, beside=_beside(kind, prepared.model, args.seed), on_progress=bar("audit"), paid=prepared.questions is not None
+        )
     taught, words = taught_by(Path(args.model), dataset, {each.episode for each in result.curves})
     record = figures.write_audit(result, folder, dataset, model=name, taught=taught, kind=args.format)
     if args.json:

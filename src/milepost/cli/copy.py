@@ -19,6 +19,7 @@ import tyro
 from milepost import datasets, progress, weights
 from milepost.cli import copy_choice, episode_columns
 from milepost.cli.console import say, table, warn, warn_all
+from milepost.cli.effects import Effect, require_effects
 
 MarkKind: TypeAlias = Literal["keep", "drop", "unsure", "unmarked"]
 
@@ -30,7 +31,8 @@ class Args:
     output_dir: Path
     """Folder of the copy; it must not exist."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
-    """Progress file; default: the one beside the dataset. Optional with --episode-columns, --trim-idle, --drop, --keep and --restamp."""
+    """Progress file; default: the one beside the dataset. Optional with --episode-columns, --trim-idle, --drop, --keep and --restamp. If
+    frames or episodes are left out, a file that is named here is also written into the copy, its rows numbered anew."""
     weights: Path | None = None
     """Weights file of `milepost weigh`; it becomes a column too."""
     episode_columns: tuple[Path, ...] | None = None
@@ -38,17 +40,17 @@ class Args:
     usual progress file, weights.parquet and the marks of the review page, as far as they are there."""
     trim_idle: Literal["start", "end", "both"] | None = None
     """Leave out the idle frames at the start or the end of each episode; annotations and time stamps are shifted, no video is encoded."""
-    trim_threshold: float = 0.02
-    """The robot moves once a channel of state or action has left its value at the first (or last) frame by more than this part of the
-    channel's range in the dataset (1st to 99th percentile)."""
-    trim_margin_s: float = 0.5
-    """Seconds of rest that stay before the first motion and after the last one."""
+    trim_threshold: float | None = None
+    """With --trim-idle: the robot moves once a channel of state or action has left its value at the first (or last) frame by more than this
+    part of the channel's range in the dataset (1st to 99th percentile). Default: 0.02."""
+    trim_margin_s: float | None = None
+    """With --trim-idle: seconds of rest that stay before the first motion and after the last one. Default: 0.5."""
     drop: tuple[MarkKind, ...] | None = None
     """Leave out the episodes with these marks of the review page."""
     keep: tuple[MarkKind, ...] | None = None
     """Leave out all episodes but those with these marks."""
     review_file: Path | None = None
-    """File of marks; default: DATASET.review.json beside the dataset; for a Hub dataset, in the current folder."""
+    """With --drop or --keep: file of marks; default: DATASET.review.json beside the dataset; for a Hub dataset, in the current folder."""
     restamp: bool = False
     """Write frame / fps as the time stamps of the copy; every row must have exactly one image. The number of changes is reported."""
     even_damaged: bool = False
@@ -58,6 +60,9 @@ class Args:
 
 def main(args: Args) -> int:
     """Copies the dataset; returns 1 if frames have no value."""
+    by_marks = args.drop is not None or args.keep is not None
+    trimming = Effect(("trim_threshold", "trim_margin_s"), args.trim_idle is not None, "with --trim-idle")
+    require_effects(args, [trimming, Effect(("review_file",), by_marks, "with --drop or --keep")])
     dataset = datasets.open_dataset(args.dataset, revision=args.revision)
     matched = _matched(args, dataset)
     columns = {} if matched is None else _columns(matched, dataset)
@@ -77,6 +82,10 @@ def main(args: Args) -> int:
         count, worst = stamps
         say(f"time stamps: {count} of {dataset.total_frames} written anew as frame / {dataset.fps:g} fps, the worst was {worst:.3f} s off")
     say(f"copy: {args.output_dir}")
+    if args.progress is not None and matched is not None and copy_choice.is_part(dataset, ranges):
+        beside = args.output_dir / matched.path.name
+        progress.write_part_progress(matched.path, beside, ranges, datasets.open_dataset(args.output_dir))
+        say(f"progress of the frames that stay, with their new numbers: {beside}")
     if left_out:
         warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
     if any(unknown.values()):

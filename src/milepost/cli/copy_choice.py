@@ -26,9 +26,9 @@ class Choice(Protocol):
     @property
     def trim_idle(self) -> Literal["start", "end", "both"] | None: ...
     @property
-    def trim_threshold(self) -> float: ...
+    def trim_threshold(self) -> float | None: ...
     @property
-    def trim_margin_s(self) -> float: ...
+    def trim_margin_s(self) -> float | None: ...
     @property
     def drop(self) -> tuple[str, ...] | None: ...
     @property
@@ -57,7 +57,10 @@ def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
     numbers = _by_marks(args, dataset)
     if args.trim_idle is None:
         return {number: (0, dataset.length(number)) for number in numbers}
-    plan = datasets.plan_trim(dataset, args.trim_idle, threshold=args.trim_threshold, margin_s=args.trim_margin_s, episodes=numbers)
+    options = {"threshold": args.trim_threshold, "margin_s": args.trim_margin_s}
+    plan = datasets.plan_trim(
+        dataset, args.trim_idle, episodes=numbers, **{name: each for name, each in options.items() if each is not None}
+    )
     _report_trim(plan, dataset)
     return dict(plan.ranges)
 
@@ -66,7 +69,7 @@ def write(
     source: str, folder: Path, dataset: datasets.LeRobotDataset, added: Added, ranges: Mapping[int, Range], revision: str | None
 ) -> list[str]:
     """Writes the copy. Returns the data files that no episode needs, which are not in it."""
-    is_whole = all(ranges.get(number) == (0, record.length) for number, record in dataset.meta.episodes.items())
+    is_whole = not is_part(dataset, ranges)
     if is_whole and added.is_empty:
         raise DataError(
             "every frame of every episode stays and no column is added, so the copy would be the dataset as it is: none is made"
@@ -85,6 +88,11 @@ def write(
         left_out = _with_columns(source, Path(scratch) / dataset.root.name, added, revision)
         _in_parts(str(Path(scratch) / dataset.root.name), where, ranges, added, None)
     return left_out
+
+
+def is_part(dataset: datasets.LeRobotDataset, ranges: Mapping[int, Range]) -> bool:
+    """Tells whether a frame or an episode of the dataset is left out."""
+    return any(ranges.get(number) != (0, record.length) for number, record in dataset.meta.episodes.items())
 
 
 def _with_columns(source: str, folder: Path, added: Added, revision: str | None) -> list[str]:

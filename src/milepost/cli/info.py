@@ -67,12 +67,18 @@ def _content(report: datasets.DatasetReport) -> list[tuple[str, list[str]]]:
         ("cameras", [f"{c.name}  {size[c.name]} {c.codec or c.kind}" for c in report.cameras]),
         *([("distances", [f"{name}  by name alone" for name in report.depth])] if report.depth else []),
         ("state, action", [f"{_width(report.state)}, {_width(report.action)}"]),
-        ("annotated", [f"{head}: {count} of {_count(report.episodes, 'episode')}" for head, count in report.annotated.items()]),
+        ("annotated", [_annotated(report, head) for head in report.annotated]),
         ("successes", [f"{report.succeeded} of {report.judged}" if report.judged else "not recorded"]),
         ("progress", list(report.progress_files)),
         ("weights", list(report.weight_files)),
     ]
     return [(name, values or ["none"]) for name, values in rows]
+
+
+def _annotated(report: datasets.DatasetReport, head: str) -> str:
+    """Returns how many episodes have an annotation of this head that can be used, and how many have another one."""
+    broken = f"; of {_count(report.unusable[head], 'episode')} it cannot be used" if head in report.unusable else ""
+    return f"{head}: {report.annotated[head]} of {_count(report.episodes, 'episode')}{broken}"
 
 
 def _show_group(findings: Sequence[datasets.Finding]) -> None:

@@ -19,7 +19,8 @@ def taught_by(model: Path, dataset: datasets.LeRobotDataset, episodes: Collectio
     groups = ("train_episodes", "validation_episodes", "held_out")
     learning, choosing, unseen = ({n for n in about.get(key) or () if isinstance(n, int)} for key in groups)
     taught = set(episodes) & (learning | choosing)
-    same = about["dataset_fingerprint"] == dataset.fingerprint if "dataset_fingerprint" in about else about.get("dataset") == dataset.name
+    fingerprint = about.get("dataset_fingerprint")
+    same = datasets.has_rows_of(dataset, str(fingerprint)) if fingerprint is not None else about.get("dataset") == dataset.name
     if not (taught and same):
         return set(), ""
     rest = f"those it never saw: --episodes {','.join(map(str, sorted(unseen)))}" if unseen else "none was held out from it"

@@ -37,6 +37,8 @@ from .metadata import read_column_stats as read_column_stats
 from .metadata import read_metadata as read_metadata
 from .metadata import read_proportions as read_proportions
 from .metadata import stamps_of as stamps_of
+from .origin import has_rows_of as has_rows_of
+from .origin import origin_of as origin_of
 from .owned import is_dataset as is_dataset
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table

@@ -24,6 +24,7 @@ from milepost.core import DataError, atomic_folder, parse_json, read_json_object
 from milepost.datasets.episode_columns import EpisodeColumns, add_episode_columns, require_episode_columns
 from milepost.datasets.hub import Files, in_cache
 from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language, require_new_style
+from milepost.datasets.origin import record_origin
 from milepost.datasets.owned import dataset_of
 from milepost.datasets.parquet import MadeColumns, put_columns, read_parquet, to_numpy
 from milepost.datasets.reader import LeRobotDataset, open_dataset
@@ -80,6 +81,7 @@ def copy_with_columns(
         _write_meta(files, part, meta, added)
         add_features(part, LANGUAGE_FEATURES if language is not None else {})
         add_episode_columns(part, episode_columns or {})
+        record_origin(part, dataset, is_part=False)
 
     return copy_files(files, meta, Path(folder), columns_of, describe)
 

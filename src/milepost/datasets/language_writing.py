@@ -18,6 +18,7 @@ from milepost.datasets.copy import add_features, copy_files, require_sound
 from milepost.datasets.hub import Files
 from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language
 from milepost.datasets.language_rows import STYLE, LanguageRow
+from milepost.datasets.origin import record_origin
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.records import Metadata, no_episode
 from milepost.datasets.subtask_index import read_columns
@@ -42,13 +43,12 @@ def copy_with_language(
     require_language(files, meta, list(segments))
     require_sound(folder_or_repo, revision, restamp=False)
     rows = LanguageRows(STYLE, ROLE, _new_rows(files, meta, segments))
-    return copy_files(
-        files,
-        meta,
-        Path(folder),
-        lambda name, _: language_columns(files.path(name), rows),
-        lambda part: add_features(part, LANGUAGE_FEATURES),
-    )
+
+    def describe(part: Path) -> None:
+        add_features(part, LANGUAGE_FEATURES)
+        record_origin(part, dataset, is_part=False)
+
+    return copy_files(files, meta, Path(folder), lambda name, _: language_columns(files.path(name), rows), describe)
 
 
 def _check(meta: Metadata, segments: Mapping[int, Sequence[Segment]]) -> None:

@@ -24,6 +24,7 @@ from milepost.datasets.copy import Placing, changed_stamps, copied_names, link_o
 from milepost.datasets.frames import VideoPlaces
 from milepost.datasets.language_rows import LANGUAGE
 from milepost.datasets.language_shift import shifted_language
+from milepost.datasets.origin import record_origin
 from milepost.datasets.parquet import guarded, open_parquet
 from milepost.datasets.part_meta import OUTCOMES, Range, write_part_meta
 from milepost.datasets.reader import LeRobotDataset, open_dataset
@@ -57,7 +58,9 @@ def copy_parts(
                 _write_rows(parts, name, part / name)
             else:
                 link_or_copy(dataset.files.path(name), part / name, hard_link=dataset.is_local and not name.startswith("meta/"))
-        return write_part_meta(part, dataset, parts.ranges, unused)
+        warnings = write_part_meta(part, dataset, parts.ranges, unused)
+        record_origin(part, dataset, is_part=bool(parts.shortened) or len(parts.ranges) < len(dataset.meta.episodes))
+    return warnings
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,8 @@ class Camera:
 
 @dataclass(frozen=True, repr=False)
 class DatasetReport(Brief):
-    """The result of `validate`. tasks: instruction -> episodes. annotated: head -> episodes. succeeded: of the `judged` episodes.
+    """The result of `validate`. tasks: instruction -> episodes. annotated: head -> episodes whose annotation can be used; unusable: head ->
+    those that have one which cannot. succeeded: of the `judged` episodes.
 
     cameras: those that `open_dataset` uses by itself; depth: those that it uses only by name.
     """
@@ -80,6 +81,7 @@ class DatasetReport(Brief):
     state: int | None = None
     action: int | None = None
     annotated: Mapping[str, int] = field(default_factory=dict)
+    unusable: Mapping[str, int] = field(default_factory=dict)
     succeeded: int = 0
     judged: int = 0
     progress_files: tuple[str, ...] = ()
@@ -148,6 +150,8 @@ class _Validation:
                 meta = replace(self.meta, episodes=places.episodes)
                 self.findings += Footage(self.files, meta, self.look, self.anchors, places.strays, places.unread or ()).examine()
         progress, weights = self._side_files()
+        with_one = {head: records for head in HEADS if (records := [each for each in self.records if each.is_annotated(head)])}
+        unusable = {head: sum(head in each.annotation_faults for each in records) for head, records in with_one.items()}
         version_text, cameras = self.info.get("codebase_version"), tuple(self._cameras())
         return DatasetReport(
             name=self.files.name,
@@ -161,7 +165,8 @@ class _Validation:
             depth=tuple(name for name in self.meta.all_cameras if name not in {camera.name for camera in cameras}),
             state=self._width("observation.state"),
             action=self._width("action"),
-            annotated={head: count for head in HEADS if (count := sum(r.is_annotated(head) for r in self.records))},
+            annotated={head: len(records) - unusable[head] for head, records in with_one.items()},
+            unusable={head: count for head, count in unusable.items() if count},
             succeeded=sum(self.success.values()),
             judged=len(self.success),
             progress_files=progress,

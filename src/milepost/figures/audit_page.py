@@ -52,7 +52,7 @@ def write_audit(
 def require_own_audit(folder: Path, about: Mapping[str, str]) -> None:
     """Raises DataError if an audit may not be written to a folder: it is of another model or dataset there, or the folder is a dataset's.
 
-    A damaged audit is none, and is replaced. about: "model" and "dataset", by name.
+    A file that another program wrote, or that is damaged, is not replaced either. about: "model" and "dataset", by name.
     """
     place = folder.expanduser().resolve()
     if place.exists() and not place.is_dir():
@@ -61,12 +61,19 @@ def require_own_audit(folder: Path, about: Mapping[str, str]) -> None:
         what = "is a dataset" if root == place else f"lies in the dataset {root}"
         raise DataError(f"{folder} {what}, into which no audit is written; choose another folder (--output-dir)")
     path = folder / "audit.json"
-    try:
-        there = read_json_object(path, what="audit") if path.is_file() else {}
-    except DataError:
+    if not path.is_file():
         return
+    try:
+        there = read_json_object(path, what="audit")
+    except DataError as error:
+        raise DataError(f"{error}, so it is not replaced; remove it, or choose another folder (--output-dir)") from error
+    if missing := [name for name in ("model", "dataset", "verdict") if not isinstance(there.get(name), str)]:
+        raise DataError(
+            f"{path} is not what milepost audit writes (it has no {missing[0]}), so it is not replaced; remove it, or choose another "
+            "folder (--output-dir)"
+        )
     for name in ("model", "dataset"):
-        if isinstance(there.get(name), str) and there[name] != about[name]:
+        if there[name] != about[name]:
             whose = f"{there['model']} on {there['dataset']}"
             raise DataError(f"{folder} has the audit of {whose}; choose another folder (--output-dir), or remove it first")
 

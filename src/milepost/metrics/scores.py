@@ -51,12 +51,16 @@ def stage_accuracy(probability: Float[np.ndarray, "T K"], stage: Int[np.ndarray,
 def final(value: Values, frames: int = 3) -> float:
     """Returns where a curve ends: the mean of its last known frames (3, so that one odd frame does not decide); NaN if none is known.
 
-    A clock, the straight line from 0 to 1, ends at 1: the mean would be 1 - 1 / (T - 1), and tell long episodes from short ones.
+    A straight line of more known frames ends at the last one, because no frame of it is odd. The mean would end a line over a long episode
+    higher than the same line over a short one, and so tell the episodes apart by their length.
+
+    >>> final(np.array([0.0, 0.2, 0.9, 0.8, 1.0])), final(np.linspace(0, 0.5, 11))
+    (0.9, 0.5)
     """
     value = np.asarray(value)
     finite = value[~np.isnan(value)]
-    if len(finite) > 1 and np.abs(finite - np.linspace(0, 1, len(finite))).max() < 1e-5:
-        return 1.0
+    if len(finite) > frames and np.abs(finite - np.linspace(finite[0], finite[-1], len(finite))).max() < 1e-5:
+        return float(finite[-1])
     return float(finite[-frames:].mean()) if len(finite) else float("nan")
 
 

@@ -33,7 +33,7 @@ from milepost.core import (
     read_episodes,
     require_integers,
 )
-from milepost.datasets import as_dataset
+from milepost.datasets import as_dataset, episode_numbers
 from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, steady_channels, time_channels
 from milepost.progress.curve_store import AskedCurves, CurveStore
 from milepost.progress.held import with_images_in_memory, with_shared_features
@@ -241,16 +241,17 @@ def audit(
     beside: Mapping[str, RewardModel] = MappingProxyType({}),
     folder: Path | str | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
-    settings: Mapping[str, Any] = MappingProxyType({}),
+    episodes: Sequence[int] | int | str | None = None,
     on_progress: Tick = quiet,
 ) -> AuditRun:
     """Audits a model: does its curve follow what is seen, or the time? Returns the verdicts with what they rest on.
 
     config: what is run. beside: other models that are shown the same copies, by name. folder: where the curves of each episode are kept, so
     that a later call, of other controls too, asks for what is not there; those of another model or dataset are replaced.
-    options: further arguments of `model.predict`. settings: what else identifies the model, such as its package and its code. The dataset
-    is not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there are
-    `len(metrics.CONTROLS)`. `figures.write_audit` writes what `milepost audit` writes. DataError if no episode can be read.
+    options: further arguments of `model.predict`. episodes: those to audit, such as [0, 1, 5] or "0-2,5"; all by default. The
+    dataset is not changed. A model that asks a server is asked at once: one question for each prefix, episode and control, of which there
+    are `len(metrics.CONTROLS)`. `figures.write_audit` writes what the command writes; `plan_audit` takes what else identifies the model.
+    DataError if no episode can be read, or there is none of such a number.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -258,7 +259,10 @@ def audit(
     >>> run.audit.verdict
     'cannot be said'
     """
-    plan = plan_audit(model, dataset, config=config, folder=folder, options=options, settings=settings)
+    if episodes is not None:
+        anything: Any = dataset
+        dataset = as_dataset(anything).only(episode_numbers(episodes) or [])
+    plan = plan_audit(model, dataset, config=config, folder=folder, options=options)
     return run_audit(plan, beside=beside, on_progress=on_progress)
 
 

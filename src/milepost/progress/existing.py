@@ -11,7 +11,7 @@ from milepost.progress.table import ProgressTable, read_progress, unknown_frames
 
 _WORDS = {
     "model_path": "model", "model_type": "model", "weights_sha256": "weights", "config": "config", "dataset_fingerprint": "dataset",
-    "run": "model without identity()",
+    "run": "model without identity()", "part_of": "dataset, of which this one is a part",
 }  # fmt: skip
 _INSTEAD = "use --overwrite{anew} or another --output-path (in Python overwrite=True or another path)"
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from milepost.core import Brief, DataError, Episode
-from milepost.datasets import LeRobotDataset, find_file
+from milepost.datasets import LeRobotDataset, find_file, origin_of
 from milepost.progress.table import ProgressTable, read_progress
 
 LEROBOTS = "sarm_progress.parquet"
@@ -77,11 +77,19 @@ def require_made_for(path: Path, provenance: Mapping[str, str], dataset: LeRobot
     """Returns warnings if it is uncertain that a file was made for this dataset. Raises DataError if it was made for another one.
 
     provenance: has `dataset` and `dataset_fingerprint`. Two folders are compared by fingerprint. That of a Hub dataset is its commit, which
-    changes with its annotations, so Hub datasets are compared by name.
+    changes with its annotations, so Hub datasets are compared by name. A copy with all rows of the dataset in their order counts as it.
     """
     dataset_name, fingerprint = provenance.get("dataset", ""), provenance.get("dataset_fingerprint", "")
     if not fingerprint or fingerprint == dataset.fingerprint:
         return ()
+    origin = origin_of(dataset)
+    if fingerprint in origin.same_rows:
+        return ()
+    if fingerprint in origin.part_of:
+        raise DataError(
+            f"{path} was made for the dataset that '{dataset.name}' is a part of, so its rows have other numbers: label this one with "
+            "milepost label, or make the copy again with --progress, which writes the rows that stay beside it"
+        )
     on_hub = "/" in dataset_name
     if on_hub == dataset.is_local:
         return (

@@ -3,6 +3,8 @@ from .advantage import AdvantageConfig as AdvantageConfig
 from .advantage import AdvantageLabels as AdvantageLabels
 from .advantage import EpisodeProgress as EpisodeProgress
 from .advantage import label_advantages as label_advantages
+from .advantage import unlabelled as unlabelled
+from .advantage import unsolved_tasks as unsolved_tasks
 from .advantage_files import advantage_paths as advantage_paths
 from .advantage_files import require_own_advantages as require_own_advantages
 from .advantage_files import write_advantages as write_advantages

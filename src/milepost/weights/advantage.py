@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from milepost.core import DataError
 
 Outcome = bool | None
+LISTED = 9
+"""Tasks that a message names."""
 _DIGITS = 6
 """Decimals of an advantage. Progress is float32: without rounding, the curve of a clock would be labelled by its rounding errors."""
 
@@ -143,15 +145,30 @@ def _advantage_of(each: EpisodeProgress, duration: float, config: AdvantageConfi
 
 def _durations(episodes: Sequence[EpisodeProgress]) -> dict[str, float]:
     """Returns task -> the median of the episodes that succeeded, or may have, in frames after the first, at least 1."""
-    durations = {}
-    for task in dict.fromkeys(each.task for each in episodes):
-        lengths = [len(each.progress) - 1 for each in episodes if each.task == task and not each.has_failed]
-        if not lengths:
-            raise DataError(
-                f"the task {task!r} has no successful episode, so nobody knows how long it takes; record one, or leave its episodes out"
-            )
-        durations[task] = max(1.0, float(np.median(lengths)))
-    return durations
+    lengths: dict[str, list[int]] = {each.task: [] for each in episodes}
+    if unsolved := unsolved_tasks(episodes):
+        names = ", ".join(map(repr, unsolved[:LISTED])) + (f" and {len(unsolved) - LISTED} more" if len(unsolved) > LISTED else "")
+        which = f"the task {names} has" if len(unsolved) == 1 else f"{len(unsolved)} of {len(lengths)} tasks ({names}) have"
+        raise DataError(
+            f"{which} no successful episode, so nobody knows how long it takes; record one, leave such tasks without labels with "
+            "--skip-unsolved, or choose other episodes with --episodes"
+        )
+    for each in episodes:
+        if not each.has_failed:
+            lengths[each.task].append(len(each.progress) - 1)
+    return {task: max(1.0, float(np.median(of_task))) for task, of_task in lengths.items()}
+
+
+def unlabelled(each: EpisodeProgress) -> EpisodeLabels:
+    """Returns the labels of an episode that gets none: every frame is negative, the advantage and the return are unknown."""
+    unknown = np.full(len(each.progress), np.nan)
+    return EpisodeLabels(each.episode, unknown, unknown, np.zeros(len(each.progress), bool))
+
+
+def unsolved_tasks(episodes: Sequence[EpisodeProgress]) -> list[str]:
+    """Returns the tasks of which every episode has failed, in the order of their first episodes."""
+    solved = {each.task for each in episodes if not each.has_failed}
+    return list(dict.fromkeys(each.task for each in episodes if each.task not in solved))
 
 
 def _threshold(
@@ -173,11 +190,16 @@ def _threshold(
     if not len(values):
         raise DataError(f"no frame{of_group} has a known advantage; label the dataset again with milepost label")
     threshold = round(float(np.quantile(values, 1 - config.positive)), _DIGITS)
-    if threshold <= values.min():
-        tied = float((values == values.min()).mean())
+    if values.min() == values.max():
         raise DataError(
-            f"every frame{of_group} would be positive, because {tied:.0%} of them have the lowest advantage ({values.min():g}): choose a "
-            "smaller --positive, or look at the curves with milepost plot"
+            f"every frame{of_group} has the same advantage ({values.min():g}), so no --positive divides them: choose another --horizon, or "
+            "look at the curves with milepost plot"
+        )
+    if threshold <= values.min():
+        above = float((values > values.min()).mean())
+        raise DataError(
+            f"every frame{of_group} would be positive, because {1 - above:.0%} of them have the lowest advantage ({values.min():g}): "
+            f"choose a smaller --positive, below {above:.2g}, or look at the curves with milepost plot"
         )
     if threshold > values.max():  # rounding up
         threshold = float(values.max())

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.core import Brief
-from milepost.datasets import LeRobotDataset, find_file
+from milepost.datasets import LeRobotDataset, find_file, has_rows_of
 from milepost.progress import by_row, require_made_for
 from milepost.weights.file import read_weights_file
 
@@ -32,5 +32,5 @@ def match_weights(path: Path, dataset: LeRobotDataset) -> MatchedWeights:
     path = find_file(path)
     index, weight, settings = read_weights_file(path)
     warnings = require_made_for(path, settings, dataset)
-    is_identified = settings.get("dataset_fingerprint") == dataset.fingerprint
+    is_identified = has_rows_of(dataset, settings.get("dataset_fingerprint", ""))
     return MatchedWeights(path, by_row(path, index, weight, dataset), warnings, is_identified)
