@@ -41,7 +41,6 @@ from .files import require_shallow as require_shallow
 from .files import sampled_digest as sampled_digest
 from .files import shown as shown
 from .files import to_json as to_json
-from .files import unsigned_zeros as unsigned_zeros
 from .images import FrameIndex as FrameIndex
 from .images import as_uint8 as as_uint8
 from .images import frame_numbers as frame_numbers

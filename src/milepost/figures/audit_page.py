@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, atomic_path, count_noun, read_bytes, read_json_object, to_json, unsigned_zeros, write_text
+from milepost.core import DataError, atomic_path, count_noun, read_bytes, read_json_object, to_json, write_text
 from milepost.datasets import LeRobotDataset, is_dataset
 from milepost.figures.audit import audit_figure
 from milepost.figures.formats import FORMATS, Format
@@ -116,4 +116,4 @@ def _estimate(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return "-"
     value, low, high = (float("nan") if row[name] is None else float(row[name]) for name in ("value", "low", "high"))
-    return unsigned_zeros(str(Estimate(value, low, high, int(row["episodes"]))))
+    return str(Estimate(value, low, high, int(row["episodes"])))
