@@ -172,6 +172,24 @@ def test_a_command_that_is_refused_is_not_said_in_mileposts_words(capsys: pytest
     assert "in milepost's words" not in error
 
 
+WRONG = {
+    "train {} --model value --output-dir o --failure-frames -1": "--failure-frames must be at least 0, got -1",
+    "train {} --output-dir o --steps -1": "--steps and --batch-size must be at least 1, got -1 and 32",
+    "weigh {} --kappa -1": "milepost weigh: --kappa must be at least 0",
+    "train {} --model value --output-dir o --window causal": "--window means nothing to a value model; it takes --members, --reduction,",
+    "copy {0} --output-dir {0} --trim-idle both": "exists already and is not overwritten; remove it or choose another name",
+    "advantage {0} --form lerobot --output-dir {0}/in": "is in a dataset, which the copy would become a part of",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_an_error_has_the_names_of_the_command_line(line: str, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(line.format(world / "towels").split()) == 2
+    out, err = capsys.readouterr()
+    assert WRONG[line] in " ".join(err.split())
+    assert not out.strip(), "the plan is not printed before it is refused"
+
+
 def test_the_modules_help_names_the_module() -> None:
     program = "milepost.rewards.topreward.compute_rabc_weights"
     shown = subprocess.run([sys.executable, "-m", program, "--help"], capture_output=True, text=True, check=False)

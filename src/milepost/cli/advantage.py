@@ -75,6 +75,8 @@ def main(args: Args) -> int:
     config = _config(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision)
     folder = _folder(args)
+    if args.form != "rlinf" and args.output_dir is not None:
+        datasets.require_elsewhere(folder.expanduser().absolute(), dataset.files)
     match = progress.find_progress(dataset, args.progress)
     warn_all(match.warnings)
     episodes = _episodes(dataset, match, args.head_mode)

@@ -59,6 +59,7 @@ class Args:
 def main(args: Args) -> int:
     """Copies the dataset; returns 1 if frames have no value."""
     dataset = datasets.open_dataset(args.dataset, revision=args.revision)
+    copy_choice.require_free(args.output_dir, dataset)
     matched = _matched(args, dataset)
     columns = {} if matched is None else _columns(matched, dataset)
     if args.weights is not None:

@@ -160,8 +160,22 @@ def run(verb: str, arguments: list[str], program: str = "") -> int:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("MILEPOST_DEBUG"):
             raise
-        complain(f"milepost {verb}: {explain(error)}")
+        complain(f"milepost {verb}: {_with_flags(explain(error), verb)}")
         return 2
+
+
+def _with_flags(text: str, verb: str) -> str:
+    """Returns an error in which the settings that must be otherwise are called as the verb's options are.
+
+    Where a setting is checked, it has its name in Python, such as failure_frames for --failure-frames.
+    """
+    settings = re.match(r"[a-z][a-z_]*(?:(?:, | and )[a-z][a-z_]*)*(?= (?:must|should|need) )", text)
+    if settings is None:
+        return text
+    options = set(re.findall(r"--[a-z][a-z.-]+", _options_text(_parser(verb, [])[0])))
+    flag_of = {name: f"--{name.replace('_', '-')}" for name in re.findall(r"[a-z_]+", settings[0])}
+    names = re.sub(r"[a-z_]+", lambda name: flag_of[name[0]] if flag_of[name[0]] in options else name[0], settings[0])
+    return names + text[settings.end() :]
 
 
 def _parser(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], list[str]]:
@@ -217,7 +231,8 @@ def _parsed(parse: Callable[..., Any], verb: str, arguments: list[str], program:
         if leaving.code == 2:  # the parser itself guesses only where no required option is missing
             near = _what_was_meant(arguments, verb, parse)
         for line in plain.plain_error(verb, _written(errors), near, program).splitlines():
-            complain(line)
+            who = f"milepost {verb}: " if line.startswith(f"milepost {verb}: ") else ""
+            complain(f"{who}{_with_flags(line.removeprefix(who), verb)}")
         raise
 
 
