@@ -79,6 +79,15 @@ def test_sarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["reward"].shape == (1,)
 
 
+def test_roboreward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(1))
+    stand_ins = {"path/or/hub-id": "dots", "teetone/RoboReward-8B": STANDS_FOR["Qwen/Qwen3-VL-8B-Instruct"], '"cuda"': '"cpu"'}
+    names = run("roboreward.md", {}, stand_ins)
+    assert names["curve"].value.shape == (33,)
+    assert 1 <= names["step"].signals["grade"] <= 5
+
+
 def test_annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a server that finds the stages of one episode and refuses the other."""
     monkeypatch.chdir(tmp_path)

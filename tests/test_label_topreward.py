@@ -18,7 +18,7 @@ from milepost.core.types import Episode, Progress
 from milepost.datasets.reader import open_dataset
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
-from milepost.models.topreward.options import size_in_bytes
+from milepost.models.zero_shot.options import size_in_bytes
 from milepost.progress.labelling import label
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import read_progress

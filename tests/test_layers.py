@@ -42,12 +42,14 @@ INSIDE = {
         "generate remote",
     ],
     "models": [
-        "foreign plugin_format sarm.augmentation source",
-        "processing registry sarm.config sarm.network sarm.online sarm.options topreward.config topreward.options "
-        "training.checkpoints training.distributed training.tracking value.config value.network value.targets",
-        "value.inputs value.options",
-        "elapsed options sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling training.config",
-        "sarm.checkpoint topreward.model training.loop",
+        "foreign plugin_format sarm.augmentation source zero_shot.clips zero_shot.config zero_shot.options zero_shot.sampling",
+        "processing registry roboreward.config roboreward.options sarm.config sarm.network sarm.online sarm.options topreward.config "
+        "topreward.options training.checkpoints training.distributed training.tracking value.config value.network value.targets "
+        "zero_shot.model",
+        "value.inputs value.options zero_shot.kind",
+        "elapsed options roboreward.model sarm.lerobot_format sarm.loss sarm.samples topreward.processor topreward.sampling "
+        "training.config",
+        "roboreward.kind sarm.checkpoint topreward.model training.loop",
         "sarm.processor sarm.readiness topreward.kind",
         "sarm.model",
         "factory sarm.kind sarm.prepare value.model",

@@ -14,6 +14,8 @@ from .figures import render as render
 from .metrics import find_events as find_events
 from .models import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
 from .models import ElapsedModel as ElapsedModel
+from .models import RoboRewardConfig as RoboRewardConfig
+from .models import RoboRewardModel as RoboRewardModel
 from .models import SARMConfig as SARMConfig
 from .models import SARMModel as SARMModel
 from .models import TOPRewardConfig as TOPRewardConfig

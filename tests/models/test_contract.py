@@ -12,6 +12,8 @@ from milepost.core.capabilities import RewardModel
 from milepost.core.errors import DataError
 from milepost.models.elapsed import ElapsedModel
 from milepost.models.registry import BUILT_IN, load_model
+from milepost.models.roboreward.config import RoboRewardConfig
+from milepost.models.roboreward.model import RoboRewardModel
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
 from milepost.testing import CAMERA, dot_episodes, tiny_sarm, tiny_value
@@ -30,8 +32,13 @@ def tiny_topreward(**changes: object) -> TOPRewardModel:
     return TOPRewardModel(TOPRewardConfig(vlm_name=str(VLM), **changes), tiny_vlm())
 
 
+def tiny_roboreward(**changes: object) -> RoboRewardModel:
+    return RoboRewardModel(RoboRewardConfig(vlm_name=str(VLM), **changes), tiny_vlm())
+
+
 MAKERS: dict[str, Callable[[], RewardModel]] = {
     "elapsed": ElapsedModel,
+    "roboreward": tiny_roboreward,
     "sarm": tiny_sarm,
     "topreward": tiny_topreward,
     "value": tiny_value,

@@ -19,7 +19,8 @@ from milepost.models.registry import load_model
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
 from milepost.models.topreward.processor import TOPREWARD_FEATURE_PREFIX
-from milepost.models.topreward.sampling import anchors, grid, looked_at, min_max
+from milepost.models.topreward.sampling import looked_at, min_max
+from milepost.models.zero_shot.sampling import anchors, grid
 from milepost.testing import CAMERA
 from milepost.vlm.patches import Resolution
 from milepost.vlm.prompt import Prompt

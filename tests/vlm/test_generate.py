@@ -130,7 +130,7 @@ def test_an_answer_stops_at_the_end_of_the_turn_or_is_cut(random_engine, rng) ->
     turn = asked(chat_model, pictures(rng, SIZE))
     cut = chat_model.reply([turn], max_tokens=8)
     assert cut.finish == "length"
-    chat_model._stops.add(chat_model._keys[-3])
+    chat_model.engine.stops.add(chat_model._keys[-3])
     ended = chat_model.reply([turn], max_tokens=8)
     assert ended.finish == "stop"
     assert cut.text.startswith(ended.text)

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 HEADINGS = {
     "positional arguments": "what it works on",
     "model-options.sarm options": "options of a SARM model",
+    "model-options.vlm options": "options of the models that ask a VLM",
     "model-options.topreward options": "options of TOPReward",
+    "model-options.roboreward options": "options of RoboReward",
     "rabc options": "how progress becomes weights",
     "stages options": "the stages",
     "asking options": "how the model is asked",

@@ -32,7 +32,7 @@ class EpisodeColumn:
     values: Mapping[int, Any]
 
 
-EpisodeColumns: TypeAlias = "Mapping[str, EpisodeColumn]"
+EpisodeColumns: TypeAlias = Mapping[str, EpisodeColumn]
 """Name of the column in meta/episodes -> its values."""
 
 

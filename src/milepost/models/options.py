@@ -14,9 +14,11 @@ import tyro
 from milepost.core import DataError
 from milepost.models.foreign import PackageError
 from milepost.models.registry import ModelKind, NoOptions, changed, kind_of, offered, require_trainable
+from milepost.models.roboreward.options import RoboRewardOnly
 from milepost.models.sarm.options import SARMOptions
-from milepost.models.topreward.options import TOPRewardOptions
+from milepost.models.topreward.options import TOPRewardOnly
 from milepost.models.value.options import ValueOptions, ValueTraining
+from milepost.models.zero_shot.options import VLMOptions
 
 FLAGS = ("--model", "--reward-model-path")
 THEIRS = "of_package"
@@ -25,10 +27,12 @@ THEIRS = "of_package"
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What the built-in kinds take."""
+    """What the built-in kinds take: the options of several kinds, and those of one."""
 
     sarm: Annotated[SARMOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SARMOptions)
-    topreward: Annotated[TOPRewardOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TOPRewardOptions)
+    vlm: Annotated[VLMOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=VLMOptions)
+    topreward: Annotated[TOPRewardOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=TOPRewardOnly)
+    roboreward: Annotated[RoboRewardOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=RoboRewardOnly)
     value: Annotated[ValueOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ValueOptions)
 
 
@@ -49,12 +53,16 @@ def training_changes(name: str, options: TrainingOptions) -> dict[str, Any]:
 
 def options_for(kind: ModelKind, options: ModelOptions) -> Any:
     """Returns the options of one kind. ValueError if an option of another kind was given: it means nothing to this one."""
-    own = THEIRS if kind.package else kind.name
-    for group in vars(options):
-        if group != own and (option_names := list(changed(getattr(options, group)))):
-            raise ValueError(f"--{option_names[0].replace('_', '-')} means nothing to a model of type {kind.name}")
-    group_options = getattr(options, own, None)
-    return group_options if isinstance(group_options, kind.options) else kind.options()
+    own = {each.name for each in dataclasses.fields(kind.options)}
+    values: dict[str, Any] = {}
+    for group, group_options in vars(options).items():
+        if group == THEIRS and kind.package:
+            return group_options
+        changes = changed(group_options)
+        if strangers := [name for name in changes if kind.package or name not in own]:
+            raise ValueError(f"--{strangers[0].replace('_', '-')} means nothing to a model of type {kind.name}")
+        values |= changes
+    return kind.options(**values)
 
 
 def with_model(args: type, arguments: Sequence[str]) -> type:

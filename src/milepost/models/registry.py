@@ -44,6 +44,7 @@ from milepost.models.source import source_hash
 GROUP = "milepost.models"
 BUILT_IN = {
     "elapsed": "milepost.models.elapsed",
+    "roboreward": "milepost.models.roboreward.kind",
     "sarm": "milepost.models.sarm.kind",
     "topreward": "milepost.models.topreward.kind",
     "value": "milepost.models.value.kind",

@@ -104,7 +104,8 @@ class ChatServer(ThreadingHTTPServer):
     """The server that `chat_server` runs. `bodies` has every request so far, `authorizations` its keys, `most` how many were here at once.
 
     model: what stands behind it. script: which requests go wrong. max_logprobs: more than these are refused. key: any other is refused.
-    rendezvous: no request is answered before so many are here. `text` may be set to a function: the request -> what is answered in words.
+    rendezvous: no request is answered before so many are here. `text` may be set to a function: the request -> what is answered in words;
+    `lists` to another: the request -> every token of the answer, each as the list of (token, log-probability) that the server knows.
     """
 
     daemon_threads = True
@@ -116,6 +117,7 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.model, self.script, self.max_logprobs, self.key = model or TinyModel(), script, max_logprobs, key
         self.text: Callable[[dict[str, Any]], str] = lambda body: "seen: " + render(body)
+        self.lists: Callable[[dict[str, Any]], list[list[tuple[str, float]]]] | None = None
         self.usage = True
         self.takes_schema = True
         self.meet = threading.Barrier(rendezvous) if rendezvous else None
@@ -215,10 +217,13 @@ class _Handler(BaseHTTPRequestHandler):
         tokens, length = server.model.answer(body)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": server.text(body)}}
         if body.get("logprobs"):
-            ranked = sorted(tokens, key=lambda entry: -entry[1])
-            listed = [{"token": token, "logprob": logprob} for token, logprob in ranked[: body["top_logprobs"]]]
-            choice |= {"finish_reason": "length", "logprobs": {"content": [{**listed[0], "top_logprobs": listed}]}}
-            choice["message"]["content"] = ranked[0][0]
+            content: list[dict[str, Any]] = []
+            for each in server.lists(body) if server.lists else [tokens]:
+                ranked = sorted(each, key=lambda entry: -entry[1])
+                listed = [{"token": token, "logprob": logprob} for token, logprob in ranked[: body["top_logprobs"]]]
+                content.append({**listed[0], "top_logprobs": listed})
+            choice |= {"finish_reason": "length", "logprobs": {"content": content}}
+            choice["message"]["content"] = "".join(each["token"] for each in content)
         usage = {"usage": {"prompt_tokens": length, "completion_tokens": 1}} if server.usage else {}
         return 200, {"object": "chat.completion", "model": "tiny", "choices": [choice], **usage}
 

@@ -87,9 +87,10 @@ def tiny_value(seed: int = 0, **changes: Any) -> ValueModel:
     return model.eval()
 
 
-def tiny_vlm(folder: Path | str, seed: int = 0) -> Path:
+def tiny_vlm(folder: Path | str, seed: int = 0, *, hidden: int = 32, layers: int = 2) -> Path:
     """Writes a random Qwen3-VL of about 0.5 MB and returns its folder, which `TOPRewardConfig(vlm_name=...)` and `--vlm-name` take.
 
+    hidden, layers: width, a multiple of 32, and depth of its networks, for measurements; wider ones are larger.
     Its tokens are bytes, and the words True and False. DataError if transformers is not installed.
     """
     folder = Path(folder)
@@ -98,13 +99,14 @@ def tiny_vlm(folder: Path | str, seed: int = 0) -> Path:
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     marks = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     text = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-        "head_dim": 32, "vocab_size": len(tokenizer),
+        "hidden_size": hidden, "intermediate_size": 2 * hidden, "num_hidden_layers": layers, "num_attention_heads": max(hidden // 32, 2),
+        "num_key_value_heads": 1, "head_dim": 32, "vocab_size": len(tokenizer),
         "max_position_embeddings": 32768, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
         "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True, "mrope_section": [6, 5, 5]},
     }  # fmt: skip
     vision = {
-        "hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 2, "out_hidden_size": 32, "deepstack_visual_indexes": [0, 1],
+        "hidden_size": hidden, "intermediate_size": 2 * hidden, "depth": layers, "num_heads": max(hidden // 32, 2),
+        "out_hidden_size": hidden, "deepstack_visual_indexes": [0, 1],
         "num_position_embeddings": 256, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
     }  # fmt: skip
     config = transformers.Qwen3VLConfig(

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from milepost.vlm.video_clip import AppendView, Clip, PrefixCache, ReadView, mak
 
 FramePair = tuple[UInt8[np.ndarray, "2 H W 3"], float]
 """Two frames, and the time they are stamped with, in seconds."""
+Cell = tuple[int, int]
+"""Number of an instruction and of a prefix: where an answer goes in a table."""
 Suffixes = list[tuple[list[int], list[int]]]
 """For each instruction, the ids of the question and the id of each answer."""
 CHUNK = {"cpu": 512, "cuda": 4096}
@@ -45,7 +47,7 @@ class PromptSuffix:
     in the table.
     """
 
-    cell: tuple[int, int]
+    cell: Cell
     groups: int
     branch: FramePair | None
     ids: list[int]
@@ -78,6 +80,9 @@ class Engine:
         """The most tokens of a prefix with its question: the model's context, or fewer if `with_limit` says so."""
         self.tokens: Counter[str] = Counter()
         self.tokenizer = tokenizer
+        end_tokens = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        self.stops = {tokenizer.eos_token_id, *(end_tokens if isinstance(end_tokens, list) else [end_tokens])}
+        """The tokens that end an answer in words."""
         self._prompt_tokens = PromptTokens(tokenizer, prompt or Prompt())
         # A prefill of a new clip needs no mask, so its passes may be larger than those of questions.
         limits = {"prefix": 16_384, "questions": CHUNK["cpu" if self.networks.device.type == "cpu" else "cuda"]}
@@ -133,16 +138,59 @@ class Engine:
         lengths = clip.prefixes(prefixes)
         suffixes = self._suffixes(instructions, answers)
         table = np.full((len(suffixes), len(lengths), len(answers)), np.nan, np.float32)
+        texts = [ids for ids, _ in suffixes]
+
+        def take(cell: Cell, logprobs: Float[Tensor, "V"]) -> None:
+            table[cell] = logprobs[suffixes[cell[0]][1]].cpu().numpy()
+
+        for cache, questions in self._read(clip, lengths, texts):
+            self._ask(cache, questions, lead=common(texts), take=take)
+        return table
+
+    @torch.inference_mode()
+    def complete(
+        self, clip: Clip, *, instructions: Sequence[str], prefixes: Sequence[int] | None = None, max_tokens: int = 128
+    ) -> list[list[str]]:
+        """Returns, for each instruction and prefix, the model's answer in words, chosen greedily; at most `max_tokens` tokens.
+
+        The prompt's `opening` is left to the model. Each step asks all prefixes that are not done in shared passes over the same clip.
+        DataError as `score`.
+        """
+        lengths = clip.prefixes(prefixes)
+        require_lists(instructions, [""])
+        texts = [self._prompt_tokens.unopened(instruction) for instruction in instructions]
+        words: dict[Cell, list[int]] = {(i, place): [] for i in range(len(texts)) for place in range(len(lengths))}
+        ended: set[Cell] = set()
+
+        def take(cell: Cell, logprobs: Float[Tensor, "V"]) -> None:
+            token = int(logprobs.argmax())
+            if token in self.stops:
+                ended.add(cell)
+            else:
+                words[cell].append(token)
+
+        for cache, questions in self._read(clip, lengths, texts, room=max_tokens):
+            for _ in range(max_tokens):
+                going_on = [replace(each, ids=each.ids + words[each.cell]) for each in questions if each.cell not in ended]
+                self._ask(cache, going_on, lead=common(texts), take=take)
+        decoded = {cell: str(self.tokenizer.decode(ids, skip_special_tokens=True)) for cell, ids in words.items()}
+        return [[decoded[i, place] for place in range(len(lengths))] for i in range(len(texts))]
+
+    def _read(
+        self, clip: Clip, lengths: Sequence[int], texts: Sequence[list[int]], *, room: int = 0
+    ) -> Iterator[tuple[PrefixCache, list[PromptSuffix]]]:
+        """Yields, for each size that the prefixes have, its cache with the clip read and the questions about it, shortest prefix first.
+
+        texts: the ids of each instruction's question. room: how many tokens an answer may have.
+        """
         sizes = {n: self._size(clip, n) for n in lengths}
         for size in dict.fromkeys(sizes.values()):
             here = sorted((n, place) for place, n in enumerate(lengths) if sizes[n] == size)
             cache = clip.caches.setdefault((self.networks, self._prompt_tokens.before, size), PrefixCache(self.networks.layers, size))
             deepest = here[-1][0] // PAIR
-            self._require_context(cache, groups=-(-here[-1][0] // PAIR), question=max(len(ids) for ids, _ in suffixes))
+            self._require_context(cache, groups=-(-here[-1][0] // PAIR), question=max(map(len, texts)) + room)
             self._prefill(cache, [clip.pair(group) for group in range(cache.groups, deepest)])
-            questions = [PromptSuffix((i, place), n // PAIR, clip.odd(n), ids) for n, place in here for i, (ids, _) in enumerate(suffixes)]
-            self._ask(cache, questions, suffixes, table=table)
-        return table
+            yield cache, [PromptSuffix((i, place), n // PAIR, clip.odd(n), ids) for n, place in here for i, ids in enumerate(texts)]
 
     @torch.inference_mode()
     def separate(
@@ -198,10 +246,14 @@ class Engine:
         cache = cache or PrefixCache(self.networks.layers, size)
         suffixes = self._suffixes(instructions, answers)
         self._require_context(cache, groups=cache.groups + (branch is not None), question=max(len(ids) for ids, _ in suffixes))
-        table = np.full((len(suffixes), 1, len(answers)), np.nan, np.float32)
+        table = np.full((len(suffixes), len(answers)), np.nan, np.float32)
         questions = [PromptSuffix((i, 0), cache.groups, branch, ids) for i, (ids, _) in enumerate(suffixes)]
-        self._ask(cache, questions, suffixes, table=table)
-        return table[:, 0]
+
+        def take(cell: Cell, logprobs: Float[Tensor, "V"]) -> None:
+            table[cell[0]] = logprobs[suffixes[cell[0]][1]].cpu().numpy()
+
+        self._ask(cache, questions, lead=common([ids for ids, _ in suffixes]), take=take)
+        return table
 
     def _suffixes(self, instructions: Sequence[str], answers: Sequence[str]) -> Suffixes:
         require_lists(instructions, answers)
@@ -260,10 +312,11 @@ class Engine:
 
         self.budget.steps("prefix", len(groups), cost=cost, run=run)
 
-    def _ask(self, cache: PrefixCache, questions: list[PromptSuffix], suffixes: Suffixes, *, table: Float[np.ndarray, "I P A"]) -> None:
-        """Writes the answers to the questions, which are in order of their prefixes, into `table`."""
+    def _ask(
+        self, cache: PrefixCache, questions: list[PromptSuffix], *, lead: int, take: Callable[[Cell, Float[Tensor, "V"]], None]
+    ) -> None:
+        """Calls `take(cell, log-probabilities of the next token)` for each question; they are in order of their prefixes."""
         each = len(self._stamp(1, 0.0, cache.size))
-        lead = common([ids for ids, _ in suffixes])
 
         def cost(start: int, stop: int) -> tuple[int, int]:
             here = questions[start:stop]
@@ -273,13 +326,12 @@ class Engine:
             return tokens, tokens * token + branches * patches + len(here) * row
 
         def run(start: int, stop: int) -> None:
-            self._ask_in_one_pass(cache, questions[start:stop], suffixes, lead=lead, table=table)
+            for question, logprobs in zip(questions[start:stop], self._ask_in_one_pass(cache, questions[start:stop], lead), strict=True):
+                take(question.cell, logprobs)
 
         self.budget.steps("questions", len(questions), cost=cost, run=run)
 
-    def _ask_in_one_pass(
-        self, cache: PrefixCache, questions: list[PromptSuffix], suffixes: Suffixes, *, lead: int, table: Float[np.ndarray, "I P A"]
-    ) -> None:
+    def _ask_in_one_pass(self, cache: PrefixCache, questions: list[PromptSuffix], lead: int) -> Float[Tensor, "N V"]:
         """Runs one pass. Questions about one prefix form one attention group: its branch and the first `lead` tokens, common to all, are
         shared (subgroup 0).
         """
@@ -311,9 +363,8 @@ class Engine:
         hidden = self.networks.forward(
             blocks, ReadView(cache, prefix_tokens), features=features, prefix_tokens=prefix_tokens, output_tokens=last
         )
-        for logprobs, question in zip(self.networks.log_probabilities(hidden), questions, strict=True):
-            table[question.cell] = logprobs[suffixes[question.cell[0]][1]].cpu().numpy()
         self.tokens.update(counts)
+        return self.networks.log_probabilities(hidden)
 
     def _encode_images(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
         """Returns the features of groups, computed a few groups at a time: pixels take much memory, features little."""

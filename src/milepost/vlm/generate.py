@@ -70,9 +70,6 @@ class LocalChatModel:
         self._after: list[int] = []
         """The position that follows each token in the cache."""
         self._cache = PrefixCache(engine.networks.layers, (0, 0))  # every image has a size of its own
-        self._stops = {engine.tokenizer.eos_token_id}
-        end_tokens = getattr(getattr(engine.networks.model, "generation_config", None), "eos_token_id", None)
-        self._stops |= set(end_tokens if isinstance(end_tokens, list) else [end_tokens])
 
     @property
     def name(self) -> str:
@@ -106,7 +103,7 @@ class LocalChatModel:
         words: list[int] = []
         while len(words) < max_tokens:
             token = _choice(logits, temperature, generator)
-            if token in self._stops:
+            if token in self.engine.stops:
                 break
             words.append(token)
             logits = self._next(token)

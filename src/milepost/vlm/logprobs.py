@@ -92,8 +92,8 @@ class NumberedTokensError(ValueError):
     """The server lists numbers in place of tokens, and no bytes: which one is the answer cannot be known."""
 
 
-def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]] | None:
-    """Returns the first token's list in one `choice` of a reply; None if the server sent no log-probabilities.
+def listed_tokens(choice: Mapping[str, Any], position: int = 0) -> list[tuple[str, float]] | None:
+    """Returns one token's list in a `choice` of a reply, the first token's; None if the server sent no log-probabilities.
 
     The token chosen is part of the list even where the server does not repeat it there, unless it is less probable than the list's last:
     then it was not chosen greedily, and would lower the bound of all others. ValueError (NumberedTokensError), KeyError, TypeError or
@@ -102,13 +102,19 @@ def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]] | None:
     content = (choice.get("logprobs") or {}).get("content")
     if not content:
         return None
-    first = content[0]
-    entries = [entry for each in first.get("top_logprobs") or [] if (entry := _entry(each)) is not None]
-    generated = _entry(first)
+    place = content[position]
+    entries = [entry for each in place.get("top_logprobs") or [] if (entry := _entry(each)) is not None]
+    generated = _entry(place)
     lowest = min((p for _, p in entries), default=-math.inf)
     if generated is not None and generated[0] not in [token for token, _ in entries] and generated[1] >= lowest:
         entries.append(generated)
     return sorted(entries, key=lambda entry: -entry[1])
+
+
+def written_tokens(choice: Mapping[str, Any]) -> list[str]:
+    """Returns the tokens that were chosen, in letters; none if the server sent no log-probabilities. Errors as `listed_tokens`."""
+    content = (choice.get("logprobs") or {}).get("content") or []
+    return [_text(entry["token"], entry.get("bytes")) for entry in content]
 
 
 def _entry(entry: Mapping[str, Any]) -> tuple[str, float] | None:

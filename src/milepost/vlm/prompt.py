@@ -21,14 +21,17 @@ class Prompt:
     """The words of TOPReward (arXiv 2602.19313). template: follows prefix, has {instruction}, ends where the answer is expected.
 
     chat_template: False leaves the user's turn unfinished and reads the answer as its next word; True closes the turn and lets the
-    assistant answer.
+    assistant answer. opening: the words that the assistant's answer begins with, after which an answer is scored.
     """
 
     prefix: str = "The above video shows a robot manipulation trajectory that completes the following task: "
     template: str = "{instruction} Decide whether the above statement is True or not. The answer is:"
     chat_template: bool = False
+    opening: str = ""
 
     def __post_init__(self) -> None:
+        if self.opening and not self.chat_template:
+            raise DataError("opening is the beginning of the assistant's answer, so it needs chat_template=True")
         if "{instruction}" not in self.template:
             raise DataError(f"the template should have {{instruction}} where the task goes; it is '{self.template}'")
         try:
@@ -78,7 +81,7 @@ class PromptTokens:
         tokens.
         """
         require_lists([instruction], answers)
-        text = self._after(instruction)
+        text = self._after(instruction) + self.prompt.opening
         # With the text before it: alone, the answer could be merged into other tokens.
         texts = [self._ids(text + answer) for answer in answers]
         for ids, answer in zip(texts, answers, strict=True):
@@ -87,8 +90,12 @@ class PromptTokens:
                 raise DataError(f"the answer '{answer}' should be one token; this tokenizer has {pieces}. Choose a shorter word")
         return texts[0][:-1], [ids[-1] for ids in texts]
 
+    def unopened(self, instruction: str) -> list[int]:
+        """Returns the ids after the last group, up to where the model's own words begin: without the opening. DataError as `question`."""
+        return self._ids(self._after(instruction))
+
     def _after(self, instruction: str) -> str:
-        """Returns the text between the last group and the answer."""
+        """Returns the text between the last group and the answer, or its opening."""
         words = self.prompt.words(instruction)
         if marks := [token for token in self._special if token in self.prompt.prefix + words]:
             raise DataError(f"the prompt or the instruction holds {marks[0]}, which is a mark to this model and no words; take it out")

@@ -12,6 +12,7 @@ video, so the numbers are those of a clip that shows each frame twice; and every
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -147,16 +148,9 @@ class RemoteEngine:
         lengths = clip.prefixes(prefixes)
         require_lists(instructions, answers)
         tokens = self._spelled(answers)
-        questions = [self._question(instruction) for instruction in instructions]
-        shape = len(questions), len(lengths), len(tokens)
+        shape = len(instructions), len(lengths), len(tokens)
         logprob, bound = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-        if not lengths:
-            return RemoteScores(logprob, bound)
-        frame_messages = self._shown(clip, max(lengths))
-        cells = [(i, place) for place in np.argsort(lengths, kind="stable").tolist() for i in range(len(questions))]
-        prompts: list[list[MessageDict]] = [
-            [{"role": "user", "content": [*frame_messages[: 2 * lengths[place]], text_part(questions[i])]}] for i, place in cells
-        ]  # short ones first: what a server's prefix cache keeps of one is the beginning of the next
+        cells, prompts = self._prompts(clip, instructions, lengths)
         results = self._server.next_token(prompts, answers=tokens, unfinished_turn=not self.prompt.chat_template, on_progress=on_progress)
         for cell, scores in zip(cells, results, strict=True):
             for number, answer in enumerate(tokens):
@@ -165,6 +159,51 @@ class RemoteEngine:
                 up = np.nextafter(np.float32(score.bound), np.float32(0))  # rounded to float32 it must stay a bound
                 bound[*cell, number] = up if score.is_bound else score.logprob
         return RemoteScores(logprob, bound)
+
+    def complete(
+        self, clip: Clip, *, instructions: Sequence[str], prefixes: Sequence[int] | None = None, max_tokens: int = 128
+    ) -> list[list[str]]:
+        """Returns, for each instruction and prefix, the server's greedy answer in words. ServerError as `ask`."""
+        lengths = clip.prefixes(prefixes)
+        cells, prompts = self._prompts(clip, instructions, lengths)
+        words = [[""] * len(lengths) for _ in instructions]
+        for (i, place), reply in zip(cells, self._server.complete(prompts, max_tokens=max_tokens), strict=True):
+            words[i][place] = reply.text
+        return words
+
+    def choose(
+        self,
+        clip: Clip,
+        *,
+        instructions: Sequence[str],
+        choices: Sequence[str],
+        after: re.Pattern[str],
+        prefixes: Sequence[int] | None = None,
+        max_tokens: int = 128,
+    ) -> Float[np.ndarray, "I P C"]:
+        """Returns, for each instruction and prefix, log p of each choice where one stands in the answer, behind the words `after`.
+
+        NaN where a choice is not listed there, or where the answer has no such place. ServerError as `ask`.
+        """
+        lengths = clip.prefixes(prefixes)
+        require_lists(instructions, choices)
+        cells, prompts = self._prompts(clip, instructions, lengths)
+        logprob = np.full((len(instructions), len(lengths), len(choices)), np.nan, np.float32)
+        for cell, scores in zip(cells, self._server.choose(prompts, choices=choices, after=after, max_tokens=max_tokens), strict=True):
+            logprob[cell] = [scores[choice].logprob if scores else np.nan for choice in choices]
+        return logprob
+
+    def _prompts(
+        self, clip: Clip, instructions: Sequence[str], lengths: Sequence[int]
+    ) -> tuple[list[tuple[int, int]], list[list[MessageDict]]]:
+        """Returns the cells of the table (instruction, prefix), short prefixes first, and the conversation of each.
+
+        What a server's prefix cache keeps of one is then the beginning of the next.
+        """
+        questions = [self._question(instruction) for instruction in instructions]
+        frame_messages = self._shown(clip, max(lengths, default=0))
+        cells = [(i, place) for place in np.argsort(lengths, kind="stable").tolist() for i in range(len(questions))]
+        return cells, [[{"role": "user", "content": [*frame_messages[: 2 * lengths[p]], text_part(questions[i])]}] for i, p in cells]
 
     def stream(self, **settings: object) -> NoReturn:
         """Raises DataError: each step would send the whole clip again."""

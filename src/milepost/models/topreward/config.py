@@ -6,21 +6,16 @@ that says where it runs. A config.json that LeRobot wrote is read as protocol="l
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
-from milepost.core import DataError, refuses_unknown_options, shown
+from milepost.core import DataError, refuses_unknown_options
+from milepost.models.zero_shot.config import VLMConfig, require_positive
 from milepost.vlm import Prompt, Resolution
 
 FrameProtocol = Literal["milepost", "lerobot"]
-ATTENTION = (None, "sdpa", "eager")
-WHERE = ("device", "pretrained_path", "max_memory", "base_url", "api_key_env", "concurrency", "price_per_million")
-"""Fields that say where a model runs and is kept. They change no number beyond rounding, and are not saved."""
-SECRET = ("base_url", "api_key_env")
-"""Fields that decide where pictures go, and which variable of the environment goes with them. They are never read from a file."""
 OWN = ("protocol", "contrast_answer", "max_pixels", "vlm_revision", "quantization", "reduction")
 """Saved fields that LeRobot 0.6.1 does not know."""
 THEIRS: Mapping[str, Any] = {
@@ -33,22 +28,18 @@ THEIRS: Mapping[str, Any] = {
 
 @refuses_unknown_options()
 @dataclass(frozen=True)
-class TOPRewardConfig:
+class TOPRewardConfig(VLMConfig):
     """Zero-shot reward: log P("True" | video so far, prompt) of a VLM that was trained for something else (arXiv 2602.19313).
 
     >>> milepost.TOPRewardConfig(image_key="observation.images.top", fps=1.0).vlm_name
     'Qwen/Qwen3-VL-8B-Instruct'
     """
 
-    vlm_name: str = "Qwen/Qwen3-VL-8B-Instruct"
-    """A Qwen3-VL: a folder or `owner/name`; with `base_url`, the name the server has for its model."""
-    vlm_revision: str | None = None
-    """Commit, tag or branch of a Hub model."""
-    image_key: str = "observation.images.top"
+    name: ClassVar[str] = "topreward"
+    title: ClassVar[str] = "TOPReward"
+
     task_key: str = "task"
     """Where a batch has its instructions. Episodes have their own."""
-    default_task: str | None = None
-    """Instruction of a batch or an episode without one."""
     max_frames: int | None = 16
     """Frames `compute_reward` looks at, at most: evenly spread over the clip, under "lerobot" its last ones. None, and in curves: all."""
     fps: float = 2.0
@@ -68,46 +59,10 @@ class TOPRewardConfig:
     protocol: FrameProtocol = "milepost"
     """Which frames, times and sizes. milepost: a fixed stride at `fps`, true times, one size; the prefixes of an episode are prefixes of
     one text. lerobot: every frame, stamped i / fps whatever its time, at a size that shrinks as the clip grows."""
-    max_pixels: int | None = None
-    """Of one frame, milepost alone: it is shrunk to fit. None: 768 patches of 32 x 32."""
-    torch_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """auto: bfloat16 on a GPU, float32 on a CPU."""
-    attn_implementation: Literal["sdpa", "eager"] | None = None
-    """sdpa (None) or eager. flash_attention_2 cannot mask questions that stand side by side."""
-    quantization: Literal["8bit", "4bit"] | None = None
-    max_input_length: int = 32_768
-    """Tokens of the longest prefix and its question, at most."""
-
-    device: str | None = None
-    max_memory: int | None = None
-    """Bytes that one pass may take beside weights and KV cache; None: half of a GPU's free memory, 1 GiB on a CPU."""
-    base_url: str | None = None
-    """An OpenAI-compatible server to ask instead of a model here, as in "http://localhost:8000/v1"."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that has the server's key."""
-    concurrency: int = 8
-    """Requests under way at once."""
-    price_per_million: tuple[float, float] | None = None
-    """What a million prompt and completion tokens cost there."""
-    pretrained_path: str | None = None
 
     def __post_init__(self) -> None:
-        if self.attn_implementation not in ATTENTION:
-            raise ValueError(
-                f"attn_implementation should be sdpa or eager, got '{self.attn_implementation}': many questions are asked in one pass, "
-                "side by side, and only these two can keep them apart"
-            )
-        for name, kind in get_type_hints(TOPRewardConfig).items():
-            if not _fits(getattr(self, name), kind):
-                raise ValueError(f"{name} should be {_words(kind)}, got {shown(getattr(self, name))}")
-        for name in ("max_frames", "max_pixels", "max_input_length", "max_memory", "concurrency"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} should be at least 1, got {value}")
-        if not 0 < self.fps < math.inf:
-            raise ValueError(f"fps should be above 0 and finite, got {self.fps}")
-        if self.price_per_million is not None and not all(0 <= price < math.inf for price in self.price_per_million):
-            raise ValueError(f"price_per_million should be two prices of 0 or more, got {self.price_per_million}")
+        super().__post_init__()
+        require_positive("max_frames", self.max_frames)
         if math.isnan(self.success_threshold):
             raise ValueError("success_threshold should be a log-probability, or -inf for none, got nan")
         if self.contrast_answer == self.answer:
@@ -147,15 +102,9 @@ class TOPRewardConfig:
         return text.removesuffix(words[-1]), words[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the contents of config.json, with the `type` that names the model; without where it runs. No threshold is null: JSON has
-        no infinity.
-        """
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in WHERE}
-        return {
-            "type": "topreward",
-            **fields,
-            "success_threshold": self.success_threshold if math.isfinite(self.success_threshold) else None,
-        }
+        """Returns the contents of config.json. No threshold is null: JSON has no infinity."""
+        threshold = self.success_threshold if math.isfinite(self.success_threshold) else None
+        return {**super().to_dict(), "success_threshold": threshold}
 
     def to_lerobot(self) -> dict[str, Any]:
         """Returns config.json as LeRobot 0.6.1 reads it. DataError if LeRobot would compute something else from it."""
@@ -170,54 +119,17 @@ class TOPRewardConfig:
         return {**fields, "success_threshold": self.success_threshold, **features, **THEIRS}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TOPRewardConfig:
-        """Returns the config in config.json, ours or LeRobot's. DataError names unknown fields and values that do not fit.
-
-        A file never says where it runs: `base_url` and `api_key_env` in it are refused, so that a model of somebody else's cannot send
-        pictures or a key anywhere; the rest of `WHERE` is left alone.
-        """
-        if secrets := [name for name in SECRET if values.get(name) is not None]:
-            raise DataError(
-                f"the TOPReward config names {' and '.join(secrets)}: a saved config does not decide where pictures are sent or which "
-                "environment variable is read. Take the field out of config.json and give it yourself, as in --base-url"
-            )
+    def _own(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Returns the fields of a config.json, ours or LeRobot's. DataError names a field that LeRobot does not write beside its own."""
         is_lerobot = "normalization_mapping" in values or "input_features" in values
-        ignored = {"type", *WHERE, *((*THEIRS, "input_features", "output_features") if is_lerobot else ())}
-        fields = {name: value for name, value in values.items() if name not in ignored}
-        unknown = sorted(
-            set(fields) - {field.name for field in dataclasses.fields(cls)} | (set(fields) & set(OWN[:-1]) if is_lerobot else set())
-        )
-        if unknown:
-            raise DataError(f"unknown fields in the TOPReward config: {', '.join(unknown)}")
-        if fields.get("success_threshold", 0) is None:
-            fields["success_threshold"] = -math.inf
+        fields = dict(values)
         if is_lerobot:
+            fields = {name: value for name, value in values.items() if name not in (*THEIRS, "input_features", "output_features")}
+            if strangers := sorted(set(fields) & set(OWN[:-1])):
+                raise DataError(f"unknown fields in the TOPReward config: {', '.join(strangers)}")
             fields["protocol"] = "lerobot"
             if str(fields.get("attn_implementation")).startswith("flash_attention"):  # a matter of speed there, of nothing here
                 fields["attn_implementation"] = None
-        try:
-            return cls(**fields)
-        except ValueError as error:
-            raise DataError(f"the TOPReward config cannot be used: {error}") from error
-
-
-def _fits(value: object, kind: Any) -> bool:
-    options = get_args(kind) if kind not in (str, int, float, bool) else (kind,)
-    for option in options:
-        if option is type(None) and value is None:
-            return True
-        if get_args(option) and value in get_args(option):  # a Literal inside a union
-            return True
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return True
-        if get_origin(option) is tuple and isinstance(value, tuple) and len(value) == len(get_args(option)):
-            return all(_fits(each, one) for each, one in zip(value, get_args(option), strict=True))
-        if isinstance(option, type) and isinstance(value, option) and (option is bool or not isinstance(value, bool)):
-            return True
-        if not isinstance(option, type) and value == option:
-            return True
-    return False
-
-
-def _words(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+        if fields.get("success_threshold", 0) is None:
+            fields["success_threshold"] = -math.inf
+        return fields

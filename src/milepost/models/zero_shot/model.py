@@ -1,0 +1,308 @@
+"""The part of a model that asks a VLM which does not depend on what it asks: the VLM, the frames, the instruction, the config on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+
+from milepost.core import (
+    DataError,
+    Dataset,
+    Episode,
+    Progress,
+    Tick,
+    UnreadableError,
+    has_words,
+    read_json_object,
+    require_cameras,
+    require_tasks,
+    shown,
+    warn_user,
+    write_text,
+)
+from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
+from milepost.models.plugin_format import own_values
+from milepost.models.zero_shot.clips import clip_of
+from milepost.models.zero_shot.config import Config, VLMConfig
+from milepost.models.zero_shot.sampling import grid, looked_at
+from milepost.vlm import (
+    FINAL,
+    SPECIAL_TOKEN,
+    Engine,
+    MalformedError,
+    Prompt,
+    RefusedError,
+    RemoteEngine,
+    ServerConfig,
+    Stream,
+    UnreachableError,
+    load_engine,
+)
+
+Model = TypeVar("Model", bound="ZeroShotModel")
+Places = tuple[Shaped[np.ndarray, "N"], Float[np.ndarray, "N"]]
+"""Frames and seconds of the images that a VLM sees."""
+IN_A_ROW = 3
+"""The run ends after a server failed on so many episodes in a row."""
+
+
+class ZeroShotModel:
+    """The config and, from its first question on, the VLM it names. A model of a kind has `prompt` and `_curves`.
+
+    engine: an open one, to share it between models; each asks in its own words.
+    """
+
+    config_class: ClassVar[type[VLMConfig]] = VLMConfig
+    config: VLMConfig
+
+    def __init__(self, config: VLMConfig, engine: Engine | RemoteEngine | None = None) -> None:
+        self.config = config
+        self._engine = None if engine is None else engine.with_prompt(self.prompt)
+        self._unanswered = 0
+
+    @property
+    def engine(self) -> Engine | RemoteEngine:
+        """Returns the VLM, loaded (or its server called) when it is first needed. DataError if it cannot be."""
+        if self._engine is None:
+            self._engine = open_engine(self.config, self.prompt)
+        return self._engine
+
+    @property
+    def prompt(self) -> Prompt:
+        """Returns the words that the VLM is asked in."""
+        raise NotImplementedError
+
+    def looked_at(self, length: int, source_fps: float) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+        """Returns (frames, seconds) of what is taken of an episode of `length` frames; the last frame is always among them."""
+        return looked_at(length, source_fps, self.config.fps)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what its curves depend on: its config."""
+        return self.config.to_dict()
+
+    def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns which VLM is asked, how often, and how. A server shows each frame as an image of its own, and does not say what it
+        computes in.
+        """
+        engine, often = self.engine, {"num_prefixes": options.get("num_prefixes")}
+        if isinstance(engine, RemoteEngine):
+            return {**often, "vlm": engine.name, "base_url": engine.config.base_url, "frames_as": "images"}
+        about = {"vlm": engine.name, "vlm_commit": engine.commit, "vlm_weights": engine.fingerprint}
+        return {**often, **about, "frames_as": "video", "precision": engine.precision}
+
+    def prepare_for(self, dataset: Dataset, *, cache: Path | None = None, on_frames: Tick | None = None) -> None:
+        """Makes the model ready for a dataset: it has its camera, or a single one, which is taken; tasks in words; and the VLM is loaded.
+
+        Warns, before hours of work, of episodes without a task. cache and on_frames: not used, nothing is kept. DataError if there is no
+        such camera among several, no episode has a task, or the VLM cannot be had.
+        """
+        require_tasks(dataset, self.config.default_task)
+        camera, there = self.config.image_key, dataset.cameras
+        if camera not in there:
+            if len(there) != 1:
+                require_cameras([camera], there, hint="choose with --image-key")
+            self.config = dataclasses.replace(self.config, image_key=there[0])
+            warn_user(f"there is no camera '{camera}': looking at '{there[0]}', the only one")
+        _ = self.engine
+
+    def close(self) -> list[str]:
+        """Closes the connections to a server, if there are any. Returns what it was asked and what it was like, a line each."""
+        if not isinstance(self._engine, RemoteEngine):
+            return []
+        self._engine.close()
+        return [f"server: {line}" for line in (self._engine.usage, *self._engine.notes)]
+
+    def look(self, episode: Episode) -> UInt8[np.ndarray, "N H W 3"]:
+        """Returns the frames that `predict` takes; reading them needs no VLM. DataError if the camera is not there."""
+        return episode.camera(self.config.image_key)[self.looked_at(episode.length, episode.fps)[0]]
+
+    def predict(self, episode: Episode, *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None) -> Progress:
+        """Returns the curve of an episode, with the signals that the class names; a signal is NaN where it was not asked for.
+
+        num_prefixes: None asks after every frame looked at; else after so many, first and last among them, and progress is drawn straight
+        between. seen: the frames, if `look` has read them already.
+        DataError if the camera is missing or a server answers nothing; UnreadableError, which stops no other episode, if the task has no
+        words or marks of the model in it, the episode is too long, or a server that answers others does not answer about it.
+        """
+        return self.predict_tasks(episode, [self.instruction_of(episode)], num_prefixes=num_prefixes, seen=seen)[0]
+
+    def instruction_of(self, episode: Episode) -> str:
+        """Returns the instruction that the VLM is given: the episode's task, or `default_task`.
+
+        UnreadableError if it has no words, or marks of the model in it.
+        """
+        task = episode.task.strip() if has_words(episode.task) else self.config.default_task or ""
+        if not has_words(task):
+            raise UnreadableError(f"episode {episode.index} has no task in words; give one for such episodes: --task, or default_task")
+        if mark := SPECIAL_TOKEN.search(task):
+            raise UnreadableError(f"episode {episode.index}: its task holds {mark[0]}, which models read as a mark and not as words")
+        return task
+
+    def predict_tasks(
+        self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None
+    ) -> list[Progress]:
+        """Returns the curve of an episode under each of several instructions; the VLM reads it once."""
+        places = self.looked_at(episode.length, episode.fps)
+        images = self.look(episode) if seen is None else seen
+        try:
+            curves = self._curves(images, places, tasks, (episode.index, episode.length), num_prefixes)
+        except DataError as error:
+            stops_others = not isinstance(error, UnreadableError) and not self._is_of_this_episode(error)
+            kind = DataError if stops_others else UnreadableError
+            raise kind(f"episode {episode.index}: {error}") from error
+        self._unanswered = 0
+        return curves
+
+    def _is_of_this_episode(self, error: DataError) -> bool:
+        """Returns whether a server may answer about another episode: it has not failed too often in a row, and did not refuse all requests
+        alike.
+        """
+        if not isinstance(error, RefusedError | UnreachableError | MalformedError):
+            return False
+        self._unanswered += 1
+        if isinstance(error, RefusedError) and error.status in FINAL:
+            return False
+        answers = self.engine.usage.answers if isinstance(self.engine, RemoteEngine) else 0
+        return self._unanswered < IN_A_ROW and (answers > 0 or isinstance(error, RefusedError))
+
+    def _curves(
+        self, images: UInt8[np.ndarray, "N H W 3"], places: Places, tasks: Sequence[str], episode: tuple[int, int], num_prefixes: int | None
+    ) -> list[Progress]:
+        """Returns a curve for each task. places: (frames, seconds) of the images. episode: its index and length."""
+        raise NotImplementedError
+
+    def instruction_for(self, task: str) -> str:
+        """Returns the instruction of a new attempt: `task`, or `default_task`. DataError if there is none."""
+        words = task.strip() or self.config.default_task
+        if not words:
+            raise DataError("reset needs the task in words, or a default_task")
+        return words
+
+    def frame_of(self, frame: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]]) -> UInt8[np.ndarray, "H W 3"]:
+        """Returns the image that a step looks at: (H, W, 3) or (3, H, W), or that of the camera in camera name -> image. DataError if it
+        does not fit.
+        """
+        if isinstance(frame, Mapping):
+            require_cameras([self.config.image_key], frame, whose="this frame has")
+            frame = frame[self.config.image_key]
+        if np.ndim(frame) != 3:
+            raise DataError(f"a step takes one frame, (H, W, 3) or (3, H, W), this is {np.shape(frame)}")
+        return clip_of(frame)[0]
+
+    # What a reward model of the other kind would do
+
+    def loss(self, *_: object, **__: object) -> NoReturn:
+        """Raises ValueError: nothing here can be trained."""
+        raise ValueError(f"{self.config.title} is zero-shot: there is nothing to train. Label with it, or train a SARM (milepost train)")
+
+    forward = __call__ = loss
+
+    def train(self: Model, mode: bool = True) -> Model:
+        """Raises ValueError, unless `mode` is False."""
+        if mode:
+            self.loss()
+        return self
+
+    def eval(self: Model) -> Model:
+        """Returns the model itself: it has no training mode."""
+        return self
+
+    def to(self: Model, device: str | torch.device) -> Model:
+        """Moves the model to another device."""
+        self.config = dataclasses.replace(self.config, device=str(device))
+        if isinstance(self._engine, Engine) and self._engine.networks.device != torch.device(device):
+            self._engine = None
+        return self
+
+    # On disk
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes `config.json`, about 1 KB: the VLM is named in it, not copied, and need not be here."""
+        self._save(folder, self.config.to_dict())
+
+    def _save(self, folder: Path | str, values: Mapping[str, Any]) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "config.json", json.dumps(values, indent=2) + "\n")
+
+    @classmethod
+    def bare(cls: type[Model], device: str | None = None, **fields: Any) -> Model:
+        """Returns the model of a config with these fields. ValueError if there is no such field."""
+        return cls(cls.config_class(device=device, **fields))
+
+    @classmethod
+    def from_pretrained(cls: type[Model], folder: Path | str, device: str | None = None, **fields: Any) -> Model:
+        """Returns a saved config's model, ours or LeRobot's, from a folder or the Hub (`owner/name`), but for the fields given. No VLM is
+        loaded yet.
+        """
+        return cls(read_config(cls.config_class, folder, device=device, **fields))
+
+    def push_to_hub(self, repo_id: str = "", *, private: bool = True) -> str:
+        """Uploads the saved config to the Hub repository `owner/name` and returns its address. Nothing else here ever uploads."""
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_model(Path(folder), repo_id, private=private)
+
+
+class Attempt:
+    """One attempt as its frames arrive at `fps`, of which `sampled_fps` a second are asked about."""
+
+    def __init__(self, stream: Stream, *, fps: float | None, sampled_fps: float) -> None:
+        """Raises DataError if fps is not above 0. None: every frame is asked about."""
+        if fps is not None and not 0 < fps < math.inf:
+            raise DataError(f"fps should be above 0 and finite, got {fps}")
+        self._stream, self._fps, self._sampled_fps = stream, fps or sampled_fps, sampled_fps
+        self._frame, self._samples = 0, 0
+
+    def ask(self, image: UInt8[np.ndarray, "H W 3"], *, last: bool) -> Float[np.ndarray, "A"] | None:
+        """Returns log p of each answer after this frame; None if it is between two that are asked about. last: it is asked about."""
+        due = self._frame == grid(self._samples, source_fps=self._fps, fps=self._sampled_fps)
+        logprobs = self._stream.append(image, self._frame / self._fps)[0] if due or last else None
+        self._samples += due
+        self._frame += 1
+        return logprobs
+
+
+def read_config(config_class: type[Config], folder: Path | str, **fields: Any) -> Config:
+    """Returns a saved config but for the fields given. DataError if there is none, it is another model's, or it is a Hub's and names a
+    path.
+    """
+    path = find_model(folder) / "config.json"
+    if not path.exists():
+        raise DataError(f"{folder} is not a saved {config_class.title}: {path} is missing")
+    values = own_values(read_json_object(path, what="model config"))
+    if values.get("type") != config_class.name:
+        raise DataError(f"{path} is not the config of a {config_class.title} model")
+    config: Config = dataclasses.replace(config_class.from_dict(values), **fields)
+    if revision_of(path.parent) and not is_hub_id(config.vlm_name) and "vlm_name" not in fields:
+        raise DataError(f"the Hub model '{folder}' names a VLM on its author's machine ({shown(config.vlm_name)}); give --vlm-name")
+    return config
+
+
+def open_engine(config: VLMConfig, prompt: Prompt) -> Engine | RemoteEngine:
+    """Returns the VLM of a config: loaded here, or (`base_url`) a connection to its server. DataError if it cannot be had."""
+    if config.base_url is not None:
+        server = ServerConfig(
+            config.base_url, config.vlm_name, api_key_env=config.api_key_env, concurrency=config.concurrency,
+            price_per_million=config.price_per_million,
+        )  # fmt: skip
+        return RemoteEngine(server, prompt=prompt)
+    engine = load_engine(
+        config.vlm_name,
+        revision=config.vlm_revision,
+        device=config.device or "cpu",
+        dtype=config.torch_dtype,
+        quantization=config.quantization,
+        attention=config.attn_implementation or "sdpa",
+        prompt=prompt,
+        max_memory=config.max_memory,
+    )
+    return engine.with_limit(config.max_input_length)
