@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from milepost.core import unsigned_zeros
 from milepost.figures.audit import audit_figure
 from milepost.metrics import WORDS, EpisodeCurves, Estimate
 
@@ -73,4 +72,5 @@ def test_a_panel_without_a_known_curve_says_so(unknown: tuple[str, ...], says: s
 
 
 def test_a_rounded_zero_has_no_sign() -> None:
-    assert unsigned_zeros("-0.000 [-0.00, 0.00] and -0.001") == "0.000 [0.00, 0.00] and -0.001"
+    assert str(Estimate(-0.0004, -0.004, 0.002, 4)) == "0.000 [0.00, 0.00]"
+    assert str(Estimate(-0.001, -0.01, -0.0, 4)) == "-0.001 [-0.01, 0.00]"

@@ -314,7 +314,7 @@ def test_nan_state_is_said(dataset: Path) -> None:
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(rows, table.schema.field(place).type)), path)
     run = milepost("label", dataset, "--model", "elapsed")
     assert run.returncode == 1
-    assert "is left unknown: the robot state has 1 frames that are NaN or infinite, first at frame 7, channel 2" in run.stderr
+    assert "is left unknown: the robot state is NaN or infinite in 1 frame, first at frame 7, channel 2" in run.stderr
 
 
 def test_a_trained_model_is_not_overwritten(dataset: Path, tmp_path: Path) -> None:

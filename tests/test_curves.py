@@ -1,11 +1,15 @@
 """Measures of a curve: worked by hand, and compared with scipy where it has them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from milepost.core import DataError
 from milepost.metrics.curves import (
     average_precision,
     beside_time,
@@ -21,6 +25,8 @@ from milepost.metrics.curves import (
     voc,
     voc_r,
 )
+from milepost.metrics.detection import detect_success
+from milepost.metrics.events import find_events
 from milepost.metrics.scores import final, mean_error, order_correlation, separation
 
 NAN = float("nan")
@@ -109,6 +115,37 @@ def test_a_list_of_numbers_is_a_curve() -> None:
         assert measure(curve) == measure(np.array(curve, dtype=float))
     for compare in (average_precision, tau_a, milestone_coverage, separation, mean_error, order_correlation):
         assert compare(curve, other) == pytest.approx(compare(np.array(curve), np.array(other)))
+
+
+ONE = (voc, voc_r, ends, max_progress, stagnation, regret, path_efficiency, final, detect_success, lambda curve: find_events(curve, 10.0))
+TWO = (average_precision, tau_a, milestone_coverage, separation, mean_error, order_correlation)
+
+
+@pytest.mark.parametrize("measure", [*ONE, *(partial(each, [0.0, 1.0, 0.5]) for each in TWO)])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.zeros((3, 2)), r"one row of numbers, got an array of the shape \(3, 2\)"),
+        (np.array(3.0), r"one row of numbers, got an array of the shape \(\)"),
+        (np.array([0.0, np.inf, 1.0]), "finite numbers or NaN, got inf at place 1"),
+        (np.array(["0", "1", "2"]), "got values of the type <U1"),
+    ],
+)
+def test_what_is_no_curve_is_refused_in_a_sentence(measure: Callable[..., object], value: np.ndarray, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        measure(value)
+
+
+def test_two_curves_of_other_lengths_are_refused_in_a_sentence() -> None:
+    for compare in (tau_a, mean_error, order_correlation):
+        with pytest.raises(DataError, match="have a value for each frame, got 2 and 3 values"):
+            compare([0.0, 1.0], [0.0, 0.5, 1.0])
+
+
+def test_yes_and_no_count_as_one_and_zero() -> None:
+    for measure in (*ONE, *(partial(each, [0.0, 1.0, 0.5]) for each in TWO)):
+        same = measure(np.array([False, True, True])), measure(np.array([0.0, 1.0, 1.0]))
+        np.testing.assert_array_equal(*same)
 
 
 def test_what_the_time_explains() -> None:

@@ -67,6 +67,7 @@ def test_an_attempt_begins_anew_after_a_reset() -> None:
         ({"release": float("-inf")}, "finite"),
         ({"release": 0.95}, "must not be above"),
         ({"hold": 0}, "at least 1"),
+        ({"hold": True}, "hold must be a whole number, an int; got True"),
     ],
 )
 def test_a_rule_that_means_nothing_is_refused(wrong: dict[str, float], words: str) -> None:

@@ -118,7 +118,7 @@ def test_an_episode_that_cannot_be_read_is_counted_and_tried_again(dataset: Path
     run = milepost("label", dataset, "--model", model, "--json")
     assert run.returncode == 1, run.stderr
     assert "file-001.mp4" in run.stderr.replace("\n", "")
-    assert "128 frames have no progress, in episodes 2" in run.stderr
+    assert "128 frames have no progress, in episode 2" in run.stderr
     assert json.loads(run.stdout)["unknown_frames"] == 128
     table = read_progress(dataset / "sarm_progress.parquet")
     unknown = np.isnan(table.values())

@@ -214,7 +214,7 @@ FAULTS: dict[str, tuple[Callable[[int], list[Row]], str, str]] = {
     "language-hidden": (lambda n: [row("reach", 0), row("carry", 3.3), row("place", 3.6)], "so no frame has it", "warning"),
     "language-stamp": (
         lambda n: [row("reach", 0), row("carry", 10.4)],
-        "1 of 2 subtasks begin between two frames, first at 1.04 s; they are in force from the next frame on",
+        "1 of 2 subtasks begins between two frames, first at 1.04 s; in force from the next frame on",
         "warning",
     ),
     "language-outside": (lambda n: [row("reach", 0), row("carry", 900)], "'carry' begins at 90 s, outside the", "error"),
@@ -246,7 +246,9 @@ def test_what_is_wrong_is_said_by_info(code: str, tmp_path: Path) -> None:
 
 
 def test_a_stamp_before_the_episode_is_an_error() -> None:
-    assert "language-outside" in [each.code for each in language_faults(rows_of(LanguageRow("reach", -1.0)), FPS)]
+    codes = [each.code for each in language_faults(rows_of(LanguageRow("reach", -1.0)), FPS)]
+    assert "language-outside" in codes
+    assert "language-stamp" not in codes, "it is between no two frames"
 
 
 @pytest.mark.parametrize("batch", [4096, 7])

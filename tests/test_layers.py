@@ -45,8 +45,8 @@ INSIDE = {
         "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
         "training.checkpoints training.distributed training.tracking value.network value.targets zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
-        "gvl.config gvl.options gvl.question registry roboreward.config roboreward.options sarm.config sarm.loss saved topreward.config topreward.options "
-        "training.config training.episodes value.config zero_shot.model",
+        "gvl.config gvl.options gvl.question registry roboreward.config roboreward.options sarm.config sarm.loss saved "
+        "topreward.config topreward.options training.config training.episodes value.config zero_shot.model",
         "elapsed encoded gvl.model roboreward.model sarm.lerobot_format sarm.samples topreward.processor topreward.sampling training.loop "
         "value.inputs value.options zero_shot.kind",
         "gvl.kind options roboreward.kind sarm.checkpoint topreward.model training.recipe value.model value.prepare",

@@ -12,7 +12,8 @@ import tyro
 from builders import TOP
 from idle import resting_dataset
 from milepost.cli.entry import PROGRAMS, joined_numbers, main
-from milepost.cli.lerobot_forms import in_our_words
+from milepost.cli.lerobot_forms import LeRobotOptionError, in_our_words
+from milepost.cli.lerobot_options import POLICIES, REWARD_MODELS, options_of
 from milepost.datasets.reader import open_dataset
 from milepost.models import options as model_options
 from milepost.models.sarm.config import SARMConfig
@@ -88,22 +89,111 @@ def test_a_model_is_trained_drawn_and_used_by_lerobots_lines(
     assert sorted(path.suffix for path in Path("progress_videos").iterdir() if not path.name.startswith(".")) == [".gif", ".mp4"]
 
 
-MESSAGES = {
-    "train --dataset.repo_id=me/towels --policy.type=pi0 --sample_weighting.type=rabc": "milepost weigh DATASET --chunk-size CHUNK_SIZE",
-    "train --dataset.repo_id=me/towels --policy.type=topreward": "milepost label DATASET --model topreward",
-    "train --dataset.repo_id=me/towels --policy.type=sarm --policy.hidden_dim=9": "--policy.hidden_dim has no counterpart",
-    "label --dataset-repo-id me/towels --policy.type=sarm": "--policy.type has no counterpart in milepost label",
-    "compute_rabc_weights --dataset-repo-id me/towels": "is milepost label here, with the same options",
-    "lerobot-train --policy.type=sarm": "is milepost train here, with the same options",
-    "subtask_annotation.py --repo-id x": "is milepost annotate here",
-    "create_progress_videos.py --repo-id x": "is milepost render here",
+MESSAGES = [line.split(" => ") for line in (DATA / "lerobot_refused.txt").read_text().splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(("line", "words"), MESSAGES, ids=[line for line, _ in MESSAGES])
+def test_what_has_no_counterpart_says_what_to_type(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(line.split()) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def exit_code(arguments: list[str]) -> object:
+    """Returns the exit code, which the parser of options gives by SystemExit."""
+    try:
+        return main(arguments)
+    except SystemExit as leaving:
+        return leaving.code
+
+
+SAME_NAME = {"--output_dir", "--seed", "--batch_size", "--steps"}
+"""Options of LeRobot's that `milepost train` has under the same name."""
+
+
+def lerobots_own() -> tuple[set[str], dict[str, set[str]]]:
+    """LeRobot's options of training as it names them itself, and the types of its models."""
+    lines = [line for line in (DATA / "lerobot_train_options.txt").read_text().splitlines() if not line.startswith("#")]
+    types = dict(line.split(": ") for line in lines if ": " in line)
+    return {line for line in lines if ": " not in line}, {name: set(words.split()) for name, words in types.items()}
+
+
+def test_every_option_of_lerobots_training_has_its_place_here() -> None:
+    options, types = lerobots_own()
+    assert options - SAME_NAME <= set(options_of("train"))
+    assert types == {"policies": set(POLICIES), "reward models": set(REWARD_MODELS)}
+    older = {
+        "--dataset_repo_id",
+        "--repo_id",
+        "--eval_freq",
+        "--config_path",
+        "--optimizer.lr",
+        "--reward_model.type",
+        "--reward_model.path",
+    }
+    plugins = {f"--reward_model.{name}" for name in ("gap_s", "encoder", "window", "unfinished", "augmentation", "optimizer_lr")}
+    known = {option for option in options_of("train") if not option.startswith("--policy.")}
+    assert known - options == older - options | plugins
+
+
+@pytest.mark.parametrize("option", sorted(lerobots_own()[0] - {"--output_dir", "--dataset.repo_id"}))
+def test_an_option_of_lerobots_training_is_never_called_unknown(option: str) -> None:
+    arguments = ["--dataset.repo_id=me/towels", "--output_dir=out", f"{option}=7"]
+    problem, rest = taken_or_refused(arguments)
+    assert "there is no option" not in problem
+    assert rest is None or option in SAME_NAME or f"{option}=7" not in rest
+
+
+def taken_or_refused(arguments: list[str]) -> tuple[str, list[str] | None]:
+    """Returns why `milepost train` refuses these words, and what is left of them; or "" and its own words."""
+    try:
+        return "", in_our_words("train", arguments)[1]
+    except LeRobotOptionError as error:
+        return str(error), error.arguments
+
+
+def test_an_option_that_is_off_is_left_out() -> None:
+    words = [
+        "--dataset.root=towels",
+        "--dataset.streaming=false",
+        "--env_eval_freq=9",
+        "--eval_steps=50",
+        "--reward_model.type=milepost_sarm",
+    ]
+    _, ours, remarks = in_our_words("train", words)
+    assert ours == ["towels", "--eval-every", "50"]
+    assert [remark.partition(" is ")[0] for remark in remarks] == ["--dataset.streaming", "--env_eval_freq"]
+
+
+def test_a_command_that_is_refused_is_not_said_in_mileposts_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--dataset.repo_id=me/towels", "--output_dir=o", "--num_workers=4", "--steps=many"])
+    error = capsys.readouterr().err
+    assert "--steps takes a whole number, got 'many'" in error
+    assert "in milepost's words" not in error
+
+
+WRONG = {
+    "train {} --model value --output-dir o --failure-frames -1": "--failure-frames must be at least 0, got -1",
+    "train {} --output-dir o --steps -1": "--steps and --batch-size must be at least 1, got -1 and 32",
+    "weigh {} --kappa -1": "milepost weigh: --kappa must be at least 0",
+    "train {} --model value --output-dir o --window causal": "--window means nothing to a value model; it takes --members, --reduction,",
+    "copy {0} --output-dir {0} --trim-idle both": "exists already and is not overwritten; remove it or choose another name",
+    "advantage {0} --form lerobot --output-dir {0}/in": "is in a dataset, which the copy would become a part of",
 }
 
 
-@pytest.mark.parametrize("line", MESSAGES)
-def test_what_has_no_counterpart_says_what_to_type(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(line.split()) == 2
-    assert MESSAGES[line] in " ".join(capsys.readouterr().err.split())
+@pytest.mark.parametrize("line", WRONG)
+def test_an_error_has_the_names_of_the_command_line(line: str, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(line.format(world / "towels").split()) == 2
+    out, err = capsys.readouterr()
+    assert WRONG[line] in " ".join(err.split())
+    assert not out.strip(), "the plan is not printed before it is refused"
+
+
+def test_the_modules_help_names_the_module() -> None:
+    program = "milepost.rewards.topreward.compute_rabc_weights"
+    shown = subprocess.run([sys.executable, "-m", program, "--help"], capture_output=True, text=True, check=False)
+    assert shown.stdout.startswith(f"usage: python -m {program} ")
 
 
 def test_an_upload_needs_a_name_for_a_folder(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

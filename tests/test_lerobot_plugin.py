@@ -145,6 +145,34 @@ def test_weights_of_another_dataset_are_refused(plugin, dots, tmp_path):
         load(weights_file(tmp_path / "long.parquet", dataset, rows=dataset.total_frames + 1), dataset)
 
 
+def test_weights_that_are_all_zero_are_refused_before_training(plugin, dots, tmp_path):
+    path = tmp_path / "zero.parquet"
+    count = open_dataset(dots).total_frames
+    pq.write_table(pa.table({"index": np.arange(count), "weight": np.zeros(count, np.float32)}), path)
+    with pytest.raises(DataError, match=r"zero.parquet has no weight above 0, so nothing would be learnt: make it again by milepost weigh"):
+        plugin("weighting").load_weights(path, open_dataset(dots))
+
+
+def test_a_misspelt_type_of_weights_is_answered_with_all_types(plugin, monkeypatch):
+    def lerobots(config, *_, **__):
+        raise ValueError(f"Unknown sample weighting type: '{config.type}'. Supported types: 'rabc', 'uniform'")
+
+    make = plugin("weighting").MakeWeighter(lerobots)
+    with pytest.raises(ValueError, match=r"types: 'rabc', 'uniform', and 'milepost' of the plugin; did you mean milepost\?"):
+        make(SampleWeightingConfig("milepots"), None, "cpu")
+
+
+def test_an_impossible_option_of_a_reward_model_is_named_in_the_log(plugin, caplog):
+    """LeRobot's parser says only that the class could not be made."""
+    with pytest.raises(ValueError, match="annotation_mode must be"):
+        plugin("configuration_milepost_sarm").MilepostSARMConfig(annotation_mode="sparse")
+    words = "--reward_model.annotation_mode must be single_stage or sparse_only or dense_only or dual, got 'sparse'"
+    assert words in caplog.text
+    with pytest.raises(ValueError, match="fps should be above 0"):
+        plugin("configuration_milepost_topreward").MilepostTOPRewardConfig(fps=0.0)
+    assert "--reward_model.fps should be above 0" in caplog.text
+
+
 def test_a_part_of_the_dataset_may_be_weighed(plugin, dots, tmp_path, caplog):
     dataset = open_dataset(dots)
     part = weights_file(tmp_path / "part.parquet", dataset, rows=7, fingerprint=dataset.fingerprint)

@@ -177,7 +177,7 @@ def test_one_frame_and_no_camera(tmp_path: Path, drawn: list[Figure], capsys: py
     build_dataset(tmp_path / "bare", lengths=(1, 5), cameras={})
     assert plot(tmp_path / "bare", "--model", "elapsed", "--output-dir", tmp_path / "out") == 1
     assert "frames without progress in what was drawn: 1" in capsys.readouterr().err
-    assert "elapsed: 1 of 1 frames have no progress" in drawn[0].texts[0].get_text()
+    assert "elapsed: 1 of 1 frame has no progress" in drawn[0].texts[0].get_text()
     assert len(list((tmp_path / "out").iterdir())) == 2
     assert not images(drawn[1])
 

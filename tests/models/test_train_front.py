@@ -43,7 +43,7 @@ def test_changes_of_a_preset_leave_its_other_values(dots: LeRobotDataset) -> Non
         ({"preset": "small", "stpes": 4}, "training has no setting 'stpes'; the settings are: .*steps"),
         ({"preset": "small", "training": TrainConfig(steps=2)}, "config= and training= would replace all values of the preset"),
         ({"training": TrainConfig(steps=2), "lr": 1e-3}, "give lr inside config= or training="),
-        ({"preset": "small", "steps": 4, "epochs": 1.0}, "steps 4 and epochs 1 contradict each other"),
+        ({"preset": "small", "steps": 4, "epochs": 1.0}, "--steps 4 and --epochs 1 contradict each other"),
         ({"preset": "small", "image_key": "observation.images.nose"}, "observation.images.nose"),
     ],
 )

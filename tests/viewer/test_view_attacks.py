@@ -184,6 +184,22 @@ def test_odd_episode_numbers_in_a_file_of_marks_are_refused(tmp_path: Path, odd:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "'dataset_footage' is missing"),
+        ("[1]", "a part of it has another form"),
+        ('{"dataset_footage": "", "marks": [{"episode": 1, "mark": "keep"}]}', "'note' is missing"),
+        ('{"dataset_footage": "", "marks": 3}', "a part of it has another form"),
+    ],
+)
+def test_a_damaged_file_of_marks_is_refused_without_words_of_python(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "review.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=rf"review.json is not a file of marks \({words}\); move it away"):
+        Marks(path, open_dataset(FIXTURE))
+
+
 def test_a_mark_waits_for_another_server(tmp_path: Path) -> None:
     marks = Marks(tmp_path / "review.json", open_dataset(FIXTURE))
     entered = threading.Event()

@@ -13,6 +13,7 @@ from lerobot.configs.rewards import RewardModelConfig
 from lerobot.optim.optimizers import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig, LRSchedulerConfig
 
+from lerobot_policy_milepost.requirements import options_named
 from lerobot_policy_milepost.shared import with_fields
 from milepost import SARMConfig
 
@@ -40,7 +41,8 @@ class MilepostSARMConfig(RewardModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.sarm  # refuses values that cannot be, before anything is read
+        with options_named(self):
+            _ = self.sarm  # refuses values that cannot be, before anything is read
 
     @property
     def sarm(self) -> SARMConfig:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lerobot.configs.rewards import RewardModelConfig
 
+from lerobot_policy_milepost.requirements import options_named
 from lerobot_policy_milepost.shared import with_fields
 from milepost import TOPRewardConfig
 
@@ -27,7 +28,8 @@ class MilepostTOPRewardConfig(RewardModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.topreward  # refuses values that cannot be, before anything is read
+        with options_named(self):
+            _ = self.topreward  # refuses values that cannot be, before anything is read
 
     @property
     def topreward(self) -> TOPRewardConfig:

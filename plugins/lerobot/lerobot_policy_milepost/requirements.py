@@ -6,13 +6,16 @@ and only if it still takes what it took in the tested version.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+log = logging.getLogger(__name__)
 OLDEST, TESTED = "0.6.1", "0.6.1"
 """The lowest version that has what is used here, and the newest that the plugin was run with."""
 
@@ -42,6 +45,17 @@ def require_parameters(function: Callable[..., Any], names: Sequence[str], what:
     parameters = list(inspect.signature(function).parameters)
     if parameters != list(names):
         raise changed(f"{what} takes ({', '.join(parameters)}) and not ({', '.join(names)})")
+
+
+@contextlib.contextmanager
+def options_named(config: object) -> Iterator[None]:
+    """Says which option of a reward model has an impossible value. LeRobot's parser keeps the reason of such a ValueError to itself."""
+    try:
+        yield
+    except ValueError as error:
+        words = "--reward_model.%s" if hasattr(config, str(error).partition(" ")[0]) else "an option of --reward_model: %s"
+        log.error(words, error)
+        raise
 
 
 def changed(difference: str) -> ChangedError:

@@ -10,10 +10,12 @@ over the processes is the loss of one process with the whole batch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from lerobot_policy_milepost.requirements import ChangedError, replace, require_parameters
 from milepost import DataError, SampleWeights, open_dataset
+from milepost.core import count_noun
 from milepost.datasets import LeRobotDataset
 from milepost.models import current_process_group
 from milepost.weights import match_weights
@@ -71,7 +74,8 @@ class MakeWeighter:
     ) -> SampleWeighter | None:
         """Returns what weighs a batch's samples; None where nothing does, or the sampler draws by weight."""
         if config is None or config.type != TYPE:
-            return self.lerobots(config, policy, device, dataset_root=dataset_root, dataset_repo_id=dataset_repo_id)
+            with milepost_named(config):
+                return self.lerobots(config, policy, device, dataset_root=dataset_root, dataset_repo_id=dataset_repo_id)
         way = required_way(config, policy)
         dataset = open_dataset(folder_of(dataset_root, dataset_repo_id))
         weights = load_weights(path_of(config.progress_path, dataset), dataset)
@@ -79,6 +83,18 @@ class MakeWeighter:
             import_module("lerobot_policy_milepost.sampling").draw_by_weight(weights, policy)
             return None
         return MilepostWeighter(weights, device, policy)
+
+
+@contextlib.contextmanager
+def milepost_named(config: SampleWeightingConfig | None) -> Iterator[None]:
+    """Adds milepost to the types that LeRobot's function lists when it does not know the one that was asked for."""
+    try:
+        yield
+    except ValueError as error:
+        if config is None or f"'{config.type}'" not in str(error) or "types" not in str(error):
+            raise
+        near = "; did you mean milepost?" if difflib.get_close_matches(config.type, [TYPE]) else ""
+        raise ValueError(f"--sample_weighting.type: {error}, and '{TYPE}' of the plugin{near}") from None
 
 
 def required_way(config: SampleWeightingConfig, policy: Any) -> str:
@@ -164,12 +180,16 @@ def load_weights(path: Path, dataset: LeRobotDataset) -> SampleWeights:
     without = int(np.isnan(match.weight).sum())
     if without and not match.is_identified:
         rows = len(match.weight)
-        raise DataError(f"{path} has weights for {rows - without} of the {rows} frames of {dataset.name}: it was made for another dataset")
+        raise DataError(
+            f"{path} has weights for {rows - without} of the {count_noun(rows, 'frame')} of {dataset.name}: it was made for another dataset"
+        )
     for warning in match.warnings:
         log.warning("%s", warning)
     weights = SampleWeights.load(match.path)
+    if not (np.nan_to_num(match.weight, nan=weights.fallback_weight) > 0).any():
+        raise DataError(f"{path} has no weight above 0, so nothing would be learnt: make it again by milepost weigh with a lower --kappa")
     if without:
-        log.warning("%s has no weight for %d frames, which weigh %g", path, without, weights.fallback_weight)
+        log.warning("%s has no weight for %s, which weigh %g", path, count_noun(without, "frame"), weights.fallback_weight)
     return weights
 
 

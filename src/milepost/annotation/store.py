@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.core import HEADS, DataError, Segment, json_value, read_json_object, require_writable, shown, write_text
+from milepost.core import HEADS, DataError, Segment, json_value, plain_reason, read_json_object, require_writable, shown, write_text
 from milepost.datasets import Annotations
 
 _MARK = "provenance.json"
@@ -143,7 +143,7 @@ def _read(path: Path) -> tuple[int, dict[str, Answer]]:
     try:
         return int(record["episode"]), {head: _from_record(record[head]) for head in HEADS if head in record}
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not an episode's answers ({error}); remove it and the episode is asked again") from error
+        raise DataError(f"{path} is not an episode's answers ({plain_reason(error)}); remove it and the episode is asked again") from error
 
 
 def _from_record(record: Mapping[str, Any]) -> Answer:

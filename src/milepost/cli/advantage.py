@@ -82,6 +82,8 @@ def main(args: Args) -> int:
     require_effects(args, [Effect(("overwrite",), args.form == "rlinf", "with --form rlinf, since a copy never replaces a folder")])
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _folder(args)
+    if args.form != "rlinf" and args.output_dir is not None:
+        datasets.require_elsewhere(folder.expanduser().absolute(), dataset.files)
     match = progress.find_progress(dataset, args.progress)
     warn_all(match.warnings)
     episodes = _solved(args, _episodes(dataset, match, args.head_mode))

@@ -16,7 +16,7 @@ import tyro
 from milepost import datasets, encoders, figures, metrics, models, progress
 from milepost.cli.console import bars, closed_after, say, table, unlisted, warn_all
 from milepost.cli.taught import taught_by
-from milepost.core import Episode, RewardModel, count_noun, to_json, unsigned_zeros
+from milepost.core import Episode, RewardModel, count_noun, to_json
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,11 @@ def _beside(kind: models.ModelKind, model: RewardModel, seed: int) -> dict[str, 
 def _print(result: progress.AuditRun, name: str) -> None:
     audits: Mapping[str, metrics.Audit] = {"model": result.audit, **result.beside}
     rows = [
-        (words, *(unsigned_zeros(str(audit.rows[row])) for audit in audits.values()))
-        for row, words in metrics.ROWS.items()
-        if not row.startswith(IN_FILE)
+        (words, *(str(audit.rows[row]) for audit in audits.values())) for row, words in metrics.ROWS.items() if not row.startswith(IN_FILE)
     ]
     table(_heading([each.success for each in result.curves], name), ("", *audits), rows)
     marks = {"passes": "yes", "fails": "NO", "cannot be said": "?"}
-    evidence = _said_once([unsigned_zeros(each.evidence) for each in result.audit.properties])
+    evidence = _said_once([each.evidence for each in result.audit.properties])
     lines = [(marks[each.state], each.name, words) for each, words in zip(result.audit.properties, evidence, strict=True)]
     table("what it does", ("", "property", "evidence"), lines, sentences=True)
     if result.clocks:

@@ -25,7 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from milepost.cli.lerobot_forms import in_our_words
+from milepost.cli.lerobot_forms import LeRobotOptionError, in_our_words
+from milepost.cli.lerobot_options import options_of
 
 VERBS = {
     "demo": "all steps on simulated demonstrations: simulate, train, label, weigh, report",
@@ -64,13 +65,16 @@ def help_text() -> str:
     return f"milepost: how far along is the task, for every frame of a robot demonstration\n\n{USAGE}\n\n{verbs}\n"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit code. Without `argv` the process is a user's, and warnings of other packages are hidden."""
+def main(argv: list[str] | None = None, program: str = "") -> int:
+    """Runs one verb; returns the exit code. Without `argv` the process is a user's, and warnings of other packages are hidden.
+
+    program: what the user typed in place of `milepost VERB`, for the help.
+    """
     if argv is None:
         quiet_others()
     try:
         try:
-            return start(sys.argv[1:] if argv is None else argv)
+            return start(sys.argv[1:] if argv is None else argv, program)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # else a closed pipe, or a full disk, is noticed only as the interpreter ends, with a traceback
@@ -83,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def start(argv: list[str]) -> int:
+def start(argv: list[str], program: str = "") -> int:
     """Shows the front page or the version, or runs the verb."""
     # torch's threads otherwise spin while they wait: ten times slower as soon as another process wants the cores (docs/LOG.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -102,7 +106,7 @@ def start(argv: list[str]) -> int:
         )
         print(f"milepost: no verb '{argv[0]}'{hint}\n\n{help_text()}", file=sys.stderr)
         return 2
-    return run(argv[0], argv[1:])
+    return run(argv[0], argv[1:], program)
 
 
 OTHERS = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -131,20 +135,20 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run(verb: str, arguments: list[str]) -> int:
+def run(verb: str, arguments: list[str], program: str = "") -> int:
     """Imports the verb, parses its arguments, runs it, and turns an error that the user can fix into one line."""
     try:
-        verb, arguments = _in_our_words(verb, arguments)
+        try:
+            verb, words, remarks = in_our_words(verb, arguments)
+        except LeRobotOptionError as error:
+            raise ValueError(_with_command(error)) from None
+        parse, own_words = _parser(verb, words)
+        args = _parsed(parse, verb, own_words, program)
+        if words != arguments:
+            complain(f"milepost {verb}: LeRobot's options; in milepost's words: milepost {verb} {shlex.join(words)}")
+        for remark in remarks:
+            complain(f"milepost {verb}: {remark}")
         command = importlib.import_module(f"milepost.cli.{verb}")
-        tyro = importlib.import_module("tyro")
-        kind = command.Args
-        if "model_options" in kind.__dataclass_fields__:
-            kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
-        if verb == "train":  # else parsing says only that the name is no choice, and not why
-            importlib.import_module("milepost.models.options").require_trainable_among(arguments)
-        if hasattr(command, "rewritten"):
-            arguments = command.rewritten(arguments)
-        args = _parsed(partial(tyro.cli, kind, prog=f"milepost {verb}", description=command.__doc__), verb, arguments)
         with ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:
@@ -156,36 +160,94 @@ def run(verb: str, arguments: list[str]) -> int:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("MILEPOST_DEBUG"):
             raise
-        complain(f"milepost {verb}: {explain(error)}")
+        complain(f"milepost {verb}: {_with_flags(explain(error), verb)}")
         return 2
 
 
-def _in_our_words(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
-    """Returns the verb and its arguments, with LeRobot's options in milepost's words, and says which words those are."""
-    new_verb, new, remarks = in_our_words(verb, arguments)
-    if (new_verb, new) != (verb, arguments):
-        complain(f"milepost {verb}: LeRobot's options; in milepost's words: milepost {new_verb} {shlex.join(new)}")
-    for remark in remarks:
-        complain(f"milepost {verb}: {remark}")
-    return new_verb, new
+def _with_flags(text: str, verb: str) -> str:
+    """Returns an error in which the settings that must be otherwise are called as the verb's options are.
+
+    Where a setting is checked, it has its name in Python, such as failure_frames for --failure-frames.
+    """
+    settings = re.match(r"[a-z][a-z_]*(?:(?:, | and )[a-z][a-z_]*)*(?= (?:must|should|need) )", text)
+    if settings is None:
+        return text
+    options = set(re.findall(r"--[a-z][a-z.-]+", _options_text(_parser(verb, [])[0])))
+    flag_of = {name: f"--{name.replace('_', '-')}" for name in re.findall(r"[a-z_]+", settings[0])}
+    names = re.sub(r"[a-z_]+", lambda name: flag_of[name[0]] if flag_of[name[0]] in options else name[0], settings[0])
+    return names + text[settings.end() :]
 
 
-def _parsed(parse: Callable[..., Any], verb: str, arguments: list[str]) -> Any:
+def _parser(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], list[str]]:
+    """Returns the parser of a verb's arguments, and the arguments as it takes them."""
+    command, tyro = importlib.import_module(f"milepost.cli.{verb}"), importlib.import_module("tyro")
+    kind = command.Args
+    if "model_options" in kind.__dataclass_fields__:
+        kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)
+    if verb == "train":  # else parsing says only that the name is no choice, and not why
+        importlib.import_module("milepost.models.options").require_trainable_among(arguments)
+    if hasattr(command, "rewritten"):
+        arguments = command.rewritten(arguments)
+    return partial(tyro.cli, kind, prog=f"milepost {verb}", description=command.__doc__), joined_numbers(arguments)
+
+
+def _with_command(error: LeRobotOptionError) -> str:
+    """Returns what is wrong with LeRobot's options, all of them, and the command to type, if there is one that the verb takes."""
+    faults = [str(error)]
+    while error.arguments is not None:
+        try:
+            verb, words, _ = in_our_words(error.verb, error.arguments)
+        except LeRobotOptionError as more:
+            faults.append(str(more))
+            error = more
+        else:
+            faults += _command(verb, words) or _what_was_meant(words, verb, _parser(verb, words)[0]).splitlines()
+            break
+    return " ".join(fault if fault.endswith("?") or fault == faults[-1] else f"{fault}." for fault in faults)
+
+
+def _command(verb: str, words: list[str]) -> list[str]:
+    """Returns the command to type in milepost's words; empty if the verb does not take it."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            parse, own_words = _parser(verb, words)
+            parse(args=own_words)
+        except (SystemExit, ValueError):
+            return []
+    return [f"type: milepost {verb} {shlex.join(words)}"]
+
+
+def _parsed(parse: Callable[..., Any], verb: str, arguments: list[str], program: str = "") -> Any:
     """Returns the verb's arguments. Help and errors are printed in plain words; then SystemExit ends the process, as the parser wants."""
     plain = importlib.import_module("milepost.cli.plain_help")
     out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            return parse(args=joined_numbers(arguments))
+            return parse(args=arguments)
     except SystemExit as leaving:
         if text := _written(out):
-            print(plain.plain_help(text), end="")
+            print(plain.plain_help(text).replace(f"usage: milepost {verb}", f"usage: {program or f'milepost {verb}'}", 1), end="")
         near = ""
         if leaving.code == 2:  # the parser itself guesses only where no required option is missing
-            near = guesses(arguments, set(re.findall(r"--[a-z][a-z.-]+", _options_text(parse))))
-        for line in plain.plain_error(verb, _written(errors), near).splitlines():
-            complain(line)
+            near = _what_was_meant(arguments, verb, parse)
+        for line in plain.plain_error(verb, _written(errors), near, program).splitlines():
+            who = f"milepost {verb}: " if line.startswith(f"milepost {verb}: ") else ""
+            complain(f"{who}{_with_flags(line.removeprefix(who), verb)}")
         raise
+
+
+def _what_was_meant(arguments: list[str], verb: str, parse: Callable[..., object]) -> str:
+    """Returns a line for each misspelt option, and one with the command to type, if the verb takes it."""
+    ours = set(re.findall(r"--[a-z][a-z.-]+", _options_text(parse)))
+    lines = guesses(arguments, ours, options_of(verb))
+    if not lines:
+        return ""
+    corrections = dict(re.findall(r"no option (\S+); did you mean (\S+)\?", lines))
+    corrected = [re.sub(r"^[^=]+", lambda flag: corrections.get(flag[0].replace("_", "-"), flag[0]), word) for word in arguments]
+    with contextlib.suppress(LeRobotOptionError):
+        new_verb, words, _ = in_our_words(verb, corrected)
+        return lines + "".join(f"{line}\n" for line in _command(new_verb, words))
+    return lines
 
 
 def _written(stream: io.TextIOWrapper) -> str:
@@ -208,15 +270,18 @@ def _options_text(parse: Callable[..., object]) -> str:
     return out.getvalue()
 
 
-def guesses(arguments: list[str], options: set[str]) -> str:
-    """Returns a line for each unknown option that is similar to a known one.
+def guesses(arguments: list[str], options: set[str], theirs: Iterable[str] = ()) -> str:
+    """Returns a line for each unknown option that is similar to a known one. theirs: LeRobot's options, as LeRobot writes them.
 
     >>> guesses(["towels", "--outputdir", "out"], {"--output-dir", "--seed"})
     'no option --outputdir; did you mean --output-dir?\\n'
+    >>> guesses(["--datset.repo_id=towels"], {"--output-dir", "--seed"}, ["--dataset.repo_id"])
+    'no option --datset.repo-id; did you mean --dataset.repo_id?\\n'
     """
+    spellings = {**{each.replace("_", "-"): each for each in theirs}, **{each: each for each in options}}
     words = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
-    near = [(word, guess(word, sorted(options))) for word in words if word not in options]
-    return "".join(f"no option {word}{hint}\n" for word, hint in near if hint)
+    near = [(word, difflib.get_close_matches(word, sorted(spellings), n=1)) for word in words if word not in options]
+    return "".join(f"no option {word}; did you mean {spellings[words_near[0]]}?\n" for word, words_near in near if words_near)
 
 
 class TerminatedError(KeyboardInterrupt):

@@ -15,7 +15,7 @@ import tyro
 from milepost import datasets, encoders, metrics, models, progress
 from milepost.cli import plot
 from milepost.cli.console import bars, closed_after, ranges, say, table, warn
-from milepost.core import DataError, Judges, later, output_lock, to_json
+from milepost.core import DataError, Judges, count_noun, later, output_lock, to_json
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ def _report(
             f"raw_{score}_bound says what it is at most"
         )
     if unknown:
-        warn(f"{sum(unknown.values())} frames have no progress, in episodes {ranges(sorted(unknown))}")
+        count, where = sum(unknown.values()), "episode" if len(unknown) == 1 else "episodes"
+        warn(f"{count_noun(count, 'frame')} {'has' if count == 1 else 'have'} no progress, in {where} {ranges(sorted(unknown))}")
     rowless = set(asked_for) - set(labelled.episode_index.tolist())  # their rows cannot be read, so they are not in the file
     return 1 if unknown or rowless else 0

@@ -1,50 +1,54 @@
 """Puts LeRobot's command lines into milepost's words, option by option: `--dataset.repo_id=X --policy.type=sarm` and the like.
 
-Only options that LeRobot has and milepost calls by another name are touched; all others stay as they are. What has no counterpart is a
-ValueError that says what to type. docs/lerobot.md has the table.
+Only options that LeRobot has and milepost calls by another name are touched; all others stay as they are. What has no counterpart, or is
+misspelt, is a `LeRobotOptionError` that says what to type. `lerobot_options.py` has the options, docs/lerobot.md the table.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-DATASET = ("--dataset-repo-id", "--repo-id", "--dataset.repo-id", "--dataset.root")
-"""How LeRobot's programs name the dataset; the last one of this list that is given counts, since a folder comes before an id."""
-MODELS = ("--policy.", "--reward-model.")
-SAME = ("annotation-mode", "image-key", "state-key", "n-obs-steps", "frame-gap", "device")
-"""What a SARM config of LeRobot's calls as `milepost train` does."""
-RENAMED: dict[str, dict[str, str]] = {
-    "label": {"--num-samples": "--num-prefixes"},
-    "plot": {"--num-samples": "--num-prefixes"},
-    "annotate": {"--dtype": "--precision"},
-    "train": {
-        **{f"{group}{name}": f"--{name}" for group in MODELS for name in SAME},
-        "--wandb.project": "--project",
-        "--job-name": "--run-name",
-    },
-    "weigh": {
-        "--sample-weighting.type": "--rule",
-        "--sample-weighting.progress-path": "--progress",
-        **{f"--sample-weighting.{name}": f"--{name}" for name in ("head-mode", "kappa", "epsilon")},
-    },
-}
-"""Verb -> LeRobot's option -> ours, each with one value."""
-NOT_NEEDED = ("--num-workers", "--log-freq", "--save-freq", "--eval-freq", "--save-checkpoint", "--resume")
-"""Options of `lerobot-train` without a counterpart in `milepost train`, which decides these by itself and always goes on."""
-TRAINING = (
-    *(f"{group}{name}" for group in MODELS for name in ("type", "repo-id", "push-to-hub")),
-    "--wandb.enable",
-    "--dataset.episodes",
-    *NOT_NEEDED,
+from milepost import models
+from milepost.cli.lerobot_options import (
+    DATASET,
+    INSTEAD,
+    NOT_NEEDED,
+    OF_PLUGIN,
+    POLICIES,
+    PREFIXES,
+    REFUSED,
+    RENAMED,
+    REWARD_MODELS,
+    SWITCHES,
+    TRAINING,
+    as_lerobot_writes,
+    options_of,
 )
-SWITCHES = ("--visualize-only",)
-"""Options of LeRobot's programs without a value."""
-PREFIXES = ("--policy.", "--reward-model.", "--dataset.", "--wandb.", "--sample-weighting.")
+
+
+class LeRobotOptionError(ValueError):
+    """An option of LeRobot's that cannot be put into milepost's words.
+
+    verb, arguments: the command line without what is wrong with it, still in the user's words; no arguments if there is none.
+    """
+
+    def __init__(self, text: str, verb: str, arguments: list[str] | None) -> None:
+        super().__init__(text)
+        self.verb, self.arguments = verb, arguments
+
+
+class _RefusedError(ValueError):
+    """instead: the words to type in place of this option, () for none, None where another option would not help. verb: another verb."""
+
+    def __init__(self, text: str, instead: tuple[str, ...] | None = (), verb: str = "") -> None:
+        super().__init__(text)
+        self.instead, self.verb = instead, verb
 
 
 def in_our_words(verb: str, arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
-    """Returns verb, arguments and remarks. ValueError for an option of LeRobot's that has no counterpart.
+    """Returns verb, arguments and remarks. LeRobotOptionError for an option of LeRobot's that has no counterpart, or a misspelt one.
 
     >>> in_our_words("train", ["--dataset.repo_id=me/towels", "--policy.type=sarm", "--policy.annotation_mode", "dual", "--steps=9"])[1]
     ['me/towels', '--annotation-mode', 'dual', '--steps=9']
@@ -52,12 +56,27 @@ def in_our_words(verb: str, arguments: Sequence[str]) -> tuple[str, list[str], l
     words, place = _Words(verb), 0
     while place < len(arguments):
         flag, value, behind = _option(arguments, place)
-        if flag and words.takes(flag, value, arguments[place].partition("=")[0]):
+        try:
+            is_theirs = bool(flag) and words.takes(flag, value, arguments[place].partition("=")[0])
+        except _RefusedError as error:
+            raise _with_rest(error, verb, arguments, place, behind) from None
+        if is_theirs:
             place = behind
         else:
             words.keep(arguments[place])
             place += 1
     return words.result() if words.is_changed else (verb, list(arguments), [])
+
+
+def _with_rest(error: _RefusedError, verb: str, arguments: Sequence[str], place: int, behind: int) -> LeRobotOptionError:
+    """Returns the error with the command line in which the option is replaced. For another verb only the dataset stays."""
+    if error.instead is None:
+        return LeRobotOptionError(str(error), verb, None)
+    if error.verb:
+        options = [_option(arguments, each)[:2] for each in range(len(arguments))]
+        datasets = [word for flag, value in options if flag in DATASET for word in (flag, value)]
+        return LeRobotOptionError(str(error), error.verb, [*datasets, *error.instead])
+    return LeRobotOptionError(str(error), verb, [*arguments[:place], *error.instead, *arguments[behind:]])
 
 
 def _option(arguments: Sequence[str], place: int) -> tuple[str, str, int]:
@@ -94,8 +113,12 @@ class _Words:
         return is_theirs
 
     def result(self) -> tuple[str, list[str], list[str]]:
-        """Returns verb, arguments and remarks."""
+        """Returns verb, arguments and remarks. LeRobotOptionError if a dataset is named as the first word too."""
         words = [self._datasets[max(self._datasets)]] if self._datasets else []
+        if words and self._rest and not self._rest[0].startswith("-"):
+            option = as_lerobot_writes(DATASET[max(self._datasets)])
+            text = f"'{self._rest[0]}' and {option}={words[0]} both name a dataset; give one of them"
+            raise LeRobotOptionError(text, self._verb, None)
         if self._repository is not None and self._uploads:
             self._rest += ["--push-to-hub", self._repository]
             who = f"the model is uploaded to {self._repository} at the end, as a repo_id asks LeRobot to"
@@ -116,20 +139,30 @@ class _Words:
         elif flag == "--visualize-only" and self._verb in ("label", "plot"):
             self._verb = "plot"
         elif self._verb == "train" and flag in TRAINING:
-            self._take_training(flag, value)
-        elif flag.startswith(PREFIXES):
-            every = f"milepost {self._verb} --help has every option"
-            raise ValueError(f"{typed} has no counterpart in milepost {self._verb}; leave it out ({every})")
+            self._take_training(flag, value, typed)
+        elif flag.startswith(PREFIXES) or (self._verb == "train" and flag in REFUSED):
+            self._leave_out(flag, value, typed)
         else:
             return False
         return True
 
-    def _take_training(self, flag: str, value: str) -> None:
+    def _leave_out(self, flag: str, value: str, typed: str) -> None:
+        """Notes an option that is switched off. Any other raises _RefusedError."""
+        if self._verb == "train" and flag in REFUSED and value.lower() in ("false", "none", "null"):
+            self._remarks.append(f"{typed} is off, so it is left out")
+            return
+        near = [] if flag in REFUSED else difflib.get_close_matches(as_lerobot_writes(flag), options_of(self._verb), n=1, cutoff=0.75)
+        if near:
+            raise _RefusedError(f"there is no option {typed}; did you mean {near[0]}?", (f"{near[0]}={value}" if value else near[0],))
+        instead = next((words for part, words in INSTEAD.items() if part in flag.split(".")[1:] or flag == f"--{part}"), "; leave it out")
+        raise _RefusedError(f"{typed} has no counterpart in milepost {self._verb}{instead}")
+
+    def _take_training(self, flag: str, value: str, typed: str) -> None:
         """Adds the words for an option of `lerobot-train` that is no mere name."""
         is_true = value.lower() in ("", "true", "1", "yes")
         what = flag.rpartition(".")[2]
         if what == "type":
-            _require_sarm(value)
+            self._rest += _model(value, typed)
         elif what == "enable" and is_true:
             self._rest += ["--log-to", "wandb"]
         elif what == "push-to-hub":
@@ -138,16 +171,37 @@ class _Words:
             self._repository = value
         elif what == "episodes":
             self._rest += ["--episodes", value.strip("[]").replace(" ", "")]
-        elif flag in NOT_NEEDED:
-            self._remarks.append(f"{flag} is not needed: milepost train decides this itself, and the same command goes on")
+        elif flag == "--eval-steps" and value != "0":
+            self._rest += ["--eval-every", value]
+        elif flag in (*NOT_NEEDED, "--eval-steps"):
+            self._remarks.append(f"{typed} is not needed: milepost train decides this itself, and the same command goes on")
 
 
-def _require_sarm(model: str) -> None:
-    """Raises ValueError, with the command to type, for a model that is not trained here."""
-    if model == "topreward":
-        raise ValueError("topreward is zero-shot, so there is nothing to train: milepost label DATASET --model topreward")
-    if model != "sarm":
-        raise ValueError(
-            f"milepost trains reward models, and '{model}' is a policy: LeRobot trains it, by lerobot-train with these same options, and "
-            "takes DATASET/sarm_progress.parquet by itself. To see its weights before: milepost weigh DATASET --chunk-size CHUNK_SIZE"
+def _model(name: str, typed: str) -> list[str]:
+    """Returns the words for the model that LeRobot's `type` names. _RefusedError, with the command, for one that is not trained here."""
+    own = name.removeprefix(OF_PLUGIN)
+    if own == "sarm":
+        return []
+    if own == "topreward":
+        words = ("--model", "topreward")
+        raise _RefusedError(
+            "topreward is zero-shot, so there is nothing to train: milepost label DATASET --model topreward", words, "label"
         )
+    if name in POLICIES:
+        raise _RefusedError(
+            f"milepost trains reward models, and '{name}' is a policy: LeRobot trains it, by lerobot-train with these same options, and "
+            "takes DATASET/sarm_progress.parquet by itself. To see its weights before: milepost weigh DATASET --chunk-size CHUNK_SIZE",
+            None,
+        )
+    if name in REWARD_MODELS:
+        raise _RefusedError(f"LeRobot itself trains '{name}', by lerobot-train with these same options; milepost trains sarm", None)
+    ours = tuple(models.names())
+    if name in ours:
+        return ["--model", name]
+    near = difflib.get_close_matches(name, ("sarm", *ours, *REWARD_MODELS, *POLICIES, f"{OF_PLUGIN}sarm"), n=1)
+    if near:
+        raise _RefusedError(f"there is no model '{name}'; did you mean {near[0]}?", (f"{typed}={near[0]}",))
+    raise _RefusedError(
+        f"'{name}' is no model that milepost trains, which are sarm and value; if it is a policy, lerobot-train takes these same options",
+        None,
+    )

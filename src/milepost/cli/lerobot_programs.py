@@ -19,4 +19,4 @@ def compute_rabc_weights(model: str) -> int:
         arguments = ["--model", "topreward", *arguments]
     if model == "sarm" and not flags & {"--num-visualizations", "--visualize-only", "--help", "-h"}:
         arguments = [*arguments, "--num-visualizations", "5"]
-    return main(["label", *arguments])
+    return main(["label", *arguments], program=f"python -m milepost.rewards.{model}.compute_rabc_weights")

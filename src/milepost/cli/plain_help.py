@@ -117,15 +117,16 @@ def _about(text: str) -> str:
     return f"{words}(default: {SWITCH.get(value, value)})"
 
 
-def plain_error(verb: str, text: str, guesses: str = "") -> str:
+def plain_error(verb: str, text: str, guesses: str = "", program: str = "") -> str:
     """Returns the parser's error as a sentence and where the options are. guesses: lines about options that were misspelt, in place of the
-    parser's own."""
+    parser's own. program: what was typed in place of `milepost VERB`."""
     lines = [line for part in boxes(text) for line in ([part] if isinstance(part, str) else _sentences(part))]
     sentences = "\n".join(line for line in lines if line.strip()).replace(f"Missing from milepost {verb}:", "these options are needed:")
     if guesses:
         sentences = sentences.partition("\nPerhaps you meant:")[0] + f"\n{guesses.strip()}"
+    sentences = re.sub(r"^Unrecognized options: (?!-)(.+)", r"too many words: \1", sentences)
     sentences = re.sub(r"^Unrecognized options: ", "there is no option ", sentences)
-    return f"milepost {verb}: {sentences}\n(milepost {verb} --help has every option)\n" if sentences else text
+    return f"milepost {verb}: {sentences}\n({program or f'milepost {verb}'} --help has every option)\n" if sentences else text
 
 
 def _sentences(box: Box) -> list[str]:
@@ -135,6 +136,8 @@ def _sentences(box: Box) -> list[str]:
         return [f"{choice[2]} takes {_either(choice[3])}, got {choice[1]}"]
     if group := re.match(r"Error parsing (?!-)[\w.-]+: (.+)$", text):  # all options of a group together, as their own check says
         return [group[1]]
+    if one := re.search(r"Missing value for argument '(\w+)'. Expected 1 values", text):
+        return [f"{one[1].upper()} is missing"]
     if few := re.search(r"Missing value for argument '\W*(--[\w.-]+)\W*'. Expected (\d+) values", text):  # tyro 1.0 gives no more
         return [f"{few[1]} takes {WORDS_OF.get(few[2], few[2])} values"]
     if (flag := re.match(r"Error parsing ([\w.-]+)", text)) and (value := re.search(r"\[?('[^']*')\]?", text)):

@@ -14,7 +14,7 @@ import tyro
 
 from milepost import datasets, encoders, metrics, models, progress
 from milepost.cli.console import bars, say, table, unlisted, warn, warn_all
-from milepost.core import DataError
+from milepost.core import DataError, count_noun
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _report(args: Args, trained: models.TrainResult) -> None:
         warn("nothing could be held out (each task and kind keeps one scene to learn from), so nothing is known of how good this model is")
     if trained.summaries:
         count = len(set(trained.held_out) - set(trained.unreadable))
-        table(f"{count} held-out episodes (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
+        table(f"{count_noun(count, 'held-out episode')} (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
     if trained.audit is not None:
         words = progress.verdict_in_words(trained.audit.verdict, trained.audit.reason)
         say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {words}")
@@ -152,7 +152,7 @@ def _device(name: str) -> str:
 def _say_what_came_out(args: Args, trained: models.TrainResult) -> None:
     fitted = trained.fit_result
     if trained.validation_episodes:
-        aside = f"{len(trained.validation_episodes)} episodes kept aside for it"
+        aside = f"{count_noun(len(trained.validation_episodes), 'episode')} kept aside for it"
         say(f"best after step {fitted.kept} of {fitted.steps} (validation loss {fitted.scores['validation_loss']:.4f}, {aside})")
     say(f"model: {args.output_dir}")
     if args.push_to_hub is not None:

@@ -18,6 +18,7 @@ from milepost.cli.progress_io import require_varied, warn_of_missing_letters
 from milepost.core import (
     DataError,
     UnreadableError,
+    count_noun,
     output_lock,
     real_path,
     require_cameras,
@@ -318,7 +319,7 @@ def draw(
     each = weights.by_episode(report.result)
     order = each.episode_index[np.argsort(-each.mean, kind="stable")].tolist()
     rule = weights.flags(args.rabc) or "the default rule"
-    title = f"{'' if dataset is None else dataset.name + ', '}chunk of {args.rabc.chunk_size} frames: {rule}"
+    title = f"{'' if dataset is None else dataset.name + ', '}chunk of {count_noun(args.rabc.chunk_size, 'frame')}: {rule}"
     drawings = {args.figure: figures.advice_figure(figures.AdviceView(title, report.result, report.sweep, report.groups, order))}
     spans, undrawn = ([], []) if dataset is None or not dataset.cameras else _dropped(report, progress_table, args, dataset)
     if spans:

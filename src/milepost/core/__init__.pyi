@@ -24,6 +24,7 @@ from .edits import with_images as with_images
 from .errors import DataError as DataError
 from .errors import ModelError as ModelError
 from .errors import UnreadableError as UnreadableError
+from .errors import plain_reason as plain_reason
 from .files import count_noun as count_noun
 from .files import expand as expand
 from .files import is_inside as is_inside
@@ -41,7 +42,6 @@ from .files import require_shallow as require_shallow
 from .files import sampled_digest as sampled_digest
 from .files import shown as shown
 from .files import to_json as to_json
-from .files import unsigned_zeros as unsigned_zeros
 from .images import FrameIndex as FrameIndex
 from .images import as_uint8 as as_uint8
 from .images import frame_numbers as frame_numbers

@@ -22,3 +22,14 @@ class ModelError(ValueError):
 
 class DataWarning(UserWarning):
     """The user's data has a fault but was read. The message says what is wrong and how the data was understood."""
+
+
+def plain_reason(error: Exception) -> str:
+    """Returns why a JSON file of ours could not be used, without words of Python: what is missing, or that a part has another form.
+
+    >>> plain_reason(KeyError("episode")), plain_reason(TypeError("'int' object is not iterable")), plain_reason(ValueError("it is empty"))
+    ("'episode' is missing", 'a part of it has another form', 'it is empty')
+    """
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return "a part of it has another form" if isinstance(error, TypeError | AttributeError) else str(error)

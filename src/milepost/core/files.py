@@ -83,15 +83,6 @@ def count_noun(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def unsigned_zeros(text: str) -> str:
-    """Returns text in which a rounded zero has no minus sign.
-
-    >>> unsigned_zeros("-0.000 [-0.00, 0.00], -0.001")
-    '0.000 [0.00, 0.00], -0.001'
-    """
-    return re.sub(r"(?<![\w.])-(0\.0+)(?!\d)", r"\1", text)
-
-
 def shown(value: object, limit: int = 40) -> str:
     """Returns a value as a message shows it: short, on one line, without control characters; for bytes and lists only their size."""
     if value is None:

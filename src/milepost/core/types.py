@@ -21,6 +21,7 @@ from milepost.core.brief import Brief
 from milepost.core.calls import require_whole
 from milepost.core.contract import require_progress, require_signal, require_sound, require_stages
 from milepost.core.errors import DataError, ModelError, UnreadableError
+from milepost.core.files import count_noun
 from milepost.core.images import FrameIndex, frame_numbers, require_cameras
 
 
@@ -156,12 +157,12 @@ class Episode(Brief):
         if is_bad.any():
             frame, channel = np.argwhere(is_bad)[0]
             raise UnreadableError(
-                f"{who}: the robot state has {int(is_bad.any(axis=1).sum())} frames that are NaN or infinite, first at frame "
+                f"{who}: the robot state is NaN or infinite in {count_noun(int(is_bad.any(axis=1).sum()), 'frame')}, first at frame "
                 f"{frame}, channel {channel}; repair the recording, or leave the episode out with --episodes"
             )
         for name, frames in self.cameras.items():
             if len(frames) != self.length:
-                raise UnreadableError(f"{who}: camera '{name}' has {len(frames)} frames, the episode has {self.length}")
+                raise UnreadableError(f"{who}: camera '{name}' has {count_noun(len(frames), 'frame')}, the episode has {self.length}")
         for name, column in self.columns.items():
             if len(column) != self.length:
                 raise UnreadableError(f"{who}: column '{name}' has {len(column)} rows, the episode has {self.length}")
@@ -170,7 +171,7 @@ class Episode(Brief):
                 if segment.stop > self.length:
                     raise UnreadableError(
                         f"{who}: {head} segment '{segment.name}' [{segment.start}, {segment.stop}) ends after the episode's "
-                        f"{self.length} frames"
+                        f"{count_noun(self.length, 'frame')}"
                     )
 
     def __len__(self) -> int:

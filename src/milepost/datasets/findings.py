@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from milepost.core import segment_faults, shown
+from milepost.core import count_noun, segment_faults, shown
 
 JITTER_S = 1e-3
 Severity = Literal["error", "warning", "note"]
@@ -54,7 +54,7 @@ def check_rows(columns: Mapping[str, Shaped[np.ndarray, "T ..."]], expected: Exp
     """Checks the rows of one episode, by column name, against meta/. Columns that are missing are not checked."""
     count = max((len(column) for column in columns.values()), default=0)
     if count != expected.length:
-        yield _error("row-count", f"meta/ says {expected.length} frames, the data has {count}", expected.episode)
+        yield _error("row-count", f"meta/ says {count_noun(expected.length, 'frame')}, the data has {count}", expected.episode)
     yield from _check_counters(columns, expected)
     if "timestamp" in columns:
         yield from _check_times(columns["timestamp"], expected)
@@ -109,7 +109,7 @@ def _check_numbers(name: str, values: Shaped[np.ndarray, "T ..."], episode: int)
     flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
     bad = ~np.isfinite(flat).all(axis=1)
     if bad.any():
-        message = f"{name} has {int(bad.sum())} frames that are NaN or infinite, first at frame {int(np.argmax(bad))}"
+        message = f"{name} is NaN or infinite in {count_noun(int(bad.sum()), 'frame')}, first at frame {int(np.argmax(bad))}"
         yield _error("not-finite", message, episode)
     elif name == "observation.state" and len(flat) > 1 and flat.size and (flat == flat[0]).all():
         yield Finding("constant-state", "warning", "the robot state never changes", episode)

@@ -164,7 +164,7 @@ class Footage:
                 and part.stop_s is not None
                 and abs(part.stop_s - start - part.length / self.meta.fps) > 0.5 / self.meta.fps
             ):
-                message = f"[{start:.3f}, {part.stop_s:.3f}) s is not the time of {part.length} frames at {self.meta.fps:g} fps"
+                message = f"[{start:.3f}, {part.stop_s:.3f}) s is not {count_noun(part.length, 'frame')} long at {self.meta.fps:g} fps"
                 self._say("video-span", "error", f"{camera}: {message}", part.episode)
             stop = max(stop, (start or 0.0) + part.length / self.meta.fps)
 

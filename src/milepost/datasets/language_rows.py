@@ -108,7 +108,7 @@ class LanguageColumn:
         rows = by_episode.get(episode.index, by_episode.get(None))
         if rows is None or len(rows.times) != episode.length:
             count = 0 if rows is None else len(rows.times)
-            raise DataError(f"parquet file {episode.data} has {count} of the {episode.length} frames of episode {episode.index}")
+            raise DataError(f"parquet file {episode.data} has {count} of {count_noun(episode.length, 'frame')} of episode {episode.index}")
         return rows
 
     def segments(self, episode: Placed) -> tuple[Segment, ...]:
@@ -155,7 +155,9 @@ def _order_faults(rows: EpisodeRows, fps: float) -> Iterator[LanguageFault]:
     outside = np.flatnonzero((starts >= length) | (stamps < rows.times[0] - slack))
     if len(outside):
         row = rows.rows[outside[0]]
-        message = f"the subtask {shown(row.content)} begins at {row.timestamp:g} s, outside the {length} frames of the episode"
+        message = (
+            f"the subtask {shown(row.content)} begins at {row.timestamp:g} s, outside the {count_noun(length, 'frame')} of the episode"
+        )
         yield LanguageFault("language-outside", message, is_error=True)
     twice = 1 + np.flatnonzero(np.diff(stamps) <= slack[1:])
     if len(twice):
@@ -167,10 +169,11 @@ def _order_faults(rows: EpisodeRows, fps: float) -> Iterator[LanguageFault]:
         message = f"{count_noun(len(hidden), 'subtask')} ended before the next frame, first at {stamps[hidden[0]]:g} s, so no frame has it"
         yield LanguageFault("language-hidden", message)
     near = np.minimum(starts, length - 1)
-    off = np.flatnonzero((np.abs(rows.times[near] - stamps) > slack) & (starts < length))
+    inside = (starts < length) & (stamps >= rows.times[0] - slack)
+    off = np.flatnonzero((np.abs(rows.times[near] - stamps) > slack) & inside)
     if len(off):
-        where = f"first at {stamps[off[0]]:g} s"
-        message = f"{len(off)} of {len(stamps)} subtasks begin between two frames, {where}; they are in force from the next frame on"
+        begin = f"{len(off)} of {count_noun(len(stamps), 'subtask')} {'begins' if len(off) == 1 else 'begin'} between two frames"
+        message = f"{begin}, first at {stamps[off[0]]:g} s; in force from the next frame on"
         yield LanguageFault("language-stamp", message)
 
 

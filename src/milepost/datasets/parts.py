@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
-from milepost.core import DataError, atomic_folder
+from milepost.core import DataError, atomic_folder, count_noun
 from milepost.datasets.copy import Placing, changed_stamps, copied_names, link_or_copy, require_elsewhere, require_sound
 from milepost.datasets.frames import VideoPlaces
 from milepost.datasets.language_rows import LANGUAGE
@@ -82,7 +82,7 @@ class Parts:
         parts = cls(dataset, dict(sorted(ranges.items())))
         for number, (start, stop) in parts.ranges.items():
             if not 0 <= start < stop <= records[number].length or not records[number].data or records[number].fault:
-                raise DataError(f"episode {number} has {records[number].length} frames, and [{start}, {stop}) are to stay")
+                raise DataError(f"episode {number} has {count_noun(records[number].length, 'frame')}, and [{start}, {stop}) are to stay")
         if parts.shortened and changed_stamps(dataset)[0]:
             raise DataError("time stamps of this dataset are not frame / fps, so frames cannot be cut off by time: add --restamp")
         if faulty := [number for number in parts.shortened if records[number].annotation_faults]:

@@ -250,7 +250,8 @@ class _Validation:
         for record in self.records:
             start, stop = record.said_rows
             if self.meta.version == "v3.0" and (start, row + record.length if stop is None else stop) != (row, row + record.length):
-                message = f"rows [{shown(start)}, {shown(stop)}) for {record.length} frames, expected [{row}, {row + record.length})"
+                frames = count_noun(record.length, "frame")
+                message = f"rows [{shown(start)}, {shown(stop)}) for {frames}, expected [{row}, {row + record.length})"
                 self._error("episode-rows", f"meta/ says {message}", record.index)
             if unknown := set(record.tasks) - task_words:
                 self._error("tasks", f"the task {shown(min(unknown))} is not in meta/tasks", record.index)

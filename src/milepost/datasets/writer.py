@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Shaped, UInt8
 
-from milepost.core import HEADS, DataError, Segment, atomic_folder, read_json
+from milepost.core import HEADS, DataError, Segment, atomic_folder, count_noun, read_json
 from milepost.datasets.parquet import numbered_words
 from milepost.datasets.recording import DEFAULTS, Recording
 from milepost.datasets.statistics import ImageCounter, Stats, column_stats, merge
@@ -78,13 +78,13 @@ def _counted(
     frame = -1
     for frame, image in enumerate(images):
         if frame >= length:
-            raise DataError(f"camera '{camera}' gives more images than the recording's {length} frames")
+            raise DataError(f"camera '{camera}' gives more images than the recording has frames ({length})")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DataError(f"camera '{camera}', frame {frame}: an image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
         counter.add(frame, image)
         yield image
     if frame + 1 < length:
-        raise DataError(f"camera '{camera}' gives {frame + 1} images, the recording has {length} frames")
+        raise DataError(f"camera '{camera}' gives {count_noun(frame + 1, 'image')}, the recording has {count_noun(length, 'frame')}")
 
 
 def _video_feature(path: Path, fps: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from milepost.core import count_noun, unsigned_zeros
+from milepost.core import count_noun
 from milepost.figures.style import CURVE_STYLES, FAINT, INK, quiet, wrap
 from milepost.metrics import WORDS, EpisodeCurves, Estimate
 
@@ -69,7 +69,7 @@ def _title(name: str, rows: Mapping[str, Estimate], inches: float) -> list[str]:
     """Returns the lines of a panel's title: what was edited, and the number that rests on it where the audit has one."""
     row, words = _NUMBERS.get(name, (f"change_{name}", "changes by {} of the rise"))
     estimate = rows.get(row)
-    number = "" if estimate is None or np.isnan(estimate.value) else unsigned_zeros(words.format(f"{estimate.value:.2f}"))
+    number = "" if estimate is None or np.isnan(estimate.value) else words.format(f"{estimate.value:z.2f}")
     return [*wrap(_TITLES[name], inches, 7.5), *(wrap(number, inches, 7.5) if number else [])]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, atomic_path, count_noun, read_bytes, read_json_object, to_json, unsigned_zeros, write_text
+from milepost.core import DataError, atomic_path, count_noun, plain_reason, read_bytes, read_json_object, to_json, write_text
 from milepost.datasets import LeRobotDataset, is_dataset
 from milepost.figures.audit import audit_figure
 from milepost.figures.formats import FORMATS, Format
@@ -89,7 +89,9 @@ def audit_report(folder: Path | str, dataset: LeRobotDataset) -> tuple[str, tupl
         warnings = require_made_for(path, {name: str(record[name]) for name in ("dataset", "dataset_fingerprint")}, dataset)
         return _fragment(record, dataset.name, _figure(path.parent)), warnings
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not what this version of milepost audit writes ({error!r}); run milepost audit again") from error
+        raise DataError(
+            f"{path} is not what this version of milepost audit writes ({plain_reason(error)}); run milepost audit again"
+        ) from error
 
 
 def _figure(folder: Path) -> tuple[bytes, ...]:
@@ -123,4 +125,4 @@ def _estimate(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return "-"
     value, low, high = (float("nan") if row[name] is None else float(row[name]) for name in ("value", "low", "high"))
-    return unsigned_zeros(str(Estimate(value, low, high, int(row["episodes"]))))
+    return str(Estimate(value, low, high, int(row["episodes"])))

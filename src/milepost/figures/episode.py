@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle, StepPatch
 
-from milepost.core import Signal
+from milepost.core import Signal, count_noun
 from milepost.figures.style import CURVE_STYLES, INK, TRUTH_STYLE, WEIGHTS, ink_on, quiet, shortened, stage_style, wrap
 
 FRAMES = 8
@@ -151,7 +151,7 @@ def _title(view: EpisodeView) -> list[str]:
         for who, curve in head.curves.items():
             if missing := int(np.isnan(curve).sum()):
                 which = f"{who} ({name})" if len(view.heads) > 1 else who
-                notes.append(f"{which}: {missing} of {len(curve)} frames have no progress")
+                notes.append(f"{which}: {missing} of {count_noun(len(curve), 'frame')} {'has' if missing == 1 else 'have'} no progress")
     if any(head.computed for head in view.heads.values()):
         notes.append("dots: frames a model looked at; between them its curve is interpolated, and stages are pale")
     return [view.title, *(["; ".join(notes)] if notes else [])]

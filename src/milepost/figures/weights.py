@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from milepost.core import count_noun
 from milepost.figures.style import CURVE_STYLES, FULL, INK, PART, WEIGHTS, ZERO, quiet, shortened, wrap
 from milepost.weights import Sweep, WeightGroup, WeightResult, over_episode, places
 
@@ -90,7 +91,7 @@ def _draw_deltas(ax: Axes, result: WeightResult) -> None:
         if kappa is not None and result.config.rule == "rabc" and kappa <= edges[-1]:
             ax.axvline(kappa, color=INK, linewidth=1, linestyle=":", label=f"kappa {kappa:.3g}")
         ax.legend(**_BELOW | {"ncols": 2})
-    _labels(ax, f"delta: progress over the next {result.config.chunk_size} frames", "frames")
+    _labels(ax, f"delta: progress over the next {count_noun(result.config.chunk_size, 'frame')}", "frames")
     _heading(ax, "Deltas")
 
 
@@ -133,7 +134,7 @@ def _draw_sweep(ax: Axes, sweep: Sequence[Sweep], result: WeightResult) -> None:
     ax.axvline(1.0 if one is None else one, color=INK, linewidth=1, linestyle=":", label="now")
     ax.set_ylim(0, 1.05)
     ax.legend(**_BELOW)
-    per = f"kappa: progress over {result.config.chunk_size} frames"
+    per = f"kappa: progress over {count_noun(result.config.chunk_size, 'frame')}"
     _labels(ax, "kappa, in units of today's" if one is None else per, "weight, proportion of frames")
 
 

@@ -68,7 +68,7 @@ ROWS = {
     "instruction_contrast": "final minus that of another instruction",
     "final_empty_task": "final without instruction",
     "auc": "AUC",
-    **{name: MORE[name] for name in ("auprc", "tau_a", "succ_fail_diff")},
+    **{name: MORE[name] for name in ("auprc", "auprc_chance", "tau_a", "tau_a_perfect", "succ_fail_diff")},
     "change_other_camera": "changes with another camera by",
     "change_half_rate": "changes at half the frame rate by",
     "change_double_rate": "changes at double the frame rate by",

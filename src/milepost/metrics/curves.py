@@ -8,18 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-from milepost.metrics.scores import Values, order_correlation
+from milepost.metrics.inputs import Values, numbers, same_frames, without_nan
+from milepost.metrics.scores import order_correlation
 
 _POINTS = 101
 """Points at which curves of different lengths are compared."""
-
-
-def without_nan(value: Values) -> Float[np.ndarray, "N"]:
-    """Returns the values that are not NaN."""
-    value = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else float)
-    return value[~np.isnan(value)]
 
 
 def filled(value: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
@@ -49,11 +44,11 @@ def voc(value: Values) -> float:
 def voc_r(value: Values) -> float:
     """Returns Pearson's correlation with a straight line over time, which Robometer calls VOC-r; a constant curve is 0, as there.
 
-    NaN for fewer than two known frames, or an infinite value.
+    NaN for fewer than two known frames.
     """
-    value = np.asarray(value)
+    value = numbers(value)
     frames = np.flatnonzero(~np.isnan(value))
-    if len(frames) < 2 or np.isinf(value).any():
+    if len(frames) < 2:
         return float("nan")
     values = value[frames] - value[frames].mean()
     time = frames - frames.mean()
@@ -85,9 +80,9 @@ def average_precision(success: Values, failure: Values) -> float:
     """Returns the area under the precision-recall curve of successes against failures (AUPRC), as scikit-learn's average_precision_score.
 
     It is the sum over thresholds of precision times the gain in recall; equal values are one threshold. Values that are NaN are left out;
-    the result is NaN if nothing is left on one side.
+    the result is NaN if nothing is left on one side. By chance it is the proportion of successes.
     """
-    success, failure = without_nan(success), without_nan(failure)
+    success, failure = without_nan(success, "the successes"), without_nan(failure, "the failures")
     if not len(success) or not len(failure):
         return float("nan")
     values = np.concatenate([success, failure])
@@ -99,12 +94,13 @@ def average_precision(success: Values, failure: Values) -> float:
     return float((np.diff(recall, prepend=0.0) * hits / calls).sum())
 
 
-def tau_a(value: Values | Shaped[np.ndarray, "N"], reference: Values | Shaped[np.ndarray, "N"]) -> float:
+def tau_a(value: Values, reference: Values) -> float:
     """Returns Kendall's tau-a: concordant minus discordant pairs over all n (n - 1) / 2 pairs; a tie on either side counts 0.
 
+    By chance it is 0. With S successes and F failures as the reference, a perfect order has 2 S F / (n (n - 1)), and not 1.
     Pairs of values of which one is NaN are left out. The result is NaN for fewer than two that are left.
     """
-    both = np.array([np.asarray(each, dtype=float) for each in (value, reference)])
+    both = np.array(same_frames(value, reference))
     sides = both[:, ~np.isnan(both).any(axis=0)]
     count = sides.shape[1]
     if count < 2:
@@ -124,7 +120,7 @@ def milestone_coverage(value: Values, milestones: Values) -> float:
 
     The result is NaN without a known frame or a milestone.
     """
-    values, milestones = without_nan(value), without_nan(milestones)
+    values, milestones = without_nan(value), without_nan(milestones, "the milestones")
     return float((values.max() >= milestones).mean()) if len(values) and len(milestones) else float("nan")
 
 
@@ -175,7 +171,7 @@ def beside_time(curves: Sequence[Float[np.ndarray, "_"]]) -> dict[str, Float[np.
     frames = np.full((len(curves), longest), np.nan)
     part = np.full((len(curves), _POINTS), np.nan)
     for row, stretched, curve in zip(frames, part, curves, strict=True):
-        value = filled(curve)
+        value = filled(numbers(curve))
         row[: len(value)] = value
         if len(value):
             stretched[:] = np.interp(np.linspace(0, 1, _POINTS), np.linspace(0, 1, len(value)), value)

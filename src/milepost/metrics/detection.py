@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
+
+from milepost.core import require_integers
+from milepost.metrics.inputs import Values, numbers
 
 _SLACK = 1e-6
 """Curves are float32: its 0.9 is a little less than 0.9."""
@@ -20,7 +23,7 @@ class SuccessRule:
 
     Success begins at the frame that completes `hold` frames in a row at or above `threshold`. It ends at the first frame below `release`.
     A frame whose score is unknown (NaN) changes nothing: it neither counts nor interrupts. ValueError if the thresholds are not finite,
-    `release` is above `threshold`, or `hold` is less than one frame.
+    `release` is above `threshold`, or `hold` is no whole number of at least one frame.
     """
 
     threshold: float = 0.9
@@ -28,6 +31,7 @@ class SuccessRule:
     hold: int = 5
 
     def __post_init__(self) -> None:
+        require_integers(self)
         if not (np.isfinite(self.threshold) and np.isfinite(self.release)):
             raise ValueError(f"threshold and release must be finite numbers, got {self.threshold} and {self.release}")
         if self.release > self.threshold:
@@ -62,7 +66,7 @@ class SuccessDetector:
         return self._is_success
 
 
-def detect_success(curve: Float[np.ndarray, "T"], rule: SuccessRule | None = None) -> Bool[np.ndarray, "T"]:
+def detect_success(curve: Values, rule: SuccessRule | None = None) -> Bool[np.ndarray, "T"]:
     """Returns for each frame what a detector says there, which has seen nothing after it."""
     detector = SuccessDetector(rule)
-    return np.array([detector.update(float(score)) for score in curve], dtype=bool)
+    return np.array([detector.update(float(score)) for score in numbers(curve)], dtype=bool)

@@ -112,7 +112,8 @@ class Estimate:
     def __str__(self) -> str:
         if np.isnan(self.value):
             return "-"
-        return f"{self.value:.3f} (n = 1)" if self.episodes == 1 else f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]"
+        interval = "(n = 1)" if self.episodes == 1 else f"[{self.low:z.2f}, {self.high:z.2f}]"
+        return f"{self.value:z.3f} {interval}"  # z: a rounded zero has no minus sign
 
     __repr__ = __str__
 
@@ -195,7 +196,9 @@ PER_EPISODE = ("voc_r", "stagnation", "regret", "milestone_coverage")
 MORE = {
     "voc_r": "VOC-r",
     "auprc": "AUPRC",
+    "auprc_chance": "AUPRC by chance: the proportion of successes",
     "tau_a": "tau-a",
+    "tau_a_perfect": "tau-a of a perfect order",
     "succ_fail_diff": "final, successes minus failures",
     "milestone_coverage": "milestone coverage",
     "stagnation": "stagnation",
@@ -205,7 +208,10 @@ MORE = {
 
 
 def outcome_rows(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"], rng: np.random.Generator) -> dict[str, Estimate]:
-    """Returns what separates successes from failures by their final values: AUC, AUPRC, tau-a and the difference of the means."""
+    """Returns what separates successes from failures by their final values: AUC, AUPRC, tau-a and the difference of the means.
+
+    AUPRC and tau-a depend on how many are successes, so what chance or a perfect order would have stands beside them.
+    """
 
     def tau(a: np.ndarray, b: np.ndarray) -> float:
         return tau_a(np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)) if len(a) and len(b) else float("nan")
@@ -214,8 +220,11 @@ def outcome_rows(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"
         return float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
 
     rules = {"auc": separation, "auprc": average_precision, "tau_a": tau, "succ_fail_diff": gap}
-    count = len(success) + len(failure)
-    return {name: Estimate(of(success, failure), *interval(of, success, failure, rng=rng), count) for name, of in rules.items()}
+    good, bad = len(success), len(failure)
+    count = good + bad
+    rows = {name: Estimate(of(success, failure), *interval(of, success, failure, rng=rng), count) for name, of in rules.items()}
+    chance, perfect = (good / count, 2 * good * bad / (count * (count - 1))) if good and bad else (float("nan"), float("nan"))
+    return rows | {"auprc_chance": Estimate(chance, chance, chance, count), "tau_a_perfect": Estimate(perfect, perfect, perfect, count)}
 
 
 def summary_table(summaries: Mapping[str, Summary], *, more: bool = False) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from milepost.metrics.inputs import Values, numbers
+
 KINDS = ("stall", "regression", "retry", "jump", "never_finished", "idle_tail")
 _SLACK = 1e-6
 """Curves are float32: 0.9 - 0.8 is a little less than 0.1."""
@@ -50,7 +52,7 @@ class Event:
     size: float
 
 
-def find_events(curve: Float[np.ndarray, "T"], fps: float, rules: EventRules | None = None) -> list[Event]:
+def find_events(curve: Values, fps: float, rules: EventRules | None = None) -> list[Event]:
     """Returns the events of one episode's curve (progress, NaN where unknown), sorted by their start; [] if every frame is unknown.
 
     A regression goes from the last frame of a peak to the first frame of the lowest point after it. A retry goes from that peak until the
@@ -62,7 +64,7 @@ def find_events(curve: Float[np.ndarray, "T"], fps: float, rules: EventRules | N
     >>> [(event.kind, event.start, event.stop) for event in milepost.find_events(curve, fps=5.0)]
     [('regression', 3, 6), ('retry', 3, 8)]
     """
-    rules = rules or EventRules()
+    rules, curve = rules or EventRules(), numbers(curve)
     frames = np.flatnonzero(~np.isnan(curve))
     if not len(frames):
         return []

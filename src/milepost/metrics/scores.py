@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-Values = Float[np.ndarray, "_"] | Sequence[float | int]
-"""(N,) numbers; a list of them will do."""
+from milepost.core import DataError
+from milepost.metrics.inputs import Values, numbers, same_frames, without_nan
 
 
 def ranks(value: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
@@ -26,8 +26,8 @@ def order_correlation(value: Values, reference: Values | None = None) -> float:
 
     Frames that are NaN are left out. The result is NaN if fewer than two frames are known or either side is constant.
     """
-    value = np.asarray(value, dtype=float)
-    reference = np.arange(len(value), dtype=float) if reference is None else np.asarray(reference, dtype=float)
+    value = numbers(value)
+    value, reference = same_frames(value, np.arange(len(value)) if reference is None else reference)
     is_known = ~(np.isnan(value) | np.isnan(reference))
     if is_known.sum() < 2:
         return float("nan")
@@ -38,12 +38,18 @@ def order_correlation(value: Values, reference: Values | None = None) -> float:
 
 def mean_error(value: Values, truth: Values) -> float:
     """Returns the mean absolute error over the frames known on both sides; NaN if there is none."""
-    gap = np.abs(np.asarray(value) - np.asarray(truth))
+    value, truth = same_frames(value, truth, "the truth")
+    gap = np.abs(value - truth)
     return float(np.nanmean(gap)) if not np.all(np.isnan(gap)) else float("nan")
 
 
 def stage_accuracy(probability: Float[np.ndarray, "T K"], stage: Int[np.ndarray, "T"]) -> float:
-    """Returns the proportion of frames whose most probable stage is the true one, over frames with a known true stage (>= 0)."""
+    """Returns the proportion of frames whose most probable stage is the true one, over frames with a known true stage (>= 0).
+
+    DataError if the two have another number of frames.
+    """
+    if len(probability) != len(stage):
+        raise DataError(f"probabilities and stages have a row for each frame, got {len(probability)} and {len(stage)}")
     is_known = stage >= 0
     return float(np.mean(probability[is_known].argmax(axis=1) == stage[is_known])) if is_known.any() else float("nan")
 
@@ -57,8 +63,7 @@ def final(value: Values, frames: int = 3) -> float:
     >>> final(np.array([0.0, 0.2, 0.9, 0.8, 1.0])), final(np.linspace(0, 0.5, 11))
     (0.9, 0.5)
     """
-    value = np.asarray(value)
-    finite = value[~np.isnan(value)]
+    finite = without_nan(value)
     if len(finite) > frames and np.abs(finite - np.linspace(finite[0], finite[-1], len(finite))).max() < 1e-5:
         return float(finite[-1])
     return float(finite[-frames:].mean()) if len(finite) else float("nan")
@@ -69,7 +74,7 @@ def separation(success: Values, failure: Values) -> float:
 
     Values that are NaN are left out. The result is NaN if nothing is left on one side.
     """
-    success, failure = (side[~np.isnan(side)] for side in map(np.asarray, (success, failure)))
+    success, failure = without_nan(success, "the successes"), without_nan(failure, "the failures")
     if not len(success) or not len(failure):
         return float("nan")
     both = ranks(np.concatenate([success, failure]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from milepost.metrics.inputs import Values, without_nan
 from milepost.metrics.scores import interval, separation
 
 
@@ -57,9 +58,11 @@ def balanced_accuracy(
     return (above + below) / 2
 
 
-def success_threshold(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"], *, rng: np.random.Generator) -> Threshold:
+def success_threshold(success: Values, failure: Values, *, rng: np.random.Generator) -> Threshold:
     """Fits a threshold on the scores of successful and failed episodes; NaN scores are left out. A field is NaN if a side is too small."""
-    success, failure = (side[~np.isnan(side)].astype(np.float64) for side in (success, failure))
+    success, failure = (
+        without_nan(side, what).astype(np.float64) for side, what in ((success, "the successes"), (failure, "the failures"))
+    )
     right, wrong = left_out(success, failure, 1), left_out(failure, success, -1)
 
     def balanced(right: Float[np.ndarray, "N"], wrong: Float[np.ndarray, "M"]) -> float:

@@ -14,6 +14,7 @@ from .registry import Run as Run
 from .registry import is_bare as is_bare
 from .registry import kind_of as kind_of
 from .registry import load_model as load_model
+from .registry import names as names
 from .registry import prepare as prepare
 from .registry import trainer_of as trainer_of
 from .roboreward.config import RoboRewardConfig as RoboRewardConfig

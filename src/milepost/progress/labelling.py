@@ -33,6 +33,7 @@ from milepost.core import (
     RewardModel,
     Tick,
     UnreadableError,
+    count_noun,
     number_at,
     output_lock,
     quiet,
@@ -197,8 +198,8 @@ def _checked(prediction: Callable[[], object], episode: Episode | None, model: R
         raise DataError(f"{_called(model)}: predict should return Progress, it returned {type(progress).__name__}")
     if episode is not None and (progress.episode != episode.index or len(progress) != episode.length):
         raise DataError(
-            f"{_called(model)}: of episode {episode.index}, which has {episode.length} frames, predict returned {len(progress)} frames of "
-            f"episode {progress.episode}"
+            f"{_called(model)}: of episode {episode.index}, which has {count_noun(episode.length, 'frame')}, predict returned "
+            f"{len(progress)} of episode {progress.episode}"
         )
     return progress
 

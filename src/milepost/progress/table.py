@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Shaped
 
-from milepost.core import MAIN_HEAD, RAW, Brief, Curve, DataError, Progress, Signal, parse_json
+from milepost.core import MAIN_HEAD, RAW, Brief, Curve, DataError, Progress, Signal, count_noun, parse_json
 from milepost.datasets import numbers_of, read_table
 
 PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
@@ -109,7 +109,8 @@ class ProgressTable(Brief):
         frames = self.frame_index[rows]
         if frames.size and frames.max() >= length:
             raise DataError(
-                f"the progress file has frame {frames.max()} of episode {episode_index}, which has {length} frames: wrong dataset?"
+                f"the progress file has frame {frames.max()} of episode {episode_index}, which has {count_noun(length, 'frame')}: "
+                "wrong dataset?"
             )
         out[frames] = values[rows]
         return out

@@ -29,6 +29,7 @@ from milepost.core import (
     Saved,
     Step,
     UnreadableError,
+    count_noun,
     identity_fault,
 )
 from milepost.testing.dots import ListDataset
@@ -78,7 +79,8 @@ def _of_an_answer(answer: Any, episode: Episode) -> Broken:
     if answer.episode != episode.index:
         yield f"predict was asked of episode {episode.index} and answers of episode {answer.episode}; Progress takes episode.index"
     if len(answer) != episode.length:
-        yield f"predict must return one number for each frame: the episode has {episode.length} frames, the answer {len(answer)}"
+        frames = count_noun(episode.length, "frame")
+        yield f"predict must return one number for each frame: the episode has {frames}, the answer {len(answer)}"
     if np.isnan(answer.value).all():
         yield "progress is NaN in every frame: NaN means unknown, and such an episode weighs nothing; raise UnreadableError with the reason"
 

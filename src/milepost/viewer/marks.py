@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, output_lock, plausible, read_json, shown, write_text
+from milepost.core import DataError, output_lock, plain_reason, plausible, read_json, shown, write_text
 from milepost.datasets import LeRobotDataset
 
 KINDS = ("keep", "drop", "unsure")
@@ -108,7 +108,9 @@ def _read(path: Path, about: Mapping[str, str]) -> dict[int, Mark]:
             for each in content["marks"]
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a file of marks ({error}); move it away, or name another with --review-file") from error
+        raise DataError(
+            f"{path} is not a file of marks ({plain_reason(error)}); move it away, or name another with --review-file"
+        ) from error
     if footage != about["dataset_footage"]:
         raise DataError(
             f"{path} marks episodes of another dataset ('{content.get('dataset')}', {footage}; this is '{about['dataset']}', "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import Brief
+from milepost.core import Brief, count_noun
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import deltas, smoothed, sort_rows
 from milepost.weights.result import WeightResult, effective_proportion, places, reweigh, suggested_kappa
@@ -282,15 +282,15 @@ def _of_the_curve(result: WeightResult, mean: float) -> list[Advice]:
     if config.rule != "uniform" and len(frames) and config.chunk_size >= frames.max():
         advice.append(
             Advice(
-                f"the chunk of {config.chunk_size} frames is longer than every episode (the longest has {frames.max()}): a delta is "
-                "all that is left of the episode, and says nothing of the frames in between; use a smaller --chunk-size"
+                f"the chunk of {count_noun(config.chunk_size, 'frame')} is longer than every episode (the longest has {frames.max()}): "
+                "a delta is all that is left of the episode, and says nothing of the frames in between; use a smaller --chunk-size"
             )
         )
     elif config.rule != "uniform" and len(frames) and config.chunk_size > np.median(frames) / 2:
         advice.append(
             Advice(
-                f"the chunk of {config.chunk_size} frames is over half of a usual episode ({np.median(frames):.0f}): what goes wrong for "
-                "less than a chunk is averaged away; a smaller --chunk-size sees it, whatever the policy's own chunk"
+                f"the chunk of {count_noun(config.chunk_size, 'frame')} is over half of a usual episode ({np.median(frames):.0f}): "
+                "what goes wrong for less than a chunk is averaged away; a smaller --chunk-size sees it, whatever the policy's own chunk"
             )
         )
     if mean < 0.1:
