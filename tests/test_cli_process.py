@@ -16,7 +16,7 @@ def other():
     logging.getLogger("theirs").warning("logged")
     exec("import warnings; warnings.warn('ours')", {"__name__": "milepost.models.sarm"})
     return 0
-entry.start = lambda argv: other()
+entry.start = lambda *_: other()
 sys.exit(entry.main())
 """
 
