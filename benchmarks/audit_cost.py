@@ -24,7 +24,6 @@ from benchmarks.efficientnet import EfficientNetLite
 from milepost.core import Episode, Frames
 from milepost.datasets import open_dataset
 from milepost.metrics.controls import FAULTS
-from milepost.models.sarm.kind import untrained
 from milepost.models.sarm.model import SARMModel
 from milepost.progress import audit, choose_episodes
 from milepost.testing import ListDataset
@@ -122,7 +121,7 @@ def main() -> None:
         views = {name: TimedFrames(frames[place]) for name, frames in cameras.items()}
         episodes.append(Episode(**{**vars(episode), "cameras": views}))
     model.use_encoder(TimedEncoder(encoder))
-    beside = {} if args.no_untrained else {"untrained": TimedModel(untrained(model, 0))}
+    beside = {} if args.no_untrained else {"untrained": TimedModel(model.untrained(0))}
     start = time.perf_counter()
     run = audit(TimedModel(model), ListDataset(episodes), beside=beside)
     total = time.perf_counter() - start

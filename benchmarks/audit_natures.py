@@ -28,7 +28,6 @@ from milepost.datasets import LeRobotDataset, open_dataset
 from milepost.encoders import FeatureCache, PixelImages
 from milepost.metrics import EpisodeCurves, audit_curves
 from milepost.models import ElapsedModel, TOPRewardConfig, TOPRewardModel
-from milepost.models.sarm.kind import untrained
 from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.settings import PRESETS
 from milepost.models.sarm.train import train_sarm
@@ -180,7 +179,7 @@ class Seed:
         made = {
             "SARM, staged": lambda: staged,
             "the truth": lambda: Truth(self.episodes),
-            "SARM, untrained": lambda: untrained(staged, self.seed),
+            "SARM, untrained": lambda: staged.untrained(self.seed),
             "a constant": lambda: ConstantModel(0.5),
             "a clock": ElapsedModel,
             "two thirds SARM, one third clock": lambda: Mixed(staged, ElapsedModel()),

@@ -7,7 +7,6 @@ import numpy as np
 from milepost.core import ArrayFrames, Episode
 from milepost.encoders import PixelImages
 from milepost.metrics.controls import FAULTS
-from milepost.models.sarm.kind import untrained
 from milepost.progress import audit
 from milepost.testing import ListDataset, dot_episodes, tiny_sarm
 
@@ -48,7 +47,7 @@ def test_an_image_is_decoded_and_encoded_once_for_all_copies_and_both_models() -
     model.use_encoder(encoder)
     expected = audit(tiny_sarm(), ListDataset(episodes)).curves
     CountedFrames.read = 0
-    run = audit(model, ListDataset([counted(each) for each in episodes]), beside={"untrained": untrained(model, 0)})
+    run = audit(model, ListDataset([counted(each) for each in episodes]), beside={"untrained": model.untrained(0)})
     images = sum(each.length for each in episodes) * len(model.config.cameras)
     first = len(episodes) * len(episodes[0].cameras)  # one image of each is read to know their size
     assert CountedFrames.read == sum(each.length * len(each.cameras) for each in episodes) + first

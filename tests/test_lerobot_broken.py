@@ -154,7 +154,7 @@ def test_a_state_that_is_nan_is_refused(small):
     state = np.zeros((23, 3), np.float32)
     state[12, 1] = np.nan
     set_column(small.root / ROWS, "observation.state", state.tolist(), pa.list_(pa.float32(), 3))
-    with pytest.raises(DataError, match="episode 1: the robot state has 1 frames that are NaN"):
+    with pytest.raises(DataError, match="episode 1: the robot state is NaN or infinite in 1 frame, first at frame 3"):
         open_dataset(small.root)[1]
 
 

@@ -199,7 +199,7 @@ def _checked(prediction: Callable[[], object], episode: Episode | None, model: R
     if episode is not None and (progress.episode != episode.index or len(progress) != episode.length):
         raise DataError(
             f"{_called(model)}: of episode {episode.index}, which has {count_noun(episode.length, 'frame')}, predict returned "
-            f"{len(progress)} of episode {progress.episode}"
+            f"{count_noun(len(progress), 'frame')} of episode {progress.episode}"
         )
     return progress
 

@@ -26,6 +26,8 @@ class GVLModel(ZeroShotModel):
     "answered" the part of the shuffles in which the frame got a number. The first frame is shown as the start, so its 0 is given, not
     judged.
 
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
     >>> from milepost.testing import tiny_vlm
     >>> model = milepost.GVLModel(milepost.GVLConfig(vlm_name=str(tiny_vlm("vlm")), max_frames=3, max_answer_tokens=8))
     >>> sorted(model.predict(milepost.open_dataset("dots")[0]).main.signals)
@@ -69,8 +71,8 @@ class GVLModel(ZeroShotModel):
 
     def close(self) -> list[str]:
         """Closes the connections to a server, if there are any. Returns how many frames were answered, and what the server was like."""
-        answered, shown = self._frames
-        lines = [f"frames with a percentage: {answered} of {shown} shown ({answered / shown:.0%})"] if shown else []
+        answers, total = self._frames
+        lines = [f"frames with a percentage: {answers} of {total} shown ({answers / total:.0%})"] if total else []
         return lines + super().close()
 
     def _curves(
