@@ -47,14 +47,15 @@ INSIDE = {
         "zero_shot.config zero_shot.options zero_shot.sampling",
         "gvl.config gvl.options gvl.question registry roboreward.config roboreward.options sarm.config sarm.loss saved "
         "topreward.config topreward.options training.config training.episodes windowed.config windowed.inputs zero_shot.model",
-        "elapsed encoded gvl.model roboreward.model sarm.lerobot_format sarm.samples topreward.processor topreward.sampling training.loop "
-        "value.config windowed.samples zero_shot.kind",
-        "gvl.kind roboreward.kind sarm.checkpoint topreward.model training.recipe value.options value.prepare windowed.model",
-        "options sarm.processor sarm.readiness topreward.kind training.card training.evaluation training.settings value.model "
-        "windowed.recipe",
-        "sarm.card sarm.model training.run value.card value.kind",
-        "factory sarm.kind sarm.prepare value.train",
-        "sarm.train value.settings",
+        "elapsed encoded gvl.model roboreward.model sarm.lerobot_format sarm.samples success.config topreward.processor "
+        "topreward.sampling training.loop value.config windowed.samples zero_shot.kind",
+        "gvl.kind roboreward.kind sarm.checkpoint success.options success.targets topreward.model training.recipe value.options "
+        "value.prepare windowed.model",
+        "options sarm.processor sarm.readiness success.model success.prepare topreward.kind training.card training.evaluation "
+        "training.settings value.model windowed.kind windowed.recipe",
+        "sarm.card sarm.model success.card success.kind training.run value.card value.kind windowed.settings",
+        "factory sarm.kind sarm.prepare success.train value.train",
+        "sarm.train success.settings value.settings",
         "sarm.by_row sarm.settings",
     ],
     "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],

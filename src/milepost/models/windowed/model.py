@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from milepost.core import Dataset, Episode, UnreadableError, causal, warn_user
+from milepost.core import Dataset, Episode, Progress, UnreadableError, causal, warn_user
 from milepost.datasets import find_model
 from milepost.encoders import require_device
 from milepost.models.encoded import EncodedModel
@@ -83,6 +83,10 @@ class WindowedModel(EncodedModel):
     def batch_logits(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "H B K"]:
         """Returns the networks' output on a batch of `WindowSamples`."""
         return self.logits(*(batch[name].to(self.device, non_blocking=True) for name in ("images", "state", "valid", "text")))
+
+    def predict(self, episode: Episode, *, task: str | None = None) -> Progress:
+        """Returns the curve of an episode. A model says how."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def over_episode(self, episode: Episode, features: Float[np.ndarray, "T C E"] | None = None) -> Float[Tensor, "H T K"]:
