@@ -38,18 +38,20 @@ INSIDE = {
         "transport video_clip",
         "dialect network",
         "engine server",
-        "chat loading",
-        "generate remote",
+        "chat heads loading",
+        "generate head_files remote",
     ],
     "models": [
         "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
         "training.checkpoints training.distributed training.tracking value.network value.targets zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
-        "gvl.config gvl.options gvl.question registry roboreward.config roboreward.options sarm.config sarm.loss saved "
+        "gvl.config gvl.options gvl.question registry robometer.config robometer.options roboreward.config roboreward.options sarm.config "
+        "sarm.loss saved "
         "topreward.config topreward.options training.config training.episodes value.config zero_shot.model",
-        "elapsed encoded gvl.model roboreward.model sarm.lerobot_format sarm.samples topreward.processor topreward.sampling training.loop "
+        "elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples topreward.processor "
+        "topreward.sampling training.loop "
         "value.inputs value.options zero_shot.kind",
-        "gvl.kind options roboreward.kind sarm.checkpoint topreward.model training.recipe value.model value.prepare",
+        "gvl.kind options robometer.kind roboreward.kind sarm.checkpoint topreward.model training.recipe value.model value.prepare",
         "sarm.processor sarm.readiness topreward.kind training.card training.evaluation training.settings value.kind",
         "sarm.card sarm.model training.run value.card",
         "factory sarm.kind sarm.prepare value.train",
@@ -70,7 +72,7 @@ INSIDE = {
 
 HEAVY = {
     "torch": {"encoders", "vlm", "models", "sim", "weights", "testing"},
-    "safetensors": {"encoders", "vlm", "models", "sim"},
+    "safetensors": {"encoders", "vlm", "models", "sim", "testing"},
     "transformers": {"vlm"},
     "av": {"datasets", "figures"},
     "pyarrow": {"datasets", "progress", "weights"},
