@@ -1,14 +1,16 @@
 """A Qwen3-VL with small heads of its own: each of several images is followed by a mark, and the heads read the hidden state at the marks.
 
 What a mark says depends on the frames up to it and on no later one. So the sequences of frames that are asked about form a tree: those
-that begin with the same frames share the tokens of these. The text and the first frame are read once into a KV cache, every other node of
-the tree is a block of tokens, and a mask lets it see the nodes on its own path alone. The vision tower sees each image once.
+that begin with the same frames share the tokens of these. A KV cache holds the way from the root to where the reading is. A branch that is
+small enough is read in one pass: each node is a block of tokens, and a mask lets it see the nodes on its own path alone. Of a larger one
+the first node is added to the cache, and taken off again after its branches. The vision tower sees each image once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,8 @@ from milepost.vlm.patches import PAIR, Resolution, Size
 from milepost.vlm.video_clip import AppendView, PrefixCache, ReadView
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-PASS = {"cpu": 2048, "cuda": 8192}
-"""The most tokens of frames in one pass. A larger pass shares more of the tree and attends to more that is masked."""
+PASS = {"cpu": 1024, "cuda": 8192}
+"""The most tokens of frames in one pass. Masked pairs cost as much as others; small passes do not fill a GPU."""
 Path = tuple[int, ...]
 """Numbers of images, in the order in which they are shown."""
 
@@ -56,7 +58,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Frames:
-    """What is shared by all sequences: the pieces of each place, the features of each image, the cache with text and first frame."""
+    """What all sequences share: the pieces of each place, the features of each image, the cache with the way to where the reading is."""
 
     pieces: list[_Piece]
     features: tuple[Tensor, list[Tensor]]
@@ -86,65 +88,77 @@ class FrameEngine(Engine):
     ) -> dict[str, Float[np.ndarray, "P O"]]:
         """Returns, for each head, its outputs (float32) at the mark of the last image of each path. text: stands before the images.
 
-        All paths begin with the same image. DataError if they do not; UnreadableError if the longest is longer than the model's context.
+        DataError if there is no path, or an empty one; UnreadableError if the longest is longer than the model's context.
         """
-        if not paths or not all(paths) or len({path[0] for path in paths}) != 1:
-            raise DataError("the sequences of images to be read should all begin with the same image, and there should be one at least")
+        if not paths or not all(paths):
+            raise DataError("there should be at least one sequence of images to read, and an image at least in each")
         height, width = images.shape[1:3]
         size = self.processor.size(resolution or Resolution(), frames=PAIR, height=height, width=width)
         lead, pieces = self._pieces(text, longest=max(map(len, paths)), size=size)
         frames = _Frames(pieces, self._features(images, size), PrefixCache(self.networks.layers, size))
-        unique = sorted(set(paths))
-        rows: dict[Path, Tensor] = {unique[0][:1]: self._begin(frames, lead, unique[0][0])}
-        longer = [path for path in unique if len(path) > 1]
+        places, _ = positions(lead, video=self.networks.image, grid=(0, 0), start=0)
+        self.networks.forward([TokenBlock(lead, places)], AppendView(frames.cache), features=None, prefix_tokens=0)
+        frames.cache.commit([0, len(lead)], [0, 0])
+        self.tokens["prefix"] += len(lead)
+        rows: dict[Path, Tensor] = {}
+        self._walk(frames, 0, sorted(set(paths)), rows)
+        hidden = torch.stack([rows[path] for path in paths]).float()
+        return {name: head(hidden).cpu().numpy() for name, head in self.heads.items()}
+
+    def _walk(self, frames: _Frames, depth: int, paths: Sequence[Path], rows: dict[Path, Tensor]) -> None:
+        """Adds the hidden state at the last mark of each path to `rows`. The cache has their first `depth` images, then too."""
+        branches = [[*same] for _, same in groupby(paths, key=lambda path: path[: depth + 1])]
 
         def cost(start: int, stop: int) -> tuple[int, int]:
-            tokens = sum(len(pieces[len(node) - 1].ids) for node in _nodes(longer[start:stop]))
+            nodes = _nodes([path for branch in branches[start:stop] for path in branch], depth)
+            tokens = sum(len(frames.pieces[len(node) - 1].ids) for node in nodes)
             token, _, _ = self.networks.activation_bytes(frames.cache.ends[-1] + tokens)
             return tokens, tokens * token
 
         def run(start: int, stop: int) -> None:
-            rows.update(zip(longer[start:stop], self._pass(frames, longer[start:stop]), strict=True))
+            here = [path for branch in branches[start:stop] for path in branch]
+            tokens, size = cost(start, stop)
+            if len(_nodes(here, depth)) > 1 and (tokens > self.budget.limits["paths"] or size > self.budget.free()):
+                self._descend(frames, depth, here, rows)
+            else:
+                rows.update(zip(here, self._pass(frames, depth, here), strict=True))
 
-        self.budget.steps("paths", len(longer), cost=cost, run=run)
-        hidden = torch.stack([rows[path] for path in paths]).float()
-        return {name: head(hidden).cpu().numpy() for name, head in self.heads.items()}
+        self.budget.steps("paths", len(branches), cost=cost, run=run)
 
-    def _begin(self, frames: _Frames, lead: list[int], image: int) -> Float[Tensor, "E"]:
-        """Reads the text and the first image into the cache. Returns the hidden state at its mark."""
-        cache, piece = frames.cache, frames.pieces[0]
-        places, _ = positions(lead, video=self.networks.image, grid=(0, 0), start=0)
-        self.networks.forward([TokenBlock(lead, places)], AppendView(cache), features=None, prefix_tokens=0)
-        cache.commit([0, len(lead)], [0, 0])
-        hidden = self.networks.forward(
-            [TokenBlock(piece.ids, piece.positions, visible=len(lead))],
-            AppendView(cache),
-            features=frames.of([image]),
-            prefix_tokens=len(lead),
-            output_tokens=(len(piece.ids) - 1,),
-        )
-        cache.commit([0, len(lead) + len(piece.ids)], [0, 0])
-        self.tokens["prefix"] += cache.ends[-1]
-        return hidden[0]
+    def _descend(self, frames: _Frames, depth: int, paths: Sequence[Path], rows: dict[Path, Tensor]) -> None:
+        """Does as `_walk` for paths that have one more image in common, which is in the cache meanwhile."""
+        cache, node = frames.cache, paths[0][: depth + 1]
+        before = list(cache.ends)
+        hidden = self._pass(frames, depth, [node], into=AppendView(cache))
+        cache.commit([*before, before[-1] + len(frames.pieces[depth].ids)], [0] * (len(before) + 1))
+        try:
+            if node in paths:
+                rows[node] = hidden[0]
+            self._walk(frames, depth + 1, [path for path in paths if path != node], rows)
+        finally:
+            cache.commit(before, [0] * len(before))
 
-    def _pass(self, frames: _Frames, paths: Sequence[Path]) -> Float[Tensor, "P E"]:
-        """Runs one pass over the nodes of these paths. Returns the hidden state at the last mark of each."""
-        nodes = _nodes(paths)
+    def _pass(self, frames: _Frames, depth: int, paths: Sequence[Path], into: AppendView | None = None) -> Float[Tensor, "P E"]:
+        """Runs one pass over the nodes of these paths after their first `depth` images. Returns the hidden state at the last mark of each.
+
+        into: where the keys and values go; None: nowhere.
+        """
+        nodes = _nodes(paths, depth)
         numbers = {node: number for number, node in enumerate(nodes)}
-        shared = frames.cache.ends[-1]
+        cached = frames.cache.ends[-1]
         blocks, ends, total = [], [], 0
         for number, node in enumerate(nodes):
             piece = frames.pieces[len(node) - 1]
-            before = tuple(numbers[node[:depth]] for depth in range(2, len(node)))
-            blocks.append(TokenBlock(piece.ids, piece.positions, visible=shared, attention_group=number, also=before))
+            before = tuple(numbers[node[:end]] for end in range(depth + 1, len(node)))
+            blocks.append(TokenBlock(piece.ids, piece.positions, visible=cached, attention_group=number, also=before))
             total += len(piece.ids)
             ends.append(total - 1)
         self.tokens["frames"] += total
         return self.networks.forward(
             blocks,
-            ReadView(frames.cache, shared),
+            into or ReadView(frames.cache, cached),
             features=frames.of([node[-1] for node in nodes]),
-            prefix_tokens=shared,
+            prefix_tokens=cached,
             output_tokens=[ends[numbers[path]] for path in paths],
         )
 
@@ -193,10 +207,10 @@ class FrameEngine(Engine):
         return parts[:longest]
 
 
-def _nodes(paths: Sequence[Path]) -> list[Path]:
-    """Returns the beginnings of these paths, each once and after its own beginning, but for those of one image.
+def _nodes(paths: Sequence[Path], depth: int) -> list[Path]:
+    """Returns the beginnings of these paths that have more than `depth` images, each once and after its own beginning.
 
-    >>> _nodes([(0, 1), (0, 1, 2), (0, 1, 3)])
+    >>> _nodes([(0, 1), (0, 1, 2), (0, 1, 3)], 1)
     [(0, 1), (0, 1, 2), (0, 1, 3)]
     """
-    return list(dict.fromkeys(path[:depth] for path in paths for depth in range(2, len(path) + 1)))
+    return list(dict.fromkeys(path[:end] for path in paths for end in range(depth + 1, len(path) + 1)))
