@@ -114,9 +114,8 @@ def _without_own(args: Args, dataset: datasets.LeRobotDataset, columns: Mapping[
     """Returns the columns but for those that the dataset has itself, if something else is asked for; it says that the copy keeps these."""
     own = [name for name in columns if name in dataset.meta.features] if _is_optional(args) else []
     if own:
-        say(
-            f"the dataset has {', '.join(own)} of every frame already; the copy keeps {'it as it is' if len(own) == 1 else 'them as they are'}"
-        )
+        words = "it as it is" if len(own) == 1 else "them as they are"
+        say(f"the dataset has {', '.join(own)} of every frame already; the copy keeps {words}")
     return {name: column for name, column in columns.items() if name not in own}
 
 

@@ -71,16 +71,16 @@ def stale(
     ranges: episode -> the frames [start, stop) of it that are copied. columns: those that are made anew. It says which they are.
     """
     records = dataset.meta.episodes
-    cut = [number for number, (start, stop) in ranges.items() if (start, stop) != (0, records[number].length)]
+    shorter = [number for number, (start, stop) in ranges.items() if (start, stop) != (0, records[number].length)]
     kinds: dict[str, Literal["number", "count"]] = {FINAL: "number", WEIGHT: "number", **dict.fromkeys(event_columns().values(), "count")}
     names = [name for name in kinds if name not in columns and any(name in records[number].entry for number in ranges)]
-    if not cut or not names:
+    if not shorter or not names:
         return {}
     warn(
-        f"{', '.join(names)} of {count_noun(len(cut), 'cut episode')} are unknown in the copy, because they were of whole episodes: give "
-        "--episode-columns with the files to make them of"
+        f"{', '.join(names)} of {count_noun(len(shorter), 'cut episode')} are unknown in the copy, because they were of whole episodes: "
+        "give --episode-columns with the files to make them of"
     )
-    whole = [number for number in ranges if number not in cut]
+    whole = [number for number in ranges if number not in shorter]
     return {name: datasets.EpisodeColumn(kinds[name], {number: records[number].entry.get(name) for number in whole}) for name in names}
 
 

@@ -126,7 +126,7 @@ class FrameEngine(Engine):
         self.budget.steps("paths", len(branches), cost=cost, run=run)
 
     def _descend(self, frames: _Frames, depth: int, paths: Sequence[Path], rows: dict[Path, Tensor]) -> None:
-        """Does as `_walk` for paths that have one more image in common, which is in the cache meanwhile."""
+        """Walks paths that have one more image in common, which is in the cache meanwhile."""
         cache, node = frames.cache, paths[0][: depth + 1]
         before = list(cache.ends)
         hidden = self._pass(frames, depth, [node], into=AppendView(cache))
