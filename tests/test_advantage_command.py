@@ -300,6 +300,31 @@ def test_files_of_another_program_stay(dots: Path, tmp_path: Path) -> None:
     assert milepost("advantage", dots, "--output-dir", tmp_path / "out").returncode == 0, "its own are replaced"
 
 
+def test_labels_of_another_dataset_stay(dots: Path, tmp_path: Path) -> None:
+    assert milepost("advantage", dots, "--output-dir", tmp_path / "out").returncode == 0
+    other = Path(shutil.copytree(dots, tmp_path / "other"))
+    add_column(other, "intervention", lambda row: row == 3, "bool")
+    add_progress(other, "sarm", true_curve)
+    again = ("advantage", other, "--output-dir", tmp_path / "out")
+    assert_refused(milepost(*again), "has the labels of another dataset ('dots')", "--tag", "--overwrite")
+    assert milepost(*again, "--overwrite").returncode == 0
+
+
+def test_interventions_alone_divide_nothing(dots: Path) -> None:
+    add_column(dots, "intervention", lambda row: True, "bool")
+    add_progress(dots, "sarm", true_curve)
+    assert_refused(milepost("advantage", dots), "is an intervention, so there is nothing to divide", "--episodes")
+
+
+def test_the_folder_that_holds_the_hubs_cache_is_part_of_it(dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    name = ("--progress", dots / "sarm_progress.parquet")
+    assert_refused(milepost("advantage", dots, *name, "--output-dir", tmp_path / "cache" / "x"), "never written into")
+    assert_refused(milepost("advantage", dots, *name, "--form", "column", "--output-dir", tmp_path / "cache" / "y"), "Hub's cache")
+    assert_refused(milepost("copy", dots, "--output-dir", tmp_path / "cache" / "z"), "Hub's cache")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_hub_snapshot_is_never_written_into(dots: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "hub/datasets--ada--dots/snapshots/0123456789abcdef0123456789abcdef01234567"
     shutil.copytree(dots, snapshot)

@@ -13,7 +13,7 @@ import pytest
 import milepost
 from milepost.cli.entry import main
 from milepost.models import registry, train
-from milepost.testing import chat_server, dot_episodes, tiny_sarm, write_dots
+from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
@@ -86,6 +86,15 @@ def test_roboreward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("roboreward.md", {}, stand_ins)
     assert names["curve"].value.shape == (33,)
     assert 1 <= names["step"].signals["grade"] <= 5
+
+
+def test_robometer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(1))
+    stand_ins = {"path/or/hub-id": "dots", "robometer/Robometer-4B": str(tiny_robometer("robometer")), '"cuda"': '"cpu"'}
+    names = run("robometer.md", {}, stand_ins)
+    assert names["curve"].value.shape == (33,)
+    assert 0 <= np.nanmin(names["success"]) <= np.nanmax(names["success"]) <= 1
 
 
 def test_gvl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

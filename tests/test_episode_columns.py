@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import build_dataset
+from idle import resting_dataset
 from milepost.cli.entry import main
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.validation import validate
@@ -135,3 +136,41 @@ def test_refused(bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "plain/meta/info.json").write_text(json.dumps(info))
     assert "nothing is known of the episodes" in because(tmp_path / "plain", "--episode-columns")
     assert "made for another dataset" in because(tmp_path / "plain", "--episode-columns", first)
+
+
+def test_a_copy_of_a_copy_has_no_numbers_of_frames_that_are_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first copy's numbers are of whole episodes; of those that are cut they say nothing."""
+    resting = resting_dataset(tmp_path / "resting")
+    lengths = [open_dataset(resting)[n].length for n in open_dataset(resting).episode_indices]
+    write_progress(resting, "m", {n: np.linspace(0, 1, length) ** 2 for n, length in enumerate(lengths)})
+    assert copy(resting, "--output-dir", tmp_path / "one", "--episode-columns") == 0
+    capsys.readouterr()
+    assert copy(tmp_path / "one", "--output-dir", tmp_path / "two", "--trim-idle", "both") == 0
+    words = capsys.readouterr()
+    assert "final_progress" in words.err
+    assert "are unknown in the copy" in words.err
+    whole, cut = entries(tmp_path / "one"), entries(tmp_path / "two")
+    shorter = {number for number, row in cut.items() if row["length"] < whole[number]["length"]}
+    assert shorter
+    for number, row in cut.items():
+        if number in shorter:
+            assert math.isnan(row["final_progress"])
+            assert row["stall_count"] is None
+        else:
+            assert (row["final_progress"], row["stall_count"]) == (whole[number]["final_progress"], whole[number]["stall_count"])
+    assert copy(tmp_path / "one", "--output-dir", tmp_path / "three", "--trim-idle", "both", "--episode-columns", "m_progress.parquet") == 2
+    assert "there is no file m_progress.parquet and no file" in capsys.readouterr().err
+    again = ("--episode-columns", "--progress", resting / "m_progress.parquet")
+    assert copy(tmp_path / "one", "--output-dir", tmp_path / "three", "--trim-idle", "both", *again) == 0
+    assert "the dataset has progress of every frame already; the copy keeps it as it is" in " ".join(capsys.readouterr().out.split())
+    assert not any(math.isnan(row["final_progress"]) for row in entries(tmp_path / "three").values())
+
+
+def test_files_are_looked_for_beside_the_dataset_and_a_missing_one_is_named(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert copy(bench, "--output-dir", tmp_path / "no", "--episode-columns", "marks.json") == 2
+    assert "there is no file marks.json" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    assert copy(bench, "--output-dir", tmp_path / "yes", "--weights", "weights.parquet", "--episode-columns", "sarm_progress.parquet") == 1
+    assert [row["mean_weight"] for row in entries(tmp_path / "yes").values()] == [0.0, 0.25, 0.5, 0.75]

@@ -38,19 +38,20 @@ INSIDE = {
         "transport video_clip",
         "dialect network",
         "engine server",
-        "chat loading",
-        "generate remote",
+        "chat heads loading",
+        "generate head_files remote",
     ],
     "models": [
         "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
         "training.checkpoints training.distributed training.tracking value.targets windowed.network zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
-        "gvl.config gvl.options gvl.question registry roboreward.config roboreward.options sarm.config sarm.loss saved "
-        "topreward.config topreward.options training.config training.episodes windowed.config windowed.inputs zero_shot.model",
-        "elapsed encoded gvl.model roboreward.model sarm.lerobot_format sarm.samples success.config topreward.processor "
+        "gvl.config gvl.options gvl.question registry robometer.config robometer.options roboreward.config roboreward.options sarm.config "
+        "sarm.loss saved topreward.config topreward.options training.config training.episodes windowed.config windowed.inputs "
+        "zero_shot.model",
+        "elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples success.config topreward.processor "
         "topreward.sampling training.loop value.config windowed.samples zero_shot.kind",
-        "gvl.kind roboreward.kind sarm.checkpoint success.options success.targets topreward.model training.recipe value.options "
-        "value.prepare windowed.model",
+        "gvl.kind robometer.kind roboreward.kind sarm.checkpoint success.options success.targets topreward.model training.recipe "
+        "value.options value.prepare windowed.model",
         "options sarm.processor sarm.readiness success.model success.prepare topreward.kind training.card training.evaluation "
         "training.settings value.model windowed.kind windowed.recipe",
         "sarm.card sarm.model success.card success.kind training.run value.card value.kind windowed.settings",
@@ -72,7 +73,7 @@ INSIDE = {
 
 HEAVY = {
     "torch": {"encoders", "vlm", "models", "sim", "weights", "testing"},
-    "safetensors": {"encoders", "vlm", "models", "sim"},
+    "safetensors": {"encoders", "vlm", "models", "sim", "testing"},
     "transformers": {"vlm"},
     "av": {"datasets", "figures"},
     "pyarrow": {"datasets", "progress", "weights"},

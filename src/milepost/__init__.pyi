@@ -16,6 +16,8 @@ from .models import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
 from .models import ElapsedModel as ElapsedModel
 from .models import GVLConfig as GVLConfig
 from .models import GVLModel as GVLModel
+from .models import RobometerConfig as RobometerConfig
+from .models import RobometerModel as RobometerModel
 from .models import RoboRewardConfig as RoboRewardConfig
 from .models import RoboRewardModel as RoboRewardModel
 from .models import SARMConfig as SARMConfig

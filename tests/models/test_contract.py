@@ -1,7 +1,10 @@
 """Every built-in model keeps the same promises. A new one is covered by its line in the registry and a maker here."""
 
+import atexit
 import dataclasses
 import functools
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +17,17 @@ from milepost.models.elapsed import ElapsedModel
 from milepost.models.gvl.config import GVLConfig
 from milepost.models.gvl.model import GVLModel
 from milepost.models.registry import BUILT_IN, load_model
+from milepost.models.robometer.config import FORMAT, RobometerConfig
+from milepost.models.robometer.model import RobometerModel
 from milepost.models.roboreward.config import RoboRewardConfig
 from milepost.models.roboreward.model import RoboRewardModel
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
 from milepost.testing import CAMERA, dot_episodes, tiny_sarm, tiny_success, tiny_value
+from milepost.testing import tiny_robometer as write_robometer
 from milepost.vlm.engine import Engine
+from milepost.vlm.head_files import load_frame_engine
+from milepost.vlm.heads import FrameEngine
 from milepost.vlm.loading import load_engine
 
 VLM = Path(__file__).parents[1] / "data" / "qwen3vl_tiny"
@@ -38,6 +46,22 @@ def tiny_roboreward(**changes: object) -> RoboRewardModel:
     return RoboRewardModel(RoboRewardConfig(vlm_name=str(VLM), **changes), tiny_vlm())
 
 
+@functools.cache
+def robometer_folder() -> Path:
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    return write_robometer(folder)
+
+
+@functools.cache
+def robometer_engine() -> FrameEngine:
+    return load_frame_engine(robometer_folder(), layout=FORMAT)
+
+
+def tiny_robometer(**changes: object) -> RobometerModel:
+    return RobometerModel(RobometerConfig(vlm_name=str(robometer_folder()), **changes), robometer_engine())
+
+
 def tiny_gvl(**changes: object) -> GVLModel:
     return GVLModel(GVLConfig(vlm_name=str(VLM), max_answer_tokens=4, **changes), tiny_vlm())
 
@@ -45,6 +69,7 @@ def tiny_gvl(**changes: object) -> GVLModel:
 MAKERS: dict[str, Callable[[], RewardModel]] = {
     "elapsed": ElapsedModel,
     "gvl": tiny_gvl,
+    "robometer": tiny_robometer,
     "roboreward": tiny_roboreward,
     "sarm": tiny_sarm,
     "success": tiny_success,

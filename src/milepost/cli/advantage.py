@@ -60,7 +60,7 @@ class Args:
     dry_run: bool = False
     """Print who would become positive, and write nothing."""
     overwrite: bool = False
-    """Replace files of the same tag that another program made; those of an earlier run are always replaced."""
+    """Replace files of the same tag that another program made, or of another dataset; those of an earlier run are always replaced."""
     revision: str | None = None
     json: bool = False
 
@@ -81,7 +81,7 @@ def main(args: Args) -> int:
     config = _config(args)
     require_effects(args, [Effect(("overwrite",), args.form == "rlinf", "with --form rlinf, since a copy never replaces a folder")])
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
-    folder = _folder(args)
+    folder = _folder(args, dataset)
     if args.form != "rlinf" and args.output_dir is not None:
         datasets.require_elsewhere(folder.expanduser().absolute(), dataset.files)
     match = progress.find_progress(dataset, args.progress)
@@ -116,12 +116,12 @@ def _config(args: Args) -> weights.AdvantageConfig:
     return weights.AdvantageConfig(None if args.horizon == "end" else args.horizon, positive, args.failure, args.per_task)
 
 
-def _folder(args: Args) -> Path:
+def _folder(args: Args, dataset: datasets.LeRobotDataset) -> Path:
     """Returns the folder to write into. DataError if it is needed and not named, is there, or is of the Hub."""
     paths = weights.advantage_paths(args.output_dir or Path(f"advantages_{args.tag}"), args.tag)
     folder = paths[0].parent.parent
     if args.form == "rlinf":
-        weights.require_own_advantages(paths, overwrite=args.overwrite)
+        weights.require_own_advantages(paths, overwrite=args.overwrite, dataset_fingerprint=dataset.fingerprint)
         where = folder.expanduser().absolute()
         if any(datasets.is_dataset(each) for each in (where, *where.parents)):
             raise DataError(

@@ -163,7 +163,8 @@ def _failures_in_words(failures: dict[str, dict[str, float]]) -> list[str]:
     alike = [task for task, each in failures.items() if each["failed"] > 0 and each["failed"] >= ALIKE * each["others"]]
     if not alike:
         return []
-    words = "frames of failed episodes are positive as often as those of the others"
+    more = any(failures[task]["failed"] > failures[task]["others"] / ALIKE for task in alike)
+    words = f"frames of failed episodes are positive {'at least ' if more else ''}as often as those of the others"
     if alike[0] == "":
         both = failures[""]
         numbers = f"{both['failed']:.0%} and {both['others']:.0%}"

@@ -126,10 +126,11 @@ def _effects(args: Args, mode: str) -> list[Effect]:
         "model",
         *(f"asking.{each.name}" for each in fields(args.asking) if each.name != "video_key"),
     )
+    count = ("num_visualizations",) if args.num_visualizations else ()  # none is what every mode can do
     return [
         Effect(asked_of_a_model, mode == "ask", asks),
         Effect(
-            ("asking.video_key", "num_visualizations", "visualize_type", "output_dir"),
+            ("asking.video_key", *count, "visualize_type", "output_dir"),
             mode in ("ask", "visualize_only"),
             f"{asks}, or with --visualize-only",
         ),

@@ -68,7 +68,7 @@ def main(args: Args) -> int:
     matched = _matched(args, dataset)
     columns = {} if matched is None else _columns(matched, dataset)
     if args.weights is not None:
-        matched_weights = weights.match_weights(args.weights, dataset)
+        matched_weights = weights.match_weights(episode_columns.existing(args.weights, dataset), dataset)
         warn_all(matched_weights.warnings)
         columns["weight"] = matched_weights.weight
     stamps = datasets.changed_stamps(dataset) if args.restamp else None
@@ -76,6 +76,8 @@ def main(args: Args) -> int:
     firsts = {number: dataset.row_range(number)[0] for number in ranges}
     rows = {number: slice(firsts[number] + start, firsts[number] + stop) for number, (start, stop) in ranges.items()}
     of_episodes = _of_episodes(args, dataset, rows, matched, columns.get("weight"))
+    of_episodes = {**of_episodes, **episode_columns.stale(dataset, ranges, of_episodes)}
+    columns = _without_own(args, dataset, columns)
     added = copy_choice.Added(columns, of_episodes, restamp=args.restamp, even_damaged=args.even_damaged)
     left_out = copy_choice.write(args.dataset, args.output_dir, dataset, added, ranges, args.revision)
     unknown = _report_columns(dataset, columns, rows)
@@ -96,12 +98,25 @@ def main(args: Args) -> int:
 
 def _matched(args: Args, dataset: datasets.LeRobotDataset) -> progress.MatchedProgress | None:
     """Returns the progress file; None if there is none and something else is copied. DataError if it belongs to another dataset."""
-    is_optional = args.restamp or args.episode_columns is not None or args.trim_idle or args.drop is not None or args.keep is not None
-    if is_optional and args.progress is None and not dataset.files.beside("*_progress.parquet"):
+    if _is_optional(args) and args.progress is None and not dataset.files.beside("*_progress.parquet"):
         return None
     matched = progress.find_progress(dataset, args.progress)
     warn_all(matched.warnings)
     return matched
+
+
+def _is_optional(args: Args) -> bool:
+    """Returns whether something else than columns of every frame is asked for, so that these need not be there."""
+    return args.restamp or args.episode_columns is not None or args.trim_idle is not None or args.drop is not None or args.keep is not None
+
+
+def _without_own(args: Args, dataset: datasets.LeRobotDataset, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the columns but for those that the dataset has itself, if something else is asked for; it says that the copy keeps these."""
+    own = [name for name in columns if name in dataset.meta.features] if _is_optional(args) else []
+    if own:
+        words = "it as it is" if len(own) == 1 else "them as they are"
+        say(f"the dataset has {', '.join(own)} of every frame already; the copy keeps {words}")
+    return {name: column for name, column in columns.items() if name not in own}
 
 
 def _columns(matched: progress.MatchedProgress, dataset: datasets.LeRobotDataset) -> dict[str, np.ndarray]:

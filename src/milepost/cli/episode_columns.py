@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from milepost import datasets, metrics, progress, viewer, weights
-from milepost.cli.console import say, warn_all
-from milepost.core import MAIN_HEAD, DataError
+from milepost.cli.console import say, warn, warn_all
+from milepost.core import MAIN_HEAD, DataError, count_noun
 
 FINAL, WEIGHT, MARK, SUCCEEDED = "final_progress", "mean_weight", "mark", "success"
 
@@ -34,7 +35,7 @@ def sources_of(
     weight: what the per-frame columns are made of, which counts unless another file is given. Raises DataError for two files of one kind.
     """
     by_kind: dict[str, Path] = {}
-    for path in files:
+    for path in (existing(each, dataset) for each in files):
         if (kind := _kind(path)) in by_kind:
             raise DataError(f"{by_kind[kind]} and {path} are both files of {kind}; give --episode-columns one of each kind")
         by_kind[kind] = path
@@ -51,6 +52,36 @@ def sources_of(
         weight = matched_weights.weight
     names = [*([] if matched is None else [matched.path.name]), *(path.name for kind, path in by_kind.items() if kind != "progress")]
     return Sources(matched, weight, by_kind.get("marks"), tuple(names))
+
+
+def existing(path: Path, dataset: datasets.LeRobotDataset) -> Path:
+    """Returns where a file is: as it is named, else beside the dataset. DataError if it is in neither place."""
+    places = [path, *([] if path.is_absolute() else [dataset.root / path])]
+    for place in places:
+        if place.exists() or str(place).startswith("hf:/"):
+            return place
+    raise DataError(f"there is no file {' and no file '.join(map(str, places))}")
+
+
+def stale(
+    dataset: datasets.LeRobotDataset, ranges: Mapping[int, tuple[int, int]], columns: Mapping[str, datasets.EpisodeColumn]
+) -> dict[str, datasets.EpisodeColumn]:
+    """Returns the columns of the dataset's own that are not made anew, where they say nothing of a part: unknown in each cut episode.
+
+    ranges: episode -> the frames [start, stop) of it that are copied. columns: those that are made anew. It says which they are.
+    """
+    records = dataset.meta.episodes
+    shorter = [number for number, (start, stop) in ranges.items() if (start, stop) != (0, records[number].length)]
+    kinds: dict[str, Literal["number", "count"]] = {FINAL: "number", WEIGHT: "number", **dict.fromkeys(event_columns().values(), "count")}
+    names = [name for name in kinds if name not in columns and any(name in records[number].entry for number in ranges)]
+    if not shorter or not names:
+        return {}
+    warn(
+        f"{', '.join(names)} of {count_noun(len(shorter), 'cut episode')} are unknown in the copy, because they were of whole episodes: "
+        "give --episode-columns with the files to make them of"
+    )
+    whole = [number for number in ranges if number not in shorter]
+    return {name: datasets.EpisodeColumn(kinds[name], {number: records[number].entry.get(name) for number in whole}) for name in names}
 
 
 def _kind(path: Path) -> str:
@@ -115,7 +146,7 @@ def _report(dataset: datasets.LeRobotDataset, sources: Sources, columns: Mapping
     say(f"episode columns: {', '.join(columns)} (from {', '.join(sources.names) or 'the dataset itself'})")
     by_kind = {"progress": sources.progress, "weights": sources.weights, "marks": sources.marks}
     if missing := [what for what, source in by_kind.items() if source is None]:
-        say(f"there is no file of {' or '.join(missing)}, so the copy has no columns of {'it' if len(missing) == 1 else 'them'}")
+        say(f"there is no file of {' or '.join(missing)}, so no columns are made of {'it' if len(missing) == 1 else 'them'}")
     there = {name for record in dataset.meta.episodes.values() for name in record.entry} & set(columns)
     if replaced := sorted(there - {SUCCEEDED}):
         say(f"the dataset has {', '.join(replaced)} already; the copy has the new values")

@@ -27,6 +27,9 @@ from milepost.cli.lerobot_options import (
     options_of,
 )
 
+TRUE, FALSE = ("", "true", "1", "yes"), ("false", "0", "no", "none", "null")
+"""How a switch is written."""
+
 
 class LeRobotOptionError(ValueError):
     """An option of LeRobot's that cannot be put into milepost's words.
@@ -99,7 +102,7 @@ class _Words:
         self._verb, self._rest = verb, list[str]()
         self._datasets: dict[int, str] = {}
         self._repository: str | None = None
-        self._uploads = True
+        self._uploads, self._asks_upload = True, False
         self._remarks: list[str] = []
 
     def keep(self, word: str) -> None:
@@ -123,6 +126,9 @@ class _Words:
             self._rest += ["--push-to-hub", self._repository]
             who = f"the model is uploaded to {self._repository} at the end, as a repo_id asks LeRobot to"
             self._remarks.append(f"{who}; without it nothing is uploaded")
+        if self._repository is None and self._asks_upload:
+            text = "push_to_hub=true uploads the model, and no repository is named: add --policy.repo_id=OWNER/NAME, or leave it out"
+            raise LeRobotOptionError(text, self._verb, None)
         flags = {word.partition("=")[0].replace("_", "-") for word in self._rest}
         if self._verb == "label" and words and "--output-path" not in flags and not Path(words[0]).expanduser().is_dir():
             name = "topreward_progress.parquet" if "topreward" in self._rest else "sarm_progress.parquet"
@@ -159,14 +165,16 @@ class _Words:
 
     def _take_training(self, flag: str, value: str, typed: str) -> None:
         """Adds the words for an option of `lerobot-train` that is no mere name."""
-        is_true = value.lower() in ("", "true", "1", "yes")
+        is_true = value.lower() in TRUE
+        if flag.endswith((".push-to-hub", ".enable")) and value.lower() not in (*TRUE, *FALSE):
+            raise _RefusedError(f"{typed} is true or false, not '{value}'")
         what = flag.rpartition(".")[2]
         if what == "type":
             self._rest += _model(value, typed)
         elif what == "enable" and is_true:
             self._rest += ["--log-to", "wandb"]
         elif what == "push-to-hub":
-            self._uploads = is_true
+            self._uploads, self._asks_upload = is_true, is_true
         elif what == "repo-id":
             self._repository = value
         elif what == "episodes":

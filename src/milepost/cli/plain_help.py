@@ -20,6 +20,7 @@ HEADINGS = {
     "model-options.gvl options": "options of GVL",
     "model-options.topreward options": "options of TOPReward",
     "model-options.roboreward options": "options of RoboReward",
+    "model-options.robometer options": "options of Robometer",
     "rabc options": "how progress becomes weights",
     "stages options": "the stages",
     "asking options": "how the model is asked",

@@ -172,8 +172,9 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, i
     rows = max(record.row + record.length for record in meta.episodes.values())
     for name, column in columns.items():
         if name in meta.features:
+            dtype = meta.features[name].get("dtype")
             raise DataError(
-                f"{files.name} has a feature '{name}' already ({meta.features[name].get('dtype')}); there is nothing to add it as"
+                f"{files.name} has a feature '{name}' already ({dtype}), so it cannot be added: copy the dataset that this one was made of"
             )
         if len(column) != rows:
             raise DataError(f"column '{name}' has {len(column)} values, {files.name} has {rows} rows")

@@ -132,8 +132,11 @@ def in_cache(path: Path) -> bool:
     """Returns whether a path lies in the Hub's cache, which all programs share and nobody edits.
 
     The Hub's layout is datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...; nothing else
-    belongs into such a folder.
+    belongs into such a folder, or into the one that holds them, which the environment names.
     """
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub").expanduser()
+    if cache.absolute() in (path.absolute(), *path.absolute().parents):
+        return True
     return any(part.startswith(("datasets--", "models--")) and part.count("--") >= 2 for part in path.parts)
 
 

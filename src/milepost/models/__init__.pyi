@@ -17,6 +17,8 @@ from .registry import load_model as load_model
 from .registry import names as names
 from .registry import prepare as prepare
 from .registry import trainer_of as trainer_of
+from .robometer.config import RobometerConfig as RobometerConfig
+from .robometer.model import RobometerModel as RobometerModel
 from .roboreward.config import RoboRewardConfig as RoboRewardConfig
 from .roboreward.model import RoboRewardModel as RoboRewardModel
 from .sarm.by_row import RowTraining as RowTraining

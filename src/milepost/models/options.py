@@ -15,6 +15,7 @@ from milepost.core import DataError
 from milepost.models.foreign import PackageError
 from milepost.models.gvl.options import GVLOnly
 from milepost.models.registry import ModelKind, NoOptions, changed, kind_of, offered, require_trainable
+from milepost.models.robometer.options import RobometerOnly
 from milepost.models.roboreward.options import RoboRewardOnly
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.success.options import SuccessTraining
@@ -36,6 +37,7 @@ class ModelOptions:
     prefixes: Annotated[PrefixOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PrefixOptions)
     topreward: Annotated[TOPRewardOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=TOPRewardOnly)
     roboreward: Annotated[RoboRewardOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=RoboRewardOnly)
+    robometer: Annotated[RobometerOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=RobometerOnly)
     gvl: Annotated[GVLOnly, tyro.conf.OmitArgPrefixes] = field(default_factory=GVLOnly)
     value: Annotated[ValueOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ValueOptions)
 

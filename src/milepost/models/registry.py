@@ -45,6 +45,7 @@ GROUP = "milepost.models"
 BUILT_IN = {
     "elapsed": "milepost.models.elapsed",
     "gvl": "milepost.models.gvl.kind",
+    "robometer": "milepost.models.robometer.kind",
     "roboreward": "milepost.models.roboreward.kind",
     "sarm": "milepost.models.sarm.kind",
     "success": "milepost.models.success.kind",

@@ -10,6 +10,7 @@ from .dots import dot_image as dot_image
 from .dots import reduced_dots as reduced_dots
 from .dots import write_dots as write_dots
 from .example import write_example as write_example
+from .robometer import tiny_robometer as tiny_robometer
 from .server import VOCABULARY as VOCABULARY
 from .server import ChatServer as ChatServer
 from .server import Fault as Fault

@@ -24,9 +24,10 @@ _SPECIAL = (
 )  # fmt: skip
 _WORDS = ("True", "False")
 """Answers that are one token each, with a space before them or none, as in the published vocabulary."""
-_TEMPLATE = """{% for turn in messages %}<|im_start|>{{ turn.role }}
+_TEMPLATE = """{% set images = namespace(count=0) %}{% for turn in messages %}<|im_start|>{{ turn.role }}
 {% if turn.content is string %}{{ turn.content }}{% else %}{% for part in turn.content %}{% if part.type == 'text' %}{{ part.text }}\
-{% else %}<|vision_start|><|{{ part.type }}_pad|><|vision_end|>{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% else %}{% if part.type == 'image' %}{% set images.count = images.count + 1 %}{% if add_vision_id %}Picture {{ images.count }}: \
+{% endif %}{% endif %}<|vision_start|><|{{ part.type }}_pad|><|vision_end|>{% endif %}{% endfor %}{% endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
@@ -106,9 +107,16 @@ def tiny_vlm(folder: Path | str, seed: int = 0, *, hidden: int = 32, layers: int
     hidden, layers: width, a multiple of 32, and depth of its networks, for measurements; wider ones are larger.
     Its tokens are bytes, and the words True and False. DataError if transformers is not installed.
     """
-    folder = Path(folder)
+    folder, (model, tokenizer) = Path(folder), random_vlm(seed, hidden=hidden, layers=layers)
+    _save(model, tokenizer, folder)
+    write_looks(folder)
+    return folder
+
+
+def random_vlm(seed: int, *, hidden: int = 32, layers: int = 2, words: Sequence[str] = (), tied: bool = False) -> tuple[Any, Any]:
+    """Returns a random Qwen3-VL and its tokenizer. words: more special tokens. tied: the output layer has the weights of the embedding."""
     transformers = load("transformers", purpose="vision-language models", install="milepost[vlm]")
-    tokenizer = _tokenizer(_SPECIAL, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=_TEMPLATE)
+    tokenizer = _tokenizer((*_SPECIAL, *words), eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=_TEMPLATE)
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     marks = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     text = {
@@ -123,13 +131,22 @@ def tiny_vlm(folder: Path | str, seed: int = 0, *, hidden: int = 32, layers: int
         "num_position_embeddings": 256, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
     }  # fmt: skip
     config = transformers.Qwen3VLConfig(
-        text_config=text, vision_config=vision, **dict(zip(names, map(tokenizer.convert_tokens_to_ids, marks), strict=True))
-    )
+        text_config=text, vision_config=vision, tie_word_embeddings=tied,
+        **dict(zip(names, map(tokenizer.convert_tokens_to_ids, marks), strict=True)),
+    )  # fmt: skip
     torch.manual_seed(seed)
-    _save(_shaken(transformers.Qwen3VLForConditionalGeneration(config)), tokenizer, folder)
+    return _shaken(transformers.Qwen3VLForConditionalGeneration(config)), tokenizer
+
+
+def write_looks(folder: Path) -> None:
+    """Writes the configs of a Qwen3-VL's image and video processors."""
     sizes = {"size": {"shortest_edge": 4096, "longest_edge": 25165824}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    _write_json(folder / "video_preprocessor_config.json", {**sizes, "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2})
-    return folder
+    looks = {**sizes, "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2}
+    _write_json(folder / "video_preprocessor_config.json", {**looks, "video_processor_type": "Qwen3VLVideoProcessor"})
+    _write_json(
+        folder / "preprocessor_config.json",
+        {**looks, "image_processor_type": "Qwen2VLImageProcessorFast", "processor_class": "Qwen3VLProcessor"},
+    )
 
 
 def tiny_clip(folder: Path | str, seed: int = 0) -> Path:

@@ -5,6 +5,9 @@ from .chat import RemoteChatModel as RemoteChatModel
 from .engine import Engine as Engine
 from .engine import Stream as Stream
 from .generate import LocalChatModel as LocalChatModel
+from .head_files import load_frame_engine as load_frame_engine
+from .heads import FrameEngine as FrameEngine
+from .heads import HeadFormat as HeadFormat
 from .loading import fingerprint as fingerprint
 from .loading import load_engine as load_engine
 from .patches import Resolution as Resolution

@@ -280,7 +280,7 @@ class Engine:
                 f"tokens, {limit}; use fewer frames (fps), smaller ones, or allow more"
             )
 
-    def _block(self, ids: list[int], size: Size, *, start: int, **place: int) -> tuple[TokenBlock, int]:
+    def _block(self, ids: list[int], size: Size, *, start: int, **place: Any) -> tuple[TokenBlock, int]:
         """Returns a block of tokens from position `start`, and the position after them."""
         grid = size[0] // self.processor.factor, size[1] // self.processor.factor
         places, after = positions(ids, video=self.networks.video, grid=grid, start=start)
@@ -305,7 +305,7 @@ class Engine:
                 blocks.append(block)
                 ends.append(ends[-1] + len(block.ids))
                 next_positions.append(after)
-            features = self._encode_images([frames for frames, _ in groups[start:stop]], cache.size)
+            features = self.encode_images([frames for frames, _ in groups[start:stop]], cache.size)
             self.networks.forward(blocks, AppendView(cache), features=features, prefix_tokens=cache.ends[-1])
             self.tokens["prefix"] += ends[-1] - cache.ends[-1]
             cache.commit(ends, next_positions)
@@ -359,15 +359,17 @@ class Engine:
             add("suffixes", question.ids[lead:], question, number + 1)
             last.append(counts.total() - 1)
         prefix_tokens = cache.ends[questions[-1].groups]
-        features = self._encode_images(odd_pairs, cache.size) if odd_pairs else None
+        features = self.encode_images(odd_pairs, cache.size) if odd_pairs else None
         hidden = self.networks.forward(
             blocks, ReadView(cache, prefix_tokens), features=features, prefix_tokens=prefix_tokens, output_tokens=last
         )
         self.tokens.update(counts)
         return self.networks.log_probabilities(hidden)
 
-    def _encode_images(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
-        """Returns the features of groups, computed a few groups at a time: pixels take much memory, features little."""
+    def encode_images(self, pairs: list[UInt8[np.ndarray, "2 H W 3"]], size: Size) -> tuple[Tensor, list[Tensor]]:
+        """Returns the vision tower's features of groups, and those of each DeepStack level, computed a few groups at a time: pixels take
+        much memory, features little.
+        """
         batches = []
         for start in range(0, len(pairs), IMAGE_BATCH):
             batch = pairs[start : start + IMAGE_BATCH]

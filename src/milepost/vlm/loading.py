@@ -49,18 +49,44 @@ def load_engine(
 
     DataError if transformers (or, to quantize, bitsandbytes) is not installed, the model is not a Qwen3-VL, or files are missing.
     """
+    where, name = located(name_or_folder, revision), str(name_or_folder)
+    require_device(device)
+    with naming_faults(name):
+        model, tokenizer, config = _load(
+            where, device=device, dtype=dtype_of(dtype, device), quantization=quantization, attention=attention
+        )
+    commit = getattr(model.config, "_commit_hash", None) or ""
+    processor = FrameProcessor.from_config(config)
+    return Engine(
+        model, tokenizer, processor=processor, prompt=prompt, max_memory=max_memory, name=name, commit=commit,
+        fingerprint=fingerprint(where),
+    )  # fmt: skip
+
+
+def located(name_or_folder: str | Path, revision: str | None) -> dict[str, Any]:
+    """Returns transformers' arguments that say where a model is: a folder, or `owner/name`. DataError if a path is no folder."""
     folder, name = Path(name_or_folder).expanduser(), str(name_or_folder)
     if not folder.is_dir() and name.startswith(("/", ".", "~")):
         raise DataError(f"there is no vision-language model in {folder}: no such folder")
-    where = {
+    return {
         "pretrained_model_name_or_path": str(folder) if folder.is_dir() else name,
         "revision": revision,
         "trust_remote_code": False,
     }
-    require_device(device)
+
+
+def dtype_of(dtype: Dtype, device: str) -> torch.dtype:
+    """Returns what weights are loaded as. "auto": bfloat16 on a GPU, float32 on a CPU."""
     half = dtype if dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+    loaded: torch.dtype = getattr(torch, half)
+    return loaded
+
+
+@contextmanager
+def naming_faults(name: str) -> Iterator[None]:
+    """Raises DataError that names the model in place of what fails while it is loaded."""
     try:
-        model, tokenizer, config = _load(where, device=device, dtype=getattr(torch, half), quantization=quantization, attention=attention)
+        yield
     except DataError:
         raise
     except ModuleNotFoundError as error:
@@ -72,14 +98,8 @@ def load_engine(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"the vision-language model '{name}' cannot be loaded: {reason}. Give a folder that holds it; a Hub model needs the network "
-            f"once (hf download {name if not folder.is_dir() else 'OWNER/NAME'}), then it works offline"
+            f"once (hf download {'OWNER/NAME' if Path(name).expanduser().is_dir() else name}), then it works offline"
         ) from error
-    commit = getattr(model.config, "_commit_hash", None) or ""
-    processor = FrameProcessor.from_config(config)
-    return Engine(
-        model, tokenizer, processor=processor, prompt=prompt, max_memory=max_memory, name=name, commit=commit,
-        fingerprint=fingerprint(where),
-    )  # fmt: skip
 
 
 def fingerprint(where: dict[str, Any]) -> str:
@@ -101,7 +121,7 @@ def fingerprint(where: dict[str, Any]) -> str:
     return hash_.hexdigest()[:16]
 
 
-def _require_memory(transformers: Any, config: Any, *, device: str, each: float) -> None:
+def require_memory(transformers: Any, config: Any, *, device: str, each: float) -> None:
     """Raises DataError, before anything is loaded, if the weights do not fit into what is free. each: bytes of one weight."""
     with torch.device("meta"):
         needed = each * sum(weight.numel() for weight in transformers.AutoModelForImageTextToText.from_config(config).parameters())
@@ -130,23 +150,23 @@ def _load(
             raise DataError(f"quantization='{quantization}' needs bitsandbytes and accelerate: pip install bitsandbytes accelerate")
         bits = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
         more = {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}}
-    _require_memory(transformers, config, device=device, each=BYTES.get(quantization or "", float(dtype.itemsize)))
-    with _bar_on_terminals():
+    require_memory(transformers, config, device=device, each=BYTES.get(quantization or "", float(dtype.itemsize)))
+    with bar_on_terminals():
         model, info = transformers.AutoModelForImageTextToText.from_pretrained(
             **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
         )
     if missing := sorted(info["missing_keys"]):
         raise DataError(f"its weights are incomplete, {len(missing)} are missing: {', '.join(missing[:5])}")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**where, **_processors_template(where))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**where, **processors_template(where))
     if len(tokenizer) <= config.video_token_id:  # a folder without tokenizer files loads as an empty one
         raise DataError(
             f"its tokenizer knows {len(tokenizer)} tokens, not the video token {config.video_token_id}: tokenizer files are missing"
         )
-    model = _in_one_precision(model.requires_grad_(False).eval(), dtype)
+    model = in_one_precision(model.requires_grad_(False).eval(), dtype)
     return model if more else model.to(device), tokenizer, _video_config(where)
 
 
-def _in_one_precision(model: Any, dtype: torch.dtype) -> Any:
+def in_one_precision(model: Any, dtype: torch.dtype) -> Any:
     """Returns the model computing in one precision: without a GPU transformers turns FP8 weights into bfloat16, whatever was asked for.
 
     Weights that stay quantized, and the scales beside them, are left as they are.
@@ -159,14 +179,14 @@ def _in_one_precision(model: Any, dtype: torch.dtype) -> Any:
     return model
 
 
-def _processors_template(where: dict[str, Any]) -> dict[str, str]:
+def processors_template(where: dict[str, Any]) -> dict[str, str]:
     """Returns the chat template of chat_template.json, where processors keep it and from where they take it first; tokenizers do not."""
-    content = _json_of(where, "chat_template.json") or {}
+    content = json_of(where, "chat_template.json") or {}
     return {"chat_template": content["chat_template"]} if isinstance(content.get("chat_template"), str) else {}
 
 
 @contextmanager
-def _bar_on_terminals() -> Iterator[None]:
+def bar_on_terminals() -> Iterator[None]:
     """Switches transformers' progress bar off where the output is no terminal: it would fill log files."""
     from transformers.utils import logging
 
@@ -180,25 +200,41 @@ def _bar_on_terminals() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def image_config(where: dict[str, Any]) -> dict[str, Any]:
+    """Returns preprocessor_config.json, or the part of processor_config.json where newer folders have it; else what is said of videos."""
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        content = json_of(where, file) or {}
+        part = content.get("image_processor", {}) if file == "processor_config.json" else content
+        if "size" in part:
+            return dict(part)
+    return _video_config(where)
+
+
 def _video_config(where: dict[str, Any]) -> dict[str, Any]:
     """Returns video_preprocessor_config.json, or the part of processor_config.json where newer folders have it."""
     for file in ("video_preprocessor_config.json", "processor_config.json"):
-        content = _json_of(where, file) or {}
+        content = json_of(where, file) or {}
         part = content.get("video_processor", content) if file == "processor_config.json" else content
         if "size" in part:
             return dict(part)
     raise DataError("it has no video_preprocessor_config.json: which sizes its frames should have is not said")
 
 
-def _json_of(where: dict[str, Any], file: str) -> dict[str, Any] | None:
-    """Returns what is in a file of the model's folder; None if the folder has no such file."""
+def path_of(where: dict[str, Any], file: str) -> Path | None:
+    """Returns where a file of the model's folder is, downloaded if need be; None if the folder has no such file."""
     from transformers.utils import cached_file
 
     source = where["pretrained_model_name_or_path"]
     path = cached_file(source, file, revision=where["revision"], _raise_exceptions_for_missing_entries=False)
+    return None if path is None else Path(path)
+
+
+def json_of(where: dict[str, Any], file: str) -> dict[str, Any] | None:
+    """Returns what is in a file of the model's folder; None if the folder has no such file."""
+    path = path_of(where, file)
     if path is None:
         return None
-    content = read_json(Path(path), what="file")
+    content = read_json(path, what="file")
     if not isinstance(content, dict):
         raise DataError(f"its {file} should hold names and values, it holds a {type(content).__name__}")
     return content

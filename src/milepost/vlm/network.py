@@ -27,7 +27,8 @@ class TokenBlock:
     attend to.
 
     attention_group, subgroup: attention inside the sequence is causal and stays inside one attention group. Subgroup 0 is visible to every
-    later token of the group; every other subgroup is visible to itself alone.
+    later token of the group; every other subgroup is visible to itself alone. also: numbers of earlier blocks of the sequence, of other
+    groups, that are visible too.
     """
 
     ids: list[int]
@@ -35,6 +36,7 @@ class TokenBlock:
     visible: int = 0
     attention_group: int = 0
     subgroup: int = 0
+    also: tuple[int, ...] = ()
 
 
 def positions(ids: Sequence[int], *, video: int, grid: Size, start: int) -> tuple[Int[np.ndarray, "3 L"], int]:
@@ -64,6 +66,12 @@ def mask(blocks: Sequence[TokenBlock], prefix_tokens: int, *, dtype: torch.dtype
 
     attention_group, subgroup, visible = (spread([getattr(p, name) for p in blocks]) for name in ("attention_group", "subgroup", "visible"))
     own = (attention_group[:, None] == attention_group) & ((subgroup[:, None] == subgroup) | (subgroup == 0))
+    if any(block.also for block in blocks):
+        seen_blocks = torch.zeros((len(blocks), len(blocks)), dtype=torch.bool)
+        for number, block in enumerate(blocks):
+            seen_blocks[number, list(block.also)] = True
+        numbers = spread([*range(len(blocks))])
+        own |= seen_blocks.to(device)[numbers[:, None], numbers]
     total, least = len(attention_group), min(block.visible for block in blocks)
     width = -(-(prefix_tokens + total) // 8) * 8  # the GPU's kernel reads rows in eights; a view of wider rows spares it a copy
     attention_mask = torch.zeros((total, width), dtype=dtype, device=device)[:, : prefix_tokens + total]

@@ -180,6 +180,7 @@ def _threshold(
 ) -> float:
     """Returns the threshold of a group of episodes. DataError if no advantage is known, or if it would not divide them."""
     of_group = f" of the task {group!r}" if group else ""
+    here = [each for each, name in zip(episodes, groups, strict=True) if name == group]
     parts = [
         values if each.intervention is None else values[~each.intervention]
         for each, values, name in zip(episodes, advantage, groups, strict=True)
@@ -187,6 +188,10 @@ def _threshold(
     ]
     values = np.concatenate(parts)
     values = values[~np.isnan(values)]
+    if not len(values) and all(each.intervention is not None and each.intervention.all() for each in here):
+        raise DataError(
+            f"every frame{of_group} is an intervention, so there is nothing to divide: leave these episodes out with --episodes"
+        )
     if not len(values):
         raise DataError(f"no frame{of_group} has a known advantage; label the dataset again with milepost label")
     threshold = round(float(np.quantile(values, 1 - config.positive)), _DIGITS)

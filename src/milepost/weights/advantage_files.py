@@ -73,18 +73,33 @@ def _rewards(each: EpisodeProgress) -> Float[np.ndarray, "T"]:
     return rewards
 
 
-def require_own_advantages(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Raises DataError if one of the files is there and another program made it, or if it is in the Hub's cache."""
+def require_own_advantages(paths: Sequence[Path], *, overwrite: bool, dataset_fingerprint: str = "") -> None:
+    """Raises DataError if one of the files is there and another program made it, or of another dataset, or if it is in the Hub's cache.
+
+    dataset_fingerprint: of the dataset that the new ones are of; "" if any will do.
+    """
     for path in paths:
         if in_cache(path.expanduser().absolute()) or in_cache(real_path(path)):
             raise DataError(f"a Hub dataset is never written into: give another --output-dir than {path.parent.parent}")
         if path.exists() and not overwrite and not _is_ours(path):
             raise DataError(f"{path} was not written by milepost advantage; use --overwrite, or another --tag or --output-dir")
+        other = _metadata(path).get("dataset_fingerprint", "") if path.exists() and not overwrite else ""
+        if dataset_fingerprint and other and other != dataset_fingerprint:
+            raise DataError(
+                f"{path} has the labels of another dataset ('{_metadata(path).get('dataset', '')}'); use another --tag or --output-dir, or "
+                "--overwrite"
+            )
 
 
 def _is_ours(path: Path) -> bool:
+    return bool(_metadata(path))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Returns what milepost noted in a file; nothing if it is another program's."""
     try:
-        schema = pq.read_schema(path)
+        entries = pq.read_schema(path).metadata or {}
     except (pa.ArrowInvalid, OSError):
-        return False
-    return any(key.startswith(METADATA_PREFIX.encode()) for key in schema.metadata or {})
+        return {}
+    text = {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in entries.items()}
+    return {key.removeprefix(METADATA_PREFIX): value for key, value in text.items() if key.startswith(METADATA_PREFIX)}

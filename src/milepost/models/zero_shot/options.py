@@ -14,7 +14,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "M
 
 @dataclass(frozen=True)
 class PrefixOptions:
-    """For the models that ask a VLM after each part of an episode from its start: --model topreward or roboreward."""
+    """For the models that ask a VLM after each part of an episode from its start: --model topreward, roboreward or robometer."""
 
     num_prefixes: int | None = None
     """Ask after so many prefixes an episode and draw straight between them (TOPReward: 15); default: after every frame looked at."""
@@ -22,13 +22,13 @@ class PrefixOptions:
 
 @dataclass(frozen=True)
 class VLMOptions:
-    """For the models that ask a VLM, --model topreward, roboreward or gvl, or a folder with one. Defaults are those of the model's page, or
-    of the folder.
+    """For the models that ask a VLM, --model topreward, roboreward, robometer or gvl, or a folder with one. Defaults are those of the
+    model's page, or of the folder.
     """
 
     vlm_name: str | None = None
     """Qwen3-VL: a folder or owner/name; with --base-url, the name the server has for its model. Default: Qwen/Qwen3-VL-8B-Instruct, of
-    roboreward teetone/RoboReward-8B."""
+    roboreward teetone/RoboReward-8B, of robometer robometer/Robometer-4B."""
     vlm_revision: str | None = None
     """Commit, tag or branch of a Hub model."""
     image_key: str | None = None
