@@ -76,6 +76,7 @@ def main(args: Args) -> int:
     with output_lock(path):
         finished = None if args.overwrite else progress.existing_result(path, made_by, dataset.episode_indices, flags=_flags())
         if finished is not None:
+            progress.remove_unfinished(path, made_by)
             warn("labelled already, by this model with these options: nothing to do")
         labelled = finished or _label(args, prepared, dataset, path, made_by)
     threshold = prepared.model.success_threshold if isinstance(prepared.model, Judges) else -math.inf
