@@ -16,7 +16,7 @@ from milepost.encoders import FeatureCache, load_encoder
 from milepost.metrics import Threshold, detect_success, final, separation
 from milepost.models.success.config import SuccessConfig
 from milepost.models.success.model import SuccessModel
-from milepost.models.success.targets import frame_labels, label_source, outcome_labels
+from milepost.models.success.targets import frame_labels, frames_too_early, label_source, outcome_labels
 from milepost.models.success.train import SuccessRecipe
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.recipe import TrainResult, learn
@@ -174,6 +174,35 @@ def test_without_failures_the_threshold_is_said_to_be_none(tmp_path: Path) -> No
     assert "none of the" in concluded.doubts[0]
     assert "no threshold could be fitted" in concluded.doubts[-1]
     assert concluded.model.success_threshold == 0.5
+
+
+def test_a_success_is_called_too_early_by_the_labels(tmp_path: Path) -> None:
+    """With next.success the moment is known, and too early is more than 0.3 s before it; with outcomes nobody knows."""
+    episodes = [with_column(each, each.length - 4 if each.success else None) for each in dot_episodes(2, failing=1)]
+    by_column, by_outcome = (dataclasses.replace(SMALL, success_labels=name) for name in ("next.success", "outcome"))
+    success, failure = sorted(episodes, key=lambda each: not each.success)
+    assert frames_too_early(success, by_column) == success.length - 4 - round(0.3 * success.fps)
+    assert frames_too_early(success, by_outcome) is None
+    assert frames_too_early(failure, by_column) is None
+
+
+def test_what_the_threshold_gets_wrong_is_counted_and_on_the_card(tmp_path: Path) -> None:
+    episodes = [with_column(each, each.length - 4 if each.success else None) for each in dot_episodes(40, failing=16)]
+    recipe = SuccessRecipe(SMALL)
+    result = recipe.concluded(trained(episodes, tmp_path, holdout=0.4), episodes, tmp_path, quiet_stage(""))
+    threshold = result.threshold
+    assert threshold is not None
+    held_out = [each for each in episodes if each.index in result.held_out]
+    rule, curves = result.model.config.rule, {each.index: result.model.probability(each) for each in held_out}
+    alarms = [each.index for each in held_out if not each.success and detect_success(curves[each.index], rule).any()]
+    early = [each.index for each in held_out if each.success and detect_success(curves[each.index], rule)[: each.length - 7].any()]
+    assert len(alarms) <= threshold.false_alarms <= 2
+    assert len(early) <= threshold.early <= 2
+    recipe.save_card(tmp_path, result, "dots", fingerprint="")
+    card = (tmp_path / "README.md").read_text()
+    assert f"false alarms: {threshold.false_alarms} of {threshold.failures} failures (" in card
+    assert "Too early is more than 0.3 s before the first frame that is labelled as done." in card
+    assert json.loads((tmp_path / "evaluation.json").read_text())["threshold"]["early"] == threshold.early
 
 
 def test_a_threshold_outside_the_probabilities_is_moved_to_their_border() -> None:
