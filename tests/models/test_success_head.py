@@ -348,3 +348,51 @@ def test_options_of_another_model_are_refused(dots: LeRobotDataset, tmp_path: Pa
     ):
         assert main(["train", str(dots.root), "--output-dir", str(tmp_path / "run"), *options]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+# While the robot moves
+
+
+class Scripted(SuccessModel):
+    """A success head whose probabilities are written down."""
+
+    script: tuple[float, ...] = ()
+
+    def read(self, features: np.ndarray, *rest: object) -> torch.Tensor:
+        """Returns the logits of the next probabilities of the script."""
+        now, self.script = self.script[: len(features)], self.script[len(features) :]
+        return torch.logit(torch.tensor(now))[None, :, None]
+
+
+def ends(model: SuccessModel, episode: Episode, frames: int) -> list[int]:
+    """Returns the frames at which an attempt that runs begins to count as done."""
+    model.reset(task=episode.task, fps=episode.fps)
+    image = episode.camera(CAMERA)[np.arange(frames)]
+    detected = [model.step({CAMERA: image[t]}, episode.state[t]).signals["detected"] for t in range(frames)]
+    return [t for t in range(frames) if detected[t] and not (t and detected[t - 1])]
+
+
+def test_a_success_ends_once_while_the_robot_moves_and_a_failure_never(model: SuccessModel, unseen: list[Episode]) -> None:
+    for episode in unseen[:4] + unseen[-4:]:
+        assert len(ends(model, episode, episode.length)) == bool(episode.success)
+    assert {each.success for each in unseen[:4] + unseen[-4:]} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("script", "frames"),
+    [
+        ((0.1, 0.9) * 8, []),  # it flickers, one frame at a time
+        ((0.1, 0.9, 0.9) * 5, []),  # two frames are not three
+        ((0.1, 0.9, 0.9, 0.9, 0.3, 0.9, 0.3, 0.3, 0.9, 0.3), [3]),  # above the release it goes on: it ends once
+        ((0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.9), [2, 6]),  # what is undone can be done again
+    ],
+)
+def test_a_flickering_probability_does_not_end_an_attempt(
+    model: SuccessModel, unseen: list[Episode], script: tuple[float, ...], frames: list[int]
+) -> None:
+    scripted = Scripted(dataclasses.replace(model.config, success_threshold=0.5, hold=3))
+    scripted.use_encoder(model.frozen)
+    scripted.script = script
+    assert ends(scripted, unseen[0], len(script)) == frames
+    scripted.script = script  # a reset forgets the attempt before
+    assert ends(scripted, unseen[0], len(script)) == frames
