@@ -318,7 +318,7 @@ def kind_of(path: str | Path) -> ModelKind:
     name = own_values(read_json_object(folder / "config.json", what="model config")).get("type")
     kind = kind_named(name) if isinstance(name, str) else None
     if isinstance(name, str) and name in OF_LEROBOT:
-        raise DataError(f"{folder} is {OF_LEROBOT[name]}")
+        raise DataError(f"{folder / 'config.json'} is that of {OF_LEROBOT[name]}")
     if kind is None:
         raise DataError(f"{folder / 'config.json'} has type {shown(name)}; known types: {', '.join(names())}")
     return kind
