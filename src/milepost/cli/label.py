@@ -38,6 +38,7 @@ def main(args: Args) -> int:
     with output_lock(path):
         finished = None if args.overwrite else progress.existing_result(path, made_by, dataset.episode_indices, flags=flags())
         if finished is not None:
+            progress.remove_unfinished(path, made_by)
             warn("labelled already, by this model with these options: nothing to do")
         table_of_all = finished or _label(args, prepared, dataset, path, made_by)
     labelled = Labelled(path, table_of_all, threshold_of(prepared.model), dataset.episode_indices)

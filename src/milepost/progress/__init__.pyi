@@ -24,6 +24,7 @@ from .matching import require_made_for as require_made_for
 from .matching import require_rows as require_rows
 from .matching import row_count as row_count
 from .parts import write_part_progress as write_part_progress
+from .store import remove_unfinished as remove_unfinished
 from .table import METADATA_PREFIX as METADATA_PREFIX
 from .table import ProgressTable as ProgressTable
 from .table import progress_rows as progress_rows
