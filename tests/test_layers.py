@@ -34,7 +34,7 @@ INSIDE = {
         "parts trim",
     ],
     "vlm": [
-        "frame_parts layers logprobs memory patches prompt proxies replies",
+        "frame_parts layers licence logprobs memory patches prompt proxies replies",
         "transport video_clip",
         "dialect network",
         "engine server",

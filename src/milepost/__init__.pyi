@@ -36,6 +36,7 @@ from .models import make_reward_pre_post_processors as make_reward_pre_post_proc
 from .models import train as train
 from .progress import audit as audit
 from .progress import evaluate as evaluate
+from .progress import evaluate_several as evaluate_several
 from .progress import label as label
 from .progress import label_several as label_several
 from .progress import read_progress as read_progress

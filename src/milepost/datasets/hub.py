@@ -159,6 +159,14 @@ def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
     return Path(_fetch("snapshot_download", repo, revision, kind="model", allow_patterns=["*.json", "*.safetensors"]))
 
 
+def find_model_config(folder_or_repo: str | Path) -> Path:
+    """Returns the folder in which a saved model's config.json is, as `find_model` does; of a Hub model nothing else is downloaded."""
+    folder, repo = Path(folder_or_repo).expanduser(), str(folder_or_repo)
+    if folder.exists() or not is_hub_id(repo):
+        return folder
+    return Path(_fetch("snapshot_download", repo, None, kind="model", allow_patterns=["config.json"]))
+
+
 def revision_of(folder: Path) -> str:
     """Returns the commit of a folder in the Hub's cache, "" for any other folder."""
     return folder.name if folder.parent.name == "snapshots" else ""

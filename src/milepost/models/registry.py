@@ -36,7 +36,7 @@ from milepost.core import (
     shown,
     warn_user,
 )
-from milepost.datasets import find_model
+from milepost.datasets import find_model_config
 from milepost.models.foreign import PackageError, blaming, guarded, require_plain
 from milepost.models.plugin_format import own_values
 from milepost.models.source import source_hash
@@ -296,7 +296,7 @@ def kind_of(path: str | Path) -> ModelKind:
     kind = None if isinstance(path, Path) and path.is_dir() else kind_named(str(path))
     if kind is not None and kind.bare is not None:
         return kind
-    folder = find_model(path)
+    folder = find_model_config(path)
     if not (folder / "config.json").is_file():
         if kind is not None:
             raise DataError(f"no model at '{path}': {kind.called} is loaded from the folder of a saved one, which has a config.json")
@@ -306,11 +306,24 @@ def kind_of(path: str | Path) -> ModelKind:
         more = f" or one of {len(bare) - MOST_NAMES} other names" if len(bare) > MOST_NAMES else ""
         listed = " or ".join(map(repr, bare[:MOST_NAMES]))
         raise DataError(f"no model at '{path}': expected a folder with config.json, or {listed}{more}{hint}")
-    name = own_values(read_json_object(folder / "config.json", what="model config")).get("type")
+    values = own_values(read_json_object(folder / "config.json", what="model config"))
+    name = values.get("type")
+    if name is None and isinstance(values.get("model_type"), str):
+        raise DataError(_as_checkpoint(path, values))
     kind = kind_named(name) if isinstance(name, str) else None
     if kind is None:
         raise DataError(f"{folder / 'config.json'} has type {shown(name)}; known types: {', '.join(names())}")
     return kind
+
+
+def _as_checkpoint(path: str | Path, values: Mapping[str, Any]) -> str:
+    """Returns what to type for a checkpoint of another library. values: its config.json. A model with heads of its own names them there."""
+    askers = [name for name, kind in kinds().items() if hasattr(kind.config, "vlm_name")]
+    heads = "robometer" if any("RFM" in str(each) for each in values.get("architectures") or ()) else ""
+    if not heads and not str(values["model_type"]).startswith("qwen3_vl"):
+        return f"{path} is a '{values['model_type']}' checkpoint and no reward model; {' and '.join(askers)} ask a Qwen3-VL: --vlm-name"
+    words = "|".join([heads] if heads else [name for name in askers if name != "robometer"])
+    return f"{path} is a vision-language model, and --model takes what asks it: use --model {words} --vlm-name {path}"
 
 
 def is_bare(path: str | Path, kind: ModelKind) -> bool:
