@@ -16,7 +16,7 @@ from milepost.core import Curve, DataError, Progress, Signal, interpolate, sprea
 from milepost.models.robometer.config import FORMAT, LEROBOT_FRAMES, QUESTION, RobometerConfig
 from milepost.models.zero_shot.model import Places, ZeroShotModel
 from milepost.models.zero_shot.sampling import anchors
-from milepost.vlm import FrameEngine, Prompt, load_frame_engine
+from milepost.vlm import FrameEngine, load_frame_engine
 
 Path = tuple[int, ...]
 """Numbers of the frames that are shown at once, the newest last."""
@@ -38,11 +38,6 @@ class RobometerModel(ZeroShotModel):
 
     config_class = RobometerConfig
     config: RobometerConfig
-
-    @property
-    def prompt(self) -> Prompt:
-        """Returns the engine's default words, which are not used: the heads answer in numbers."""
-        return Prompt()
 
     @property
     def engine(self) -> FrameEngine:

@@ -56,7 +56,7 @@ IN_A_ROW = 3
 
 
 class ZeroShotModel:
-    """The config and, from its first question on, the VLM it names. A model of a kind has `prompt` and `_curves`.
+    """The config and, from its first question on, the VLM it names. A model of a kind has `_curves`, and `prompt` if it has words.
 
     engine: an open one, to share it between models; each asks in its own words.
     """
@@ -78,8 +78,8 @@ class ZeroShotModel:
 
     @property
     def prompt(self) -> Prompt:
-        """Returns the words that the VLM is asked in."""
-        raise NotImplementedError
+        """Returns the words that the VLM is asked in: the engine's own, for a model that has no words or puts them into a conversation."""
+        return Prompt()
 
     def looked_at(self, length: int, source_fps: float) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         """Returns (frames, seconds) of what is taken of an episode of `length` frames; the last frame is always among them."""
