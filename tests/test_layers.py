@@ -39,23 +39,25 @@ INSIDE = {
         "dialect network",
         "engine server",
         "chat heads loading",
-        "generate head_files remote",
+        "adapters generate head_files hidden remote",
     ],
     "models": [
         "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
-        "training.checkpoints training.distributed training.tracking value.network value.targets zero_shot.clips "
+        "training.checkpoints training.distributed training.tracking tuning.options "
+        "tuning.targets value.network value.targets zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
         "gvl.config gvl.options gvl.question registry robometer.config robometer.options roboreward.config roboreward.options sarm.config "
         "sarm.loss saved "
         "topreward.config topreward.options training.config training.episodes value.config zero_shot.model",
         "elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples topreward.processor "
-        "topreward.sampling training.loop "
+        "topreward.sampling training.loop tuning.prepare tuning.tuner "
         "value.inputs value.options zero_shot.kind",
-        "gvl.kind options robometer.kind roboreward.kind sarm.checkpoint topreward.model training.recipe value.model value.prepare",
-        "sarm.processor sarm.readiness topreward.kind training.card training.evaluation training.settings value.kind",
-        "sarm.card sarm.model training.run value.card",
-        "factory sarm.kind sarm.prepare value.train",
-        "sarm.train value.settings",
+        "gvl.kind options robometer.kind roboreward.kind sarm.checkpoint topreward.model training.recipe tuning.learner value.model "
+        "value.prepare",
+        "sarm.processor sarm.readiness topreward.kind training.card training.evaluation training.settings tuning.run value.kind",
+        "sarm.card sarm.model training.run tuning.card value.card",
+        "factory sarm.kind sarm.prepare tuning.settings value.train",
+        "robometer.tuning roboreward.tuning sarm.train value.settings",
         "sarm.by_row sarm.settings",
     ],
     "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],
@@ -74,6 +76,7 @@ HEAVY = {
     "torch": {"encoders", "vlm", "models", "sim", "weights", "testing"},
     "safetensors": {"encoders", "vlm", "models", "sim", "testing"},
     "transformers": {"vlm"},
+    "peft": set(),
     "av": {"datasets", "figures"},
     "pyarrow": {"datasets", "progress", "weights"},
     "matplotlib": {"figures"},

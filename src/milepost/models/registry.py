@@ -109,7 +109,7 @@ class ModelKind:
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
     as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. untrained:
     (model, seed) -> one of the same shape that has learnt nothing, for an audit. training: the module of this package whose `plan`
-    says what is trained and how. package: who offers it.
+    says what is trained and how. training_options: a dataclass of what only that takes on the command line. package: who offers it.
     """
 
     name: str
@@ -124,6 +124,7 @@ class ModelKind:
     untrainable: str = ""
     untrained: Callable[[Any, int], RewardModel] | None = None
     training: str = ""
+    training_options: type = NoOptions
     package: str = ""
 
     @property
@@ -264,7 +265,7 @@ def require_trainable(name: str) -> None:
         raise ValueError(kind.untrainable)
     if kind.package:
         raise ValueError(
-            f"milepost train can train {' and '.join(_trainable())} only, because every other kind is learnt in its own way; train "
+            f"milepost train can train {_trainable()} only, because every other kind is learnt in its own way; train "
             f"{kind.called} with that package. Once it is trained, milepost label DATASET --model {name}, or its folder, uses it"
         )
 
@@ -274,12 +275,14 @@ def trainer_of(name: str) -> ModuleType:
     require_trainable(name)
     kind = kind_named(name)
     if kind is None or not kind.training:
-        raise DataError(f"there is no model '{name}' to train; milepost train can train {' and '.join(_trainable())}")
+        raise DataError(f"there is no model '{name}' to train; milepost train can train {_trainable()}")
     return import_module(kind.training)
 
 
-def _trainable() -> list[str]:
-    return [own.name for own in kinds().values() if own.training]
+def _trainable() -> str:
+    """Returns the names of the kinds that can be trained, as a list in words."""
+    *names, last = [own.name for own in kinds().values() if own.training]
+    return f"{', '.join(names)} and {last}"
 
 
 def kind_of(path: str | Path) -> ModelKind:

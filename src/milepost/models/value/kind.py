@@ -10,7 +10,7 @@ from milepost.models.registry import ModelKind, Prepared, Run, require_heads
 from milepost.models.saved import read_files
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.model import ValueModel
-from milepost.models.value.options import ValueOptions
+from milepost.models.value.options import ValueOptions, ValueTraining
 
 
 def read_config(folder: Path | str) -> ValueConfig:
@@ -32,4 +32,5 @@ def prepare(path: str, options: ValueOptions, dataset: LeRobotDataset, run: Run)
 MODEL = ModelKind(
     "value", ValueModel.from_pretrained, config=ValueConfig, make=ValueModel.of_config, read_config=read_config,
     options=ValueOptions, prepare=prepare, untrained=ValueModel.untrained, training="milepost.models.value.settings",
+    training_options=ValueTraining,
 )  # fmt: skip

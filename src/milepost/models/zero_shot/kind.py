@@ -18,6 +18,7 @@ def kind_of_class(model_class: type[ZeroShotModel], options: type[VLMOptions], *
     """Returns the kind of a model that asks a VLM. reason: why it cannot be trained, after its name. more: further fields of the kind."""
     config = model_class.config_class
     untrainable = f"{config.title} {reason}: there is nothing to train. Use milepost label DATASET --model {config.name}"
+    untrainable = "" if "training" in more else untrainable
 
     def make(values: Any, folder: str | None) -> ZeroShotModel:
         return model_class(values)  # a folder has nothing more than the config
