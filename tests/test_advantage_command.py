@@ -17,6 +17,7 @@ from milepost.core import DataError
 from milepost.datasets import LanguageRow, LanguageRows, open_dataset, read_language_subtasks, validate
 from milepost.datasets.copy import copy_with_columns
 from milepost.testing import dot_episodes, write_dots
+from milepost.weights.advantage import AdvantageConfig, EpisodeProgress, label_advantages
 from milepost.weights.advantage_files import advantage_paths
 from milepost.weights.advantage_lerobot import LEROBOT_FORM, lerobot_returns
 from parquet_content import tree
@@ -273,6 +274,8 @@ def test_what_is_refused(dots: Path, tmp_path: Path) -> None:
     elsewhere = add_progress(tmp_path / "other/dots", "sarm", true_curve)
     assert_refused(milepost("advantage", dots, "--progress", elsewhere), "it was made for another dataset")
     assert_refused(milepost("advantage", dots, "--beside", elsewhere), "it was made for another dataset")
+    own = dots / "sarm_progress.parquet"
+    assert_refused(milepost("advantage", dots, "--progress", own, "--beside", own), "give another model's")
     assert_refused(milepost("advantage", dots, "--form", "lerobot"), "name its folder with --output-dir")
     assert_refused(milepost("advantage", dots, "--form", "column", "--output-dir", tmp_path / "other"), "is there already")
     for folder in (dots, dots / "new"):
@@ -367,6 +370,15 @@ def test_tasks_without_a_success_are_all_named_with_a_way_out(dots: Path, tmp_pa
     assert all(np.isfinite(row["mc_return"]) for row in rows), "the returns need no progress"
     fail_task(dots, set(dataset.episode_indices))
     assert_refused(milepost("advantage", dots, "--skip-unsolved"), "nothing can be labelled", "record one")
+
+
+def test_every_task_without_a_threshold_is_named() -> None:
+    """Three tasks, two of them at the usual pace throughout: both are named, and the way out is one."""
+    paces = {"fold": np.linspace(0, 1, 21), "pour": np.linspace(0, 1, 11), "wipe": np.linspace(0, 1, 11) ** 2}
+    episodes = [EpisodeProgress(number, task, curve) for number, (task, curve) in enumerate(paces.items())]
+    with pytest.raises(DataError, match=r"task 'fold' has the same advantage .* alike is so of 'pour'\. .*--no-per-task"):
+        label_advantages(episodes, AdvantageConfig(horizon=3))
+    assert set(label_advantages(episodes, AdvantageConfig(horizon=3, per_task=False)).thresholds) == {""}
 
 
 def test_ties_get_advice_that_helps(tmp_path: Path) -> None:

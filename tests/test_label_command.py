@@ -2,12 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import edit_parquet
+from killed import kill_after
 from milepost.datasets.reader import open_dataset
 from milepost.encoders.pixels import PixelImages
 from milepost.models.sarm.config import SARMConfig
@@ -143,19 +139,12 @@ def test_killed_at_any_moment_the_same_command_goes_on(dataset: Path, model: Pat
     assert milepost("label", dataset, "--model", model, "--output-path", whole, "--no-cache").returncode == 0
     out = tmp_path / "out.parquet"
     words = ["label", str(dataset), "--model", str(model), "--output-path", str(out), "--no-cache"]
-    process = subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], stderr=subprocess.PIPE, env={**os.environ})
-    partial = out.with_name("out.parquet.partial")
-    until = time.monotonic() + 120
-    while len(list(partial.glob("episode-*.parquet"))) < parts and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    if not out.exists():  # else it was done before the signal came
-        kept = {path: path.stat().st_mtime_ns for path in partial.glob("episode-*.parquet")}
-        assert len(kept) >= parts
-        assert milepost(*words).returncode == 0
+    kill_after(parts, *words)
+    assert not out.exists()
+    assert len(list(out.with_name("out.parquet.partial").glob("*.parquet"))) == parts
+    assert milepost(*words).returncode == 0
     assert out.read_bytes() == whole.read_bytes()
-    assert not partial.exists()
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.parquet"]
 
 
 def test_a_file_made_otherwise_is_not_replaced(dataset: Path, model: Path, tmp_path: Path) -> None:

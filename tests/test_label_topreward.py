@@ -1,18 +1,14 @@
 """`milepost label --model topreward`: what lands on disk, what is written down, what a kill, a server or a wrong option does."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from killed import kill_after
 from milepost.core.errors import UnreadableError
 from milepost.core.types import Episode, Progress
 from milepost.datasets.reader import open_dataset
@@ -90,16 +86,9 @@ def test_killed_the_same_command_goes_on(dataset: Path, tmp_path: Path, output: 
     whole = tmp_path / "whole.parquet"
     assert milepost("label", dataset, *TOPREWARD, "--output-path", whole).returncode == 0
     words = ["label", str(dataset), *map(str, TOPREWARD), "--output-path", str(output)]
-    process = subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], stderr=subprocess.PIPE, env={**os.environ})
-    partial = output.with_name("out.parquet.partial")
-    until = time.monotonic() + 120
-    while len(list(partial.glob("episode-*.parquet"))) < 2 and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    if not output.exists():
-        assert len(list(partial.glob("episode-*.parquet"))) >= 2
-        assert milepost(*words).returncode == 0
+    kill_after(2, *words)
+    assert not output.exists()
+    assert milepost(*words).returncode == 0
     assert output.read_bytes() == whole.read_bytes()
 
 

@@ -207,6 +207,19 @@ def test_they_are_brought_over_and_learnt_from(tmp_path: Path, capsys: pytest.Ca
     assert main(["annotate", str(root), "--from-language", "sparse", "--from-subtask-index", "sparse"]) == 2
 
 
+def test_the_same_stages_once_more_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Proportions that a person has set stay."""
+    root = write_language(tmp_path / "dots", two_steps)
+    assert main(["annotate", str(root), "--from-language", "sparse"]) == 0
+    (proportions,) = (root / "meta").glob("temporal_proportions_sparse.json")
+    names = list(json.loads(proportions.read_text()))
+    proportions.write_text(json.dumps({name: round(1 / len(names), 6) for name in names}))
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert main(["annotate", str(root), "--from-language", "sparse"]) == 0
+    assert "nothing, all of it was there" in " ".join(capsys.readouterr().out.split())
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
 FAULTS: dict[str, tuple[Callable[[int], list[Row]], str, str]] = {
     "language-start": (lambda n: [row("reach", 3)], "the first 0.30 s have no subtask (so in 4 episodes: 0, 1, 2, 3)", "warning"),
     "language-gap": (lambda n: [row("reach", 0), row(None, 10)], "between subtasks or after them have none", "warning"),

@@ -136,10 +136,10 @@ def test_only_a_folder_with_our_mark_is_removed(tmp_path: Path) -> None:
     theirs.mkdir()
     (theirs / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match="not a folder that milepost made"):
-        remove_partial(theirs, "provenance.json")
+        remove_partial(theirs, "provenance.json", tmp_path / "p")
     assert (theirs / "thesis.tex").exists()
     (theirs / "provenance.json").write_text("{}")
-    remove_partial(theirs, "provenance.json")
+    remove_partial(theirs, "provenance.json", tmp_path / "p")
     assert not theirs.exists()
 
 

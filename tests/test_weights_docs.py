@@ -100,8 +100,7 @@ def test_two_processes_learn_what_one_does(names: dict, tmp_path: Path) -> None:
             + own
             + f"""
 if accelerator.is_main_process:
-    torch.save(accelerator.unwrap_model(model).state_dict(), "policy_{world}.pt")
-accelerator.end_training()
+    torch.save(policy.state_dict(), "policy_{world}.pt")
 """
         )
         words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", str(script)]

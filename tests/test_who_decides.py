@@ -240,6 +240,13 @@ def test_stages_for_every_frame_are_said_and_brought_over(indexed, capsys) -> No
     assert read_metadata(root).episodes[0].segments == truth[0] == read_subtask_index(root)[0]
 
 
+def test_a_dataset_that_never_had_the_column(small: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["annotate", str(small), "--from-subtask-index", "sparse"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has no column 'subtask_index'" in said
+    assert "download" not in said
+
+
 def test_successes_are_those_of_the_episodes(small: Path) -> None:
     for path in sorted((small / "data").rglob("*.parquet")):
         table = pq.read_table(path)

@@ -22,6 +22,8 @@ from .models import RoboRewardConfig as RoboRewardConfig
 from .models import RoboRewardModel as RoboRewardModel
 from .models import SARMConfig as SARMConfig
 from .models import SARMModel as SARMModel
+from .models import SuccessConfig as SuccessConfig
+from .models import SuccessModel as SuccessModel
 from .models import TOPRewardConfig as TOPRewardConfig
 from .models import TOPRewardModel as TOPRewardModel
 from .models import TrainConfig as TrainConfig
@@ -35,6 +37,7 @@ from .models import train as train
 from .progress import audit as audit
 from .progress import evaluate as evaluate
 from .progress import label as label
+from .progress import label_several as label_several
 from .progress import read_progress as read_progress
 from .viewer import export_page as export_page
 from .vlm import RemoteChatModel as RemoteChatModel

@@ -126,6 +126,14 @@ def test_killed_at_a_system_call(name: str, world: Path, nursery: Zygote, tmp_pa
         shutil.rmtree(there)
 
 
+@pytest.mark.parametrize("die_at", [("os.remove", 1), ("os.remove", 2), ("os.rmdir", 1)])
+def test_killed_while_it_removes_what_is_done(die_at: tuple[str, int], world: Path, nursery: Zygote, tmp_path: Path) -> None:
+    """The unfinished folder goes at once: half of it would be taken for somebody else's."""
+    there = _fresh(world, tmp_path / "there")
+    assert nursery.run(*_in(there, VERBS["clock"].words), die_at=die_at).wait() == -signal.SIGKILL
+    _check(world, there, "clock", nursery, f"killed at {die_at}")
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_stopped_at_a_random_moment(name: str, world: Path, nursery: Zygote, tmp_path: Path) -> None:
     for seed in range(ROUNDS):

@@ -23,6 +23,7 @@ from milepost.models.training.config import TrainConfig
 from milepost.models.training.recipe import TrainResult
 from milepost.models.tuning.run import Tuning, fine_tune
 from milepost.models.tuning.tuner import clips_of
+from milepost.models.zero_shot.model import sharing_vlms
 from milepost.testing import dot_episodes, tiny_robometer, tiny_vlm, write_dots
 from milepost.vlm import answer_hidden, load_engine, load_frame_engine, marks_hidden
 from milepost.vlm.adapters import PREFIX
@@ -308,6 +309,24 @@ def test_labels_of_two_fine_tuned_models_are_of_two_models(dots: Path, tmp_path:
     first, second = (milepost.load_model(tmp_path / str(seed)).identity() for seed in (0, 1))
     assert first["learnt"] != second["learnt"]
     assert {**first, "learnt": ""} == {**second, "learnt": ""}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_that_shares_the_vlm_is_left_as_it_was(dots: Path, tmp_path: Path, mode: str) -> None:
+    tune(dots, tmp_path / "model", "roboreward", mode, holdout=0.0)
+    episode = milepost.open_dataset(dots)[0]
+
+    def curves() -> list[np.ndarray]:
+        first = milepost.load_model("roboreward", vlm_name=str(base("roboreward").resolve()))
+        tuned = milepost.load_model(tmp_path / "model")
+        return [first.predict(episode).value, tuned.predict(episode).value, first.predict(episode).value]
+
+    alone = curves()
+    with sharing_vlms():
+        together = curves()
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together[0], together[2])
+    assert np.abs(together[0] - together[1]).max() > 1e-5
 
 
 def test_the_command_says_the_loss_and_label_uses_the_folder(dots: Path, tmp_path: Path, capsys) -> None:

@@ -88,7 +88,7 @@ def main(args: Args) -> int:
     warn_all(match.warnings)
     episodes = _solved(args, _episodes(dataset, match, args.head_mode))
     labels = weights.label_advantages(episodes, config)
-    beside = None if args.beside is None else _labels_beside(args, dataset, config)
+    beside = None if args.beside is None else _labels_beside(args, dataset, config, match.path)
     report = report_of(episodes, labels, beside)
     left = _left(args, dataset, {each.episode for each in episodes})
     first, then = without_label(report, match.missing, len(left)), doubts(report)
@@ -147,8 +147,10 @@ def _episodes(dataset: datasets.LeRobotDataset, match: progress.MatchedProgress,
     return episodes
 
 
-def _labels_beside(args: Args, dataset: datasets.LeRobotDataset, config: weights.AdvantageConfig) -> weights.AdvantageLabels:
+def _labels_beside(args: Args, dataset: datasets.LeRobotDataset, config: weights.AdvantageConfig, path: Path) -> weights.AdvantageLabels:
     match = progress.find_progress(dataset, args.beside)
+    if real_path(match.path) == real_path(path):
+        raise DataError(f"--beside is {path}, the progress file that the labels are made from: give another model's")
     warn_all(match.warnings)
     return weights.label_advantages(_solved(args, _episodes(dataset, match, args.head_mode)), config)
 

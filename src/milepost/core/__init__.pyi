@@ -52,6 +52,7 @@ from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers
 from .outputs import output_lock as output_lock
+from .outputs import remove_folder as remove_folder
 from .outputs import remove_partial as remove_partial
 from .outputs import require_file_name as require_file_name
 from .outputs import require_writable as require_writable

@@ -153,11 +153,18 @@ def clear_leftovers(folder: Path) -> int:
     return count
 
 
-def remove_partial(folder: Path, mark: str) -> None:
-    """Removes an unfinished folder of ours and its content. Raises DataError if the file `mark`, which ours have, is not in it."""
+def remove_partial(folder: Path, mark: str, output: Path) -> None:
+    """Removes an unfinished folder of ours as `remove_folder` does. Raises DataError if the file `mark`, which ours have, is not in it."""
     if folder.is_symlink() or not folder.is_dir() or not (folder / mark).is_file():
         raise DataError(f"{folder} is not a folder that milepost made (it has no {mark}), so it is not removed; move it away first")
-    shutil.rmtree(folder)
+    remove_folder(folder, output)
+
+
+def remove_folder(folder: Path, output: Path) -> None:
+    """Removes a folder of ours at once. If the process is killed meanwhile, the next writer of `output` removes the rest."""
+    leftover = temporary_name(output)
+    folder.rename(leftover)
+    shutil.rmtree(leftover)
 
 
 @contextmanager

@@ -6,7 +6,10 @@ from .gvl.config import GVLConfig as GVLConfig
 from .gvl.model import GVLModel as GVLModel
 from .options import ModelOptions as ModelOptions
 from .options import TrainingOptions as TrainingOptions
+from .options import names_model as names_model
 from .options import options_for as options_for
+from .options import options_for_several as options_for_several
+from .options import paths_named as paths_named
 from .options import training_changes as training_changes
 from .registry import ModelKind as ModelKind
 from .registry import Prepared as Prepared
@@ -30,6 +33,8 @@ from .sarm.model import SARMModel as SARMModel
 from .sarm.samples import pad_state as pad_state
 from .sarm.settings import PRESETS as PRESETS
 from .sarm.train import train_sarm as train_sarm
+from .success.config import SuccessConfig as SuccessConfig
+from .success.model import SuccessModel as SuccessModel
 from .topreward.config import TOPRewardConfig as TOPRewardConfig
 from .topreward.model import TOPRewardModel as TOPRewardModel
 from .topreward.processor import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX
@@ -47,3 +52,4 @@ from .training.tracking import Tracking as Tracking
 from .training.tracking import require_trackers as require_trackers
 from .value.config import ValueConfig as ValueConfig
 from .value.model import ValueModel as ValueModel
+from .zero_shot.model import sharing_vlms as sharing_vlms

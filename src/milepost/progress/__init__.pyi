@@ -10,9 +10,10 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .existing import existing_result as existing_result
 from .labelling import label as label
+from .labelling import label_several as label_several
 from .labelling import left_unknown as left_unknown
-from .labelling import predicted as predicted
 from .labelling import provenance as provenance
+from .labels import predicted as predicted
 from .matching import MatchedProgress as MatchedProgress
 from .matching import by_row as by_row
 from .matching import curves_by_row as curves_by_row
@@ -23,6 +24,7 @@ from .matching import require_made_for as require_made_for
 from .matching import require_rows as require_rows
 from .matching import row_count as row_count
 from .parts import write_part_progress as write_part_progress
+from .store import remove_unfinished as remove_unfinished
 from .table import METADATA_PREFIX as METADATA_PREFIX
 from .table import ProgressTable as ProgressTable
 from .table import progress_rows as progress_rows

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from milepost.core import (
     atomic_path,
     parse_json,
     read_json_object,
+    remove_folder,
     remove_partial,
     require_file_name,
     require_writable,
@@ -40,6 +40,13 @@ def unfinished(path: Path) -> dict[str, str]:
     if not (folder / _MARK).is_file() or not any(folder.glob("*.parquet")):
         return {}
     return unfinished_provenance(folder / _MARK)
+
+
+def remove_unfinished(path: Path, provenance: Mapping[str, str]) -> None:
+    """Removes the unfinished folder beside a finished progress file of the same provenance: its run was killed between the two."""
+    mark = _partial(path) / _MARK
+    if mark.is_file() and made_alike(unfinished_provenance(mark), provenance):
+        remove_partial(mark.parent, _MARK, path)
 
 
 def unfinished_provenance(mark: Path) -> dict[str, str]:
@@ -99,7 +106,7 @@ class ProgressStore:
         self.folder = _partial(self.path)
         mark = self.folder / _MARK
         if self.folder.is_dir() and any(self.folder.iterdir()) and (anew or self._is_foreign(mark)):
-            remove_partial(self.folder, _MARK)
+            remove_partial(self.folder, _MARK, self.path)
         if not mark.is_file():
             if self.folder.is_dir():
                 self.folder.rmdir()
@@ -177,14 +184,14 @@ class ProgressStore:
         """Joins the parts, sorted by index, into the progress file, and removes them."""
         parts = [*map(read_table, self._parts()), *self._waiting]
         if not parts:
-            shutil.rmtree(self.folder)
+            remove_folder(self.folder, self.path)
             raise DataError("no episode was labelled: there is nothing to write")
         table = _joined(parts).sort_by("index")
         metadata = {f"{METADATA_PREFIX}{key}": value for key, value in self.provenance.items()}
         metadata["reward_model_path"] = self.provenance.get("model_path", "")
         with atomic_path(self.path) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary)
-        shutil.rmtree(self.folder)
+        remove_folder(self.folder, self.path)
         return read_progress(self.path)
 
     def close(self) -> None:
@@ -192,7 +199,7 @@ class ProgressStore:
         if self.folder.is_dir():
             self.keep()
             if not self._parts():
-                shutil.rmtree(self.folder)
+                remove_folder(self.folder, self.path)
 
 
 def _joined(parts: Sequence[pa.Table]) -> pa.Table:

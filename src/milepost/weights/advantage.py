@@ -101,7 +101,7 @@ def label_advantages(episodes: Sequence[EpisodeProgress], config: AdvantageConfi
     durations = _durations(episodes)
     advantage = [_advantage_of(each, durations[each.task], config) for each in episodes]
     groups = [each.task if config.per_task else "" for each in episodes]
-    thresholds = {group: _threshold(group, episodes, advantage, groups, config) for group in dict.fromkeys(groups)}
+    thresholds = _thresholds(episodes, advantage, groups, config)
     labels = []
     for each, values, group in zip(episodes, advantage, groups, strict=True):
         is_positive = np.nan_to_num(values, nan=-np.inf) >= thresholds[group]
@@ -147,7 +147,7 @@ def _durations(episodes: Sequence[EpisodeProgress]) -> dict[str, float]:
     """Returns task -> the median of the episodes that succeeded, or may have, in frames after the first, at least 1."""
     lengths: dict[str, list[int]] = {each.task: [] for each in episodes}
     if unsolved := unsolved_tasks(episodes):
-        names = ", ".join(map(repr, unsolved[:LISTED])) + (f" and {len(unsolved) - LISTED} more" if len(unsolved) > LISTED else "")
+        names = _listed(list(map(repr, unsolved)))
         which = f"the task {names} has" if len(unsolved) == 1 else f"{len(unsolved)} of {len(lengths)} tasks ({names}) have"
         raise DataError(
             f"{which} no successful episode, so nobody knows how long it takes; record one, leave such tasks without labels with "
@@ -169,6 +169,33 @@ def unsolved_tasks(episodes: Sequence[EpisodeProgress]) -> list[str]:
     """Returns the tasks of which every episode has failed, in the order of their first episodes."""
     solved = {each.task for each in episodes if not each.has_failed}
     return list(dict.fromkeys(each.task for each in episodes if each.task not in solved))
+
+
+def _thresholds(
+    episodes: Sequence[EpisodeProgress],
+    advantage: Sequence[Float[np.ndarray, "_"]],
+    groups: Sequence[str],
+    config: AdvantageConfig,
+) -> dict[str, float]:
+    """Returns each group's threshold. DataError that names every group that has none."""
+    thresholds, refusals = {}, {}
+    for group in dict.fromkeys(groups):
+        try:
+            thresholds[group] = _threshold(group, episodes, advantage, groups, config)
+        except DataError as error:
+            refusals[group] = str(error)
+    if not refusals:
+        return thresholds
+    first = next(iter(refusals.values()))
+    rest = list(map(repr, refusals))[1:]
+    more = f" The same or alike is so of {_listed(rest)}." if rest else ""
+    is_one_of_many = len(set(groups)) > 1
+    together = " One threshold for all tasks together (--no-per-task) may divide their frames." if is_one_of_many else ""
+    raise DataError(f"{first}{'.' if more or together else ''}{more}{together}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _threshold(

@@ -56,6 +56,12 @@ class TuningPlan(Plan):
 
         return run
 
+    def concluded(
+        self, result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], folder: Path, on_progress: Tick
+    ) -> TrainResult:
+        """Returns the result as it is."""
+        return result
+
     def save_card(self, folder: Path, result: TrainResult, dataset: LeRobotDataset) -> None:
         """Writes the card."""
         save_card(folder, result, dataset.name, fingerprint=dataset.fingerprint)
