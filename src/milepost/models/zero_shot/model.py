@@ -222,8 +222,12 @@ class ZeroShotModel:
     # What a reward model of the other kind would do
 
     def loss(self, *_: object, **__: object) -> NoReturn:
-        """Raises ValueError: nothing here can be trained."""
-        raise ValueError(f"{self.config.title} is zero-shot: there is nothing to train. Label with it, or train a SARM (milepost train)")
+        """Raises ValueError: nothing here is trained step by step."""
+        tunable = isinstance(self.config, TunableConfig)
+        words = (
+            "is fine-tuned by milepost train with --head-only or --lora, not here" if tunable else "is zero-shot: there is nothing to train"
+        )
+        raise ValueError(f"{self.config.title} {words}. Label with it, or train a SARM (milepost train)")
 
     forward = __call__ = loss
 
