@@ -107,6 +107,19 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(dots: Path, tmp_path: Pa
     assert logs[0] == logs[1]
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", BASES)
+def test_in_half_precision_what_is_learnt_stays_float32(dots: Path, tmp_path: Path, name: str, mode: str) -> None:
+    result = tune(dots, tmp_path / "model", name, mode, steps=2, holdout=0.0, mixed_precision="bf16")
+    assert result.model.engine.precision == "bfloat16"
+    for file in (tmp_path / "model").glob("*.safetensors"):
+        assert {weight.dtype for key, weight in load_file(file).items() if key != "answers.tokens"} == {torch.float32}
+    episode = milepost.open_dataset(dots)[0]
+    again = milepost.load_model(tmp_path / "model").predict(episode).value
+    np.testing.assert_allclose(again, result.model.predict(episode).value, atol=1e-6)
+    assert "mixed_precision=bfloat16" in (tmp_path / "model" / "README.md").read_text()
+
+
 @needs_peft
 def test_peft_reads_the_adapter_itself(dots: Path, tmp_path: Path, rng) -> None:
     result = tune(dots, tmp_path / "model", "roboreward", "lora", lora_rank=3, lora_alpha=5, holdout=0.0)
@@ -238,6 +251,25 @@ def test_wrong_checkpoints_are_named(dots: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         tune(dots, tmp_path / "b", "robometer", "head_only", vlm_name=str(tmp_path / "nowhere"))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_fine_tuned_model_is_no_checkpoint_to_start_from(dots: Path, tmp_path: Path) -> None:
+    tune(dots, tmp_path / "model", "robometer", "head_only", steps=1, holdout=0.0)
+    with pytest.raises(DataError, match="is a fine-tuned model; start from its checkpoint"):
+        tune(dots, tmp_path / "again", "robometer", "head_only", vlm_name=str(tmp_path / "model"))
+
+
+def test_a_batch_in_parts_is_the_batch(tmp_path: Path) -> None:
+    tuner, config = RobometerTuner(), milepost.RobometerConfig(vlm_name=str(base("robometer")))
+    for parts in (1, 2, 4):
+        settings = TrainConfig(steps=3, batch_size=4, accumulate=parts, lr=1e-3), Tuning(clips_per_episode=2, holdout=0.0)
+        fine_tune(tuner, tuner.MODEL(config), dot_episodes(3), settings, folder=tmp_path / str(parts), own={})
+    whole, *others = (load_file(tmp_path / str(parts) / "heads.safetensors") for parts in (1, 2, 4))
+    for other in others:
+        for name, weight in whole.items():
+            torch.testing.assert_close(other[name], weight, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="accumulate must divide batch_size"):
+        TrainConfig(batch_size=4, accumulate=3)
 
 
 def test_episodes_that_teach_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, Episode, Tick, require_cameras
+from milepost.core import DataError, Episode, Tick, read_json_object, require_cameras
 from milepost.datasets import LeRobotDataset
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.recipe import TrainResult
@@ -47,6 +47,11 @@ class TuningPlan(Plan):
 
     def opened(self, dataset: LeRobotDataset, train: TrainConfig) -> Callable[..., TrainResult]:
         """Returns what trains, with its checkpoint loaded."""
+        base = Path(self.config.vlm_name).expanduser() / "config.json"
+        if base.is_file() and read_json_object(base, what="model config").get("tuned"):
+            raise DataError(
+                f"{self.config.vlm_name} is a fine-tuned model; start from its checkpoint, the vlm_name in its config.json, on all episodes"
+            )
         model = self.tuner.MODEL(dataclasses.replace(self.config, device=train.device))
         _ = model.engine
 
