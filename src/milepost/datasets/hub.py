@@ -18,7 +18,7 @@ from typing import Any
 
 from milepost.core import DataError, read_json_object, real_path, require_inside
 
-UPLOADED = ("README.md", "config.json", "model.safetensors")
+UPLOADED = ("README.md", "config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors", "heads.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HF = re.compile(r"hf:/{1,2}datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 """One slash as well: a path takes two for one."""

@@ -111,7 +111,7 @@ class ModelKind:
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
     as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. untrained:
     (model, seed) -> one of the same shape that has learnt nothing, for an audit. training: the module of this package whose `plan`
-    says what is trained and how. package: who offers it.
+    says what is trained and how. training_options: a dataclass of what only that takes on the command line. package: who offers it.
     """
 
     name: str
@@ -126,6 +126,7 @@ class ModelKind:
     untrainable: str = ""
     untrained: Callable[[Any, int], RewardModel] | None = None
     training: str = ""
+    training_options: type = NoOptions
     package: str = ""
 
     @property
