@@ -1,5 +1,6 @@
 """What the pages show, runs: their Python, block after block, with the tiny VLM and a dataset of the tests in the places of real ones."""
 
+import importlib
 import json
 import re
 import sys
@@ -247,3 +248,16 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     assert named or page == "CONTRIBUTING.md"
     there = [path.as_posix() for path in root.rglob("*") if path.suffix and ".venv" not in path.as_posix()]
     assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
+
+
+def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for each checkpoint is the way out where several models ask different ones."""
+    monkeypatch.chdir(tmp_path)
+    run("models.md", {}, {})
+    assert milepost.load_model("roboreward-4b").config.vlm_name == "teetone/RoboReward-4B"
+
+
+def test_the_costs_of_models_are_those_that_are_counted() -> None:
+    """The table of docs/models.md is what benchmarks/model_costs.py prints."""
+    counted = importlib.import_module("benchmarks.model_costs").table()
+    assert counted in (Path(__file__).parents[1] / "docs" / "models.md").read_text()
