@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.metrics import SuccessDetector, SuccessRule, detect_success
+from milepost.metrics import SuccessDetector, SuccessRule, detect_success, sustained_score
 
 NAN = float("nan")
 RULE = SuccessRule(threshold=0.9, release=0.6, hold=3)
@@ -73,3 +73,13 @@ def test_an_attempt_begins_anew_after_a_reset() -> None:
 def test_a_rule_that_means_nothing_is_refused(wrong: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         SuccessRule(**wrong)
+
+
+@given(scores, st.integers(1, 4))
+def test_the_sustained_score_is_the_highest_threshold_that_is_reached(curve: np.ndarray, hold: int) -> None:
+    score = sustained_score(curve, hold)
+    if np.isnan(score):
+        assert (~np.isnan(curve)).sum() < hold
+        return
+    assert detect_success(curve, SuccessRule(score, 0.0, hold)).any()
+    assert not detect_success(curve, SuccessRule(score + 1e-4, 0.0, hold)).any()

@@ -139,6 +139,16 @@ def test_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["curve"].value.shape == (33,)
 
 
+def test_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MILEPOST_CACHE", str(tmp_path / "cache"))
+    write_dots("dots", dot_episodes(6, failing=2))
+    monkeypatch.setattr(milepost, "train", lambda *args, **options: train(*args, **{**options, "steps": 2}))
+    names = run("success.md", {}, {"path/or/hub-id": "dots"})
+    assert names["curve"].value.shape == (33,)
+    assert names["stop"] in (True, False)
+
+
 def test_advantage() -> None:
     steady, late = (each.is_positive for each in run("advantage.md", {}, {})["labels"].episodes)
     assert not steady.any()

@@ -43,19 +43,20 @@ INSIDE = {
     ],
     "models": [
         "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
-        "training.checkpoints training.distributed training.tracking value.network value.targets zero_shot.clips "
+        "training.checkpoints training.distributed training.tracking value.targets windowed.network zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
         "gvl.config gvl.options gvl.question registry robometer.config robometer.options roboreward.config roboreward.options sarm.config "
-        "sarm.loss saved "
-        "topreward.config topreward.options training.config training.episodes value.config zero_shot.model",
-        "elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples topreward.processor "
-        "topreward.sampling training.loop "
-        "value.inputs value.options zero_shot.kind",
-        "gvl.kind options robometer.kind roboreward.kind sarm.checkpoint topreward.model training.recipe value.model value.prepare",
-        "sarm.processor sarm.readiness topreward.kind training.card training.evaluation training.settings value.kind",
-        "sarm.card sarm.model training.run value.card",
-        "factory sarm.kind sarm.prepare value.train",
-        "sarm.train value.settings",
+        "sarm.loss saved topreward.config topreward.options training.config training.episodes windowed.config windowed.inputs "
+        "zero_shot.model",
+        "elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples success.config topreward.processor "
+        "topreward.sampling training.loop value.config windowed.samples zero_shot.kind",
+        "gvl.kind robometer.kind roboreward.kind sarm.checkpoint success.options success.targets topreward.model training.recipe "
+        "value.options value.prepare windowed.model",
+        "options sarm.processor sarm.readiness success.model success.prepare topreward.kind training.card training.evaluation "
+        "training.settings value.model windowed.kind windowed.recipe",
+        "sarm.card sarm.model success.card success.kind training.run value.card value.kind windowed.settings",
+        "factory sarm.kind sarm.prepare success.train value.train",
+        "sarm.train success.settings value.settings",
         "sarm.by_row sarm.settings",
     ],
     "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],

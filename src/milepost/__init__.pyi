@@ -22,6 +22,8 @@ from .models import RoboRewardConfig as RoboRewardConfig
 from .models import RoboRewardModel as RoboRewardModel
 from .models import SARMConfig as SARMConfig
 from .models import SARMModel as SARMModel
+from .models import SuccessConfig as SuccessConfig
+from .models import SuccessModel as SuccessModel
 from .models import TOPRewardConfig as TOPRewardConfig
 from .models import TOPRewardModel as TOPRewardModel
 from .models import TrainConfig as TrainConfig

@@ -23,7 +23,7 @@ from milepost.models.roboreward.config import RoboRewardConfig
 from milepost.models.roboreward.model import RoboRewardModel
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
-from milepost.testing import CAMERA, dot_episodes, tiny_sarm, tiny_value
+from milepost.testing import CAMERA, dot_episodes, tiny_sarm, tiny_success, tiny_value
 from milepost.testing import tiny_robometer as write_robometer
 from milepost.vlm.engine import Engine
 from milepost.vlm.head_files import load_frame_engine
@@ -72,6 +72,7 @@ MAKERS: dict[str, Callable[[], RewardModel]] = {
     "robometer": tiny_robometer,
     "roboreward": tiny_roboreward,
     "sarm": tiny_sarm,
+    "success": tiny_success,
     "topreward": tiny_topreward,
     "value": tiny_value,
 }

@@ -339,7 +339,9 @@ def test_train_says_what_it_can_train(world: World) -> None:
     world.offers(more(""))
     out = ("--output-dir", world.folder / "model")
     status, said = world.milepost("train", world.dataset, "--model", "brightness", *out)
-    assert (status, "can train sarm and value only" in said, "of the package bright 1.2 with that package" in said) == (2, True, True)
+    assert status == 2
+    assert "can train sarm, success and value only" in said
+    assert "of the package bright 1.2 with that package" in said
     assert "is a clock: there is nothing to train" in world.milepost("train", world.dataset, "--model=elapsed", *out)[1]
     assert "zero-shot" in world.milepost("train", world.dataset, "--model", "topreward", *out)[1]
     assert world.milepost("train", world.dataset, "--model", "nonsense", *out)[0] == 2

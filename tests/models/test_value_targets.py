@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from milepost.models.value.config import ValueConfig
-from milepost.models.value.prepare import labelled, with_statistics
+from milepost.models.value.prepare import with_statistics
 from milepost.models.value.targets import BOUNDARY, above_boundary, bin_centres, frame_returns, hl_gauss, two_hot
+from milepost.models.value.train import ValueRecipe
 from milepost.testing import dot_episodes
 from milepost.weights.advantage_lerobot import FAILURE_FRAMES, lerobot_returns
 
@@ -70,13 +71,12 @@ def test_scales_are_a_tasks_own() -> None:
     for task in ("visit the places with dot 0", "visit the places with dot 1"):
         lengths = [each.length - 1 for each in episodes if each.task == task and each.success]
         assert config.pace(task) == pytest.approx((max(lengths) / 0.8, np.median(lengths)))
-    features = np.zeros((episodes[0].length, 1, 4), np.float32)
-    target = labelled(episodes[0], features, config).returns
+    recipe = ValueRecipe(ValueConfig())
+    target = recipe.targets(episodes[0], config)
     scale = config.scales[0]
     assert target[-1] == 0
     assert target[0] == pytest.approx(-(episodes[0].length - 1) / scale)
-    failed = episodes[6]
-    np.testing.assert_array_equal(labelled(failed, features[:1].repeat(failed.length, 0), config).returns, -1)
+    np.testing.assert_array_equal(recipe.targets(episodes[6], config), -1)
 
 
 def test_lerobots_scale() -> None:
@@ -85,5 +85,5 @@ def test_lerobots_scale() -> None:
     longest = max(each.length for each in episodes)
     assert config.scales == (longest - 1 + 50,)
     assert not config.knows_success
-    got = labelled(episodes[3], np.zeros((episodes[3].length, 1, 4), np.float32), config).returns
+    got = ValueRecipe(config).targets(episodes[3], config)
     np.testing.assert_allclose(got, lerobot_returns(episodes[3].length, True, longest)[1], atol=1e-6)

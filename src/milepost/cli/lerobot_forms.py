@@ -210,6 +210,7 @@ def _model(name: str, typed: str) -> list[str]:
     if near:
         raise _RefusedError(f"there is no model '{name}'; did you mean {near[0]}?", (f"{typed}={near[0]}",))
     raise _RefusedError(
-        f"'{name}' is no model that milepost trains, which are sarm and value; if it is a policy, lerobot-train takes these same options",
+        f"'{name}' is no model that milepost trains, which are sarm, success and value; if it is a policy, lerobot-train takes these same "
+        "options",
         None,
     )

@@ -25,7 +25,8 @@ class Args:
     """Folder of the trained model; it is made if it does not exist."""
     training_options: Annotated[models.TrainingOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.TrainingOptions)
     model: str = "sarm"
-    """The kind of model: sarm (stages and progress within them), or value (time to success, learnt from failures too)."""
+    """The kind of model: sarm (stages and progress within them), value (time to success, learnt from failures too), or
+    success (whether the task is done, from next.success or outcomes)."""
     preset: Literal["paper", "small"] | None = None
     """For SARM, default: paper. paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96
     on the built-in encoder; it trains in minutes on a CPU."""
@@ -121,6 +122,11 @@ def _report(args: Args, trained: models.TrainResult) -> None:
     if trained.summaries:
         count = len(set(trained.held_out) - set(trained.unreadable))
         table(f"{count_noun(count, 'held-out episode')} (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
+    if (fitted := trained.threshold) is not None:
+        say(
+            f"success threshold: {fitted.value:.3f} [{fitted.interval[0]:.2f}, {fitted.interval[1]:.2f}], fitted on {fitted.successes} "
+            f"successes and {fitted.failures} failures not learnt from; balanced accuracy {fitted.accuracy:.3f}, AUC {fitted.auc:.3f}"
+        )
     if trained.audit is not None:
         words = progress.verdict_in_words(trained.audit.verdict, trained.audit.reason)
         say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {words}")

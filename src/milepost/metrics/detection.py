@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from milepost.core import require_integers
-from milepost.metrics.inputs import Values, numbers
+from milepost.metrics.inputs import Values, numbers, without_nan
 
 _SLACK = 1e-6
 """Curves are float32: its 0.9 is a little less than 0.9."""
@@ -70,3 +70,17 @@ def detect_success(curve: Values, rule: SuccessRule | None = None) -> Bool[np.nd
     """Returns for each frame what a detector says there, which has seen nothing after it."""
     detector = SuccessDetector(rule)
     return np.array([detector.update(float(score)) for score in numbers(curve)], dtype=bool)
+
+
+def sustained_score(curve: Values, hold: int) -> float:
+    """Returns the highest threshold at which an attempt counts as successful at any moment, if it must be reached for `hold` frames.
+
+    Unknown frames (NaN) count as in `SuccessDetector`. NaN if fewer than `hold` frames are known.
+
+    >>> sustained_score([0.1, 0.9, 0.2, 0.6, 0.7, 0.3], hold=2)
+    0.6
+    """
+    known_frames = without_nan(curve)
+    if len(known_frames) < hold:
+        return float("nan")
+    return float(np.lib.stride_tricks.sliding_window_view(known_frames, hold).min(axis=1).max())

@@ -30,6 +30,8 @@ from .sarm.model import SARMModel as SARMModel
 from .sarm.samples import pad_state as pad_state
 from .sarm.settings import PRESETS as PRESETS
 from .sarm.train import train_sarm as train_sarm
+from .success.config import SuccessConfig as SuccessConfig
+from .success.model import SuccessModel as SuccessModel
 from .topreward.config import TOPRewardConfig as TOPRewardConfig
 from .topreward.model import TOPRewardModel as TOPRewardModel
 from .topreward.processor import TOPREWARD_FEATURE_PREFIX as TOPREWARD_FEATURE_PREFIX

@@ -152,7 +152,8 @@ class EncodedModel(nn.Module):
             raise DataError("call reset(task=..., fps=...) before the first step")
         self.eval()
         features = self.frame_features(frames) if isinstance(frames, Mapping) else frames
-        self._history.push(features, self.normalised_state(live_state(state, len(self.config.state_mean)))[0])
+        row = live_state(state if self.config.takes_state else None, len(self.config.state_mean))
+        self._history.push(features, self.normalised_state(row)[0])
         return self._history.window(), torch.from_numpy(self._history.text)
 
     def normalised_state(self, state: Float[np.ndarray, "T S"]) -> Float[np.ndarray, "T Z"]:

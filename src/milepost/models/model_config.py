@@ -40,6 +40,11 @@ class ModelConfig:
         return 1 + self.n_obs_steps
 
     @property
+    def takes_state(self) -> bool:
+        """Returns whether the networks see the robot's state."""
+        return True
+
+    @property
     def judged_head(self) -> str:
         """Returns the head whose curve is compared with the truth of held-out episodes."""
         return MAIN_HEAD

@@ -18,6 +18,7 @@ from milepost.models.registry import ModelKind, NoOptions, changed, kind_of, off
 from milepost.models.robometer.options import RobometerOnly
 from milepost.models.roboreward.options import RoboRewardOnly
 from milepost.models.sarm.options import SARMOptions
+from milepost.models.success.options import SuccessTraining
 from milepost.models.topreward.options import TOPRewardOnly
 from milepost.models.value.options import ValueOptions, ValueTraining
 from milepost.models.zero_shot.options import PrefixOptions, VLMOptions
@@ -45,6 +46,7 @@ class ModelOptions:
 class TrainingOptions:
     """What the built-in kinds take when they are trained, beside what `milepost train` has for all of them."""
 
+    success: Annotated[SuccessTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=SuccessTraining)
     value: Annotated[ValueTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=ValueTraining)
 
 

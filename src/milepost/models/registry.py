@@ -48,10 +48,17 @@ BUILT_IN = {
     "robometer": "milepost.models.robometer.kind",
     "roboreward": "milepost.models.roboreward.kind",
     "sarm": "milepost.models.sarm.kind",
+    "success": "milepost.models.success.kind",
     "topreward": "milepost.models.topreward.kind",
     "value": "milepost.models.value.kind",
 }
 """Name -> the module whose MODEL it is. A new model of this package is a file and a line here."""
+OF_LEROBOT = {
+    "reward_classifier": "LeRobot's reward classifier, which milepost does not run: its random projection was never trained, and it is "
+    "served on images that were normalised only in training; train a success head on the same dataset instead: milepost train DATASET "
+    "--model success --output-dir FOLDER",
+}
+"""Types of LeRobot's reward models that are not loaded: what they are, and what to do."""
 MOST_NAMES = 10
 """How many names of models an error lists."""
 _NAME = re.compile(r"[^\W_][\w.+-]*")
@@ -264,7 +271,7 @@ def require_trainable(name: str) -> None:
         raise ValueError(kind.untrainable)
     if kind.package:
         raise ValueError(
-            f"milepost train can train {' and '.join(_trainable())} only, because every other kind is learnt in its own way; train "
+            f"milepost train can train {_trainable()} only, because every other kind is learnt in its own way; train "
             f"{kind.called} with that package. Once it is trained, milepost label DATASET --model {name}, or its folder, uses it"
         )
 
@@ -272,14 +279,18 @@ def require_trainable(name: str) -> None:
 def trainer_of(name: str) -> ModuleType:
     """Returns the module that trains the model of this name: its `plan` gives a `training.settings.Plan`. DataError if there is none."""
     require_trainable(name)
+    if name in OF_LEROBOT:
+        raise DataError(f"'{name}' is {OF_LEROBOT[name]}")
     kind = kind_named(name)
     if kind is None or not kind.training:
-        raise DataError(f"there is no model '{name}' to train; milepost train can train {' and '.join(_trainable())}")
+        raise DataError(f"there is no model '{name}' to train; milepost train can train {_trainable()}")
     return import_module(kind.training)
 
 
-def _trainable() -> list[str]:
-    return [own.name for own in kinds().values() if own.training]
+def _trainable() -> str:
+    """Returns the names of the kinds that can be trained, as a sentence lists them."""
+    *most, last = (own.name for own in kinds().values() if own.training)
+    return f"{', '.join(most)} and {last}"
 
 
 def kind_of(path: str | Path) -> ModelKind:
@@ -292,6 +303,8 @@ def kind_of(path: str | Path) -> ModelKind:
     kind = None if isinstance(path, Path) and path.is_dir() else kind_named(str(path))
     if kind is not None and kind.bare is not None:
         return kind
+    if str(path) in OF_LEROBOT and not Path(path).is_dir():
+        raise DataError(f"'{path}' is {OF_LEROBOT[str(path)]}")
     folder = find_model(path)
     if not (folder / "config.json").is_file():
         if kind is not None:
@@ -304,6 +317,8 @@ def kind_of(path: str | Path) -> ModelKind:
         raise DataError(f"no model at '{path}': expected a folder with config.json, or {listed}{more}{hint}")
     name = own_values(read_json_object(folder / "config.json", what="model config")).get("type")
     kind = kind_named(name) if isinstance(name, str) else None
+    if isinstance(name, str) and name in OF_LEROBOT:
+        raise DataError(f"{folder} is {OF_LEROBOT[name]}")
     if kind is None:
         raise DataError(f"{folder / 'config.json'} has type {shown(name)}; known types: {', '.join(names())}")
     return kind

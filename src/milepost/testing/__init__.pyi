@@ -20,5 +20,6 @@ from .server import chat_server as chat_server
 from .server import render as render
 from .tiny import tiny_clip as tiny_clip
 from .tiny import tiny_sarm as tiny_sarm
+from .tiny import tiny_success as tiny_success
 from .tiny import tiny_value as tiny_value
 from .tiny import tiny_vlm as tiny_vlm

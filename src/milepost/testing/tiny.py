@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from milepost.core import load
-from milepost.models import SARMConfig, SARMModel, ValueConfig, ValueModel
+from milepost.models import SARMConfig, SARMModel, SuccessConfig, SuccessModel, ValueConfig, ValueModel
 from milepost.testing.dots import NAMES
 
 _SPECIAL = (
@@ -35,8 +35,8 @@ _TEMPLATE = """{% set images = namespace(count=0) %}{% for turn in messages %}<|
 _OF_DOTS: Mapping[str, Any] = {
     "hidden_dim": 32, "image_dim": 8, "text_dim": 8, "state_mean": (15.0, 15.0), "state_std": (9.0, 9.0),
 }  # fmt: skip
-"""Fields of both trained models for the world of dots: small networks, and the statistics of its states."""
-M = TypeVar("M", SARMModel, ValueModel)
+"""Fields of all trained models for the world of dots: small networks, and the statistics of its states."""
+M = TypeVar("M", SARMModel, SuccessModel, ValueModel)
 
 
 def _random(kind: Callable[[Any], M], config: Any, seed: int) -> M:
@@ -69,6 +69,18 @@ def tiny_sarm(seed: int = 0, **changes: Any) -> SARMModel:
         **_OF_DOTS,
     )
     return _random(SARMModel, dataclasses.replace(config, **changes), seed)
+
+
+def tiny_success(seed: int = 0, **changes: Any) -> SuccessModel:
+    """Returns a success head of three small networks for the world of dots: its camera, state and first task, and the built-in encoder.
+
+    changes: other values of `SuccessConfig`. ValueError for values that cannot be.
+
+    >>> tiny_success().predict(dot_episodes(1)[0]).value.dtype  # doctest: +SKIP
+    dtype('float32')
+    """
+    config = SuccessConfig(tasks=("visit the places with dot 0",), success_labels="outcome", **_OF_DOTS)
+    return _random(SuccessModel, dataclasses.replace(config, **changes), seed)
 
 
 def tiny_value(seed: int = 0, **changes: Any) -> ValueModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.core import write_text
@@ -51,7 +50,7 @@ def card_fields(result: TrainResult, dataset: str, settings: dict[str, object]) 
 
 
 def write_card(
-    folder: Path, card: str, result: TrainResult, dataset: str, settings: dict[str, object], *, fingerprint: str, **more: Sequence[str]
+    folder: Path, card: str, result: TrainResult, dataset: str, settings: dict[str, object], *, fingerprint: str, **more: object
 ) -> None:
     """Writes README.md and evaluation.json beside the weights. fingerprint: of the dataset it learnt from. more: further entries."""
     write_text(folder / "README.md", card)

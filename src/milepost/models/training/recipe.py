@@ -19,7 +19,7 @@ from torch import Tensor
 
 from milepost.core import Brief, Episode, Tick, quiet_stage, require_writable
 from milepost.encoders import Encoder, FeatureCache, load_encoder
-from milepost.metrics import Audit, Summary
+from milepost.metrics import Audit, Summary, Threshold
 from milepost.models.encoded import EncodedModel
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import current_process_group
@@ -46,6 +46,8 @@ class TrainResult(Brief):
     doubts: tuple[str, ...] = ()
     audit: Audit | None = None
     """Whether its curves follow what is seen, on held-out episodes; None if none was held out."""
+    threshold: Threshold | None = None
+    """From which score an attempt is called a success, fitted on episodes not learnt from; None if the kind fits none, or could not."""
     is_main: bool = True
     """Whether this is the process that writes; the others of a launcher have no table."""
 
@@ -107,6 +109,10 @@ class Recipe:
     def doubts(self, config: Any, episodes: Sequence[Episode]) -> list[str]:
         """Returns warnings about the training episodes, one sentence each."""
         return []
+
+    def concluded(self, result: TrainResult, episodes: Sequence[Episode], folder: Path, tick: Tick) -> TrainResult:
+        """Returns the result after what is fitted to episodes that the weights were not learnt from; `folder` has what is saved of it."""
+        return result
 
     def save_card(self, folder: Path, result: TrainResult, dataset: str, *, fingerprint: str) -> None:
         """Writes the card, and what else belongs beside the weights. dataset: its name."""

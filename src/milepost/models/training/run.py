@@ -88,6 +88,7 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
             episodes, unreadable = read_episodes(dataset)
             result = learn(recipe, episodes, train, folder=folder, holdout=plan.holdout, features=features, on_stage=bar)
             if group.is_main:
+                result = recipe.concluded(result, episodes, folder, bar("fit threshold"))
                 result = evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
                 result = audited(result, dataset, episodes, bar, train.seed)
             else:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-from milepost.datasets import LeRobotDataset, find_model
-from milepost.encoders import cache_folder
-from milepost.models.registry import ModelKind, Prepared, Run, require_heads
-from milepost.models.saved import read_files
+from milepost.datasets import LeRobotDataset
+from milepost.models.registry import ModelKind, Prepared, Run
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.model import ValueModel
 from milepost.models.value.options import ValueOptions
-
-
-def read_config(folder: Path | str) -> ValueConfig:
-    """Returns the config of a saved model."""
-    return ValueConfig.from_dict(read_files(find_model(folder))[0])
+from milepost.models.windowed.kind import prepared, read_config
 
 
 def prepare(path: str, options: ValueOptions, dataset: LeRobotDataset, run: Run) -> Prepared:
-    """Returns the model ready for a dataset. DataError if it has no such head, or the dataset no such camera."""
-    require_heads(path, run.heads)
-    if run.precision not in ("auto", "float32"):
-        raise ValueError(f"--precision {run.precision} means nothing to a value model: it computes in float32")
-    model = ValueModel.from_pretrained(path, run.device, reduction=options.reduction)
-    dataset = dataset.showing(model.config.cameras)
-    model.prepare_for(dataset)
-    return Prepared(model, dataset, {} if run.task is None else {"task": run.task}, cache=cache_folder())
+    """Returns the model ready for a dataset, with the reduction that was asked for."""
+    return prepared(ValueModel, path, dataset, run, reduction=options.reduction)
 
 
 MODEL = ModelKind(
-    "value", ValueModel.from_pretrained, config=ValueConfig, make=ValueModel.of_config, read_config=read_config,
+    "value", ValueModel.from_pretrained, config=ValueConfig, make=ValueModel.of_config, read_config=partial(read_config, ValueModel),
     options=ValueOptions, prepare=prepare, untrained=ValueModel.untrained, training="milepost.models.value.settings",
 )  # fmt: skip

@@ -14,39 +14,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from milepost.core import (
-    Curve,
-    Dataset,
-    Episode,
-    Progress,
-    Signal,
-    Step,
-    UnreadableError,
-    causal,
-    warn_user,
-)
-from milepost.datasets import find_model
-from milepost.encoders import require_device
-from milepost.models.encoded import EncodedModel
-from milepost.models.saved import read_files
+from milepost.core import Curve, Episode, Progress, Signal, Step
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 from milepost.models.value.config import Reduction, ValueConfig
-from milepost.models.value.inputs import pad_state
-from milepost.models.value.network import Ensemble
 from milepost.models.value.targets import above_boundary, bin_centres, hl_gauss, two_hot
+from milepost.models.windowed.model import WindowedModel
 
-BATCH = 512  # frames whose windows are read at once
 
-
-class ValueModel(EncodedModel):
+class ValueModel(WindowedModel):
     """The ensemble and the config that made it, after a frozen encoder.
 
     >>> from milepost.testing import dot_episodes, tiny_value
@@ -57,43 +39,16 @@ class ValueModel(EncodedModel):
     """
 
     WRONG_INSTRUCTION = "is a failure"
+    CONFIG = ValueConfig
     config: ValueConfig
-    feature_mean: Tensor
-    feature_std: Tensor
 
     def __init__(self, config: ValueConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, config.bins)
         self._pace = (1.0, 1.0)
-        cameras, width = len(config.cameras), len(config.state_mean)
-        self.register_buffer("feature_mean", torch.zeros(cameras, config.image_dim))
-        self.register_buffer("feature_std", torch.ones(cameras, config.image_dim))
-        inputs = config.width * (cameras * config.image_dim + width + 1) + config.text_dim
-        self.heads = Ensemble(config.members, inputs, config.hidden_dim, config.bins, config.dropout)
-
-    def settle(self, dataset: Dataset) -> None:
-        """Warns if the dataset has tasks that the model did not learn."""
-        if self.config.tasks and (unlearnt := [task for task in dataset.tasks if task not in self.config.tasks]):
-            warn_user(
-                f"the value model did not learn the task {unlearnt[0]!r}{f' and {len(unlearnt) - 1} more' if unlearnt[1:] else ''}: an "
-                "unknown instruction looks like a wrong one to it, so its values may be too low"
-            )
-
-    def normalised_state(self, state: Float[np.ndarray, "T S"]) -> Float[np.ndarray, "T S"]:
-        """Returns robot states by the training episodes' statistics, cut off far from them."""
-        return pad_state(state, self.config)
 
     def use_reduction(self, reduction: Reduction) -> None:
         """Answers with the mean of the members from now on, or with the lowest of them; it becomes part of the config."""
         self.config = dataclasses.replace(self.config, reduction=reduction)
-
-    def fit_features(self, features: Shaped[np.ndarray, "N C P"]) -> None:
-        """Fits the built-in encoder, or the mean and standard deviation of another one's features, to frames of the training episodes."""
-        if self.config.encoder == "pixels":
-            self.encoder.fit(features)
-            return
-        wide = torch.from_numpy(features.astype(np.float32))
-        self.feature_mean.copy_(wide.mean(0))
-        self.feature_std.copy_(wide.std(0, correction=0).clamp(min=1e-6))
 
     # Training
 
@@ -102,13 +57,10 @@ class ValueModel(EncodedModel):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the cross-entropy between target and prediction, the mean over members and over the samples of all processes.
 
-        `batch` is `TrainingSet.sample`'s: images (B, L, C, E), state (B, L, S), valid (B, L), text (B, M), returns (B,) in [-1, 0].
+        `batch` is `WindowSamples.sample`'s: images (B, L, C, E), state (B, L, S), valid (B, L), text (B, M), target (B,) in [-1, 0].
         """
-        images, state, valid, text, returns = (
-            batch[name].to(self.device, non_blocking=True) for name in ("images", "state", "valid", "text", "returns")
-        )
-        logits = self.logits(images, state, valid, text)
-        target = self.targets(returns)
+        returns = batch["target"].to(self.device, non_blocking=True)
+        logits, target = self.batch_logits(batch), self.targets(returns)
         loss = -(target * F.log_softmax(logits, -1)).sum(-1).mean(0).sum() / (len(returns) * process_group.world_size)
         return loss, {"loss": loss.detach()}
 
@@ -121,48 +73,17 @@ class ValueModel(EncodedModel):
     def validation_scores(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
         """Returns "validation_loss" and "validation_error", the mean distance of the value from the return, on windows of `plain`."""
         loss, _ = self.loss(windows)
-        inputs = (windows[name].to(self.device) for name in ("images", "state", "valid", "text"))
-        value = (self.logits(*inputs).softmax(-1) @ bin_centres(self.config.bins).to(self.device)).mean(0).cpu()
-        return {"validation_loss": loss.item(), "validation_error": (value - windows["returns"]).abs().mean().item()}
-
-    def logits(
-        self, images: Float[Tensor, "B L C E"], state: Float[Tensor, "B L S"], valid: Bool[Tensor, "B L"], text: Float[Tensor, "B M"]
-    ) -> Float[Tensor, "H B K"]:
-        """Returns the logits of the bins, by member (H). Frames of a window that are not valid count as zeros."""
-        images = (images - self.feature_mean) / self.feature_std
-        if self.training and self.config.feature_noise:
-            images = images + torch.randn_like(images) * self.config.feature_noise
-        frames = torch.cat([images.flatten(2), state], -1) * valid[..., None]
-        words = F.layer_norm(text, text.shape[-1:])
-        return self.heads(torch.cat([frames.flatten(1), valid.float(), words], -1))
+        value = (self.batch_logits(windows).softmax(-1) @ bin_centres(self.config.bins).to(self.device)).mean(0).cpu()
+        return {"validation_loss": loss.item(), "validation_error": (value - windows["target"]).abs().mean().item()}
 
     # Looking back at a recorded episode
 
-    @torch.no_grad()
     def distribution(self, episode: Episode, features: Float[np.ndarray, "T C E"] | None = None) -> Float[np.ndarray, "H T K"]:
         """Returns the probability of each bin for every frame, by member (H). features: `project`'s, else they are computed.
 
         UnreadableError if the instruction is blank and the model did not learn from blank ones.
         """
-        if fault := self.blank_fault(episode.task):
-            raise UnreadableError(f"episode {episode.index}: {fault}")
-        self.eval()
-        if features is None:
-            features = self.project(self.feature_cache.features(episode, self.config.cameras))
-        state, gap = pad_state(episode.state, self.config), self.config.gap(episode.fps)
-        words = torch.from_numpy(self.frozen.text([episode.task])[0])
-        parts = []
-        for start in range(0, episode.length, BATCH):
-            frames, valid = causal(np.arange(start, min(start + BATCH, episode.length)), self.config.n_obs_steps, gap)
-            parts.append(self._read(features[frames], state[frames], valid, words))
-        return torch.cat(parts, 1).cpu().numpy()
-
-    def _read(
-        self, features: Float[np.ndarray, "N L C E"], state: Float[np.ndarray, "N L S"], valid: Bool[np.ndarray, "N L"], words: Tensor
-    ) -> Float[Tensor, "H N K"]:
-        arrays = (features.astype(np.float32, copy=False), state, valid)
-        images, states, mask = (torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays)
-        return self.logits(images, states, mask, words.to(self.device).expand(len(images), -1)).softmax(-1)
+        return self.over_episode(episode, features).softmax(-1).cpu().numpy()
 
     def predict(self, episode: Episode, *, task: str | None = None) -> Progress:
         """Returns progress of every frame, with the signals "value", "spread" and, if `normalise` is "task", "success" and "seconds".
@@ -214,28 +135,6 @@ class ValueModel(EncodedModel):
         image or a state that does not fit.
         """
         window, words = self.next_window(frames, state)
-        probability = self._read(*window, words).cpu().numpy()
+        probability = self.read(*window, words).softmax(-1).cpu().numpy()
         value, signals = self._summary(probability, self._pace)
         return Step(float(value[0]), {name: float(array[0]) for name, array in signals.items()})
-
-    # On disk
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: Path | str,
-        device: str | torch.device = "cpu",
-        *,
-        reduction: Reduction | None = None,
-        config: ValueConfig | None = None,
-    ) -> ValueModel:
-        """Loads a saved model from a folder or the Hub. DataError if a file is missing, broken or does not fit its config.
-
-        reduction: "mean" or "min", instead of the config's. config: instead of the saved one.
-        """
-        folder = find_model(folder)
-        values, weights = read_files(folder)
-        config = ValueConfig.from_dict(values) if config is None else config
-        if reduction is not None:
-            config = dataclasses.replace(config, reduction=reduction)
-        return cls.with_weights(folder, config, weights).to(require_device(device)).eval()

@@ -7,20 +7,15 @@ time alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from milepost.core import DataError, Episode, causal, has_words
-from milepost.models.instructions import TextEncoder, wrong_instruction
-from milepost.models.training.episodes import FIT_FRAMES, LeftOut
+from milepost.core import DataError, Episode, has_words
+from milepost.models.training.episodes import LeftOut
 from milepost.models.value.config import ValueConfig
-from milepost.models.value.inputs import pad_state, state_statistics
-from milepost.models.value.targets import SUCCESSES_DOWN_TO, frame_returns
+from milepost.models.value.targets import SUCCESSES_DOWN_TO
+from milepost.models.windowed.inputs import state_statistics
 
 
 def choose(episodes: Sequence[Episode]) -> tuple[list[Episode], list[LeftOut]]:
@@ -92,70 +87,3 @@ def with_statistics(config: ValueConfig, episodes: Sequence[Episode]) -> ValueCo
         state_std=std,
         blank_task=config.blank_task or any(not has_words(each.task) for each in episodes),
     )
-
-
-def some_frames(features: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Returns a sample of all frames (N, C, P), in order, to fit the built-in encoder to."""
-    starts = np.concatenate([[0], np.cumsum([len(each) for each in features])])
-    rows = np.sort(rng.choice(starts[-1], size=min(FIT_FRAMES, int(starts[-1])), replace=False))
-    number = np.searchsorted(starts, rows, side="right") - 1
-    return np.stack([features[n][row - starts[n]] for n, row in zip(number, rows, strict=True)])
-
-
-@dataclass(frozen=True, eq=False)
-class ValueEpisode:
-    """An episode ready to be sampled: features (T, C, E), state (T, S), the return of each frame (T,)."""
-
-    features: Float[np.ndarray, "T C E"]
-    state: Float[np.ndarray, "T S"]
-    returns: Float[np.ndarray, "T"]
-    task: str
-    gap: int
-
-
-def labelled(episode: Episode, features: Float[np.ndarray, "T C E"], config: ValueConfig) -> ValueEpisode:
-    """Returns an episode of known outcome with its targets."""
-    scale, _ = config.pace(episode.task)
-    returns = frame_returns(episode.length, not episode.success, scale, config.penalty(scale))
-    return ValueEpisode(features, pad_state(episode.state, config), returns.astype(np.float32), episode.task, config.gap(episode.fps))
-
-
-class TrainingSet:
-    """All training episodes end to end, ready for windows to be gathered from."""
-
-    def __init__(self, episodes: Sequence[ValueEpisode], config: ValueConfig, words: TextEncoder) -> None:
-        self.config, self.words, self.episodes = config, words, episodes
-        self.tasks = tuple(dict.fromkeys(each.task for each in episodes))
-        self.starts = np.concatenate([[0], np.cumsum([len(each.returns) for each in episodes])])
-        self.features = np.concatenate([each.features for each in episodes])
-        self.state = np.concatenate([each.state for each in episodes])
-        self.returns = np.concatenate([each.returns for each in episodes])
-
-    def __len__(self) -> int:
-        return len(self.returns)
-
-    def sample(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Returns a batch: images (B, L, C, E), state (B, L, S), valid (B, L), text (B, M), returns (B,); -1 under a wrong instruction."""
-        row = rng.integers(len(self), size=size)
-        return self._batch(row, rng.random(size) < self.config.language_perturbation_probability, rng)
-
-    def plain(self, most: int) -> dict[str, Tensor]:
-        """Returns up to `most` windows spread evenly over all frames, without any random change."""
-        row = np.unique(np.linspace(0, len(self) - 1, most).round().astype(int))
-        return self._batch(row, np.zeros(len(row), bool), None)
-
-    def _batch(self, row: np.ndarray, is_wrong: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        number = np.searchsorted(self.starts, row, side="right") - 1
-        frames, valid = causal(row - self.starts[number], self.config.n_obs_steps, self.episodes[0].gap)
-        rows = self.starts[number][:, None] + frames
-        tasks = [self.episodes[n].task for n in number]
-        if rng is not None:
-            tasks = [wrong_instruction(task, self.tasks, rng) if wrong else task for task, wrong in zip(tasks, is_wrong, strict=True)]
-        arrays: Mapping[str, np.ndarray] = {
-            "images": self.features[rows].astype(np.float32, copy=False),
-            "state": self.state[rows],
-            "valid": valid,
-            "text": self.words(tasks),
-            "returns": np.where(is_wrong, np.float32(-1.0), self.returns[row]),
-        }
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

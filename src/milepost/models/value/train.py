@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from milepost.core import Episode, Tick
+from milepost.core import Episode
 from milepost.encoders import Encoder
 from milepost.models.training.episodes import LeftOut, with_encoder
-from milepost.models.training.recipe import Recipe, TrainResult
+from milepost.models.training.recipe import TrainResult
 from milepost.models.value.card import save_card
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.model import ValueModel
-from milepost.models.value.prepare import TrainingSet, choose, labelled, outcome_doubts, some_frames, with_statistics
+from milepost.models.value.prepare import choose, outcome_doubts, with_statistics
+from milepost.models.value.targets import frame_returns
+from milepost.models.windowed.recipe import WindowedRecipe
 
 
-class ValueRecipe(Recipe):
+class ValueRecipe(WindowedRecipe):
     """How a value model is trained."""
 
     MODEL = ValueModel
-    WINDOWS = 2048
-
-    def sound(self, episodes: Sequence[Episode]) -> tuple[list[Episode], dict[int, str]]:
-        """Returns all. DataError before any work about what is wrong with all of them, not with a part."""
-        choose(episodes)
-        return list(episodes), {}
+    WRONG = -1.0
 
     def choose(self, episodes: Sequence[Episode]) -> tuple[list[Episode], list[LeftOut]]:
         """Returns the episodes of known outcome, and those left out."""
@@ -37,22 +36,10 @@ class ValueRecipe(Recipe):
         choose(episodes)
         return with_encoder(with_statistics(self.config, episodes), encoder)
 
-    def training_set(
-        self, model: ValueModel, episodes: Sequence[Episode], features: Sequence[np.ndarray], rng: np.random.Generator, seed: int,
-        on_stage: Callable[[str], Tick],
-    ) -> TrainingSet:  # fmt: skip
-        """Returns the windows, after the built-in encoder, or the scale of another one's features, was fitted to the frames."""
-        model.fit_features(some_frames(features, rng))
-        return self.validation_set(model, episodes, features)
-
-    def validation_set(self, model: ValueModel, episodes: Sequence[Episode], features: Sequence[np.ndarray]) -> TrainingSet:
-        """Returns the windows of the validation set."""
-        parts = [labelled(episode, model.project(each), model.config) for episode, each in zip(episodes, features, strict=True)]
-        return TrainingSet(parts, model.config, model.frozen.text)
-
-    def facts(self, episode: Episode) -> tuple:
-        """Returns what of an episode decides what is learnt, the outcome among it."""
-        return (*super().facts(episode), episode.success)
+    def targets(self, episode: Episode, config: Any) -> Float[np.ndarray, "T"]:
+        """Returns the return of each frame of an episode of known outcome."""
+        scale, _ = config.pace(episode.task)
+        return frame_returns(episode.length, not episode.success, scale, config.penalty(scale)).astype(np.float32)
 
     def doubts(self, config: ValueConfig, episodes: Sequence[Episode]) -> list[str]:
         """Returns what the outcomes do not teach."""

@@ -25,7 +25,7 @@ class EnsembleLinear(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Two hidden layers and the logits of the bins, for each of M members, from inputs that all share."""
+    """Two hidden layers and the logits of K bins (of one for a yes or no), for each of M members, from inputs that all share."""
 
     def __init__(self, members: int, inputs: int, hidden: int, bins: int, dropout: float) -> None:
         super().__init__()

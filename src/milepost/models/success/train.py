@@ -1,0 +1,95 @@
+"""How a success head is trained: which episodes it learns from, their labels, its threshold, its card."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from milepost.core import Episode, Tick, UnreadableError
+from milepost.encoders import Encoder
+from milepost.metrics import success_threshold, sustained_score
+from milepost.models.success.card import save_card
+from milepost.models.success.config import SuccessConfig
+from milepost.models.success.model import SuccessModel
+from milepost.models.success.prepare import choose, label_doubts, with_statistics
+from milepost.models.success.targets import frame_labels, marked
+from milepost.models.training.episodes import LeftOut, with_encoder
+from milepost.models.training.recipe import TrainResult
+from milepost.models.windowed.recipe import WindowedRecipe
+
+
+class SuccessRecipe(WindowedRecipe):
+    """How a success head is trained."""
+
+    MODEL = SuccessModel
+    WRONG = 0.0
+
+    def choose(self, episodes: Sequence[Episode]) -> tuple[list[Episode], list[LeftOut]]:
+        """Returns the episodes of known outcome, and those left out."""
+        return choose(episodes, self.config)
+
+    def settled(self, episodes: Sequence[Episode], aside: Sequence[Episode], encoder: Encoder) -> SuccessConfig:
+        """Returns the config with the source of the labels, the state statistics and the encoder."""
+        choose(episodes, self.config)
+        return with_encoder(with_statistics(self.config, episodes), encoder)
+
+    def targets(self, episode: Episode, config: Any) -> Float[np.ndarray, "T"]:
+        """Returns whether the task is done at each frame of an episode of known outcome."""
+        return frame_labels(episode, config)
+
+    def facts(self, episode: Episode) -> tuple:
+        """Returns what of an episode decides what is learnt, its column among it."""
+        column = marked(episode)
+        return (*super().facts(episode), None if column is None else zlib.crc32(column.tobytes()))
+
+    def doubts(self, config: SuccessConfig, episodes: Sequence[Episode]) -> list[str]:
+        """Returns what the labels do not teach."""
+        return label_doubts(config, episodes)
+
+    def concluded(self, result: TrainResult, episodes: Sequence[Episode], folder: Path, tick: Tick) -> TrainResult:
+        """Returns the result with the threshold, fitted on held-out episodes, else on the validation set's; it is saved with the model.
+
+        Without a success and a failure among either, the threshold stays 0.5, which is a doubt.
+        """
+        model: SuccessModel = result.model
+        for numbers in (result.held_out, result.validation_episodes):
+            sides = _scores(model, [each for each in episodes if each.index in numbers], tick)
+            if all(sides):
+                threshold = success_threshold(*map(np.array, sides), rng=np.random.default_rng(result.fit_result.config.seed))
+                model.use_threshold(threshold)
+                model.save_pretrained(folder)
+                return dataclasses.replace(result, threshold=threshold)
+        words = (
+            f"no threshold could be fitted, because no episodes of both outcomes were kept from training: "
+            f"{model.config.success_threshold:g} is used; train with a larger --holdout, or record failures"
+        )
+        return dataclasses.replace(result, doubts=(*result.doubts, words))
+
+    def save_card(self, folder: Path, result: TrainResult, dataset: str, *, fingerprint: str) -> None:
+        """Writes the card."""
+        save_card(folder, result, dataset, fingerprint=fingerprint)
+
+
+def _scores(model: SuccessModel, episodes: Sequence[Episode], tick: Tick) -> tuple[list[float], list[float]]:
+    """Returns the scores of the successes and of the failures: what the curve holds long enough to count as done.
+
+    Episodes of unknown outcome have none, and those that cannot be read, which the held-out table names. A failure that was done for some
+    frames is neither.
+    """
+    sides: tuple[list[float], list[float]] = ([], [])
+    for done, episode in enumerate(episodes):
+        tick(done + 1, len(episodes))
+        column = marked(episode)
+        if episode.success is None or (episode.success is False and column is not None and column.any()):
+            continue
+        try:
+            sides[not episode.success].append(sustained_score(model.probability(episode), model.config.hold))
+        except UnreadableError:  # named by the held-out table
+            continue
+    return sides
