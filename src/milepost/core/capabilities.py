@@ -110,7 +110,7 @@ class Online(Protocol):
 
 @runtime_checkable
 class Follows(Protocol):
-    """A model that follows many attempts at once. An attempt is an object of the model's own, in memory that does not grow without limit."""
+    """A model that follows many attempts at once. An attempt is an object of the model's own, of bounded size."""
 
     def begin(self, *, task: str, fps: float) -> Any:
         """Returns a new attempt. DataError if the model cannot follow one, or the task does not fit."""

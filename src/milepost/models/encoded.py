@@ -27,7 +27,7 @@ from milepost.models.online import History, Windows, live_state, picture, window
 from milepost.models.saved import hash_of, require_fit, write_folder
 
 M = TypeVar("M", bound="EncodedModel")
-Frames = Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "C E"]
+Frames = Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "_ _"]
 """One moment: camera name -> image, or its features."""
 _UNANSWERED = Step(math.nan)
 
@@ -154,7 +154,7 @@ class EncodedModel(nn.Module):
 
     @torch.no_grad()
     def advance(
-        self, attempts: Sequence[History], frames: Sequence[Frames], states: Sequence[Float[np.ndarray, "S"] | None]
+        self, attempts: Sequence[History], frames: Sequence[Frames], states: Sequence[Float[np.ndarray, "_"] | None]
     ) -> list[Step | DataError]:
         """Returns what is said of the next frame of each attempt, all of them in one pass through the networks.
 

@@ -1,0 +1,266 @@
+"""Follows many attempts by session: frames in, in any mixture of robots; for each a reading out that says which frame it belongs to.
+
+Nothing that is unknown becomes a number: a reading without progress has NaN and a reason.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from milepost.core import DataError, Follows, Online, Step
+from milepost.metrics import EventRules, SuccessDetector, SuccessRule
+from milepost.online.shaping import Shaper, ShapingConfig
+from milepost.online.trend import Trend
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """What a run of sessions may take. ValueError unless all are above 0.
+
+    sessions: attempts at once. frames: of one attempt; a model that keeps every frame needs memory for them. idle_s: an attempt without a
+    frame for so long makes room for another.
+    """
+
+    sessions: int = 64
+    frames: int = 20_000
+    idle_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.sessions < 1 or self.frames < 1 or not self.idle_s > 0:
+            raise ValueError("sessions, frames and idle_s must be above 0")
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What readings say beside progress. success: when an attempt counts as done. events: when it stands still or falls back."""
+
+    success: SuccessRule = field(default_factory=SuccessRule)
+    events: EventRules = field(default_factory=EventRules)
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    limits: SessionLimits = field(default_factory=SessionLimits)
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """The newest frame of an attempt.
+
+    session: its name, of `Sessions.begin`. images: what the model takes: camera name -> image. state: robot state, raw units. frame: its
+    number, counted from 0 at the session's rate; None for the next one. is_terminal: the task ended here, which a time limit does not do.
+    received_s: when it came, in seconds of `time.monotonic`; None for now.
+    """
+
+    session: str
+    images: Any
+    state: Float[np.ndarray, "S"] | None = None
+    frame: int | None = None
+    is_terminal: bool = False
+    received_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is said of one frame of an attempt.
+
+    frame: its number; -1 if the session is not known. progress: in [0, 1], NaN if unknown. signals: the model's raw numbers. fresh: whether
+    the model computed this very frame; else progress is that of the last one it did. is_success: with hysteresis. events: "stalled",
+    "plateau", "regressed". reward: the shaped reward of the step that led here, NaN for the first frame. age_s: from the frame's arrival to
+    this answer. reason: why there is no progress, "" if there is.
+    """
+
+    session: str
+    frame: int
+    progress: float = math.nan
+    signals: Mapping[str, float] = field(default_factory=dict)
+    fresh: bool = False
+    is_success: bool = False
+    events: tuple[str, ...] = ()
+    reward: float = math.nan
+    age_s: float = math.nan
+    reason: str = ""
+
+
+class _Session:
+    """One attempt and all that follows it."""
+
+    def __init__(self, attempt: Any, task: str, fps: float, config: SessionConfig) -> None:
+        self.attempt, self.task, self.fps = attempt, task, fps
+        self.frame, self.touched_s = -1, time.monotonic()
+        self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
+
+    def fault(self, moment: Moment, limits: SessionLimits) -> str:
+        """Returns why this moment cannot be the next one of the attempt; "" if it can."""
+        number = self.frame + 1 if moment.frame is None else moment.frame
+        if number <= self.frame:
+            return f"frame {number} came after frame {self.frame}, and frames are followed in order: send newer ones, or begin again"
+        if number >= limits.frames:
+            return f"an attempt has at most {limits.frames} frames here: begin a new one"
+        if number > self.frame + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
+            return f"frames {self.frame + 1} to {number - 1} are missing, and this model needs every frame"
+        return ""
+
+    def fill(self, number: int) -> None:
+        """Holds the newest frame until the one before this number, so that the model's window stays at the session's rate."""
+        missing = number - self.frame - 1
+        if missing > 0 and self.frame >= 0:
+            self.attempt.hold(missing)
+
+    def reading(self, moment: Moment, step: Step) -> Reading:
+        """Returns what is said of a frame that the model has seen."""
+        number = self.frame + 1 if moment.frame is None else moment.frame
+        is_first, behind, self.frame = self.frame < 0, number - self.frame, number
+        if is_first:
+            self._shaper.begin(step.progress)
+        reward = math.nan if is_first else self._shaper.reward(step.progress, is_terminal=moment.is_terminal)
+        return Reading(
+            moment.session,
+            number,
+            step.progress,
+            dict(step.signals),
+            step.fresh,
+            self._detector.update(step.progress),
+            tuple(sorted(self._trend.update(step.progress, behind))),
+            reward,
+            reason="the model has no number of this attempt yet" if math.isnan(step.progress) else "",
+        )
+
+
+class Sessions:
+    """All attempts that a model follows now. It may be called from many threads; the model works for one call at a time.
+
+    DataError if the model cannot follow an attempt frame by frame.
+
+    >>> from milepost.testing import tiny_sarm, dot_episodes
+    >>> episode = dot_episodes(1)[0]
+    >>> sessions = Sessions(tiny_sarm())
+    >>> name = sessions.begin(task=episode.task, fps=episode.fps)
+    >>> images = {camera: episode.camera(camera)[0] for camera in episode.cameras}
+    >>> (reading,) = sessions.advance([Moment(name, images, episode.state[0])])
+    >>> reading.frame, 0 <= reading.progress <= 1
+    (0, True)
+    """
+
+    def __init__(self, model: Any, config: SessionConfig | None = None) -> None:
+        self.model, self.config = model, config or SessionConfig()
+        if not isinstance(model, Follows | Online):
+            raise DataError(f"{type(model).__name__} cannot follow an attempt frame by frame: it has no reset and step")
+        self._follows = model if isinstance(model, Follows) else _Alone(model)
+        self._sessions: dict[str, _Session] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
+        """Begins an attempt and returns its name. session: a name in use, whose attempt ends; None for a new one.
+
+        DataError if the task or the rate does not fit, the name is not known, or there are too many attempts.
+        """
+        if not (math.isfinite(fps) and fps > 0):
+            raise DataError(f"fps must be above 0 and finite, got {fps}")
+        with self._lock:
+            if session is not None and session not in self._sessions:
+                raise DataError(f"there is no session '{session}' here: begin one without a name")
+            self._make_room(0 if session else 1)
+            attempt = self._follows.begin(task=task, fps=fps)
+            name = session or secrets.token_hex(8)
+            self._sessions[name] = _Session(attempt, task, fps, self.config)
+        return name
+
+    def end(self, session: str) -> bool:
+        """Ends an attempt. Returns whether there was one of this name."""
+        with self._lock:
+            return self._sessions.pop(session, None) is not None
+
+    def advance(self, moments: Sequence[Moment]) -> list[Reading]:
+        """Returns the reading of each moment, in their order; those of different sessions go through the model together.
+
+        Several moments of one session are taken in their order. A moment that does not fit gets a reason, and its attempt stays as it was.
+        """
+        arrived = time.monotonic()
+        answers: list[Reading | None] = [None] * len(moments)
+        waiting = list(range(len(moments)))
+        with self._lock:
+            while waiting:
+                turn, seen = [], set()
+                for place in waiting:
+                    if moments[place].session not in seen:
+                        seen.add(moments[place].session)
+                        turn.append(place)
+                waiting = [place for place in waiting if place not in turn]
+                for place, reading in zip(turn, self._turn([moments[place] for place in turn]), strict=True):
+                    answers[place] = reading
+        now = time.monotonic()
+        return [
+            _aged(answer, now - (arrived if moment.received_s is None else moment.received_s))
+            for answer, moment in zip(answers, moments, strict=True)
+            if answer is not None
+        ]
+
+    def _turn(self, moments: Sequence[Moment]) -> list[Reading]:
+        """Returns the readings of moments of different sessions."""
+        readings: dict[int, Reading] = {}
+        live: list[tuple[int, _Session]] = []
+        for place, moment in enumerate(moments):
+            session = self._sessions.get(moment.session)
+            if session is None:
+                reason = f"there is no session '{moment.session}' here: it has ended, or the server began anew; begin another"
+                readings[place] = Reading(moment.session, -1, reason=reason)
+            elif fault := session.fault(moment, self.config.limits):
+                readings[place] = Reading(moment.session, session.frame + 1 if moment.frame is None else moment.frame, reason=fault)
+            else:
+                live.append((place, session))
+        chosen = [moments[place] for place, _ in live]
+        for (_, session), moment in zip(live, chosen, strict=True):
+            session.fill(session.frame + 1 if moment.frame is None else moment.frame)
+        attempts = [session.attempt for _, session in live]
+        steps = self._follows.advance(attempts, [each.images for each in chosen], [each.state for each in chosen]) if live else ()
+        for (place, session), moment, step in zip(live, chosen, steps, strict=True):
+            session.touched_s = time.monotonic()
+            if isinstance(step, Step):
+                readings[place] = session.reading(moment, step)
+            else:
+                number = session.frame + 1 if moment.frame is None else moment.frame
+                readings[place] = Reading(moment.session, number, reason=str(step))
+        return [readings[place] for place in range(len(moments))]
+
+    def _make_room(self, count: int) -> None:
+        """Ends attempts that have been idle for too long. DataError if there is then no room for so many more."""
+        limits, now = self.config.limits, time.monotonic()
+        for name in [name for name, each in self._sessions.items() if now - each.touched_s > limits.idle_s]:
+            del self._sessions[name]
+        most = 1 if isinstance(self._follows, _Alone) else limits.sessions
+        if len(self._sessions) + count > most:
+            why = "this model follows one attempt at a time" if most == 1 else f"at most {most} attempts are followed at once"
+            raise DataError(f"{why}: end one, or wait until one has been idle for {limits.idle_s:g} s")
+
+
+class _Alone:
+    """A model that follows one attempt, as one that follows several."""
+
+    def __init__(self, model: Online) -> None:
+        self._model = model
+
+    def begin(self, *, task: str, fps: float) -> None:
+        self._model.reset(task=task, fps=fps)
+
+    def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> list[Step | DataError]:
+        answers: list[Step | DataError] = []
+        for frame, state in zip(frames, states, strict=True):
+            try:
+                answers.append(self._model.step(frame, state))
+            except DataError as error:
+                answers.append(error)
+        return answers
+
+
+def _aged(reading: Reading, age_s: float) -> Reading:
+    return Reading(**{**vars(reading), "age_s": age_s})
