@@ -34,7 +34,7 @@ def config_of(path: Path) -> dict:
 def test_the_datasets_own_with_a_warning(dataset: Path, tmp_path: Path) -> None:
     SARMModel(BARE).save_pretrained(tmp_path / "model")
     with pytest.warns(DataWarning, match="no state statistics: taking those of nails"):
-        assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu")) == 0
+        assert main(Args(str(dataset), (str(tmp_path / "model"),), episodes="4", device="cpu")) == 0
     config = config_of(dataset / "sarm_progress.parquet")
     assert config["state_stats_from"] == "nails/meta/stats.json"
     stats = json.loads((dataset / "meta" / "stats.json").read_text())["observation.state"]
@@ -44,7 +44,7 @@ def test_the_datasets_own_with_a_warning(dataset: Path, tmp_path: Path) -> None:
 def test_another_datasets_if_asked(dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     SARMModel(BARE).save_pretrained(tmp_path / "model")
     stats = ModelOptions(sarm=SARMOptions(state_stats=str(FIXTURE)))
-    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu", model_options=stats)) == 0
+    assert main(Args(str(dataset), (str(tmp_path / "model"),), episodes="4", device="cpu", model_options=stats)) == 0
     assert not [one for one in recwarn if issubclass(one.category, DataWarning)]
     assert config_of(dataset / "sarm_progress.parquet")["state_stats_from"] == "dataset_v3/meta/stats.json"
 
@@ -52,5 +52,5 @@ def test_another_datasets_if_asked(dataset: Path, tmp_path: Path, recwarn: pytes
 def test_a_model_with_its_own_keeps_them(dataset: Path, tmp_path: Path) -> None:
     own = dataclasses.replace(BARE, state_mean=(0.0,) * 7, state_std=(1.0,) * 7, state_stats_from="training episodes")
     SARMModel(own).save_pretrained(tmp_path / "model")
-    assert main(Args(str(dataset), str(tmp_path / "model"), episodes="4", device="cpu")) == 0
+    assert main(Args(str(dataset), (str(tmp_path / "model"),), episodes="4", device="cpu")) == 0
     assert config_of(dataset / "sarm_progress.parquet")["state_stats_from"] == "training episodes"

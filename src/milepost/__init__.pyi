@@ -37,6 +37,7 @@ from .models import train as train
 from .progress import audit as audit
 from .progress import evaluate as evaluate
 from .progress import label as label
+from .progress import label_several as label_several
 from .progress import read_progress as read_progress
 from .viewer import export_page as export_page
 from .vlm import RemoteChatModel as RemoteChatModel

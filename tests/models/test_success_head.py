@@ -16,7 +16,7 @@ from milepost.encoders import FeatureCache, load_encoder
 from milepost.metrics import Threshold, detect_success, final, separation
 from milepost.models.success.config import SuccessConfig
 from milepost.models.success.model import SuccessModel
-from milepost.models.success.targets import frame_labels, label_source, outcome_labels
+from milepost.models.success.targets import frame_labels, frames_too_early, label_source, outcome_labels
 from milepost.models.success.train import SuccessRecipe
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.recipe import TrainResult, learn
@@ -176,6 +176,35 @@ def test_without_failures_the_threshold_is_said_to_be_none(tmp_path: Path) -> No
     assert concluded.model.success_threshold == 0.5
 
 
+def test_a_success_is_called_too_early_by_the_labels(tmp_path: Path) -> None:
+    """With next.success the moment is known, and too early is more than 0.3 s before it; with outcomes nobody knows."""
+    episodes = [with_column(each, each.length - 4 if each.success else None) for each in dot_episodes(2, failing=1)]
+    by_column, by_outcome = (dataclasses.replace(SMALL, success_labels=name) for name in ("next.success", "outcome"))
+    success, failure = sorted(episodes, key=lambda each: not each.success)
+    assert frames_too_early(success, by_column) == success.length - 4 - round(0.3 * success.fps)
+    assert frames_too_early(success, by_outcome) is None
+    assert frames_too_early(failure, by_column) is None
+
+
+def test_what_the_threshold_gets_wrong_is_counted_and_on_the_card(tmp_path: Path) -> None:
+    episodes = [with_column(each, each.length - 4 if each.success else None) for each in dot_episodes(40, failing=16)]
+    recipe = SuccessRecipe(SMALL)
+    result = recipe.concluded(trained(episodes, tmp_path, holdout=0.4), episodes, tmp_path, quiet_stage(""))
+    threshold = result.threshold
+    assert threshold is not None
+    held_out = [each for each in episodes if each.index in result.held_out]
+    rule, curves = result.model.config.rule, {each.index: result.model.probability(each) for each in held_out}
+    alarms = [each.index for each in held_out if not each.success and detect_success(curves[each.index], rule).any()]
+    early = [each.index for each in held_out if each.success and detect_success(curves[each.index], rule)[: each.length - 7].any()]
+    assert len(alarms) <= threshold.false_alarms <= 2
+    assert len(early) <= threshold.early <= 2
+    recipe.save_card(tmp_path, result, "dots", fingerprint="")
+    card = (tmp_path / "README.md").read_text()
+    assert f"false alarms: {threshold.false_alarms} of {threshold.failures} failures (" in card
+    assert "Too early is more than 0.3 s before the first frame that is labelled as done." in card
+    assert json.loads((tmp_path / "evaluation.json").read_text())["threshold"]["early"] == threshold.early
+
+
 def test_a_threshold_outside_the_probabilities_is_moved_to_their_border() -> None:
     model, nan = tiny_success(), float("nan")
     model.use_threshold(Threshold(-1e-6, (nan, nan), 1.0, (1.0, 1.0), 1.0, (1.0, 1.0), 2, 1))
@@ -319,3 +348,51 @@ def test_options_of_another_model_are_refused(dots: LeRobotDataset, tmp_path: Pa
     ):
         assert main(["train", str(dots.root), "--output-dir", str(tmp_path / "run"), *options]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+# While the robot moves
+
+
+class Scripted(SuccessModel):
+    """A success head whose probabilities are written down."""
+
+    script: tuple[float, ...] = ()
+
+    def read(self, features: np.ndarray, *rest: object) -> torch.Tensor:
+        """Returns the logits of the next probabilities of the script."""
+        now, self.script = self.script[: len(features)], self.script[len(features) :]
+        return torch.logit(torch.tensor(now))[None, :, None]
+
+
+def ends(model: SuccessModel, episode: Episode, frames: int) -> list[int]:
+    """Returns the frames at which an attempt that runs begins to count as done."""
+    model.reset(task=episode.task, fps=episode.fps)
+    image = episode.camera(CAMERA)[np.arange(frames)]
+    detected = [model.step({CAMERA: image[t]}, episode.state[t]).signals["detected"] for t in range(frames)]
+    return [t for t in range(frames) if detected[t] and not (t and detected[t - 1])]
+
+
+def test_a_success_ends_once_while_the_robot_moves_and_a_failure_never(model: SuccessModel, unseen: list[Episode]) -> None:
+    for episode in unseen[:4] + unseen[-4:]:
+        assert len(ends(model, episode, episode.length)) == bool(episode.success)
+    assert {each.success for each in unseen[:4] + unseen[-4:]} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("script", "frames"),
+    [
+        ((0.1, 0.9) * 8, []),  # it flickers, one frame at a time
+        ((0.1, 0.9, 0.9) * 5, []),  # two frames are not three
+        ((0.1, 0.9, 0.9, 0.9, 0.3, 0.9, 0.3, 0.3, 0.9, 0.3), [3]),  # above the release it goes on: it ends once
+        ((0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.9), [2, 6]),  # what is undone can be done again
+    ],
+)
+def test_a_flickering_probability_does_not_end_an_attempt(
+    model: SuccessModel, unseen: list[Episode], script: tuple[float, ...], frames: list[int]
+) -> None:
+    scripted = Scripted(dataclasses.replace(model.config, success_threshold=0.5, hold=3))
+    scripted.use_encoder(model.frozen)
+    scripted.script = script
+    assert ends(scripted, unseen[0], len(script)) == frames
+    scripted.script = script  # a reset forgets the attempt before
+    assert ends(scripted, unseen[0], len(script)) == frames

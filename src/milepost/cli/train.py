@@ -127,6 +127,8 @@ def _report(args: Args, trained: models.TrainResult) -> None:
             f"success threshold: {fitted.value:.3f} [{fitted.interval[0]:.2f}, {fitted.interval[1]:.2f}], fitted on {fitted.successes} "
             f"successes and {fitted.failures} failures not learnt from; balanced accuracy {fitted.accuracy:.3f}, AUC {fitted.auc:.3f}"
         )
+        if mistakes := fitted.mistakes():
+            say(f"each judged by a threshold fitted without it: {mistakes}")
     if trained.audit is not None:
         words = progress.verdict_in_words(trained.audit.verdict, trained.audit.reason)
         say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {words}")

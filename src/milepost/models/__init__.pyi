@@ -6,7 +6,10 @@ from .gvl.config import GVLConfig as GVLConfig
 from .gvl.model import GVLModel as GVLModel
 from .options import ModelOptions as ModelOptions
 from .options import TrainingOptions as TrainingOptions
+from .options import names_model as names_model
 from .options import options_for as options_for
+from .options import options_for_several as options_for_several
+from .options import paths_named as paths_named
 from .options import training_changes as training_changes
 from .registry import ModelKind as ModelKind
 from .registry import Prepared as Prepared
@@ -49,3 +52,4 @@ from .training.tracking import Tracking as Tracking
 from .training.tracking import require_trackers as require_trackers
 from .value.config import ValueConfig as ValueConfig
 from .value.model import ValueModel as ValueModel
+from .zero_shot.model import sharing_vlms as sharing_vlms

@@ -25,7 +25,10 @@ from milepost.models.zero_shot.options import PrefixOptions, VLMOptions
 
 FLAGS = ("--model", "--reward-model-path")
 THEIRS = "of_package"
-"""The field of `ModelOptions` with the options of another package's model, whose name may be no name of a field."""
+"""`THEIRS_0`, `THEIRS_1` and so on are the fields of `ModelOptions` with the options of other packages' models, whose names may be no names
+of a field; `THEIRS` has model -> field."""
+CHECKPOINT = ("vlm_name", "vlm_revision")
+"""Options that name weights."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def options_for(kind: ModelKind, options: ModelOptions) -> Any:
     own = {each.name for each in dataclasses.fields(kind.options)}
     values: dict[str, Any] = {}
     for group, group_options in vars(options).items():
-        if group == THEIRS and kind.package:
+        if group.startswith(THEIRS) and kind.package:
             return group_options
         changes = changed(group_options)
         if strangers := [name for name in changes if kind.package or name not in own]:
@@ -72,22 +75,66 @@ def options_for(kind: ModelKind, options: ModelOptions) -> Any:
     return kind.options(**values)
 
 
+def options_for_several(kinds: Sequence[ModelKind], options: ModelOptions) -> list[Any]:
+    """Returns the options of each of several kinds: an option goes to every one that has it.
+
+    ValueError if none of them has it, or if it names one checkpoint for kinds that each have their own.
+    """
+    shared: list[dict[str, Any]] = [{} for _ in kinds]
+    packages: dict[str, Any] = getattr(options, THEIRS, {})
+    for group, group_options in vars(options).items():
+        for name, value in changed(group_options).items() if group != THEIRS and not group.startswith(f"{THEIRS}_") else ():
+            owners = [place for place, kind in enumerate(kinds) if not kind.package and name in _fields(kind)]
+            _require_clear(name, kinds, owners)
+            for place in owners:
+                shared[place][name] = value
+    return [
+        getattr(options, packages[kind.name]) if kind.package and kind.name in packages else kind.options(**values)
+        for kind, values in zip(kinds, shared, strict=True)
+    ]
+
+
+def _fields(kind: ModelKind) -> set[str]:
+    return {each.name for each in dataclasses.fields(kind.options)}
+
+
+def _require_clear(name: str, kinds: Sequence[ModelKind], owners: Sequence[int]) -> None:
+    """Raises ValueError if an option is no kind's, or would give one checkpoint to kinds that were trained apart. owners: places in
+    `kinds`."""
+    flag = f"--{name.replace('_', '-')}"
+    if not owners:
+        raise ValueError(f"{flag} means nothing to models of type {' and '.join(dict.fromkeys(kind.name for kind in kinds))}")
+    checkpoints = {getattr(kinds[place].config, "vlm_name", None): kinds[place].name for place in owners}
+    if name in CHECKPOINT and len(checkpoints) > 1:
+        first, second = list(checkpoints.values())[:2]
+        raise ValueError(
+            f"{flag} would name one VLM for {first} and {second}, which ask different ones; save one of the models with its own VLM and "
+            f"give the folder as --model: milepost.make_reward_model(milepost.make_reward_model_config('{first}', {name}=...))"
+            ".save_pretrained('FOLDER')"
+        )
+
+
 def with_model(args: type, arguments: Sequence[str]) -> type:
-    """Returns the verb's arguments with the options of the model that is named among them, if it is another package's.
+    """Returns the verb's arguments with the options of the models that are named among them, if they are other packages'.
 
     They are called `--NAME.OPTION`, so that no package's options hide another's. PackageError if the package is at fault.
     """
     fields = {each.name: each for each in dataclasses.fields(args)}
-    kind = _named(arguments) if "model_options" in fields else None
-    if kind is None or not kind.package or kind.options is NoOptions:
+    named_kinds = _named(arguments) if "model_options" in fields else []
+    kinds = [kind for kind in named_kinds if kind.package and kind.options is not NoOptions]
+    if not kinds:
         return args
-    options = _guarded(kind)
-    with kind.blame("has options that the command line cannot take"):
-        tyro.cli(options, args=[])
-    theirs = Annotated[options, tyro.conf.arg(name=kind.name)]  # type: ignore[valid-type]
+    theirs: list[Any] = []
+    for number, kind in enumerate(kinds):
+        options = _guarded(kind)
+        with kind.blame("has options that the command line cannot take"):
+            tyro.cli(options, args=[])
+        annotated = Annotated[options, tyro.conf.arg(name=kind.name)]  # type: ignore[valid-type]
+        theirs.append((f"{THEIRS}_{number}", annotated, field(default_factory=options)))
     group = dataclasses.make_dataclass(
-        "ModelOptions", [(THEIRS, theirs, field(default_factory=options))], bases=(ModelOptions,), frozen=True
-    )
+        "ModelOptions", theirs, bases=(ModelOptions,), frozen=True,
+        namespace={THEIRS: {kind.name: f"{THEIRS}_{number}" for number, kind in enumerate(kinds)}},
+    )  # fmt: skip
     prefixes = Annotated[group, tyro.conf.arg(name="")]  # type: ignore[valid-type]
     return dataclasses.make_dataclass(
         args.__name__, [("model_options", prefixes, field(default_factory=group))], bases=(args,), frozen=True
@@ -111,31 +158,45 @@ def _guarded(kind: ModelKind) -> type:
 
 
 def require_trainable_among(arguments: Sequence[str]) -> None:
-    """Raises ValueError with the reason if `--model` names a model that `milepost train` cannot train."""
-    if path := _path(arguments):
-        require_trainable(path)
+    """Raises ValueError with the reason if `--model` names a model that `milepost train` cannot train; the last one counts, as in
+    parsing."""
+    if paths := paths_named(arguments):
+        require_trainable(paths[-1])
 
 
-def _path(arguments: Sequence[str]) -> str:
-    """Returns what `--model` names, "" if it is not among the arguments; the last one counts, as in parsing."""
-    path = ""
+def names_model(flag: str) -> bool:
+    """Returns whether this word of a command line is the option that names a model."""
+    return re.sub("_", "-", flag) in FLAGS
+
+
+def paths_named(arguments: Sequence[str]) -> list[str]:
+    """Returns what `--model` names, each time it is among the arguments.
+
+    >>> paths_named(["towels", "--model", "sarm", "--reward-model-path=elapsed"])
+    ['sarm', 'elapsed']
+    """
+    paths = []
     for place, word in enumerate(arguments):
         flag, _, value = word.partition("=")
-        if re.sub("_", "-", flag) in FLAGS:
-            path = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
-    return path
+        if names_model(flag):
+            paths.append(value or (arguments[place + 1] if place + 1 < len(arguments) else ""))
+    return [path for path in paths if path]
 
 
-def _named(arguments: Sequence[str]) -> ModelKind | None:
-    """Returns the kind of the model that `--model` names, None if there is none or no other package offers any."""
-    path, names = _path(arguments), offered()
-    if path in names:
-        return kind_of(path)
-    if not names or not Path(path).is_dir():
-        return None
-    try:
-        return kind_of(path)
-    except PackageError:
-        raise
-    except DataError:
-        return None  # the verb says what is wrong with it
+def _named(arguments: Sequence[str]) -> list[ModelKind]:
+    """Returns the kinds of the models that `--model` names, each once; none if no other package offers any."""
+    kinds: dict[str, ModelKind] = {}
+    names = offered()
+    for path in paths_named(arguments) if names else ():
+        if path not in names and not Path(path).is_dir():
+            continue
+        try:
+            kind = kind_of(path)
+        except PackageError:
+            raise
+        except DataError:
+            if path in names:
+                raise
+            continue  # the verb says what is wrong with it
+        kinds.setdefault(kind.name, kind)
+    return list(kinds.values())

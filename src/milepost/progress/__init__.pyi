@@ -10,9 +10,10 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .existing import existing_result as existing_result
 from .labelling import label as label
+from .labelling import label_several as label_several
 from .labelling import left_unknown as left_unknown
-from .labelling import predicted as predicted
 from .labelling import provenance as provenance
+from .labels import predicted as predicted
 from .matching import MatchedProgress as MatchedProgress
 from .matching import by_row as by_row
 from .matching import curves_by_row as curves_by_row

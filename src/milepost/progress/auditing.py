@@ -37,7 +37,8 @@ from milepost.datasets import as_dataset, episode_numbers
 from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, steady_channels, time_channels
 from milepost.progress.curve_store import AskedCurves, CurveStore
 from milepost.progress.held import with_images_in_memory, with_shared_features
-from milepost.progress.labelling import predicted, provenance, require_model
+from milepost.progress.labelling import provenance, require_model
+from milepost.progress.labels import predicted
 
 REFUSABLE = ("empty_task", "other_task")
 """Controls that change the instruction: why a model refuses such a copy needs no more words."""

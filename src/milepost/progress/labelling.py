@@ -1,39 +1,30 @@
-"""The one labelling loop for every reward model: episodes become a progress file, and each episode is on disk soon after it is computed."""
+"""Labelling: episodes become progress files, by one model or by several in one reading, and each episode is on disk soon after it is
+computed."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import secrets
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 from warnings import warn
-
-import numpy as np
 
 from milepost.core import (
     DataError,
     Dataset,
-    Episode,
     HasSettings,
     HasWeights,
     Identified,
-    KnowsRows,
-    LooksFirst,
-    ModelError,
     Prepares,
-    Progress,
     RewardModel,
     Tick,
     UnreadableError,
-    count_noun,
     number_at,
     output_lock,
     quiet,
@@ -42,11 +33,9 @@ from milepost.core import (
 )
 from milepost.datasets import as_dataset, find_model, revision_of
 from milepost.progress.existing import existing_result
+from milepost.progress.labels import Labels, called, fill
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import ProgressTable, read_progress
-
-AHEAD = 2
-"""Episodes whose images are read while the model computes another one. Each needs memory for its images."""
 
 
 def provenance(model: RewardModel, dataset: Dataset, model_path: str = "", *, bare: bool = False, **settings: Any) -> dict[str, str]:
@@ -86,12 +75,7 @@ def _as_json(model: RewardModel, identity: Mapping[str, Any]) -> str:
     try:
         return json.dumps(identity, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DataError(f"the identity() of {_called(model)} should be plain values that JSON can hold: {error}") from error
-
-
-def _called(model: RewardModel) -> str:
-    """Returns the name of a model in messages: its class and the package that it is from."""
-    return f"{type(model).__name__} (of {type(model).__module__.partition('.')[0]})"
+        raise DataError(f"the identity() of {called(model)} should be plain values that JSON can hold: {error}") from error
 
 
 def label(
@@ -130,47 +114,110 @@ def label(
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     with output_lock(path):
-        made_by = made_by or provenance(model, dataset, **options)
-        if not overwrite:
-            existing_result(path, made_by, [number_at(dataset, position) for position in range(len(dataset))])
-        store = ProgressStore(path, made_by, anew=overwrite)
-        if path.is_file() and not overwrite:
-            store.adopt(read_progress(path))
+        labels = _begun(path, model, dataset, options, made_by, overwrite=overwrite, on_unreadable=on_unreadable)
         try:
-            unreadable_rows = _fill(store, model, dataset, options, on_progress, on_unreadable)
+            fill([labels], dataset, on_progress)
         finally:
-            store.close()
-        for episode_index, (start, stop) in unreadable_rows.items():  # only now, so that an interrupted run tries them again
-            store.add(Progress(episode_index, np.full(stop - start, np.nan, dtype=np.float32)), start)
-        return store.finish()
+            labels.store.close()
+        return labels.finish()
 
 
-def _fill(
-    store: ProgressStore,
+def label_several(
+    models: Mapping[Path | str, RewardModel],
+    dataset: Dataset | Path | str,
+    *,
+    overwrite: bool = False,
+    on_progress: Tick = quiet,
+    on_unreadable: Callable[[Path, int, UnreadableError], None] = lambda path, episode_index, error: warn(
+        f"{path}: {left_unknown(episode_index, error)}", stacklevel=4
+    ),
+    on_stop: Callable[[Path, DataError], None] = lambda path, error: warn(stopped(path, error), stacklevel=3),
+    options: Mapping[Path | str, Mapping[str, Any]] = MappingProxyType({}),
+    made_by: Mapping[Path | str, Mapping[str, str]] = MappingProxyType({}),
+) -> dict[Path, ProgressTable]:
+    """Labels a dataset with several models in one reading, each into its own progress file. Returns path -> file.
+
+    models: the path of a progress file -> the model. An episode's frames are decoded once for all of them, as long as those of one episode
+    fit in 1 GiB. Each file is, byte for byte, what `label` writes with this model alone, and each is continued by itself. options, made_by:
+    as of `label`, by path. An episode that one model cannot label costs this model's curve of it, and `on_unreadable` is called. A model
+    that fails altogether is stopped, `on_stop` is called, and the others go on; its path is not in what is returned, and a later run
+    continues it. Raises the last model's DataError if all of them fail, and what `label` raises before anything is labelled.
+
+    "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
+
+    >>> from milepost.testing import tiny_sarm
+    >>> models = {"dots/one_progress.parquet": milepost.ElapsedModel(), "dots/two_progress.parquet": tiny_sarm()}
+    >>> len(milepost.label_several(models, milepost.open_dataset("dots")))
+    2
+    """
+    dataset = as_dataset(dataset) if isinstance(dataset, str | Path) else dataset
+    paths = {path: Path(path) for path in models}
+    _require_separate(list(paths.values()))
+    for path, model in models.items():
+        require_file_name(paths[path])
+        require_model(model, "label_several")
+        if isinstance(model, Prepares):
+            model.prepare_for(dataset)
+    with ExitStack() as opened:
+        for each in sorted(paths.values()):  # two runs that name the same files ask for them in the same order
+            opened.enter_context(output_lock(each))
+        all_labels = []
+        for path, model in models.items():
+            report = partial(on_unreadable, paths[path])
+            labels = _begun(
+                paths[path], model, dataset, options.get(path, {}), made_by.get(path), overwrite=overwrite, on_unreadable=report
+            )
+            opened.callback(labels.store.close)
+            all_labels.append(labels)
+        fill(all_labels, dataset, on_progress, on_stop)
+        return _finished(all_labels, on_stop)
+
+
+def _finished(all_labels: Sequence[Labels], on_stop: Callable[[Path, DataError], None]) -> dict[Path, ProgressTable]:
+    """Writes the files of the models that were not stopped. Raises the last fault if there is no such file."""
+    for labels in all_labels:
+        labels.store.keep()
+    finished = {}
+    for labels in all_labels:
+        if labels.fault is None:
+            try:
+                finished[labels.path] = labels.finish()
+            except DataError as error:
+                labels.stop(error)
+                on_stop(labels.path, error)
+    faults = [labels.fault for labels in all_labels if labels.fault is not None]
+    if not finished:
+        raise faults[-1]
+    return finished
+
+
+def _begun(
+    path: Path,
     model: RewardModel,
     dataset: Dataset,
     options: Mapping[str, Any],
-    on_progress: Tick,
+    made_by: Mapping[str, str] | None,
+    *,
+    overwrite: bool,
     on_unreadable: Callable[[int, UnreadableError], None],
-) -> dict[int, tuple[int, int]]:
-    """Labels the episodes that the store lacks. Returns the dataset rows [start, stop), where known, of those that failed."""
-    unreadable_rows: dict[int, tuple[int, int]] = {}
-    failures = 0
-    for count, (position, episode, prediction) in enumerate(_predictions(model, dataset, store, options)):
-        on_progress(count, len(dataset))
-        try:
-            if prediction is not None:
-                store.add(_with_sound_heads(_checked(prediction, episode, model), model), 0 if episode is None else episode.row)
-        except UnreadableError as error:
-            failures += 1
-            if failures == len(dataset) and not store.holds_any:
-                raise
-            episode_index = number_at(dataset, position) if episode is None else episode.index
-            if (rows := _rows(dataset, episode_index) if episode is None else (episode.row, episode.row + episode.length)) is not None:
-                unreadable_rows[episode_index] = rows
-            on_unreadable(episode_index, error)
-    on_progress(len(dataset), len(dataset))
-    return unreadable_rows
+) -> Labels:
+    """Returns one model's labels as far as they are there. DataError if the file, or an unfinished run, is of something else."""
+    made_by = made_by or provenance(model, dataset, **options)
+    if not overwrite:
+        existing_result(path, made_by, [number_at(dataset, position) for position in range(len(dataset))])
+    store = ProgressStore(path, made_by, anew=overwrite)
+    if path.is_file() and not overwrite:
+        store.adopt(read_progress(path))
+    return Labels(path, model, store, options, on_unreadable)
+
+
+def _require_separate(paths: Sequence[Path]) -> None:
+    """Raises DataError if there is no path, or two are the same file."""
+    if not paths:
+        raise DataError("no model is named; give at least one progress file with its model")
+    places = [path.absolute() for path in paths]
+    if twice := [path for path in places if places.count(path) > 1]:
+        raise DataError(f"two models would write {twice[0]}; give each a file of its own")
 
 
 def require_model(model: object, caller: str) -> None:
@@ -183,98 +230,11 @@ def require_model(model: object, caller: str) -> None:
         raise DataError(f"{caller} takes a model with predict(episode), got {type(model).__name__}")
 
 
-def predicted(model: RewardModel, episode: Episode, options: Mapping[str, Any]) -> Progress:
-    """Returns the model's output for an episode. Raises DataError, which names the model, if it breaks its contract."""
-    return _checked(partial(model.predict, episode, **options), episode, model)
-
-
-def _checked(prediction: Callable[[], object], episode: Episode | None, model: RewardModel) -> Progress:
-    """Returns the prediction if it is of this episode. If `episode` is None, calling `prediction` raises why it cannot be read."""
-    try:
-        progress = prediction()
-    except ModelError as error:
-        raise DataError(f"{_called(model)}: {error}") from error
-    if not isinstance(progress, Progress):
-        raise DataError(f"{_called(model)}: predict should return Progress, it returned {type(progress).__name__}")
-    if episode is not None and (progress.episode != episode.index or len(progress) != episode.length):
-        raise DataError(
-            f"{_called(model)}: of episode {episode.index}, which has {count_noun(episode.length, 'frame')}, predict returned "
-            f"{count_noun(len(progress), 'frame')} of episode {progress.episode}"
-        )
-    return progress
-
-
-def _with_sound_heads(progress: Progress, model: RewardModel) -> Progress:
-    """Returns the model's output if its heads can name columns. DataError names one that cannot."""
-    for head in progress.heads:
-        if not head.isidentifier():
-            raise DataError(f"{_called(model)}: predict returned the head {shown(head)}; it must name a column: letters, digits and _")
-    return progress
-
-
-def _rows(dataset: Dataset, episode_index: int) -> tuple[int, int] | None:
-    """Returns the dataset rows of an episode that cannot be read, if the dataset knows them; else None."""
-    try:
-        return dataset.row_range(episode_index) if isinstance(dataset, KnowsRows) else None
-    except UnreadableError:
-        return None
-
-
 def left_unknown(episode_index: int, error: UnreadableError) -> str:
     """Returns the message that an episode has no curve, and why."""
     return f"episode {episode_index} is left unknown: {str(error).removeprefix(f'episode {episode_index}: ')}"
 
 
-Prediction = Callable[[], Progress]
-
-
-def _predictions(
-    model: RewardModel, dataset: Dataset, store: ProgressStore, options: Mapping[str, Any]
-) -> Iterator[tuple[int, Episode | None, Prediction | None]]:
-    """Yields each position, its episode (None if its rows cannot be read) and a function that returns its curve (None if it is labelled).
-
-    The images of the next `AHEAD` episodes are read in the background.
-    """
-    predict: Callable[..., Progress] = model.predict
-    episodes = ((position, _read(dataset, position, store)) for position in range(len(dataset)))
-    if not isinstance(model, LooksFirst):
-        for position, episode in episodes:
-            yield position, *_curve(episode, predict, options)
-        return
-    pool, queue = ThreadPoolExecutor(AHEAD), deque[tuple[int, Episode | UnreadableError | None, Future[Any] | None]]()
-    try:
-        while True:
-            for position, episode in itertools.islice(episodes, 1 + AHEAD - len(queue)):
-                queue.append((position, episode, pool.submit(model.look, episode) if isinstance(episode, Episode) else None))
-            if not queue:
-                return
-            position, episode, images = queue.popleft()
-            yield position, *_curve(episode, predict if images is None else partial(_after_looking, predict, images), options)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read(dataset: Dataset, position: int, store: ProgressStore) -> Episode | UnreadableError | None:
-    """Returns the episode; the error if its rows cannot be read; None, without reading anything, if it is labelled already."""
-    if store.has(number_at(dataset, position)):
-        return None
-    try:
-        return dataset[position]
-    except UnreadableError as error:
-        return error
-
-
-def _curve(
-    episode: Episode | UnreadableError | None, predict: Callable[..., Progress], options: Mapping[str, Any]
-) -> tuple[Episode | None, Prediction | None]:
-    if isinstance(episode, UnreadableError):
-        return None, partial(_raise, episode)
-    return episode, None if episode is None else partial(predict, episode, **options)
-
-
-def _raise(error: UnreadableError) -> NoReturn:
-    raise error
-
-
-def _after_looking(predict: Callable[..., Progress], images: Future[Any], episode: Episode, **options: Any) -> Progress:
-    return predict(episode, seen=images.result(), **options)
+def stopped(path: Path, error: DataError) -> str:
+    """Returns the message that a model's labels ended before their time, and why."""
+    return f"{path} is unfinished, and the other models went on: {error}"

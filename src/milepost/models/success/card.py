@@ -7,6 +7,7 @@ from pathlib import Path
 
 from milepost.metrics import Threshold
 from milepost.models.success.config import SuccessConfig
+from milepost.models.success.targets import EARLY_S
 from milepost.models.training.card import card_fields, settings_of, write_card
 from milepost.models.training.recipe import TrainResult
 
@@ -64,10 +65,20 @@ def threshold_in_words(config: SuccessConfig, threshold: Threshold | None) -> st
     if threshold is None:
         return f"{rule}. The threshold was not fitted: there were no episodes of both outcomes that the weights were not learnt from."
     interval = "" if not config.threshold_interval else " (95 % interval {:.3f} to {:.3f})".format(*config.threshold_interval)
+    fitted = (
+        f"{rule}. The threshold{interval} was fitted on {threshold.successes} successes and {threshold.failures} failures that the weights "
+        "were not learnt from."
+    )
+    if threshold.false_alarms is None:
+        return f"{fitted} They are too few to say how good it is."
+    when = (
+        f"Too early is more than {EARLY_S:g} s before the first frame that is labelled as done"
+        if threshold.early is not None
+        else "The labels do not tell when an attempt was done, so nothing is known of successes that are called done too early"
+    )
     return (
-        f"{rule}. The threshold{interval} was fitted on {threshold.successes} successes and "
-        f"{threshold.failures} failures that the weights were not learnt from; each judged by a threshold fitted without it, the balanced "
-        f"accuracy is {threshold.accuracy:.3f} [{threshold.accuracy_interval[0]:.2f}, {threshold.accuracy_interval[1]:.2f}]."
+        f"{fitted} Each judged by a threshold fitted without it, the balanced accuracy is {threshold.accuracy:.3f} "
+        f"[{threshold.accuracy_interval[0]:.2f}, {threshold.accuracy_interval[1]:.2f}]: {threshold.mistakes()}. {when}."
     )
 
 

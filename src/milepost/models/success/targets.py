@@ -14,6 +14,9 @@ from jaxtyping import Bool, Float
 from milepost.core import SUCCESS, Episode
 from milepost.models.success.config import Labels, SuccessConfig
 
+EARLY_S = 0.3
+"""An attempt may be called done so many seconds before the first frame that is labelled so: the moment of success is a matter of frames."""
+
 
 def marked(episode: Episode) -> Bool[np.ndarray, "T"] | None:
     """Returns the `next.success` column, None if the episode has none."""
@@ -46,6 +49,17 @@ def outcome_labels(length: int, is_success: bool, frames: int) -> Float[np.ndarr
         labels[max(0, length - 2 * frames) : length - frames] = np.nan
         labels[length - frames :] = 1.0
     return labels
+
+
+def frames_too_early(episode: Episode, config: SuccessConfig) -> int | None:
+    """Returns how many first frames of a success are too early to call it done: all but the last `EARLY_S` before the first that is done.
+
+    None if nobody knows, because the outcome was the label.
+    """
+    column = marked(episode)
+    if config.success_labels != "next.success" or column is None or not column.any():
+        return None
+    return max(0, int(np.argmax(column)) - round(EARLY_S * episode.fps))
 
 
 def frame_labels(episode: Episode, config: SuccessConfig) -> Float[np.ndarray, "T"]:

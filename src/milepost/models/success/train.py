@@ -18,7 +18,7 @@ from milepost.models.success.card import save_card
 from milepost.models.success.config import SuccessConfig
 from milepost.models.success.model import SuccessModel
 from milepost.models.success.prepare import choose, label_doubts, with_statistics
-from milepost.models.success.targets import frame_labels, marked
+from milepost.models.success.targets import frame_labels, frames_too_early, marked
 from milepost.models.training.episodes import LeftOut, with_encoder
 from milepost.models.training.recipe import TrainResult
 from milepost.models.windowed.recipe import WindowedRecipe
@@ -59,9 +59,11 @@ class SuccessRecipe(WindowedRecipe):
         """
         model: SuccessModel = result.model
         for numbers in (result.held_out, result.validation_episodes):
-            sides = _scores(model, [each for each in episodes if each.index in numbers], tick)
-            if all(sides):
-                threshold = success_threshold(*map(np.array, sides), rng=np.random.default_rng(result.fit_result.config.seed))
+            scores = _scores(model, [each for each in episodes if each.index in numbers], tick)
+            if scores.success and scores.failure:
+                rng = np.random.default_rng(result.fit_result.config.seed)
+                early = scores.early if model.config.success_labels == "next.success" else None
+                threshold = success_threshold(scores.success, scores.failure, early=early, rng=rng)
                 model.use_threshold(threshold)
                 model.save_pretrained(folder)
                 return dataclasses.replace(result, threshold=threshold)
@@ -76,20 +78,36 @@ class SuccessRecipe(WindowedRecipe):
         save_card(folder, result, dataset, fingerprint=fingerprint)
 
 
-def _scores(model: SuccessModel, episodes: Sequence[Episode], tick: Tick) -> tuple[list[float], list[float]]:
-    """Returns the scores of the successes and of the failures: what the curve holds long enough to count as done.
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """What the curves hold long enough to count as done, by outcome; early: in the frames of each success that are too early."""
+
+    success: list[float] = dataclasses.field(default_factory=list)
+    failure: list[float] = dataclasses.field(default_factory=list)
+    early: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, curve: Float[np.ndarray, "T"], is_success: bool, too_early: int | None, hold: int) -> None:
+        """Adds an episode. too_early: first frames in which it should not count as done, None if nobody knows."""
+        (self.success if is_success else self.failure).append(sustained_score(curve, hold))
+        if is_success:
+            self.early.append(sustained_score(curve[: too_early or 0], hold))
+
+
+def _scores(model: SuccessModel, episodes: Sequence[Episode], tick: Tick) -> _Scores:
+    """Returns the scores of the episodes.
 
     Episodes of unknown outcome have none, and those that cannot be read, which the held-out table names. A failure that was done for some
     frames is neither.
     """
-    sides: tuple[list[float], list[float]] = ([], [])
+    scores = _Scores()
     for done, episode in enumerate(episodes):
         tick(done + 1, len(episodes))
         column = marked(episode)
         if episode.success is None or (episode.success is False and column is not None and column.any()):
             continue
         try:
-            sides[not episode.success].append(sustained_score(model.probability(episode), model.config.hold))
+            curve = model.probability(episode)
         except UnreadableError:  # named by the held-out table
             continue
-    return sides
+        scores.add(curve, episode.success, frames_too_early(episode, model.config), model.config.hold)
+    return scores

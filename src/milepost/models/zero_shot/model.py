@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -308,6 +310,13 @@ def open_engine(config: VLMConfig, prompt: Prompt) -> Engine | RemoteEngine:
             price_per_million=config.price_per_million,
         )  # fmt: skip
         return RemoteEngine(server, prompt=prompt)
+    shared = _SHARED.get()
+    loading = (
+        config.vlm_name, config.vlm_revision, config.device or "cpu", config.torch_dtype, config.quantization,
+        config.attn_implementation or "sdpa", config.max_memory,
+    )  # fmt: skip
+    if shared is not None and loading in shared:
+        return shared[loading].with_prompt(prompt).with_limit(config.max_input_length)
     engine = load_engine(
         config.vlm_name,
         revision=config.vlm_revision,
@@ -318,4 +327,19 @@ def open_engine(config: VLMConfig, prompt: Prompt) -> Engine | RemoteEngine:
         prompt=prompt,
         max_memory=config.max_memory,
     )
+    if shared is not None:
+        shared[loading] = engine
     return engine.with_limit(config.max_input_length)
+
+
+_SHARED: ContextVar[dict[tuple[Any, ...], Engine] | None] = ContextVar("VLMs that are shared", default=None)
+
+
+@contextmanager
+def sharing_vlms() -> Iterator[None]:
+    """Lets the models that are made in this block, and ask the same VLM, load it once; each asks in its own words."""
+    before = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(before)

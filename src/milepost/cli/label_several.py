@@ -1,0 +1,196 @@
+"""`milepost label` with several models: the dataset is read once, and each model writes its own progress file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milepost import datasets, encoders, models, progress
+from milepost.cli import plot
+from milepost.cli.console import bars, closed_after, say, table, warn
+from milepost.cli.label_options import Args, flags
+from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
+from milepost.core import MAIN_HEAD, DataError, count_noun, later, output_lock, to_json
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What one model does. name: what it is called beside the others, and in its file's name. model_path: as it was named."""
+
+    name: str
+    model_path: str
+    path: Path
+    prepared: models.Prepared
+    made_by: Mapping[str, str]
+
+
+@dataclass
+class Outcome:
+    """What became of the models. tables: the files that are there. stops: model -> what ended its labels. unread: lines to read."""
+
+    tables: dict[str, progress.ProgressTable]
+    stops: dict[str, str]
+    unread: list[str]
+
+
+def label_several(args: Args) -> int:
+    """Labels the dataset with several models and reports; returns 1 if frames have no progress, or a model was stopped."""
+    kinds = [models.kind_of(path) for path in args.model]
+    options = models.options_for_several(kinds, args.model_options)
+    names = names_beside(args.model, kinds)
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
+    folder = _folder(args, dataset)
+    repository = upload_target(args, dataset)
+    with models.sharing_vlms():
+        runs = _runs(args, kinds)
+        prepared = [models.prepare(*each) for each in zip(args.model, options, [dataset] * len(kinds), runs, strict=True)]
+    dataset = dataset.showing([camera for each in prepared for camera in each.dataset.cameras])
+    works = []
+    for name, path, kind, each in zip(names, args.model, kinds, prepared, strict=True):
+        settings = {**each.arguments, **each.settings}
+        made_by = progress.provenance(each.model, dataset, path, bare=models.is_bare(path, kind), **settings)
+        works.append(Work(name, path, folder / f"{name}_progress.parquet", each, made_by))
+    outcome = _labelled(args, works, dataset)
+    files = {
+        work.name: Labelled(work.path, outcome.tables[work.name], threshold_of(work.prepared.model), dataset.episode_indices)
+        for work in works
+        if work.name in outcome.tables
+    }
+    _report(args, works, files, outcome)
+    if args.num_visualizations > 0:
+        draw(args, [file.path for file in files.values()], dataset)
+    if repository is not None:
+        for file in files.values():
+            say(f"uploaded: {datasets.upload_progress(file.path, dataset.root, repository)}")
+    return 1 if outcome.stops or any(file.code for file in files.values()) else 0
+
+
+def names_beside(paths: Sequence[str], kinds: Sequence[models.ModelKind]) -> list[str]:
+    """Returns a name for each model: its kind's, as in the file that it writes alone; of several of one kind, that of its folder.
+
+    DataError if two would have one name.
+    """
+    kind_names = [kind.name for kind in kinds]
+    names = [
+        kind.name if kind_names.count(kind.name) == 1 or models.is_bare(path, kind) else Path(path).absolute().name
+        for path, kind in zip(paths, kinds, strict=True)
+    ]
+    if twice := [place for place, name in enumerate(names) if names.count(name) > 1]:
+        first, second = (paths[place] for place in twice[:2])
+        raise DataError(
+            f"{first} and {second} would both write {names[twice[0]]}_progress.parquet; label with one after the other, each with a file "
+            "of its own (--output-path)"
+        )
+    return names
+
+
+def upload_target(args: Args, dataset: datasets.LeRobotDataset) -> str | None:
+    """Returns the Hub dataset to upload to, None if nothing is uploaded. DataError if it is not named."""
+    if not args.push_to_hub:
+        if args.output_repo_id is not None:
+            raise DataError("--output-repo-id says where to upload; without --push-to-hub nothing is uploaded")
+        return None
+    if args.output_repo_id is None and dataset.is_local:
+        raise DataError(f"{dataset.name} is a folder: name the Hub dataset to upload to with --output-repo-id OWNER/NAME")
+    return args.output_repo_id or dataset.name
+
+
+def draw(args: Args, paths: Sequence[Path], dataset: datasets.LeRobotDataset) -> None:
+    """Draws the first episodes, as `milepost plot` does."""
+    labelled_first = ",".join(map(str, dataset.episode_indices[: args.num_visualizations]))
+    drawing = plot.Args(args.dataset, progress=tuple(paths), head_mode=args.head_mode, episodes=labelled_first if args.episodes else None)
+    drawing = dataclasses.replace(drawing, num_visualizations=args.num_visualizations, output_dir=args.output_dir)
+    plot.main(dataclasses.replace(drawing, revision=args.revision, overwrite=args.overwrite))
+
+
+def _folder(args: Args, dataset: datasets.LeRobotDataset) -> Path:
+    """Returns the folder of the files, made if need be. DataError if `--output-path` is a file, or missing for a Hub dataset."""
+    if args.output_path is None:
+        if not dataset.is_local:
+            raise DataError("a Hub dataset is never written into: give --output-path, the folder of the progress files")
+        return dataset.root
+    if args.output_path.is_file() or args.output_path.suffix == ".parquet":
+        raise DataError(
+            f"{args.output_path} is the name of a file, and each of the models writes one of its own; --output-path takes a folder then"
+        )
+    args.output_path.mkdir(parents=True, exist_ok=True)
+    return args.output_path
+
+
+def _runs(args: Args, kinds: Sequence[models.ModelKind]) -> list[models.Run]:
+    """Returns how each model is run. A kind that understands nothing of the run but the device, such as the clock, gets only that."""
+    heads = (MAIN_HEAD,) if args.head_mode == "sparse" else ("sparse", "dense")
+    device = encoders.resolve_device(args.device)
+    run = models.Run(device, args.precision, heads, args.task)
+    if all(kind.prepare is None for kind in kinds):
+        return [run] * len(kinds)
+    return [run if kind.prepare is not None else models.Run(device) for kind in kinds]
+
+
+def _labelled(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDataset) -> Outcome:
+    """Labels with the models whose files are not complete. Returns all files, and what went wrong."""
+    outcome = Outcome({}, {}, [])
+    with ExitStack() as locks:
+        for path in sorted(work.path for work in works):
+            locks.enter_context(output_lock(path))
+        for work in works if not args.overwrite else ():
+            finished = progress.existing_result(work.path, work.made_by, dataset.episode_indices, flags=flags())
+            if finished is not None:
+                warn(f"{work.name}: labelled already, by this model with these options: nothing to do")
+                outcome.tables[work.name] = finished
+        if remaining := [work for work in works if work.name not in outcome.tables]:
+            _label(args, remaining, dataset, outcome)
+    return outcome
+
+
+def _label(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome) -> None:
+    """Labels with these models in one reading, and adds their files to the outcome."""
+    names = {work.path: work.name for work in works}
+    options: dict[Path | str, Mapping[str, Any]] = {work.path: work.prepared.arguments for work in works}
+    with ExitStack() as opened, bars() as bar:
+        for work in works:
+            opened.enter_context(closed_after(work.prepared.model))
+            work.prepared.begin(later(bar, f"encode frames ({work.name})"))
+        try:
+            tables = progress.label_several(
+                {work.path: work.prepared.model for work in works}, dataset, overwrite=args.overwrite, on_progress=bar("label"),
+                on_unreadable=lambda path, number, error: outcome.unread.append(f"{names[path]}: {progress.left_unknown(number, error)}"),
+                on_stop=lambda path, error: outcome.stops.update({names[path]: str(error)}),
+                options=options, made_by={work.path: work.made_by for work in works},
+            )  # fmt: skip
+        except DataError:
+            if not outcome.tables or len(outcome.stops) < len(works):
+                raise
+            tables = {}  # all of these were stopped, and there are files of others to report
+    outcome.tables.update({names[path]: each for path, each in tables.items()})
+
+
+def _report(args: Args, works: Sequence[Work], files: Mapping[str, Labelled], outcome: Outcome) -> None:
+    """Prints a row for each model, or all as JSON; then what went wrong."""
+    if args.json:
+        rows = [
+            {"name": work.name, "model": work.model_path}
+            | (files[work.name].numbers() if work.name in files else {"path": str(work.path), "stopped": outcome.stops[work.name]})
+            for work in works
+        ]
+        say(to_json({"models": rows}))
+    else:
+        cells = {name: each.row() for name, each in files.items()}
+        columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+        table("progress", ["model", *columns], [[name, *(row.get(column, "-") for column in columns)] for name, row in cells.items()])
+        for name, each in files.items():
+            if each.successes is not None:
+                say(f"{name}, above the success threshold: {successes_in_words(each.successes)}")
+            say(f"progress: {each.path}")
+    for line in outcome.unread:
+        warn(line)
+    for name, each in files.items():
+        each.warn(f"{name}: ")
+    for name, reason in outcome.stops.items():
+        warn(f"{name} stopped and its file is unfinished, the others went on; the same command goes on with it: {reason}")
+    if outcome.stops:
+        warn(f"{count_noun(len(files), 'model')} of {len(works)} finished")
