@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 LAYERS = [
     {"core"},
     {"datasets", "encoders", "metrics"},
-    {"progress", "vlm"},
+    {"online", "progress", "vlm"},
     {"models", "weights", "annotation"},
-    {"figures", "sim"},
+    {"figures", "serving", "sim"},
     {"viewer"},
     {"cli", "testing"},
     {"rewards"},
@@ -85,14 +85,14 @@ HEAVY = {
     "mujoco": {"sim"},
     "gymnasium": set(),
     "huggingface_hub": {"datasets"},
-    "httpx2": {"vlm"},
+    "httpx2": {"online", "vlm"},
     "pydantic": {"annotation"},
     "wandb": set(),
     "tensorboard": set(),
     "trackio": set(),
-    "starlette": {"viewer"},
-    "uvicorn": {"viewer"},
-    "PIL": {"datasets", "vlm", "annotation", "figures", "testing"},
+    "starlette": {"serving", "viewer"},
+    "uvicorn": {"serving", "viewer"},
+    "PIL": {"serving", "datasets", "vlm", "annotation", "figures", "testing"},
 }
 """Rooms that import a heavy package. An empty set: it is imported by name, and only if it was asked for."""
 MEASURES = {
