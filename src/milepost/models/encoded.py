@@ -23,7 +23,7 @@ from milepost.datasets import upload_model
 from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
 from milepost.models.instructions import blank_fault
 from milepost.models.model_config import ModelConfig
-from milepost.models.online import History, Windows, live_state, picture, windows_of
+from milepost.models.online import History, Windows, camera_image, live_state, windows_of
 from milepost.models.saved import hash_of, require_fit, write_folder
 
 M = TypeVar("M", bound="EncodedModel")
@@ -120,12 +120,12 @@ class EncodedModel(nn.Module):
 
     def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
         """Returns the image features of one moment: camera name -> image, (H, W, 3) or (3, H, W). DataError if one does not fit."""
-        return self._encoded([self.pictures(frames)])[0]
+        return self._encoded([self.camera_images(frames)])[0]
 
-    def pictures(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+    def camera_images(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
         """Returns the images of this model's cameras, as the encoder takes them. DataError if one is missing or does not fit."""
         require_cameras(self.config.cameras, frames, whose="this frame has")
-        return [picture(frames[camera], camera) for camera in self.config.cameras]
+        return [camera_image(frames[camera], camera) for camera in self.config.cameras]
 
     def blank_fault(self, task: str) -> str:
         """Returns what is wrong with a blank instruction; "" if it is not blank, or the model learnt from blank ones."""
@@ -165,19 +165,19 @@ class EncodedModel(nn.Module):
             raise ValueError("an attempt can be advanced by one frame in a call")
         self.eval()
         answers: list[Step | DataError] = []
-        moments = []
+        inputs = []
         for frame, state in zip(frames, states, strict=True):
             try:
                 row = live_state(state if self.config.takes_state else None, len(self.config.state_mean))
                 row = self.normalised_state(row)[0]
-                moments.append((self.pictures(frame) if isinstance(frame, Mapping) else frame, row))
+                inputs.append((self.camera_images(frame) if isinstance(frame, Mapping) else frame, row))
                 answers.append(_UNANSWERED)
             except DataError as error:
                 answers.append(error)
         live = [place for place, answer in enumerate(answers) if answer is _UNANSWERED]
         if not live:
             return answers
-        for place, features, (_, row) in zip(live, self._encoded([images for images, _ in moments]), moments, strict=True):
+        for place, features, (_, row) in zip(live, self._encoded([images for images, _ in inputs]), inputs, strict=True):
             attempts[place].push(features, row)
         running = [attempts[place] for place in live]
         words = torch.from_numpy(np.stack([attempt.text for attempt in running])).to(self.device)
@@ -189,15 +189,15 @@ class EncodedModel(nn.Module):
         """Returns what is said at these windows, (features, state, valid) with B rows, one of each attempt. A model says how."""
         raise NotImplementedError
 
-    def _encoded(self, moments: Sequence[Any]) -> list[Float[np.ndarray, "C E"]]:
-        """Returns the features of these moments: images of one size go through the encoder together. Features stay as they are."""
-        encoded: list[Any] = list(moments)
+    def _encoded(self, inputs: Sequence[Any]) -> list[Float[np.ndarray, "C E"]]:
+        """Returns the features of these inputs: images of one size go through the encoder together. Features stay as they are."""
+        encoded: list[Any] = list(inputs)
         sizes: dict[tuple[Any, ...], list[int]] = {}
-        for place, moment in enumerate(moments):
-            if not isinstance(moment, np.ndarray):
-                sizes.setdefault(tuple(image.shape for image in moment), []).append(place)
+        for place, images in enumerate(inputs):
+            if not isinstance(images, np.ndarray):
+                sizes.setdefault(tuple(image.shape for image in images), []).append(place)
         for places in sizes.values():
-            by_camera = [self.frozen.images(np.stack(images)) for images in zip(*(moments[place] for place in places), strict=True)]
+            by_camera = [self.frozen.images(np.stack(images)) for images in zip(*(inputs[place] for place in places), strict=True)]
             for place, features in zip(places, self.project(np.stack(by_camera, axis=1)), strict=True):
                 encoded[place] = features
         return encoded

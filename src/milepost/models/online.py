@@ -61,7 +61,7 @@ class History:
         return self.features[slots], self.state[slots], valid
 
 
-def picture(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, "H W 3"]:
+def camera_image(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, "H W 3"]:
     """Returns a camera's image as the encoders take it: (H, W, 3), uint8, from (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError
     if it is neither.
     """

@@ -1,6 +1,6 @@
-"""Follows many attempts by session: frames in, in any mixture of robots; for each a reading out that says which frame it belongs to.
+"""Follows many attempts by session: frames in, in any mixture of robots; for each a result out that says which frame it belongs to.
 
-Nothing that is unknown becomes a number: a reading without progress has NaN and a reason.
+Nothing that is unknown becomes a number: a result without progress has NaN and a reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SessionLimits:
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """What readings say beside progress. success: when an attempt counts as done. events: when it stands still or falls back."""
+    """What results say beside progress. success: when an attempt counts as done. events: when it stands still or falls back."""
 
     success: SuccessRule = field(default_factory=SuccessRule)
     events: EventRules = field(default_factory=EventRules)
@@ -50,7 +50,7 @@ class SessionConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class Observation:
     """The newest frame of an attempt.
 
     session: its name, of `Sessions.begin`. images: what the model takes: camera name -> image. state: robot state, raw units. frame: its
@@ -67,7 +67,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FrameProgress:
     """What is said of one frame of an attempt.
 
     frame: its number; -1 if the session is not known. progress: in [0, 1], NaN if unknown. signals: the model's raw numbers. fresh: whether
@@ -96,9 +96,17 @@ class _Session:
         self.frame, self.touched_s = -1, time.monotonic()
         self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
 
-    def fault(self, moment: Moment, limits: SessionLimits) -> str:
-        """Returns why this moment cannot be the next one of the attempt; "" if it can."""
-        number = self.frame + 1 if moment.frame is None else moment.frame
+    def number_of(self, observation: Observation) -> int:
+        """Returns the number of an observation's frame."""
+        return self.frame + 1 if observation.frame is None else observation.frame
+
+    def touch(self) -> None:
+        """Counts the attempt as in use."""
+        self.touched_s = time.monotonic()
+
+    def fault(self, observation: Observation, limits: SessionLimits) -> str:
+        """Returns why this observation cannot be the next one of the attempt; "" if it can."""
+        number = self.number_of(observation)
         if number <= self.frame:
             return f"frame {number} came after frame {self.frame}, and frames are followed in order: send newer ones, or begin again"
         if number >= limits.frames:
@@ -113,15 +121,15 @@ class _Session:
         if missing > 0 and self.frame >= 0:
             self.attempt.hold(missing)
 
-    def reading(self, moment: Moment, step: Step) -> Reading:
+    def result(self, observation: Observation, step: Step) -> FrameProgress:
         """Returns what is said of a frame that the model has seen."""
-        number = self.frame + 1 if moment.frame is None else moment.frame
+        number = self.number_of(observation)
         is_first, behind, self.frame = self.frame < 0, number - self.frame, number
         if is_first:
             self._shaper.begin(step.progress)
-        reward = math.nan if is_first else self._shaper.reward(step.progress, is_terminal=moment.is_terminal)
-        return Reading(
-            moment.session,
+        reward = math.nan if is_first else self._shaper.reward(step.progress, is_terminal=observation.is_terminal)
+        return FrameProgress(
+            observation.session,
             number,
             step.progress,
             dict(step.signals),
@@ -143,8 +151,8 @@ class Sessions:
     >>> sessions = Sessions(tiny_sarm())
     >>> name = sessions.begin(task=episode.task, fps=episode.fps)
     >>> images = {camera: episode.camera(camera)[0] for camera in episode.cameras}
-    >>> (reading,) = sessions.advance([Moment(name, images, episode.state[0])])
-    >>> reading.frame, 0 <= reading.progress <= 1
+    >>> (result,) = sessions.advance([Observation(name, images, episode.state[0])])
+    >>> result.frame, 0 <= result.progress <= 1
     (0, True)
     """
 
@@ -180,57 +188,57 @@ class Sessions:
         with self._lock:
             return self._sessions.pop(session, None) is not None
 
-    def advance(self, moments: Sequence[Moment]) -> list[Reading]:
-        """Returns the reading of each moment, in their order; those of different sessions go through the model together.
+    def advance(self, observations: Sequence[Observation]) -> list[FrameProgress]:
+        """Returns the result of each observation, in their order; those of different sessions go through the model together.
 
-        Several moments of one session are taken in their order. A moment that does not fit gets a reason, and its attempt stays as it was.
+        Several observations of one session are taken in their order. One that does not fit gets a reason, and its attempt stays as it was.
         """
         arrived = time.monotonic()
-        answers: list[Reading | None] = [None] * len(moments)
-        waiting = list(range(len(moments)))
+        answers: list[FrameProgress | None] = [None] * len(observations)
+        waiting = list(range(len(observations)))
         with self._lock:
             while waiting:
-                turn, seen = [], set()
+                turn, sessions = [], set()
                 for place in waiting:
-                    if moments[place].session not in seen:
-                        seen.add(moments[place].session)
+                    if observations[place].session not in sessions:
+                        sessions.add(observations[place].session)
                         turn.append(place)
                 waiting = [place for place in waiting if place not in turn]
-                for place, reading in zip(turn, self._turn([moments[place] for place in turn]), strict=True):
-                    answers[place] = reading
+                for place, result in zip(turn, self._turn([observations[place] for place in turn]), strict=True):
+                    answers[place] = result
         now = time.monotonic()
         return [
-            _aged(answer, now - (arrived if moment.received_s is None else moment.received_s))
-            for answer, moment in zip(answers, moments, strict=True)
+            _aged(answer, now - (arrived if observation.received_s is None else observation.received_s))
+            for answer, observation in zip(answers, observations, strict=True)
             if answer is not None
         ]
 
-    def _turn(self, moments: Sequence[Moment]) -> list[Reading]:
-        """Returns the readings of moments of different sessions."""
-        readings: dict[int, Reading] = {}
+    def _turn(self, observations: Sequence[Observation]) -> list[FrameProgress]:
+        """Returns the results of observations of different sessions."""
+        results: dict[int, FrameProgress] = {}
         live: list[tuple[int, _Session]] = []
-        for place, moment in enumerate(moments):
-            session = self._sessions.get(moment.session)
+        for place, observation in enumerate(observations):
+            session = self._sessions.get(observation.session)
             if session is None:
-                reason = f"there is no session '{moment.session}' here: it has ended, or the server began anew; begin another"
-                readings[place] = Reading(moment.session, -1, reason=reason)
-            elif fault := session.fault(moment, self.config.limits):
-                readings[place] = Reading(moment.session, session.frame + 1 if moment.frame is None else moment.frame, reason=fault)
+                reason = f"there is no session '{observation.session}' here: it has ended, or the server began anew; begin another"
+                results[place] = FrameProgress(observation.session, -1, reason=reason)
+            elif fault := session.fault(observation, self.config.limits):
+                results[place] = FrameProgress(observation.session, session.number_of(observation), reason=fault)
             else:
                 live.append((place, session))
-        chosen = [moments[place] for place, _ in live]
-        for (_, session), moment in zip(live, chosen, strict=True):
-            session.fill(session.frame + 1 if moment.frame is None else moment.frame)
+        fitting = [observations[place] for place, _ in live]
+        for (_, session), observation in zip(live, fitting, strict=True):
+            session.fill(session.number_of(observation))
         attempts = [session.attempt for _, session in live]
-        steps = self._follows.advance(attempts, [each.images for each in chosen], [each.state for each in chosen]) if live else ()
-        for (place, session), moment, step in zip(live, chosen, steps, strict=True):
-            session.touched_s = time.monotonic()
+        steps = self._follows.advance(attempts, [each.images for each in fitting], [each.state for each in fitting]) if live else ()
+        for (place, session), observation, step in zip(live, fitting, steps, strict=True):
+            session.touch()
             if isinstance(step, Step):
-                readings[place] = session.reading(moment, step)
+                results[place] = session.result(observation, step)
             else:
-                number = session.frame + 1 if moment.frame is None else moment.frame
-                readings[place] = Reading(moment.session, number, reason=str(step))
-        return [readings[place] for place in range(len(moments))]
+                number = session.number_of(observation)
+                results[place] = FrameProgress(observation.session, number, reason=str(step))
+        return [results[place] for place in range(len(observations))]
 
     def _make_room(self, count: int) -> None:
         """Ends attempts that have been idle for too long. DataError if there is then no room for so many more."""
@@ -262,5 +270,5 @@ class _Alone:
         return answers
 
 
-def _aged(reading: Reading, age_s: float) -> Reading:
-    return Reading(**{**vars(reading), "age_s": age_s})
+def _aged(result: FrameProgress, age_s: float) -> FrameProgress:
+    return FrameProgress(**{**vars(result), "age_s": age_s})

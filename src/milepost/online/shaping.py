@@ -2,7 +2,7 @@
 
 Potential-based shaping adds F = gamma * phi(s') - phi(s), with progress as phi. It leaves the optimal policy as it is, whatever phi is, if
 phi counts as 0 in a terminal state (sources: Ng, Harada, Russell 1999; Grzes 2017 for the terminal state). A terminal state that would keep
-its progress for ever gives the same: its later rewards sum up to -gamma * phi, so the last reward is -phi(s) in both readings. A time limit
+its progress for ever gives the same: its later rewards sum up to -gamma * phi, so the last reward is -phi(s) in both results. A time limit
 is no terminal state: there phi(s') counts, as in any other step.
 
 "difference" is phi(s') - phi(s) and "absolute" is phi(s'). Both change what is optimal. They are what many people train with, so they are
