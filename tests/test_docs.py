@@ -97,6 +97,16 @@ def test_robometer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 <= np.nanmin(names["success"]) <= np.nanmax(names["success"]) <= 1
 
 
+def test_fine_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dots("dots", dot_episodes(5, failing=2))
+    monkeypatch.setattr(milepost, "train", partial(train, steps=2, batch_size=4, clips_per_episode=2, holdout=0.4))
+    stand_ins = {"path/or/hub-id": "dots", "robometer/Robometer-4B": str(tiny_robometer("robometer")), '"cuda"': '"cpu"'}
+    names = run("fine_tuning.md", {}, stand_ins)
+    assert names["curve"].value.shape == (33,)
+    assert 0 < names["after"] != names["before"]
+
+
 def test_gvl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_dots("dots", dot_episodes(1))

@@ -34,29 +34,30 @@ INSIDE = {
         "parts trim",
     ],
     "vlm": [
-        "frame_parts layers logprobs memory patches prompt proxies replies",
+        "frame_parts layers licence logprobs memory patches prompt proxies replies",
         "transport video_clip",
         "dialect network",
         "engine server",
         "chat heads loading",
-        "generate head_files remote",
+        "adapters generate head_files hidden remote",
     ],
     "models": [
-        "foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network sarm.options source "
-        "training.checkpoints training.distributed training.tracking value.targets windowed.network zero_shot.clips "
+        "classifier.network foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network "
+        "sarm.options source training.checkpoints training.distributed training.tracking tuning.options tuning.targets value.targets "
+        "windowed.network zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
         "gvl.config gvl.options gvl.question registry robometer.config robometer.options roboreward.config roboreward.options sarm.config "
         "sarm.loss saved topreward.config topreward.options training.config training.episodes windowed.config windowed.inputs "
         "zero_shot.model",
-        "elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples success.config topreward.processor "
-        "topreward.sampling training.loop value.config windowed.samples zero_shot.kind",
-        "gvl.kind robometer.kind roboreward.kind sarm.checkpoint success.options success.targets topreward.model training.recipe "
-        "value.options value.prepare windowed.model",
+        "classifier.model elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples success.config "
+        "topreward.processor topreward.sampling training.loop tuning.prepare tuning.tuner value.config windowed.samples zero_shot.kind",
+        "classifier.kind gvl.kind robometer.kind roboreward.kind sarm.checkpoint success.options success.targets topreward.model "
+        "training.recipe tuning.learner value.options value.prepare windowed.model",
         "options sarm.processor sarm.readiness success.model success.prepare topreward.kind training.card training.evaluation "
-        "training.settings value.model windowed.kind windowed.recipe",
-        "sarm.card sarm.model success.card success.kind training.run value.card value.kind windowed.settings",
-        "factory sarm.kind sarm.prepare success.train value.train",
-        "sarm.train success.settings value.settings",
+        "training.settings tuning.run value.model windowed.kind windowed.recipe",
+        "sarm.card sarm.model success.card success.kind training.run tuning.card value.card value.kind windowed.settings",
+        "factory sarm.kind sarm.prepare success.train tuning.settings value.train",
+        "robometer.tuning roboreward.tuning sarm.train success.settings value.settings",
         "sarm.by_row sarm.settings",
     ],
     "annotation": ["faults sampling sheets spreadsheet store subtasks", "question reply sources", "checks", "loop", "dataset"],
@@ -75,6 +76,7 @@ HEAVY = {
     "torch": {"encoders", "vlm", "models", "sim", "weights", "testing"},
     "safetensors": {"encoders", "vlm", "models", "sim", "testing"},
     "transformers": {"vlm"},
+    "peft": set(),
     "av": {"datasets", "figures"},
     "pyarrow": {"datasets", "progress", "weights"},
     "matplotlib": {"figures"},

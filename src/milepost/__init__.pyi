@@ -39,6 +39,7 @@ from .online import Shaper as Shaper
 from .online import ShapingConfig as ShapingConfig
 from .progress import audit as audit
 from .progress import evaluate as evaluate
+from .progress import evaluate_several as evaluate_several
 from .progress import label as label
 from .progress import label_several as label_several
 from .progress import read_progress as read_progress

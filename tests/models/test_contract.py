@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from classifiers import Reference
 from milepost.core.capabilities import RewardModel
 from milepost.core.errors import DataError
 from milepost.models.elapsed import ElapsedModel
@@ -66,9 +67,17 @@ def tiny_gvl(**changes: object) -> GVLModel:
     return GVLModel(GVLConfig(vlm_name=str(VLM), max_answer_tokens=4, **changes), tiny_vlm())
 
 
+@functools.cache
+def tiny_classifier() -> RewardModel:
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    return load_model(Reference().write(Path(folder) / "classifier"))
+
+
 MAKERS: dict[str, Callable[[], RewardModel]] = {
     "elapsed": ElapsedModel,
     "gvl": tiny_gvl,
+    "reward_classifier": tiny_classifier,
     "robometer": tiny_robometer,
     "roboreward": tiny_roboreward,
     "sarm": tiny_sarm,

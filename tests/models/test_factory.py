@@ -35,7 +35,7 @@ def test_a_config_by_name() -> None:
     config = milepost.make_reward_model_config("sarm", annotation_mode="dual", frame_gap=30, dense_subtask_names=["a", "b"])
     assert isinstance(config, SARMConfig)
     assert (config.gap(10.0), config.dense_subtask_names) == (30, ("a", "b"))
-    with pytest.raises(ValueError, match="known: elapsed, gvl, robometer, roboreward, sarm, success, topreward"):
+    with pytest.raises(ValueError, match="known: elapsed, gvl, reward_classifier, robometer, roboreward, sarm, success, topreward"):
         milepost.make_reward_model_config("oracle")
     with pytest.raises(ValueError, match="no field colour"):
         milepost.make_reward_model_config("sarm", colour=3)

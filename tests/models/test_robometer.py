@@ -145,7 +145,7 @@ def test_an_image_goes_through_the_tower_once(rng, monkeypatch: pytest.MonkeyPat
     paths = [tuple(np.linspace(0, n, LEROBOT_FRAMES).round().astype(int).tolist()) for n in range(12)]
     engine.read(frames, text=ASKED, paths=paths)
     assert sum(counts) == 12
-    each = len(engine._pieces(ASKED, longest=2, size=(64, 96))[1][1].ids)
+    each = len(engine.pieces(ASKED, longest=2, size=(64, 96))[1][1].ids)
     nodes = {path[:end] for path in paths for end in range(1, 5)}
     assert len(nodes) < 4 * 12 * 0.65
     assert abs(engine.tokens["frames"] - len(nodes) * each) <= 20 * len(nodes)  # what is shown alike goes through the language model once

@@ -279,16 +279,6 @@ def test_impossible_configs_are_refused(field: str, value: object, message: str)
         SuccessConfig(**{field: value})
 
 
-def test_lerobots_reward_classifier_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"type": "reward_classifier", "num_classes": 2, "model_name": "lerobot/resnet10"}))
-    words = "LeRobot's reward classifier, which milepost does not run.*milepost train DATASET --model success --output-dir FOLDER"
-    for path in (tmp_path, "reward_classifier"):
-        with pytest.raises(DataError, match=words):
-            milepost.load_model(path)
-    assert main(["train", "nowhere", "--model", "reward_classifier", "--output-dir", str(tmp_path / "run")]) == 2
-    assert "LeRobot's reward classifier" in " ".join(capsys.readouterr().err.split())
-
-
 # The whole run
 
 

@@ -226,5 +226,7 @@ def test_a_built_in_name_is_the_built_in_model(tmp_path: Path, monkeypatch: pyte
 def test_a_saved_model_of_a_package_that_is_not_installed(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({"type": "brightness", "gain": 1.0}))
-    with pytest.raises(DataError, match="type 'brightness'; known types: elapsed, gvl, robometer, roboreward, sarm, success, topreward"):
+    with pytest.raises(
+        DataError, match="type 'brightness'; known types: elapsed, gvl, reward_classifier, robometer, roboreward, sarm, success, topreward"
+    ):
         load_model(tmp_path / "model")

@@ -340,7 +340,7 @@ def test_train_says_what_it_can_train(world: World) -> None:
     out = ("--output-dir", world.folder / "model")
     status, said = world.milepost("train", world.dataset, "--model", "brightness", *out)
     assert status == 2
-    assert "can train sarm, success and value only" in said
+    assert "can train robometer, roboreward, sarm, success and value only" in said
     assert "of the package bright 1.2 with that package" in said
     assert "is a clock: there is nothing to train" in world.milepost("train", world.dataset, "--model=elapsed", *out)[1]
     assert "zero-shot" in world.milepost("train", world.dataset, "--model", "topreward", *out)[1]

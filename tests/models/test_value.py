@@ -272,7 +272,7 @@ def test_options_of_another_model_are_refused(dots: LeRobotDataset, tmp_path: Pa
         (("--model", "value", "--augmentation", "0.5"), "--augmentation means nothing to a value model"),
         (("--model", "value", "--annotation-mode", "dual"), "--annotation-mode means nothing to a value model"),
         (("--model", "value", "--preset", "paper"), "a value model has no preset 'paper'"),
-        (("--model", "nothing"), "milepost train can train sarm, success and value"),
+        (("--model", "nothing"), "milepost train can train robometer, roboreward, sarm, success and value"),
     ):
         assert main(["train", str(dots.root), "--output-dir", str(tmp_path / "run"), *options]) == 2
         assert message in " ".join(capsys.readouterr().err.split())

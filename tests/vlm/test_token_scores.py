@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.vlm.logprobs import ROUNDING, NumberedTokensError, absent_bound, listed_tokens, score_answers
+from milepost.vlm.logprobs import ROUNDING, NumberedTokensError, absent_bound, listed_after, listed_tokens, score_answers
 
 LISTED = [(" True", math.log(0.5)), ("True", math.log(0.25)), ("No", math.log(0.125))]
 
@@ -84,6 +85,15 @@ def test_the_chosen_token_is_part_of_the_list():
 @pytest.mark.parametrize("reply", [{}, {"logprobs": None}, {"logprobs": {"content": []}}, {"logprobs": {"content": None}}])
 def test_no_list_is_none(reply):
     assert listed_tokens(reply) is None
+
+
+def test_the_list_behind_words():
+    tokens = [("ANSWER", -0.1), (":", -0.2), (" ", -0.3), ("4", -0.4)]
+    content = [entry for token in tokens for entry in choice(token, [])["logprobs"]["content"]]
+    assert listed_after({"logprobs": {"content": content}}, re.compile(r"ANSWER:\s*$")) == [("4", -0.4)]
+    assert listed_after({"logprobs": {"content": content}}, re.compile("GRADE:$")) == []
+    assert listed_after({"logprobs": {"content": content[:2]}}, re.compile(r"ANSWER:\s*$")) == []
+    assert listed_after({}, re.compile("x")) is None
 
 
 @pytest.mark.parametrize("logprob", [math.nan, 0.5, "x", True, [], 10**400, -(10**400)])

@@ -281,9 +281,9 @@ def _bring_over(
             f"the dataset has {head} annotations of episodes {shortlist(other)}: give --skip-existing to keep them, or --overwrite"
         )
     without = len(requested) - len(set(runs) & requested)
-    found = f"{head} stages of {count_noun(len(annotations), 'episode')} read from {column}; without any: {without}"
+    summary = f"{head} stages of {count_noun(len(annotations), 'episode')} read from {column}; without any: {without}"
     if all(tuple(existing.get(n, {}).get(head, ())) == tuple(heads[head]) for n, heads in annotations.items()):
-        say(found)  # writing them again would compute the proportions anew, which a person may have set
+        say(summary)  # writing them again would compute the proportions anew, which a person may have set
         say("written: nothing, all of it was there")
         return 0
     warn_all(
@@ -291,7 +291,7 @@ def _bring_over(
         for words in _contradictions(dataset, {n: heads[head] for n, heads in annotations.items()})
     )
     files = write_out(target, annotations, {}, subtask_index=False, keep_language=column != "language_persistent")
-    say(found)
+    say(summary)
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Compare a progress file with the truth (or the annotations) of its dataset, beside a clock; or two annotations with each other."""
+"""Compare progress with the truth (or the annotations) of its dataset, beside a clock; or two annotations with each other."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
 from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
+from milepost.cli.evaluate_several import evaluate_several, threshold_rows
+from milepost.cli.progress_io import name_of
 from milepost.cli.taught import say_what_taught
 from milepost.core import count_noun, to_json
 
@@ -21,8 +22,8 @@ from milepost.core import count_noun, to_json
 class Args:
     dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
     """LeRobot dataset; optional if --annotations or --against is a dataset."""
-    progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
-    """Progress file; default: the one beside the dataset."""
+    progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
+    """Progress file; default: the one beside the dataset. Several: a row for each, and the differences from the first."""
     annotations: str | None = None
     """Compare annotations instead of progress: a dataset, a .csv or .json file, or a store of `milepost annotate`."""
     against: str | None = None
@@ -38,14 +39,16 @@ class Args:
 def main(args: Args) -> int:
     """Compares and prints; returns 1 if an episode cannot be read."""
     if args.annotations is not None or args.against is not None:
-        if args.annotations is None or args.against is None or args.progress is not None:
+        if args.annotations is None or args.against is None or args.progress:
             raise ValueError("give --annotations together with --against, and without --progress")
         opened = datasets.open_dataset(args.dataset or dataset_in(args.annotations, args.against), episodes=args.episodes)
         return evaluate_annotations(opened, args.annotations, args.against, head=args.head_mode, seed=args.seed, as_json=args.json)
     if args.dataset is None:
         raise ValueError("give DATASET, or --annotations and --against")
     dataset = datasets.open_dataset(args.dataset, episodes=args.episodes)
-    progress_file = progress.find_progress(dataset, args.progress)
+    if len(set(args.progress)) > 1:
+        return _beside(args, dataset)
+    progress_file = progress.find_progress(dataset, args.progress[0] if args.progress else None)
     warn_all(progress_file.warnings)
     with bars() as bar:
         compared = progress.evaluate(dataset, progress_file, head=args.head_mode, on_progress=bar("compare"))
@@ -62,6 +65,16 @@ def main(args: Args) -> int:
     for number, reason in compared.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
     return 1 if compared.unreadable else 0
+
+
+def _beside(args: Args, dataset: datasets.LeRobotDataset) -> int:
+    """Compares several files and prints; returns 1 if an episode cannot be read."""
+    matches = [progress.match_progress(path, dataset) for path in dict.fromkeys(args.progress)]
+    for each in matches:
+        warn_all(each.warnings)
+    paths = [each.path for each in matches]
+    files = {name_of(each.path, paths): each for each in matches}
+    return evaluate_several(dataset, files, head=args.head_mode, seed=args.seed, as_json=args.json)
 
 
 def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
@@ -103,17 +116,8 @@ def _event_table(
 
 def _show(lines: Mapping[str, metrics.Threshold]) -> None:
     first = next(iter(lines.values()))
-    rows = [
-        (
-            name,
-            *(f"{value:.3f} [{low:.2f}, {high:.2f}]" if not np.isnan(value) else "-" for value, (low, high) in (
-                (line.auc, line.auc_interval), (line.value, line.interval), (line.accuracy, line.accuracy_interval)
-            )),
-        )
-        for name, line in lines.items()
-    ]  # fmt: skip
     words = f"success from where a curve ends: {first.successes} successes, {first.failures} failures"
-    table(words, ("score", "AUC", "threshold", "balanced accuracy, left out"), rows)
+    table(words, ("score", "AUC", "threshold", "balanced accuracy, left out"), threshold_rows(lines))
     line = lines.get("logprob")
     if line is not None and line.accuracy_interval[0] > 0.5:
         say(f"to use it: --success-threshold {line.value:.4g}")

@@ -25,8 +25,8 @@ class Args:
     """Folder of the trained model; it is made if it does not exist."""
     training_options: Annotated[models.TrainingOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.TrainingOptions)
     model: str = "sarm"
-    """The kind of model: sarm (stages and progress within them), value (time to success, learnt from failures too), or
-    success (whether the task is done, from next.success or outcomes)."""
+    """The kind of model: sarm (stages and progress within them), value (time to success, learnt from failures too), success (whether the
+    task is done, from next.success or outcomes), or robometer and roboreward, which are fine-tuned with --head-only or --lora."""
     preset: Literal["paper", "small"] | None = None
     """For SARM, default: paper. paper: the published sizes, optimiser and encoder (CLIP ViT-B/32), for a GPU. small: 2 layers of width 96
     on the built-in encoder; it trains in minutes on a CPU."""
@@ -119,6 +119,8 @@ def _report(args: Args, trained: models.TrainResult) -> None:
     say("episodes learnt from: {}, to choose the checkpoint: {}, held out: {}".format(*map(len, groups)))
     if args.holdout and not trained.held_out:
         warn("nothing could be held out (each task and kind keeps one scene to learn from), so nothing is known of how good this model is")
+    if trained.losses:
+        say("held-out loss: {before:.4f} before, {after:.4f} after".format(**trained.losses))
     if trained.summaries:
         count = len(set(trained.held_out) - set(trained.unreadable))
         table(f"{count_noun(count, 'held-out episode')} (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))

@@ -20,6 +20,7 @@ WORKING = {
     "bitsandbytes": ">=0.46",
     "httpx2": ">=2,<3",
     "metaworld": ">=3.1.1,<3.2",
+    "peft": ">=0.18",
     "transformers": ">=5.4,<6",
     "wandb": ">=0.19",
 }

@@ -21,6 +21,7 @@ from .hub import Files as Files
 from .hub import find_file as find_file
 from .hub import find_files as find_files
 from .hub import find_model as find_model
+from .hub import find_model_config as find_model_config
 from .hub import in_cache as in_cache
 from .hub import is_hub_id as is_hub_id
 from .hub import require_repository as require_repository

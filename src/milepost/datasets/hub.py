@@ -18,7 +18,7 @@ from typing import Any
 
 from milepost.core import DataError, read_json_object, real_path, require_inside
 
-UPLOADED = ("README.md", "config.json", "model.safetensors")
+UPLOADED = ("README.md", "config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors", "heads.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HF = re.compile(r"hf:/{1,2}datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 """One slash as well: a path takes two for one."""
@@ -157,6 +157,14 @@ def find_model(folder_or_repo: str | Path, revision: str | None = None) -> Path:
     if folder.exists() or not is_hub_id(repo):
         return folder
     return Path(_fetch("snapshot_download", repo, revision, kind="model", allow_patterns=["*.json", "*.safetensors"]))
+
+
+def find_model_config(folder_or_repo: str | Path) -> Path:
+    """Returns the folder in which a saved model's config.json is, as `find_model` does; of a Hub model nothing else is downloaded."""
+    folder, repo = Path(folder_or_repo).expanduser(), str(folder_or_repo)
+    if folder.exists() or not is_hub_id(repo):
+        return folder
+    return Path(_fetch("snapshot_download", repo, None, kind="model", allow_patterns=["config.json"]))
 
 
 def revision_of(folder: Path) -> str:

@@ -34,6 +34,7 @@ from .evaluation import Estimate as Estimate
 from .evaluation import Summary as Summary
 from .evaluation import failure_table as failure_table
 from .evaluation import mean_estimate as mean_estimate
+from .evaluation import model_table as model_table
 from .evaluation import nothing_known as nothing_known
 from .evaluation import score_episode as score_episode
 from .evaluation import summarise as summarise
@@ -44,6 +45,8 @@ from .events import Event as Event
 from .events import EventRules as EventRules
 from .events import count_events as count_events
 from .events import find_events as find_events
+from .paired import difference_table as difference_table
+from .paired import paired_differences as paired_differences
 from .scores import clock as clock
 from .scores import final as final
 from .scores import interval as interval

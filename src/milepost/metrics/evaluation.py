@@ -7,7 +7,7 @@ Error, stage accuracy and order are means over successful episodes. Of a failed 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -207,11 +207,8 @@ MORE = {
 """Name of a measure -> its words, here and in `milepost audit`."""
 
 
-def outcome_rows(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"], rng: np.random.Generator) -> dict[str, Estimate]:
-    """Returns what separates successes from failures by their final values: AUC, AUPRC, tau-a and the difference of the means.
-
-    AUPRC and tau-a depend on how many are successes, so what chance or a perfect order would have stands beside them.
-    """
+def outcome_rules() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+    """Returns name -> a function of the final values of successes (N,) and failures (M,), NaN if there are not both."""
 
     def tau(a: np.ndarray, b: np.ndarray) -> float:
         return tau_a(np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)) if len(a) and len(b) else float("nan")
@@ -219,7 +216,16 @@ def outcome_rows(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"
     def gap(a: np.ndarray, b: np.ndarray) -> float:
         return float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
 
-    rules = {"auc": separation, "auprc": average_precision, "tau_a": tau, "succ_fail_diff": gap}
+    return {"auc": separation, "auprc": average_precision, "tau_a": tau, "succ_fail_diff": gap}
+
+
+def outcome_rows(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"], rng: np.random.Generator) -> dict[str, Estimate]:
+    """Returns what separates successes from failures by their final values: AUC, AUPRC, tau-a and the difference of the means.
+
+    AUPRC and tau-a depend on how many are successes, so what chance or a perfect order would have stands beside them.
+    """
+
+    rules = outcome_rules()
     good, bad = len(success), len(failure)
     count = good + bad
     rows = {name: Estimate(of(success, failure), *interval(of, success, failure, rng=rng), count) for name, of in rules.items()}
@@ -240,3 +246,9 @@ def failure_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], li
     first = next(iter(summaries.values()))
     ends = {kind: "-" if np.isnan(truth) else f"{truth:.3f}" for kind, (_, truth) in first.failures.items()}
     return ("", *summaries, "truth"), [(kind, *(s.failures[kind][0] for s in summaries.values()), end) for kind, end in ends.items()]
+
+
+def model_table(summaries: Mapping[str, Summary]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Returns (columns, rows) with one row for each model and one column for each measure but those of `MORE`."""
+    rows = [(name, *(getattr(summary, measure) for measure in MEASURES)) for name, summary in summaries.items()]
+    return ("", *MEASURES.values()), [tuple(row) for row in rows]

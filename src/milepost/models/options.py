@@ -14,12 +14,13 @@ import tyro
 from milepost.core import DataError
 from milepost.models.foreign import PackageError
 from milepost.models.gvl.options import GVLOnly
-from milepost.models.registry import ModelKind, NoOptions, changed, kind_of, offered, require_trainable
+from milepost.models.registry import ModelKind, NoOptions, changed, kind_named, kind_of, offered, require_trainable
 from milepost.models.robometer.options import RobometerOnly
 from milepost.models.roboreward.options import RoboRewardOnly
 from milepost.models.sarm.options import SARMOptions
 from milepost.models.success.options import SuccessTraining
 from milepost.models.topreward.options import TOPRewardOnly
+from milepost.models.tuning.options import TuningOptions
 from milepost.models.value.options import ValueOptions, ValueTraining
 from milepost.models.zero_shot.options import PrefixOptions, VLMOptions
 
@@ -51,14 +52,19 @@ class TrainingOptions:
 
     success: Annotated[SuccessTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=SuccessTraining)
     value: Annotated[ValueTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=ValueTraining)
+    tuning: Annotated[TuningOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TuningOptions)
 
 
 def training_changes(name: str, options: TrainingOptions) -> dict[str, Any]:
     """Returns the options that were given for the training of this kind. ValueError if one of another kind was given."""
-    for group in vars(options):
-        if group != name and (option_names := list(changed(getattr(options, group)))):
-            raise ValueError(f"--{option_names[0].replace('_', '-')} means nothing to a model of type {name}")
-    return changed(getattr(options, name)) if hasattr(options, name) else {}
+    kind, own = kind_named(name), {}
+    for group in vars(options).values():
+        values = changed(group)
+        if kind is not None and type(group) is kind.training_options:
+            own = values
+        elif values:
+            raise ValueError(f"--{next(iter(values)).replace('_', '-')} means nothing to a model of type {name}")
+    return own
 
 
 def options_for(kind: ModelKind, options: ModelOptions) -> Any:

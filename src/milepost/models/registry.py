@@ -36,7 +36,7 @@ from milepost.core import (
     shown,
     warn_user,
 )
-from milepost.datasets import find_model
+from milepost.datasets import find_model_config
 from milepost.models.foreign import PackageError, blaming, guarded, require_plain
 from milepost.models.plugin_format import own_values
 from milepost.models.source import source_hash
@@ -45,6 +45,7 @@ GROUP = "milepost.models"
 BUILT_IN = {
     "elapsed": "milepost.models.elapsed",
     "gvl": "milepost.models.gvl.kind",
+    "reward_classifier": "milepost.models.classifier.kind",
     "robometer": "milepost.models.robometer.kind",
     "roboreward": "milepost.models.roboreward.kind",
     "sarm": "milepost.models.sarm.kind",
@@ -53,12 +54,6 @@ BUILT_IN = {
     "value": "milepost.models.value.kind",
 }
 """Name -> the module whose MODEL it is. A new model of this package is a file and a line here."""
-OF_LEROBOT = {
-    "reward_classifier": "LeRobot's reward classifier, which milepost does not run: its random projection was never trained, and it is "
-    "served on images that were normalised only in training; train a success head on the same dataset instead: milepost train DATASET "
-    "--model success --output-dir FOLDER",
-}
-"""Types of LeRobot's reward models that are not loaded: what they are, and what to do."""
 MOST_NAMES = 10
 """How many names of models an error lists."""
 _NAME = re.compile(r"[^\W_][\w.+-]*")
@@ -116,7 +111,7 @@ class ModelKind:
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
     as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. untrained:
     (model, seed) -> one of the same shape that has learnt nothing, for an audit. training: the module of this package whose `plan`
-    says what is trained and how. package: who offers it.
+    says what is trained and how. training_options: a dataclass of what only that takes on the command line. package: who offers it.
     """
 
     name: str
@@ -131,6 +126,7 @@ class ModelKind:
     untrainable: str = ""
     untrained: Callable[[Any, int], RewardModel] | None = None
     training: str = ""
+    training_options: type = NoOptions
     package: str = ""
 
     @property
@@ -279,8 +275,6 @@ def require_trainable(name: str) -> None:
 def trainer_of(name: str) -> ModuleType:
     """Returns the module that trains the model of this name: its `plan` gives a `training.settings.Plan`. DataError if there is none."""
     require_trainable(name)
-    if name in OF_LEROBOT:
-        raise DataError(f"'{name}' is {OF_LEROBOT[name]}")
     kind = kind_named(name)
     if kind is None or not kind.training:
         raise DataError(f"there is no model '{name}' to train; milepost train can train {_trainable()}")
@@ -303,9 +297,7 @@ def kind_of(path: str | Path) -> ModelKind:
     kind = None if isinstance(path, Path) and path.is_dir() else kind_named(str(path))
     if kind is not None and kind.bare is not None:
         return kind
-    if str(path) in OF_LEROBOT and not Path(path).is_dir():
-        raise DataError(f"'{path}' is {OF_LEROBOT[str(path)]}")
-    folder = find_model(path)
+    folder = find_model_config(path)
     if not (folder / "config.json").is_file():
         if kind is not None:
             raise DataError(f"no model at '{path}': {kind.called} is loaded from the folder of a saved one, which has a config.json")
@@ -315,13 +307,24 @@ def kind_of(path: str | Path) -> ModelKind:
         more = f" or one of {len(bare) - MOST_NAMES} other names" if len(bare) > MOST_NAMES else ""
         listed = " or ".join(map(repr, bare[:MOST_NAMES]))
         raise DataError(f"no model at '{path}': expected a folder with config.json, or {listed}{more}{hint}")
-    name = own_values(read_json_object(folder / "config.json", what="model config")).get("type")
+    values = own_values(read_json_object(folder / "config.json", what="model config"))
+    name = values.get("type")
+    if name is None and isinstance(values.get("model_type"), str):
+        raise DataError(_as_checkpoint(path, values))
     kind = kind_named(name) if isinstance(name, str) else None
-    if isinstance(name, str) and name in OF_LEROBOT:
-        raise DataError(f"{folder} is {OF_LEROBOT[name]}")
     if kind is None:
         raise DataError(f"{folder / 'config.json'} has type {shown(name)}; known types: {', '.join(names())}")
     return kind
+
+
+def _as_checkpoint(path: str | Path, values: Mapping[str, Any]) -> str:
+    """Returns what to type for a checkpoint of another library. values: its config.json. A model with heads of its own names them there."""
+    askers = [name for name, kind in kinds().items() if hasattr(kind.config, "vlm_name")]
+    heads = "robometer" if any("RFM" in str(each) for each in values.get("architectures") or ()) else ""
+    if not heads and not str(values["model_type"]).startswith("qwen3_vl"):
+        return f"{path} is a '{values['model_type']}' checkpoint and no reward model; {' and '.join(askers)} ask a Qwen3-VL: --vlm-name"
+    words = "|".join([heads] if heads else [name for name in askers if name != "robometer"])
+    return f"{path} is a vision-language model, and --model takes what asks it: use --model {words} --vlm-name {path}"
 
 
 def is_bare(path: str | Path, kind: ModelKind) -> bool:

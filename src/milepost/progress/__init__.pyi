@@ -6,6 +6,8 @@ from .auditing import choose_episodes as choose_episodes
 from .auditing import plan_audit as plan_audit
 from .auditing import run_audit as run_audit
 from .auditing import verdict_in_words as verdict_in_words
+from .beside import Comparison as Comparison
+from .beside import evaluate_several as evaluate_several
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .existing import existing_result as existing_result

@@ -1,3 +1,11 @@
+from .adapters import Lora as Lora
+from .adapters import add_lora as add_lora
+from .adapters import answer_weights as answer_weights
+from .adapters import head_weights as head_weights
+from .adapters import learnt_hash as learnt_hash
+from .adapters import read_learnt as read_learnt
+from .adapters import require_peft as require_peft
+from .adapters import write_learnt as write_learnt
 from .chat import SPECIAL_TOKEN as SPECIAL_TOKEN
 from .chat import ChatModel as ChatModel
 from .chat import Message as Message
@@ -8,6 +16,8 @@ from .generate import LocalChatModel as LocalChatModel
 from .head_files import load_frame_engine as load_frame_engine
 from .heads import FrameEngine as FrameEngine
 from .heads import HeadFormat as HeadFormat
+from .hidden import answer_hidden as answer_hidden
+from .hidden import marks_hidden as marks_hidden
 from .loading import fingerprint as fingerprint
 from .loading import load_engine as load_engine
 from .patches import Resolution as Resolution

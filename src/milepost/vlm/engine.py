@@ -136,7 +136,7 @@ class Engine:
         DataError if an instruction is empty, an answer is not one token, or the clip is longer than the model's context.
         """
         lengths = clip.prefixes(prefixes)
-        suffixes = self._suffixes(instructions, answers)
+        suffixes = self.suffixes(instructions, answers)
         table = np.full((len(suffixes), len(lengths), len(answers)), np.nan, np.float32)
         texts = [ids for ids, _ in suffixes]
 
@@ -188,7 +188,7 @@ class Engine:
             here = sorted((n, place) for place, n in enumerate(lengths) if sizes[n] == size)
             cache = clip.caches.setdefault((self.networks, self._prompt_tokens.before, size), PrefixCache(self.networks.layers, size))
             deepest = here[-1][0] // PAIR
-            self._require_context(cache, groups=-(-here[-1][0] // PAIR), question=max(map(len, texts)) + room)
+            self.require_context(cache, groups=-(-here[-1][0] // PAIR), question=max(map(len, texts)) + room)
             self._prefill(cache, [clip.pair(group) for group in range(cache.groups, deepest)])
             yield cache, [PromptSuffix((i, place), n // PAIR, clip.odd(n), ids) for n, place in here for i, ids in enumerate(texts)]
 
@@ -205,14 +205,14 @@ class Engine:
         transformers computes the positions.
         """
         lengths = clip.prefixes(prefixes)
-        suffixes = self._suffixes(instructions, answers)
+        suffixes = self.suffixes(instructions, answers)
         table = np.full((len(suffixes), len(lengths), len(answers)), np.nan, np.float32)
         for place, n in enumerate(lengths):
             size = self._size(clip, n)
             pairs = [*(clip.pair(group) for group in range(n // PAIR)), *filter(None, [clip.odd(n)])]
             rows = self.processor.rows(np.concatenate([frames for frames, _ in pairs]), size, device=self.networks.device)
             for i, (ids, answer_ids) in enumerate(suffixes):
-                before = [token for group, (_, time_s) in enumerate(pairs) for token in self._stamp(group, time_s, size)]
+                before = [token for group, (_, time_s) in enumerate(pairs) for token in self.stamp(group, time_s, size)]
                 logprobs = self.networks.own(before + ids, rows, (len(pairs), *self.processor.grid(size)))
                 self.tokens["separate"] += len(before + ids)
                 table[i, place] = logprobs[answer_ids].cpu().numpy()
@@ -227,14 +227,14 @@ class Engine:
         resolution: Resolution | None = None,
     ) -> Stream:
         """Returns a stream that scores while frames arrive, see `Stream`. fps: None if each frame comes with its time."""
-        self._suffixes(instructions, answers)
+        self.suffixes(instructions, answers)
         return Stream(self, instructions=tuple(instructions), answers=tuple(answers), fps=fps, resolution=resolution or Resolution())
 
     @torch.inference_mode()
     def extend(self, cache: PrefixCache | None, *, size: Size, group: FramePair) -> PrefixCache:
         """Returns the cache with one more complete group; a new cache if it is None."""
         cache = cache or PrefixCache(self.networks.layers, size)
-        self._require_context(cache, groups=cache.groups + 1, question=0)
+        self.require_context(cache, groups=cache.groups + 1, question=0)
         self._prefill(cache, [group])
         return cache
 
@@ -244,8 +244,8 @@ class Engine:
     ) -> Float[np.ndarray, "I A"]:
         """Returns log p of the answers after all groups of a cache, and after a branch if there is one. The cache is not changed."""
         cache = cache or PrefixCache(self.networks.layers, size)
-        suffixes = self._suffixes(instructions, answers)
-        self._require_context(cache, groups=cache.groups + (branch is not None), question=max(len(ids) for ids, _ in suffixes))
+        suffixes = self.suffixes(instructions, answers)
+        self.require_context(cache, groups=cache.groups + (branch is not None), question=max(len(ids) for ids, _ in suffixes))
         table = np.full((len(suffixes), len(answers)), np.nan, np.float32)
         questions = [PromptSuffix((i, 0), cache.groups, branch, ids) for i, (ids, _) in enumerate(suffixes)]
 
@@ -255,7 +255,8 @@ class Engine:
         self._ask(cache, questions, lead=common([ids for ids, _ in suffixes]), take=take)
         return table
 
-    def _suffixes(self, instructions: Sequence[str], answers: Sequence[str]) -> Suffixes:
+    def suffixes(self, instructions: Sequence[str], answers: Sequence[str]) -> Suffixes:
+        """Returns the ids of each instruction's question, and those of the answers. DataError as `score`."""
         require_lists(instructions, answers)
         return [self._prompt_tokens.question(instruction, answers) for instruction in instructions]
 
@@ -263,15 +264,16 @@ class Engine:
         height, width = clip.frames.shape[1:3]
         return self.processor.size(clip.resolution, frames=frames, height=height, width=width)
 
-    def _stamp(self, group: int, time_s: float, size: Size) -> list[int]:
+    def stamp(self, group: int, time_s: float, size: Size) -> list[int]:
+        """Returns the ids of a group of frames with its time; those of the first group begin with the text before the video."""
         return self._prompt_tokens.stamp(group, time_s=time_s, tokens=self.processor.tokens(size))
 
-    def _require_context(self, cache: PrefixCache, *, groups: int, question: int) -> None:
+    def require_context(self, cache: PrefixCache, *, groups: int, question: int) -> None:
         """Raises UnreadableError if a prefix of so many groups and a question do not fit. The digits of the time stamps are counted
         generously.
         """
-        each = len(self._stamp(1, 9999.9, cache.size))  # nearly three hours: no stamp of a clip has more digits
-        needed = len(self._stamp(0, 0.0, cache.size)) + each * (groups - 1) + question
+        each = len(self.stamp(1, 9999.9, cache.size))  # nearly three hours: no stamp of a clip has more digits
+        needed = len(self.stamp(0, 0.0, cache.size)) + each * (groups - 1) + question
         context = int(self.networks.config.max_position_embeddings)
         if needed > min(self.longest, context):
             limit = f"the model reads {context}" if context <= self.longest else f"max_input_length allows {self.longest}"
@@ -280,7 +282,7 @@ class Engine:
                 f"tokens, {limit}; use fewer frames (fps), smaller ones, or allow more"
             )
 
-    def _block(self, ids: list[int], size: Size, *, start: int, **place: Any) -> tuple[TokenBlock, int]:
+    def block(self, ids: list[int], size: Size, *, start: int, **place: Any) -> tuple[TokenBlock, int]:
         """Returns a block of tokens from position `start`, and the position after them."""
         grid = size[0] // self.processor.factor, size[1] // self.processor.factor
         places, after = positions(ids, video=self.networks.video, grid=grid, start=start)
@@ -288,7 +290,7 @@ class Engine:
 
     def _prefill(self, cache: PrefixCache, groups: list[FramePair]) -> None:
         """Computes the keys and values of complete groups and appends them to the cache, as many groups at once as memory allows."""
-        each = len(self._stamp(1, 0.0, cache.size))
+        each = len(self.stamp(1, 0.0, cache.size))
 
         def cost(start: int, stop: int) -> tuple[int, int]:
             tokens = each * (stop - start)
@@ -299,8 +301,8 @@ class Engine:
         def run(start: int, stop: int) -> None:
             blocks, ends, next_positions = [], list(cache.ends), list(cache.next_positions)
             for number, (_, time_s) in enumerate(groups[start:stop], start=cache.groups):
-                block, after = self._block(
-                    self._stamp(number, time_s, cache.size), cache.size, start=next_positions[-1], visible=cache.ends[-1]
+                block, after = self.block(
+                    self.stamp(number, time_s, cache.size), cache.size, start=next_positions[-1], visible=cache.ends[-1]
                 )
                 blocks.append(block)
                 ends.append(ends[-1] + len(block.ids))
@@ -316,7 +318,7 @@ class Engine:
         self, cache: PrefixCache, questions: list[PromptSuffix], *, lead: int, take: Callable[[Cell, Float[Tensor, "V"]], None]
     ) -> None:
         """Calls `take(cell, log-probabilities of the next token)` for each question; they are in order of their prefixes."""
-        each = len(self._stamp(1, 0.0, cache.size))
+        each = len(self.stamp(1, 0.0, cache.size))
 
         def cost(start: int, stop: int) -> tuple[int, int]:
             here = questions[start:stop]
@@ -340,7 +342,7 @@ class Engine:
         counts = Counter[str]()
 
         def add(kind: str, ids: list[int], question: PromptSuffix, subgroup: int) -> int:
-            block, end = self._block(
+            block, end = self.block(
                 ids, cache.size, start=after, visible=cache.ends[question.groups], attention_group=attention_group, subgroup=subgroup
             )
             blocks.append(block)
@@ -352,7 +354,7 @@ class Engine:
                 attention_group, after = attention_group + 1, cache.next_positions[question.groups]
                 if question.branch is not None:
                     frames, time_s = question.branch
-                    after = add("branches", self._stamp(question.groups, time_s, cache.size), question, 0)
+                    after = add("branches", self.stamp(question.groups, time_s, cache.size), question, 0)
                     odd_pairs.append(frames)
                 if lead:
                     after = add("suffixes", question.ids[:lead], question, 0)

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from milepost.core import DataError, load
 from milepost.encoders import require_device
 from milepost.vlm.heads import FrameEngine, HeadFormat
+from milepost.vlm.licence import say_licence
 from milepost.vlm.loading import (
     FAMILIES,
     Attention,
     Dtype,
     bar_on_terminals,
+    card_of,
     dtype_of,
     fingerprint,
     image_config,
@@ -71,6 +73,7 @@ def load_frame_engine(
             )
         processor = FrameProcessor.from_config(image_config(base))
         model = in_one_precision(model.requires_grad_(False).eval(), number).to(device)
+        say_licence(name, card_of(where))
     return FrameEngine(
         model, tokenizer, heads={part: head.to(device) for part, head in heads.items()}, mark=layout.mark, processor=processor,
         max_memory=max_memory, name=name, commit=getattr(config, "_commit_hash", None) or "", fingerprint=fingerprint(where),

@@ -94,8 +94,8 @@ class FrameEngine(Engine):
             raise DataError("there should be at least one sequence of images to read, and an image at least in each")
         height, width = images.shape[1:3]
         size = self.processor.size(resolution or Resolution(), frames=PAIR, height=height, width=width)
-        lead, pieces = self._pieces(text, longest=max(map(len, paths)), size=size)
-        frames = _Frames(pieces, self._features(images, size), PrefixCache(self.networks.layers, size))
+        lead, pieces = self.pieces(text, longest=max(map(len, paths)), size=size)
+        frames = _Frames(pieces, self.features(images, size), PrefixCache(self.networks.layers, size))
         places, _ = positions(lead, video=self.networks.image, grid=(0, 0), start=0)
         self.networks.forward([TokenBlock(lead, places)], AppendView(frames.cache), features=None, prefix_tokens=0)
         frames.cache.commit([0, len(lead)], [0, 0])
@@ -162,13 +162,13 @@ class FrameEngine(Engine):
             output_tokens=[ends[numbers[path]] for path in paths],
         )
 
-    def _features(self, images: UInt8[np.ndarray, "N H W 3"], size: Size) -> tuple[Float[Tensor, "N L E"], list[Tensor]]:
+    def features(self, images: UInt8[np.ndarray, "N H W 3"], size: Size) -> tuple[Float[Tensor, "N L E"], list[Tensor]]:
         """Returns the vision tower's features of each image, which fills a group of its own."""
         features, levels = self.encode_images([np.stack([image, image]) for image in images], size)
         each = self.processor.tokens(size)
         return features.unflatten(0, (len(images), each)), [level.unflatten(0, (len(images), each)) for level in levels]
 
-    def _pieces(self, text: str, *, longest: int, size: Size) -> tuple[list[int], list[_Piece]]:
+    def pieces(self, text: str, *, longest: int, size: Size) -> tuple[list[int], list[_Piece]]:
         """Returns the ids of the text before the first image, and the pieces of as many places as the longest path has."""
         encode, name = self.tokenizer.encode, self.tokenizer.convert_tokens_to_ids
         lead, *others = [list(encode(words, add_special_tokens=False)) for words in self._words(text, longest)]

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from milepost.core import DataError
 
@@ -52,9 +53,15 @@ def run_layer(
 ) -> Float[Tensor, "1 Q E"]:
     """Returns the output of a decoder layer. mask: additive attention mask, None for causal attention. rotary: the result of
     `rotary_embeddings`.
+
+    Where gradients are computed, what the layer computes inside is computed again on the way back, and not kept: memory for one layer.
     """
-    name = cache_keyword(layer.forward)
-    out = layer(hidden, attention_mask=mask, position_embeddings=rotary, **{str(name): _TransformersCache(cache)})
+    words: dict[str, Any] = {
+        "attention_mask": mask,
+        "position_embeddings": rotary,
+        str(cache_keyword(layer.forward)): _TransformersCache(cache),
+    }
+    out = checkpoint(layer, hidden, use_reentrant=False, **words) if torch.is_grad_enabled() else layer(hidden, **words)
     return out if isinstance(out, Tensor) else out[0]  # a tuple before transformers 5
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from milepost.core import DataError, load, read_json, require
 from milepost.encoders import require_device
 from milepost.vlm.engine import Engine
+from milepost.vlm.licence import say_licence
 from milepost.vlm.memory import free_memory
 from milepost.vlm.patches import FrameProcessor
 from milepost.vlm.prompt import Prompt
@@ -55,6 +56,7 @@ def load_engine(
         model, tokenizer, config = _load(
             where, device=device, dtype=dtype_of(dtype, device), quantization=quantization, attention=attention
         )
+        say_licence(name, card_of(where))
     commit = getattr(model.config, "_commit_hash", None) or ""
     processor = FrameProcessor.from_config(config)
     return Engine(
@@ -226,6 +228,20 @@ def path_of(where: dict[str, Any], file: str) -> Path | None:
 
     source = where["pretrained_model_name_or_path"]
     path = cached_file(source, file, revision=where["revision"], _raise_exceptions_for_missing_entries=False)
+    return None if path is None else Path(path)
+
+
+def card_of(where: dict[str, Any]) -> Path | None:
+    """Returns where the model's card is; None if it has none, or none is here and the Hub cannot be reached."""
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        where["pretrained_model_name_or_path"],
+        "README.md",
+        revision=where["revision"],
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
     return None if path is None else Path(path)
 
 

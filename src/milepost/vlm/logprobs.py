@@ -111,10 +111,18 @@ def listed_tokens(choice: Mapping[str, Any], position: int = 0) -> list[tuple[st
     return sorted(entries, key=lambda entry: -entry[1])
 
 
-def written_tokens(choice: Mapping[str, Any]) -> list[str]:
-    """Returns the tokens that were chosen, in letters; none if the server sent no log-probabilities. Errors as `listed_tokens`."""
-    content = (choice.get("logprobs") or {}).get("content") or []
-    return [_text(entry["token"], entry.get("bytes")) for entry in content]
+def listed_after(choice: Mapping[str, Any], words: re.Pattern[str]) -> list[tuple[str, float]] | None:
+    """Returns the list of the first token, but for spaces, behind a beginning of the answer that `words` matches to its end.
+
+    [] if there is no such token; None and errors as `listed_tokens`.
+    """
+    content = (choice.get("logprobs") or {}).get("content")
+    if not content:
+        return None
+    tokens = [_text(entry["token"], entry.get("bytes")) for entry in content]
+    places = (number for number, token in enumerate(tokens) if token.strip() and words.search("".join(tokens[:number])))
+    place = next(places, None)
+    return [] if place is None else listed_tokens(choice, place)
 
 
 def _entry(entry: Mapping[str, Any]) -> tuple[str, float] | None:

@@ -94,6 +94,18 @@ class Networks:
         self.video: int = whole.config.video_token_id
         self.image: int = whole.config.image_token_id
         self.layers = len(self.text.layers)
+        self.answers: tuple[list[int], Tensor] | None = None
+        """Tokens whose rows of the output layer are others than the model's, and these rows (N, E) in float32."""
+
+    def use_answers(self, tokens: list[int], rows: Float[Tensor, "N E"]) -> None:
+        """Takes other rows of the output layer for these tokens. The embedding, which may be the same weight, stays as it is."""
+        self.answers = tokens, rows
+
+    def answer_logits(self, hidden: Float[Tensor, "N E"], tokens: list[int]) -> Float[Tensor, "N A"]:
+        """Returns the logits of a few tokens in float32, without those of the whole vocabulary."""
+        if self.answers is not None and self.answers[0] == tokens:
+            return hidden.float() @ self.answers[1].T
+        return (hidden @ self.model.lm_head.weight[tokens].T).float()
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +170,11 @@ class Networks:
 
     def log_probabilities(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N V"]:
         """Returns log-probabilities of the next token, in float32."""
-        return self.model.lm_head(hidden).float().log_softmax(-1)
+        logits = self.model.lm_head(hidden).float()
+        if self.answers is not None:
+            tokens, rows = self.answers
+            logits[:, tokens] = hidden.float() @ rows.T
+        return logits.log_softmax(-1)
 
     def activation_bytes(self, keys: int) -> tuple[int, int, int]:
         """Returns estimates in bytes: of a language token that attends to `keys` tokens, of the patches of an image token in the tower, of

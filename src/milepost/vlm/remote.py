@@ -181,7 +181,7 @@ class RemoteEngine(OverServer):
         cells, prompts = self._prompts(clip, instructions, lengths)
         logprob = np.full((len(instructions), len(lengths), len(choices)), np.nan, np.float32)
         for cell, scores in zip(cells, self._server.choose(prompts, choices=choices, after=after, max_tokens=max_tokens), strict=True):
-            logprob[cell] = [scores[choice].logprob if scores else np.nan for choice in choices]
+            logprob[cell] = [scores[choice].logprob for choice in choices]
         return logprob
 
     def _prompts(

@@ -15,13 +15,14 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from milepost.core import DataError, Tick
 from milepost.vlm.dialect import Dialect
-from milepost.vlm.logprobs import NumberedTokensError, Spelling, TokenScore, listed_tokens, score_answers, written_tokens
+from milepost.vlm.logprobs import NumberedTokensError, Spelling, TokenScore, listed_after, listed_tokens, score_answers
 from milepost.vlm.replies import quoted
 from milepost.vlm.transport import MalformedError, NoLogprobsError, RefusedError, ServerConfig, Transport, UnfinishedTurnError, Usage
 
@@ -141,25 +142,22 @@ class ChatClient:
 
         async def ask(messages: list[MessageDict], rng: np.random.Generator) -> dict[str, TokenScore]:
             reply = await self._ask_tokens({"messages": messages, "max_tokens": 1, "temperature": 0, **extra}, rng)
-            return score_answers(self._listed(reply), answers, spelling)
+            return score_answers(self._listed(reply, listed_tokens), answers, spelling)
 
         return self._all(prompts, ask, on_progress)
 
     def choose(
         self, prompts: Sequence[ServerPrompt], *, choices: Sequence[str], after: re.Pattern[str], max_tokens: int = 128
-    ) -> list[dict[str, TokenScore] | None]:
+    ) -> list[dict[str, TokenScore]]:
         """Returns, for each prompt, the log-probability of each choice at the place in the greedy answer where one stands.
 
-        That place is the first token, but for spaces, behind words that `after` matches to their end; None if there is no such place.
-        ServerError, NoLogprobsError among them, ends the whole call.
+        That place is the first token, but for spaces, behind words that `after` matches to their end. Without such a place no choice is
+        listed. ServerError, NoLogprobsError among them, ends the whole call.
         """
 
-        async def ask(messages: list[MessageDict], rng: np.random.Generator) -> dict[str, TokenScore] | None:
+        async def ask(messages: list[MessageDict], rng: np.random.Generator) -> dict[str, TokenScore]:
             reply = await self._ask_tokens({"messages": messages, "max_tokens": max_tokens, "temperature": 0}, rng)
-            self._listed(reply)  # refuses a reply without log-probabilities
-            words = written_tokens(self._choice(reply))
-            places = [number for number, word in enumerate(words) if word.strip() and after.search("".join(words[:number]))]
-            return score_answers(self._listed(reply, places[0]), choices, "likelier") if places else None
+            return score_answers(self._listed(reply, partial(listed_after, words=after)), choices, "likelier")
 
         return self._all(prompts, ask, None)
 
@@ -263,10 +261,12 @@ class ChatClient:
             raise MalformedError(f"{self._transport.url} answered without choices; its fields are: {fields}")
         return choices[0]
 
-    def _listed(self, reply: dict[str, Any], position: int = 0) -> list[tuple[str, float]]:
+    def _listed(
+        self, reply: dict[str, Any], read: Callable[[Mapping[str, Any]], list[tuple[str, float]] | None]
+    ) -> list[tuple[str, float]]:
         choice, url = self._choice(reply), self._transport.url
         try:
-            tokens = listed_tokens(choice, position)
+            tokens = read(choice)
         except NumberedTokensError as error:
             raise NoLogprobsError(
                 f"{url}: {error}, so the answer cannot be found among them; start the server without --return-tokens-as-token-ids"

@@ -15,7 +15,7 @@ from milepost.core import Curve, DataError, Episode, Progress, Signal, interpola
 from milepost.models.gvl.config import GVLConfig
 from milepost.models.gvl.question import percentages, question, schema
 from milepost.models.zero_shot.model import Places, ZeroShotModel
-from milepost.vlm import ChatModel, Engine, LocalChatModel, Prompt, RemoteChatModel, RemoteEngine, fit_frames
+from milepost.vlm import ChatModel, Engine, LocalChatModel, RemoteChatModel, RemoteEngine, fit_frames
 
 
 class GVLModel(ZeroShotModel):
@@ -41,11 +41,6 @@ class GVLModel(ZeroShotModel):
         super().__init__(config, engine)
         self._chat: ChatModel | None = None
         self._frames = [0, 0]
-
-    @property
-    def prompt(self) -> Prompt:
-        """Returns the engine's default words, which are not used: the model is asked in a conversation."""
-        return Prompt()
 
     @property
     def chat(self) -> ChatModel:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from milepost.core import refuses_unknown_options
-from milepost.models.zero_shot.config import VLMConfig, require_positive
+from milepost.models.zero_shot.config import TunableConfig, require_positive
 from milepost.vlm import HeadFormat, Resolution
 
 Protocol = Literal["dense", "published", "lerobot"]
@@ -34,7 +34,7 @@ QUESTION = (
 
 @refuses_unknown_options()
 @dataclass(frozen=True)
-class RobometerConfig(VLMConfig):
+class RobometerConfig(TunableConfig):
     """Progress and success at frames of an attempt, which is shown from its start (arXiv 2603.02115).
 
     >>> milepost.RobometerConfig(frame_protocol="published").vlm_name

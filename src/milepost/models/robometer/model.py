@@ -16,7 +16,7 @@ from milepost.core import Curve, DataError, Progress, Signal, interpolate, sprea
 from milepost.models.robometer.config import FORMAT, LEROBOT_FRAMES, QUESTION, RobometerConfig
 from milepost.models.zero_shot.model import Places, ZeroShotModel
 from milepost.models.zero_shot.sampling import anchors
-from milepost.vlm import FrameEngine, Prompt, load_frame_engine
+from milepost.vlm import Engine, FrameEngine, load_frame_engine
 
 Path = tuple[int, ...]
 """Numbers of the frames that are shown at once, the newest last."""
@@ -37,31 +37,29 @@ class RobometerModel(ZeroShotModel):
     """
 
     config_class = RobometerConfig
+    HAS_HEADS = True
     config: RobometerConfig
-
-    @property
-    def prompt(self) -> Prompt:
-        """Returns the engine's default words, which are not used: the heads answer in numbers."""
-        return Prompt()
 
     @property
     def engine(self) -> FrameEngine:
         """Returns the checkpoint, loaded when it is first needed. DataError if it cannot be, or is none of Robometer's."""
-        if self._engine is None:
-            config = self.config
-            engine = load_frame_engine(
-                config.vlm_name,
-                layout=FORMAT,
-                revision=config.vlm_revision,
-                device=config.device or "cpu",
-                dtype=config.torch_dtype,
-                attention=config.attn_implementation or "sdpa",
-                max_memory=config.max_memory,
-            )
-            self._engine = engine.with_limit(config.max_input_length)
-        if not isinstance(self._engine, FrameEngine):
+        engine = super().engine
+        if not isinstance(engine, FrameEngine):
             raise DataError("a Robometer needs an engine with heads, from load_frame_engine")
-        return self._engine
+        return engine
+
+    def open(self) -> Engine:
+        config = self.config
+        engine = load_frame_engine(
+            config.vlm_name,
+            layout=FORMAT,
+            revision=config.vlm_revision,
+            device=config.device or "cpu",
+            dtype=config.torch_dtype,
+            attention=config.attn_implementation or "sdpa",
+            max_memory=config.max_memory,
+        )
+        return engine.with_limit(config.max_input_length)
 
     def looked_at(self, length: int, source_fps: float) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         if self.config.frame_protocol == "dense":

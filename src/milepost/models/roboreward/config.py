@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from milepost.core import refuses_unknown_options
-from milepost.models.zero_shot.config import VLMConfig, require_positive
+from milepost.models.zero_shot.config import TunableConfig, require_positive
 from milepost.vlm import Prompt
 
 GRADES = ("1", "2", "3", "4", "5")
@@ -26,7 +26,7 @@ distribution."""
 
 @refuses_unknown_options()
 @dataclass(frozen=True)
-class RoboRewardConfig(VLMConfig):
+class RoboRewardConfig(TunableConfig):
     """A grade from 1 to 5 for the final state of each prefix of a video (arXiv 2601.00675); progress is (grade - 1) / 4.
 
     >>> milepost.RoboRewardConfig(grading="greedy").vlm_name

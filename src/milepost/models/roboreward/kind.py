@@ -1,24 +1,10 @@
-"""RoboReward as one of the kinds of reward models: how it is loaded, made and made ready."""
+"""RoboReward as one of the kinds of reward models."""
 
 from __future__ import annotations
 
-from functools import partial
-
-from milepost.models.registry import ModelKind
-from milepost.models.roboreward.config import RoboRewardConfig
 from milepost.models.roboreward.model import RoboRewardModel
 from milepost.models.roboreward.options import RoboRewardOptions
-from milepost.models.zero_shot.kind import prepare
-from milepost.models.zero_shot.model import read_config
+from milepost.models.tuning.options import TuningOptions
+from milepost.models.zero_shot.kind import kind_of_class
 
-
-def make(config: RoboRewardConfig, folder: str | None) -> RoboRewardModel:
-    """Returns the model of a config; a folder has nothing more than the config."""
-    return RoboRewardModel(config)
-
-
-MODEL = ModelKind(
-    "roboreward", RoboRewardModel.from_pretrained, RoboRewardModel.bare, config=RoboRewardConfig, make=make,
-    read_config=partial(read_config, RoboRewardConfig), options=RoboRewardOptions, prepare=partial(prepare, RoboRewardModel),
-    untrainable="RoboReward is used as it was published: there is nothing to train here. Use milepost label DATASET --model roboreward",
-)  # fmt: skip
+MODEL = kind_of_class(RoboRewardModel, RoboRewardOptions, training="milepost.models.roboreward.tuning", training_options=TuningOptions)

@@ -8,7 +8,7 @@ from milepost.datasets import LeRobotDataset
 from milepost.models.registry import ModelKind, Prepared, Run
 from milepost.models.success.config import SuccessConfig
 from milepost.models.success.model import SuccessModel
-from milepost.models.success.options import SuccessOptions
+from milepost.models.success.options import SuccessOptions, SuccessTraining
 from milepost.models.windowed.kind import prepared, read_config
 
 
@@ -20,4 +20,5 @@ def prepare(path: str, options: SuccessOptions, dataset: LeRobotDataset, run: Ru
 MODEL = ModelKind(
     "success", SuccessModel.from_pretrained, config=SuccessConfig, make=SuccessModel.of_config, options=SuccessOptions, prepare=prepare,
     read_config=partial(read_config, SuccessModel), untrained=SuccessModel.untrained, training="milepost.models.success.settings",
+    training_options=SuccessTraining,
 )  # fmt: skip

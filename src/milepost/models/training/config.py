@@ -25,6 +25,8 @@ class TrainConfig:
     """Passes over the labelled training frames. If given, it decides `steps`."""
     batch_size: int = 32
     """Samples a step, of each process."""
+    accumulate: int = 1
+    """Parts of a process's batch that are computed one after the other; their gradients are summed before the step."""
     lr: float = 5e-5
     weight_decay: float = 1e-3
     warmup: float = 0.1
@@ -54,6 +56,8 @@ class TrainConfig:
         require_integers(self)
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate must divide batch_size, got {self.accumulate} and {self.batch_size}")
         if not (0 <= self.lr < math.inf):
             raise ValueError(f"lr must be at least 0 and finite, got {self.lr}")
         if self.epochs is not None and not self.epochs > 0:

@@ -230,12 +230,15 @@ class Trainer:
         # Primes: runs with neighbouring seeds, and the processes of one run, share no seed.
         seed = config.seed * 1_000_003 + self.step
         torch.manual_seed(seed + self.process_group.rank * 1_000_000_007)  # dropout draws from the global generator
-        with self.autocast():
-            loss, parts = self.model.loss(batch, torch.Generator().manual_seed(seed), self.process_group)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.names = list(parts)
-        numbers = torch.stack([*parts.values(), torch.full_like(loss, float(stop_requested))]).detach()
+        generator, numbers = torch.Generator().manual_seed(seed), torch.zeros(())
+        for part in _parts(batch, config.accumulate):
+            with self.autocast():
+                loss, terms = self.model.loss(part, generator, self.process_group)
+            self.scaler.scale(loss / config.accumulate).backward()
+            self.names = list(terms)
+            numbers = numbers.to(loss) + torch.stack([*terms.values()]).detach() / config.accumulate
+        numbers = torch.cat([numbers, torch.full_like(numbers[:1], float(stop_requested))])
         numbers = self.process_group.sum_gradients(self.parameters, numbers)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
@@ -339,7 +342,7 @@ def _earlier_result(folder: Path, config: TrainConfig, key: str) -> FitResult | 
 
 def remove_last(folder: Path) -> None:
     """Removes `last/` of an earlier run, if that is what it is."""
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors", "heads.safetensors"):
         (folder / LAST / name).unlink(missing_ok=True)
     if (folder / LAST).is_dir() and not any((folder / LAST).iterdir()):
         (folder / LAST).rmdir()
@@ -361,6 +364,13 @@ def _batches(sample: Sample, trainer: Trainer, config: TrainConfig) -> Generator
             if step + 1 < config.steps:
                 following = thread.submit(draw, step + 1)
             yield batch
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """Yields so many equal parts of a batch."""
+    size = len(next(iter(batch.values()))) // count
+    for start in range(0, size * count, size):
+        yield {name: values[start : start + size] for name, values in batch.items()} if count > 1 else batch
 
 
 @contextmanager

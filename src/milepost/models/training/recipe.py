@@ -46,6 +46,8 @@ class TrainResult(Brief):
     doubts: tuple[str, ...] = ()
     audit: Audit | None = None
     """Whether its curves follow what is seen, on held-out episodes; None if none was held out."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Of a fine-tuned model: its loss on the held-out episodes "before" and "after"; empty if none was held out."""
     threshold: Threshold | None = None
     """From which score an attempt is called a success, fitted on episodes not learnt from; None if the kind fits none, or could not."""
     is_main: bool = True

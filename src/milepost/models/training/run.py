@@ -10,13 +10,12 @@ from typing import Any
 
 from milepost.core import DataError, Tick, output_lock, quiet_stage, read_episodes
 from milepost.datasets import LeRobotDataset, as_dataset, is_dataset
-from milepost.encoders import FeatureCache, cache_folder, load_encoder
 from milepost.models.registry import trainer_of
 from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import init_process_group
 from milepost.models.training.evaluation import audited, evaluated
-from milepost.models.training.recipe import TrainResult, learn
+from milepost.models.training.recipe import TrainResult
 from milepost.models.training.settings import Plan
 
 Bars = Callable[[], AbstractContextManager[Callable[[str], Tick]]]
@@ -74,27 +73,23 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
     The run is marked as finished when the block ends without an error; until then the same call goes on from there. In the processes of a
     launcher that are not the main one nothing is written, and the result has no table. DataError if a finished model is in the folder.
     """
-    recipe, config, train = plan.recipe(dataset), plan.config, dataclasses.replace(plan.train, more_follows=True)
+    train = dataclasses.replace(plan.train, more_follows=True)
     require_free(folder, overwrite=train.overwrite)
-    encoder = load_encoder(plan.encoder or config.encoder, device=train.device, text_width=config.text_dim)
+    learn = plan.opened(dataset, train)
     with init_process_group(train.device) as group, output_lock(folder) if group.is_main else nullcontext():
         if group.is_main:
             require_free(folder, overwrite=train.overwrite)
         with bars() if group.is_main else nullcontext(quiet_stage) as bar:
-            kept_in = cache_folder() if plan.keep_features else None
-            features = FeatureCache(
-                kept_in, dataset.fingerprint, encoder=encoder, half=kept_in is not None, on_frames=bar("read and encode frames")
-            )
             episodes, unreadable = read_episodes(dataset)
-            result = learn(recipe, episodes, train, folder=folder, holdout=plan.holdout, features=features, on_stage=bar)
+            result = learn(episodes, folder, bar)
             if group.is_main:
-                result = recipe.concluded(result, episodes, folder, bar("fit threshold"))
+                result = plan.concluded(result, dataset, episodes, folder, bar("fit threshold"))
                 result = evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
                 result = audited(result, dataset, episodes, bar, train.seed)
             else:
                 result = dataclasses.replace(result, is_main=False)
         if group.is_main:
-            recipe.save_card(folder, result, dataset.name, fingerprint=dataset.fingerprint)
+            plan.save_card(folder, result, dataset)
         yield result
         if group.is_main:
             finish_run(folder)

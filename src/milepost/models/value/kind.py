@@ -8,7 +8,7 @@ from milepost.datasets import LeRobotDataset
 from milepost.models.registry import ModelKind, Prepared, Run
 from milepost.models.value.config import ValueConfig
 from milepost.models.value.model import ValueModel
-from milepost.models.value.options import ValueOptions
+from milepost.models.value.options import ValueOptions, ValueTraining
 from milepost.models.windowed.kind import prepared, read_config
 
 
@@ -20,4 +20,5 @@ def prepare(path: str, options: ValueOptions, dataset: LeRobotDataset, run: Run)
 MODEL = ModelKind(
     "value", ValueModel.from_pretrained, config=ValueConfig, make=ValueModel.of_config, read_config=partial(read_config, ValueModel),
     options=ValueOptions, prepare=prepare, untrained=ValueModel.untrained, training="milepost.models.value.settings",
+    training_options=ValueTraining,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from milepost.core import DataError, shown
+from milepost.core import MAIN_HEAD, DataError, Stages, shown
 from milepost.vlm import Resolution
 
 ATTENTION = (None, "sdpa", "eager")
@@ -76,6 +76,24 @@ class VLMConfig:
             raise ValueError(f"price_per_million should be two prices of 0 or more, got {self.price_per_million}")
 
     @property
+    def TYPE(self) -> str:  # noqa: N802 (the name that configs of trained models have)
+        return self.name
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return (self.image_key,)
+
+    @property
+    def judged_head(self) -> str:
+        """Returns the head whose curve is compared with the truth of held-out episodes."""
+        return MAIN_HEAD
+
+    @property
+    def own_stages(self) -> Stages | None:
+        """Returns None: no stages are known."""
+        return None
+
+    @property
     def resolution(self) -> Resolution:
         """Returns how large frames are made."""
         return Resolution(max_pixels=self.max_pixels)
@@ -108,6 +126,27 @@ class VLMConfig:
     def _own(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Returns the fields that a config.json has, in this class's names."""
         return values
+
+
+@dataclass(frozen=True)
+class TunableConfig(VLMConfig):
+    """The config of a model that `milepost train` can adapt; what it learnt is beside config.json."""
+
+    tuned: Literal["heads", "lora"] | None = None
+    """What was learnt in fine-tuning; None: the checkpoint as it is. Training sets it."""
+    tuned_on: str | None = None
+    """The fingerprint of the checkpoint that was fine-tuned. What was learnt fits no other."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tuned is not None and self.base_url is not None:
+            raise ValueError("base_url: a server does not have what was learnt in fine-tuning; load the fine-tuned model here")
+        if self.tuned is not None and self.quantization is not None:
+            raise ValueError("quantization: a fine-tuned model is loaded in the precision it was tuned in")
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        return values if self.tuned is not None else {name: each for name, each in values.items() if name not in ("tuned", "tuned_on")}
 
 
 def require_positive(name: str, value: int | None) -> None:

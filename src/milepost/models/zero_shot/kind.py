@@ -1,16 +1,32 @@
-"""How every model that asks a VLM is made ready for a dataset from the command line."""
+"""The kind of a model that asks a VLM: how such a model is loaded, made, and made ready for a dataset from the command line."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from milepost.core import Episode, UnreadableError, require_cameras
 from milepost.datasets import LeRobotDataset
-from milepost.models.registry import Prepared, Run, require_heads
-from milepost.models.zero_shot.model import ZeroShotModel
+from milepost.models.registry import ModelKind, Prepared, Run, require_heads
+from milepost.models.zero_shot.model import ZeroShotModel, read_config
 from milepost.models.zero_shot.options import VLMOptions
 from milepost.models.zero_shot.sampling import anchors
 from milepost.vlm import RemoteEngine
+
+
+def kind_of_class(model_class: type[ZeroShotModel], options: type[VLMOptions], *, reason: str = "is zero-shot", **more: Any) -> ModelKind:
+    """Returns the kind of a model that asks a VLM. reason: why it cannot be trained, after its name. more: further fields of the kind."""
+    config = model_class.config_class
+    untrainable = f"{config.title} {reason}: there is nothing to train. Use milepost label DATASET --model {config.name}"
+    untrainable = "" if "training" in more else untrainable
+
+    def make(values: Any, folder: str | None) -> ZeroShotModel:
+        return model_class(values)  # a folder has nothing more than the config
+
+    return ModelKind(
+        config.name, model_class.from_pretrained, model_class.bare, config=config, make=make, read_config=partial(read_config, config),
+        options=options, prepare=partial(prepare, model_class), untrainable=untrainable, **more,
+    )  # fmt: skip
 
 
 def prepare(model_class: type[ZeroShotModel], path: str, options: VLMOptions, dataset: LeRobotDataset, run: Run) -> Prepared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -34,7 +34,7 @@ from milepost.core import (
 from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
 from milepost.models.plugin_format import own_values
 from milepost.models.zero_shot.clips import clip_of
-from milepost.models.zero_shot.config import Config, VLMConfig
+from milepost.models.zero_shot.config import Config, TunableConfig, VLMConfig
 from milepost.models.zero_shot.sampling import anchors, grid, looked_at
 from milepost.vlm import (
     FINAL,
@@ -47,7 +47,10 @@ from milepost.vlm import (
     ServerConfig,
     Stream,
     UnreachableError,
+    learnt_hash,
     load_engine,
+    read_learnt,
+    write_learnt,
 )
 
 Model = TypeVar("Model", bound="ZeroShotModel")
@@ -58,12 +61,14 @@ IN_A_ROW = 3
 
 
 class ZeroShotModel:
-    """The config and, from its first question on, the VLM it names. A model of a kind has `prompt` and `_curves`.
+    """The config and, from its first question on, the VLM it names. A model of a kind has `_curves`, and `prompt` if it has words.
 
     engine: an open one, to share it between models; each asks in its own words.
     """
 
     config_class: ClassVar[type[VLMConfig]] = VLMConfig
+    HAS_HEADS: ClassVar[bool] = False
+    """Whether the VLM has heads of its own beside the output layer."""
     config: VLMConfig
 
     def __init__(self, config: VLMConfig, engine: Engine | RemoteEngine | None = None) -> None:
@@ -75,21 +80,31 @@ class ZeroShotModel:
     def engine(self) -> Engine | RemoteEngine:
         """Returns the VLM, loaded (or its server called) when it is first needed. DataError if it cannot be."""
         if self._engine is None:
-            self._engine = open_engine(self.config, self.prompt)
+            config = self.config
+            is_tuned = isinstance(config, TunableConfig) and config.tuned is not None
+            self._engine = tuned_engine(config, self.open) if is_tuned else self.open()
         return self._engine
+
+    def open(self) -> Engine | RemoteEngine:
+        """Returns the VLM as it was published, newly loaded. DataError as `engine`."""
+        return open_engine(self.config, self.prompt)
 
     @property
     def prompt(self) -> Prompt:
-        """Returns the words that the VLM is asked in."""
-        raise NotImplementedError
+        """Returns the words that the VLM is asked in: the engine's own, for a model that has no words or puts them into a conversation."""
+        return Prompt()
 
     def looked_at(self, length: int, source_fps: float) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         """Returns (frames, seconds) of what is taken of an episode of `length` frames; the last frame is always among them."""
         return looked_at(length, source_fps, self.config.fps)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what its curves depend on: its config."""
-        return self.config.to_dict()
+        """Returns what its curves depend on: its config, and what it learnt if it was fine-tuned."""
+        config, values = self.config, self.config.to_dict()
+        if isinstance(config, TunableConfig) and config.tuned is not None:
+            folder, adapter = Path(config.pretrained_path or ""), config.tuned == "lora"
+            values["learnt"] = learnt_hash(folder, has_adapter=adapter, has_heads=self.HAS_HEADS or not adapter)
+        return values
 
     def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Returns which VLM is asked, how often, and how. A server shows each frame as an image of its own, and does not say what it
@@ -207,8 +222,12 @@ class ZeroShotModel:
     # What a reward model of the other kind would do
 
     def loss(self, *_: object, **__: object) -> NoReturn:
-        """Raises ValueError: nothing here can be trained."""
-        raise ValueError(f"{self.config.title} is zero-shot: there is nothing to train. Label with it, or train a SARM (milepost train)")
+        """Raises ValueError: nothing here is trained step by step."""
+        tunable = isinstance(self.config, TunableConfig)
+        words = (
+            "is fine-tuned by milepost train with --head-only or --lora, not here" if tunable else "is zero-shot: there is nothing to train"
+        )
+        raise ValueError(f"{self.config.title} {words}. Label with it, or train a SARM (milepost train)")
 
     forward = __call__ = loss
 
@@ -232,8 +251,14 @@ class ZeroShotModel:
     # On disk
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Writes `config.json`, about 1 KB: the VLM is named in it, not copied, and need not be here."""
-        self._save(folder, self.config.to_dict())
+        """Writes `config.json`, about 1 KB: the VLM is named in it, not copied, and need not be here.
+
+        Of a fine-tuned model it also writes what was learnt, for which the VLM is loaded.
+        """
+        config = self.config
+        if isinstance(config, TunableConfig) and config.tuned is not None and isinstance(self.engine, Engine):
+            write_learnt(self.engine, Path(folder), base=config.vlm_name, revision=config.vlm_revision)
+        self._save(folder, config.to_dict())
 
     def _save(self, folder: Path | str, values: Mapping[str, Any]) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -297,9 +322,35 @@ def read_config(config_class: type[Config], folder: Path | str, **fields: Any) -
     if values.get("type") != config_class.name:
         raise DataError(f"{path} is not the config of a {config_class.title} model")
     config: Config = dataclasses.replace(config_class.from_dict(values), **fields)
+    if isinstance(config, TunableConfig) and config.tuned is not None:
+        config = dataclasses.replace(config, pretrained_path=str(path.parent))
     if revision_of(path.parent) and not is_hub_id(config.vlm_name) and "vlm_name" not in fields:
         raise DataError(f"the Hub model '{folder}' names a VLM on its author's machine ({shown(config.vlm_name)}); give --vlm-name")
     return config
+
+
+def tuned_engine(config: Any, open_base: Callable[[], Engine | RemoteEngine]) -> Engine | RemoteEngine:
+    """Returns the checkpoint of a fine-tuned model with what it learnt. config: its TunableConfig, with the folder in `pretrained_path`.
+
+    DataError if the checkpoint is gone or has other weights than those it was tuned on, or if what it learnt cannot be read.
+    """
+    folder, shared = Path(config.pretrained_path or ""), _SHARED.set(None)  # what it learnt would change every model that shares the VLM
+    try:
+        engine = open_base()
+    except DataError as error:
+        raise DataError(
+            f"the model in {folder} was fine-tuned from the checkpoint '{config.vlm_name}', which it needs: {error}. If the checkpoint is "
+            "elsewhere now, give its folder with --vlm-name"
+        ) from error
+    finally:
+        _SHARED.reset(shared)
+    if not isinstance(engine, Engine) or engine.fingerprint != config.tuned_on:
+        raise DataError(
+            f"the checkpoint '{config.vlm_name}' has other weights than those that the model in {folder} was fine-tuned on: give the right "
+            "one with --vlm-name"
+        )
+    read_learnt(engine, folder, has_adapter=config.tuned == "lora")
+    return engine
 
 
 def open_engine(config: VLMConfig, prompt: Prompt) -> Engine | RemoteEngine:

@@ -1,0 +1,33 @@
+"""The licence of published weights, as the card beside them (`README.md`) has it: one that forbids commercial use is said once.
+
+A folder without a card, such as a user's own, has no licence that is said.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from milepost.core import warn_user
+
+FIELD = re.compile(r"^license(?:_name)?:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
+FORBIDS = re.compile(r"(?:^|[-_])nc(?:$|[-_])|non-?commercial|research(?:$|-only|-licen[cs]e)|^apple-amlr$", re.IGNORECASE)
+"""Names of licences that forbid commercial use: cc-by-nc-4.0, fair-noncommercial-research-license, qwen-research and the like."""
+_WARNED_OF: set[tuple[str, str]] = set()
+
+
+def say_licence(name: str, card: Path | None) -> None:
+    """Warns, once in a process for each checkpoint, if the card of its weights names a licence that forbids commercial use."""
+    licence = forbidding_licence(card)
+    if licence and (name, licence) not in _WARNED_OF:
+        _WARNED_OF.add((name, licence))
+        warn_user(f"the weights of {name} are under the licence '{licence}', which forbids commercial use; their README.md has its terms")
+
+
+def forbidding_licence(card: Path | None) -> str:
+    """Returns the licence that a model card names in its first lines, if it forbids commercial use; else ""."""
+    if card is None or not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8", errors="replace")
+    front = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    return next((licence for licence in FIELD.findall(front) if FORBIDS.search(licence)), "")
