@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import threading
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 import milepost
 from milepost.cli.entry import main
 from milepost.models import registry, train
+from milepost.online import Sessions
+from milepost.serving import bind, make_reward_server
+from milepost.serving.app import create_app
 from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots
 
 README = Path(__file__).parents[1] / "README.md"
@@ -247,3 +251,28 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     assert named or page == "CONTRIBUTING.md"
     there = [path.as_posix() for path in root.rglob("*") if path.suffix and ".venv" not in path.as_posix()]
     assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
+
+
+def test_serve(tmp_path: Path) -> None:
+    """The page's loop against a server; the shaper's number."""
+    loop, alone = blocks("serve.md")
+    (episode,) = dot_episodes(1)
+    robot = [({camera: episode.camera(camera)[np.array([n])][0] for camera in episode.cameras}, episode.state[n]) for n in range(5)]
+    listener, address = bind("127.0.0.1", 0)
+    server = make_reward_server(Sessions(tiny_sarm()), address, {})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    names: dict = {"robot": robot}
+    exec(compile(loop.replace("http://127.0.0.1:7340", address.url.rstrip("/")).replace("fps=30", "fps=30.0"), "serve.md", "exec"), names)
+    server.should_exit = True
+    thread.join()
+    listener.close()
+    assert names["result"].frame == 4
+    assert 0 <= names["result"].progress <= 1
+    exec(compile(alone, "serve.md", "exec"), {"milepost": milepost})
+
+
+def test_the_routes_of_serve_are_those_of_the_page() -> None:
+    routes = {(method, route.path.replace("{session}", "NAME")) for route in create_app(Sessions(tiny_sarm()), {}, largest=1).routes
+              for method in route.methods - {"HEAD"}}  # fmt: skip
+    assert {tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)} == routes

@@ -23,7 +23,12 @@ class RewardClient:
     """A connection to `milepost serve`. It may be used by one thread.
 
     url: such as "http://127.0.0.1:7340". token: beyond loopback, what the server printed; None: the environment variable MILEPOST_TOKEN.
-    timeout_s: of one answer. DataError if the server cannot be reached, or refuses; a frame that it cannot use is a result with a reason.
+    timeout_s: of one answer. DataError if the server cannot be reached, or refuses; a frame that it cannot use gets a reason.
+
+    >>> client = milepost.RewardClient("http://127.0.0.1:9")
+    >>> client.health()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    milepost.core.errors.DataError: the reward server at http://127.0.0.1:9 does not answer: ...
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 10.0) -> None:

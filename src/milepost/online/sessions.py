@@ -146,11 +146,11 @@ class Sessions:
 
     DataError if the model cannot follow an attempt frame by frame.
 
-    >>> from milepost.testing import tiny_sarm, dot_episodes
-    >>> episode = dot_episodes(1)[0]
-    >>> sessions = Sessions(tiny_sarm())
+    >>> from milepost.online import Observation, Sessions
+    >>> from milepost.testing import dot_episodes, tiny_sarm
+    >>> episode, sessions = dot_episodes(1)[0], Sessions(tiny_sarm())
     >>> name = sessions.begin(task=episode.task, fps=episode.fps)
-    >>> images = {camera: episode.camera(camera)[0] for camera in episode.cameras}
+    >>> images = {camera: next(frames.chunks(1))[0] for camera, frames in episode.cameras.items()}
     >>> (result,) = sessions.advance([Observation(name, images, episode.state[0])])
     >>> result.frame, 0 <= result.progress <= 1
     (0, True)

@@ -25,6 +25,9 @@ class ShapingConfig:
     kind: "potential" (gamma * phi(s') - phi(s)), "difference" (phi(s') - phi(s)) or "absolute" (phi(s')). gamma: the discount of the
     learner, above 0 and at most 1; a policy-invariant reward needs the very same. scale: a factor of the reward. clip: its largest absolute
     value in a step, None for none; clipping ends the invariance.
+
+    >>> milepost.ShapingConfig().is_policy_invariant, milepost.ShapingConfig("difference").is_policy_invariant
+    (True, False)
     """
 
     kind: Kind = "potential"
@@ -51,7 +54,7 @@ class ShapingConfig:
 class Shaper:
     """Follows one attempt, progress by progress. Unknown progress (NaN) counts as the last known one, so that the sum stays a telescope.
 
-    >>> shaper = Shaper(ShapingConfig(gamma=0.5))
+    >>> shaper = milepost.Shaper(milepost.ShapingConfig(gamma=0.5))
     >>> shaper.begin(0.2)
     >>> [round(shaper.reward(phi), 3) for phi in (0.4, float("nan"), 1.0)]
     [0.0, -0.2, 0.1]

@@ -17,7 +17,8 @@ class Trend:
     `rules.still` for so long, although it may move. `regressed`: it is at least `rules.drop` below its best value. Unknown progress (NaN)
     is in no window. Memory is that of the known frames of `rules.stall_s` seconds.
 
-    >>> trend = Trend(fps=2.0, rules=milepost.EventRules(stall_s=1.0))
+    >>> from milepost.metrics import EventRules
+    >>> trend = Trend(fps=2.0, rules=EventRules(stall_s=1.0))
     >>> [sorted(trend.update(value)) for value in (0.1, 0.5, 0.5, 0.5, 0.2)]
     [[], [], [], ['plateau', 'stalled'], ['plateau', 'regressed']]
     """
