@@ -15,8 +15,9 @@ import pytest
 import numbered
 from milepost.cli.view import Args, open_review
 from milepost.datasets.reader import open_dataset
+from milepost.serving.address import bind
 from milepost.viewer.media import VideoCache
-from milepost.viewer.serving import bind, make_server
+from milepost.viewer.serving import make_server
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WHY_NOT = "no browser: looked for chromium, chromium-browser and google-chrome on the PATH"

@@ -18,10 +18,11 @@ from milepost.core.types import Curve, Progress, Segment
 from milepost.datasets.annotations import write_annotations
 from milepost.datasets.reader import open_dataset
 from milepost.progress.store import ProgressStore
-from milepost.viewer.guard import BindAddress, Guard
+from milepost.serving.address import BindAddress, bind
+from milepost.viewer.guard import Guard
 from milepost.viewer.review import Review
 from milepost.viewer.server import create_app
-from milepost.viewer.serving import bind, make_server
+from milepost.viewer.serving import make_server
 
 ORIGIN = "http://127.0.0.1:8000"
 NAMES = ("reach", "push")

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+import threading
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 import milepost
 from milepost.cli.entry import main
 from milepost.models import registry, train
+from milepost.online import Sessions
+from milepost.serving import bind, make_reward_server
+from milepost.serving.app import create_app
 from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots
 
 README = Path(__file__).parents[1] / "README.md"
@@ -261,3 +265,28 @@ def test_the_costs_of_models_are_those_that_are_counted() -> None:
     """The table of docs/models.md is what benchmarks/model_costs.py prints."""
     counted = importlib.import_module("benchmarks.model_costs").table()
     assert counted in (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+
+
+def test_serve(tmp_path: Path) -> None:
+    """The page's loop against a server; the shaper's number."""
+    loop, alone = blocks("serve.md")
+    (episode,) = dot_episodes(1)
+    robot = [({camera: episode.camera(camera)[np.array([n])][0] for camera in episode.cameras}, episode.state[n]) for n in range(5)]
+    listener, address = bind("127.0.0.1", 0)
+    server = make_reward_server(Sessions(tiny_sarm()), address, {})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    names: dict = {"robot": robot}
+    exec(compile(loop.replace("http://127.0.0.1:7340", address.url.rstrip("/")).replace("fps=30", "fps=30.0"), "serve.md", "exec"), names)
+    server.should_exit = True
+    thread.join()
+    listener.close()
+    assert names["result"].frame == 4
+    assert 0 <= names["result"].progress <= 1
+    exec(compile(alone, "serve.md", "exec"), {"milepost": milepost})
+
+
+def test_the_routes_of_serve_are_those_of_the_page() -> None:
+    routes = {(method, route.path.replace("{session}", "NAME")) for route in create_app(Sessions(tiny_sarm()), {}, largest=1).routes
+              for method in route.methods - {"HEAD"}}  # fmt: skip
+    assert {tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)} == routes

@@ -22,7 +22,7 @@ ALLOWED: dict[str, tuple[int, int, int]] = {
     "core": (2, 2, 1),
     "datasets": (4, 24, 0),
     "metrics": (0, 3, 0),
-    "models": (8, 5, 0),
+    "models": (8, 4, 0),
     "progress": (1, 1, 0),
     "sim": (0, 2, 0),
     "testing": (0, 3, 0),

@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 LAYERS = [
     {"core"},
     {"datasets", "encoders", "metrics"},
-    {"progress", "vlm"},
+    {"online", "progress", "vlm"},
     {"models", "weights", "annotation"},
-    {"figures", "sim"},
+    {"figures", "serving", "sim"},
     {"viewer"},
     {"cli", "testing"},
     {"rewards"},
@@ -87,21 +87,21 @@ HEAVY = {
     "mujoco": {"sim"},
     "gymnasium": set(),
     "huggingface_hub": {"datasets"},
-    "httpx2": {"vlm"},
+    "httpx2": {"online", "vlm"},
     "pydantic": {"annotation"},
     "wandb": set(),
     "tensorboard": set(),
     "trackio": set(),
-    "starlette": {"viewer"},
-    "uvicorn": {"viewer"},
-    "PIL": {"datasets", "vlm", "annotation", "figures", "testing"},
+    "starlette": {"serving", "viewer"},
+    "uvicorn": {"serving", "viewer"},
+    "PIL": {"serving", "datasets", "vlm", "annotation", "figures", "testing"},
 }
 """Rooms that import a heavy package. An empty set: it is imported by name, and only if it was asked for."""
 MEASURES = {
     "average_precision", "interval", "max_progress", "milestone_coverage", "order_correlation", "path_efficiency", "regret", "separation",
     "stage_accuracy", "stagnation", "tau_a", "voc", "voc_r",
 }  # fmt: skip
-FOR_OTHERS = {"ModelKind", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
+FOR_OTHERS = {"ModelKind", "pack_observations", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
 """What people import who have models or studies of their own, and no room of ours."""
 FOR_THE_PLUGIN = {"RowTraining", "RowWindows", "current_process_group", "pad_state"}
 """What plugins/lerobot imports."""

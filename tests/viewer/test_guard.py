@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from milepost.viewer.guard import LARGEST, BindAddress, Guard, is_loopback, policy
+from milepost.serving.address import BindAddress, is_loopback
+from milepost.viewer.guard import LARGEST, Guard, policy
 
 OURS = "http://127.0.0.1:8000"
 JSON = {"content-type": "application/json", "origin": OURS}

@@ -16,9 +16,11 @@ import uvicorn
 from milepost.core.errors import DataError
 from milepost.core.outputs import output_lock
 from milepost.datasets.reader import open_dataset
-from milepost.viewer import guard, serving
+from milepost.serving import protocol
+from milepost.serving.address import BindAddress
+from milepost.viewer import guard
 from milepost.viewer.export import export_html
-from milepost.viewer.guard import BindAddress, Guard
+from milepost.viewer.guard import Guard
 from milepost.viewer.marks import Mark, Marks
 from milepost.viewer.media import VideoCache
 from reviewed import annotated_dataset, page_of, review_of
@@ -39,8 +41,8 @@ async def hello(scope: dict, receive: object, send: object) -> None:
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A guarded server with our protocol, little patience and room for 40 connections."""
-    monkeypatch.setattr(serving, "HEAD_S", 0.5)
-    monkeypatch.setattr(serving, "CONNECTIONS", 40)
+    monkeypatch.setattr(protocol, "HEAD_S", 0.5)
+    monkeypatch.setattr(protocol, "CONNECTIONS", 40)
     monkeypatch.setattr(guard, "BODY_S", 0.5)
     listening = socket.create_server(("127.0.0.1", 0))
     number = listening.getsockname()[1]

@@ -30,10 +30,9 @@ from milepost.cli.entry import main
 from milepost.core.errors import DataError
 from milepost.core.types import Segment
 from milepost.datasets.video import encode_video
-from milepost.viewer.guard import BindAddress
+from milepost.serving.address import BindAddress, bind
 from milepost.viewer.marks import Marks
 from milepost.viewer.media import VideoCache
-from milepost.viewer.serving import bind
 from reviewed import LENGTHS, ORIGIN, annotated_dataset, page_of, review_of, served
 
 

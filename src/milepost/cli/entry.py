@@ -42,6 +42,7 @@ VERBS = {
     "compare": "train policies with and without weights on simulated demonstrations, and count their successes",
     "plot": "draw progress curves over the stages, with sample frames",
     "view": "look at episodes in the browser: curves beside videos, stages corrected, episodes marked",
+    "serve": "say progress while robots move: a server for one robot or many",
     "render": "make videos of episodes with the progress curve drawn in",
     "copy": "copy a dataset with progress and weight as columns, which LeRobot and the Hub's viewer read",
 }

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from milepost import datasets, figures, progress, viewer, weights
+from milepost import datasets, figures, progress, serving, viewer, weights
 from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.progress_io import name_of
 from milepost.core import HEADS, DataError, require_writable, segments_fault
@@ -58,7 +58,7 @@ def main(args: Args) -> int:
     if args.export_html is not None:
         return export(args, args.export_html)
     review = open_review(args)
-    socket, address = viewer.bind(args.host, args.port)
+    socket, address = serving.bind(args.host, args.port)
     for problem in review.problems:
         warn(problem)
     if args.port and address.port != args.port:

@@ -7,6 +7,7 @@ from .calls import require_one_of as require_one_of
 from .calls import require_whole as require_whole
 from .calls import warn_user as warn_user
 from .capabilities import Closes as Closes
+from .capabilities import Follows as Follows
 from .capabilities import HasSettings as HasSettings
 from .capabilities import HasWeights as HasWeights
 from .capabilities import Identified as Identified

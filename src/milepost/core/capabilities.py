@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from milepost.core.errors import DataError
 from milepost.core.types import Dataset, Episode, Progress, Tick
 
 
@@ -105,6 +106,19 @@ class Online(Protocol):
     def reset(self, *, task: str, fps: float) -> None: ...
 
     def step(self, frames: Any, state: Any = None) -> Step: ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A model that follows many attempts at once. An attempt is an object of the model's own, of bounded size."""
+
+    def begin(self, *, task: str, fps: float) -> Any:
+        """Returns a new attempt. DataError if the model cannot follow one, or the task does not fit."""
+        ...
+
+    def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> Sequence[Step | DataError]:
+        """Returns what is said of the next frame of each attempt; a DataError for one whose frame does not fit, which is left as it was."""
+        ...
 
 
 @runtime_checkable

@@ -42,6 +42,7 @@ from .evaluation import summary_table as summary_table
 from .evaluation import truth_of as truth_of
 from .events import KINDS as KINDS
 from .events import Event as Event
+from .events import EventRules as EventRules
 from .events import count_events as count_events
 from .events import find_events as find_events
 from .paired import difference_table as difference_table

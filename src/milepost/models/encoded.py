@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from milepost.core import DataError, Dataset, KnowsEpisodes, Tick, require_cameras
+from milepost.core import DataError, Dataset, KnowsEpisodes, Step, Tick, require_cameras
 from milepost.datasets import upload_model
 from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
 from milepost.models.instructions import blank_fault
 from milepost.models.model_config import ModelConfig
-from milepost.models.online import History, live_state, picture
+from milepost.models.online import History, Windows, camera_image, live_state, windows_of
 from milepost.models.saved import hash_of, require_fit, write_folder
 
 M = TypeVar("M", bound="EncodedModel")
+Frames = Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "_ _"]
+"""One moment: camera name -> image, or its features."""
+_UNANSWERED = Step(math.nan)
 
 
 class EncodedModel(nn.Module):
@@ -116,9 +120,12 @@ class EncodedModel(nn.Module):
 
     def frame_features(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> Float[np.ndarray, "C E"]:
         """Returns the image features of one moment: camera name -> image, (H, W, 3) or (3, H, W). DataError if one does not fit."""
+        return self._encoded([self.camera_images(frames)])[0]
+
+    def camera_images(self, frames: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+        """Returns the images of this model's cameras, as the encoder takes them. DataError if one is missing or does not fit."""
         require_cameras(self.config.cameras, frames, whose="this frame has")
-        features = [self.frozen.images(picture(frames[camera], camera)[None]) for camera in self.config.cameras]
-        return self.project(np.stack(features, axis=1))[0]
+        return [camera_image(frames[camera], camera) for camera in self.config.cameras]
 
     def blank_fault(self, task: str) -> str:
         """Returns what is wrong with a blank instruction; "" if it is not blank, or the model learnt from blank ones."""
@@ -130,31 +137,90 @@ class EncodedModel(nn.Module):
 
     # While the robot moves
 
-    def begin_history(self, task: str, text: Float[np.ndarray, "M"] | None, fps: float) -> None:
-        """Begins a new attempt. text: the instruction's features, else computed here. DataError if the instruction is blank and it learnt
-        from none.
+    def begin(self, *, fps: float, task: str = "", text: Float[np.ndarray, "M"] | None = None) -> History:
+        """Returns a new attempt at `task`, whose frames come at `fps`; `advance` takes it on. text: the instruction's features.
+
+        DataError if the instruction is blank and it learnt from none.
         """
         if text is None and (fault := self.blank_fault(task)):
             raise DataError(f"reset(task=...): {fault}")
         self.eval()
         words = self.frozen.text([task])[0] if text is None else text
-        self._history = History(self.config.n_obs_steps, self.config.gap(fps), words)
+        return History(self.config.n_obs_steps, self.config.gap(fps), words, task=task, memory=self.new_memory(task))
 
-    def next_window(
-        self, frames: Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "C E"], state: Float[np.ndarray, "S"] | None
-    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], Tensor]:
-        """Returns the window at the next frame, (features, state, valid) with one row each, and the instruction's features (M,).
+    def new_memory(self, task: str) -> Any:
+        """Returns what this kind of model remembers of an attempt beside its frames; nothing, unless it says otherwise."""
+        return None
 
-        frames: camera name -> image, as `frame_features` takes it, or features. state: raw units. DataError before the first `reset`, and
-        for an image or a state that does not fit; that moment is then as if it had not been.
+    @torch.no_grad()
+    def advance(
+        self, attempts: Sequence[History], frames: Sequence[Frames], states: Sequence[Float[np.ndarray, "_"] | None]
+    ) -> list[Step | DataError]:
+        """Returns what is said of the next frame of each attempt, all of them in one pass through the networks.
+
+        frames: of each attempt, camera name -> image, (H, W, 3) or (3, H, W), or features (C, E). states: raw units. An attempt whose image
+        or state does not fit gets a DataError, and is then as if that moment had not been. ValueError if an attempt is there twice.
+        """
+        if len({id(attempt) for attempt in attempts}) < len(attempts):
+            raise ValueError("an attempt can be advanced by one frame in a call")
+        self.eval()
+        answers: list[Step | DataError] = []
+        inputs = []
+        for frame, state in zip(frames, states, strict=True):
+            try:
+                row = live_state(state if self.config.takes_state else None, len(self.config.state_mean))
+                row = self.normalised_state(row)[0]
+                inputs.append((self.camera_images(frame) if isinstance(frame, Mapping) else frame, row))
+                answers.append(_UNANSWERED)
+            except DataError as error:
+                answers.append(error)
+        live = [place for place, answer in enumerate(answers) if answer is _UNANSWERED]
+        if not live:
+            return answers
+        for place, features, (_, row) in zip(live, self._encoded([images for images, _ in inputs]), inputs, strict=True):
+            attempts[place].push(features, row)
+        running = [attempts[place] for place in live]
+        words = torch.from_numpy(np.stack([attempt.text for attempt in running])).to(self.device)
+        for place, answer in zip(live, self.steps(running, windows_of(running), words), strict=True):
+            answers[place] = answer
+        return answers
+
+    def steps(self, attempts: Sequence[History], windows: Windows, words: Float[Tensor, "B M"]) -> list[Step]:
+        """Returns what is said at these windows, (features, state, valid) with B rows, one of each attempt. A model says how."""
+        raise NotImplementedError
+
+    def _encoded(self, inputs: Sequence[Any]) -> list[Float[np.ndarray, "C E"]]:
+        """Returns the features of these inputs: images of one size go through the encoder together. Features stay as they are."""
+        encoded: list[Any] = list(inputs)
+        sizes: dict[tuple[Any, ...], list[int]] = {}
+        for place, images in enumerate(inputs):
+            if not isinstance(images, np.ndarray):
+                sizes.setdefault(tuple(image.shape for image in images), []).append(place)
+        for places in sizes.values():
+            by_camera = [self.frozen.images(np.stack(images)) for images in zip(*(inputs[place] for place in places), strict=True)]
+            for place, features in zip(places, self.project(np.stack(by_camera, axis=1)), strict=True):
+                encoded[place] = features
+        return encoded
+
+    def reset(self, *, fps: float, task: str = "", text: Float[np.ndarray, "M"] | None = None) -> None:
+        """Begins a new attempt at `task`, whose frames come at `fps`. text: the instruction's features, else computed here.
+
+        DataError if the instruction is blank and the model learnt from none, or if the model looks at frames after now.
+        """
+        self._history = self.begin(fps=fps, task=task, text=text)
+
+    def step(self, frames: Frames, state: Float[np.ndarray, "S"] | None = None) -> Step:
+        """Returns what is said of the next frame of the attempt: what `predict` will say of it, to rounding, and its signals.
+
+        frames: camera name -> image, (H, W, 3) or (3, H, W), or features. state: robot state, raw units. DataError before the first
+        `reset`, and for an image or a state that does not fit; that moment is then as if it had not been.
         """
         if self._history is None:
             raise DataError("call reset(task=..., fps=...) before the first step")
-        self.eval()
-        features = self.frame_features(frames) if isinstance(frames, Mapping) else frames
-        row = live_state(state if self.config.takes_state else None, len(self.config.state_mean))
-        self._history.push(features, self.normalised_state(row)[0])
-        return self._history.window(), torch.from_numpy(self._history.text)
+        (answer,) = self.advance([self._history], [frames], [state])
+        if isinstance(answer, DataError):
+            raise answer
+        return answer
 
     def normalised_state(self, state: Float[np.ndarray, "T S"]) -> Float[np.ndarray, "T Z"]:
         """Returns robot states as the networks take them. A model says how."""

@@ -6,17 +6,26 @@ It uses `windows.causal`, the index array of the offline curve, so both see the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from milepost.core import DataError, as_uint8, causal
 
+Windows = tuple[Float[np.ndarray, "B L C E"], Float[np.ndarray, "B L Z"], Bool[np.ndarray, "B L"]]
+"""Features, state and validity of windows, one of each attempt."""
+
 
 class History:
-    """Features (C, E) and state (Z,) of frame 0 and of the last (n_obs_steps - 1) * gap + 1 frames."""
+    """One attempt: features (C, E) and state (Z,) of frame 0 and of the last (n_obs_steps - 1) * gap + 1 frames.
 
-    def __init__(self, n_obs_steps: int, gap: int, text: Float[np.ndarray, "M"]) -> None:
-        self.n_obs_steps, self.gap, self.text = n_obs_steps, gap, text
+    text: (M,) the instruction's features. task: the instruction. memory: what else a model remembers of an attempt.
+    """
+
+    def __init__(self, n_obs_steps: int, gap: int, text: Float[np.ndarray, "M"], *, task: str = "", memory: Any = None) -> None:
+        self.n_obs_steps, self.gap, self.text, self.task, self.memory = n_obs_steps, gap, text, task, memory
         self.count = 0
         self.size = (n_obs_steps - 1) * gap + 1
         self.features: Float[np.ndarray, "N C E"] = np.zeros((0, 0, 0), dtype=np.float32)
@@ -34,6 +43,17 @@ class History:
         self.features[slot], self.state[slot] = features, state
         self.count += 1
 
+    def hold(self, frames: int) -> None:
+        """Adds the newest frame so many times more, for frames that never came. ValueError before the first frame."""
+        if not self.count:
+            raise ValueError("an attempt has no frame to hold before its first")
+        newest = 1 + (self.count - 1) % self.size
+        for _ in range(min(frames, self.size)):  # the ring has no more slots
+            self.count += 1
+            slot = 1 + (self.count - 1) % self.size
+            self.features[slot], self.state[slot] = self.features[newest], self.state[newest]
+        self.count += max(0, frames - self.size)
+
     def window(self) -> tuple[Float[np.ndarray, "1 L C E"], Float[np.ndarray, "1 L Z"], Bool[np.ndarray, "1 L"]]:
         """Returns what the model sees at the frame pushed last: features, state, valid."""
         frames, valid = causal(np.array([self.count - 1]), self.n_obs_steps, self.gap)
@@ -41,7 +61,7 @@ class History:
         return self.features[slots], self.state[slots], valid
 
 
-def picture(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, "H W 3"]:
+def camera_image(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, "H W 3"]:
     """Returns a camera's image as the encoders take it: (H, W, 3), uint8, from (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError
     if it is neither.
     """
@@ -51,6 +71,12 @@ def picture(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, 
     if image.shape[-1] != 3:
         image = np.moveaxis(image, 0, -1)
     return as_uint8(image, f"the image of camera '{camera}'")
+
+
+def windows_of(attempts: Sequence[History]) -> Windows:
+    """Returns what a model sees at the newest frame of each attempt."""
+    features, state, valid = zip(*(attempt.window() for attempt in attempts), strict=True)
+    return np.concatenate(features), np.concatenate(state), np.concatenate(valid)
 
 
 def live_state(state: Float[np.ndarray, "S"] | None, width: int) -> Float[np.ndarray, "1 S"]:

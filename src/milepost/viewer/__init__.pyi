@@ -6,5 +6,4 @@ from .media import VideoCache as VideoCache
 from .pages import export_page as export_page
 from .review import Model as Model
 from .review import Review as Review
-from .serving import bind as bind
 from .serving import make_server as make_server

@@ -7,22 +7,18 @@ loopback needs a token, which becomes a cookie that scripts cannot read.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
-import ipaddress
-import json
 import re
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from milepost.serving import BindAddress, answer, limited
 
 LARGEST = 1_000_000
 """Largest body of a request in bytes."""
@@ -32,7 +28,6 @@ ONCE = ("host", "origin", "sec-fetch-site", "content-type", "content-length")
 BODY_S = 30.0
 """Longest time for a request's body in seconds."""
 _PRINTABLE = re.compile(rb"[!-~]*")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -59,49 +54,6 @@ def policy(page: str = "") -> str:
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
-@dataclass(frozen=True)
-class BindAddress:
-    """The address that the server is bound to, and its token ("" for none). At a wildcard address every name of the machine is accepted, so
-    only a token keeps others out."""
-
-    host: str
-    port: int
-    token: str = ""
-
-    @property
-    def is_loopback(self) -> bool:
-        return is_loopback(self.host)
-
-    @property
-    def url(self) -> str:
-        """Returns the address to open the page with."""
-        name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
-        return f"http://{name}:{self.port}/" + (f"?token={self.token}" if self.token else "")
-
-    def knows(self, host: str) -> bool:
-        """Returns whether this Host header is one of our names, with our port."""
-        name, port = _host(host)
-        if port != self.port:
-            return False
-        if self.host in ("0.0.0.0", "::"):
-            return True
-        return name in (LOOPBACK if self.is_loopback else (self.host.lower(),))
-
-
-def is_loopback(host: str) -> bool:
-    """Returns whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _host(header: str) -> tuple[str, int]:
-    """Returns name and port of a Host header; port 80 if it has none, -1 if it is not a Host header."""
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@?#\s]+)(?::(\d{1,5}))?", header)
-    return (match[1].strip("[]").lower(), int(match[2] or 80)) if match else ("", -1)
-
-
 class Guard:
     """An ASGI application that checks each request before another application gets it."""
 
@@ -117,10 +69,10 @@ class Guard:
         headers = Headers(scope=scope)
         refusal = self._admit(scope, headers)
         if refusal is None:
-            await self.app(scope, _limited(receive), _with_headers(send))
+            await self.app(scope, limited(receive, LARGEST, BODY_S), _with_headers(send))
         else:
             status, text, extra = refusal
-            await _answer(_with_headers(send), status, text, extra)
+            await answer(_with_headers(send), status, text, extra)
 
     def _admit(self, scope: Scope, headers: Headers) -> tuple[int, str, Mapping[str, str]] | None:
         """Returns None for an accepted request, else status, text and headers of the response (a refusal, or a redirect without the
@@ -164,27 +116,6 @@ class Guard:
         return 401, "open the address that milepost view printed: it contains the token", {}
 
 
-def _limited(receive: Receive) -> Receive:
-    """Limits a body's size and time while it arrives, because its content-length header may be wrong."""
-    count, whole, until = 0, False, time.monotonic() + BODY_S
-
-    async def measured_receive() -> Message:
-        nonlocal count, whole
-        if whole:  # the body is complete; the next message is the disconnect
-            return await receive()
-        try:
-            message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
-        except TimeoutError:
-            raise HTTPException(408, f"a body must arrive within {BODY_S:g} s") from None
-        whole = not message.get("more_body", False)
-        count += len(message.get("body", b""))
-        if count > LARGEST:
-            raise HTTPException(413, f"a body has at most {LARGEST} bytes")
-        return message
-
-    return measured_receive
-
-
 def _with_headers(send: Send) -> Send:
     """Adds the headers that keep a browser from misusing a response."""
 
@@ -198,11 +129,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-async def _answer(send: Send, status: int, text: str, extra: Mapping[str, str]) -> None:
-    body = json.dumps({"error": text}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **extra}
-    raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})

@@ -19,7 +19,7 @@ from milepost.core import Curve, DataError, Dataset, Episode, Progress, Signal, 
 from milepost.datasets import find_model
 from milepost.encoders import require_device
 from milepost.models.classifier.network import ClassifierNetwork, Layout, make_network, own_names
-from milepost.models.online import picture
+from milepost.models.online import camera_image
 from milepost.models.saved import hash_of, read_files, read_tensors, require_fit
 
 BATCH = 32  # frames that go through the encoder at once
@@ -86,7 +86,7 @@ class RewardClassifier(nn.Module):
         if not self._begun:
             raise DataError("reset(task=..., fps=...) begins an attempt; call it before step")
         require_cameras(self.cameras, frames, whose="this frame has")
-        value = float(self.probability({camera: picture(frames[camera], camera)[None] for camera in self.cameras})[0])
+        value = float(self.probability({camera: camera_image(frames[camera], camera)[None] for camera in self.cameras})[0])
         return Step(value, {"success": value})
 
     @classmethod

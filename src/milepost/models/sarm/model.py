@@ -38,6 +38,7 @@ from milepost.core import (
 from milepost.datasets import find_model
 from milepost.encoders import Encoder, Precision, load_encoder, require_device
 from milepost.models.encoded import EncodedModel
+from milepost.models.online import History, Windows
 from milepost.models.sarm import checkpoint
 from milepost.models.sarm.checkpoint import StateStats
 from milepost.models.sarm.config import SARMConfig
@@ -294,30 +295,18 @@ class SARMModel(EncodedModel):
 
     # While the robot moves
 
-    def reset(self, *, fps: float, task: str = "", text: Float[np.ndarray, "M"] | None = None) -> None:
-        """Begins a new attempt at `task`, whose frames come at `fps`. `text`: the instruction's features, else computed here.
-
-        DataError if the window is centred: it would need frames that have not happened yet.
-        """
+    def begin(self, *, fps: float, task: str = "", text: Float[np.ndarray, "M"] | None = None) -> History:
+        """Returns a new attempt, as the base does. DataError also if the window is centred: it needs later frames."""
         if self.config.window != "causal":
             raise DataError("this model has a centred window: it looks at frames after now, so it can only label recorded episodes")
-        self.begin_history(task, text, fps)
+        return super().begin(fps=fps, task=task, text=text)
 
-    @torch.no_grad()
-    def step(
-        self,
-        frames: Mapping[str, Shaped[np.ndarray, "..."]] | Float[np.ndarray, "C E"],
-        state: Float[np.ndarray, "S"] | None = None,
-    ) -> Step:
-        """Returns progress in [0, 1] at the next frame of the attempt, what `predict` will say of it, to rounding; signal "raw".
-
-        frames: camera name -> image, as `frame_features` takes it, or features. state: robot state, raw units.
-        DataError before the first `reset`, and for an image or a state that does not fit; that moment is then as if it had not been.
-        """
-        window, words = self.next_window(frames, state)
-        images, states, valid = (torch.from_numpy(a).to(self.device) for a in window)
-        now = self.read(images, words.to(self.device)[None], states, valid, at=self.config.now, heads=["sparse"])
-        return Step(now["sparse_progress"].item(), {RAW: now["sparse_raw"].item()})
+    def steps(self, attempts: Sequence[History], windows: Windows, words: Float[Tensor, "B M"]) -> list[Step]:
+        """Returns progress in [0, 1] of the sparse head at these windows; signal "raw"."""
+        images, states, valid = (torch.from_numpy(each).to(self.device) for each in windows)
+        now = self.read(images, words, states, valid, at=self.config.now, heads=["sparse"])
+        both = zip(now["sparse_progress"].tolist(), now["sparse_raw"].tolist(), strict=True)
+        return [Step(progress, {RAW: raw}) for progress, raw in both]
 
     def use_state_stats(self, stats: StateStats) -> None:
         """Normalises robot states with these from now on; they and their source become part of the config."""

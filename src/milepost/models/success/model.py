@@ -7,16 +7,17 @@ The probability is the mean over M small networks. `detected` follows it with tw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from milepost.core import Curve, Episode, Progress, Signal, Step
 from milepost.metrics import SuccessDetector, Threshold, detect_success
+from milepost.models.online import History, Windows
 from milepost.models.success.config import SuccessConfig
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 from milepost.models.windowed.model import WindowedModel
@@ -38,7 +39,6 @@ class SuccessModel(WindowedModel):
 
     def __init__(self, config: SuccessConfig) -> None:
         super().__init__(config, 1)
-        self._detector = SuccessDetector(config.rule)
 
     @property
     def success_threshold(self) -> float:
@@ -50,7 +50,6 @@ class SuccessModel(WindowedModel):
         interval = () if np.isnan(threshold.interval).any() else tuple(float(np.clip(end, 0.0, 1.0)) for end in threshold.interval)
         value = float(np.clip(threshold.value, 0.0, 1.0))
         self.config = dataclasses.replace(self.config, success_threshold=value, threshold_interval=interval)
-        self._detector = SuccessDetector(self.config.rule)
 
     # Training
 
@@ -92,20 +91,17 @@ class SuccessModel(WindowedModel):
 
     # While the robot moves
 
-    def reset(self, *, fps: float, task: str = "") -> None:
-        """Begins a new attempt at `task`, whose frames come at `fps`. DataError if the instruction is blank and it learnt from none."""
-        self.begin_history(task, None, fps)
-        self._detector.reset()
+    def new_memory(self, task: str) -> SuccessDetector:
+        """Returns what follows the probability of an attempt."""
+        return SuccessDetector(self.config.rule)
 
-    def step(self, frames: Mapping[str, Shaped[np.ndarray, "..."]], state: Float[np.ndarray, "S"] | None = None) -> Step:
-        """Returns the probability at the next frame, what `predict` will say of it, to rounding, and whether the attempt counts as done.
-
-        frames: camera name -> image, (H, W, 3) or (3, H, W). state: robot state, raw units. DataError before the first `reset`, and for an
-        image or a state that does not fit.
-        """
-        window, words = self.next_window(frames, state)
-        value = float(_probability(self.read(*window, words))[0])
-        return Step(value, {"success": value, "detected": float(self._detector.update(value))})
+    def steps(self, attempts: Sequence[History], windows: Windows, words: Float[Tensor, "B M"]) -> list[Step]:
+        """Returns the probability at these windows, and whether each attempt counts as done."""
+        values = _probability(self.read(*windows, words)).tolist()
+        return [
+            Step(value, {"success": value, "detected": float(attempt.memory.update(value))})
+            for attempt, value in zip(attempts, values, strict=True)
+        ]
 
 
 def _probability(logits: Float[Tensor, "H T 1"]) -> Float[Tensor, "T"]:

@@ -27,6 +27,9 @@ from milepost.models.zero_shot.model import Attempt, Places, ZeroShotModel
 from milepost.models.zero_shot.sampling import anchors
 from milepost.vlm import Clip, Engine, Prompt, RemoteEngine
 
+Frame = Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]]
+"""A camera's image, or camera name -> image."""
+
 
 class TOPRewardModel(ZeroShotModel):
     """The config and, from its first question on, the VLM it names.
@@ -50,7 +53,7 @@ class TOPRewardModel(ZeroShotModel):
 
     def __init__(self, config: TOPRewardConfig, engine: Engine | RemoteEngine | None = None) -> None:
         super().__init__(config, engine)
-        self._attempt: _Attempt | None = None
+        self._attempt: LiveAttempt | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -149,16 +152,28 @@ class TOPRewardModel(ZeroShotModel):
 
         DataError under protocol "lerobot" (earlier frames would change size), and on a server (every step would send the clip again).
         """
+        self._attempt = self.begin(task=task, fps=fps)
+
+    def begin(self, *, task: str = "", fps: float | None = None) -> LiveAttempt:
+        """Returns a new attempt, which `advance` takes on; as `reset` otherwise."""
         if self.config.protocol == "lerobot":
             raise DataError("under protocol='lerobot' earlier frames change size as a clip grows; online it has to be protocol='milepost'")
         stream = self.engine.stream(
             instructions=[self.instruction_for(task)], answers=self.config.answers, resolution=self.config.resolution
         )
-        self._attempt = _Attempt(Attempt(stream, fps=fps, sampled_fps=self.config.fps))
+        return LiveAttempt(Attempt(stream, fps=fps, sampled_fps=self.config.fps))
 
-    def step(
-        self, frame: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]], state: object = None, *, last: bool = False
-    ) -> Step:
+    def advance(self, attempts: Sequence[LiveAttempt], frames: Sequence[Frame], states: Sequence[object]) -> list[Step | DataError]:
+        """Returns what is said of the next frame of each attempt, one after the other; a DataError for one whose frame does not fit."""
+        answers: list[Step | DataError] = []
+        for attempt, frame in zip(attempts, frames, strict=True):
+            try:
+                answers.append(attempt.step(self.frame_of(frame), last=False))
+            except DataError as error:
+                answers.append(error)
+        return answers
+
+    def step(self, frame: Frame, state: object = None, *, last: bool = False) -> Step:
         """Returns what is said of the next frame of the attempt, (H, W, 3) or (3, H, W), or camera name -> image: signals "logprob" and
         "logodds", those of `predict`, and "logprob" between the lowest (0) and the highest (1) so far, NaN while there is one.
 
@@ -188,13 +203,17 @@ def _nats(name: str, values: Float[np.ndarray, "T"]) -> Signal:
     return Signal(values.astype(np.float32), "nats", high=math.inf if name == "logodds" else 0.0)
 
 
-class _Attempt:
+class LiveAttempt:
     """One attempt, and its lowest and highest score so far."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.low, self.high = math.inf, -math.inf
         self.now = Step(math.nan, {"logprob": math.nan, "logodds": math.nan}, fresh=False)
+
+    def hold(self, frames: int) -> None:
+        """Goes on after so many frames that never came."""
+        self.attempt.skip(frames)
 
     def step(self, image: UInt8[np.ndarray, "H W 3"], *, last: bool) -> Step:
         logprobs = self.attempt.ask(image, last=last)

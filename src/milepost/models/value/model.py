@@ -13,15 +13,16 @@ The members' answers are averaged, or the lowest is taken; `spread` is the stand
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from milepost.core import Curve, Episode, Progress, Signal, Step
+from milepost.models.online import History, Windows
 from milepost.models.training.distributed import SINGLE_PROCESS, ProcessGroup
 from milepost.models.value.config import Reduction, ValueConfig
 from milepost.models.value.targets import above_boundary, bin_centres, hl_gauss, two_hot
@@ -44,7 +45,6 @@ class ValueModel(WindowedModel):
 
     def __init__(self, config: ValueConfig) -> None:
         super().__init__(config, config.bins)
-        self._pace = (1.0, 1.0)
 
     def use_reduction(self, reduction: Reduction) -> None:
         """Answers with the mean of the members from now on, or with the lowest of them; it becomes part of the config."""
@@ -122,19 +122,15 @@ class ValueModel(WindowedModel):
 
     # While the robot moves
 
-    def reset(self, *, fps: float, task: str = "") -> None:
-        """Begins a new attempt at `task`, whose frames come at `fps`. DataError if the instruction is blank and it learnt from none."""
-        self.begin_history(task, None, fps)
-        self._pace = self.config.pace(task)
+    def new_memory(self, task: str) -> tuple[float, float]:
+        """Returns scale and duration of the task in frames."""
+        return self.config.pace(task)
 
-    @torch.no_grad()
-    def step(self, frames: Mapping[str, Shaped[np.ndarray, "..."]], state: Float[np.ndarray, "S"] | None = None) -> Step:
-        """Returns progress at the next frame of the attempt, what `predict` will say of it, to rounding, and its signals.
-
-        frames: camera name -> image, (H, W, 3) or (3, H, W). state: robot state, raw units. DataError before the first `reset`, and for an
-        image or a state that does not fit.
-        """
-        window, words = self.next_window(frames, state)
-        probability = self.read(*window, words).softmax(-1).cpu().numpy()
-        value, signals = self._summary(probability, self._pace)
-        return Step(float(value[0]), {name: float(array[0]) for name, array in signals.items()})
+    def steps(self, attempts: Sequence[History], windows: Windows, words: Float[Tensor, "B M"]) -> list[Step]:
+        """Returns progress at these windows, and the signals that `predict` has."""
+        probability = self.read(*windows, words).softmax(-1).cpu().numpy()
+        steps = []
+        for place, attempt in enumerate(attempts):
+            value, signals = self._summary(probability[:, place : place + 1], attempt.memory)
+            steps.append(Step(float(value[0]), {name: float(array[0]) for name, array in signals.items()}))
+        return steps

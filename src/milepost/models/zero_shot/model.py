@@ -295,11 +295,20 @@ class Attempt:
 
     def ask(self, image: UInt8[np.ndarray, "H W 3"], *, last: bool) -> Float[np.ndarray, "A"] | None:
         """Returns log p of each answer after this frame; None if it is between two that are asked about. last: it is asked about."""
-        due = self._frame == grid(self._samples, source_fps=self._fps, fps=self._sampled_fps)
+        due = self._frame >= self._next_sample
         logprobs = self._stream.append(image, self._frame / self._fps)[0] if due or last else None
-        self._samples += due
+        while due and self._frame >= self._next_sample:
+            self._samples += 1
         self._frame += 1
         return logprobs
+
+    def skip(self, frames: int) -> None:
+        """Goes on after so many frames that never came."""
+        self._frame += frames
+
+    @property
+    def _next_sample(self) -> int:
+        return int(grid(self._samples, source_fps=self._fps, fps=self._sampled_fps))
 
 
 def read_config(config_class: type[Config], folder: Path | str, **fields: Any) -> Config:

@@ -1,0 +1,114 @@
+"""How long a robot waits for its progress: SARM through `milepost serve` on loopback, beside the bare `model.step`, and 16 robots at once.
+
+    python benchmarks/serve_latency.py [--frames 300] [--robots 16] [--size 96]
+
+The model is SARM's small preset with random weights; what it says does not matter here. The robots run in a process of their own, each by a
+client of its own in a thread, or (--together) all in one request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from milepost.models.sarm.config import SARMConfig
+from milepost.models.sarm.model import SARMModel
+from milepost.online import Observation, RewardClient, Sessions
+from milepost.serving import bind, make_reward_server
+
+CAMERA, FPS, STATE = "observation.images.top", 30.0, 7
+
+
+def build() -> SARMModel:
+    return SARMModel(
+        SARMConfig(
+            hidden_dim=128, num_layers=2, num_heads=4, encoder="pixels", image_dim=64, text_dim=64, image_key=CAMERA, gap_s=0.5,
+            state_mean=(0.0,) * STATE, state_std=(1.0,) * STATE, annotation_mode="single_stage",
+        )
+    ).eval()  # fmt: skip
+
+
+def frame(rng: np.random.Generator, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    return {CAMERA: rng.integers(0, 256, (size, size, 3), dtype=np.uint8)}, rng.normal(size=STATE).astype(np.float32)
+
+
+def timed(count: int, step: Callable[[int], object]) -> np.ndarray:
+    """Returns the seconds of each step after 20 to warm up."""
+    times = []
+    for number in range(count + 20):
+        begun = time.perf_counter()
+        step(number)
+        times.append(time.perf_counter() - begun)
+    return np.array(times[20:])
+
+
+def described(name: str, times: np.ndarray, frames: int = 1) -> str:
+    p50, p99 = np.percentile(times, [50, 99]) * 1000
+    return f"{name:44s} p50 {p50:7.2f} ms   p99 {p99:7.2f} ms   {frames * len(times) / times.sum():8.1f} frames/s"
+
+
+def robot(url: str, seed: int, size: int, count: int, out: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(seed)
+    frames = [frame(rng, size) for _ in range(16)]
+    with RewardClient(url) as client:
+        session = client.begin(task="move", fps=FPS)
+        out.append(timed(count, lambda number: client.step(session, *frames[number % 16])))
+        client.end(session)
+
+
+def clients(url: str, size: int, count: int, robots: int, answers: multiprocessing.Queue) -> None:
+    """The robots' process: one alone, many by a thread each, many in one request."""
+    alone: list[np.ndarray] = []
+    robot(url, 0, size, count, alone)
+    answers.put(("one robot, through the server", alone[0], 1, None))
+    each: list[np.ndarray] = []
+    threads = [threading.Thread(target=robot, args=(url, seed, size, count, each)) for seed in range(robots)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rate = robots * (count + 20) / (time.perf_counter() - begun)
+    answers.put((f"{robots} robots, a client each", np.concatenate(each), 1, rate))
+    rng = np.random.default_rng(0)
+    frames = [frame(rng, size) for _ in range(robots)]
+    with RewardClient(url) as client:
+        names = [client.begin(task="move", fps=FPS) for _ in range(robots)]
+        times = timed(count, lambda _: client.step_all([Observation(name, *each) for name, each in zip(names, frames, strict=True)]))
+    answers.put((f"{robots} robots, one request", times, robots, None))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--robots", type=int, default=16)
+    parser.add_argument("--size", type=int, default=96)
+    args = parser.parse_args()
+    model, rng = build(), np.random.default_rng(0)
+    frames = [frame(rng, args.size) for _ in range(16)]
+    model.reset(task="move", fps=FPS)
+    print(described("model.step alone", timed(args.frames, lambda number: model.step(*frames[number % 16]))))
+    listener, address = bind("127.0.0.1", 0)
+    server = make_reward_server(Sessions(model), address, {})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=clients, args=(address.url.rstrip("/"), args.size, args.frames, args.robots, answers))
+    process.start()
+    for _ in range(3):
+        name, times, count, rate = answers.get()
+        print(described(name, times, count) if rate is None else described(name, times).rsplit("   ", 1)[0] + f"   {rate:8.1f} frames/s")
+    process.join()
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Says progress while robots move: a server that follows attempts frame by frame, for one robot or many."""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+from dataclasses import dataclass
+from socket import gethostname
+from typing import Annotated, Literal
+
+import tyro
+
+from milepost import encoders, metrics, models, online, serving
+from milepost.cli.console import closed_after, say, warn
+from milepost.core import DataError, HasWeights, Identified, Judges, RewardModel
+
+
+@dataclass(frozen=True)
+class Args:
+    model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
+    """Model folder or Hub id (SARM with a causal window, a value model, a success head, TOPReward), or a model of another package."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Beyond this machine (0.0.0.0), a token is needed, which is printed."""
+    port: int = 7340
+    """Port; the next free one if it is taken; 0 for any."""
+    device: str = "auto"
+    vlm_name: str | None = None
+    """With --model topreward: the VLM, a folder or a Hub id."""
+    success_threshold: float | None = None
+    """Progress from which an attempt counts as successful. Default: the model's own, else 0.9."""
+    success_release: float | None = None
+    """Progress below which a success is taken back. Default: 0.1 below the threshold."""
+    success_hold: int = 5
+    """For how many frames in a row progress must be at the threshold."""
+    shaping: Literal["potential", "difference", "absolute"] = "potential"
+    """The reward of a step: gamma * phi(s') - phi(s) leaves the optimal policy as it is, phi(s') - phi(s) and phi(s') do not."""
+    gamma: float = 0.99
+    """Discount of the learner, for --shaping potential."""
+    max_sessions: int = 64
+    """Attempts that are followed at once."""
+    max_frames: int = 20_000
+    """Frames of one attempt."""
+    idle_s: float = 600.0
+    """An attempt without a frame for so many seconds makes room for another."""
+    max_body_mb: int = 64
+    """Largest request in MB."""
+
+
+def main(args: Args) -> int:
+    """Loads the model, then serves until Ctrl-C. DataError for a model that cannot follow an attempt."""
+    if args.max_body_mb < 1:
+        raise ValueError(f"max_body_mb must be at least 1, got {args.max_body_mb}")
+    options = {} if args.vlm_name is None else {"vlm_name": args.vlm_name}
+    model = models.load_model(args.model, encoders.resolve_device(args.device), **options)
+    with closed_after(model):
+        sessions = online.Sessions(model, _config(args, model))
+        sessions.end(_tried(sessions, args.model))
+        socket, address = serving.bind(args.host, args.port)
+        if args.port and address.port != args.port:
+            warn(f"port {args.port} is taken")
+        say(f"{args.model}: {address.url.split('?')[0]}   (Ctrl-C ends it)")
+        if address.token:
+            say(f"from other machines: http://{gethostname()}:{address.port}   {online.TOKEN_ENV}={address.token}")
+        try:
+            serving.make_reward_server(sessions, address, _about(args, model), largest=args.max_body_mb * 1_000_000).run(sockets=[socket])
+        except KeyboardInterrupt:
+            pass
+        finally:
+            socket.close()
+    say("milepost serve: ended")
+    return 0
+
+
+def _config(args: Args, model: RewardModel) -> online.SessionConfig:
+    own = model.success_threshold if isinstance(model, Judges) else -math.inf
+    threshold = args.success_threshold if args.success_threshold is not None else own if math.isfinite(own) else 0.9
+    release = threshold - 0.1 if args.success_release is None else args.success_release
+    return online.SessionConfig(
+        metrics.SuccessRule(threshold, release, args.success_hold),
+        metrics.EventRules(),
+        online.ShapingConfig(args.shaping, args.gamma),
+        online.SessionLimits(args.max_sessions, args.max_frames, args.idle_s),
+    )
+
+
+def _tried(sessions: online.Sessions, name: str) -> str:
+    """Begins an attempt, so that all that the model needs is loaded, and returns its session. DataError names a model that cannot."""
+    try:
+        return sessions.begin(task="move", fps=10.0)
+    except DataError as error:
+        raise DataError(f"{name} cannot follow an attempt while it happens: {error}") from error
+
+
+def _about(args: Args, model: RewardModel) -> dict[str, object]:
+    about: dict[str, object] = {"model": args.model, "type": type(model).__name__}
+    if isinstance(model, HasWeights):
+        about["weights_sha256"] = model.weights_hash()
+    if isinstance(model, Identified):
+        about["config"] = json_module.loads(json_module.dumps(dict(model.identity())))
+    return about

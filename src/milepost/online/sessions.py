@@ -1,0 +1,274 @@
+"""Follows many attempts by session: frames in, in any mixture of robots; for each a result out that says which frame it belongs to.
+
+Nothing that is unknown becomes a number: a result without progress has NaN and a reason.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from milepost.core import DataError, Follows, Online, Step
+from milepost.metrics import EventRules, SuccessDetector, SuccessRule
+from milepost.online.shaping import Shaper, ShapingConfig
+from milepost.online.trend import Trend
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """What a run of sessions may take. ValueError unless all are above 0.
+
+    sessions: attempts at once. frames: of one attempt; a model that keeps every frame needs memory for them. idle_s: an attempt without a
+    frame for so long makes room for another.
+    """
+
+    sessions: int = 64
+    frames: int = 20_000
+    idle_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.sessions < 1 or self.frames < 1 or not self.idle_s > 0:
+            raise ValueError("sessions, frames and idle_s must be above 0")
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What results say beside progress. success: when an attempt counts as done. events: when it stands still or falls back."""
+
+    success: SuccessRule = field(default_factory=SuccessRule)
+    events: EventRules = field(default_factory=EventRules)
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    limits: SessionLimits = field(default_factory=SessionLimits)
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """The newest frame of an attempt.
+
+    session: its name, of `Sessions.begin`. images: what the model takes: camera name -> image. state: robot state, raw units. frame: its
+    number, counted from 0 at the session's rate; None for the next one. is_terminal: the task ended here, which a time limit does not do.
+    received_s: when it came, in seconds of `time.monotonic`; None for now.
+    """
+
+    session: str
+    images: Any
+    state: Float[np.ndarray, "S"] | None = None
+    frame: int | None = None
+    is_terminal: bool = False
+    received_s: float | None = None
+
+
+@dataclass(frozen=True)
+class FrameProgress:
+    """What is said of one frame of an attempt.
+
+    frame: its number; -1 if the session is not known. progress: in [0, 1], NaN if unknown. signals: the model's raw numbers. fresh: whether
+    the model computed this very frame; else progress is that of the last one it did. is_success: with hysteresis. events: "stalled",
+    "plateau", "regressed". reward: the shaped reward of the step that led here, NaN for the first frame. age_s: from the frame's arrival to
+    this answer. reason: why there is no progress, "" if there is.
+    """
+
+    session: str
+    frame: int
+    progress: float = math.nan
+    signals: Mapping[str, float] = field(default_factory=dict)
+    fresh: bool = False
+    is_success: bool = False
+    events: tuple[str, ...] = ()
+    reward: float = math.nan
+    age_s: float = math.nan
+    reason: str = ""
+
+
+class _Session:
+    """One attempt and all that follows it."""
+
+    def __init__(self, attempt: Any, task: str, fps: float, config: SessionConfig) -> None:
+        self.attempt, self.task, self.fps = attempt, task, fps
+        self.frame, self.touched_s = -1, time.monotonic()
+        self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
+
+    def number_of(self, observation: Observation) -> int:
+        """Returns the number of an observation's frame."""
+        return self.frame + 1 if observation.frame is None else observation.frame
+
+    def touch(self) -> None:
+        """Counts the attempt as in use."""
+        self.touched_s = time.monotonic()
+
+    def fault(self, observation: Observation, limits: SessionLimits) -> str:
+        """Returns why this observation cannot be the next one of the attempt; "" if it can."""
+        number = self.number_of(observation)
+        if number <= self.frame:
+            return f"frame {number} came after frame {self.frame}, and frames are followed in order: send newer ones, or begin again"
+        if number >= limits.frames:
+            return f"an attempt has at most {limits.frames} frames here: begin a new one"
+        if number > self.frame + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
+            return f"frames {self.frame + 1} to {number - 1} are missing, and this model needs every frame"
+        return ""
+
+    def fill(self, number: int) -> None:
+        """Holds the newest frame until the one before this number, so that the model's window stays at the session's rate."""
+        missing = number - self.frame - 1
+        if missing > 0 and self.frame >= 0:
+            self.attempt.hold(missing)
+
+    def result(self, observation: Observation, step: Step) -> FrameProgress:
+        """Returns what is said of a frame that the model has seen."""
+        number = self.number_of(observation)
+        is_first, behind, self.frame = self.frame < 0, number - self.frame, number
+        if is_first:
+            self._shaper.begin(step.progress)
+        reward = math.nan if is_first else self._shaper.reward(step.progress, is_terminal=observation.is_terminal)
+        return FrameProgress(
+            observation.session,
+            number,
+            step.progress,
+            dict(step.signals),
+            step.fresh,
+            self._detector.update(step.progress),
+            tuple(sorted(self._trend.update(step.progress, behind))),
+            reward,
+            reason="the model has no number of this attempt yet" if math.isnan(step.progress) else "",
+        )
+
+
+class Sessions:
+    """All attempts that a model follows now. It may be called from many threads; the model works for one call at a time.
+
+    DataError if the model cannot follow an attempt frame by frame.
+
+    >>> from milepost.online import Observation, Sessions
+    >>> from milepost.testing import dot_episodes, tiny_sarm
+    >>> episode, sessions = dot_episodes(1)[0], Sessions(tiny_sarm())
+    >>> name = sessions.begin(task=episode.task, fps=episode.fps)
+    >>> images = {camera: next(frames.chunks(1))[0] for camera, frames in episode.cameras.items()}
+    >>> (result,) = sessions.advance([Observation(name, images, episode.state[0])])
+    >>> result.frame, 0 <= result.progress <= 1
+    (0, True)
+    """
+
+    def __init__(self, model: Any, config: SessionConfig | None = None) -> None:
+        self.model, self.config = model, config or SessionConfig()
+        if not isinstance(model, Follows | Online):
+            raise DataError(f"{type(model).__name__} cannot follow an attempt frame by frame: it has no reset and step")
+        self._follows = model if isinstance(model, Follows) else _Alone(model)
+        self._sessions: dict[str, _Session] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
+        """Begins an attempt and returns its name. session: a name in use, whose attempt ends; None for a new one.
+
+        DataError if the task or the rate does not fit, the name is not known, or there are too many attempts.
+        """
+        if not (math.isfinite(fps) and fps > 0):
+            raise DataError(f"fps must be above 0 and finite, got {fps}")
+        with self._lock:
+            if session is not None and session not in self._sessions:
+                raise DataError(f"there is no session '{session}' here: begin one without a name")
+            self._make_room(0 if session else 1)
+            attempt = self._follows.begin(task=task, fps=fps)
+            name = session or secrets.token_hex(8)
+            self._sessions[name] = _Session(attempt, task, fps, self.config)
+        return name
+
+    def end(self, session: str) -> bool:
+        """Ends an attempt. Returns whether there was one of this name."""
+        with self._lock:
+            return self._sessions.pop(session, None) is not None
+
+    def advance(self, observations: Sequence[Observation]) -> list[FrameProgress]:
+        """Returns the result of each observation, in their order; those of different sessions go through the model together.
+
+        Several observations of one session are taken in their order. One that does not fit gets a reason, and its attempt stays as it was.
+        """
+        arrived = time.monotonic()
+        answers: list[FrameProgress | None] = [None] * len(observations)
+        waiting = list(range(len(observations)))
+        with self._lock:
+            while waiting:
+                turn, sessions = [], set()
+                for place in waiting:
+                    if observations[place].session not in sessions:
+                        sessions.add(observations[place].session)
+                        turn.append(place)
+                waiting = [place for place in waiting if place not in turn]
+                for place, result in zip(turn, self._turn([observations[place] for place in turn]), strict=True):
+                    answers[place] = result
+        now = time.monotonic()
+        return [
+            _aged(answer, now - (arrived if observation.received_s is None else observation.received_s))
+            for answer, observation in zip(answers, observations, strict=True)
+            if answer is not None
+        ]
+
+    def _turn(self, observations: Sequence[Observation]) -> list[FrameProgress]:
+        """Returns the results of observations of different sessions."""
+        results: dict[int, FrameProgress] = {}
+        live: list[tuple[int, _Session]] = []
+        for place, observation in enumerate(observations):
+            session = self._sessions.get(observation.session)
+            if session is None:
+                reason = f"there is no session '{observation.session}' here: it has ended, or the server began anew; begin another"
+                results[place] = FrameProgress(observation.session, -1, reason=reason)
+            elif fault := session.fault(observation, self.config.limits):
+                results[place] = FrameProgress(observation.session, session.number_of(observation), reason=fault)
+            else:
+                live.append((place, session))
+        fitting = [observations[place] for place, _ in live]
+        for (_, session), observation in zip(live, fitting, strict=True):
+            session.fill(session.number_of(observation))
+        attempts = [session.attempt for _, session in live]
+        steps = self._follows.advance(attempts, [each.images for each in fitting], [each.state for each in fitting]) if live else ()
+        for (place, session), observation, step in zip(live, fitting, steps, strict=True):
+            session.touch()
+            if isinstance(step, Step):
+                results[place] = session.result(observation, step)
+            else:
+                number = session.number_of(observation)
+                results[place] = FrameProgress(observation.session, number, reason=str(step))
+        return [results[place] for place in range(len(observations))]
+
+    def _make_room(self, count: int) -> None:
+        """Ends attempts that have been idle for too long. DataError if there is then no room for so many more."""
+        limits, now = self.config.limits, time.monotonic()
+        for name in [name for name, each in self._sessions.items() if now - each.touched_s > limits.idle_s]:
+            del self._sessions[name]
+        most = 1 if isinstance(self._follows, _Alone) else limits.sessions
+        if len(self._sessions) + count > most:
+            why = "this model follows one attempt at a time" if most == 1 else f"at most {most} attempts are followed at once"
+            raise DataError(f"{why}: end one, or wait until one has been idle for {limits.idle_s:g} s")
+
+
+class _Alone:
+    """A model that follows one attempt, as one that follows several."""
+
+    def __init__(self, model: Online) -> None:
+        self._model = model
+
+    def begin(self, *, task: str, fps: float) -> None:
+        self._model.reset(task=task, fps=fps)
+
+    def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> list[Step | DataError]:
+        answers: list[Step | DataError] = []
+        for frame, state in zip(frames, states, strict=True):
+            try:
+                answers.append(self._model.step(frame, state))
+            except DataError as error:
+                answers.append(error)
+        return answers
+
+
+def _aged(result: FrameProgress, age_s: float) -> FrameProgress:
+    return FrameProgress(**{**vars(result), "age_s": age_s})

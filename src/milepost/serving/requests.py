@@ -1,0 +1,64 @@
+"""Reads the bodies of the reward server's routes. Whatever does not fit is a DataError that says what was expected."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+from PIL import Image, UnidentifiedImageError
+
+from milepost.core import DataError
+from milepost.online import Observation
+
+MOST_PIXELS = 64_000_000
+"""Of one picture."""
+
+
+def observations_of(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]], received_s: float) -> list[Observation]:
+    """Returns the observations of POST /step. DataError if the request is not made as `pack_observations` makes it."""
+    rows = request.get("observations")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError("a request has 'observations', a list of objects, one for each robot")
+    return [_observation(place, row, arrays, received_s) for place, row in enumerate(rows)]
+
+
+def _observation(place: int, row: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]], received_s: float) -> Observation:
+    where = f"observations[{place}]"
+    session, frame, cameras = row.get("session"), row.get("frame"), row.get("cameras", [])
+    if not isinstance(session, str):
+        raise DataError(f"{where} has no 'session', the name that POST /sessions answered with")
+    if frame is not None and (not isinstance(frame, int) or isinstance(frame, bool) or frame < 0):
+        raise DataError(f"{where} has the frame {frame!r}; a whole number from 0 on is expected, or null for the next one")
+    if not isinstance(cameras, list) or not all(isinstance(camera, str) for camera in cameras):
+        raise DataError(f"{where} has no 'cameras', a list of names")
+    images = {camera: image_of(_array(arrays, f"{place}/{camera}"), camera) for camera in cameras}
+    state = _array(arrays, f"{place}/") if row.get("has_state") is True else None
+    if state is not None:
+        if state.ndim != 1 or state.dtype.kind not in "fiu":
+            raise DataError(f"{where} has a state of shape {state.shape} and type {state.dtype}; one row of numbers is expected")
+        state = state.astype(np.float32)
+    return Observation(session, images, state, frame, row.get("is_terminal") is True, received_s)
+
+
+def _array(arrays: Mapping[str, Shaped[np.ndarray, "..."]], name: str) -> Shaped[np.ndarray, "..."]:
+    if name not in arrays:
+        raise DataError(f"the .npz has no array '{name}', which its request names")
+    return arrays[name]
+
+
+def image_of(array: Shaped[np.ndarray, "..."], camera: str) -> Shaped[np.ndarray, "..."]:
+    """Returns an image: an array as it is, or the decoded JPEG or PNG of a flat array of bytes. DataError if it is neither."""
+    if array.ndim != 1:
+        return array
+    if array.dtype != np.uint8:
+        raise DataError(f"the image of camera '{camera}' is a flat array of {array.dtype}; bytes of a JPEG or PNG are uint8")
+    try:
+        with Image.open(io.BytesIO(array.tobytes()), formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(f"the image of camera '{camera}' has {image.width} x {image.height} pixels; {MOST_PIXELS} are the most")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"the image of camera '{camera}' cannot be decoded as JPEG or PNG: {error}") from error

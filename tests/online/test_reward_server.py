@@ -1,0 +1,340 @@
+"""`milepost serve` through the whole stack: client, HTTP, batching, model. What it says equals what `predict` says; faults are answered."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+
+from milepost.core import DataError, Episode, Step
+from milepost.online import NPZ, Observation, RewardClient, SessionConfig, SessionLimits, Sessions, pack_observations
+from milepost.online.wire import pack
+from milepost.serving import BindAddress, bind, make_reward_server
+from milepost.testing import dot_episodes, tiny_sarm
+from test_cli import assert_refused, milepost
+
+TOP = "observation.images.top"
+
+
+@contextmanager
+def serving(model: Any, config: SessionConfig | None = None, *, token: str = "", largest: int = 8_000_000) -> Iterator[str]:
+    listener, address = bind("127.0.0.1", 0)
+    server = make_reward_server(Sessions(model, config), BindAddress(address.host, address.port, token), {"model": "tiny"}, largest=largest)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{address.port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(tiny_sarm()) as address:
+        yield address
+
+
+def images(episode: Episode, frame: int) -> dict[str, np.ndarray]:
+    return {camera: episode.camera(camera)[np.array([frame])][0] for camera in episode.cameras}
+
+
+def test_the_curve_online_is_the_curve_offline(url: str) -> None:
+    """Sixteen robots, each by a client of its own, at once: to 1e-5 what `predict` says of the recorded episodes."""
+    episodes, model = dot_episodes(16), tiny_sarm()
+
+    def drive(episode: Episode) -> list[float]:
+        with RewardClient(url) as client:
+            session = client.begin(task=episode.task, fps=episode.fps)
+            results = [client.step(session, images(episode, n), episode.state[n]) for n in range(episode.length)]
+            client.end(session)
+        assert [each.frame for each in results] == list(range(episode.length))
+        assert all(0 <= each.age_s < 60 for each in results)
+        return [each.progress for each in results]
+
+    with ThreadPoolExecutor(16) as pool:
+        for episode, curve in zip(episodes, pool.map(drive, episodes), strict=True):
+            np.testing.assert_allclose(curve, model.predict(episode).main.value, atol=1e-5)
+
+
+def test_many_robots_in_one_request(url: str) -> None:
+    episodes, model = dot_episodes(3), tiny_sarm()
+    with RewardClient(url) as client:
+        names = [client.begin(task=each.task, fps=each.fps) for each in episodes]
+        for frame in range(8):
+            observations = [
+                Observation(name, images(each, frame), each.state[frame], frame) for name, each in zip(names, episodes, strict=True)
+            ]
+            for result, episode in zip(client.step_all(observations), episodes, strict=True):
+                assert result.progress == pytest.approx(float(model.predict(episode).main.value[frame]), abs=1e-5)
+        for name in names:
+            client.end(name)
+
+
+def test_pictures_as_png_and_jpeg(url: str) -> None:
+    episode = dot_episodes(1)[0]
+    (image,) = images(episode, 0).values()
+
+    def packed(kind: str, **options: Any) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, kind, **options)
+        return file.getvalue()
+
+    with RewardClient(url) as client:
+        session = client.begin(task=episode.task, fps=episode.fps)
+        exact = client.step(session, {TOP: image}, episode.state[0]).progress
+        for content, tolerance in ((packed("PNG"), 1e-6), (packed("JPEG", quality=95), 0.2)):
+            client.begin(task=episode.task, fps=episode.fps, session=session)
+            assert client.step(session, {TOP: content}, episode.state[0]).progress == pytest.approx(exact, abs=tolerance)
+        client.end(session)
+
+
+def test_what_is_unknown_is_null_and_has_a_reason(url: str) -> None:
+    episode = dot_episodes(1)[0]
+    with RewardClient(url) as client:
+        session = client.begin(task=episode.task, fps=episode.fps)
+        wrong = client.step(session, {"elsewhere": np.zeros((8, 8, 3), np.uint8)}, episode.state[0])
+        lost = client.step("nobody", images(episode, 0), episode.state[0])
+        late = [client.step(session, images(episode, 0), episode.state[0], frame=frame) for frame in (5, 4)]
+        client.end(session)
+    for result, words in ((wrong, TOP), (lost, "there is no session 'nobody'"), (late[1], "frame 4 came after frame 5")):
+        assert words in result.reason
+        assert math.isnan(result.progress)
+    assert late[0].frame == 5
+    assert late[0].reason == ""
+    body = pack_observations([Observation("nobody", {})])
+    (raw,) = httpx2.post(f"{url}/step", content=body, headers={"content-type": NPZ}).json()["results"]
+    assert raw["progress"] is None
+    assert raw["reward"] is None
+
+
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    """asyncio sets TCP_NODELAY on connections of a listener that says it is TCP; else each answer is 40 ms late."""
+    listener, _ = bind("127.0.0.1", 0)
+    assert listener.proto == socket.IPPROTO_TCP
+    listener.close()
+
+
+def test_health_model_and_metrics(url: str) -> None:
+    with RewardClient(url) as client:
+        assert client.health()["status"] == "ok"
+        assert client.health()["model_loaded"] is True
+        assert client.model_info() == {"model": "tiny"}
+    rows = dict(line.rsplit(" ", 1) for line in httpx2.get(f"{url}/metrics").text.splitlines() if not line.startswith("#"))
+    assert int(rows["milepost_results_total"]) >= int(rows["milepost_passes_total"])
+    assert rows["milepost_latency_seconds_count"] == rows["milepost_results_total"] == rows['milepost_latency_seconds_bucket{le="+Inf"}']
+
+
+def zip_of(**entries: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def npy(array: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+def request(**fields: Any) -> dict[str, Any]:
+    return {"observations": [{"session": "x", "cameras": [TOP], **fields}]}
+
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+BODIES = {
+    "not a zip": (b"hello", "no .npz"),
+    "cut": (pack(request(), {f"0/{TOP}": IMAGE})[:200], "no .npz"),
+    "no request": (zip_of(other=npy(IMAGE)), "no entry 'request'"),
+    "no json": (zip_of(request=npy(np.frombuffer(b"{", np.uint8))), "the entry 'request'"),
+    "pickle": (zip_of(request=npy(np.array([{"a": 1}], dtype=object), allow_pickle=True)), "cannot be read"),
+    "bomb": (zip_of(request=npy(np.zeros(40_000_000, np.uint8))), "needs more than 8000000 bytes"),
+    "no observations": (pack({"observations": []}, {}), "has 'observations', a list"),
+    "missing array": (pack(request(), {}), f"no array '0/{TOP}'"),
+    "no session": (pack({"observations": [{"cameras": []}]}, {}), "has no 'session'"),
+    "frame": (pack(request(frame=-1), {f"0/{TOP}": IMAGE}), "whole number from 0"),
+    "frame true": (pack(request(frame=True), {f"0/{TOP}": IMAGE}), "whole number from 0"),
+    "cameras": (pack(request(cameras=[1]), {}), "has no 'cameras'"),
+    "state": (pack(request(has_state=True), {f"0/{TOP}": IMAGE, "0/": IMAGE}), "one row of numbers"),
+    "state of words": (pack(request(has_state=True), {f"0/{TOP}": IMAGE, "0/": np.array(["a"])}), "one row of numbers"),
+    "no jpeg": (pack(request(), {f"0/{TOP}": np.frombuffer(b"no picture", np.uint8)}), "cannot be decoded"),
+    "flat floats": (pack(request(), {f"0/{TOP}": np.zeros(9)}), "bytes of a JPEG"),
+    "a list": (zip_of(request=npy(np.frombuffer(b"[1]", np.uint8))), "should be a JSON object"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_malformed_frames_are_refused_with_a_word(name: str, url: str) -> None:
+    body, words = BODIES[name]
+    reply = httpx2.post(f"{url}/step", content=body, headers={"content-type": NPZ})
+    assert reply.status_code == 400, reply.text
+    assert words in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("{", "the body"), ("[]", "a JSON object with 'task'"), ('{"fps": 3}', "'task' is missing"), ('{"task": "a"}', "'fps' is missing"),
+        ('{"task": "a", "fps": true}', "'fps' is missing"), ('{"task": "a", "fps": 0}', "fps must be above 0"),
+        ('{"task": "a", "fps": 3, "session": 4}', "'session' should be"), ('{"task": "a", "fps": 3, "session": "b"}', "no session 'b'"),
+    ],
+)  # fmt: skip
+def test_sessions_that_cannot_begin(body: str, words: str, url: str) -> None:
+    reply = httpx2.post(f"{url}/sessions", content=body)
+    assert reply.status_code == 400, reply.text
+    assert words in reply.json()["error"]
+
+
+def test_web_pages_other_names_and_large_bodies_are_refused(url: str) -> None:
+    assert httpx2.get(f"{url}/health", headers={"origin": "http://evil.example"}).status_code == 403
+    assert httpx2.get(f"{url}/health", headers={"host": "evil.example"}).status_code == 403
+    assert httpx2.get(f"{url}/health", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    headers = {"content-type": NPZ}
+    assert httpx2.post(f"{url}/step", content=b"x" * 8_000_001, headers=headers).status_code == 413
+    assert httpx2.post(f"{url}/step", content=(b"x" * 1_000_000 for _ in range(9)), headers=headers).status_code == 413
+    assert httpx2.post(f"{url}/step", json={}).status_code == 415
+    assert httpx2.get(f"{url}/nothing").status_code == 404
+    assert httpx2.delete(f"{url}/sessions/nobody").json() == {"error": "there is no session 'nobody' here"}
+
+
+def test_beyond_loopback_a_token_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MILEPOST_TOKEN", raising=False)
+    with serving(tiny_sarm(), token="secret") as url:
+        assert httpx2.get(f"{url}/health").status_code == 200
+        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}, {"authorization": "Basic secret"}):
+            assert httpx2.get(f"{url}/model_info", headers=headers).status_code == 401
+        with RewardClient(url) as client, pytest.raises(DataError, match="Authorization: Bearer"):
+            client.begin(task="a", fps=1.0)
+        with RewardClient(url, token="secret") as client:
+            assert client.model_info() == {"model": "tiny"}
+        monkeypatch.setenv("MILEPOST_TOKEN", "secret")
+        with RewardClient(url) as client:
+            assert client.model_info() == {"model": "tiny"}
+
+
+class Faulty:
+    """A model that breaks on the frame 3, and waits on the frame 5."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def begin(self, *, task: str, fps: float) -> list[int]:
+        return []
+
+    def advance(self, attempts: Any, frames: Any, states: Any) -> list[Step]:
+        values = [float(next(iter(each.values())).flat[0]) for each in frames]
+        if 3.0 in values:
+            raise RuntimeError("a kernel failed")
+        if 5.0 in values:
+            self.go_on.wait(30)
+        return [Step(value / 10) for value in values]
+
+
+def number(value: int) -> dict[str, np.ndarray]:
+    return {"camera": np.full((1, 1, 3), value, np.uint8)}
+
+
+def test_a_model_that_fails_is_an_answer_and_not_the_end() -> None:
+    with serving(Faulty()) as url, RewardClient(url) as client:
+        session = client.begin(task="a", fps=1.0)
+        with pytest.raises(DataError, match=r"refused \(500\): the model failed: RuntimeError: a kernel failed"):
+            client.step(session, number(3))
+        assert client.step(session, number(4)).progress == pytest.approx(0.4)
+
+
+def test_a_client_that_leaves_takes_nobody_along() -> None:
+    """Half a request, and a client that is gone before its answer: the others are answered."""
+    model = Faulty()
+    with serving(model) as url, RewardClient(url) as client:
+        session = client.begin(task="a", fps=1.0)
+        host, port = url.removeprefix("http://").split(":")
+        body = pack_observations([Observation(session, number(5))])
+        head = f"POST /step HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: {NPZ}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        for sent in (head + body, head + body[:20]):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(sent)
+        model.go_on.set()
+        assert client.step(session, number(4)).progress == pytest.approx(0.4)
+
+
+def test_more_frames_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.serving.batching.MOST_WAITING", 4)
+    model = Faulty()
+    with serving(model) as url, RewardClient(url) as client, ThreadPoolExecutor(1) as pool:
+        session = client.begin(task="a", fps=1.0)
+
+        def slow() -> float:
+            with RewardClient(url) as other:
+                return other.step(session, number(5)).progress
+
+        answer = pool.submit(slow)
+        while "milepost_waiting_frames 1" not in httpx2.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+        with pytest.raises(DataError, match=r"refused \(503\): 1 frames wait for the model already"):
+            client.step_all([Observation(session, number(1))] * 4)
+        model.go_on.set()
+        assert answer.result() == pytest.approx(0.5)
+
+
+def test_a_server_that_begins_anew_has_lost_its_sessions() -> None:
+    episode = dot_episodes(1)[0]
+    with serving(tiny_sarm()) as url, RewardClient(url) as client:
+        session = client.begin(task=episode.task, fps=episode.fps)
+        client.step(session, images(episode, 0), episode.state[0])
+    with RewardClient(url) as client, pytest.raises(DataError, match="does not answer"):
+        client.step(session, images(episode, 1), episode.state[1])
+    with serving(tiny_sarm()) as url, RewardClient(url) as client:
+        assert "the server began anew" in client.step(session, images(episode, 1), episode.state[1]).reason
+
+
+def test_limits_of_sessions_reach_the_client() -> None:
+    with serving(tiny_sarm(), SessionConfig(limits=SessionLimits(sessions=1))) as url, RewardClient(url) as client:
+        client.begin(task="visit", fps=1.0)
+        with pytest.raises(DataError, match=r"refused \(400\): at most 1 attempts|one attempt at a time"):
+            client.begin(task="visit", fps=1.0)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """From a shell: it says its address, serves, and ends with Ctrl-C."""
+    tiny_sarm().save_pretrained(tmp_path / "sarm")
+    words = [sys.executable, "-m", "milepost.cli", "serve", "--model", str(tmp_path / "sarm"), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    url = next(word for word in first.split() if word.startswith("http://")).rstrip("/")
+    with RewardClient(url) as client:
+        assert client.model_info()["type"] == "SARMModel"
+        assert len(client.model_info()["weights_sha256"]) == 64
+        assert json.dumps(client.model_info()["config"])
+    process.send_signal(2)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert "ended" in out
+    assert "Traceback" not in error
+
+
+def test_models_that_cannot_follow_are_refused_by_name(tmp_path: Path) -> None:
+    centred = tiny_sarm(window="centred")
+    centred.save_pretrained(tmp_path / "centred")
+    assert_refused(milepost("serve", "--model", tmp_path / "centred", "--port", 0), "centred cannot follow", "centred window")
+    assert_refused(milepost("serve", "--model", "elapsed", "--port", 0), "cannot follow an attempt frame by frame")
+    assert_refused(milepost("serve", "--model", tmp_path / "centred", "--max-body-mb", 0), "--max-body-mb must be at least 1")
