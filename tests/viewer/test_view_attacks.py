@@ -47,7 +47,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     listening = socket.create_server(("127.0.0.1", 0))
     number = listening.getsockname()[1]
     app = Guard(hello, BindAddress("127.0.0.1", number))  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=serving.TimeoutProtocol, lifespan="off", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=protocol.TimeoutProtocol, lifespan="off", ws="none"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     while not server.started:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from milepost.core import DataError, parse_json
 from milepost.online import NPZ, Sessions, to_json, unpack
-from milepost.serving.batching import Batcher, BusyError
+from milepost.serving.batching import Batcher, BusyError, ModelError
 from milepost.serving.requests import observations_of
 from milepost.serving.statistics import Statistics
 
@@ -45,7 +45,8 @@ def create_app(sessions: Sessions, about: Mapping[str, Any], *, largest: int) ->
         HTTPException: lambda request, error: _json({"error": error.detail}, error.status_code),
         DataError: lambda request, error: _json({"error": str(error)}, 400),
         BusyError: lambda request, error: _json({"error": str(error)}, 503),
-        Exception: lambda request, error: _json({"error": f"the model failed: {type(error).__name__}: {error}"}, 500),
+        ModelError: lambda request, error: _json({"error": str(error)}, 500),
+        Exception: lambda request, error: _json({"error": f"the server failed: {type(error).__name__}: {error}"}, 500),
     }
     return Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
 

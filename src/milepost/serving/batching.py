@@ -7,6 +7,7 @@ share a pass. The model runs in one thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from milepost.online import FrameProgress, Observation, Sessions
 from milepost.serving.statistics import Statistics
 
+_log = logging.getLogger(__name__)
 MOST_WAITING = 1024
 """Observations that may wait for the model."""
 MOST_TOGETHER = 256
@@ -22,6 +24,10 @@ MOST_TOGETHER = 256
 
 class BusyError(Exception):
     """More observations wait than the server accepts."""
+
+
+class ModelError(Exception):
+    """The model broke on these frames; its traceback is in the log."""
 
 
 @dataclass(eq=False)
@@ -85,6 +91,8 @@ class Batcher:
         results = iter(() if fault else work.result())
         if fault is None:
             self._statistics.count(work.result())
+        if fault is not None:
+            _log.error("the model failed", exc_info=fault)
         for each in together:
             own = [] if fault else [next(results) for _ in each.observations]
             if each.answer.done():  # its client has gone
@@ -92,7 +100,7 @@ class Batcher:
             if fault is None:
                 each.answer.set_result(own)
             else:
-                each.answer.set_exception(fault)
+                each.answer.set_exception(ModelError(f"the model failed: {type(fault).__name__}: {fault}"))
 
     def _next(self) -> list[_Waiting]:
         """Returns the requests of the next pass: at least one, and as many as fit."""

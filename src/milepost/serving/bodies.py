@@ -1,4 +1,4 @@
-"""Bodies of requests within limits, and the answer to a request that is refused before any handler sees it."""
+"""What stands before an application: each request is admitted or refused, and its body keeps to limits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,45 @@ import json
 import time
 from collections.abc import Mapping
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from milepost.serving.address import BindAddress
+
+Refusal = tuple[int, str, Mapping[str, str]]
+"""Status, text and headers of the answer to a request that is not admitted."""
+
+
+class Gate:
+    """An ASGI application that checks each request before another application gets it. A subclass says which are refused."""
+
+    def __init__(self, app: ASGIApp, address: BindAddress) -> None:
+        self.app, self.address = app, address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise ValueError(f"only http is served here, not {scope['type']}")
+        refusal = self.refusal(scope, Headers(scope=scope))
+        if refusal is None:
+            await self.app(scope, limited(receive, *self.limits()), self.sender(send))
+        else:
+            await answer(self.sender(send), *refusal)
+
+    def refusal(self, scope: Scope, headers: Headers) -> Refusal | None:
+        """Returns None for an accepted request, else the answer to it."""
+        raise NotImplementedError
+
+    def limits(self) -> tuple[int, float]:
+        """Returns the most bytes of a body, and the longest time in seconds for it to arrive."""
+        raise NotImplementedError
+
+    def sender(self, send: Send) -> Send:
+        """Returns what sends the answers."""
+        return send
 
 
 def limited(receive: Receive, largest: int, seconds: float) -> Receive:

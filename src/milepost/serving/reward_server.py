@@ -11,7 +11,7 @@ from milepost.online import Sessions
 from milepost.serving.access import Access
 from milepost.serving.address import BindAddress
 from milepost.serving.app import create_app
-from milepost.serving.protocol import TimeoutProtocol
+from milepost.serving.protocol import quiet_config
 
 LARGEST = 64_000_000
 """Largest request in bytes, if nothing else is said: about 70 images of 480 x 640."""
@@ -19,14 +19,4 @@ LARGEST = 64_000_000
 
 def make_reward_server(sessions: Sessions, address: BindAddress, about: Mapping[str, Any], *, largest: int = LARGEST) -> uvicorn.Server:
     """Returns a server that is ready to run on the socket of this address. about: what GET /model_info answers."""
-    config = uvicorn.Config(
-        Access(create_app(sessions, about, largest=largest), address, largest),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        http=TimeoutProtocol,
-        timeout_graceful_shutdown=3,
-    )
-    return uvicorn.Server(config)
+    return uvicorn.Server(quiet_config(Access(create_app(sessions, about, largest=largest), address, largest)))

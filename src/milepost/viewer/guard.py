@@ -11,14 +11,13 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
-from milepost.serving import BindAddress, answer, limited
+from milepost.serving import Gate, Refusal
 
 LARGEST = 1_000_000
 """Largest body of a request in bytes."""
@@ -54,29 +53,19 @@ def policy(page: str = "") -> str:
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
-class Guard:
-    """An ASGI application that checks each request before another application gets it."""
+class Guard(Gate):
+    """Admits our own page, and with the token those who may see it."""
 
-    def __init__(self, app: ASGIApp, address: BindAddress) -> None:
-        self.app, self.address = app, address
+    def limits(self) -> tuple[int, float]:
+        """Returns the most bytes of a body, and the longest time in seconds for it to arrive."""
+        return LARGEST, BODY_S
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            raise ValueError(f"only http is served here, not {scope['type']}")
-        headers = Headers(scope=scope)
-        refusal = self._admit(scope, headers)
-        if refusal is None:
-            await self.app(scope, limited(receive, LARGEST, BODY_S), _with_headers(send))
-        else:
-            status, text, extra = refusal
-            await answer(_with_headers(send), status, text, extra)
+    def sender(self, send: Send) -> Send:
+        """Returns what sends the answers, with the headers that keep a browser from misusing them."""
+        return _with_headers(send)
 
-    def _admit(self, scope: Scope, headers: Headers) -> tuple[int, str, Mapping[str, str]] | None:
-        """Returns None for an accepted request, else status, text and headers of the response (a refusal, or a redirect without the
-        token)."""
+    def refusal(self, scope: Scope, headers: Headers) -> Refusal | None:
+        """Returns None for an accepted request, else the answer to it: a refusal, or a redirect without the token."""
         host = headers.get("host", "")
         odd = [name for name, value in scope["headers"] if name in (b"host", b"origin") and not _PRINTABLE.fullmatch(value)]
         if odd or any(len(headers.getlist(name)) > 1 for name in ONCE):
@@ -102,7 +91,7 @@ class Guard:
             return 413, f"a body has at most {LARGEST} bytes", {}
         return None
 
-    def _without_token(self, scope: Scope, headers: Headers) -> tuple[int, str, Mapping[str, str]] | None:
+    def _without_token(self, scope: Scope, headers: Headers) -> Refusal | None:
         cookie = f"milepost-{self.address.port}"
         if hmac.compare_digest(cookie_parser(headers.get("cookie", "")).get(cookie, "").encode(), self.address.token.encode()):
             return None

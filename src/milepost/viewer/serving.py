@@ -6,7 +6,7 @@ from types import FrameType
 
 import uvicorn
 
-from milepost.serving import BindAddress, TimeoutProtocol
+from milepost.serving import BindAddress, quiet_config
 from milepost.viewer.guard import Guard
 from milepost.viewer.media import VideoCache
 from milepost.viewer.review import Review
@@ -29,14 +29,5 @@ class ReviewServer(uvicorn.Server):
 def make_server(review: Review, address: BindAddress, videos: VideoCache | None = None) -> ReviewServer:
     """Returns a server that is ready to run on the socket of this address."""
     videos = videos or VideoCache()
-    config = uvicorn.Config(
-        Guard(create_app(review, videos), address),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        http=TimeoutProtocol,
-        timeout_graceful_shutdown=3,
-    )
+    config = quiet_config(Guard(create_app(review, videos), address))
     return ReviewServer(config, review, videos)
