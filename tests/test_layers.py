@@ -40,6 +40,7 @@ INSIDE = {
         "engine server",
         "chat heads loading",
         "adapters generate head_files hidden remote",
+        "pooling",
     ],
     "models": [
         "classifier.network foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network "

@@ -177,7 +177,6 @@ def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
         ({"frame_protocol": "window"}, "frame_protocol should be"),
         ({"max_frames": 1}, "at least 2"),
         ({"frame_protocol": "lerobot", "fps": 1.0}, "fps is for"),
-        ({"base_url": "http://localhost:8000/v1"}, "base_url"),
         ({"quantization": "4bit"}, "quantization"),
     ],
 )
@@ -224,6 +223,17 @@ LAYER = "model.language_model.layers.0.mlp.up_proj.weight"
 )
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Weights], object], words: str) -> None:
     with pytest.raises(DataError, match=words):
+        load_frame_engine(changed(tiny_robometer(tmp_path), change), layout=FORMAT)
+
+
+@pytest.mark.parametrize(("head", "count"), [("progress_head", 1), ("progress_head", 100), ("success_head", 2)])
+def test_heads_with_other_outputs_are_refused(tmp_path: Path, head: str, count: int) -> None:
+    """Their numbers would mean something else: one output is trained as a regression, other bins have other centres."""
+
+    def change(w: Weights) -> None:
+        w.update({f"{head}.4.weight": torch.zeros((count, 16)), f"{head}.4.bias": torch.zeros(count)})
+
+    with pytest.raises(DataError, match=f"its {head} has {count} outputs"):
         load_frame_engine(changed(tiny_robometer(tmp_path), change), layout=FORMAT)
 
 

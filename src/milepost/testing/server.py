@@ -106,6 +106,7 @@ class ChatServer(ThreadingHTTPServer):
     model: what stands behind it. script: which requests go wrong. max_logprobs: more than these are refused. key: any other is refused.
     rendezvous: no request is answered before so many are here. `text` may be set to a function: the request -> what is answered in words;
     `lists` to another: the request -> every token of the answer, each as the list of (token, log-probability) that the server knows.
+    `pooling` to a third: the request to vLLM's `/pooling` -> its rows of numbers and its tokens; while it is None there is no such place.
     """
 
     daemon_threads = True
@@ -118,6 +119,7 @@ class ChatServer(ThreadingHTTPServer):
         self.model, self.script, self.max_logprobs, self.key = model or TinyModel(), script, max_logprobs, key
         self.text: Callable[[dict[str, Any]], str] = lambda body: "seen: " + render(body)
         self.lists: Callable[[dict[str, Any]], list[list[tuple[str, float]]]] | None = None
+        self.pooling: Callable[[dict[str, Any]], tuple[list[Any], int]] | None = None
         self.usage = True
         self.takes_schema = True
         self.meet = threading.Barrier(rendezvous) if rendezvous else None
@@ -206,6 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
             return 401, {"error": {"message": f"Incorrect API key provided: {self.headers.get('Authorization')}", "type": "auth"}}
+        if self.path == "/pooling" and server.pooling is not None and body["model"] == "tiny":
+            rows, length = server.pooling(body)
+            usage = {"usage": {"prompt_tokens": length, "total_tokens": length, "completion_tokens": 0}} if server.usage else {}
+            return 200, {"object": "list", "model": "tiny", "data": [{"index": 0, "object": "pooling", "data": rows}], **usage}
         if self.path != "/v1/chat/completions":
             return 404, {"detail": "Not Found"}
         if body["model"] != "tiny":

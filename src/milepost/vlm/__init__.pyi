@@ -21,6 +21,8 @@ from .hidden import marks_hidden as marks_hidden
 from .loading import fingerprint as fingerprint
 from .loading import load_engine as load_engine
 from .patches import Resolution as Resolution
+from .pooling import RemoteFrameEngine as RemoteFrameEngine
+from .pooling import longest as longest
 from .prompt import Prompt as Prompt
 from .remote import RemoteEngine as RemoteEngine
 from .remote import fit_frames as fit_frames

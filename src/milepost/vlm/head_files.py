@@ -165,6 +165,9 @@ def _split(
     misshapen = [f"{key} {tuple(vlm[key].shape)}, by the config {tuple(shape)}" for key, shape in shapes.items() if vlm[key].shape != shape]
     if misshapen:
         raise DataError(f"{len(misshapen)} of its weights have another shape than its config says: {_some(misshapen)}")
+    for name, part in layout.heads.items():
+        if (count := len(others[f"{part}.4.bias"])) != layout.outputs[name]:
+            raise DataError(f"its {part} has {count} outputs; only checkpoints with {layout.outputs[name]}, as published, can be read")
     width = int(config.text_config.hidden_size)
     return vlm, {name: _head(part, others, width) for name, part in layout.heads.items()}
 

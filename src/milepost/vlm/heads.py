@@ -36,12 +36,13 @@ Path = tuple[int, ...]
 class HeadFormat:
     """What a checkpoint has beside a Qwen3-VL.
 
-    heads: name of a head that is used -> its name in the file, each Linear, LayerNorm, GELU, Linear. unused: names in the file of what is
-    left out. tokens: the words added to the tokenizer, in order. mark: the one that follows each image. settings: what the config has to
-    say where it says anything.
+    heads: name of a head that is used -> its name in the file, each Linear, LayerNorm, GELU, Linear. outputs: how many it has. unused:
+    names in the file of what is left out. tokens: the words added to the tokenizer, in order. mark: the one that follows each image.
+    settings: what the config has to say where it says anything.
     """
 
     heads: Mapping[str, str]
+    outputs: Mapping[str, int]
     unused: tuple[str, ...]
     tokens: tuple[str, ...]
     mark: str

@@ -52,7 +52,8 @@ class RemoteScores:
 class RemoteEngine(OverServer):
     """An open connection and a prompt. Close it, or use `with`. Several threads may ask at once; `config.concurrency` bounds them together.
 
-    encoding: "png" keeps every pixel at several times the bytes of "jpeg" with this quality. rng: of the jitter of retries.
+    encoding: "png" keeps every pixel at several times the bytes of "jpeg" with this quality. rng: of the jitter of retries. client: an open
+    connection to use instead of a new one.
     """
 
     def __init__(
@@ -63,13 +64,14 @@ class RemoteEngine(OverServer):
         encoding: Literal["jpeg", "png"] = "jpeg",
         quality: int = 90,
         rng: np.random.Generator | None = None,
+        client: ChatClient | None = None,
     ) -> None:
         self.config = config
         self.prompt = prompt or Prompt()
         self.name, self.commit = config.model, ""
         """A server does not say which commit it runs."""
         self._encoding, self._quality = encoding, quality
-        self._server = ChatClient(config, rng=rng)
+        self._server = client or ChatClient(config, rng=rng)
 
     @property
     def client(self) -> ChatClient:

@@ -68,10 +68,11 @@ class Reply:
 class ChatClient:
     """An open connection to a model server. Close it, or use `with`. What the server turned out not to take is remembered while it is open.
 
-    rng: where the jitter of retries comes from; same generator, same waits, whatever the order in which answers arrive.
+    rng: where the jitter of retries comes from; same generator, same waits, whatever the order in which answers arrive. addresses: as of
+    `Transport`.
     """
 
-    def __init__(self, config: ServerConfig, *, rng: np.random.Generator | None = None) -> None:
+    def __init__(self, config: ServerConfig, *, rng: np.random.Generator | None = None, addresses: tuple[str, str] | None = None) -> None:
         self.config = config
         self.top_logprobs = config.top_logprobs
         """How many tokens the server lists, as far as is known."""
@@ -81,7 +82,7 @@ class ChatClient:
         """True once the server has shown that it leaves a message open on request."""
         self.dialect = Dialect(config.extra_body)
         """What the server does not take; `str(server.dialect)` describes it."""
-        self._transport = Transport(config)
+        self._transport = Transport(config, addresses=addresses)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._rng, self._lock, self._checking = rng or np.random.default_rng(), threading.Lock(), threading.Lock()
         self._loop = asyncio.new_event_loop()

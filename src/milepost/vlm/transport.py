@@ -148,6 +148,13 @@ class ServerConfig:
         return self.base_url.rstrip("/") + "/chat/completions"
 
     @property
+    def pooling_urls(self) -> tuple[str, str]:
+        """Returns the address of vLLM's pooling, which stands beside its /v1 and not in it, and where a proxy may have put it."""
+        base = self.base_url.rstrip("/")
+        plain = re.sub(r"/v\d+[a-z0-9]*$", "", base)
+        return f"{plain}/pooling", f"{base}/pooling" if plain != base else f"{base}/v1/pooling"
+
+    @property
     def versioned_url(self) -> str:
         """Returns the address with a version where it was forgotten; empty if it was not."""
         if re.search(r"/v\d+[a-z0-9]*(/|$)", urlsplit(self.base_url).path):
@@ -209,16 +216,19 @@ def retry_after_s(header: str | None, now: datetime) -> float:
 
 
 class Transport:
-    """An HTTP client with its pool of connections, used from one event loop."""
+    """An HTTP client with its pool of connections, used from one event loop.
 
-    def __init__(self, config: ServerConfig) -> None:
+    addresses: where requests go, and where they go if nobody answers there; None: those of chat/completions.
+    """
+
+    def __init__(self, config: ServerConfig, *, addresses: tuple[str, str] | None = None) -> None:
         require("httpx2")
         import httpx2
 
         key = _key(config)
         self.config = config
-        self.url = config.url
-        """Where requests go, as far as is known."""
+        self.url, self._other = addresses or (config.url, config.versioned_url)
+        """Where requests go, as far as is known, and the other address that may be meant."""
         self.moved = ""
         """Why they do not go to the address given, empty if they do."""
         self._http = httpx2.AsyncClient(
@@ -254,8 +264,8 @@ class Transport:
                 self._count(seconds=time.perf_counter() - self._since)
 
     async def _addressed(self, content: bytes, rng: np.random.Generator) -> dict[str, Any]:
-        """Asks the given address. If that has no version and knows no chat/completions, asks its /v1, and keeps to it from then on."""
-        url, versioned = self.url, self.config.versioned_url
+        """Asks the given address. If nobody answers there, asks the other, such as its /v1, and keeps to it from then on."""
+        url, versioned = self.url, self._other
         try:
             return await self._patiently(url, content, rng)
         except ServerError as error:
@@ -365,7 +375,7 @@ class Transport:
         return kind(message, status=status, words=words, param=problem.param, elsewhere=bool(wrong_place))
 
     def _hint(self) -> str:
-        return "; is base_url right? It usually ends in /v1" if self.config.versioned_url else ""
+        return "; is base_url right? It usually ends in /v1" if self._other else ""
 
     def _clean(self, text: str) -> str:
         key = self._http.headers.get("Authorization", "").removeprefix("Bearer ")

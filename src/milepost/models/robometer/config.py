@@ -18,12 +18,16 @@ LEROBOT_FRAMES = 4
 MARK = "<|prog_token|>"
 FORMAT = HeadFormat(
     heads={"progress": "progress_head", "success": "success_head"},
+    outputs={"progress": 10, "success": 1},
     unused=("preference_head", "frame_pool_attn"),
     tokens=("<|split_token|>", "<|reward_token|>", "<|pref_token|>", "<|sim_token|>", MARK),
     mark=MARK,
     settings={"use_multi_image": True, "use_per_frame_progress_token": True, "progress_loss_type": "discrete"},
 )
 """The parts of a checkpoint. The preference head compares two attempts and the pooling is for models without marks; neither is used."""
+COLUMNS = {"progress": slice(0, 10), "success": slice(10, 11)}
+WIDTH = 13
+"""Where the heads are in a row that a server answers with, and how many numbers a row has at least: the form that Refiner reads."""
 QUESTION = (
     "The task for the robot is '{instruction}'. Given the trajectory video, predict the task progress at each frame, how far along the "
     "robot is towards completing the task, a float between 0 and 1, where 0 is the starting state and 1 is when the task is completed. "
@@ -45,7 +49,8 @@ class RobometerConfig(TunableConfig):
     title: ClassVar[str] = "Robometer"
 
     vlm_name: str = "robometer/Robometer-4B"
-    """A Robometer checkpoint: a folder or `owner/name`, as it was published or as LeRobot saves it."""
+    """A Robometer checkpoint: a folder or `owner/name`, as it was published or as LeRobot saves it; with `base_url`, the server's name of
+    it."""
     fps: float = FPS
     """How many frames of an episode are asked about a second; only for "dense"."""
     frame_protocol: Protocol = "dense"
@@ -61,8 +66,6 @@ class RobometerConfig(TunableConfig):
             raise ValueError("max_frames should be at least 2, the first frame of the attempt and the newest")
         if self.frame_protocol != "dense" and self.fps != FPS:
             raise ValueError(f"fps is for frame_protocol='dense'; '{self.frame_protocol}' chooses the frames of an episode itself")
-        if self.base_url is not None:
-            raise ValueError("base_url: the heads of a Robometer cannot be asked for on a server; load the checkpoint here")
         if self.quantization is not None:
             raise ValueError("quantization: a Robometer is loaded as published; use torch_dtype='bfloat16' to save memory")
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import Curve, DataError, Progress, Signal, interpolate, spread
-from milepost.models.robometer.config import FORMAT, LEROBOT_FRAMES, QUESTION, RobometerConfig
+from milepost.core import Curve, DataError, Episode, Progress, Signal, interpolate, spread
+from milepost.models.robometer.config import COLUMNS, FORMAT, LEROBOT_FRAMES, QUESTION, WIDTH, RobometerConfig
 from milepost.models.zero_shot.model import Places, ZeroShotModel
 from milepost.models.zero_shot.sampling import anchors
-from milepost.vlm import Engine, FrameEngine, load_frame_engine
+from milepost.vlm import Engine, FrameEngine, RemoteEngine, RemoteFrameEngine, ServerConfig, load_frame_engine, longest
 
 Path = tuple[int, ...]
 """Numbers of the frames that are shown at once, the newest last."""
@@ -41,15 +41,23 @@ class RobometerModel(ZeroShotModel):
     config: RobometerConfig
 
     @property
-    def engine(self) -> FrameEngine:
-        """Returns the checkpoint, loaded when it is first needed. DataError if it cannot be, or is none of Robometer's."""
+    def engine(self) -> FrameEngine | RemoteFrameEngine:
+        """Returns the checkpoint, loaded (or its server called) when it is first needed. DataError if it cannot be, or is none of
+        Robometer's.
+        """
         engine = super().engine
-        if not isinstance(engine, FrameEngine):
+        if not isinstance(engine, FrameEngine | RemoteFrameEngine):
             raise DataError("a Robometer needs an engine with heads, from load_frame_engine")
         return engine
 
-    def open(self) -> Engine:
+    def open(self) -> Engine | RemoteEngine:
         config = self.config
+        if config.base_url is not None:
+            server = ServerConfig(
+                config.base_url, config.vlm_name, api_key_env=config.api_key_env, concurrency=config.concurrency,
+                price_per_million=config.price_per_million,
+            )  # fmt: skip
+            return RemoteFrameEngine(server, mark=FORMAT.mark, columns=COLUMNS, width=WIDTH)
         engine = load_frame_engine(
             config.vlm_name,
             layout=FORMAT,
@@ -73,8 +81,13 @@ class RobometerModel(ZeroShotModel):
         return {**super().run_settings(options), "frames_as": "images", "unused": ", ".join(FORMAT.unused)}
 
     def close(self) -> list[str]:
-        """Returns a line about what of the checkpoint is not used, if it was asked anything."""
-        return ["the checkpoint's preference head was not used: it compares two attempts"] if self._engine is not None else []
+        """Closes the connections to a server. Returns what of the checkpoint is not used, and what a server was asked, a line each."""
+        lines = super().close()
+        return ["the checkpoint's preference head was not used: it compares two attempts", *lines] if self._engine is not None else []
+
+    def questions(self, episode: Episode, num_prefixes: int | None) -> int:
+        """Returns how many requests a server gets about an episode: an answer about many frames tells what is said of its beginnings."""
+        return len(longest(self.paths(len(self.looked_at(episode.length, episode.fps)[0]), num_prefixes)))
 
     def _curves(
         self, images: UInt8[np.ndarray, "N H W 3"], places: Places, tasks: Sequence[str], episode: tuple[int, int], num_prefixes: int | None

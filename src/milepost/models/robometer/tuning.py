@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from milepost.core import Episode
+from milepost.core import DataError, Episode
 from milepost.models.robometer.config import QUESTION
 from milepost.models.robometer.model import RobometerModel, evenly
 from milepost.models.tuning import settings
@@ -40,17 +40,24 @@ class RobometerTuner(Tuner):
     def hidden(self, model: RobometerModel, clip: Clip) -> Float[Tensor, "N E"]:
         """Returns the hidden states at the mark behind each frame."""
         text = QUESTION.format(instruction=clip.task)
-        return marks_hidden(model.engine, clip.images(model.config.image_key), text=text, resolution=model.config.resolution)
+        return marks_hidden(here(model), clip.images(model.config.image_key), text=text, resolution=model.config.resolution)
 
     def loss(self, model: RobometerModel, hidden: Float[Tensor, "N E"], clip: Clip) -> dict[str, Tensor]:
         """Returns the cross-entropies of progress and of success, each over the frames of which it is known."""
-        heads, progress, success = model.engine.heads, clip.targets["progress"], clip.targets["success"]
+        heads, progress, success = here(model).heads, clip.targets["progress"], clip.targets["success"]
         logits = heads["progress"](hidden.float())
         target = torch.from_numpy(np.nan_to_num(progress)).to(logits.device)
         by_frame = cross_entropy(logits, two_hot(target - 1.0, logits.shape[1]), reduction="none")
         done = torch.from_numpy(np.nan_to_num(success)).to(logits.device)
         succeeded = binary_cross_entropy_with_logits(heads["success"](hidden.float())[:, 0], done, reduction="none")
         return {"progress_loss": mean_known(by_frame, ~np.isnan(progress)), "success_loss": mean_known(succeeded, ~np.isnan(success))}
+
+
+def here(model: RobometerModel) -> FrameEngine:
+    """Returns the checkpoint loaded here. DataError if it is on a server."""
+    if not isinstance(model.engine, FrameEngine):
+        raise DataError("a Robometer on a server cannot be fine-tuned: load the checkpoint here, without base_url")
+    return model.engine
 
 
 plan: Any = partial(settings.plan, RobometerTuner())
