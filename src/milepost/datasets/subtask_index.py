@@ -35,7 +35,7 @@ def read_subtask_index(folder_or_repo: str | Path, head: str = "sparse") -> dict
     """Returns the per-frame subtasks as segments of `head`, without episodes that have none. Raises DataError if no episode has any."""
     files = find_files(folder_or_repo)
     meta = read_metadata(files.root)
-    if COLUMN not in meta.features:
+    if COLUMN not in meta.features and not (files.root / WORDS).is_file():
         raise DataError(f"{files.name} has no column '{COLUMN}', so its frames have no subtasks of that form")
     words = read_words(files.path(WORDS))
     by_episode = {record.index: segments_of(whole(values[COLUMN]), words) for record, values in read_columns(files, meta, [COLUMN])}

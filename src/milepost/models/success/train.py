@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,14 @@ class SuccessRecipe(WindowedRecipe):
         """Returns what the labels do not teach."""
         return label_doubts(config, episodes)
 
-    def concluded(self, result: TrainResult, episodes: Sequence[Episode], folder: Path, tick: Tick) -> TrainResult:
+    def concluded(self, result: TrainResult, episodes: Sequence[Episode], folder: Path, on_stage: Callable[[str], Tick]) -> TrainResult:
         """Returns the result with the threshold, fitted on held-out episodes, else on the validation set's; it is saved with the model.
 
         Without a success and a failure among either, the threshold stays 0.5, which is a doubt.
         """
         model: SuccessModel = result.model
         for numbers in (result.held_out, result.validation_episodes):
-            scores = _scores(model, [each for each in episodes if each.index in numbers], tick)
+            scores = _scores(model, [each for each in episodes if each.index in numbers], on_stage("fit threshold"))
             if scores.success and scores.failure:
                 rng = np.random.default_rng(result.fit_result.config.seed)
                 early = scores.early if model.config.success_labels == "next.success" else None

@@ -112,7 +112,7 @@ class Recipe:
         """Returns warnings about the training episodes, one sentence each."""
         return []
 
-    def concluded(self, result: TrainResult, episodes: Sequence[Episode], folder: Path, tick: Tick) -> TrainResult:
+    def concluded(self, result: TrainResult, episodes: Sequence[Episode], folder: Path, on_stage: Callable[[str], Tick]) -> TrainResult:
         """Returns the result after what is fitted to episodes that the weights were not learnt from; `folder` has what is saved of it."""
         return result
 

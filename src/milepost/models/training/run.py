@@ -83,7 +83,7 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
             episodes, unreadable = read_episodes(dataset)
             result = learn(episodes, folder, bar)
             if group.is_main:
-                result = plan.concluded(result, dataset, episodes, folder, bar("fit threshold"))
+                result = plan.concluded(result, dataset, episodes, folder, bar)
                 result = evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
                 result = audited(result, dataset, episodes, bar, train.seed)
             else:

@@ -52,10 +52,10 @@ class Plan:
         return run
 
     def concluded(
-        self, result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], folder: Path, on_progress: Tick
+        self, result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], folder: Path, on_stage: Callable[[str], Tick]
     ) -> TrainResult:
         """Returns the result with what else is fitted once the weights are learnt."""
-        return self.recipe(dataset).concluded(result, episodes, folder, on_progress)
+        return self.recipe(dataset).concluded(result, episodes, folder, on_stage)
 
     def save_card(self, folder: Path, result: TrainResult, dataset: LeRobotDataset) -> None:
         """Writes the card, and what else belongs beside the weights."""

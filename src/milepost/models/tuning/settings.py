@@ -62,7 +62,7 @@ class TuningPlan(Plan):
         return run
 
     def concluded(
-        self, result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], folder: Path, on_progress: Tick
+        self, result: TrainResult, dataset: LeRobotDataset, episodes: Sequence[Episode], folder: Path, on_stage: Callable[[str], Tick]
     ) -> TrainResult:
         """Returns the result as it is."""
         return result
