@@ -153,7 +153,7 @@ def test_the_source_is_said(tmp_path: Path) -> None:
 def test_the_threshold_is_fitted_on_held_out_episodes(tmp_path: Path) -> None:
     episodes = dot_episodes(40, failing=16)
     result = trained(episodes, tmp_path, holdout=0.4)
-    concluded = SuccessRecipe(SMALL).concluded(result, episodes, tmp_path, quiet_stage(""))
+    concluded = SuccessRecipe(SMALL).concluded(result, episodes, tmp_path, quiet_stage)
     threshold = concluded.threshold
     assert threshold is not None
     held_out = [each for each in episodes if each.index in result.held_out]
@@ -169,7 +169,7 @@ def test_the_threshold_is_fitted_on_held_out_episodes(tmp_path: Path) -> None:
 def test_without_failures_the_threshold_is_said_to_be_none(tmp_path: Path) -> None:
     episodes = dot_episodes(6)
     result = trained(episodes, tmp_path, steps=2, holdout=0.3)
-    concluded = SuccessRecipe(SMALL).concluded(result, episodes, tmp_path, quiet_stage(""))
+    concluded = SuccessRecipe(SMALL).concluded(result, episodes, tmp_path, quiet_stage)
     assert concluded.threshold is None
     assert "none of the" in concluded.doubts[0]
     assert "no threshold could be fitted" in concluded.doubts[-1]
@@ -189,7 +189,7 @@ def test_a_success_is_called_too_early_by_the_labels(tmp_path: Path) -> None:
 def test_what_the_threshold_gets_wrong_is_counted_and_on_the_card(tmp_path: Path) -> None:
     episodes = [with_column(each, each.length - 4 if each.success else None) for each in dot_episodes(40, failing=16)]
     recipe = SuccessRecipe(SMALL)
-    result = recipe.concluded(trained(episodes, tmp_path, holdout=0.4), episodes, tmp_path, quiet_stage(""))
+    result = recipe.concluded(trained(episodes, tmp_path, holdout=0.4), episodes, tmp_path, quiet_stage)
     threshold = result.threshold
     assert threshold is not None
     held_out = [each for each in episodes if each.index in result.held_out]
