@@ -26,8 +26,10 @@ from milepost.vlm.patches import PAIR, Resolution, Size
 from milepost.vlm.video_clip import AppendView, PrefixCache, ReadView
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-PASS = {"cpu": 1024, "cuda": 8192}
+PASS = {"cpu": 384, "cuda": 8192}
 """The most tokens of frames in one pass. Masked pairs cost as much as others; small passes do not fill a GPU."""
+CHAIN = 1024
+"""The most tokens of a single path in one pass, where that is more: it masks little, and each pass has a price of its own."""
 Path = tuple[int, ...]
 """Numbers of images, in the order in which they are shown."""
 
@@ -81,6 +83,7 @@ class FrameEngine(Engine):
         super().__init__(model, tokenizer, max_memory=max_memory, **settings)
         self.heads, self.mark = dict(heads), mark
         device = self.networks.device
+        self.chain = CHAIN
         self.budget = Budget(max_memory, device=device, limits={"paths": PASS["cpu" if device.type == "cpu" else "cuda"]})
 
     @torch.inference_mode()
@@ -119,7 +122,9 @@ class FrameEngine(Engine):
         def run(start: int, stop: int) -> None:
             here = [path for branch in branches[start:stop] for path in branch]
             tokens, size = cost(start, stop)
-            if len(_nodes(here, depth)) > 1 and (tokens > self.budget.limits["paths"] or size > self.budget.free()):
+            nodes, limit = _nodes(here, depth), self.budget.limits["paths"]
+            most = max(limit, self.chain) if len(nodes) == max(map(len, nodes)) - depth else limit
+            if len(nodes) > 1 and (tokens > most or size > self.budget.free()):
                 self._descend(frames, depth, here, rows)
             else:
                 rows.update(zip(here, self._pass(frames, depth, here), strict=True))
@@ -127,17 +132,31 @@ class FrameEngine(Engine):
         self.budget.steps("paths", len(branches), cost=cost, run=run)
 
     def _descend(self, frames: _Frames, depth: int, paths: Sequence[Path], rows: dict[Path, Tensor]) -> None:
-        """Walks paths that have one more image in common, which is in the cache meanwhile."""
-        cache, node = frames.cache, paths[0][: depth + 1]
-        before = list(cache.ends)
-        hidden = self._pass(frames, depth, [node], into=AppendView(cache))
-        cache.commit([*before, before[-1] + len(frames.pieces[depth].ids)], [0] * (len(before) + 1))
+        """Walks paths that have at least one more image in common; what they have in common is in the cache meanwhile."""
+        cache, before = frames.cache, list(frames.cache.ends)
+        common, most = self._common(paths), max(self.budget.limits["paths"], self.chain)
+        end, tokens = depth + 1, len(frames.pieces[depth].ids)
+        while end < len(common) and self._fits(before[-1], tokens + len(frames.pieces[end].ids), most):
+            tokens += len(frames.pieces[end].ids)
+            end += 1
+        nodes = [common[:stop] for stop in range(depth + 1, end + 1)]
+        hidden = dict(zip(nodes, self._pass(frames, depth, nodes, into=AppendView(cache)), strict=True))
+        cache.commit([*before, before[-1] + tokens], [0] * (len(before) + 1))
         try:
-            if node in paths:
-                rows[node] = hidden[0]
-            self._walk(frames, depth + 1, [path for path in paths if path != node], rows)
+            rows.update({node: each for node, each in hidden.items() if node in paths})
+            self._walk(frames, end, [path for path in paths if path not in hidden], rows)
         finally:
             cache.commit(before, [0] * len(before))
+
+    def _common(self, paths: Sequence[Path]) -> Path:
+        """Returns the images with which all these paths begin."""
+        first, last = min(paths), max(paths)
+        return first[: next((place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
+
+    def _fits(self, cached: int, tokens: int, most: int) -> bool:
+        """Returns whether a pass over so many tokens is within the limits."""
+        token, _, _ = self.networks.activation_bytes(cached + tokens)
+        return tokens <= most and tokens * token <= self.budget.free()
 
     def _pass(self, frames: _Frames, depth: int, paths: Sequence[Path], into: AppendView | None = None) -> Float[Tensor, "P E"]:
         """Runs one pass over the nodes of these paths after their first `depth` images. Returns the hidden state at the last mark of each.
