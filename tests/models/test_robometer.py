@@ -19,6 +19,7 @@ from milepost.models.robometer.config import FORMAT, LEROBOT_FRAMES
 from milepost.models.robometer.model import evenly
 from milepost.testing import dot_episodes, tiny_robometer
 from milepost.vlm.head_files import load_frame_engine
+from milepost.vlm.layers import PatchProduct, multiply_patches
 from models.test_contract import robometer_folder
 from models.test_contract import tiny_robometer as model_of
 
@@ -121,13 +122,26 @@ def test_dense_shows_the_whole_attempt_so_far(rng) -> None:
         assert abs(curve.signals["success"].values[at[n - 1]] - success[-1]) <= 1e-5
 
 
-@pytest.mark.parametrize("limit", [1, 60, 10**6])
-def test_the_size_of_a_pass_changes_nothing(rng, limit: int, tmp_path: Path) -> None:
+def test_patches_are_a_matrix_product(rng) -> None:
+    convolution = torch.nn.Conv3d(3, 5, (2, 4, 4), (2, 4, 4))
+    patches = torch.from_numpy(rng.normal(size=(7, 3, 2, 4, 4)).astype(np.float32))
+    torch.testing.assert_close(PatchProduct(convolution)(patches), convolution(patches).view(7, 5), atol=1e-6, rtol=0)
+    networks = load_frame_engine(robometer_folder(), layout=FORMAT).networks
+    assert isinstance(networks.tower.patch_embed.proj, PatchProduct)
+    other = torch.nn.Module()
+    other.register_module("patch_embed", torch.nn.Module())
+    other.patch_embed.register_module("proj", torch.nn.Conv3d(3, 5, 4, stride=2))  # its windows overlap
+    multiply_patches(other)
+    assert isinstance(other.patch_embed.proj, torch.nn.Conv3d)
+
+
+@pytest.mark.parametrize(("limit", "chain"), [(1, 0), (60, 0), (1, 100), (10**6, 0)])
+def test_the_size_of_a_pass_changes_nothing(rng, limit: int, chain: int) -> None:
     frames = frames_of(rng, 12)
     paths = [tuple(evenly(n, 5)) for n in range(1, 13)]
     engine = load_frame_engine(robometer_folder(), layout=FORMAT, attention="eager")
     whole = engine.read(frames, text=ASKED, paths=paths)
-    engine.budget.limits["paths"] = limit
+    engine.budget.limits["paths"], engine.chain = limit, chain
     again = engine.read(frames, text=ASKED, paths=paths)
     for name, outputs in whole.items():
         np.testing.assert_allclose(again[name], outputs, atol=2e-5)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from milepost.vlm.layers import keys_and_values, own_logits, require_known, rotary_embeddings, run_layer, vision_features
+from milepost.vlm.layers import keys_and_values, multiply_patches, own_logits, require_known, rotary_embeddings, run_layer, vision_features
 from milepost.vlm.patches import Size
 from milepost.vlm.video_clip import AppendView, ReadView, StoredView
 
@@ -90,6 +90,7 @@ class Networks:
         self.model = whole
         self.text = whole.model.language_model
         self.tower = whole.model.visual
+        multiply_patches(self.tower)
         self.config = whole.config.text_config
         self.video: int = whole.config.video_token_id
         self.image: int = whole.config.image_token_id
