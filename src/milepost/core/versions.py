@@ -18,6 +18,7 @@ from milepost.core.errors import DataError
 WORKING = {
     "av": ">=15",
     "bitsandbytes": ">=0.46",
+    "gymnasium": ">=1.1,<2",
     "httpx2": ">=2,<3",
     "metaworld": ">=3.1.1,<3.2",
     "peft": ">=0.18",
