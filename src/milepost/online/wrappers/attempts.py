@@ -57,7 +57,7 @@ class RewardConfig:
 class EnvStep:
     """What one environment returned. place: its number. frame: what the model sees. task: the instruction, None for the same as before.
 
-    reward: the environment's. is_terminal: it says that the task ended, which a time limit does not.
+    reward: the environment's. is_terminal: it says that the task ended, which a time limit does not. is_first: it was reset.
     """
 
     place: int
@@ -65,6 +65,7 @@ class EnvStep:
     task: str | None = None
     reward: float = 0.0
     is_terminal: bool = False
+    is_first: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +140,19 @@ class Attempts:
         self._attempts: dict[int, _Attempt] = {}
         self._fitting: set[int] = set()
 
-    def begin(self, steps: Sequence[EnvStep]) -> list[Outcome]:
-        """Begins an episode of each of these environments, and shows the model its first frame.
+    def advance(self, steps: Sequence[EnvStep]) -> list[Outcome]:
+        """Returns what the learner gets of the next step of each of these environments, from one pass of the model.
 
-        DataError if an instruction is missing or does not fit, or if the very first frame of an environment does not fit the model.
+        One that was reset begins an attempt, and the model is shown its first frame. So does one with another instruction: the reward of
+        that step is the environment's alone. DataError if an environment was not reset, if an instruction is missing or does not fit, or
+        if the very first frame of an environment does not fit the model.
         """
         for step in steps:
-            self._begin(step.place, step.task)
+            before = self._attempts.get(step.place)
+            if before is None and not step.is_first:
+                raise DataError(f"environment {step.place} was not reset: call reset() before step()")
+            if step.is_first or (before is not None and step.task is not None and step.task != before.task):
+                self._begin(step.place, step.task)
         outcomes = self._pass(steps)
         for step, outcome in zip(steps, outcomes, strict=True):
             reason = outcome.info["reason"]
@@ -153,19 +160,6 @@ class Attempts:
                 raise DataError(f"the model cannot use the first frame of environment {step.place}: {reason}")
             self._fitting.add(step.place)
         return outcomes
-
-    def advance(self, steps: Sequence[EnvStep]) -> list[Outcome]:
-        """Returns what the learner gets of the next step of each of these environments, from one pass of the model.
-
-        Another instruction is another attempt, and the reward of the step that brought it is the environment's alone. DataError before
-        `begin`.
-        """
-        for step in steps:
-            if step.place not in self._attempts:
-                raise DataError(f"environment {step.place} was not reset: call reset() before step()")
-            if step.task is not None and step.task != self._attempts[step.place].task:
-                self._begin(step.place, step.task)
-        return self._pass(steps)
 
     def close(self) -> None:
         """Ends all attempts. A server that has gone away ends them by itself."""
