@@ -53,11 +53,16 @@ class DotsEnv(gymnasium.Env):
 
 
 class FlatDotsEnv(gymnasium.ObservationWrapper):
-    """The same with a flat dictionary of observations, as Stable-Baselines3 takes it."""
+    """The same with a flat dictionary of observations, as Stable-Baselines3 takes it. times: how many times larger its images are."""
 
-    observation_space = gymnasium.spaces.Dict({
-        "top": gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8), "state": gymnasium.spaces.Box(-100, 100, (2,), np.float32),
-    })  # fmt: skip
+    def __init__(self, env: gymnasium.Env, times: int = 1) -> None:
+        super().__init__(env)
+        self.times = times
+        self.observation_space = gymnasium.spaces.Dict({
+            "top": gymnasium.spaces.Box(0, 255, (32 * times, 32 * times, 3), np.uint8),
+            "state": gymnasium.spaces.Box(-100, 100, (2,), np.float32),
+        })  # fmt: skip
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
-        return {"top": observation["pixels"]["top"], "state": observation["state"]}
+        image = observation["pixels"]["top"]
+        return {"top": image.repeat(self.times, 0).repeat(self.times, 1), "state": observation["state"]}

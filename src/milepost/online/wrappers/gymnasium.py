@@ -150,7 +150,7 @@ class VectorProgressReward(gymnasium.vector.VectorWrapper):
         rendered = self.env.render() if isinstance(self._frames, FrameKeys) and self._frames.render else None
         for place, observation in enumerate(gymnasium.vector.utils.iterate(self.env.observation_space, observations)):
             info = info_of(infos, place)
-            frame = frame_of(self._frames, observation, info, lambda place=place: rendered[place])  # type: ignore[misc,index]
+            frame = frame_of(self._frames, observation, info, lambda place=place: rendered[place])  # type: ignore[index]
             reward, is_terminal = (0.0, False) if rewards is None else (float(rewards[place]), bool(terminated[place]))
             yield EnvStep(place, frame, self._tasks[place](observation, info), reward, is_terminal, bool(is_first[place]))
 
@@ -166,12 +166,12 @@ class VectorProgressReward(gymnasium.vector.VectorWrapper):
         """Begins an attempt of each environment that ended. Returns the infos: the values of the last frames are in its final_info."""
         first = [step for step in self._steps(observations, infos, is_first=ended) if step.is_first]
         begun = dict(zip([step.place for step in first], self._attempts.advance(first), strict=True))
-        infos = {**infos, "final_info": dict(infos["final_info"])}
+        added, last = dict(infos), dict(infos["final_info"])
         for place, outcome in enumerate(outcomes):
             if place in begun:
-                infos["final_info"] = self._add_info(infos["final_info"], {INFO: outcome.info}, place)
-            infos = self._add_info(infos, {INFO: begun.get(place, outcome).info}, place)
-        return infos
+                last = self._add_info(last, {INFO: outcome.info}, place)
+            added = self._add_info(added, {INFO: begun.get(place, outcome).info}, place)
+        return {**added, "final_info": last}
 
     def _with_values(self, infos: Mapping[str, Any], steps: Sequence[EnvStep], outcomes: Sequence[Outcome]) -> dict[str, Any]:
         added = dict(infos)
