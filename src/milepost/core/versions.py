@@ -12,15 +12,19 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from milepost.core.errors import DataError
 
 WORKING = {
     "av": ">=15",
     "bitsandbytes": ">=0.46",
+    "gymnasium": ">=1.1,<2",
     "httpx2": ">=2,<3",
     "metaworld": ">=3.1.1,<3.2",
     "peft": ">=0.18",
+    "stable-baselines3": ">=2.7",
+    "torchrl": ">=0.14",
     "transformers": ">=5.4,<6",
     "wandb": ">=0.19",
 }
@@ -37,8 +41,9 @@ def require(package: str) -> None:
         release = version(package)
     except PackageNotFoundError:
         return
-    if not SpecifierSet(WORKING[package]).contains(release, prereleases=True):
-        raise DataError(f"{package} {release} is installed, milepost works with {package}{WORKING[package]}: {mending(package)}")
+    bounds = WORKING[canonicalize_name(package)]
+    if not SpecifierSet(bounds).contains(release, prereleases=True):
+        raise DataError(f"{package} {release} is installed, milepost works with {package}{bounds}: {mending(package)}")
 
 
 def mending(package: str) -> str:
@@ -47,7 +52,7 @@ def mending(package: str) -> str:
     >>> mending("transformers")
     "pip install 'transformers>=5.4,<6'"
     """
-    return f"pip install '{package}{WORKING[package]}'"
+    return f"pip install '{package}{WORKING[canonicalize_name(package)]}'"
 
 
 def load(package: str, *, purpose: str, install: str) -> ModuleType:

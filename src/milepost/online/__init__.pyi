@@ -15,3 +15,7 @@ from .wire import NPZ as NPZ
 from .wire import pack_observations as pack_observations
 from .wire import to_json as to_json
 from .wire import unpack as unpack
+from .wrappers.attempts import RewardConfig as RewardConfig
+from .wrappers.inputs import FrameData as FrameData
+from .wrappers.inputs import FrameKeys as FrameKeys
+from .wrappers.inputs import TaskFromInfo as TaskFromInfo

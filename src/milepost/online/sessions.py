@@ -21,6 +21,9 @@ from milepost.metrics import EventRules, SuccessDetector, SuccessRule
 from milepost.online.shaping import Shaper, ShapingConfig
 from milepost.online.trend import Trend
 
+NO_NUMBER = "the model has no number of this attempt yet"
+"""The reason of a frame that fits, from a model that has said nothing so far."""
+
 
 @dataclass(frozen=True)
 class SessionLimits:
@@ -144,7 +147,7 @@ class _Session:
             self._detector.update(step.progress),
             tuple(sorted(self._trend.update(step.progress, behind))),
             reward,
-            reason="the model has no number of this attempt yet" if math.isnan(step.progress) else "",
+            reason=NO_NUMBER if math.isnan(step.progress) else "",
         )
 
 

@@ -92,3 +92,18 @@ class Shaper:
             value = (0.0 if is_terminal else config.gamma * now) - before
         value *= config.scale
         return value if config.clip is None or math.isnan(value) else max(-config.clip, min(config.clip, value))
+
+    def skip(self) -> None:
+        """Counts a step without a reward of its own, because its progress is not known and its learner is told so.
+
+        With "potential" the next reward makes up for it, discounted as the learner discounts: the sum stays the telescope that it is.
+
+        >>> shaper = milepost.Shaper(milepost.ShapingConfig(gamma=0.5))
+        >>> shaper.begin(0.2)
+        >>> shaper.skip()
+        >>> shaper.reward(0.8)  # 0.5 * this = 0.25 * 0.8 - 0.2, the two steps together
+        0.0
+        """
+        self.unknown_steps += 1
+        if self.config.kind == "potential":
+            self._phi /= self.config.gamma

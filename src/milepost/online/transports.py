@@ -52,7 +52,7 @@ def _parsed(reply: httpx2.Response) -> tuple[int, Any]:
         return reply.status_code, None
 
 
-def _lost(url: str, error: BaseException) -> LostError:
+def _unreachable(url: str, error: BaseException) -> LostError:
     return LostError(f"the reward server at {url} does not answer: {type(error).__name__}: {error}")
 
 
@@ -74,7 +74,7 @@ class HttpTransport:
         except httpx2.TimeoutException as error:
             raise _late(self._url, self._timeout_s) from error
         except httpx2.HTTPError as error:
-            raise _lost(self._url, error) from error
+            raise _unreachable(self._url, error) from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -95,7 +95,7 @@ class AsyncHttpTransport:
         except httpx2.TimeoutException as error:
             raise _late(self._url, self._timeout_s) from error
         except httpx2.HTTPError as error:
-            raise _lost(self._url, error) from error
+            raise _unreachable(self._url, error) from error
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -154,7 +154,7 @@ class SocketTransport:
             self.close()
             if refusal := _refused(error):
                 return refusal
-            raise _lost(self._url, error) from error
+            raise _unreachable(self._url, error) from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -196,7 +196,7 @@ class AsyncSocketTransport:
             await self.close()
             if refusal := _refused(error):
                 return refusal
-            raise _lost(self._url, error) from error
+            raise _unreachable(self._url, error) from error
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -1,0 +1,205 @@
+"""From progress to the reward of a learner, for many environments at once. The wrappers of all libraries use this, and add no arithmetic.
+
+An answer that is unknown, or older than the budget, is not used: the reward of that step is then the environment's alone, and `info` says
+why. Potential-based shaping stays a telescope across such steps (see `Shaper.skip`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from milepost.core import DataError
+from milepost.metrics import SuccessDetector, SuccessRule
+from milepost.online.client import RewardClient
+from milepost.online.sessions import NO_NUMBER, FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
+from milepost.online.shaping import Shaper, ShapingConfig
+from milepost.online.wrappers.inputs import FrameData
+
+_LONG = 10**9
+"""Frames and seconds that no attempt has: in one's own process nothing ends an attempt but its environment."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """How progress joins the environment's reward. ValueError for numbers that cannot be.
+
+    reward = env_weight * the environment's + model_weight * the shaped progress + success_bonus at the first success of an attempt.
+    success: when an attempt counts as done. terminate_on_success: end the episode there. max_age_s: an answer older than that is not used.
+    Its age is the time since the frame that the model computed, and with a server the time that it took to answer; with a budget, a server
+    that fails counts as one that does not know. None uses every answer, and a server's failure is an error.
+
+    >>> milepost.RewardConfig(env_weight=0.0).shaping.kind
+    'potential'
+    """
+
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    model_weight: float = 1.0
+    env_weight: float = 1.0
+    success: SuccessRule = field(default_factory=SuccessRule)
+    success_bonus: float = 0.0
+    terminate_on_success: bool = False
+    max_age_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("model_weight", "env_weight", "success_bonus"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, got {getattr(self, name)}")
+        if self.max_age_s is not None and not self.max_age_s > 0:
+            raise ValueError(f"max_age_s must be above 0, got {self.max_age_s:g}")
+
+
+@dataclass(frozen=True, eq=False)
+class EnvStep:
+    """What one environment returned. place: its number. frame: what the model sees. task: the instruction, None for the same as before.
+
+    reward: the environment's. is_terminal: it says that the task ended, which a time limit does not. is_first: it was reset.
+    """
+
+    place: int
+    frame: FrameData
+    task: str | None = None
+    reward: float = 0.0
+    is_terminal: bool = False
+    is_first: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a learner gets of one environment. reward: mixed. is_terminal: the task ended. is_success: by the model. info: raw values."""
+
+    reward: float
+    is_terminal: bool
+    is_success: bool
+    info: Mapping[str, Any]
+
+
+class _Attempt:
+    """One environment's episode, or the part of it under one instruction."""
+
+    def __init__(self, name: str, task: str, fps: float, config: RewardConfig) -> None:
+        self.name, self.task, self.frame = name, task, -1
+        self._fps, self._config, self._fresh_frame, self._had_success = fps, config, -1, False
+        self._shaper, self._detector = Shaper(config.shaping), SuccessDetector(config.success)
+
+    def observation(self, step: EnvStep) -> Observation:
+        """Returns the next frame, as a source takes it."""
+        self.frame += 1
+        return Observation(self.name, step.frame.images, step.frame.state, self.frame, step.is_terminal)
+
+    def outcome(self, step: EnvStep, result: FrameProgress, taken_s: float) -> Outcome:
+        """Returns what the learner gets. taken_s: the seconds that a server took to answer."""
+        config = self._config
+        if result.fresh:
+            self._fresh_frame = self.frame
+        age_s = taken_s + (self.frame - self._fresh_frame) / self._fps if self._fresh_frame >= 0 else math.nan
+        reason = result.reason
+        if not reason and config.max_age_s is not None and age_s > config.max_age_s:
+            reason = f"the answer is {age_s:.3g} s old, the budget is {config.max_age_s:g} s"
+        progress = math.nan if reason else result.progress
+        is_success = self._detector.update(progress)
+        is_terminal = step.is_terminal or (config.terminate_on_success and is_success)
+        shaped = self._shaped(progress, is_terminal=is_terminal)
+        reward = config.env_weight * step.reward + (0.0 if math.isnan(shaped) else config.model_weight * shaped)
+        if is_success and not self._had_success:
+            self._had_success = True
+            reward += config.success_bonus
+        info = {
+            "progress": result.progress, "frame": self.frame, "fresh": result.fresh, "age_s": age_s, "is_success": is_success,
+            "events": tuple(result.events), "signals": dict(result.signals), "env_reward": float(step.reward), "model_reward": shaped,
+            "is_used": not reason, "reason": reason, "task": self.task,
+        }  # fmt: skip
+        return Outcome(reward, is_terminal, is_success, info)
+
+    def _shaped(self, progress: float, *, is_terminal: bool) -> float:
+        """Returns the model's part of the step that led to this frame; NaN for the first frame, and where it is not known."""
+        if self.frame == 0:
+            self._shaper.begin(progress)
+            return math.nan
+        if math.isnan(progress) and not (is_terminal and self._config.shaping.kind == "potential"):
+            self._shaper.skip()
+            return math.nan
+        return self._shaper.reward(progress, is_terminal=is_terminal)
+
+
+class Attempts:
+    """The episodes of `count` environments, behind one model or server.
+
+    source: a model that follows attempts, `Sessions` of one, or a `RewardClient`. fps: frames a second, one for each step of an
+    environment. DataError if the model cannot follow an attempt, or not so many.
+    """
+
+    def __init__(self, source: Any, count: int, fps: float, config: RewardConfig | None = None) -> None:
+        self.config, self.fps = config or RewardConfig(), float(fps)
+        limits = SessionLimits(sessions=count, frames=_LONG, idle_s=float(_LONG))
+        self._source = source if isinstance(source, Sessions | RewardClient) else Sessions(source, SessionConfig(limits=limits))
+        self._attempts: dict[int, _Attempt] = {}
+        self._fitting: set[int] = set()
+
+    def advance(self, steps: Sequence[EnvStep]) -> list[Outcome]:
+        """Returns what the learner gets of the next step of each of these environments, from one pass of the model.
+
+        One that was reset begins an attempt, and the model is shown its first frame. So does one with another instruction: the reward of
+        that step is the environment's alone. DataError if an environment was not reset, if an instruction is missing or does not fit, or
+        if the very first frame of an environment does not fit the model.
+        """
+        for step in steps:
+            before = self._attempts.get(step.place)
+            if before is None and not step.is_first:
+                raise DataError(f"environment {step.place} was not reset: call reset() before step()")
+            if step.is_first or (before is not None and step.task is not None and step.task != before.task):
+                self._begin(step.place, step.task)
+        outcomes = self._pass(steps)
+        for step, outcome in zip(steps, outcomes, strict=True):
+            reason = outcome.info["reason"]
+            if step.place not in self._fitting and self.config.max_age_s is None and reason and reason != NO_NUMBER:
+                raise DataError(f"the model cannot use the first frame of environment {step.place}: {reason}")
+            self._fitting.add(step.place)
+        return outcomes
+
+    def close(self) -> None:
+        """Ends all attempts. A server that has gone away ends them by itself."""
+        names = [attempt.name for attempt in self._attempts.values()]
+        self._attempts = {}
+        for name in names:
+            with contextlib.suppress(DataError):  # the server has ended it, or does not answer any more
+                self._source.end(name)
+
+    def _begin(self, place: int, task: str | None) -> None:
+        before = self._attempts.get(place)
+        if task is None:
+            raise DataError(f"environment {place} names no instruction at its reset: give task= as text, or as a function that returns it")
+        self._attempts[place] = _Attempt(self._name_for(before, task), task, self.fps, self.config)
+
+    def _name_for(self, before: _Attempt | None, task: str) -> str:
+        """Returns the name of a new attempt: the one before, if the source still knows it."""
+        if before is not None:
+            try:
+                return self._source.begin(task=task, fps=self.fps, session=before.name)
+            except DataError:  # idle for too long, or the server began anew; what is wrong with the task is raised below
+                pass
+        return self._source.begin(task=task, fps=self.fps)
+
+    def _pass(self, steps: Sequence[EnvStep]) -> list[Outcome]:
+        """Returns the outcome of each step; all go through the model together."""
+        begun_s = time.monotonic()
+        observations = [self._attempts[step.place].observation(step) for step in steps]
+        results = self._results(observations)
+        taken_s = 0.0 if isinstance(self._source, Sessions) else time.monotonic() - begun_s  # in one process the environment waits
+        return [self._attempts[step.place].outcome(step, result, taken_s) for step, result in zip(steps, results, strict=True)]
+
+    def _results(self, observations: Sequence[Observation]) -> Sequence[FrameProgress]:
+        if not observations:
+            return []
+        if isinstance(self._source, Sessions):
+            return self._source.advance(observations)
+        try:
+            return self._source.step_all(observations)
+        except DataError as error:
+            if self.config.max_age_s is None:
+                raise
+            return [FrameProgress(each.session, each.frame or 0, reason=str(error)) for each in observations]
