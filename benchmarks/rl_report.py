@@ -183,9 +183,9 @@ def _curve(ax: Any, runs: Lines, name: str) -> None:
     ax.fill_between(steps, np.clip(estimates[:, 1], 0, 1), np.clip(estimates[:, 2], 0, 1), color=colour, alpha=0.12, linewidth=0)
 
 
-def write(lines: Lines, folder: Path, *, page: Path | None, figures: Path | None) -> None:
+def write(lines: Lines, folder: Path, *, total: int, page: Path | None, figures: Path | None) -> None:
     """Prints the tables, or writes them between the marks of a page; draws curves, and each task's worst attempt, into a folder."""
-    text = f"{len(lines)} runs.\n\n{tables(lines)}\n{beyond_table(folder)}"
+    text = f"{len(lines)} of {total} runs.\n\n{tables(lines)}\n{beyond_table(folder)}"
     if page is None:
         print(text)
     else:

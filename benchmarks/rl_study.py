@@ -290,16 +290,16 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="write the tables between the marks of this page instead of printing them")
     parser.add_argument("--figures", type=Path, help="draw the figures into this folder")
     args = parser.parse_args()
-    settings = Settings()
+    settings, todo = Settings(), list(jobs(args.tasks, args.conditions, args.seeds, args.steps))
     if args.report:
-        rl_report.write(finished(args.out, settings), args.out, page=args.page, figures=args.figures)
+        rl_report.write(finished(args.out, settings), args.out, total=len(todo), page=args.page, figures=args.figures)
         return
     torch.set_num_threads(1)
     if args.beyond:
         rows = [row for task in args.tasks for row in beyond_demonstrations(task, args.out)]
         write_text(args.out / "beyond.json", json.dumps(rows))
         return
-    study(list(jobs(args.tasks, args.conditions, args.seeds, args.steps)), args.out, settings, simulated(args.out))
+    study(todo, args.out, settings, simulated(args.out))
 
 
 if __name__ == "__main__":

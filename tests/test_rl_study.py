@@ -113,7 +113,7 @@ def test_a_stopped_study_goes_on_and_reports(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "beyond.json").write_text(json.dumps([row]))
     page = tmp_path / "page.md"
     page.write_text("\n".join(["before", *rl_report.MARKS, "after"]))
-    rl_report.write(again, tmp_path, page=page, figures=tmp_path / "figures")
+    rl_report.write(again, tmp_path, total=4, page=page, figures=tmp_path / "figures")
     text = page.read_text()
     assert (text[:6], text[-5:]) == ("before", "after")
     assert "| sarm | 2 |" in text
