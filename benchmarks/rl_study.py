@@ -60,7 +60,9 @@ CONDITIONS = {
     "sarm-absolute": Condition("sarm", "absolute"),
     "true-absolute": Condition("true", "absolute"),
 }
-"""Name -> what it adds, in the order in which a seed runs them."""
+"""Name -> what it adds."""
+FIRST = ("sparse", "true", "sarm-wide", "sarm")
+"""The conditions that answer the question; they are run first, in this order, and the others after them."""
 TASKS = {"button-press-v3": 6_000, "door-open-v3": 12_000}
 """Task -> decisions of a run."""
 
@@ -251,11 +253,13 @@ def run(job: Job, settings: Settings, places: Places, folder: Path) -> dict[str,
 
 
 def jobs(tasks: Sequence[str], conditions: Sequence[str], seeds: Sequence[int], steps: int | None) -> Iterator[Job]:
-    """Yields the runs seed by seed, so that the finished ones can be compared."""
-    for seed in seeds:
+    """Yields the runs: the most telling conditions first, task by task, and seed by seed, so that the finished ones can be compared."""
+    first = [name for name in FIRST if name in conditions]
+    for group in (first, [name for name in conditions if name not in first]):
         for task in tasks:
-            for condition in conditions:
-                yield Job(task, condition, seed, steps or TASKS[task])
+            for seed in seeds:
+                for condition in group:
+                    yield Job(task, condition, seed, steps or TASKS[task])
 
 
 def study(todo: Sequence[Job], folder: Path, settings: Settings, places: Places) -> list[dict[str, Any]]:
