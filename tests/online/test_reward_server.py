@@ -25,7 +25,7 @@ from PIL import Image
 from milepost.core import DataError, Episode, Step
 from milepost.online import NPZ, Observation, RewardClient, SessionConfig, SessionLimits, Sessions, pack_observations
 from milepost.online.wire import pack
-from milepost.serving import BindAddress, bind, make_reward_server
+from milepost.serving import BindAddress, ServerConfig, bind, make_reward_server
 from milepost.testing import dot_episodes, tiny_sarm
 from test_cli import assert_refused, milepost
 
@@ -33,9 +33,18 @@ TOP = "observation.images.top"
 
 
 @contextmanager
-def serving(model: Any, config: SessionConfig | None = None, *, token: str = "", largest: int = 8_000_000, port: int = 0) -> Iterator[str]:
+def serving(
+    model: Any,
+    config: SessionConfig | None = None,
+    *,
+    token: str = "",
+    largest: int = 8_000_000,
+    port: int = 0,
+    cameras: tuple[str, ...] = (),
+) -> Iterator[str]:
     listener, address = bind("127.0.0.1", port)
-    server = make_reward_server(Sessions(model, config), BindAddress(address.host, address.port, token), {"model": "tiny"}, largest=largest)
+    address = BindAddress(address.host, address.port, token)
+    server = make_reward_server(Sessions(model, config), address, {"model": "tiny"}, ServerConfig(largest, cameras))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
