@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from milepost.core import DataError
 from milepost.metrics import SuccessDetector, SuccessRule
 from milepost.online.client import RewardClient
@@ -89,7 +91,8 @@ class _Attempt:
     def observation(self, step: EnvStep) -> Observation:
         """Returns the next frame, as a source takes it."""
         self.frame += 1
-        return Observation(self.name, step.frame.images, step.frame.state, self.frame, step.is_terminal)
+        state = None if step.frame.state is None else np.asarray(step.frame.state, dtype=np.float32).reshape(-1)
+        return Observation(self.name, step.frame.images, state, self.frame, step.is_terminal)
 
     def outcome(self, step: EnvStep, result: FrameProgress, taken_s: float) -> Outcome:
         """Returns what the learner gets. taken_s: the seconds that a server took to answer."""
