@@ -106,7 +106,7 @@ MEASURES = {
 }  # fmt: skip
 FOR_OTHERS = {"ModelKind", "pack_observations", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
 """What people import who have models or studies of their own, and no room of ours."""
-FOR_THE_PLUGIN = {"RowTraining", "RowWindows", "current_process_group", "pad_state"}
+FOR_THE_PLUGIN = {"Attempts", "EnvStep", "RowTraining", "RowWindows", "current_process_group", "pad_state"}
 """What plugins/lerobot imports."""
 
 

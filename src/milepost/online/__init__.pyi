@@ -11,6 +11,8 @@ from .wire import NPZ as NPZ
 from .wire import pack_observations as pack_observations
 from .wire import to_json as to_json
 from .wire import unpack as unpack
+from .wrappers.attempts import Attempts as Attempts
+from .wrappers.attempts import EnvStep as EnvStep
 from .wrappers.attempts import RewardConfig as RewardConfig
 from .wrappers.inputs import FrameData as FrameData
 from .wrappers.inputs import FrameKeys as FrameKeys
