@@ -1,6 +1,6 @@
 """How long a robot waits for its progress: SARM through `milepost serve` on loopback, beside the bare `model.step`, and 16 robots at once.
 
-    python benchmarks/serve_latency.py [--frames 300] [--robots 16] [--size 96]
+    python benchmarks/serve_latency.py [--frames 300] [--robots 16] [--size 96] [--threads 1]
 
 The model is SARM's small preset with random weights; what it says does not matter here. The robots run in a process of their own, each by a
 client of its own in a thread, or (--together) all in one request.
@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+from milepost.models import use_threads
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.online import Observation, RewardClient, Sessions
 from milepost.serving import bind, make_reward_server
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 CAMERA, FPS, STATE = "observation.images.top", 30.0, 7
 
 
@@ -65,7 +68,9 @@ def clients(url: str, size: int, count: int, robots: int, answers: multiprocessi
     """The robots' process: one alone, many by a thread each, many in one request."""
     alone: list[np.ndarray] = []
     robot(url, 0, size, count, alone)
-    answers.put(("one robot, through the server", alone[0], 1, None))
+    answers.put(("one robot, by HTTP", alone[0], 1, None))
+    robot(url.replace("http", "ws"), 0, size, count, alone)
+    answers.put(("one robot, by a WebSocket", alone[1], 1, None))
     each: list[np.ndarray] = []
     threads = [threading.Thread(target=robot, args=(url, seed, size, count, each)) for seed in range(robots)]
     begun = time.perf_counter()
@@ -88,8 +93,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--robots", type=int, default=16)
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     model, rng = build(), np.random.default_rng(0)
+    use_threads(model, args.threads)
     frames = [frame(rng, args.size) for _ in range(16)]
     model.reset(task="move", fps=FPS)
     print(described("model.step alone", timed(args.frames, lambda number: model.step(*frames[number % 16]))))
@@ -101,7 +108,7 @@ def main() -> None:
     answers = context.Queue()
     process = context.Process(target=clients, args=(address.url.rstrip("/"), args.size, args.frames, args.robots, answers))
     process.start()
-    for _ in range(3):
+    for _ in range(4):
         name, times, count, rate = answers.get()
         print(described(name, times, count) if rate is None else described(name, times).rsplit("   ", 1)[0] + f"   {rate:8.1f} frames/s")
     process.join()

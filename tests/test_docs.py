@@ -18,6 +18,7 @@ from milepost.models import registry, train
 from milepost.online import Sessions
 from milepost.serving import bind, make_reward_server
 from milepost.serving.app import create_app
+from milepost.serving.service import Service
 from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots
 
 README = Path(__file__).parents[1] / "README.md"
@@ -269,15 +270,18 @@ def test_the_costs_of_models_are_those_that_are_counted() -> None:
 
 def test_serve(tmp_path: Path) -> None:
     """The page's loop against a server; the shaper's number."""
-    loop, alone = blocks("serve.md")
+    loop, stream, alone = blocks("serve.md")
     (episode,) = dot_episodes(1)
     robot = [({camera: episode.camera(camera)[np.array([n])][0] for camera in episode.cameras}, episode.state[n]) for n in range(5)]
     listener, address = bind("127.0.0.1", 0)
     server = make_reward_server(Sessions(tiny_sarm()), address, {})
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    names: dict = {"robot": robot}
-    exec(compile(loop.replace("http://127.0.0.1:7340", address.url.rstrip("/")).replace("fps=30", "fps=30.0"), "serve.md", "exec"), names)
+    names: dict = {"robot": robot, "milepost": milepost}
+    for code in (loop, stream):
+        code = code.replace("127.0.0.1:7340", f"127.0.0.1:{address.port}").replace("fps=30", "fps=30.0")
+        exec(compile(code, "serve.md", "exec"), names)
+    names["client"].close()
     server.should_exit = True
     thread.join()
     listener.close()
@@ -287,6 +291,8 @@ def test_serve(tmp_path: Path) -> None:
 
 
 def test_the_routes_of_serve_are_those_of_the_page() -> None:
-    routes = {(method, route.path.replace("{session}", "NAME")) for route in create_app(Sessions(tiny_sarm()), {}, largest=1).routes
-              for method in route.methods - {"HEAD"}}  # fmt: skip
+    routes = set()
+    for route in create_app(Service(Sessions(tiny_sarm()), {}, largest=1)).routes:
+        methods = getattr(route, "methods", None) or {"GET"}  # a WebSocket opens with a GET
+        routes |= {(method, route.path.replace("{session}", "NAME").replace("{ticket}", "NAME")) for method in methods - {"HEAD"}}
     assert {tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)} == routes

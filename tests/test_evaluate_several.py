@@ -9,6 +9,7 @@ import pytest
 
 import milepost
 from milepost.core.errors import DataError
+from milepost.core.types import Curve, Episode, Progress, Signal
 from milepost.metrics.evaluation import EpisodeScore
 from milepost.metrics.paired import paired_differences
 from milepost.progress.beside import evaluate_several
@@ -73,6 +74,30 @@ def test_a_row_for_each_file_and_the_differences(dots: Path) -> None:
     one = json.loads(command("evaluate", dots, "--progress", files[1], "--json").stdout)
     assert one["says0.75"]["error"] == numbers["files"]["says0.75"]["error"]  # the same episodes: the same numbers as alone
     assert one["success"] == numbers["files"]["says0.75"]["success"]
+
+
+class TwoProgresses:
+    """A model whose signal is called as the curve is, and says the opposite of it."""
+
+    def predict(self, episode: Episode) -> Progress:
+        value = np.full(episode.length, float(bool(episode.success)), np.float32)
+        return Progress(episode.index, Curve(value, signals={"progress": Signal(1 - value, low=0.0, high=1.0)}))
+
+
+def test_a_signal_called_progress_has_a_row_of_its_own(dots: Path, tmp_path: Path) -> None:
+    """And a file called as another entry of the JSON keeps its numbers."""
+    path = tmp_path / "success_progress.parquet"
+    label(TwoProgresses(), milepost.open_dataset(dots), path)
+    lines = milepost.evaluate(dots, path).thresholds()
+    assert (lines["progress"].auc, lines["raw_progress"].auc) == (1.0, 0.0)
+    numbers = json.loads(command("evaluate", dots, "--progress", path, "--json").stdout)
+    assert {name: line["auc"] for name, line in numbers["success"].items()} == {"progress": 1.0, "raw_progress": 0.0}
+    assert numbers["success (file)"]["final_success"]["value"] == pytest.approx(1.0)
+    rows = [line.split() for line in command("evaluate", dots, "--progress", path).stdout.splitlines()]
+    assert {row[0]: row[1] for row in rows if row and row[0] in ("progress", "raw_progress")} == {
+        "progress": "1.000",
+        "raw_progress": "0.000",
+    }
 
 
 def test_episodes_that_a_file_lacks_are_in_no_row(dots: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ HEAVY = {
     "trackio": set(),
     "starlette": {"serving", "viewer"},
     "uvicorn": {"serving", "viewer"},
+    "websockets": {"online"},
     "PIL": {"serving", "datasets", "vlm", "annotation", "figures", "testing"},
 }
 """Rooms that import a heavy package. An empty set: it is imported by name, and only if it was asked for."""

@@ -1,5 +1,7 @@
 """Metrics against scipy and by hand."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from milepost.core import Curve
 from milepost.metrics.audit import ROWS, audit_curves
 from milepost.metrics.copied import EpisodeCurves
 from milepost.metrics.evaluation import MEASURES, MORE, EpisodeScore, failure_table, score_episode, summarise, summary_table
-from milepost.metrics.scores import clock, final, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
+from milepost.metrics.scores import clock, final, in_words, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
 from milepost.testing import dot_episodes
 
 
@@ -23,6 +25,15 @@ def test_ranks_equal_scipy(values: list[int]) -> None:
 def test_order_equals_scipy(values: list[float]) -> None:
     array = np.array(values)
     assert order_correlation(array) == pytest.approx(stats.spearmanr(np.arange(len(array)), array).statistic)
+
+
+def test_a_number_lies_in_its_interval_as_both_are_written() -> None:
+    """Rounded apart, 0.468 would stand beside [0.47, 0.47]. A zero has no minus sign, an unknown number no interval."""
+    for value, low, high in ((0.468, 0.468, 0.468), (0.1234, 0.1226, 0.1244), (0.5, 0.5, 0.5), (-0.00001, -0.00002, 0.0), (0.3, -0.2, 0.9)):
+        number, below, above = (float(word) for word in re.findall(r"-?\d+\.\d+", in_words(value, low, high)))
+        assert below <= number <= above
+        assert "-0.000" not in in_words(value, low, high)
+    assert in_words(float("nan"), 0.0, 1.0) == "-"
 
 
 def test_a_clock_scores_a_perfect_one() -> None:

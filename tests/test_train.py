@@ -11,7 +11,7 @@ from milepost.core.errors import DataError
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.train import train_sarm
 from milepost.models.training.config import TrainConfig
-from milepost.models.training.episodes import split
+from milepost.models.training.episodes import one_sided, split
 from milepost.models.training.evaluation import evaluate_held_out
 from milepost.models.training.loop import learning_rate
 from milepost.models.training.recipe import TrainResult
@@ -96,6 +96,19 @@ def test_the_split_keeps_every_kind_on_both_sides() -> None:
     train, held = split(dot_episodes(24, failing=6, tasks=2), 0.25, np.random.default_rng(0))
     for side in (train, held):
         assert {(e.task, e.facts["kind"]) for e in side} == {(t, k) for t in {e.task for e in train} for k in ("expert", "giving_up")}
+
+
+def test_without_kinds_both_sides_see_both_outcomes() -> None:
+    """Of 12 episodes without a kind every third failed: a quarter held out has its failure, whatever the seed."""
+    episodes = [dataclasses.replace(e, facts={"success": e.index % 3 != 0}) for e in dot_episodes(12)]
+    for seed in range(10):
+        train, unseen = split(episodes, 0.25, np.random.default_rng(seed))
+        assert {e.success for e in train} == {e.success for e in unseen} == {True, False}
+    assert one_sided(episodes, [0, 1]) == []
+    assert one_sided(episodes, []) == []
+    assert "no held-out episode failed" in one_sided(episodes, [1, 2])[0]
+    assert "no held-out episode succeeded" in one_sided(episodes, [0, 3])[0]
+    assert one_sided([e for e in episodes if e.success], [1]) == []
 
 
 def test_a_small_share_of_many_small_groups_is_still_its_share() -> None:

@@ -34,10 +34,12 @@ from .models import make_reward_model as make_reward_model
 from .models import make_reward_model_config as make_reward_model_config
 from .models import make_reward_pre_post_processors as make_reward_pre_post_processors
 from .models import train as train
+from .online import AsyncRewardClient as AsyncRewardClient
 from .online import FrameData as FrameData
 from .online import FrameKeys as FrameKeys
 from .online import RewardClient as RewardClient
 from .online import RewardConfig as RewardConfig
+from .online import RewardStream as RewardStream
 from .online import Shaper as Shaper
 from .online import ShapingConfig as ShapingConfig
 from .online import TaskFromInfo as TaskFromInfo

@@ -121,7 +121,9 @@ def test_online_says_what_predict_says() -> None:
 
 @pytest.mark.parametrize(
     ("words", "grade"),
-    [("ANSWER: 4", 4.0), ("thoughts\nANSWER:5.", 5.0), ("ANSWER: 0", None), ("ANSWER: 12", None), ("4", None), ("", None)],
+    [("ANSWER: 4", 4.0), ("thoughts\nANSWER:5.", 5.0), ("ANSWER: 0", None), ("ANSWER: 12", None), ("4", None), ("", None),
+     ("ANSWER: 3.5", None), ("ANSWER: 3,5", None), ("ANSWER: 4/5", None), ("ANSWER: 3-4", None), ("ANSWER: 3rd", None), ("ANSWER: 4%", None),
+     ("ANSWER: 4, since it is nearly done", 4.0), ("ANSWER: 4\n", 4.0), ("ANSWER: 4<|im_end|>", 4.0), ("ANSWER: 2-", 2.0)],
 )
 def test_a_written_grade_is_one_of_five_or_unknown(words: str, grade: float | None) -> None:
     assert math.isnan(written_grade(words)) if grade is None else written_grade(words) == grade
@@ -209,5 +211,22 @@ def test_a_server_that_writes_no_grade_leaves_the_curve_unknown() -> None:
 def test_a_server_without_log_probabilities_is_named() -> None:
     with chat_server() as server, remote(server) as model:
         server.lists = lambda body: []
-        with pytest.raises(DataError, match="without log-probabilities"):
+        with pytest.raises(DataError, match=r"without log-probabilities.*--grading greedy"):
+            model.predict(dot_episodes(1)[0])
+
+
+@pytest.mark.parametrize("listed", [{"3": 0.9}, {"3": 0.6, "4": 0.3}], ids=["chosen alone", "two"])
+def test_a_server_that_lists_too_few_tokens_is_named(listed: dict[str, float]) -> None:
+    """Of the chosen token alone the mean would be the grade as written, whatever the probabilities of the others are."""
+    with chat_server() as server, remote(server) as model, remote(server, grading="greedy") as writer:
+        server.lists = lambda body: answer("ANSWER", ":", " ", grades=listed)
+        with pytest.raises(DataError, match=r"listed .* alone, with a probability of 0.90.*--grading greedy"):
+            model.predict(dot_episodes(1)[0])
+        server.lists = lambda body: answer("ANSWER", ":", " ", grades={"3": 1.0})  # nothing is left for another grade
+        np.testing.assert_allclose(model.predict(dot_episodes(1)[0]).value, 0.5, atol=1e-6)
+        server.text = lambda body: "ANSWER: 3"
+        np.testing.assert_allclose(writer.predict(dot_episodes(1)[0]).value, 0.5, atol=1e-6)
+    with chat_server(max_logprobs=3) as server, remote(server) as model:
+        server.lists = lambda body: answer("ANSWER", ":", " ", grades={str(grade): 0.2 for grade in range(1, 6)})
+        with pytest.raises(DataError, match=r"lists 2 tokens at most.*--grading greedy"):
             model.predict(dot_episodes(1)[0])

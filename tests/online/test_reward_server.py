@@ -33,8 +33,8 @@ TOP = "observation.images.top"
 
 
 @contextmanager
-def serving(model: Any, config: SessionConfig | None = None, *, token: str = "", largest: int = 8_000_000) -> Iterator[str]:
-    listener, address = bind("127.0.0.1", 0)
+def serving(model: Any, config: SessionConfig | None = None, *, token: str = "", largest: int = 8_000_000, port: int = 0) -> Iterator[str]:
+    listener, address = bind("127.0.0.1", port)
     server = make_reward_server(Sessions(model, config), BindAddress(address.host, address.port, token), {"model": "tiny"}, largest=largest)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -52,16 +52,22 @@ def url() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(params=["http", "ws"])
+def address(request: pytest.FixtureRequest, url: str) -> str:
+    """The same server by HTTP and by a WebSocket."""
+    return url.replace("http", request.param)
+
+
 def images(episode: Episode, frame: int) -> dict[str, np.ndarray]:
     return {camera: episode.camera(camera)[np.array([frame])][0] for camera in episode.cameras}
 
 
-def test_the_curve_online_is_the_curve_offline(url: str) -> None:
+def test_the_curve_online_is_the_curve_offline(address: str) -> None:
     """Sixteen robots, each by a client of its own, at once: to 1e-5 what `predict` says of the recorded episodes."""
     episodes, model = dot_episodes(16), tiny_sarm()
 
     def drive(episode: Episode) -> list[float]:
-        with RewardClient(url) as client:
+        with RewardClient(address) as client:
             session = client.begin(task=episode.task, fps=episode.fps)
             results = [client.step(session, images(episode, n), episode.state[n]) for n in range(episode.length)]
             client.end(session)
@@ -74,9 +80,9 @@ def test_the_curve_online_is_the_curve_offline(url: str) -> None:
             np.testing.assert_allclose(curve, model.predict(episode).main.value, atol=1e-5)
 
 
-def test_many_robots_in_one_request(url: str) -> None:
+def test_many_robots_in_one_request(address: str) -> None:
     episodes, model = dot_episodes(3), tiny_sarm()
-    with RewardClient(url) as client:
+    with RewardClient(address) as client:
         names = [client.begin(task=each.task, fps=each.fps) for each in episodes]
         for frame in range(8):
             observations = [
@@ -88,7 +94,7 @@ def test_many_robots_in_one_request(url: str) -> None:
             client.end(name)
 
 
-def test_pictures_as_png_and_jpeg(url: str) -> None:
+def test_pictures_as_png_and_jpeg(address: str) -> None:
     episode = dot_episodes(1)[0]
     (image,) = images(episode, 0).values()
 
@@ -97,7 +103,7 @@ def test_pictures_as_png_and_jpeg(url: str) -> None:
         Image.fromarray(image).save(file, kind, **options)
         return file.getvalue()
 
-    with RewardClient(url) as client:
+    with RewardClient(address) as client:
         session = client.begin(task=episode.task, fps=episode.fps)
         exact = client.step(session, {TOP: image}, episode.state[0]).progress
         for content, tolerance in ((packed("PNG"), 1e-6), (packed("JPEG", quality=95), 0.2)):

@@ -54,10 +54,12 @@ def main(args: Args) -> int:
         compared = progress.evaluate(dataset, progress_file, head=args.head_mode, on_progress=bar("compare"))
     summaries, lines = compared.summaries(args.seed), compared.thresholds(args.seed)
     if args.json:
-        numbers: dict[str, Any] = {name: summary.to_dict() for name, summary in summaries.items()}
-        numbers |= {"success": {name: asdict(line) for name, line in lines.items()}}
-        numbers |= {"events": {str(number): [asdict(event) for event in its] for number, its in compared.events.items()}}
-        say(to_json(numbers))
+        numbers: dict[str, Any] = {
+            "success": {name: asdict(line) for name, line in lines.items()},
+            "events": {str(number): [asdict(event) for event in its] for number, its in compared.events.items()},
+        }
+        models = {f"{name} (file)" if name in numbers else name: summary.to_dict() for name, summary in summaries.items()}
+        say(to_json(models | numbers))
     else:
         model = Path(progress_file.table.metadata.get(f"{progress.METADATA_PREFIX}model_path", ""))
         say_what_taught(model, dataset, {score.episode for score in compared.episodes})
@@ -94,7 +96,9 @@ def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summar
     if with_progress:
         table("episodes with such events", *_event_table(with_progress, compared.events))
     if len(with_progress) < count:
-        say(f"{count - len(with_progress)} episodes have no progress at all and count in no share of events")
+        lacking = count - len(with_progress)
+        verbs = ("has", "counts") if lacking == 1 else ("have", "count")
+        say(f"{count_noun(lacking, 'episode')} {verbs[0]} no progress at all and {verbs[1]} in no share of events")
     if lines:
         _show(lines)
 
@@ -116,7 +120,7 @@ def _event_table(
 
 def _show(lines: Mapping[str, metrics.Threshold]) -> None:
     first = next(iter(lines.values()))
-    words = f"success from where a curve ends: {first.successes} successes, {first.failures} failures"
+    words = f"success from where a curve ends: {first.counts()}"
     table(words, ("score", "AUC", "threshold", "balanced accuracy, left out"), threshold_rows(lines))
     line = lines.get("logprob")
     if line is not None and line.accuracy_interval[0] > 0.5:

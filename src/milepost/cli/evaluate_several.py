@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn
 from milepost.cli.taught import taught_by
@@ -36,9 +34,9 @@ def threshold_rows(lines: Mapping[str, metrics.Threshold]) -> list[tuple[str, ..
     return [
         (
             name,
-            *(f"{value:.3f} [{low:.2f}, {high:.2f}]" if not np.isnan(value) else "-" for value, (low, high) in (
-                (line.auc, line.auc_interval), (line.value, line.interval), (line.accuracy, line.accuracy_interval)
-            )),
+            metrics.in_words(line.auc, *line.auc_interval),
+            metrics.in_words(line.value, *line.interval),
+            metrics.in_words(line.accuracy, *line.accuracy_interval),
         )
         for name, line in lines.items()
     ]  # fmt: skip
@@ -66,7 +64,7 @@ def _print(compared: progress.Comparison, seed: int) -> None:
     lines = {f"{name}: {score}": line for name, each in compared.evaluations.items() for score, line in each.thresholds(seed).items()}
     if lines:
         line = next(iter(lines.values()))
-        words = f"success from where a curve ends: {line.successes} successes, {line.failures} failures"
+        words = f"success from where a curve ends: {line.counts()}"
         table(words, ("score", "AUC", "threshold", "balanced accuracy, left out"), threshold_rows(lines))
 
 

@@ -99,4 +99,4 @@ def threshold_of(model: RewardModel) -> float:
 
 def successes_in_words(successes: Mapping[int, bool]) -> str:
     """Returns how many of the episodes are above the success threshold."""
-    return f"{sum(successes.values())} of {len(successes)} episodes"
+    return f"{sum(successes.values())} of {count_noun(len(successes), 'episode')}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import math
 from dataclasses import dataclass
 from socket import gethostname
 from typing import Annotated, Literal
@@ -12,7 +11,7 @@ import tyro
 
 from milepost import encoders, metrics, models, online, serving
 from milepost.cli.console import closed_after, say, warn
-from milepost.core import DataError, HasWeights, Identified, Judges, RewardModel
+from milepost.core import DataError, HasWeights, Identified, RewardModel
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Args:
     """The reward of a step: gamma * phi(s') - phi(s) leaves the optimal policy as it is, phi(s') - phi(s) and phi(s') do not."""
     gamma: float = 0.99
     """Discount of the learner, for --shaping potential."""
+    threads: int | None = None
+    """Processor threads of a pass. Default: 1 behind the built-in encoder, where more cost more than they save; else one for each core."""
     max_sessions: int = 64
     """Attempts that are followed at once."""
     max_frames: int = 20_000
@@ -48,11 +49,14 @@ class Args:
 
 def main(args: Args) -> int:
     """Loads the model, then serves until Ctrl-C. DataError for a model that cannot follow an attempt."""
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"threads must be at least 1, got {args.threads}")
     if args.max_body_mb < 1:
         raise ValueError(f"max_body_mb must be at least 1, got {args.max_body_mb}")
     options = {} if args.vlm_name is None else {"vlm_name": args.vlm_name}
     model = models.load_model(args.model, encoders.resolve_device(args.device), **options)
     with closed_after(model):
+        models.use_threads(model, args.threads)
         sessions = online.Sessions(model, _config(args, model))
         sessions.end(_tried(sessions, args.model))
         socket, address = serving.bind(args.host, args.port)
@@ -72,11 +76,8 @@ def main(args: Args) -> int:
 
 
 def _config(args: Args, model: RewardModel) -> online.SessionConfig:
-    own = model.success_threshold if isinstance(model, Judges) else -math.inf
-    threshold = args.success_threshold if args.success_threshold is not None else own if math.isfinite(own) else 0.9
-    release = threshold - 0.1 if args.success_release is None else args.success_release
     return online.SessionConfig(
-        metrics.SuccessRule(threshold, release, args.success_hold),
+        online.success_rule(model, args.success_threshold, args.success_release, args.success_hold),
         metrics.EventRules(),
         online.ShapingConfig(args.shaping, args.gamma),
         online.SessionLimits(args.max_sessions, args.max_frames, args.idle_s),

@@ -125,18 +125,26 @@ def _report(args: Args, trained: models.TrainResult) -> None:
         count = len(set(trained.held_out) - set(trained.unreadable))
         table(f"{count_noun(count, 'held-out episode')} (95 % intervals over episodes)", *metrics.summary_table(trained.summaries))
     if (fitted := trained.threshold) is not None:
-        say(
-            f"success threshold: {fitted.value:.3f} [{fitted.interval[0]:.2f}, {fitted.interval[1]:.2f}], fitted on {fitted.successes} "
-            f"successes and {fitted.failures} failures not learnt from; balanced accuracy {fitted.accuracy:.3f}, AUC {fitted.auc:.3f}"
-        )
-        if mistakes := fitted.mistakes():
-            say(f"each judged by a threshold fitted without it: {mistakes}")
+        _say_threshold(fitted)
     if trained.audit is not None:
         words = progress.verdict_in_words(trained.audit.verdict, trained.audit.reason)
         say(f"a reward, or a clock? on held-out episodes: {trained.audit.verdict}, {words}")
     elif trained.held_out:
         say(f"a reward, or a clock? not audited: {metrics.FEWEST} held-out episodes that are no failures are needed")
     _say_what_came_out(args, trained)
+
+
+def _say_threshold(fitted: metrics.Threshold) -> None:
+    """Says which threshold was fitted on what, and how often it was wrong; or that nobody can know that."""
+    say(
+        f"success threshold: {metrics.in_words(fitted.value, *fitted.interval)}, fitted on episodes not learnt from: {fitted.counts()}; "
+        f"AUC {metrics.in_words(fitted.auc, *fitted.auc_interval)}"
+    )
+    if mistakes := fitted.mistakes():
+        accuracy = metrics.in_words(fitted.accuracy, *fitted.accuracy_interval)
+        say(f"each judged by a threshold fitted without it: {mistakes}; balanced accuracy {accuracy}")
+    else:
+        say("how good this threshold is cannot be said: that needs two successes and two failures not learnt from (a larger --holdout)")
 
 
 def _check(args: Args) -> None:

@@ -15,7 +15,7 @@ import tyro
 from milepost import datasets, figures, progress, serving, viewer, weights
 from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.progress_io import name_of
-from milepost.core import HEADS, DataError, require_writable, segments_fault
+from milepost.core import HEADS, DataError, count_noun, require_writable, segments_fault
 
 NAMED = 9
 """Most annotations with a fault that are named one by one."""
@@ -63,7 +63,7 @@ def main(args: Args) -> int:
         warn(problem)
     if args.port and address.port != args.port:
         warn(f"port {args.port} is taken")
-    say(f"{review.dataset.name}: {len(review.rows.numbers)} episodes, {address.url}   (Ctrl-C ends it)")
+    say(f"{review.dataset.name}: {count_noun(len(review.rows.numbers), 'episode')}, {address.url}   (Ctrl-C ends it)")
     if address.host in ("0.0.0.0", "::"):
         say(f"from other machines: http://{gethostname()}:{address.port}/?token={address.token}")
     if args.open:
@@ -97,7 +97,7 @@ def export(args: Args, path: Path) -> int:
         warn(problem)
     remaining = len(review.rows.numbers) - len(numbers)
     say(
-        f"{path}: {len(numbers)} episodes, {path.stat().st_size / 1e6:.1f} MB"
+        f"{path}: {count_noun(len(numbers), 'episode')}, {path.stat().st_size / 1e6:.1f} MB"
         + (f"; {remaining} more with --episodes" if remaining else "")
     )
     return 1 if problems or review.problems else 0

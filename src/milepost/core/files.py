@@ -79,8 +79,8 @@ def plausible(kind: str, value: object, *, source: str, name: str | None = None)
 
 
 def count_noun(number: int, what: str) -> str:
-    """Returns "1 episode", "2 episodes"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    """Returns "1 episode", "2 episodes", "2 successes"."""
+    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def shown(value: object, limit: int = 40) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from milepost.core.calls import warn_user
 from milepost.core.errors import DataError
+from milepost.core.files import count_noun
 from milepost.core.types import Dataset, KnowsEpisodes, has_words
 
 
@@ -19,5 +20,6 @@ def require_tasks(dataset: Dataset, default_task: str | None) -> None:
         raise DataError("no episode has a task in words, and a model is asked about a task: give one with --task")
     if without_task:
         examples = ", ".join(map(str, without_task[:10])) + (f" and {len(without_task) - 10} more" if len(without_task) > 10 else "")
-        message = f"{len(without_task)} episodes have no task in words and are left out: {examples}; give one for them with --task"
+        has = "has no task in words and is" if len(without_task) == 1 else "have no task in words and are"
+        message = f"{count_noun(len(without_task), 'episode')} {has} left out: {examples}; give one for them with --task"
         warn_user(message)

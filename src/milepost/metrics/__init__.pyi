@@ -49,6 +49,7 @@ from .paired import difference_table as difference_table
 from .paired import paired_differences as paired_differences
 from .scores import clock as clock
 from .scores import final as final
+from .scores import in_words as in_words
 from .scores import interval as interval
 from .scores import mean_error as mean_error
 from .scores import order_correlation as order_correlation

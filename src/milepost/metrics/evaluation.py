@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from milepost.core import Brief, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, progress, targets
 from milepost.metrics.curves import average_precision, milestone_coverage, regret, stagnation, tau_a, voc, voc_r
-from milepost.metrics.scores import final, interval, mean_error, separation, stage_accuracy
+from milepost.metrics.scores import final, in_words, interval, mean_error, separation, stage_accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +110,9 @@ class Estimate:
     episodes: int
 
     def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "-"
-        interval = "(n = 1)" if self.episodes == 1 else f"[{self.low:z.2f}, {self.high:z.2f}]"
-        return f"{self.value:z.3f} {interval}"  # z: a rounded zero has no minus sign
+        if self.episodes == 1 and not np.isnan(self.value):
+            return f"{self.value:z.3f} (n = 1)"
+        return in_words(self.value, self.low, self.high)
 
     __repr__ = __str__
 

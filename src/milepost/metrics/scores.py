@@ -100,6 +100,19 @@ def interval(
     return float(low), float(high)
 
 
+def in_words(value: float, low: float, high: float) -> str:
+    """Returns a number with its interval, for a table; "-" for NaN. The interval has two decimals, or three where two would leave
+    the number outside.
+
+    >>> in_words(0.123, 0.05, 0.2), in_words(0.468, 0.4675, 0.4685), in_words(-0.0001, -0.01, 0.01)
+    ('0.123 [0.05, 0.20]', '0.468 [0.467, 0.469]', '0.000 [-0.01, 0.01]')
+    """
+    if np.isnan(value):
+        return "-"
+    digits = 2 if round(low, 2) <= round(value, 3) <= round(high, 2) else 3
+    return f"{value:z.3f} [{low:z.{digits}f}, {high:z.{digits}f}]"  # z: a rounded zero has no minus sign
+
+
 def clock(length: int) -> Float[np.ndarray, "T"]:
     """Returns t / (T - 1) for every frame: progress as a clock tells it. NaN for one frame, of which a clock can say nothing.
 

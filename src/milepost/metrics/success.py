@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import DataError
+from milepost.core import DataError, count_noun
 from milepost.metrics.inputs import Values, same_frames, without_nan
 from milepost.metrics.scores import interval, separation
 
@@ -39,6 +39,10 @@ class Threshold:
     false_alarms: int | None = None
     missed: int | None = None
     early: int | None = None
+
+    def counts(self) -> str:
+        """Returns in words how many episodes there were of each outcome."""
+        return f"{count_noun(self.successes, 'success')}, {count_noun(self.failures, 'failure')}"
 
     def mistakes(self) -> str:
         """Returns in words how many episodes were called wrongly, with Wilson's 95 % intervals; empty if nobody knows."""

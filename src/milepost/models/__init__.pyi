@@ -1,4 +1,5 @@
 from .elapsed import ElapsedModel as ElapsedModel
+from .encoded import use_threads as use_threads
 from .factory import make_reward_model as make_reward_model
 from .factory import make_reward_model_config as make_reward_model_config
 from .factory import make_reward_pre_post_processors as make_reward_pre_post_processors

@@ -276,6 +276,17 @@ class EncodedModel(nn.Module):
             return upload_model(Path(folder), repo_id, private=private)
 
 
+def use_threads(model: Any, threads: int | None) -> None:
+    """Sets the processor threads that a pass of this process has. None: 1 behind the built-in encoder, else torch's choice.
+
+    The built-in encoder's images and the networks behind it are so small that a second thread costs one robot more than it saves.
+    """
+    if threads is None and isinstance(model, EncodedModel) and model.config.encoder == "pixels":
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def over_all(on_frames: Tick | None, dataset: Dataset, *, cameras: int) -> Tick | None:
     """Returns what counts the frames of all episodes and cameras, where it hears of one episode after the other."""
     if on_frames is None or not isinstance(dataset, KnowsEpisodes):

@@ -1,12 +1,16 @@
-from .client import TOKEN_ENV as TOKEN_ENV
+from .client import AsyncRewardClient as AsyncRewardClient
 from .client import RewardClient as RewardClient
 from .sessions import FrameProgress as FrameProgress
 from .sessions import Observation as Observation
 from .sessions import SessionConfig as SessionConfig
 from .sessions import SessionLimits as SessionLimits
 from .sessions import Sessions as Sessions
+from .sessions import success_rule as success_rule
 from .shaping import Shaper as Shaper
 from .shaping import ShapingConfig as ShapingConfig
+from .stream import RewardStream as RewardStream
+from .transports import STREAM as STREAM
+from .transports import TOKEN_ENV as TOKEN_ENV
 from .wire import NPZ as NPZ
 from .wire import pack_observations as pack_observations
 from .wire import to_json as to_json

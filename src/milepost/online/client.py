@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx2
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from milepost.core import DataError
+from milepost.online.calls import Call, LostError, answer_of, begin_call, end_call, pauses, results_of, step_call
 from milepost.online.sessions import FrameProgress, Observation
-from milepost.online.wire import NPZ, from_json, pack_observations
-
-TOKEN_ENV = "MILEPOST_TOKEN"
+from milepost.online.transports import open_async_transport, open_transport, server_url
 
 
 class RewardClient:
-    """A connection to `milepost serve`. It may be used by one thread.
+    """A connection to `milepost serve`. It may be used by one thread; `AsyncRewardClient` is the same for asyncio.
 
-    url: such as "http://127.0.0.1:7340". token: beyond loopback, what the server printed; None: the environment variable MILEPOST_TOKEN.
-    timeout_s: of one answer. DataError if the server cannot be reached, or refuses; a frame that it cannot use gets a reason.
+    url: such as "http://127.0.0.1:7340"; "ws://127.0.0.1:7340" keeps one WebSocket open, which takes less time for a frame. token: beyond
+    loopback, what the server printed; None: the environment variable MILEPOST_TOKEN. timeout_s: of one answer. reconnect_s: for how long a
+    call whose connection broke is tried again; the first try is at once, and nothing is counted twice. DataError if the server cannot be
+    reached, or refuses; a frame that it cannot use gets a reason.
 
-    >>> client = milepost.RewardClient("http://127.0.0.1:9")
+    >>> client = milepost.RewardClient("http://127.0.0.1:9", reconnect_s=0.0)
     >>> client.health()  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    milepost.core.errors.DataError: the reward server at http://127.0.0.1:9 does not answer: ...
+    milepost.online.calls.LostError: the reward server at http://127.0.0.1:9 does not answer: ...
     """
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 10.0) -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise DataError(f"the address of a reward server begins with http:// or https://, got '{url}'")
-        token = os.environ.get(TOKEN_ENV, "") if token is None else token
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.url = url.rstrip("/")
-        self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False)
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 10.0, reconnect_s: float = 1.0) -> None:
+        self.url = server_url(url)
+        self._reconnect_s = reconnect_s
+        self._transport = open_transport(self.url, token, timeout_s)
 
     def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
         """Begins an attempt at `task`, whose frames come at `fps`, and returns its name. session: one that begins anew."""
-        return str(self._ask("POST", "/sessions", json={"task": task, "fps": fps, "session": session})["session"])
+        return str(self._ask(begin_call(task, fps, session))["session"])
 
     def step(
         self,
@@ -57,24 +53,23 @@ class RewardClient:
 
     def step_all(self, observations: Sequence[Observation]) -> list[FrameProgress]:
         """Returns the results of many robots' frames, in their order, from one request."""
-        reply = self._ask("POST", "/step", content=pack_observations(observations), headers={"content-type": NPZ})
-        return [from_json(each) for each in reply["results"]]
+        return results_of(self._ask(step_call(observations)))
 
     def end(self, session: str) -> None:
         """Ends an attempt. DataError if there is none of this name."""
-        self._ask("DELETE", f"/sessions/{session}")
+        self._ask(end_call(session))
 
     def health(self) -> dict[str, Any]:
         """Returns what the server says of itself."""
-        return self._ask("GET", "/health")
+        return self._ask(Call("GET", "/health"))
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the server says of its model."""
-        return self._ask("GET", "/model_info")
+        return self._ask(Call("GET", "/model_info"))
 
     def close(self) -> None:
         """Closes the connection; the sessions stay."""
-        self._client.close()
+        self._transport.close()
 
     def __enter__(self) -> RewardClient:
         return self
@@ -82,17 +77,82 @@ class RewardClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, method: str, path: str, **body: Any) -> dict[str, Any]:
-        try:
-            reply = self._client.request(method, path, **body)
-        except httpx2.HTTPError as error:
-            raise DataError(f"the reward server at {self.url} does not answer: {type(error).__name__}: {error}") from error
-        try:
-            fields = reply.json()
-        except ValueError as error:
-            raise DataError(f"{self.url}{path} answered no JSON (status {reply.status_code}): is it a milepost server?") from error
-        if not isinstance(fields, dict):
-            raise DataError(f"{self.url}{path} answered {type(fields).__name__} in place of an object")
-        if reply.status_code != 200:
-            raise DataError(f"the reward server refused ({reply.status_code}): {fields.get('error', 'it does not say why')}")
-        return fields
+    def _ask(self, call: Call) -> dict[str, Any]:
+        waits = pauses(self._reconnect_s)
+        while True:
+            try:
+                return answer_of(self.url, call, *self._transport.ask(call))
+            except LostError:
+                pause = next(waits, None)
+                if pause is None:
+                    raise
+                time.sleep(pause)
+
+
+class AsyncRewardClient:
+    """A connection to `milepost serve` for asyncio: the methods of `RewardClient`, to be awaited. Several tasks may share one.
+
+    >>> import asyncio
+    >>> client = milepost.AsyncRewardClient("ws://127.0.0.1:9", reconnect_s=0.0)
+    >>> asyncio.run(client.health())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    milepost.online.calls.LostError: the reward server at ws://127.0.0.1:9 does not answer: ...
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 10.0, reconnect_s: float = 1.0) -> None:
+        self.url = server_url(url)
+        self._reconnect_s = reconnect_s
+        self._transport = open_async_transport(self.url, token, timeout_s)
+
+    async def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
+        """Begins an attempt and returns its name, as `RewardClient.begin`."""
+        return str((await self._ask(begin_call(task, fps, session)))["session"])
+
+    async def step(
+        self,
+        session: str,
+        images: Mapping[str, Shaped[np.ndarray, "..."] | bytes],
+        state: Float[np.ndarray, "S"] | None = None,
+        *,
+        frame: int | None = None,
+        is_terminal: bool = False,
+    ) -> FrameProgress:
+        """Returns the result of the next frame, as `RewardClient.step`."""
+        return (await self.step_all([Observation(session, images, state, frame, is_terminal)]))[0]
+
+    async def step_all(self, observations: Sequence[Observation]) -> list[FrameProgress]:
+        """Returns the results of many robots' frames, in their order, from one request."""
+        return results_of(await self._ask(step_call(observations)))
+
+    async def end(self, session: str) -> None:
+        """Ends an attempt. DataError if there is none of this name."""
+        await self._ask(end_call(session))
+
+    async def health(self) -> dict[str, Any]:
+        """Returns what the server says of itself."""
+        return await self._ask(Call("GET", "/health"))
+
+    async def model_info(self) -> dict[str, Any]:
+        """Returns what the server says of its model."""
+        return await self._ask(Call("GET", "/model_info"))
+
+    async def close(self) -> None:
+        """Closes the connection; the sessions stay."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> AsyncRewardClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def _ask(self, call: Call) -> dict[str, Any]:
+        waits = pauses(self._reconnect_s)
+        while True:
+            try:
+                return answer_of(self.url, call, *await self._transport.ask(call))
+            except LostError:
+                pause = next(waits, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)

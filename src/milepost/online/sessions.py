@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import DataError, Follows, Online, Step
+from milepost.core import DataError, Follows, Judges, Online, Step
 from milepost.metrics import EventRules, SuccessDetector, SuccessRule
 from milepost.online.shaping import Shaper, ShapingConfig
 from milepost.online.trend import Trend
@@ -50,6 +50,13 @@ class SessionConfig:
     events: EventRules = field(default_factory=EventRules)
     shaping: ShapingConfig = field(default_factory=ShapingConfig)
     limits: SessionLimits = field(default_factory=SessionLimits)
+
+
+def success_rule(model: Any, threshold: float | None = None, release: float | None = None, hold: int = 5) -> SuccessRule:
+    """Returns when an attempt counts as done. threshold: None for the model's own, else 0.9. release: None for 0.1 below the threshold."""
+    own = model.success_threshold if isinstance(model, Judges) else -math.inf
+    threshold = threshold if threshold is not None else own if math.isfinite(own) else 0.9
+    return SuccessRule(threshold, threshold - 0.1 if release is None else release, hold)
 
 
 @dataclass(frozen=True, eq=False)

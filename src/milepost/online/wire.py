@@ -58,8 +58,8 @@ def _array(data: bytes, name: str) -> Shaped[np.ndarray, "..."]:
     return array
 
 
-def pack_observations(observations: Sequence[Observation]) -> bytes:
-    """Returns the body of POST /step."""
+def pack_observations(observations: Sequence[Observation], key: str = "") -> bytes:
+    """Returns the body of POST /step. key: names the request, so that one that is sent again is answered once and for all."""
     rows, arrays = [], {}
     for place, observation in enumerate(observations):
         for camera, image in observation.images.items():
@@ -70,7 +70,7 @@ def pack_observations(observations: Sequence[Observation]) -> bytes:
             "session": observation.session, "frame": observation.frame, "is_terminal": observation.is_terminal,
             "cameras": list(observation.images), "has_state": observation.state is not None,
         })  # fmt: skip
-    return pack({"observations": rows}, arrays)
+    return pack({"observations": rows, "key": key}, arrays)
 
 
 def to_json(result: FrameProgress) -> dict[str, Any]:

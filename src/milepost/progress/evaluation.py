@@ -40,8 +40,8 @@ from milepost.metrics import (
 from milepost.progress.matching import MatchedProgress, find_progress, match_progress, require_rows
 from milepost.progress.table import ProgressTable
 
-CLOCK = "elapsed"
-"""What the clock is called in every table."""
+CLOCK, CURVE = "elapsed", "progress"
+"""What the clock is called in every table, and the curve among the signals of its file."""
 
 
 @dataclass(eq=False, repr=False)
@@ -157,6 +157,6 @@ def _annotated(dataset: LeRobotDataset, head: str) -> Stages | None:
 
 
 def _ends(curve: Curve, head: str) -> dict[str, float]:
-    """Returns where an episode ends, by every number the file has of it."""
-    signals = {f"raw_{head}" if name == RAW else name: signal for name, signal in curve.signals.items()}
-    return {"progress": final(curve.value), **{name: final(signal.values) for name, signal in signals.items()}}
+    """Returns where an episode ends, by every number the file has of it. A signal called as the curve is named as its column."""
+    signals = {f"raw_{head}" if name == RAW else f"raw_{name}" if name == CURVE else name: each for name, each in curve.signals.items()}
+    return {CURVE: final(curve.value), **{name: final(signal.values) for name, signal in signals.items()}}

@@ -1,37 +1,38 @@
-"""The routes of the reward server. An error is {"error": text} with a status; a result is never a made-up number."""
+"""The routes of the reward server."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from milepost.core import DataError, parse_json
-from milepost.online import NPZ, Sessions, to_json, unpack
-from milepost.serving.batching import Batcher, BusyError, ModelError
-from milepost.serving.requests import observations_of
-from milepost.serving.statistics import Statistics
+from milepost.online import NPZ, STREAM
+from milepost.serving.batching import BusyError, ModelError
+from milepost.serving.service import Answer, Service
+
+FAULTS = (HTTPException, DataError, BusyError, ModelError)
+"""What a call may fail by, each with its status."""
 
 
-def create_app(sessions: Sessions, about: Mapping[str, Any], *, largest: int) -> Starlette:
-    """Returns the application. about: what GET /model_info answers. largest: bytes of a request, packed and unpacked."""
-    statistics = Statistics()
-    handlers = _Handlers(sessions, about, statistics, Batcher(sessions, statistics), largest)
+def create_app(service: Service) -> Starlette:
+    """Returns the application that carries calls to a service, by HTTP and by WebSockets."""
+    handlers = _Handlers(service)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        handlers.batcher.start()
+        service.batcher.start()
         yield
-        await handlers.batcher.stop()
+        await service.batcher.stop()
 
     routes = [
         Route("/health", handlers.health),
@@ -40,60 +41,73 @@ def create_app(sessions: Sessions, about: Mapping[str, Any], *, largest: int) ->
         Route("/sessions", handlers.begin, methods=["POST"]),
         Route("/sessions/{session}", handlers.end, methods=["DELETE"]),
         Route("/step", handlers.step, methods=["POST"]),
+        WebSocketRoute(STREAM, handlers.stream),
     ]
-    errors: dict[Any, Callable[..., Response]] = {
-        HTTPException: lambda request, error: _json({"error": error.detail}, error.status_code),
-        DataError: lambda request, error: _json({"error": str(error)}, 400),
-        BusyError: lambda request, error: _json({"error": str(error)}, 503),
-        ModelError: lambda request, error: _json({"error": str(error)}, 500),
-        Exception: lambda request, error: _json({"error": f"the server failed: {type(error).__name__}: {error}"}, 500),
-    }
+    errors: dict[Any, Callable[..., Response]] = {kind: lambda request, error: _json(*refusal_of(error)) for kind in (*FAULTS, Exception)}
     return Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
 
 
 class _Handlers:
-    """The handlers of the routes, with the sessions that they serve."""
+    """The handlers of the routes."""
 
-    def __init__(self, sessions: Sessions, about: Mapping[str, Any], statistics: Statistics, batcher: Batcher, largest: int) -> None:
-        self.sessions, self.about, self.statistics, self.batcher, self.largest = sessions, about, statistics, batcher, largest
+    def __init__(self, service: Service) -> None:
+        self.service = service
 
     async def health(self, request: Request) -> Response:
-        return _json({"status": "ok", "model_loaded": True, "sessions": len(self.sessions)})
+        return _json(200, self.service.health())
 
     async def model_info(self, request: Request) -> Response:
-        return _json(self.about)
+        return _json(200, self.service.about)
 
     async def metrics(self, request: Request) -> Response:
-        return PlainTextResponse(self.statistics.text(len(self.sessions)), media_type="text/plain; version=0.0.4")
+        text = self.service.statistics.text(len(self.service.sessions))
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def begin(self, request: Request) -> Response:
-        fields = parse_json((await request.body()).decode("utf-8", "replace"), source="the body")
-        if not isinstance(fields, dict):
-            raise DataError("the body should be a JSON object with 'task' and 'fps'")
-        task, fps, session = fields.get("task"), fields.get("fps"), fields.get("session")
-        if not isinstance(task, str):
-            raise DataError("'task' is missing: the instruction, in words")
-        if not isinstance(fps, int | float) or isinstance(fps, bool):
-            raise DataError("'fps' is missing: how many frames come in a second")
-        if session is not None and not isinstance(session, str):
-            raise DataError("'session' should be the name of one that is to begin anew, or be left out")
-        return _json({"session": await run_in_threadpool(self.sessions.begin, task=task, fps=float(fps), session=session)})
+        return _json(200, await self.service.begin(parse_json((await request.body()).decode("utf-8", "replace"), source="the body")))
 
     async def end(self, request: Request) -> Response:
-        name = request.path_params["session"]
-        if not self.sessions.end(name):
-            raise HTTPException(404, f"there is no session '{name}' here")
-        return _json({"ended": name})
+        return _json(200, self.service.end(request.path_params["session"]))
 
     async def step(self, request: Request) -> Response:
         received_s = time.monotonic()
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind != NPZ:
             raise HTTPException(415, f"the body should be {NPZ}, as milepost.online.pack_observations makes it")
-        observations = observations_of(*unpack(await request.body(), self.largest), received_s)
-        results = await self.batcher.advance(observations)
-        return _json({"results": [to_json(result) for result in results]})
+        return _json(200, await self.service.step(await request.body(), received_s))
+
+    async def stream(self, connection: WebSocket) -> None:
+        """Answers the messages of one WebSocket in their order, until it closes. Its sessions stay: a robot may come back."""
+        await connection.accept()
+        try:
+            while True:
+                message = await connection.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                status, fields = await self._answer(message)
+                await connection.send_text(json.dumps({"status": status, "fields": fields}, allow_nan=False))
+        except WebSocketDisconnect:  # it went while its answer was on the way
+            return
+
+    async def _answer(self, message: Any) -> Answer:
+        try:
+            if message.get("text") is not None:
+                message = {"call": parse_json(message["text"], source="the message")}
+            return await self.service.message(message)
+        except FAULTS as error:
+            return refusal_of(error)
 
 
-def _json(value: object, status: int = 200) -> Response:
+def refusal_of(error: Exception) -> Answer:
+    """Returns the answer to a call that failed."""
+    if isinstance(error, HTTPException):
+        return error.status_code, {"error": error.detail}
+    if isinstance(error, ModelError):
+        return 500, {"error": str(error)}
+    if isinstance(error, DataError | BusyError):
+        return 400 if isinstance(error, DataError) else 503, {"error": str(error)}
+    return 500, {"error": f"the server failed: {type(error).__name__}: {error}"}
+
+
+def _json(status: int, value: object) -> Response:
     return Response(json.dumps(value, allow_nan=False), status, media_type="application/json")

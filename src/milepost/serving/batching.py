@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+from milepost.core import DataError
 from milepost.online import FrameProgress, Observation, Sessions
 from milepost.serving.statistics import Statistics
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 MOST_WAITING = 1024
 """Observations that may wait for the model."""
+MOST_WAITING_BYTES = 1_000_000_000
+"""Bytes of their images and states."""
 MOST_TOGETHER = 256
 """Observations in one pass."""
 
@@ -34,6 +39,12 @@ class ModelError(Exception):
 class _Waiting:
     observations: Sequence[Observation]
     answer: asyncio.Future[list[FrameProgress]]
+    size: int = field(init=False)
+    """Bytes."""
+
+    def __post_init__(self) -> None:
+        arrays = [array for each in self.observations for array in (*each.images.values(), each.state) if array is not None]
+        self.size = sum(array.nbytes for array in arrays)
 
 
 class Batcher:
@@ -42,7 +53,7 @@ class Batcher:
     def __init__(self, sessions: Sessions, statistics: Statistics) -> None:
         self._sessions, self._statistics = sessions, statistics
         self._waiting: list[_Waiting] = []
-        self._count = 0
+        self._count = self._size = 0
         self._is_there = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "milepost-model")
         self._task: asyncio.Task[None] | None = None
@@ -62,16 +73,26 @@ class Batcher:
         self._thread.shutdown(wait=True)
 
     async def advance(self, observations: Sequence[Observation]) -> list[FrameProgress]:
-        """Returns the results of these observations, in their order. BusyError if too many wait already."""
-        if self._count + len(observations) > MOST_WAITING:
+        """Returns the results of these observations, in their order. BusyError if too many wait already, by number or by bytes."""
+        waiting = _Waiting(observations, asyncio.get_running_loop().create_future())
+        if self._count + len(observations) > MOST_WAITING or (self._count and self._size + waiting.size > MOST_WAITING_BYTES):
             self._statistics.refuse()
             raise BusyError(f"{self._count} frames wait for the model already: send the newest one again later")
-        waiting = _Waiting(observations, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._count += len(observations)
+        self._count, self._size = self._count + len(observations), self._size + waiting.size
         self._statistics.wait(self._count)
         self._is_there.set()
         return await waiting.answer
+
+    async def run(self, make: Callable[[], T]) -> T:
+        """Returns what `make` returns in the model's thread, between two passes. ModelError if it fails by anything but a DataError."""
+        work = asyncio.get_running_loop().run_in_executor(self._thread, make)
+        await asyncio.wait([work])
+        fault = work.exception()
+        if fault is None or isinstance(fault, DataError):
+            return work.result()
+        _log.error("the model failed", exc_info=fault)
+        raise _broken(fault)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -82,7 +103,7 @@ class Batcher:
             work = loop.run_in_executor(self._thread, self._sessions.advance, observations)
             await asyncio.wait([work])
             self._give(together, work)
-            self._count -= len(observations)
+            self._count, self._size = self._count - len(observations), self._size - sum(each.size for each in together)
             self._statistics.wait(self._count)
 
     def _give(self, together: Sequence[_Waiting], work: asyncio.Future[list[FrameProgress]]) -> None:
@@ -100,7 +121,7 @@ class Batcher:
             if fault is None:
                 each.answer.set_result(own)
             else:
-                each.answer.set_exception(ModelError(f"the model failed: {type(fault).__name__}: {fault}"))
+                each.answer.set_exception(_broken(fault))
 
     def _next(self) -> list[_Waiting]:
         """Returns the requests of the next pass: at least one, and as many as fit."""
@@ -112,3 +133,7 @@ class Batcher:
         if not self._waiting:
             self._is_there.clear()
         return together
+
+
+def _broken(fault: BaseException) -> ModelError:
+    return ModelError(f"the model failed: {type(fault).__name__}: {fault}")

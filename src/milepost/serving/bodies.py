@@ -27,10 +27,10 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":
-            raise ValueError(f"only http is served here, not {scope['type']}")
         refusal = self.refusal(scope, Headers(scope=scope))
-        if refusal is None:
+        if scope["type"] == "websocket":
+            await (self.app(scope, receive, send) if refusal is None else answer(send, *refusal, of="websocket.http"))
+        elif refusal is None:
             await self.app(scope, limited(receive, *self.limits()), self.sender(send))
         else:
             await answer(self.sender(send), *refusal)
@@ -69,9 +69,10 @@ def limited(receive: Receive, largest: int, seconds: float) -> Receive:
     return measured_receive
 
 
-async def answer(send: Send, status: int, text: str, extra: Mapping[str, str]) -> None:
+async def answer(send: Send, status: int, text: str, extra: Mapping[str, str], of: str = "http") -> None:
+    """Sends a refusal. of: "http", or "websocket.http" in place of a WebSocket that was to open."""
     body = json.dumps({"error": text}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **extra}
     raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{of}.response.start", "status": status, "headers": raw})
+    await send({"type": f"{of}.response.body", "body": body})

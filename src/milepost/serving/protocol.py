@@ -38,6 +38,10 @@ class TimeoutProtocol(H11Protocol):
         self._rest()
         super().connection_lost(exc)
 
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        self._rest()  # pings watch over a WebSocket
+        super().handle_websocket_upgrade(event)
+
     def _watch(self) -> None:
         """Starts the timer at the first byte and does not restart it, so that a slow request gets no more time."""
         if self.cycle is not None and not self.cycle.response_complete:
@@ -56,15 +60,20 @@ class TimeoutProtocol(H11Protocol):
             self.transport.close()
 
 
-def quiet_config(app: ASGIApp) -> uvicorn.Config:
-    """Returns how an application of ours is run: it says nothing of itself, trusts no proxy, and its connections end in time."""
+def quiet_config(app: ASGIApp, *, largest_message: int = 0) -> uvicorn.Config:
+    """Returns how an application of ours is run: it says nothing of itself, trusts no proxy, and its connections end in time.
+
+    largest_message: bytes of a message of a WebSocket; 0 for no WebSockets.
+    """
     return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        ws="none",
+        ws="websockets-sansio" if largest_message else "none",
+        ws_max_size=largest_message,
+        ws_per_message_deflate=False,
         http=TimeoutProtocol,
         timeout_graceful_shutdown=3,
     )

@@ -14,7 +14,7 @@ from milepost.core import DataError
 from milepost.online import Observation
 
 MOST_PIXELS = 64_000_000
-"""Of one picture."""
+"""Of all JPEG and PNG images of a request."""
 
 
 def observations_of(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]], received_s: float) -> list[Observation]:
@@ -22,10 +22,26 @@ def observations_of(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.n
     rows = request.get("observations")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError("a request has 'observations', a list of objects, one for each robot")
-    return [_observation(place, row, arrays, received_s) for place, row in enumerate(rows)]
+    budget = PixelBudget()
+    return [_observation(place, row, arrays, received_s, budget) for place, row in enumerate(rows)]
 
 
-def _observation(place: int, row: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]], received_s: float) -> Observation:
+class PixelBudget:
+    """How many pixels the images of one request may still be decoded to: a small JPEG can ask for much memory."""
+
+    def __init__(self) -> None:
+        self.left = MOST_PIXELS
+
+    def take(self, width: int, height: int, camera: str) -> None:
+        """Takes an image's pixels from what is left. DataError if there are not enough."""
+        self.left -= width * height
+        if self.left < 0:
+            raise DataError(f"with the image of camera '{camera}', {width} x {height}, the request has more than {MOST_PIXELS} pixels")
+
+
+def _observation(
+    place: int, row: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]], received_s: float, budget: PixelBudget
+) -> Observation:
     where = f"observations[{place}]"
     session, frame, cameras = row.get("session"), row.get("frame"), row.get("cameras", [])
     if not isinstance(session, str):
@@ -34,7 +50,7 @@ def _observation(place: int, row: Mapping[str, Any], arrays: Mapping[str, Shaped
         raise DataError(f"{where} has the frame {frame!r}; a whole number from 0 on is expected, or null for the next one")
     if not isinstance(cameras, list) or not all(isinstance(camera, str) for camera in cameras):
         raise DataError(f"{where} has no 'cameras', a list of names")
-    images = {camera: image_of(_array(arrays, f"{place}/{camera}"), camera) for camera in cameras}
+    images = {camera: image_of(_array(arrays, f"{place}/{camera}"), camera, budget) for camera in cameras}
     state = _array(arrays, f"{place}/") if row.get("has_state") is True else None
     if state is not None:
         if state.ndim != 1 or state.dtype.kind not in "fiu":
@@ -49,7 +65,7 @@ def _array(arrays: Mapping[str, Shaped[np.ndarray, "..."]], name: str) -> Shaped
     return arrays[name]
 
 
-def image_of(array: Shaped[np.ndarray, "..."], camera: str) -> Shaped[np.ndarray, "..."]:
+def image_of(array: Shaped[np.ndarray, "..."], camera: str, budget: PixelBudget) -> Shaped[np.ndarray, "..."]:
     """Returns an image: an array as it is, or the decoded JPEG or PNG of a flat array of bytes. DataError if it is neither."""
     if array.ndim != 1:
         return array
@@ -57,8 +73,7 @@ def image_of(array: Shaped[np.ndarray, "..."], camera: str) -> Shaped[np.ndarray
         raise DataError(f"the image of camera '{camera}' is a flat array of {array.dtype}; bytes of a JPEG or PNG are uint8")
     try:
         with Image.open(io.BytesIO(array.tobytes()), formats=("JPEG", "PNG")) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise DataError(f"the image of camera '{camera}' has {image.width} x {image.height} pixels; {MOST_PIXELS} are the most")
+            budget.take(image.width, image.height, camera)
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"the image of camera '{camera}' cannot be decoded as JPEG or PNG: {error}") from error

@@ -28,6 +28,7 @@ from .remote import RemoteEngine as RemoteEngine
 from .remote import fit_frames as fit_frames
 from .transport import FINAL as FINAL
 from .transport import MalformedError as MalformedError
+from .transport import NoLogprobsError as NoLogprobsError
 from .transport import RefusedError as RefusedError
 from .transport import ServerConfig as ServerConfig
 from .transport import ServerError as ServerError

@@ -11,6 +11,7 @@ own, so this works in notebooks, and Ctrl-C ends them at once.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -44,6 +45,8 @@ REFUSED = (200, 400, 422)
 """Statuses with which a server refuses a part of a request; 200: an error in the body that names no other."""
 MOST_CHANGES = 8
 """How often one request may be changed to what a server takes."""
+UNLISTED = 0.01
+"""The most probability that tokens which are not listed may have together, where the mean over a few choices is computed."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields in which servers put a model's reasoning."""
 
@@ -153,12 +156,14 @@ class ChatClient:
         """Returns, for each prompt, the log-probability of each choice at the place in the greedy answer where one stands.
 
         That place is the first token, but for spaces, behind words that `after` matches to their end. Without such a place no choice is
-        listed. ServerError, NoLogprobsError among them, ends the whole call.
+        listed. ServerError ends the whole call; so does NoLogprobsError, where the server lists too few tokens to compare the choices.
         """
 
         async def ask(messages: list[MessageDict], rng: np.random.Generator) -> dict[str, TokenScore]:
             reply = await self._ask_tokens({"messages": messages, "max_tokens": max_tokens, "temperature": 0}, rng)
-            return score_answers(self._listed(reply, partial(listed_after, words=after)), choices, "likelier")
+            tokens = self._listed(reply, partial(listed_after, words=after))
+            self._require_alternatives([math.exp(logprob) for _, logprob in tokens], len(choices))
+            return score_answers(tokens, choices, "likelier")
 
         return self._all(prompts, ask, None)
 
@@ -279,6 +284,17 @@ class ChatClient:
                 f"{url} answered without log-probabilities: this server or model gives none, or they are switched off there"
             )
         return tokens
+
+    def _require_alternatives(self, listed: Sequence[float], choices: int) -> None:
+        """Raises NoLogprobsError if fewer tokens than choices are listed, and their probabilities leave room for one that is not."""
+        if 0 < len(listed) < choices and sum(listed) < 1 - UNLISTED:
+            what = "the token it chose alone" if len(listed) == 1 else f"{len(listed)} tokens alone"
+            raise NoLogprobsError(
+                f"{self._transport.url} listed {what}, with a probability of {sum(listed):.2f}: the mean over {choices} choices cannot be "
+                f"had from it, because top_logprobs was answered with less than the {self.top_logprobs} that were asked for"
+                if len(listed) < self.top_logprobs
+                else f"{self._transport.url} lists {len(listed)} tokens at most: the mean over {choices} choices cannot be had from it"
+            )
 
     def _words(self, reply: dict[str, Any]) -> Reply:
         choice = self._choice(reply)

@@ -19,9 +19,9 @@ from milepost.core import Curve, DataError, Progress, Signal, Step, interpolate,
 from milepost.models.roboreward.config import GRADES, OPENING, RoboRewardConfig
 from milepost.models.zero_shot.model import Attempt, Places, ZeroShotModel
 from milepost.models.zero_shot.sampling import anchors
-from milepost.vlm import Engine, Prompt, RemoteEngine
+from milepost.vlm import Engine, NoLogprobsError, Prompt, RemoteEngine
 
-WRITTEN = re.compile(rf"{OPENING.strip()}\s*(\d+)")
+WRITTEN = re.compile(rf"{OPENING.strip()}\s*(\d+)(?![\w%]|[.,/:-]\d)")
 BEFORE = re.compile(rf"{OPENING.strip()}\s*$")
 """Where an answer in words has its grade, and what stands before the grade."""
 LOW, HIGH = float(GRADES[0]), float(GRADES[-1])
@@ -80,7 +80,10 @@ class RoboRewardModel(ZeroShotModel):
                 for row in engine.complete(clip, **questions, max_tokens=most)
             ]
         if isinstance(engine, RemoteEngine):
-            logprobs = engine.choose(clip, **questions, choices=GRADES, after=BEFORE, max_tokens=most)
+            try:
+                logprobs = engine.choose(clip, **questions, choices=GRADES, after=BEFORE, max_tokens=most)
+            except NoLogprobsError as error:
+                raise NoLogprobsError(f"{error}. --grading greedy (grading='greedy') needs none: it takes the grade as written") from error
         else:
             logprobs = engine.score(clip, **questions, answers=GRADES)
         return [dict(zip(("grade", "outside"), expected_grade(row), strict=True)) for row in logprobs]

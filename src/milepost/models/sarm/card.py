@@ -21,7 +21,7 @@ datasets: [{dataset}]
 # Task progress for `{dataset}`
 
 SARM (stage-aware reward model, [arXiv 2509.25358](https://arxiv.org/abs/2509.25358)), annotation mode `{mode}`, trained with milepost on
-{train} episodes; {held} were kept out, split by start scene where the dataset names one.
+{train}; {held} kept out, split by start scene where the dataset names one.
 
     import milepost
     model = milepost.load_model("path/to/this/folder")

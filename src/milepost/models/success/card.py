@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from milepost.metrics import Threshold
+from milepost.metrics import Threshold, in_words
 from milepost.models.success.config import SuccessConfig
 from milepost.models.success.targets import EARLY_S
 from milepost.models.training.card import card_fields, settings_of, write_card
@@ -20,8 +20,8 @@ datasets: [{dataset}]
 
 # Success in `{dataset}`
 
-The probability at every frame that the task is done ({members} small networks on frozen features), trained with milepost on {train}
-episodes; {held} were held out, split by start scene where the dataset names one. It is no progress: it is near 0 until the end.
+The probability at every frame that the task is done ({members} small networks on frozen features), trained with milepost on {train};
+{held} held out, split by start scene where the dataset names one. It is no progress: it is near 0 until the end.
 
     import milepost
     model = milepost.load_model("path/to/this/folder")
@@ -65,10 +65,7 @@ def threshold_in_words(config: SuccessConfig, threshold: Threshold | None) -> st
     if threshold is None:
         return f"{rule}. The threshold was not fitted: there were no episodes of both outcomes that the weights were not learnt from."
     interval = "" if not config.threshold_interval else " (95 % interval {:.3f} to {:.3f})".format(*config.threshold_interval)
-    fitted = (
-        f"{rule}. The threshold{interval} was fitted on {threshold.successes} successes and {threshold.failures} failures that the weights "
-        "were not learnt from."
-    )
+    fitted = f"{rule}. The threshold{interval} was fitted on episodes that the weights were not learnt from: {threshold.counts()}."
     if threshold.false_alarms is None:
         return f"{fitted} They are too few to say how good it is."
     when = (
@@ -77,8 +74,8 @@ def threshold_in_words(config: SuccessConfig, threshold: Threshold | None) -> st
         else "The labels do not tell when an attempt was done, so nothing is known of successes that are called done too early"
     )
     return (
-        f"{fitted} Each judged by a threshold fitted without it, the balanced accuracy is {threshold.accuracy:.3f} "
-        f"[{threshold.accuracy_interval[0]:.2f}, {threshold.accuracy_interval[1]:.2f}]: {threshold.mistakes()}. {when}."
+        f"{fitted} Each judged by a threshold fitted without it, the balanced accuracy is "
+        f"{in_words(threshold.accuracy, *threshold.accuracy_interval)}: {threshold.mistakes()}. {when}."
     )
 
 

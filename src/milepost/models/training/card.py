@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from milepost.core import write_text
+from milepost.core import count_noun, write_text
 from milepost.metrics import FEWEST, summary_table
 from milepost.models.training.recipe import TrainResult
 from milepost.progress import verdict_in_words
@@ -38,8 +38,8 @@ def card_fields(result: TrainResult, dataset: str, settings: dict[str, object]) 
     lines = [f"| {' | '.join(map(str, row))} |" for row in (columns, ["---"] * len(columns), *rows)]
     return {
         "dataset": dataset,
-        "train": len(result.train_episodes),
-        "held": len(result.held_out),
+        "train": count_noun(len(result.train_episodes), "episode"),
+        "held": f"{len(result.held_out)} {'was' if len(result.held_out) == 1 else 'were'}",
         "cameras": ", ".join(f"`{camera}`" for camera in result.model.config.cameras),
         "training": training_sentence(result),
         "settings": ", ".join(f"`{name}={value}`" for name, value in settings.items()),
@@ -84,12 +84,12 @@ def audit_section(result: TrainResult) -> str:
 
 def training_sentence(result: TrainResult) -> str:
     """Returns a sentence on which checkpoint this is and how it was chosen."""
-    fit, chose = result.fit_result, len(result.validation_episodes)
+    fit, chose = result.fit_result, count_noun(len(result.validation_episodes), "episode")
     early = f" (it stopped early, {fit.config.steps} were planned)" if fit.steps < fit.config.steps else ""
-    if not chose:
+    if not result.validation_episodes:
         return f"The weights are those after the last of {fit.steps} steps{early}. No episode was kept aside to choose among checkpoints."
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in fit.scores.items())
     return (
-        f"The weights are those after step {fit.kept} of {fit.steps}{early}: the lowest validation loss, on {chose} episodes kept "
+        f"The weights are those after step {fit.kept} of {fit.steps}{early}: the lowest validation loss, on {chose} kept "
         f"aside from training for this choice and not among the held-out ones ({scores}). The last weights are in `last/`, not uploaded."
     )

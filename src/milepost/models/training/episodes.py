@@ -44,7 +44,7 @@ def attempts_of(episodes: Sequence[Episode], head: str) -> list[Attempt]:
 def split(episodes: Sequence[Episode], holdout: float, rng: np.random.Generator) -> tuple[list[Episode], list[Episode]]:
     """Returns (training, held out). Episodes that share a start scene (fact `scene`) stay on one side; without scenes each is its own.
 
-    Scenes are drawn per (task, kind) where those are known, so that both sides see every kind.
+    Scenes are drawn per task and kind, or outcome where no kind is known, so that both sides see every kind, and successes and failures.
     """
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout must lie in [0, 1), got {holdout}")
@@ -53,7 +53,7 @@ def split(episodes: Sequence[Episode], holdout: float, rng: np.random.Generator)
     for episode in episodes:
         scene = (episode.task, episode.facts["scene"]) if "scene" in episode.facts else ("episode", episode.index)
         if scene not in scenes:
-            strata.setdefault((episode.task, str(episode.facts.get("kind", ""))), []).append(scene)
+            strata.setdefault((episode.task, str(episode.facts.get("kind") or episode.success)), []).append(scene)
         scenes.setdefault(scene, []).append(episode)
     held_out_scenes: set[tuple] = set()
     counts = _counts([len(members) for members in strata.values()], holdout)
@@ -63,6 +63,16 @@ def split(episodes: Sequence[Episode], holdout: float, rng: np.random.Generator)
     train = [episode for scene, group in scenes.items() if scene not in held_out_scenes for episode in group]
     held_out = [episode for scene, group in scenes.items() if scene in held_out_scenes for episode in group]
     return sorted(train, key=lambda e: e.index), sorted(held_out, key=lambda e: e.index)
+
+
+def one_sided(episodes: Sequence[Episode], held_out: Sequence[int]) -> list[str]:
+    """Returns a warning if all held-out episodes ended alike, and others not: the held-out table then says nothing of the other outcome."""
+    everywhere = {each.success for each in episodes} - {None}
+    among_held_out = {each.success for each in episodes if each.index in set(held_out)}
+    if not held_out or len(everywhere) < 2 or everywhere <= among_held_out:
+        return []
+    missing = " and ".join(words for outcome, words in ((True, "succeeded"), (False, "failed")) if outcome not in among_held_out)
+    return [f"no held-out episode {missing}: how this model tells successes from failures is not measured; use a larger --holdout"]
 
 
 def _counts(sizes: Sequence[int], proportion: float) -> list[int]:

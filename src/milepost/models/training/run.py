@@ -14,6 +14,7 @@ from milepost.models.registry import trainer_of
 from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import init_process_group
+from milepost.models.training.episodes import one_sided
 from milepost.models.training.evaluation import audited, evaluated
 from milepost.models.training.recipe import TrainResult
 from milepost.models.training.settings import Plan
@@ -86,6 +87,7 @@ def training_run(dataset: LeRobotDataset, folder: Path, plan: Plan, *, bars: Bar
                 result = plan.concluded(result, dataset, episodes, folder, bar)
                 result = evaluated(result, episodes, unreadable, bar("evaluate held-out"), train.seed)
                 result = audited(result, dataset, episodes, bar, train.seed)
+                result = dataclasses.replace(result, doubts=(*result.doubts, *one_sided(episodes, result.held_out)))
             else:
                 result = dataclasses.replace(result, is_main=False)
         if group.is_main:

@@ -18,7 +18,7 @@ datasets: [{dataset}]
 
 # {title} fine-tuned on `{dataset}`
 
-{what} of [`{base}`]({base}){revision}, fine-tuned with milepost on {train} episodes; {held} were held out, split by start scene where the
+{what} of [`{base}`]({base}){revision}, fine-tuned with milepost on {train}; {held} held out, split by start scene where the
 dataset names one. This folder has what was learnt and no more: the checkpoint is needed too, and its licence holds for this model as well.
 
     import milepost

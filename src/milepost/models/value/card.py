@@ -18,7 +18,7 @@ datasets: [{dataset}]
 # Value of `{dataset}`
 
 A distribution over the time that is left until success ({bins} bins, {members} networks, reduction `{reduction}`), trained with milepost on
-{train} episodes, failures among them; {held} were held out, split by start scene where the dataset names one.
+{train}, failures among them; {held} held out, split by start scene where the dataset names one.
 
     import milepost
     model = milepost.load_model("path/to/this/folder")

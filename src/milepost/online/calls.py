@@ -1,0 +1,68 @@
+"""What a client asks of a reward server, whatever carries it: the calls, and what their answers mean."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from milepost.core import DataError
+from milepost.online.sessions import FrameProgress, Observation
+from milepost.online.wire import from_json, pack_observations
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One request. fields: what travels as JSON, None for nothing. content: what travels as an .npz, in place of fields."""
+
+    method: str
+    path: str
+    fields: Mapping[str, Any] | None = None
+    content: bytes | None = None
+
+
+class LostError(DataError):
+    """The connection to the server broke, or there was none. The call may be sent again."""
+
+
+def begin_call(task: str, fps: float, session: str | None) -> Call:
+    """Returns the call that begins an attempt."""
+    return Call("POST", "/sessions", {"task": task, "fps": fps, "session": session, "key": secrets.token_hex(8)})
+
+
+def end_call(session: str) -> Call:
+    """Returns the call that ends an attempt."""
+    return Call("DELETE", f"/sessions/{quote(session, safe='')}")
+
+
+def step_call(observations: Sequence[Observation]) -> Call:
+    """Returns the call that shows the newest frames."""
+    return Call("POST", "/step", content=pack_observations(observations, secrets.token_hex(8)))
+
+
+def results_of(fields: Mapping[str, Any]) -> list[FrameProgress]:
+    """Returns the results in the answer to a `step_call`."""
+    return [from_json(each) for each in fields["results"]]
+
+
+def answer_of(url: str, call: Call, status: int, fields: Any) -> dict[str, Any]:
+    """Returns the fields of an answer. DataError if it is a refusal, or not what a milepost server answers."""
+    if not isinstance(fields, dict):
+        raise DataError(f"{url}{call.path} answered no JSON object (status {status}): is it a milepost server?")
+    if status not in (200, 202):
+        raise DataError(f"the reward server refused ({status}): {fields.get('error', 'it does not say why')}")
+    return fields
+
+
+def pauses(reconnect_s: float) -> Iterator[float]:
+    """Yields how long to wait before each new try of a call whose connection broke: at once, and then for so many seconds in all."""
+    until, pause = time.monotonic() + reconnect_s, _FIRST_PAUSE_S
+    yield 0.0
+    while time.monotonic() < until:
+        yield min(pause, max(0.0, until - time.monotonic()))
+        pause = min(2 * pause, _LONGEST_PAUSE_S)

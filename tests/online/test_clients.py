@@ -1,0 +1,255 @@
+"""The clients of `milepost serve`: WebSocket, asyncio, the stream that never waits; what they do when connections break."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from test_reward_server import Faulty, images, number, serving
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from milepost.core import DataError, Step
+from milepost.online import NPZ, AsyncRewardClient, Observation, RewardClient, RewardStream, pack_observations
+from milepost.testing import dot_episodes, tiny_sarm
+
+
+class Counting:
+    """A model whose progress is the number of frames that the attempt has, so that a frame that counts twice is seen."""
+
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self.pause_s, self.begun = pause_s, 0
+
+    def begin(self, *, task: str, fps: float) -> list[int]:
+        self.begun += 1
+        return []
+
+    def advance(self, attempts: Any, frames: Any, states: Any) -> list[Step]:
+        time.sleep(self.pause_s)
+        for attempt in attempts:
+            attempt.append(1)
+        return [Step(len(attempt) / 100) for attempt in attempts]
+
+
+@contextmanager
+def cutting(port: int, replies: int) -> Iterator[int]:
+    """A door to a server that takes the whole request, lets it be answered, and closes in place of each answer, `replies` times."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    left = [replies]
+
+    def pump() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=carry, args=(near,), daemon=True).start()
+
+    def carry(near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", port)) as far:
+            threading.Thread(target=forward, args=(near, far), daemon=True).start()
+            while data := far.recv(65536):
+                if left[0] and b"results" in data:
+                    left[0] -= 1
+                    near.shutdown(socket.SHUT_RDWR)
+                    return
+                near.sendall(data)
+
+    def forward(near: socket.socket, far: socket.socket) -> None:
+        try:
+            while data := near.recv(65536):
+                far.sendall(data.replace(b"127.0.0.1:%d" % listener.getsockname()[1], b"127.0.0.1:%d" % port))
+        except OSError:
+            return
+
+    threading.Thread(target=pump, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_call_whose_answer_was_lost_counts_once(scheme: str) -> None:
+    """The server took the frame, and the connection broke before the answer: the call goes out again and is answered as the first time."""
+    model = Counting()
+    with (
+        serving(model) as url,
+        cutting(int(url.rsplit(":", 1)[1]), replies=2) as port,
+        RewardClient(f"{scheme}://127.0.0.1:{port}") as client,
+    ):
+        session = client.begin(task="a", fps=1.0)
+        results = [client.step(session, number(1)) for _ in range(4)]
+    assert [each.frame for each in results] == [0, 1, 2, 3]
+    assert [each.progress for each in results] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert model.begun == 1
+
+
+def test_asyncio_by_both_carriers() -> None:
+    episode, model = dot_episodes(1)[0], tiny_sarm()
+
+    async def drive(url: str) -> list[float]:
+        async with AsyncRewardClient(url) as client:
+            assert (await client.health())["model_loaded"] is True
+            assert (await client.model_info())["model"] == "tiny"
+            names = [await client.begin(task=episode.task, fps=episode.fps) for _ in range(3)]
+            curve = []
+            for frame in range(episode.length):
+                steps = [client.step(name, images(episode, frame), episode.state[frame]) for name in names]
+                results = await asyncio.gather(*steps)
+                assert max(each.progress for each in results) - min(each.progress for each in results) < 1e-6
+                curve.append(results[0].progress)
+            for name in names:
+                await client.end(name)
+            with pytest.raises(DataError, match="404"):
+                await client.end(names[0])
+        return curve
+
+    with serving(model) as url:
+        for address in (url, url.replace("http", "ws")):
+            np.testing.assert_allclose(asyncio.run(drive(address)), model.predict(episode).main.value, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_server_that_comes_back(scheme: str) -> None:
+    """The connection is made anew without a word; the attempt that the server lost has a reason; another one can begin."""
+    episode = dot_episodes(1)[0]
+    with serving(tiny_sarm()) as url:
+        port = int(url.rsplit(":", 1)[1])
+        client = RewardClient(f"{scheme}://127.0.0.1:{port}", reconnect_s=0.1)
+        session = client.begin(task=episode.task, fps=episode.fps)
+        client.step(session, images(episode, 0), episode.state[0])
+    with pytest.raises(DataError, match="does not answer"):
+        client.step(session, images(episode, 1), episode.state[1])
+    with serving(tiny_sarm(), port=port):
+        assert "the server began anew" in client.step(session, images(episode, 1), episode.state[1]).reason
+        session = client.begin(task=episode.task, fps=episode.fps)
+        assert client.step(session, images(episode, 0), episode.state[0]).reason == ""
+    client.close()
+
+
+def test_the_stream_drops_to_the_newest_frame_and_says_so() -> None:
+    model = Counting(pause_s=0.05)
+    with serving(model) as url, RewardStream(url.replace("http", "ws"), task="a", fps=30.0) as stream:
+        assert math.isnan(stream.latest.progress)
+        assert stream.latest.reason == "no frame was answered yet"
+        begun = time.monotonic()
+        last = [stream.show(number(1)) for _ in range(50)][-1]
+        assert time.monotonic() - begun < 1.0
+        stream.show(number(1), is_terminal=True)
+        with pytest.raises(DataError, match="ended with its terminal frame"):
+            stream.show(number(1))
+        stream.begin(task="b")
+        assert stream.latest.frame == -1
+        assert stream.show(number(1)) == 0
+        result = stream.wait(0)
+        assert (result.frame, result.progress) == (0, pytest.approx(0.01))
+        assert result.age_s > 0.05
+    assert last == 49
+    assert 45 <= stream.dropped <= 51
+    assert model.begun == 2
+
+
+def test_the_stream_says_why_it_knows_nothing() -> None:
+    episode = dot_episodes(1)[0]
+    with serving(tiny_sarm()) as url:
+        port = int(url.rsplit(":", 1)[1])
+        stream = RewardStream(url, task=episode.task, fps=episode.fps, timeout_s=0.3)
+        assert stream.wait(stream.show(images(episode, 0), episode.state[0])).reason == ""
+        assert "robot state" in stream.wait(stream.show(images(episode, 1))).reason
+    lost = stream.wait(stream.show(images(episode, 1), episode.state[1]))
+    assert math.isnan(lost.progress)
+    assert "does not answer" in lost.reason
+    with serving(tiny_sarm(), port=port):
+        assert "the server began anew" in stream.wait(stream.show(images(episode, 2), episode.state[2])).reason
+        stream.begin(task=episode.task)
+        assert stream.wait(stream.show(images(episode, 0), episode.state[0])).reason == ""
+        stream.close()
+        with pytest.raises(DataError, match="closed"):
+            stream.show(images(episode, 0), episode.state[0])
+
+
+MESSAGES = [
+    (b"no zip", 400, "no .npz"),
+    ("{", 400, "the message"),
+    ("[]", 400, "a message is the .npz"),
+    ('{"method": "POST", "path": "/nothing"}', 404, "no POST /nothing"),
+    ('{"method": "POST", "path": "/sessions", "fields": {"task": 3}}', 400, "'task' is missing"),
+    ('{"method": "DELETE", "path": "/sessions/nobody"}', 404, "no session 'nobody'"),
+]
+
+
+def test_messages_that_do_not_fit_are_answered_and_the_connection_goes_on() -> None:
+    with serving(tiny_sarm()) as url, connect(url.replace("http", "ws") + "/stream", proxy=None) as connection:
+        for message, status, words in MESSAGES:
+            connection.send(message)
+            reply = json.loads(connection.recv(10))
+            assert reply["status"] == status
+            assert words in reply["fields"]["error"]
+        connection.send('{"method": "GET", "path": "/health"}')
+        assert json.loads(connection.recv(10))["status"] == 200
+
+
+def test_a_websocket_is_admitted_as_a_request_is() -> None:
+    with serving(tiny_sarm(), token="secret") as url:
+        ws = url.replace("http", "ws")
+        for headers, status in (({}, 401), ({"authorization": "Bearer wrong"}, 401), ({"origin": "http://evil.example"}, 403)):
+            with pytest.raises(InvalidStatus) as fault:
+                connect(ws + "/stream", additional_headers=headers, proxy=None)
+            assert fault.value.response.status_code == status
+        with RewardClient(ws, token="wrong") as client, pytest.raises(DataError, match=r"refused \(401\): send the token"):
+            client.health()
+        with RewardClient(ws, token="secret") as client:
+            assert client.health()["status"] == "ok"
+
+
+def test_a_message_that_is_too_large_ends_the_connection() -> None:
+    with serving(tiny_sarm(), largest=100_000) as url, RewardClient(url.replace("http", "ws"), reconnect_s=0.0) as client:
+        session = client.begin(task="visit", fps=1.0)
+        with pytest.raises(DataError, match="1009"):
+            client.step(session, {"a": np.zeros((300, 300, 3), np.uint8)})
+        assert client.health()["sessions"] == 1
+
+
+def test_a_model_that_fails_when_an_attempt_begins() -> None:
+    class Broken(Faulty):
+        def begin(self, *, task: str, fps: float) -> list[int]:
+            raise RuntimeError("no memory left")
+
+    with serving(Broken()) as url:
+        for address in (url, url.replace("http", "ws")):
+            with RewardClient(address) as client, pytest.raises(DataError, match=r"refused \(500\): the model failed: RuntimeError"):
+                client.begin(task="a", fps=1.0)
+
+
+def test_bytes_that_wait_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.serving.batching.MOST_WAITING_BYTES", 100_000)
+    model = Faulty()
+    with serving(model) as url, RewardClient(url) as client:
+        session = client.begin(task="a", fps=1.0)
+        body = pack_observations([Observation(session, number(5))])
+        slow = threading.Thread(target=httpx2.post, args=(f"{url}/step",), kwargs={"content": body, "headers": {"content-type": NPZ}})
+        slow.start()
+        while "milepost_waiting_frames 1" not in httpx2.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+        with pytest.raises(DataError, match=r"refused \(503\)"):
+            client.step(session, {"camera": np.zeros((200, 200, 3), np.uint8)})
+        model.go_on.set()
+        slow.join()
+        assert client.step(session, {"camera": np.zeros((200, 200, 3), np.uint8)}).reason == ""
+
+
+def test_addresses_that_are_none() -> None:
+    for url in ("127.0.0.1:7340", "ftp://host", ""):
+        with pytest.raises(DataError, match="begins with http://"):
+            RewardClient(url)
