@@ -121,9 +121,24 @@ def test_online_says_what_predict_says() -> None:
 
 @pytest.mark.parametrize(
     ("words", "grade"),
-    [("ANSWER: 4", 4.0), ("thoughts\nANSWER:5.", 5.0), ("ANSWER: 0", None), ("ANSWER: 12", None), ("4", None), ("", None),
-     ("ANSWER: 3.5", None), ("ANSWER: 3,5", None), ("ANSWER: 4/5", None), ("ANSWER: 3-4", None), ("ANSWER: 3rd", None), ("ANSWER: 4%", None),
-     ("ANSWER: 4, since it is nearly done", 4.0), ("ANSWER: 4\n", 4.0), ("ANSWER: 4<|im_end|>", 4.0), ("ANSWER: 2-", 2.0)],
+    [
+        ("ANSWER: 4", 4.0),
+        ("thoughts\nANSWER:5.", 5.0),
+        ("ANSWER: 0", None),
+        ("ANSWER: 12", None),
+        ("4", None),
+        ("", None),
+        ("ANSWER: 3.5", None),
+        ("ANSWER: 3,5", None),
+        ("ANSWER: 4/5", None),
+        ("ANSWER: 3-4", None),
+        ("ANSWER: 3rd", None),
+        ("ANSWER: 4%", None),
+        ("ANSWER: 4, since it is nearly done", 4.0),
+        ("ANSWER: 4\n", 4.0),
+        ("ANSWER: 4<|im_end|>", 4.0),
+        ("ANSWER: 2-", 2.0),
+    ],
 )
 def test_a_written_grade_is_one_of_five_or_unknown(words: str, grade: float | None) -> None:
     assert math.isnan(written_grade(words)) if grade is None else written_grade(words) == grade

@@ -60,7 +60,7 @@ class MilepostRewardProcessorStep(ProcessorStep):
         if self.source is None:
             if not self.model:
                 raise DataError(f"{NAME} has no model: name a folder, a Hub id or the address of milepost serve in model")
-            is_server = self.model.startswith(("http://", "https://"))
+            is_server = self.model.startswith(("http://", "https://", "ws://", "wss://"))
             self.source = RewardClient(self.model) if is_server else load_model(self.model, self.device)
         shaping = ShapingConfig(self.shaping, gamma=self.gamma)  # type: ignore[arg-type]
         success = SuccessRule(self.success_threshold, self.success_release, self.success_hold)
