@@ -74,7 +74,7 @@ INSIDE = {
 """The order of the files inside the big rooms: a file imports only from the lines above its own. Elsewhere there is no circle."""
 
 HEAVY = {
-    "torch": {"encoders", "vlm", "models", "sim", "weights", "testing"},
+    "torch": {"encoders", "online", "vlm", "models", "sim", "weights", "testing"},
     "safetensors": {"encoders", "vlm", "models", "sim", "testing"},
     "transformers": {"vlm"},
     "peft": set(),
@@ -87,6 +87,8 @@ HEAVY = {
     "metaworld": {"sim"},
     "mujoco": {"sim"},
     "gymnasium": set(),
+    "stable_baselines3": set(),
+    "torchrl": set(),
     "huggingface_hub": {"datasets"},
     "httpx2": {"online", "vlm"},
     "pydantic": {"annotation"},
@@ -105,7 +107,7 @@ MEASURES = {
 }  # fmt: skip
 FOR_OTHERS = {"ModelKind", "pack_episode", "pack_observations", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
 """What people import who have models or studies of their own, and no room of ours."""
-FOR_THE_PLUGIN = {"RowTraining", "RowWindows", "current_process_group", "pad_state"}
+FOR_THE_PLUGIN = {"Attempts", "EnvStep", "RowTraining", "RowWindows", "current_process_group", "pad_state"}
 """What plugins/lerobot imports."""
 
 

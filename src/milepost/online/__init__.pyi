@@ -17,6 +17,8 @@ from .wire import pack_episode as pack_episode
 from .wire import pack_observations as pack_observations
 from .wire import to_json as to_json
 from .wire import unpack as unpack
+from .wrappers.attempts import Attempts as Attempts
+from .wrappers.attempts import EnvStep as EnvStep
 from .wrappers.attempts import RewardConfig as RewardConfig
 from .wrappers.inputs import FrameData as FrameData
 from .wrappers.inputs import FrameKeys as FrameKeys

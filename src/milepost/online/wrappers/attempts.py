@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from milepost.core import DataError
 from milepost.metrics import SuccessDetector, SuccessRule
 from milepost.online.client import RewardClient
 from milepost.online.sessions import NO_NUMBER, FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
 from milepost.online.shaping import Shaper, ShapingConfig
+from milepost.online.stream import NO_ANSWER, RewardStream
 from milepost.online.wrappers.inputs import FrameData
 
 _LONG = 10**9
@@ -89,13 +92,14 @@ class _Attempt:
     def observation(self, step: EnvStep) -> Observation:
         """Returns the next frame, as a source takes it."""
         self.frame += 1
-        return Observation(self.name, step.frame.images, step.frame.state, self.frame, step.is_terminal)
+        state = None if step.frame.state is None else np.asarray(step.frame.state, dtype=np.float32).reshape(-1)
+        return Observation(self.name, step.frame.images, state, self.frame, step.is_terminal)
 
     def outcome(self, step: EnvStep, result: FrameProgress, taken_s: float) -> Outcome:
         """Returns what the learner gets. taken_s: the seconds that a server took to answer."""
         config = self._config
         if result.fresh:
-            self._fresh_frame = self.frame
+            self._fresh_frame = result.frame
         age_s = taken_s + (self.frame - self._fresh_frame) / self._fps if self._fresh_frame >= 0 else math.nan
         reason = result.reason
         if not reason and config.max_age_s is not None and age_s > config.max_age_s:
@@ -129,14 +133,20 @@ class _Attempt:
 class Attempts:
     """The episodes of `count` environments, behind one model or server.
 
-    source: a model that follows attempts, `Sessions` of one, or a `RewardClient`. fps: frames a second, one for each step of an
-    environment. DataError if the model cannot follow an attempt, or not so many.
+    source: a model that follows attempts, `Sessions` of one, a `RewardClient`, or a `RewardStream` for one environment that must not wait;
+    its answers are those of earlier frames. fps: frames a second, one for each step of an environment. DataError if the model cannot follow
+    an attempt, or not so many.
     """
 
     def __init__(self, source: Any, count: int, fps: float, config: RewardConfig | None = None) -> None:
         self.config, self.fps = config or RewardConfig(), float(fps)
         limits = SessionLimits(sessions=count, frames=_LONG, idle_s=float(_LONG))
-        self._source = source if isinstance(source, Sessions | RewardClient) else Sessions(source, SessionConfig(limits=limits))
+        if isinstance(source, RewardStream):
+            if count > 1:
+                raise DataError(f"a RewardStream follows one environment, and there are {count}: give a RewardClient")
+            source = _Streamed(source)
+        is_ready = isinstance(source, Sessions | RewardClient | _Streamed)
+        self._source = source if is_ready else Sessions(source, SessionConfig(limits=limits))
         self._attempts: dict[int, _Attempt] = {}
         self._fitting: set[int] = set()
 
@@ -156,7 +166,7 @@ class Attempts:
         outcomes = self._pass(steps)
         for step, outcome in zip(steps, outcomes, strict=True):
             reason = outcome.info["reason"]
-            if step.place not in self._fitting and self.config.max_age_s is None and reason and reason != NO_NUMBER:
+            if step.place not in self._fitting and self.config.max_age_s is None and reason not in ("", NO_NUMBER, NO_ANSWER):
                 raise DataError(f"the model cannot use the first frame of environment {step.place}: {reason}")
             self._fitting.add(step.place)
         return outcomes
@@ -165,7 +175,7 @@ class Attempts:
         """Ends all attempts. A server that has gone away ends them by itself."""
         names = [attempt.name for attempt in self._attempts.values()]
         self._attempts = {}
-        for name in names:
+        for name in filter(None, names):
             with contextlib.suppress(DataError):  # the server has ended it, or does not answer any more
                 self._source.end(name)
 
@@ -173,11 +183,17 @@ class Attempts:
         before = self._attempts.get(place)
         if task is None:
             raise DataError(f"environment {place} names no instruction at its reset: give task= as text, or as a function that returns it")
-        self._attempts[place] = _Attempt(self._name_for(before, task), task, self.fps, self.config)
+        try:
+            name = self._name_for(before, task)
+        except DataError:
+            if before is None or self.config.max_age_s is None:
+                raise
+            name = ""  # a server that is gone for now: every frame gets its reason
+        self._attempts[place] = _Attempt(name, task, self.fps, self.config)
 
     def _name_for(self, before: _Attempt | None, task: str) -> str:
         """Returns the name of a new attempt: the one before, if the source still knows it."""
-        if before is not None:
+        if before is not None and before.name:
             try:
                 return self._source.begin(task=task, fps=self.fps, session=before.name)
             except DataError:  # idle for too long, or the server began anew; what is wrong with the task is raised below
@@ -203,3 +219,23 @@ class Attempts:
             if self.config.max_age_s is None:
                 raise
             return [FrameProgress(each.session, each.frame or 0, reason=str(error)) for each in observations]
+
+
+class _Streamed:
+    """A stream, as a source of one environment."""
+
+    def __init__(self, stream: RewardStream) -> None:
+        self._stream = stream
+
+    def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
+        self._stream.begin(task=task)
+        return "stream"
+
+    def step_all(self, observations: Sequence[Observation]) -> list[FrameProgress]:
+        (observation,) = observations
+        images = {camera: image if isinstance(image, bytes) else np.array(image) for camera, image in observation.images.items()}
+        self._stream.show(images, observation.state, is_terminal=observation.is_terminal)
+        return [self._stream.latest]
+
+    def end(self, session: str) -> None:
+        """Does nothing: a stream ends its attempt when another begins, or when it is closed."""
