@@ -276,8 +276,8 @@ def test_a_model_that_fails_is_an_answer_and_not_the_end() -> None:
         assert client.step(session, number(4)).progress == pytest.approx(0.4)
 
 
-def test_a_client_that_leaves_takes_nobody_along() -> None:
-    """Half a request, and a client that is gone before its answer: the others are answered."""
+def test_a_client_that_leaves_takes_nobody_along(capfd: pytest.CaptureFixture) -> None:
+    """Half a request, and a client that is gone before its answer: the others are answered, and nothing is reported as a fault."""
     model = Faulty()
     with serving(model) as url, RewardClient(url) as client:
         session = client.begin(task="a", fps=1.0)
@@ -289,6 +289,7 @@ def test_a_client_that_leaves_takes_nobody_along() -> None:
                 connection.sendall(sent)
         model.go_on.set()
         assert client.step(session, number(4)).progress == pytest.approx(0.4)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_more_frames_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
