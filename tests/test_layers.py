@@ -43,7 +43,8 @@ INSIDE = {
         "pooling",
     ],
     "models": [
-        "classifier.network foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network "
+        "model_config",
+        "classifier.network foreign instructions online plugin_format processing sarm.augmentation sarm.network "
         "sarm.options source training.checkpoints training.distributed training.tracking tuning.options tuning.targets value.targets "
         "windowed.network zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
