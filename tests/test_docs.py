@@ -19,7 +19,7 @@ from milepost.models import registry, train
 from milepost.online import Sessions
 from milepost.serving import bind, make_reward_server
 from milepost.serving.app import create_app
-from milepost.serving.service import Service
+from milepost.serving.service import ServerConfig, Service
 from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots
 
 README = Path(__file__).parents[1] / "README.md"
@@ -293,7 +293,7 @@ def test_serve(tmp_path: Path) -> None:
 
 def test_the_routes_of_serve_are_those_of_the_page() -> None:
     routes = set()
-    for route in create_app(Service(Sessions(tiny_sarm()), {}, largest=1)).routes:
+    for route in create_app(Service(Sessions(tiny_sarm()), {}, ServerConfig())).routes:
         methods = getattr(route, "methods", None) or {"GET"}  # a WebSocket opens with a GET
         routes |= {(method, route.path.replace("{session}", "NAME").replace("{ticket}", "NAME")) for method in methods - {"HEAD"}}
     assert {tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)} == routes

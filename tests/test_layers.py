@@ -105,7 +105,7 @@ MEASURES = {
     "average_precision", "interval", "max_progress", "milestone_coverage", "order_correlation", "path_efficiency", "regret", "separation",
     "stage_accuracy", "stagnation", "tau_a", "voc", "voc_r",
 }  # fmt: skip
-FOR_OTHERS = {"ModelKind", "pack_observations", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
+FOR_OTHERS = {"ModelKind", "pack_episode", "pack_observations", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
 """What people import who have models or studies of their own, and no room of ours."""
 FOR_THE_PLUGIN = {"Attempts", "EnvStep", "RowTraining", "RowWindows", "current_process_group", "pad_state"}
 """What plugins/lerobot imports."""

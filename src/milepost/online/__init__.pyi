@@ -12,6 +12,8 @@ from .stream import RewardStream as RewardStream
 from .transports import STREAM as STREAM
 from .transports import TOKEN_ENV as TOKEN_ENV
 from .wire import NPZ as NPZ
+from .wire import finite as finite
+from .wire import pack_episode as pack_episode
 from .wire import pack_observations as pack_observations
 from .wire import to_json as to_json
 from .wire import unpack as unpack
