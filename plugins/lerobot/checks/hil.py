@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,19 @@ def reward_step(folder: Path) -> tuple[bool, str]:
     ends = [[bool(transition[TransitionKey.DONE]) for transition in row].index(True) for row in ended]
     pipeline([kind(**options)]).save_pretrained(folder / "saved")
     loaded = DataProcessorPipeline.from_pretrained(folder / "saved", config_filename=f"{pipeline([]).name.lower()}.json").steps[0]
+    off = max(off, documented(folder))
     hertz = float(np.median([transition[TransitionKey.INFO]["milepost_frequency"] for row in rows for transition in row]))
     fits = off < 1e-5 and ends == [2, 2] and loaded.get_config()["gamma"] == 0.9
     words = f"rewards and curves of 2 episodes {off:.1e} from the offline ones, beside the environment's and a person's reward"
     return fits, f"{words}; success ends an attempt at frame {ends[0]} if asked; saved and loaded; {hertz:.0f} answers a second"
+
+
+def documented(folder: Path) -> float:
+    """Returns how far the progress by the lines of docs/rl.md is from the offline curve."""
+    (*_, block) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[3] / "docs" / "rl.md").read_text(), re.DOTALL)
+    environment = pipeline([VanillaObservationProcessorStep(), AddBatchDimensionProcessorStep(), DeviceProcessorStep("cpu")])
+    block = block.replace('model="sarm"', f'model="{folder / "tiny_sarm"}"')
+    exec(compile(block, "rl.md", "exec"), {"env_processor": environment})
+    transition = reset_and_build_transition(Replay(), environment, pipeline([]))
+    episode = dataclasses.replace(EPISODES[0], task="stack the cubes")
+    return abs(transition[TransitionKey.INFO]["milepost"]["progress"] - float(tiny_sarm().predict(episode).main.value[0]))

@@ -149,6 +149,7 @@ class Attempts:
         self._source = source if is_ready else Sessions(source, SessionConfig(limits=limits))
         self._attempts: dict[int, _Attempt] = {}
         self._fitting: set[int] = set()
+        self._is_answered = True
 
     def advance(self, steps: Sequence[EnvStep]) -> list[Outcome]:
         """Returns what the learner gets of the next step of each of these environments, from one pass of the model.
@@ -164,11 +165,8 @@ class Attempts:
             if step.is_first or (before is not None and step.task is not None and step.task != before.task):
                 self._begin(step.place, step.task)
         outcomes = self._pass(steps)
-        for step, outcome in zip(steps, outcomes, strict=True):
-            reason = outcome.info["reason"]
-            if step.place not in self._fitting and self.config.max_age_s is None and reason not in ("", NO_NUMBER, NO_ANSWER):
-                raise DataError(f"the model cannot use the first frame of environment {step.place}: {reason}")
-            self._fitting.add(step.place)
+        if self._is_answered:
+            self._require_fitting({step.place: outcome for step, outcome in zip(steps, outcomes, strict=True)})
         return outcomes
 
     def close(self) -> None:
@@ -178,6 +176,14 @@ class Attempts:
         for name in filter(None, names):
             with contextlib.suppress(DataError):  # the server has ended it, or does not answer any more
                 self._source.end(name)
+
+    def _require_fitting(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Raises DataError if the very first frame of an environment does not fit the model: no later one would."""
+        for place in outcomes.keys() - self._fitting:
+            info = outcomes[place].info
+            if math.isnan(info["progress"]) and info["reason"] not in ("", NO_NUMBER, NO_ANSWER):
+                raise DataError(f"the model cannot use the first frame of environment {place}: {info['reason']}")
+        self._fitting |= outcomes.keys()
 
     def _begin(self, place: int, task: str | None) -> None:
         before = self._attempts.get(place)
@@ -214,10 +220,13 @@ class Attempts:
         if isinstance(self._source, Sessions):
             return self._source.advance(observations)
         try:
-            return self._source.step_all(observations)
+            results: Sequence[FrameProgress] = self._source.step_all(observations)
+            self._is_answered = True
+            return results
         except DataError as error:
             if self.config.max_age_s is None:
                 raise
+            self._is_answered = False
             return [FrameProgress(each.session, each.frame or 0, reason=str(error)) for each in observations]
 
 
@@ -238,4 +247,4 @@ class _Streamed:
         return [self._stream.latest]
 
     def end(self, session: str) -> None:
-        """Does nothing: a stream ends its attempt when another begins, or when it is closed."""
+        """Leaves the stream as it is: it ends its attempt when another begins, or when it is closed."""
