@@ -21,6 +21,7 @@ from milepost.online.client import RewardClient
 from milepost.online.sessions import NO_NUMBER, FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
 from milepost.online.shaping import Shaper, ShapingConfig
 from milepost.online.stream import NO_ANSWER, RewardStream
+from milepost.online.tripwires import FirstFrame, Tripwires
 from milepost.online.wrappers.inputs import FrameData
 
 _LONG = 10**9
@@ -34,7 +35,8 @@ class RewardConfig:
     reward = env_weight * the environment's + model_weight * the shaped progress + success_bonus at the first success of an attempt.
     success: when an attempt counts as done. terminate_on_success: end the episode there. max_age_s: an answer older than that is not used.
     Its age is the time since the frame that the model computed, and with a server the time that it took to answer; with a budget, a server
-    that fails counts as one that does not know. None uses every answer, and a server's failure is an error.
+    that fails counts as one that does not know. None uses every answer, and a server's failure is an error. tripwires: what watches for
+    rewards without deeds; it may be shared by several environments of one wrapper.
 
     >>> milepost.RewardConfig(env_weight=0.0).shaping.kind
     'potential'
@@ -47,6 +49,7 @@ class RewardConfig:
     success_bonus: float = 0.0
     terminate_on_success: bool = False
     max_age_s: float | None = None
+    tripwires: Tripwires | None = None
 
     def __post_init__(self) -> None:
         for name in ("model_weight", "env_weight", "success_bonus"):
@@ -171,6 +174,8 @@ class Attempts:
 
     def close(self) -> None:
         """Ends all attempts. A server that has gone away ends them by itself."""
+        for place, attempt in self._attempts.items():
+            self._judge(place, attempt)
         names = [attempt.name for attempt in self._attempts.values()]
         self._attempts = {}
         for name in filter(None, names):
@@ -189,6 +194,8 @@ class Attempts:
         before = self._attempts.get(place)
         if task is None:
             raise DataError(f"environment {place} names no instruction at its reset: give task= as text, or as a function that returns it")
+        if before is not None:
+            self._judge(place, before)
         try:
             name = self._name_for(before, task)
         except DataError:
@@ -196,6 +203,32 @@ class Attempts:
                 raise
             name = ""  # a server that is gone for now: every frame gets its reason
         self._attempts[place] = _Attempt(name, task, self.fps, self.config)
+        if self.config.tripwires is not None:
+            self.config.tripwires.begin(place, task)
+
+    def _judge(self, place: int, attempt: _Attempt) -> None:
+        """Ends what the tripwires watch of an attempt; they may ask the model about its first frame."""
+        if self.config.tripwires is None:
+            return
+
+        def peak_of_frozen(first: FirstFrame, numbers: Sequence[int]) -> float:
+            if not attempt.name or isinstance(self._source, _Streamed):
+                return math.nan
+            try:
+                results = self._shown_again(attempt, first, numbers)
+                if any(result.reason not in ("", NO_NUMBER) for result in results):  # a model that needs every frame
+                    results = self._shown_again(attempt, first, range(numbers[-1] + 1))
+            except DataError:  # a server that is gone: this wire was not tried
+                return math.nan
+            return max((result.progress for result in results if math.isfinite(result.progress)), default=math.nan)
+
+        self.config.tripwires.end(place, peak_of_frozen)
+
+    def _shown_again(self, attempt: _Attempt, first: FirstFrame, numbers: Sequence[int]) -> list[FrameProgress]:
+        """Returns what the model says of one frame under these numbers, in the place of an attempt that is over."""
+        name = self._source.begin(task=attempt.task, fps=self.fps, session=attempt.name)
+        frames = [Observation(name, first.images, first.state, number) for number in numbers]
+        return [result for frame in frames for result in self._source_results([frame])]
 
     def _name_for(self, before: _Attempt | None, task: str) -> str:
         """Returns the name of a new attempt: the one before, if the source still knows it."""
@@ -212,19 +245,24 @@ class Attempts:
         observations = [self._attempts[step.place].observation(step) for step in steps]
         results = self._results(observations)
         taken_s = 0.0 if isinstance(self._source, Sessions) else time.monotonic() - begun_s  # in one process the environment waits
-        return [self._attempts[step.place].outcome(step, result, taken_s) for step, result in zip(steps, results, strict=True)]
+        outcomes = [self._attempts[step.place].outcome(step, result, taken_s) for step, result in zip(steps, results, strict=True)]
+        if self.config.tripwires is not None:
+            for observation, step, outcome in zip(observations, steps, outcomes, strict=True):
+                self.config.tripwires.add(step.place, observation.images, observation.state, outcome.info["progress"])
+        return outcomes
+
+    def _source_results(self, observations: Sequence[Observation]) -> Sequence[FrameProgress]:
+        return self._source.advance(observations) if isinstance(self._source, Sessions) else self._source.step_all(observations)
 
     def _results(self, observations: Sequence[Observation]) -> Sequence[FrameProgress]:
         if not observations:
             return []
-        if isinstance(self._source, Sessions):
-            return self._source.advance(observations)
         try:
-            results: Sequence[FrameProgress] = self._source.step_all(observations)
+            results = self._source_results(observations)
             self._is_answered = True
             return results
         except DataError as error:
-            if self.config.max_age_s is None:
+            if self.config.max_age_s is None or isinstance(self._source, Sessions):
                 raise
             self._is_answered = False
             return [FrameProgress(each.session, each.frame or 0, reason=str(error)) for each in observations]
