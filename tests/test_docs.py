@@ -20,7 +20,7 @@ from milepost.online import Sessions
 from milepost.serving import bind, make_reward_server
 from milepost.serving.app import create_app
 from milepost.serving.service import ServerConfig, Service
-from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots
+from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots, write_example
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
@@ -320,7 +320,7 @@ def test_rl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the last block: it needs LeRobot, and plugins/lerobot/checks/hil.py runs it there (`make lerobot`)."""
     monkeypatch.chdir(tmp_path)
     tiny_sarm().save_pretrained("sarm")
-    names: dict = {"make_env": NoiseEnv}
+    names: dict = {"make_env": NoiseEnv, "dataset": write_example("demonstrations")}
     *here, in_lerobot = blocks("rl.md")
     for block in here:
         exec(compile(block, "rl.md", "exec"), names)

@@ -121,7 +121,7 @@ class Familiar:
     True
     """
 
-    def __init__(self, rows: Sequence[Float[np.ndarray, "T N"]], components: int = 16) -> None:
+    def __init__(self, rows: Sequence[Float[np.ndarray, "_ N"]], components: int = 16) -> None:
         """Fits to the rows of episodes. DataError unless there are two episodes, of rows of one width."""
         if len(rows) < 2 or len({each.shape[1] for each in rows}) != 1:
             raise DataError("what is familiar is learnt from at least two episodes, with the same cameras, sizes and state")

@@ -244,7 +244,8 @@ class Attempts:
         begun_s = time.monotonic()
         observations = [self._attempts[step.place].observation(step) for step in steps]
         results = self._results(observations)
-        taken_s = 0.0 if isinstance(self._source, Sessions) else time.monotonic() - begun_s  # in one process the environment waits
+        # in one process the environment waits for the model, and a stream does not wait for its server
+        taken_s = time.monotonic() - begun_s if isinstance(self._source, RewardClient) else 0.0
         outcomes = [self._attempts[step.place].outcome(step, result, taken_s) for step, result in zip(steps, results, strict=True)]
         if self.config.tripwires is not None:
             for observation, step, outcome in zip(observations, steps, outcomes, strict=True):
