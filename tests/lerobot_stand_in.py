@@ -126,7 +126,9 @@ class EpisodeAwareSampler:
 
 def modules() -> dict[str, ModuleType]:
     """Returns the stand-in by module name."""
-    transition = SimpleNamespace(OBSERVATION="observation", COMPLEMENTARY_DATA="complementary_data")
+    transition = SimpleNamespace(
+        OBSERVATION="observation", COMPLEMENTARY_DATA="complementary_data", REWARD="reward", DONE="done", INFO="info"
+    )
     steps = ("AddBatchDimensionProcessorStep", "DeviceProcessorStep", "ProcessorStep")
     processor = {name: type(name, (Step,), {}) for name in steps} | {"PolicyProcessorPipeline": Pipeline, "ProcessorStepRegistry": Registry}
     processor |= {"TransitionKey": transition, "policy_action_to_transition": None, "transition_to_policy_action": None}

@@ -258,7 +258,8 @@ def test_training_with_validation_and_an_upload(dataset: Path, tmp_path: Path, m
     assert not set(record["held_out"]) & set(record["validation_episodes"])
     card = (model / "README.md").read_text()
     assert f"those after step {record['training']['kept_step']} of 4" in card
-    assert f"on {len(record['validation_episodes'])} episodes kept aside" in card
+    assert len(record["validation_episodes"]) == 1
+    assert "on 1 episode kept aside" in card
     assert all(f"`{setting}`" in card for setting in ("steps=4", "batch_size=4", "lr=0.001", "seed=0", "encoder=pixels"))
 
 

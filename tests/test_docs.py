@@ -9,6 +9,7 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -18,8 +19,8 @@ from milepost.models import registry, train
 from milepost.online import Sessions
 from milepost.serving import bind, make_reward_server
 from milepost.serving.app import create_app
-from milepost.serving.service import Service
-from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots
+from milepost.serving.service import ServerConfig, Service
+from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots, write_example
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
@@ -292,7 +293,40 @@ def test_serve(tmp_path: Path) -> None:
 
 def test_the_routes_of_serve_are_those_of_the_page() -> None:
     routes = set()
-    for route in create_app(Service(Sessions(tiny_sarm()), {}, largest=1)).routes:
+    for route in create_app(Service(Sessions(tiny_sarm()), {}, ServerConfig())).routes:
         methods = getattr(route, "methods", None) or {"GET"}  # a WebSocket opens with a GET
         routes |= {(method, route.path.replace("{session}", "NAME").replace("{ticket}", "NAME")) for method in methods - {"HEAD"}}
     assert {tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)} == routes
+
+
+class NoiseEnv(gymnasium.Env):
+    """Images and states of noise, of which a learner can take batches."""
+
+    observation_space = gymnasium.spaces.Dict({
+        "top": gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8), "agent_pos": gymnasium.spaces.Box(0, 30, (2,), np.float32),
+    })  # fmt: skip
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def test_rl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the last block: it needs LeRobot, and plugins/lerobot/checks/hil.py runs it there (`make lerobot`)."""
+    monkeypatch.chdir(tmp_path)
+    tiny_sarm().save_pretrained("sarm")
+    names: dict = {"make_env": NoiseEnv, "dataset": write_example("demonstrations")}
+    *here, in_lerobot = blocks("rl.md")
+    for block in here:
+        exec(compile(block, "rl.md", "exec"), names)
+    assert 0 <= names["info"]["milepost"]["progress"] <= 1
+    assert names["rewards"].shape == (2,)
+    assert names["learner"].num_timesteps == 32
+    assert names["steps"]["next", "milepost", "progress"].shape == (5, 1)
+    assert "lerobot_policy_milepost" in in_lerobot
+    assert "rl.md" in (README.parent / "plugins" / "lerobot" / "checks" / "hil.py").read_text()

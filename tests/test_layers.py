@@ -43,7 +43,8 @@ INSIDE = {
         "pooling",
     ],
     "models": [
-        "classifier.network foreign instructions model_config online plugin_format processing sarm.augmentation sarm.network "
+        "model_config",
+        "classifier.network foreign instructions online plugin_format processing sarm.augmentation sarm.network "
         "sarm.options source training.checkpoints training.distributed training.tracking tuning.options tuning.targets value.targets "
         "windowed.network zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
@@ -74,7 +75,7 @@ INSIDE = {
 """The order of the files inside the big rooms: a file imports only from the lines above its own. Elsewhere there is no circle."""
 
 HEAVY = {
-    "torch": {"encoders", "vlm", "models", "sim", "weights", "testing"},
+    "torch": {"encoders", "online", "vlm", "models", "sim", "weights", "testing"},
     "safetensors": {"encoders", "vlm", "models", "sim", "testing"},
     "transformers": {"vlm"},
     "peft": set(),
@@ -87,6 +88,8 @@ HEAVY = {
     "metaworld": {"sim"},
     "mujoco": {"sim"},
     "gymnasium": set(),
+    "stable_baselines3": set(),
+    "torchrl": set(),
     "huggingface_hub": {"datasets"},
     "httpx2": {"online", "vlm"},
     "pydantic": {"annotation"},
@@ -103,9 +106,9 @@ MEASURES = {
     "average_precision", "interval", "max_progress", "milestone_coverage", "order_correlation", "path_efficiency", "regret", "separation",
     "stage_accuracy", "stagnation", "tau_a", "voc", "voc_r",
 }  # fmt: skip
-FOR_OTHERS = {"ModelKind", "pack_observations", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
+FOR_OTHERS = {"ModelKind", "pack_episode", "pack_observations", "SuccessDetector", "SuccessRule", "detect_success"} | MEASURES
 """What people import who have models or studies of their own, and no room of ours."""
-FOR_THE_PLUGIN = {"RowTraining", "RowWindows", "current_process_group", "pad_state"}
+FOR_THE_PLUGIN = {"Attempts", "EnvStep", "RowTraining", "RowWindows", "current_process_group", "pad_state"}
 """What plugins/lerobot imports."""
 
 

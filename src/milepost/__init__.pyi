@@ -35,6 +35,7 @@ from .models import make_reward_model_config as make_reward_model_config
 from .models import make_reward_pre_post_processors as make_reward_pre_post_processors
 from .models import train as train
 from .online import AsyncRewardClient as AsyncRewardClient
+from .online import Familiar as Familiar
 from .online import FrameData as FrameData
 from .online import FrameKeys as FrameKeys
 from .online import RewardClient as RewardClient
@@ -43,6 +44,8 @@ from .online import RewardStream as RewardStream
 from .online import Shaper as Shaper
 from .online import ShapingConfig as ShapingConfig
 from .online import TaskFromInfo as TaskFromInfo
+from .online import TripwireConfig as TripwireConfig
+from .online import Tripwires as Tripwires
 from .progress import audit as audit
 from .progress import evaluate as evaluate
 from .progress import evaluate_several as evaluate_several

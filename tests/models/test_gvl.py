@@ -91,6 +91,7 @@ def test_what_is_not_answered_stays_unknown_and_moves_no_other() -> None:
 def test_no_answer_at_all_is_an_unknown_curve() -> None:
     with remote(lambda frames: "I cannot see any robot.") as (model, _):
         assert np.isnan(model.predict(dot_episodes(1)[0]).value).all()
+        assert model.close()[0].endswith('shown (0%); an answer without any is "I cannot see any robot."')
 
 
 def test_the_server_gets_the_form_with_the_numbers_of_the_frames() -> None:

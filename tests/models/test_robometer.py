@@ -233,6 +233,7 @@ LAYER = "model.language_model.layers.0.mlp.up_proj.weight"
         (lambda w: w.update({"model.audio.0.bias": torch.zeros(2)}), "does not have: model.audio.0.bias"),
         (lambda w: w.update({LAYER: w[LAYER][:5].clone()}), r"another shape.*up_proj.weight \(5, 32\), by the config \(64, 32\)"),
         (lambda w: w.update({"success_head.1.bias": torch.zeros(5)}), r"success_head.1.bias is \(5,\)"),
+        (lambda w: w.update({"success_head.1.bias": torch.full((16,), torch.nan)}), "success_head.1.bias has NaN or infinite numbers"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Weights], object], words: str) -> None:

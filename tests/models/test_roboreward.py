@@ -121,9 +121,24 @@ def test_online_says_what_predict_says() -> None:
 
 @pytest.mark.parametrize(
     ("words", "grade"),
-    [("ANSWER: 4", 4.0), ("thoughts\nANSWER:5.", 5.0), ("ANSWER: 0", None), ("ANSWER: 12", None), ("4", None), ("", None),
-     ("ANSWER: 3.5", None), ("ANSWER: 3,5", None), ("ANSWER: 4/5", None), ("ANSWER: 3-4", None), ("ANSWER: 3rd", None), ("ANSWER: 4%", None),
-     ("ANSWER: 4, since it is nearly done", 4.0), ("ANSWER: 4\n", 4.0), ("ANSWER: 4<|im_end|>", 4.0), ("ANSWER: 2-", 2.0)],
+    [
+        ("ANSWER: 4", 4.0),
+        ("thoughts\nANSWER:5.", 5.0),
+        ("ANSWER: 0", None),
+        ("ANSWER: 12", None),
+        ("4", None),
+        ("", None),
+        ("ANSWER: 3.5", None),
+        ("ANSWER: 3,5", None),
+        ("ANSWER: 4/5", None),
+        ("ANSWER: 3-4", None),
+        ("ANSWER: 3rd", None),
+        ("ANSWER: 4%", None),
+        ("ANSWER: 4, since it is nearly done", 4.0),
+        ("ANSWER: 4\n", 4.0),
+        ("ANSWER: 4<|im_end|>", 4.0),
+        ("ANSWER: 2-", 2.0),
+    ],
 )
 def test_a_written_grade_is_one_of_five_or_unknown(words: str, grade: float | None) -> None:
     assert math.isnan(written_grade(words)) if grade is None else written_grade(words) == grade
@@ -206,6 +221,38 @@ def test_a_server_that_writes_no_grade_leaves_the_curve_unknown() -> None:
     with chat_server() as server, remote(server) as model:
         server.lists = lambda body: [[("It", 0.0)], [(" is", 0.0)], [(" 4", 0.0)]]
         assert np.isnan(model.predict(dot_episodes(1)[0]).value).all()
+        asked = len(server.bodies)
+        assert f"answers without a grade from 1 to 5: {asked} of {asked}" in model.close()[0]
+        assert '"It is 4"' in model.close()[0]
+    with chat_server() as server, remote(server, grading="greedy") as writer:
+        server.text = lambda body: "I give it 3.5 of 5"
+        assert np.isnan(writer.predict(dot_episodes(1)[0]).value).all()
+        assert '"I give it 3.5 of 5"' in writer.close()[0]
+
+
+def test_a_model_that_answers_in_another_form_is_named() -> None:
+    with chat_server() as server, remote(server) as model:
+        server.lists = lambda body: answer("ANSWER", ":", " ", grades={"1": 0.02, "2": 0.01, "The": 0.97})
+        model.predict(dot_episodes(1)[0])
+        (line, *_) = model.close()
+        assert line.startswith("97% of the probability, on average, is outside the five grades (raw_outside)")
+    with chat_server() as server, remote(server) as model:
+        server.lists = lambda body: answer("ANSWER", ":", " ", grades={"1": 0.6, "2": 0.3, "The": 0.1})
+        model.predict(dot_episodes(1)[0])
+        assert model.close()[0].startswith("server:")
+
+
+def test_damaged_weights_are_no_unknown_curve() -> None:
+    """A NaN in the weights would make each grade NaN, without a reason."""
+    model = tiny_roboreward()
+    episode, row = dot_episodes(1)[0], model.engine.networks.text.norm.weight
+    before = row.data.clone()
+    row.data[0] = torch.nan
+    try:
+        with pytest.raises(DataError, match=r"the model puts out NaN: its weights are damaged, or too large for float32"):
+            model.predict(episode)
+    finally:
+        row.data.copy_(before)
 
 
 def test_a_server_without_log_probabilities_is_named() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import milepost
 from milepost.cli.entry import main
@@ -26,7 +26,7 @@ from milepost.models.tuning.tuner import clips_of
 from milepost.models.zero_shot.model import sharing_vlms
 from milepost.testing import dot_episodes, tiny_robometer, tiny_vlm, write_dots
 from milepost.vlm import answer_hidden, load_engine, load_frame_engine, marks_hidden
-from milepost.vlm.adapters import PREFIX
+from milepost.vlm.adapters import PREFIX, learnt_hashes
 from models.test_robometer import ASKED, FORMAT, frames_of
 from models.test_sarm import shortened
 
@@ -313,9 +313,57 @@ def test_a_checkpoint_that_is_gone_or_another_is_said(dots: Path, tmp_path: Path
 def test_a_file_that_is_missing_is_named(dots: Path, tmp_path: Path, file: str, words: str) -> None:
     tune(dots, tmp_path / "model", "robometer", "lora" if "adapter" in file else "head_only", steps=1, holdout=0.0)
     (tmp_path / "model" / file).unlink()
-    model = milepost.load_model(tmp_path / "model")
     with pytest.raises(DataError, match=f"{file} {words}"):
-        model.predict(milepost.open_dataset(dots)[0])
+        milepost.load_model(tmp_path / "model")
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Changes entries of a JSON file; None takes one out."""
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None or name not in changes}))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_folder_that_was_edited_is_refused_by_the_file(dots: Path, tmp_path: Path, name: str) -> None:
+    """A config without its `tuned` would leave what lies beside it unread; heads or an adapter of another model would give its numbers."""
+    modes = ["head_only"] if peft is None else ["head_only", "lora"]
+    for mode in modes:
+        for seed in (0, 1):
+            tune(dots, tmp_path / f"{mode}{seed}", name, mode, steps=1, holdout=0.0, seed=seed)
+    folder = tmp_path / "head_only0"
+    before, heads = (folder / "config.json").read_text(), (folder / "heads.safetensors").read_bytes()
+
+    def refused(where: Path, words: str) -> None:
+        with pytest.raises(DataError, match=words):
+            milepost.load_model(where)
+
+    edit(folder / "config.json", tuned=None)
+    refused(folder, r"learnt heads.safetensors, and it says tuned=missing; set it to 'heads' again")
+    edit(folder / "config.json", tuned=None, tuned_on=None, learnt=None)
+    refused(folder, r"heads.safetensors is not of the model in config.json beside it")
+    (folder / "config.json").write_text(before)
+    edit(folder / "config.json", learnt=None)
+    refused(folder, "not which files were learnt")
+    (folder / "config.json").write_text(before)
+    shutil.copy(tmp_path / "head_only1" / "heads.safetensors", folder)
+    refused(folder, r"heads.safetensors is not the one that this model was saved with")
+    (folder / "heads.safetensors").write_bytes(heads)
+    milepost.load_model(folder)
+    if peft is None:
+        return
+    lora = tmp_path / "lora0"
+    edit(lora / "config.json", tuned="heads")
+    refused(lora, r"learnt adapter_config.json and adapter_model.safetensors.*tuned='heads'; set it to 'lora' again")
+    edit(lora / "config.json", tuned="lora")
+    edit(lora / "adapter_config.json", base_model_name_or_path="elsewhere")  # where peft looks for the checkpoint changes no number
+    milepost.load_model(lora)
+    edit(lora / "adapter_config.json", lora_alpha=64)
+    refused(lora, r"adapter_config.json is not the one that this model was saved with")
+    shutil.copy(tmp_path / "lora1" / "adapter_model.safetensors", folder)
+    refused(folder, r"adapter_model.safetensors is not of the model in config.json")
+    milepost.load_model(tmp_path / "lora1").save_pretrained(folder)  # another model in its place leaves nothing of the old one
+    assert milepost.load_model(folder).config.tuned == "lora"
+    assert (folder / "heads.safetensors").exists() == (name == "robometer")
 
 
 @needs_peft
@@ -330,8 +378,19 @@ def test_a_file_that_is_missing_is_named(dots: Path, tmp_path: Path, file: str, 
 def test_an_adapter_that_is_no_plain_lora_is_refused(dots: Path, tmp_path: Path, field: str, value: object, words: str) -> None:
     tune(dots, tmp_path / "model", "roboreward", "lora", steps=1, holdout=0.0)
     path = tmp_path / "model" / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    edit(path, **{field: value})
+    edit(tmp_path / "model" / "config.json", learnt=learnt_hashes(tmp_path / "model"))  # as if it had been saved so
     with pytest.raises(DataError, match=words):
+        milepost.load_model(tmp_path / "model").predict(milepost.open_dataset(dots)[0])
+
+
+def test_weights_that_are_no_numbers_are_named(dots: Path, tmp_path: Path) -> None:
+    tune(dots, tmp_path / "model", "robometer", "head_only", steps=1, holdout=0.0)
+    weights = load_file(tmp_path / "model" / "heads.safetensors")
+    weights["progress.0.bias"][0] = torch.nan
+    save_file(weights, tmp_path / "model" / "heads.safetensors")
+    edit(tmp_path / "model" / "config.json", learnt=learnt_hashes(tmp_path / "model"))
+    with pytest.raises(DataError, match=r"NaN or infinite weights: progress.0.bias"):
         milepost.load_model(tmp_path / "model").predict(milepost.open_dataset(dots)[0])
 
 

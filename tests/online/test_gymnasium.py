@@ -194,6 +194,10 @@ def test_what_cannot_be_is_refused() -> None:
         ProgressReward(DotsEnv(), model, task=TASK, frames=FrameKeys({CAMERA: ("pixels", "left")})).reset()
     with pytest.raises(DataError, match=r"cannot use the first frame of environment 0: .*robot state"):
         ProgressReward(DotsEnv(), model, task=TASK, frames=FrameKeys({CAMERA: ("pixels", "top")})).reset()
+    with pytest.raises(DataError, match=r"cannot use the first frame of environment 0: .*robot state"):
+        ProgressReward(
+            DotsEnv(), model, task=TASK, frames=FrameKeys({CAMERA: ("pixels", "top")}), config=RewardConfig(max_age_s=1.0)
+        ).reset()
     with pytest.raises(DataError, match="cannot follow an attempt"):
         ProgressReward(DotsEnv(), object(), task=TASK, frames=KEYS)
     with pytest.raises(DataError, match="call reset"):

@@ -25,7 +25,7 @@ from PIL import Image
 from milepost.core import DataError, Episode, Step
 from milepost.online import NPZ, Observation, RewardClient, SessionConfig, SessionLimits, Sessions, pack_observations
 from milepost.online.wire import pack
-from milepost.serving import BindAddress, bind, make_reward_server
+from milepost.serving import BindAddress, ServerConfig, bind, make_reward_server
 from milepost.testing import dot_episodes, tiny_sarm
 from test_cli import assert_refused, milepost
 
@@ -33,9 +33,18 @@ TOP = "observation.images.top"
 
 
 @contextmanager
-def serving(model: Any, config: SessionConfig | None = None, *, token: str = "", largest: int = 8_000_000, port: int = 0) -> Iterator[str]:
+def serving(
+    model: Any,
+    config: SessionConfig | None = None,
+    *,
+    token: str = "",
+    largest: int = 8_000_000,
+    port: int = 0,
+    cameras: tuple[str, ...] = (),
+) -> Iterator[str]:
     listener, address = bind("127.0.0.1", port)
-    server = make_reward_server(Sessions(model, config), BindAddress(address.host, address.port, token), {"model": "tiny"}, largest=largest)
+    address = BindAddress(address.host, address.port, token)
+    server = make_reward_server(Sessions(model, config), address, {"model": "tiny"}, ServerConfig(largest, cameras))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -267,8 +276,8 @@ def test_a_model_that_fails_is_an_answer_and_not_the_end() -> None:
         assert client.step(session, number(4)).progress == pytest.approx(0.4)
 
 
-def test_a_client_that_leaves_takes_nobody_along() -> None:
-    """Half a request, and a client that is gone before its answer: the others are answered."""
+def test_a_client_that_leaves_takes_nobody_along(capfd: pytest.CaptureFixture) -> None:
+    """Half a request, and a client that is gone before its answer: the others are answered, and nothing is reported as a fault."""
     model = Faulty()
     with serving(model) as url, RewardClient(url) as client:
         session = client.begin(task="a", fps=1.0)
@@ -280,6 +289,7 @@ def test_a_client_that_leaves_takes_nobody_along() -> None:
                 connection.sendall(sent)
         model.go_on.set()
         assert client.step(session, number(4)).progress == pytest.approx(0.4)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_more_frames_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,6 +198,12 @@ def topreward(place: Place) -> str:
     raise RuntimeError("a zero-shot model was trained")
 
 
+def hil(place: Place) -> str:
+    from hil import reward_step
+
+    return require(*reward_step(place.folder))
+
+
 def weighted(name: str, by: str) -> Callable[[Place], str]:
     """Returns the check that a policy's losses are a plain loop's."""
 
@@ -251,6 +257,7 @@ CHECKS: dict[str, Callable[[Place], str]] = {
     "milepost_sarm: 20 steps, saved, loaded by both, resumed": sarm_trained,
     "milepost_sarm with its default encoder": sarm_with_clip,
     "milepost_topreward": topreward,
+    "milepost_reward_processor in HIL-SERL's loop": hil,
     "SmolVLA with weights": weighted("smolvla", "loss"),
     "ACT with weights": weighted("act", "sampler"),
     "two processes, milepost_sarm": two_processes(SARM),

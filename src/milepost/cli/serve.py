@@ -45,6 +45,8 @@ class Args:
     """An attempt without a frame for so many seconds makes room for another."""
     max_body_mb: int = 64
     """Largest request in MB."""
+    video_fps: float = 1.0
+    """Frames a second of the videos that Robometer's clients send to /evaluate_batch and /evaluate_batch_npy."""
 
 
 def main(args: Args) -> int:
@@ -66,7 +68,8 @@ def main(args: Args) -> int:
         if address.token:
             say(f"from other machines: http://{gethostname()}:{address.port}   {online.TOKEN_ENV}={address.token}")
         try:
-            serving.make_reward_server(sessions, address, _about(args, model), largest=args.max_body_mb * 1_000_000).run(sockets=[socket])
+            config = serving.ServerConfig(args.max_body_mb * 1_000_000, _cameras(model), args.video_fps)
+            serving.make_reward_server(sessions, address, _about(args, model), config).run(sockets=[socket])
         except KeyboardInterrupt:
             pass
         finally:
@@ -82,6 +85,11 @@ def _config(args: Args, model: RewardModel) -> online.SessionConfig:
         online.ShapingConfig(args.shaping, args.gamma),
         online.SessionLimits(args.max_sessions, args.max_frames, args.idle_s),
     )
+
+
+def _cameras(model: RewardModel) -> tuple[str, ...]:
+    """Returns what the model looks at; nothing for one of another package that does not say it."""
+    return tuple(getattr(getattr(model, "config", None), "cameras", ()))
 
 
 def _tried(sessions: online.Sessions, name: str) -> str:

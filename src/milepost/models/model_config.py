@@ -11,7 +11,21 @@ import numpy as np
 from milepost.core import MAIN_HEAD, DataError, Stages, plausible, shown
 
 
-class ModelConfig:
+class JudgedConfig:
+    """A base without fields for every config: which curve is judged, and by which stages."""
+
+    @property
+    def judged_head(self) -> str:
+        """Returns the head whose curve is compared with the truth of held-out episodes."""
+        return MAIN_HEAD
+
+    @property
+    def own_stages(self) -> Stages | None:
+        """Returns the stages of that head which the model learnt, None if it knows none."""
+        return None
+
+
+class ModelConfig(JudgedConfig):
     """A base without fields for the frozen dataclass that is a trained model's config."""
 
     TYPE: ClassVar[str]
@@ -43,16 +57,6 @@ class ModelConfig:
     def takes_state(self) -> bool:
         """Returns whether the networks see the robot's state."""
         return True
-
-    @property
-    def judged_head(self) -> str:
-        """Returns the head whose curve is compared with the truth of held-out episodes."""
-        return MAIN_HEAD
-
-    @property
-    def own_stages(self) -> Stages | None:
-        """Returns the stages of that head which the model learnt, None if it knows none."""
-        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents of config.json, with the `type` that names the model; without where it runs and came from."""

@@ -45,6 +45,11 @@ def step_call(observations: Sequence[Observation]) -> Call:
     return Call("POST", "/step", content=pack_observations(observations, secrets.token_hex(8)))
 
 
+def relabelled_call(ticket: str) -> Call:
+    """Returns the call that looks for the results of an episode."""
+    return Call("GET", f"/relabel/{quote(ticket, safe='')}")
+
+
 def results_of(fields: Mapping[str, Any]) -> list[FrameProgress]:
     """Returns the results in the answer to a `step_call`."""
     return [from_json(each) for each in fields["results"]]

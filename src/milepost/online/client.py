@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from milepost.online.calls import Call, LostError, answer_of, begin_call, end_call, pauses, results_of, step_call
+from milepost.online.calls import Call, LostError, answer_of, begin_call, end_call, pauses, relabelled_call, results_of, step_call
 from milepost.online.sessions import FrameProgress, Observation
 from milepost.online.transports import open_async_transport, open_transport, server_url
+from milepost.online.wire import pack_episode
 
 
 class RewardClient:
@@ -54,6 +56,27 @@ class RewardClient:
     def step_all(self, observations: Sequence[Observation]) -> list[FrameProgress]:
         """Returns the results of many robots' frames, in their order, from one request."""
         return results_of(self._ask(step_call(observations)))
+
+    def relabel(
+        self,
+        images: Mapping[str, Shaped[np.ndarray, "..."] | Sequence[bytes]],
+        state: Float[np.ndarray, "_ _"] | None = None,
+        *,
+        task: str,
+        fps: float,
+        is_terminal: bool = False,
+    ) -> str:
+        """Hands in a whole episode, whose results may come later, and returns its ticket. The server follows it when no robot waits.
+
+        images: camera name -> (T, H, W, 3), or the bytes of a JPEG or PNG for each frame. is_terminal: the task ended with the last frame.
+        """
+        body = pack_episode(images, state, task=task, fps=fps, is_terminal=is_terminal, key=secrets.token_hex(8))
+        return str(self._ask(Call("POST", "/relabel", content=body))["ticket"])
+
+    def relabelled(self, ticket: str) -> list[FrameProgress] | None:
+        """Returns the result of each frame of an episode, or None while it waits. DataError if it failed, or the ticket is not known."""
+        reply = self._ask(relabelled_call(ticket))
+        return results_of(reply) if reply["status"] == "done" else None
 
     def end(self, session: str) -> None:
         """Ends an attempt. DataError if there is none of this name."""
@@ -123,6 +146,24 @@ class AsyncRewardClient:
     async def step_all(self, observations: Sequence[Observation]) -> list[FrameProgress]:
         """Returns the results of many robots' frames, in their order, from one request."""
         return results_of(await self._ask(step_call(observations)))
+
+    async def relabel(
+        self,
+        images: Mapping[str, Shaped[np.ndarray, "..."] | Sequence[bytes]],
+        state: Float[np.ndarray, "_ _"] | None = None,
+        *,
+        task: str,
+        fps: float,
+        is_terminal: bool = False,
+    ) -> str:
+        """Hands in a whole episode and returns its ticket, as `RewardClient.relabel`."""
+        body = pack_episode(images, state, task=task, fps=fps, is_terminal=is_terminal, key=secrets.token_hex(8))
+        return str((await self._ask(Call("POST", "/relabel", content=body)))["ticket"])
+
+    async def relabelled(self, ticket: str) -> list[FrameProgress] | None:
+        """Returns the result of each frame of an episode, or None while it waits, as `RewardClient.relabelled`."""
+        reply = await self._ask(relabelled_call(ticket))
+        return results_of(reply) if reply["status"] == "done" else None
 
     async def end(self, session: str) -> None:
         """Ends an attempt. DataError if there is none of this name."""

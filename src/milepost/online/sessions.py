@@ -177,6 +177,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    @property
+    def follows_one(self) -> bool:
+        """Returns whether the model follows one attempt at a time."""
+        return isinstance(self._follows, _Alone)
+
     def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
         """Begins an attempt and returns its name. session: a name in use, whose attempt ends; None for a new one.
 
@@ -255,7 +260,7 @@ class Sessions:
         limits, now = self.config.limits, time.monotonic()
         for name in [name for name, each in self._sessions.items() if now - each.touched_s > limits.idle_s]:
             del self._sessions[name]
-        most = 1 if isinstance(self._follows, _Alone) else limits.sessions
+        most = 1 if self.follows_one else limits.sessions
         if len(self._sessions) + count > most:
             why = "this model follows one attempt at a time" if most == 1 else f"at most {most} attempts are followed at once"
             raise DataError(f"{why}: end one, or wait until one has been idle for {limits.idle_s:g} s")

@@ -16,7 +16,8 @@ from milepost.core import DataError
 from milepost.online.client import RewardClient
 from milepost.online.sessions import FrameProgress, Observation
 
-_NOTHING = FrameProgress("", -1, reason="no frame was answered yet")
+NO_ANSWER = "no frame was answered yet"
+_NOTHING = FrameProgress("", -1, reason=NO_ANSWER)
 
 
 @dataclass(frozen=True, eq=False)

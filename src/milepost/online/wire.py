@@ -73,6 +73,29 @@ def pack_observations(observations: Sequence[Observation], key: str = "") -> byt
     return pack({"observations": rows, "key": key}, arrays)
 
 
+def pack_episode(
+    images: Mapping[str, Shaped[np.ndarray, "..."] | Sequence[bytes]],
+    state: Shaped[np.ndarray, "..."] | None = None,
+    *,
+    task: str,
+    fps: float,
+    is_terminal: bool = False,
+    key: str = "",
+) -> bytes:
+    """Returns the body of POST /relabel. images: camera name -> (T, H, W, 3), or the bytes of a JPEG or PNG for each frame."""
+    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
+    for camera, frames in images.items():
+        if isinstance(frames, np.ndarray):
+            arrays[f"frames/{camera}"] = frames
+        else:
+            arrays[f"sizes/{camera}"] = np.array([len(each) for each in frames], dtype=np.int64)
+            arrays[f"frames/{camera}"] = np.frombuffer(b"".join(frames), dtype=np.uint8)
+    if state is not None:
+        arrays["state"] = np.asarray(state)
+    request = {"call": "relabel", "task": task, "fps": fps, "cameras": list(images), "is_terminal": is_terminal, "key": key}
+    return pack(request, arrays)
+
+
 def to_json(result: FrameProgress) -> dict[str, Any]:
     """Returns a result as JSON holds it: an unknown number is null."""
     fields = vars(result) | {"signals": {name: finite(value) for name, value in result.signals.items()}}

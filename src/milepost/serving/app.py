@@ -17,7 +17,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from milepost.core import DataError, parse_json
 from milepost.online import NPZ, STREAM
-from milepost.serving.batching import BusyError, ModelError
+from milepost.serving.errors import BusyError, ModelError
+from milepost.serving.robometer import MOST_SAMPLES, samples_of_form, samples_of_json
 from milepost.serving.service import Answer, Service
 
 FAULTS = (HTTPException, DataError, BusyError, ModelError)
@@ -41,6 +42,11 @@ def create_app(service: Service) -> Starlette:
         Route("/sessions", handlers.begin, methods=["POST"]),
         Route("/sessions/{session}", handlers.end, methods=["DELETE"]),
         Route("/step", handlers.step, methods=["POST"]),
+        Route("/relabel", handlers.relabel, methods=["POST"]),
+        Route("/relabel/{ticket}", handlers.relabelled),
+        Route("/evaluate_batch", handlers.evaluate_batch, methods=["POST"]),
+        Route("/evaluate_batch_npy", handlers.evaluate_batch_npy, methods=["POST"]),
+        Route("/gpu_status", handlers.health),
         WebSocketRoute(STREAM, handlers.stream),
     ]
     errors: dict[Any, Callable[..., Response]] = {kind: lambda request, error: _json(*refusal_of(error)) for kind in (*FAULTS, Exception)}
@@ -64,17 +70,28 @@ class _Handlers:
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def begin(self, request: Request) -> Response:
-        return _json(200, await self.service.begin(parse_json((await request.body()).decode("utf-8", "replace"), source="the body")))
+        return _json(200, await self.service.begin(await _fields(request)))
 
     async def end(self, request: Request) -> Response:
         return _json(200, self.service.end(request.path_params["session"]))
 
     async def step(self, request: Request) -> Response:
         received_s = time.monotonic()
-        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind != NPZ:
-            raise HTTPException(415, f"the body should be {NPZ}, as milepost.online.pack_observations makes it")
-        return _json(200, await self.service.step(await request.body(), received_s))
+        return _json(200, await self.service.step(await _npz(request, "pack_observations"), received_s))
+
+    async def relabel(self, request: Request) -> Response:
+        return _json(202, await self.service.relabel(await _npz(request, "pack_episode")))
+
+    async def relabelled(self, request: Request) -> Response:
+        return _json(200, self.service.relabelled(request.path_params["ticket"]))
+
+    async def evaluate_batch(self, request: Request) -> Response:
+        return _json(200, await self.service.evaluate(samples_of_json(await _fields(request))))
+
+    async def evaluate_batch_npy(self, request: Request) -> Response:
+        """Answers a form. Its files are kept in memory, or in a temporary file if they are large, until the answer."""
+        async with request.form(max_files=MOST_SAMPLES, max_fields=2 * MOST_SAMPLES) as form:
+            return _json(200, await self.service.evaluate(await samples_of_form(form)))
 
     async def stream(self, connection: WebSocket) -> None:
         """Answers the messages of one WebSocket in their order, until it closes. Its sessions stay: a robot may come back."""
@@ -96,6 +113,20 @@ class _Handlers:
             return await self.service.message(message)
         except FAULTS as error:
             return refusal_of(error)
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def _npz(request: Request, maker: str) -> bytes:
+    if _kind(request) != NPZ:
+        raise HTTPException(415, f"the body should be {NPZ}, as milepost.online.{maker} makes it")
+    return await request.body()
+
+
+async def _fields(request: Request) -> Any:
+    return parse_json((await request.body()).decode("utf-8", "replace"), source="the body")
 
 
 def refusal_of(error: Exception) -> Answer:

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 from milepost.core import DataError
 from milepost.online import FrameProgress, Observation, Sessions
+from milepost.serving.errors import BusyError, broken
+from milepost.serving.later import Later
 from milepost.serving.statistics import Statistics
 
 T = TypeVar("T")
@@ -25,14 +27,8 @@ MOST_WAITING_BYTES = 1_000_000_000
 """Bytes of their images and states."""
 MOST_TOGETHER = 256
 """Observations in one pass."""
-
-
-class BusyError(Exception):
-    """More observations wait than the server accepts."""
-
-
-class ModelError(Exception):
-    """The model broke on these frames; its traceback is in the log."""
+TURNS = 8
+"""After so many passes for robots, episodes that may come later have one."""
 
 
 @dataclass(eq=False)
@@ -55,6 +51,8 @@ class Batcher:
         self._waiting: list[_Waiting] = []
         self._count = self._size = 0
         self._is_there = asyncio.Event()
+        self._turn = 0
+        self.later = Later(sessions, self._is_there.set)
         self._thread = ThreadPoolExecutor(1, "milepost-model")
         self._task: asyncio.Task[None] | None = None
 
@@ -92,19 +90,32 @@ class Batcher:
         if fault is None or isinstance(fault, DataError):
             return work.result()
         _log.error("the model failed", exc_info=fault)
-        raise _broken(fault)
+        raise broken(fault)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._is_there.wait()
-            together = self._next()
-            observations = [observation for each in together for observation in each.observations]
-            work = loop.run_in_executor(self._thread, self._sessions.advance, observations)
-            await asyncio.wait([work])
-            self._give(together, work)
-            self._count, self._size = self._count - len(observations), self._size - sum(each.size for each in together)
-            self._statistics.wait(self._count)
+            self._turn += 1
+            if self.later.has_work and (not self._waiting or self._turn % TURNS == 0):
+                work = asyncio.get_running_loop().run_in_executor(self._thread, self.later.work)
+                await asyncio.wait([work])
+                if (fault := work.exception()) is not None:
+                    _log.error("the model failed", exc_info=fault)
+                self.later.settle(fault)
+            else:
+                await self._pass()
+            if not self._waiting and not self.later.has_work:
+                self._is_there.clear()
+
+    async def _pass(self) -> None:
+        """Takes the requests that wait through the model."""
+        together = self._next()
+        observations = [observation for each in together for observation in each.observations]
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._sessions.advance, observations)
+        await asyncio.wait([work])
+        self._give(together, work)
+        self._count, self._size = self._count - len(observations), self._size - sum(each.size for each in together)
+        self._statistics.wait(self._count)
 
     def _give(self, together: Sequence[_Waiting], work: asyncio.Future[list[FrameProgress]]) -> None:
         """Gives each request its part of a pass. A fault of the model is the answer of these requests, and not the end of the work."""
@@ -121,7 +132,7 @@ class Batcher:
             if fault is None:
                 each.answer.set_result(own)
             else:
-                each.answer.set_exception(_broken(fault))
+                each.answer.set_exception(broken(fault))
 
     def _next(self) -> list[_Waiting]:
         """Returns the requests of the next pass: at least one, and as many as fit."""
@@ -130,10 +141,4 @@ class Batcher:
         while self._waiting and count + len(self._waiting[0].observations) <= MOST_TOGETHER:
             together.append(self._waiting.pop(0))
             count += len(together[-1].observations)
-        if not self._waiting:
-            self._is_there.clear()
         return together
-
-
-def _broken(fault: BaseException) -> ModelError:
-    return ModelError(f"the model failed: {type(fault).__name__}: {fault}")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from milepost.serving.address import BindAddress
@@ -31,7 +32,10 @@ class Gate:
         if scope["type"] == "websocket":
             await (self.app(scope, receive, send) if refusal is None else answer(send, *refusal, of="websocket.http"))
         elif refusal is None:
-            await self.app(scope, limited(receive, *self.limits()), self.sender(send))
+            try:
+                await self.app(scope, limited(receive, *self.limits()), self.sender(send))
+            except ClientDisconnect:  # it went in the middle of its body: nobody is there to be answered
+                return
         else:
             await answer(self.sender(send), *refusal)
 

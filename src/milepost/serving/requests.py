@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from milepost.core import DataError
 from milepost.online import Observation
+from milepost.serving.later import WholeEpisode
 
 MOST_PIXELS = 64_000_000
 """Of all JPEG and PNG images of a request."""
@@ -24,6 +25,54 @@ def observations_of(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.n
         raise DataError("a request has 'observations', a list of objects, one for each robot")
     budget = PixelBudget()
     return [_observation(place, row, arrays, received_s, budget) for place, row in enumerate(rows)]
+
+
+def episode_of(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> WholeEpisode:
+    """Returns the episode of POST /relabel. DataError if the request is not made as `pack_episode` makes it."""
+    task, fps = task_and_rate(request)
+    cameras = request.get("cameras")
+    if not isinstance(cameras, list) or not cameras or not all(isinstance(camera, str) for camera in cameras):
+        raise DataError("an episode has 'cameras', a list of names")
+    frames = {camera: _frames(camera, arrays) for camera in cameras}
+    state = arrays.get("state")
+    lengths = {camera: len(each) for camera, each in frames.items()}
+    if state is not None:
+        lengths["the state"] = len(state) if state.ndim else 0
+    if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
+        raise DataError(f"all cameras and the state have a row for each frame, and at least one: {lengths}")
+    if state is not None and (state.ndim != 2 or state.dtype.kind not in "fiu"):
+        raise DataError(f"the state has the shape {state.shape} and the type {state.dtype}; a row of numbers for each frame is expected")
+
+    def images(frame: int) -> dict[str, Shaped[np.ndarray, "..."]]:
+        budget = PixelBudget()
+        return {camera: image_of(each[frame], camera, budget) for camera, each in frames.items()}
+
+    return WholeEpisode(
+        task, fps, next(iter(lengths.values())), images, None if state is None else state.astype(np.float32),
+        request.get("is_terminal") is True, sum(array.nbytes for array in arrays.values()),
+    )  # fmt: skip
+
+
+def _frames(camera: str, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> Sequence[Shaped[np.ndarray, "..."]]:
+    """Returns the frames of one camera: arrays as they are, or the bytes of an image each."""
+    frames, sizes = _array(arrays, f"frames/{camera}"), arrays.get(f"sizes/{camera}")
+    if sizes is None:
+        if frames.ndim != 4:
+            raise DataError(f"the frames of camera '{camera}' have the shape {frames.shape}; (T, H, W, 3) is expected")
+        return list(frames)
+    if sizes.ndim != 1 or sizes.dtype != np.int64 or (sizes < 0).any() or int(sizes.sum()) != frames.size or frames.ndim != 1:
+        raise DataError(f"the sizes of the images of camera '{camera}' do not add up to its bytes")
+    return np.split(frames, np.cumsum(sizes)[:-1])
+
+
+def task_and_rate(fields: Mapping[str, Any]) -> tuple[str, float]:
+    """Returns 'task' and 'fps' of a request. DataError if one is missing."""
+    task, fps = fields.get("task"), fields.get("fps")
+    if not isinstance(task, str):
+        raise DataError("'task' is missing: the instruction, in words")
+    if not isinstance(fps, int | float) or isinstance(fps, bool):
+        raise DataError("'fps' is missing: how many frames come in a second")
+    return task, float(fps)
 
 
 class PixelBudget:

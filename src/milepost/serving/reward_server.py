@@ -12,13 +12,13 @@ from milepost.serving.access import Access
 from milepost.serving.address import BindAddress
 from milepost.serving.app import create_app
 from milepost.serving.protocol import quiet_config
-from milepost.serving.service import Service
-
-LARGEST = 64_000_000
-"""Largest request in bytes, if nothing else is said: about 70 images of 480 x 640."""
+from milepost.serving.service import ServerConfig, Service
 
 
-def make_reward_server(sessions: Sessions, address: BindAddress, about: Mapping[str, Any], *, largest: int = LARGEST) -> uvicorn.Server:
+def make_reward_server(
+    sessions: Sessions, address: BindAddress, about: Mapping[str, Any], config: ServerConfig | None = None
+) -> uvicorn.Server:
     """Returns a server that is ready to run on the socket of this address. about: what GET /model_info answers."""
-    app = create_app(Service(sessions, about, largest=largest))
-    return uvicorn.Server(quiet_config(Access(app, address, largest), largest_message=largest))
+    config = config or ServerConfig()
+    app = create_app(Service(sessions, about, config))
+    return uvicorn.Server(quiet_config(Access(app, address, config.largest), largest_message=config.largest))

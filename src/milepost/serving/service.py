@@ -8,52 +8,72 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Shaped
 from starlette.exceptions import HTTPException
 
 from milepost.core import DataError
 from milepost.online import Sessions, to_json, unpack
-from milepost.serving.batching import Batcher, BusyError, ModelError
-from milepost.serving.requests import observations_of
+from milepost.serving import robometer
+from milepost.serving.batching import Batcher
+from milepost.serving.errors import BusyError, ModelError
+from milepost.serving.requests import episode_of, observations_of, task_and_rate
 from milepost.serving.statistics import Statistics
 
 MOST_KEYS = 1024
 """Answers that are remembered for calls that are sent again."""
+Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+Samples = Sequence[tuple[Mapping[str, Any], Shaped[np.ndarray, "..."]]]
 Answer = tuple[int, dict[str, Any]]
 """Status and fields."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What a server accepts. largest: bytes of a call, packed and unpacked; 64 MB are about 70 images of 480 x 640.
+
+    cameras: what the model looks at, for the routes that bring a video without the name of its camera. video_fps: frames a second of such
+    a video, which does not say it. ValueError unless both numbers are above 0.
+    """
+
+    largest: int = 64_000_000
+    cameras: tuple[str, ...] = ()
+    video_fps: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.largest < 1 or not self.video_fps > 0:
+            raise ValueError("largest and video_fps must be above 0")
 
 
 class Service:
     """The sessions of a model, for calls from outside.
 
-    about: what GET /model_info answers. largest: bytes of a call, packed and unpacked.
+    about: what GET /model_info answers.
     """
 
-    def __init__(self, sessions: Sessions, about: Mapping[str, Any], *, largest: int) -> None:
-        self.sessions, self.about, self.largest, self.statistics = sessions, about, largest, Statistics()
+    def __init__(self, sessions: Sessions, about: Mapping[str, Any], config: ServerConfig) -> None:
+        self.sessions, self.about, self.config, self.statistics = sessions, about, config, Statistics()
         self.batcher = Batcher(sessions, self.statistics)
         self._remembered: OrderedDict[str, asyncio.Future[dict[str, Any]]] = OrderedDict()
 
     def health(self) -> dict[str, Any]:
-        """Returns whether it works."""
-        return {"status": "ok", "model_loaded": True, "sessions": len(self.sessions)}
+        """Returns whether it works. Of "GPUs", Robometer's word for copies of the model, there is one."""
+        return {"status": "ok", "model_loaded": True, "sessions": len(self.sessions), "available_gpus": 1, "total_gpus": 1}
 
     async def begin(self, fields: Any) -> dict[str, Any]:
         """Begins an attempt. DataError if the fields do not fit."""
         if not isinstance(fields, dict):
             raise DataError("the body should be a JSON object with 'task' and 'fps'")
-        task, fps, session = fields.get("task"), fields.get("fps"), fields.get("session")
-        if not isinstance(task, str):
-            raise DataError("'task' is missing: the instruction, in words")
-        if not isinstance(fps, int | float) or isinstance(fps, bool):
-            raise DataError("'fps' is missing: how many frames come in a second")
+        (task, fps), session = task_and_rate(fields), fields.get("session")
         if session is not None and not isinstance(session, str):
             raise DataError("'session' should be the name of one that is to begin anew, or be left out")
 
         async def begin() -> dict[str, Any]:
-            return {"session": await self.batcher.run(lambda: self.sessions.begin(task=task, fps=float(fps), session=session))}
+            return {"session": await self.batcher.run(lambda: self.sessions.begin(task=task, fps=fps, session=session))}
 
         return await self._once(fields.get("key"), begin)
 
@@ -65,7 +85,34 @@ class Service:
 
     async def step(self, body: bytes, received_s: float) -> dict[str, Any]:
         """Shows the newest frames. DataError if the body is not made as `pack_observations` makes it."""
-        request, arrays = unpack(body, self.largest)
+        return await self._step(*unpack(body, self.config.largest), received_s)
+
+    async def relabel(self, body: bytes) -> dict[str, Any]:
+        """Takes an episode, and answers with its ticket. DataError if the body is not made as `pack_episode` makes it."""
+        return await self._relabel(*unpack(body, self.config.largest))
+
+    def relabelled(self, ticket: str) -> dict[str, Any]:
+        """Returns how far an episode is, and its results once all are there. HTTPException for an unknown ticket."""
+        try:
+            results, count, length = self.batcher.later.look(ticket)
+        except KeyError:
+            raise HTTPException(404, f"there is no ticket '{ticket}' here: the server began anew, or newer ones took its place") from None
+        done = {} if results is None else {"results": [to_json(result) for result in results]}
+        return {"status": "working" if results is None else "done", "frames_done": count, "frames": length, **done}
+
+    async def evaluate(self, samples: Samples) -> dict[str, Any]:
+        """Answers Robometer's clients. DataError for samples that do not fit."""
+        episodes = robometer.episodes_of(samples, self.config.cameras, self.config.video_fps)
+        tickets = [self.batcher.later.put(episode) for episode in episodes]
+        return robometer.answer_of([await self.batcher.later.results(ticket) for ticket in tickets])
+
+    async def _relabel(self, request: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
+        async def put() -> dict[str, Any]:
+            return {"ticket": self.batcher.later.put(episode_of(request, arrays))}
+
+        return await self._once(request.get("key"), put)
+
+    async def _step(self, request: Mapping[str, Any], arrays: Arrays, received_s: float) -> dict[str, Any]:
         observations = observations_of(request, arrays, received_s)
 
         async def step() -> dict[str, Any]:
@@ -78,7 +125,10 @@ class Service:
         received_s = time.monotonic()
         content = message.get("bytes")
         if content is not None:
-            return 200, await self.step(content, received_s)
+            request, arrays = unpack(content, self.config.largest)
+            if request.get("call") == "relabel":
+                return 202, await self._relabel(request, arrays)
+            return 200, await self._step(request, arrays, received_s)
         call = message.get("call")
         if not isinstance(call, dict) or not isinstance(call.get("path"), str):
             raise DataError('a message is the .npz of POST /step, or {"method", "path", "fields"}')
@@ -87,6 +137,8 @@ class Service:
             return 200, await self.begin(call.get("fields"))
         if method == "DELETE" and path.startswith("/sessions/"):
             return 200, self.end(path.removeprefix("/sessions/"))
+        if method == "GET" and path.startswith("/relabel/"):
+            return 200, self.relabelled(path.removeprefix("/relabel/"))
         if (method, path) == ("GET", "/health"):
             return 200, self.health()
         if (method, path) == ("GET", "/model_info"):

@@ -2,8 +2,9 @@ from .adapters import Lora as Lora
 from .adapters import add_lora as add_lora
 from .adapters import answer_weights as answer_weights
 from .adapters import head_weights as head_weights
-from .adapters import learnt_hash as learnt_hash
+from .adapters import learnt_hashes as learnt_hashes
 from .adapters import read_learnt as read_learnt
+from .adapters import require_learnt as require_learnt
 from .adapters import require_peft as require_peft
 from .adapters import write_learnt as write_learnt
 from .chat import SPECIAL_TOKEN as SPECIAL_TOKEN
@@ -26,6 +27,7 @@ from .pooling import longest as longest
 from .prompt import Prompt as Prompt
 from .remote import RemoteEngine as RemoteEngine
 from .remote import fit_frames as fit_frames
+from .replies import quoted as quoted
 from .transport import FINAL as FINAL
 from .transport import MalformedError as MalformedError
 from .transport import NoLogprobsError as NoLogprobsError

@@ -31,6 +31,10 @@ PLAIN: Mapping[str, Any] = {
     "peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {},
 }  # fmt: skip
 """Fields of adapter_config.json that change what a LoRA computes, and the value of each that is supported."""
+FILES = (CONFIG, ADAPTER, HEADS)
+"""What a fine-tuned model's folder may have beside its config.json."""
+PLACES = ("base_model_name_or_path", "revision")
+"""Fields of adapter_config.json that say where the checkpoint is, for peft. They change no number and may be edited."""
 ANSWERS, TOKENS = "answers.weight", "answers.tokens"
 
 
@@ -88,8 +92,13 @@ def answer_weights(engine: Engine, tokens: list[int]) -> dict[str, nn.Parameter]
 
 
 def write_learnt(engine: Engine, folder: Path, *, base: str, revision: str | None) -> None:
-    """Writes what was learnt: the adapter as peft reads it, if there is one, and the heads or rows. base, revision: the checkpoint."""
+    """Writes what was learnt: the adapter as peft reads it, if there is one, and the heads or rows; the folder has no others then.
+
+    base, revision: the checkpoint.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)  # of a model that this one replaces
     network = engine.networks.model
     if configs := getattr(network, "peft_config", None):
         _write(folder / ADAPTER, {f"{PREFIX}{name}": weight for name, weight in _of_adapter(network).items()})
@@ -111,12 +120,33 @@ def read_learnt(engine: Engine, folder: Path, *, has_adapter: bool) -> None:
         _read_heads(engine, folder)
 
 
-def learnt_hash(folder: Path, *, has_adapter: bool, has_heads: bool) -> str:
-    """Returns a hash of the files that `write_learnt` wrote. DataError if one is missing."""
-    hash_ = hashlib.sha256()
-    for name in ((CONFIG, ADAPTER) if has_adapter else ()) + ((HEADS,) if has_heads else ()):
-        hash_.update(read_bytes(folder / name, what="file of a fine-tuned model"))
-    return hash_.hexdigest()[:16]
+def learnt_hashes(folder: Path) -> dict[str, str]:
+    """Returns name -> hash of each file of a fine-tuned model that a folder has."""
+    return {name: _hash_of(folder / name) for name in FILES if (folder / name).exists()}
+
+
+def require_learnt(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raises DataError, which names the file, if a folder has another file of a fine-tuned model than was saved, or lacks one."""
+    there = learnt_hashes(folder)
+    for name in FILES:
+        if name in there and name not in hashes:
+            raise DataError(f"{folder / name} is not of the model in config.json beside it; take it out, or restore the config.json")
+        if name in hashes and name not in there:
+            raise DataError(f"{folder / name} is missing: it has what the model learnt in fine-tuning; restore it")
+        if hashes.get(name) != there.get(name):
+            raise DataError(
+                f"{folder / name} is not the one that this model was saved with: it was edited, or is another model's; restore it"
+            )
+
+
+def _hash_of(path: Path) -> str:
+    """Returns a hash of a file's contents, but for the fields of an adapter's config that say where the checkpoint is."""
+    if path.name == CONFIG:
+        values = read_json_object(path, what="config of an adapter")
+        content = json.dumps({name: value for name, value in values.items() if name not in PLACES}, sort_keys=True).encode()
+    else:
+        content = read_bytes(path, what="file of a fine-tuned model")
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _read_adapter(engine: Engine, folder: Path) -> None:
@@ -174,9 +204,12 @@ def _fill(path: Path, weights: Mapping[str, nn.Parameter], content: Mapping[str,
 def _read(path: Path) -> dict[str, Tensor]:
     require_plain_file(path, what="weights of a fine-tuned model")
     try:
-        return load_file(path)
+        content = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if broken := [name for name, weight in content.items() if not weight.isfinite().all()]:
+        raise DataError(f"{path} has NaN or infinite weights: {', '.join(sorted(broken)[:5])}; the file is damaged, or its training failed")
+    return content
 
 
 def _write(path: Path, weights: Mapping[str, Tensor]) -> None:

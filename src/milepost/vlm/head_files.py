@@ -185,6 +185,8 @@ def _head(name: str, weights: Mapping[str, Tensor], width: int) -> nn.Module:
         own, there = head.get_parameter(part), weights[f"{name}.{part}"]
         if own.shape != there.shape:
             raise DataError(f"its weight {name}.{part} is {tuple(there.shape)}; a head on {width} numbers has {tuple(own.shape)} there")
+        if not there.isfinite().all():
+            raise DataError(f"its weight {name}.{part} has NaN or infinite numbers: the file is damaged; download or save it again")
     head.load_state_dict({part: weights[f"{name}.{part}"].float() for part in PARTS})
     return head.requires_grad_(False).eval()
 

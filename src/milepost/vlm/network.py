@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from milepost.core import DataError
 from milepost.vlm.layers import keys_and_values, multiply_patches, own_logits, require_known, rotary_embeddings, run_layer, vision_features
 from milepost.vlm.patches import Size
 from milepost.vlm.video_clip import AppendView, ReadView, StoredView
@@ -135,6 +136,7 @@ class Networks:
         output_tokens: Sequence[int] = (),
     ) -> Float[Tensor, "N E"]:
         """Returns the last hidden states of `output_tokens`, all of which are words. features: of the image placeholders, in order.
+        DataError if they are no numbers.
 
         prefix_tokens: how many tokens the cache has. In the last layer only the output tokens go through attention; the others leave their
         keys and values, which cost little.
@@ -160,7 +162,7 @@ class Networks:
         rows = torch.tensor(output_tokens, device=self.device)
         rotary = rotary[0][:, rows], rotary[1][:, rows]
         hidden = run_layer(last, hidden[:, rows], mask=attention_mask[:, :, rows], rotary=rotary, cache=last_cache)
-        return self.text.norm(hidden)[0]
+        return _numbers(self.text.norm(hidden)[0])
 
     def own(self, ids: list[int], rows: Float[Tensor, "N D"], grid: tuple[int, int, int]) -> Float[Tensor, "V"]:
         """Returns log-probabilities (float32) of the token after `ids` by the model's own forward. grid: (groups, height, width) of its
@@ -170,12 +172,14 @@ class Networks:
         return own_logits(self.model, tokens, video=self.video, rows=rows, grid=where).float().log_softmax(-1)
 
     def log_probabilities(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N V"]:
-        """Returns log-probabilities of the next token, in float32."""
+        """Returns log-probabilities of the next token, in float32. DataError if they are no numbers."""
         logits = self.model.lm_head(hidden).float()
         if self.answers is not None:
             tokens, rows = self.answers
             logits[:, tokens] = hidden.float() @ rows.T
-        return logits.log_softmax(-1)
+        logprobs = logits.log_softmax(-1)
+        _numbers(logprobs[:, 0])  # one that is no number makes all of its row none
+        return logprobs
 
     def activation_bytes(self, keys: int) -> tuple[int, int, int]:
         """Returns estimates in bytes: of a language token that attends to `keys` tokens, of the patches of an image token in the tower, of
@@ -196,3 +200,13 @@ class Networks:
             patches * (size * (8 * tower.hidden_size + 2 * tower.intermediate_size) + 24 * tower.patch_size**2),
             12 * config.vocab_size,
         )
+
+
+def _numbers(outputs: Tensor) -> Tensor:
+    """Returns what a network put out. DataError if it is NaN or infinite, which would make every score unknown without a reason."""
+    if not outputs.isfinite().all():
+        raise DataError(
+            f"the model puts out NaN: its weights are damaged, or too large for {str(outputs.dtype).removeprefix('torch.')} "
+            "(--precision bfloat16 or float32 helps then)"
+        )
+    return outputs

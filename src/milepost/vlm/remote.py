@@ -173,8 +173,9 @@ class RemoteEngine(OverServer):
         after: re.Pattern[str],
         prefixes: Sequence[int] | None = None,
         max_tokens: int = 128,
-    ) -> Float[np.ndarray, "I P C"]:
-        """Returns, for each instruction and prefix, log p of each choice where one stands in the answer, behind the words `after`.
+    ) -> tuple[Float[np.ndarray, "I P C"], list[list[str]]]:
+        """Returns, for each instruction and prefix, log p of each choice where one stands in the answer, behind the words `after`; and the
+        answers.
 
         NaN where a choice is not listed there, or where the answer has no such place. ServerError as `ask`.
         """
@@ -182,9 +183,12 @@ class RemoteEngine(OverServer):
         require_lists(instructions, choices)
         cells, prompts = self._prompts(clip, instructions, lengths)
         logprob = np.full((len(instructions), len(lengths), len(choices)), np.nan, np.float32)
-        for cell, scores in zip(cells, self._server.choose(prompts, choices=choices, after=after, max_tokens=max_tokens), strict=True):
-            logprob[cell] = [scores[choice].logprob for choice in choices]
-        return logprob
+        words = [[""] * len(lengths) for _ in instructions]
+        replies = self._server.choose(prompts, choices=choices, after=after, max_tokens=max_tokens)
+        for (i, place), (scores, answer) in zip(cells, replies, strict=True):
+            logprob[i, place] = [scores[choice].logprob for choice in choices]
+            words[i][place] = answer
+        return logprob, words
 
     def _prompts(
         self, clip: Clip, instructions: Sequence[str], lengths: Sequence[int]

@@ -152,18 +152,18 @@ class ChatClient:
 
     def choose(
         self, prompts: Sequence[ServerPrompt], *, choices: Sequence[str], after: re.Pattern[str], max_tokens: int = 128
-    ) -> list[dict[str, TokenScore]]:
-        """Returns, for each prompt, the log-probability of each choice at the place in the greedy answer where one stands.
+    ) -> list[tuple[dict[str, TokenScore], str]]:
+        """Returns, for each prompt, the log-probability of each choice at the place in the greedy answer where one stands, and the answer.
 
         That place is the first token, but for spaces, behind words that `after` matches to their end. Without such a place no choice is
         listed. ServerError ends the whole call; so does NoLogprobsError, where the server lists too few tokens to compare the choices.
         """
 
-        async def ask(messages: list[MessageDict], rng: np.random.Generator) -> dict[str, TokenScore]:
+        async def ask(messages: list[MessageDict], rng: np.random.Generator) -> tuple[dict[str, TokenScore], str]:
             reply = await self._ask_tokens({"messages": messages, "max_tokens": max_tokens, "temperature": 0}, rng)
             tokens = self._listed(reply, partial(listed_after, words=after))
             self._require_alternatives([math.exp(logprob) for _, logprob in tokens], len(choices))
-            return score_answers(tokens, choices, "likelier")
+            return score_answers(tokens, choices, "likelier"), words_of((self._choice(reply).get("message") or {}).get("content")) or ""
 
         return self._all(prompts, ask, None)
 

@@ -15,7 +15,10 @@ from milepost.core import Curve, DataError, Episode, Progress, Signal, interpola
 from milepost.models.gvl.config import GVLConfig
 from milepost.models.gvl.question import percentages, question, schema
 from milepost.models.zero_shot.model import Places, ZeroShotModel
-from milepost.vlm import ChatModel, Engine, LocalChatModel, RemoteChatModel, RemoteEngine, fit_frames
+from milepost.vlm import ChatModel, Engine, LocalChatModel, RemoteChatModel, RemoteEngine, fit_frames, quoted
+
+SHORT = 120
+"""How much of an answer without percentages is shown."""
 
 
 class GVLModel(ZeroShotModel):
@@ -41,6 +44,8 @@ class GVLModel(ZeroShotModel):
         super().__init__(config, engine)
         self._chat: ChatModel | None = None
         self._frames = [0, 0]
+        self._without = ""
+        """An answer that has no percentage at all."""
 
     @property
     def chat(self) -> ChatModel:
@@ -67,7 +72,8 @@ class GVLModel(ZeroShotModel):
     def close(self) -> list[str]:
         """Closes the connections to a server, if there are any. Returns how many frames were answered, and what the server was like."""
         answers, total = self._frames
-        lines = [f"frames with a percentage: {answers} of {total} shown ({answers / total:.0%})"] if total else []
+        such = f'; an answer without any is "{quoted(self._without, SHORT)}"' if self._without else ""
+        lines = [f"frames with a percentage: {answers} of {total} shown ({answers / total:.0%}){such}"] if total else []
         return lines + super().close()
 
     def _curves(
@@ -106,6 +112,8 @@ class GVLModel(ZeroShotModel):
             message = question(task, prepared[0], [prepared[1 + number] for number in order])
             reply = chat.reply([message], json_schema=schema(later), max_tokens=self.config.max_answer_tokens)
             answers[shuffle, order] = percentages(reply.text, later)
+            if np.isnan(answers[shuffle]).all() and not self._without:
+                self._without = reply.text.strip() or reply.refusal or "(nothing)"
         self._frames[0] += int((~np.isnan(answers)).sum())
         self._frames[1] += answers.size
         return answers

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,48 @@ from milepost.core import Curve, DataError, Progress, Signal, Step, interpolate,
 from milepost.models.roboreward.config import GRADES, OPENING, RoboRewardConfig
 from milepost.models.zero_shot.model import Attempt, Places, ZeroShotModel
 from milepost.models.zero_shot.sampling import anchors
-from milepost.vlm import Engine, NoLogprobsError, Prompt, RemoteEngine
+from milepost.vlm import Engine, NoLogprobsError, Prompt, RemoteEngine, quoted
 
 WRITTEN = re.compile(rf"{OPENING.strip()}\s*(\d+)(?![\w%]|[.,/:-]\d)")
 BEFORE = re.compile(rf"{OPENING.strip()}\s*$")
 """Where an answer in words has its grade, and what stands before the grade."""
+MOSTLY, SHORT = 0.5, 120
+"""From this probability outside the grades on they say little; and how much of an answer without a grade is shown."""
 LOW, HIGH = float(GRADES[0]), float(GRADES[-1])
+
+
+@dataclass
+class Answers:
+    """What was answered so far: questions, those without a grade, an answer of these, and the sum of what was outside the grades."""
+
+    questions: int = 0
+    gradeless: int = 0
+    example: str = ""
+    outside: float = 0.0
+
+    def count(self, answers: Sequence[Sequence[str]], graded: Sequence[Mapping[str, Float[np.ndarray, "P"]]]) -> None:
+        """Adds the answers of each instruction, in words where there are any, with their grades."""
+        for number, signals in enumerate(graded):
+            is_unknown = np.isnan(signals["grade"])
+            self.questions += len(is_unknown)
+            self.gradeless += int(is_unknown.sum())
+            self.outside += float(np.nansum(signals.get("outside", np.zeros(0))))
+            if is_unknown.any() and answers and not self.example:
+                self.example = answers[number][int(is_unknown.argmax())] or "(nothing)"
+
+    def lines(self) -> list[str]:
+        """Returns what a user should know of the answers, a line each."""
+        lines = []
+        if self.gradeless:
+            such = f'; one of them is "{quoted(self.example, SHORT)}"' if self.example else ""
+            lines.append(f"answers without a grade from 1 to 5: {self.gradeless} of {self.questions}, whose progress is unknown{such}")
+        outside = self.outside / max(1, self.questions - self.gradeless)
+        if outside > MOSTLY:
+            lines.append(
+                f"{outside:.0%} of the probability, on average, is outside the five grades (raw_outside), so the grades say little: the "
+                "model does not answer in RoboReward's form. Is --vlm-name a RoboReward?"
+            )
+        return lines
 
 
 class RoboRewardModel(ZeroShotModel):
@@ -48,6 +85,7 @@ class RoboRewardModel(ZeroShotModel):
     def __init__(self, config: RoboRewardConfig, engine: Engine | RemoteEngine | None = None) -> None:
         super().__init__(config, engine)
         self._attempt: Attempt | None = None
+        self._answers = Answers()
         self._now = Step(math.nan, {"grade": math.nan, "outside": math.nan}, fresh=False)
 
     @property
@@ -75,18 +113,25 @@ class RoboRewardModel(ZeroShotModel):
         questions: dict[str, Any] = {"instructions": list(tasks), "prefixes": prefixes}
         most = self.config.max_answer_tokens
         if self.config.grading == "greedy":
-            return [
-                {"grade": np.array([written_grade(words) for words in row], np.float32)}
-                for row in engine.complete(clip, **questions, max_tokens=most)
-            ]
+            answers = engine.complete(clip, **questions, max_tokens=most)
+            graded = [{"grade": np.array([written_grade(words) for words in row], np.float32)} for row in answers]
+            self._answers.count(answers, graded)
+            return graded
+        answers = []
         if isinstance(engine, RemoteEngine):
             try:
-                logprobs = engine.choose(clip, **questions, choices=GRADES, after=BEFORE, max_tokens=most)
+                logprobs, answers = engine.choose(clip, **questions, choices=GRADES, after=BEFORE, max_tokens=most)
             except NoLogprobsError as error:
                 raise NoLogprobsError(f"{error}. --grading greedy (grading='greedy') needs none: it takes the grade as written") from error
         else:
             logprobs = engine.score(clip, **questions, answers=GRADES)
-        return [dict(zip(("grade", "outside"), expected_grade(row), strict=True)) for row in logprobs]
+        graded = [dict(zip(("grade", "outside"), expected_grade(row), strict=True)) for row in logprobs]
+        self._answers.count(answers, graded)
+        return graded
+
+    def close(self) -> list[str]:
+        """Closes the connections to a server, if there are any. Returns how many answers had no grade, and what a server was asked."""
+        return [*self._answers.lines(), *super().close()]
 
     # While the robot moves
 

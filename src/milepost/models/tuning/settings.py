@@ -48,7 +48,7 @@ class TuningPlan(Plan):
     def opened(self, dataset: LeRobotDataset, train: TrainConfig) -> Callable[..., TrainResult]:
         """Returns what trains, with its checkpoint loaded."""
         base = Path(self.config.vlm_name).expanduser() / "config.json"
-        if base.is_file() and read_json_object(base, what="model config").get("tuned"):
+        if base.is_file() and {"tuned", "learnt"} & set(read_json_object(base, what="model config")):
             raise DataError(
                 f"{self.config.vlm_name} is a fine-tuned model; start from its checkpoint, the vlm_name in its config.json, on all episodes"
             )

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from milepost.core import MAIN_HEAD, DataError, Stages, shown
+from milepost.core import DataError, shown
+from milepost.models.model_config import JudgedConfig
 from milepost.vlm import Resolution
 
 ATTENTION = (None, "sdpa", "eager")
@@ -21,7 +22,7 @@ Config = TypeVar("Config", bound="VLMConfig")
 
 
 @dataclass(frozen=True)
-class VLMConfig:
+class VLMConfig(JudgedConfig):
     """A model's config but for what it asks. `name` is its `type` in config.json, `title` in messages."""
 
     name: ClassVar[str] = ""
@@ -82,16 +83,6 @@ class VLMConfig:
     @property
     def cameras(self) -> tuple[str, ...]:
         return (self.image_key,)
-
-    @property
-    def judged_head(self) -> str:
-        """Returns the head whose curve is compared with the truth of held-out episodes."""
-        return MAIN_HEAD
-
-    @property
-    def own_stages(self) -> Stages | None:
-        """Returns None: no stages are known."""
-        return None
 
     @property
     def resolution(self) -> Resolution:

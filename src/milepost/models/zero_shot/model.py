@@ -47,15 +47,18 @@ from milepost.vlm import (
     ServerConfig,
     Stream,
     UnreachableError,
-    learnt_hash,
+    learnt_hashes,
     load_engine,
     read_learnt,
+    require_learnt,
     write_learnt,
 )
 
 Model = TypeVar("Model", bound="ZeroShotModel")
 Places = tuple[Shaped[np.ndarray, "N"], Float[np.ndarray, "N"]]
 """Frames and seconds of the images that a VLM sees."""
+LEARNT = "learnt"
+"""The entry of a fine-tuned model's config.json with the hashes of the files beside it."""
 IN_A_ROW = 3
 """The run ends after a server failed on so many episodes in a row."""
 
@@ -102,8 +105,7 @@ class ZeroShotModel:
         """Returns what its curves depend on: its config, and what it learnt if it was fine-tuned."""
         config, values = self.config, self.config.to_dict()
         if isinstance(config, TunableConfig) and config.tuned is not None:
-            folder, adapter = Path(config.pretrained_path or ""), config.tuned == "lora"
-            values["learnt"] = learnt_hash(folder, has_adapter=adapter, has_heads=self.HAS_HEADS or not adapter)
+            values[LEARNT] = learnt_hashes(Path(config.pretrained_path or ""))
         return values
 
     def run_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,10 +257,11 @@ class ZeroShotModel:
 
         Of a fine-tuned model it also writes what was learnt, for which the VLM is loaded.
         """
-        config = self.config
+        config, values = self.config, self.config.to_dict()
         if isinstance(config, TunableConfig) and config.tuned is not None and isinstance(self.engine, Engine):
             write_learnt(self.engine, Path(folder), base=config.vlm_name, revision=config.vlm_revision)
-        self._save(folder, config.to_dict())
+            values[LEARNT] = learnt_hashes(Path(folder))
+        self._save(folder, values)
 
     def _save(self, folder: Path | str, values: Mapping[str, Any]) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -312,8 +315,8 @@ class Attempt:
 
 
 def read_config(config_class: type[Config], folder: Path | str, **fields: Any) -> Config:
-    """Returns a saved config but for the fields given. DataError if there is none, it is another model's, or it is a Hub's and names a
-    path.
+    """Returns a saved config but for the fields given. DataError if there is none, it is another model's, it does not fit what lies beside
+    it, or it is a Hub's and names a path.
     """
     path = find_model(folder) / "config.json"
     if not path.exists():
@@ -321,12 +324,27 @@ def read_config(config_class: type[Config], folder: Path | str, **fields: Any) -
     values = own_values(read_json_object(path, what="model config"))
     if values.get("type") != config_class.name:
         raise DataError(f"{path} is not the config of a {config_class.title} model")
+    hashes = values.pop(LEARNT, {})
     config: Config = dataclasses.replace(config_class.from_dict(values), **fields)
+    _require_learnt(path, getattr(config, "tuned", None), hashes)
     if isinstance(config, TunableConfig) and config.tuned is not None:
         config = dataclasses.replace(config, pretrained_path=str(path.parent))
     if revision_of(path.parent) and not is_hub_id(config.vlm_name) and "vlm_name" not in fields:
         raise DataError(f"the Hub model '{folder}' names a VLM on its author's machine ({shown(config.vlm_name)}); give --vlm-name")
     return config
+
+
+def _require_learnt(path: Path, tuned: str | None, hashes: Any) -> None:
+    """Raises DataError if what a config.json says of fine-tuning is not what its folder has. hashes: its entry `LEARNT`."""
+    if not isinstance(hashes, dict) or (tuned is not None and not hashes):
+        raise DataError(f"{path} says tuned='{tuned}', and not which files were learnt ({LEARNT}); restore it, or train the model again")
+    has_adapter = any(name.startswith("adapter_") for name in hashes)
+    if bool(hashes) != (tuned is not None) or has_adapter != (tuned == "lora"):
+        raise DataError(
+            f"{path} was edited: its model learnt {' and '.join(hashes)}, and it says tuned={shown(tuned)}; set it to "
+            f"'{'lora' if has_adapter else 'heads'}' again"
+        )
+    require_learnt(path.parent, hashes)
 
 
 def tuned_engine(config: Any, open_base: Callable[[], Engine | RemoteEngine]) -> Engine | RemoteEngine:

@@ -13,11 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from milepost.core import DataError
 from milepost.metrics import SuccessDetector, SuccessRule
 from milepost.online.client import RewardClient
 from milepost.online.sessions import NO_NUMBER, FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
 from milepost.online.shaping import Shaper, ShapingConfig
+from milepost.online.stream import NO_ANSWER, RewardStream
+from milepost.online.tripwires import FirstFrame, Tripwires
 from milepost.online.wrappers.inputs import FrameData
 
 _LONG = 10**9
@@ -31,7 +35,8 @@ class RewardConfig:
     reward = env_weight * the environment's + model_weight * the shaped progress + success_bonus at the first success of an attempt.
     success: when an attempt counts as done. terminate_on_success: end the episode there. max_age_s: an answer older than that is not used.
     Its age is the time since the frame that the model computed, and with a server the time that it took to answer; with a budget, a server
-    that fails counts as one that does not know. None uses every answer, and a server's failure is an error.
+    that fails counts as one that does not know. None uses every answer, and a server's failure is an error. tripwires: what watches for
+    rewards without deeds; it may be shared by several environments of one wrapper.
 
     >>> milepost.RewardConfig(env_weight=0.0).shaping.kind
     'potential'
@@ -44,6 +49,7 @@ class RewardConfig:
     success_bonus: float = 0.0
     terminate_on_success: bool = False
     max_age_s: float | None = None
+    tripwires: Tripwires | None = None
 
     def __post_init__(self) -> None:
         for name in ("model_weight", "env_weight", "success_bonus"):
@@ -89,13 +95,14 @@ class _Attempt:
     def observation(self, step: EnvStep) -> Observation:
         """Returns the next frame, as a source takes it."""
         self.frame += 1
-        return Observation(self.name, step.frame.images, step.frame.state, self.frame, step.is_terminal)
+        state = None if step.frame.state is None else np.asarray(step.frame.state, dtype=np.float32).reshape(-1)
+        return Observation(self.name, step.frame.images, state, self.frame, step.is_terminal)
 
     def outcome(self, step: EnvStep, result: FrameProgress, taken_s: float) -> Outcome:
         """Returns what the learner gets. taken_s: the seconds that a server took to answer."""
         config = self._config
         if result.fresh:
-            self._fresh_frame = self.frame
+            self._fresh_frame = result.frame
         age_s = taken_s + (self.frame - self._fresh_frame) / self._fps if self._fresh_frame >= 0 else math.nan
         reason = result.reason
         if not reason and config.max_age_s is not None and age_s > config.max_age_s:
@@ -129,16 +136,23 @@ class _Attempt:
 class Attempts:
     """The episodes of `count` environments, behind one model or server.
 
-    source: a model that follows attempts, `Sessions` of one, or a `RewardClient`. fps: frames a second, one for each step of an
-    environment. DataError if the model cannot follow an attempt, or not so many.
+    source: a model that follows attempts, `Sessions` of one, a `RewardClient`, or a `RewardStream` for one environment that must not wait;
+    its answers are those of earlier frames. fps: frames a second, one for each step of an environment. DataError if the model cannot follow
+    an attempt, or not so many.
     """
 
     def __init__(self, source: Any, count: int, fps: float, config: RewardConfig | None = None) -> None:
         self.config, self.fps = config or RewardConfig(), float(fps)
         limits = SessionLimits(sessions=count, frames=_LONG, idle_s=float(_LONG))
-        self._source = source if isinstance(source, Sessions | RewardClient) else Sessions(source, SessionConfig(limits=limits))
+        if isinstance(source, RewardStream):
+            if count > 1:
+                raise DataError(f"a RewardStream follows one environment, and there are {count}: give a RewardClient")
+            source = _Streamed(source)
+        is_ready = isinstance(source, Sessions | RewardClient | _Streamed)
+        self._source = source if is_ready else Sessions(source, SessionConfig(limits=limits))
         self._attempts: dict[int, _Attempt] = {}
         self._fitting: set[int] = set()
+        self._is_answered = True
 
     def advance(self, steps: Sequence[EnvStep]) -> list[Outcome]:
         """Returns what the learner gets of the next step of each of these environments, from one pass of the model.
@@ -154,30 +168,71 @@ class Attempts:
             if step.is_first or (before is not None and step.task is not None and step.task != before.task):
                 self._begin(step.place, step.task)
         outcomes = self._pass(steps)
-        for step, outcome in zip(steps, outcomes, strict=True):
-            reason = outcome.info["reason"]
-            if step.place not in self._fitting and self.config.max_age_s is None and reason and reason != NO_NUMBER:
-                raise DataError(f"the model cannot use the first frame of environment {step.place}: {reason}")
-            self._fitting.add(step.place)
+        if self._is_answered:
+            self._require_fitting({step.place: outcome for step, outcome in zip(steps, outcomes, strict=True)})
         return outcomes
 
     def close(self) -> None:
         """Ends all attempts. A server that has gone away ends them by itself."""
+        for place, attempt in self._attempts.items():
+            self._judge(place, attempt)
         names = [attempt.name for attempt in self._attempts.values()]
         self._attempts = {}
-        for name in names:
+        for name in filter(None, names):
             with contextlib.suppress(DataError):  # the server has ended it, or does not answer any more
                 self._source.end(name)
+
+    def _require_fitting(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Raises DataError if the very first frame of an environment does not fit the model: no later one would."""
+        for place in outcomes.keys() - self._fitting:
+            info = outcomes[place].info
+            if math.isnan(info["progress"]) and info["reason"] not in ("", NO_NUMBER, NO_ANSWER):
+                raise DataError(f"the model cannot use the first frame of environment {place}: {info['reason']}")
+        self._fitting |= outcomes.keys()
 
     def _begin(self, place: int, task: str | None) -> None:
         before = self._attempts.get(place)
         if task is None:
             raise DataError(f"environment {place} names no instruction at its reset: give task= as text, or as a function that returns it")
-        self._attempts[place] = _Attempt(self._name_for(before, task), task, self.fps, self.config)
+        if before is not None:
+            self._judge(place, before)
+        try:
+            name = self._name_for(before, task)
+        except DataError:
+            if before is None or self.config.max_age_s is None:
+                raise
+            name = ""  # a server that is gone for now: every frame gets its reason
+        self._attempts[place] = _Attempt(name, task, self.fps, self.config)
+        if self.config.tripwires is not None:
+            self.config.tripwires.begin(place, task)
+
+    def _judge(self, place: int, attempt: _Attempt) -> None:
+        """Ends what the tripwires watch of an attempt; they may ask the model about its first frame."""
+        if self.config.tripwires is None:
+            return
+
+        def peak_of_frozen(first: FirstFrame, numbers: Sequence[int]) -> float:
+            if not attempt.name or isinstance(self._source, _Streamed):
+                return math.nan
+            try:
+                results = self._shown_again(attempt, first, numbers)
+                if any(result.reason not in ("", NO_NUMBER) for result in results):  # a model that needs every frame
+                    results = self._shown_again(attempt, first, range(numbers[-1] + 1))
+            except DataError:  # a server that is gone: this wire was not tried
+                return math.nan
+            return max((result.progress for result in results if math.isfinite(result.progress)), default=math.nan)
+
+        self.config.tripwires.end(place, peak_of_frozen)
+
+    def _shown_again(self, attempt: _Attempt, first: FirstFrame, numbers: Sequence[int]) -> list[FrameProgress]:
+        """Returns what the model says of one frame under these numbers, in the place of an attempt that is over."""
+        name = self._source.begin(task=attempt.task, fps=self.fps, session=attempt.name)
+        frames = [Observation(name, first.images, first.state, number) for number in numbers]
+        return [result for frame in frames for result in self._source_results([frame])]
 
     def _name_for(self, before: _Attempt | None, task: str) -> str:
         """Returns the name of a new attempt: the one before, if the source still knows it."""
-        if before is not None:
+        if before is not None and before.name:
             try:
                 return self._source.begin(task=task, fps=self.fps, session=before.name)
             except DataError:  # idle for too long, or the server began anew; what is wrong with the task is raised below
@@ -189,17 +244,46 @@ class Attempts:
         begun_s = time.monotonic()
         observations = [self._attempts[step.place].observation(step) for step in steps]
         results = self._results(observations)
-        taken_s = 0.0 if isinstance(self._source, Sessions) else time.monotonic() - begun_s  # in one process the environment waits
-        return [self._attempts[step.place].outcome(step, result, taken_s) for step, result in zip(steps, results, strict=True)]
+        # in one process the environment waits for the model, and a stream does not wait for its server
+        taken_s = time.monotonic() - begun_s if isinstance(self._source, RewardClient) else 0.0
+        outcomes = [self._attempts[step.place].outcome(step, result, taken_s) for step, result in zip(steps, results, strict=True)]
+        if self.config.tripwires is not None:
+            for observation, step, outcome in zip(observations, steps, outcomes, strict=True):
+                self.config.tripwires.add(step.place, observation.images, observation.state, outcome.info["progress"])
+        return outcomes
+
+    def _source_results(self, observations: Sequence[Observation]) -> Sequence[FrameProgress]:
+        return self._source.advance(observations) if isinstance(self._source, Sessions) else self._source.step_all(observations)
 
     def _results(self, observations: Sequence[Observation]) -> Sequence[FrameProgress]:
         if not observations:
             return []
-        if isinstance(self._source, Sessions):
-            return self._source.advance(observations)
         try:
-            return self._source.step_all(observations)
+            results = self._source_results(observations)
+            self._is_answered = True
+            return results
         except DataError as error:
-            if self.config.max_age_s is None:
+            if self.config.max_age_s is None or isinstance(self._source, Sessions):
                 raise
+            self._is_answered = False
             return [FrameProgress(each.session, each.frame or 0, reason=str(error)) for each in observations]
+
+
+class _Streamed:
+    """A stream, as a source of one environment."""
+
+    def __init__(self, stream: RewardStream) -> None:
+        self._stream = stream
+
+    def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
+        self._stream.begin(task=task)
+        return "stream"
+
+    def step_all(self, observations: Sequence[Observation]) -> list[FrameProgress]:
+        (observation,) = observations
+        images = {camera: image if isinstance(image, bytes) else np.array(image) for camera, image in observation.images.items()}
+        self._stream.show(images, observation.state, is_terminal=observation.is_terminal)
+        return [self._stream.latest]
+
+    def end(self, session: str) -> None:
+        """Leaves the stream as it is: it ends its attempt when another begins, or when it is closed."""

@@ -83,6 +83,9 @@ class VectorProgressReward(gymnasium.vector.VectorWrapper):
     the environment renders while a new episode begins in the step of the end: the image of the last frame is then gone.
     """
 
+    _attempts: Any = None
+    """None where a refusal came first: earlier releases of gymnasium close such a wrapper too."""
+
     def __init__(
         self,
         env: Any,
@@ -140,7 +143,8 @@ class VectorProgressReward(gymnasium.vector.VectorWrapper):
 
     def close(self, **options: Any) -> None:
         """Ends the attempts, and closes the environments."""
-        self._attempts.close()
+        if self._attempts is not None:
+            self._attempts.close()
         super().close(**options)
 
     def _steps(

@@ -1,13 +1,10 @@
-"""What a model looks at, taken from what an environment returns: images and state of a frame, and the instruction. numpy only."""
+"""What a model looks at, taken from what an environment returns: images and state of a frame, and the instruction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-from jaxtyping import Float
 
 from milepost.core import DataError
 
@@ -17,14 +14,14 @@ Key = str | tuple[str, ...]
 
 @dataclass(frozen=True, eq=False)
 class FrameData:
-    """One frame of a robot: images, camera name -> (H, W, 3) or (3, H, W); state: (S,) in the units of the training dataset, or None.
+    """One frame of a robot. images: camera name -> (H, W, 3) or (3, H, W). state: (S,) in the units of the training dataset, or None.
 
     >>> milepost.FrameData({"observation.images.top": None}).state is None
     True
     """
 
     images: Mapping[str, Any]
-    state: Float[np.ndarray, "S"] | None = None
+    state: Any = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class FrameKeys:
     whose image is what the environment renders, "" for none.
 
     >>> keys = milepost.FrameKeys({"observation.images.top": ("pixels", "top")}, state="agent_pos")
-    >>> keys.frame({"pixels": {"top": None}, "agent_pos": [0.5, 1.0]}).state.tolist()
+    >>> keys.frame({"pixels": {"top": None}, "agent_pos": [0.5, 1.0]}).state
     [0.5, 1.0]
     """
 
@@ -54,7 +51,7 @@ class FrameKeys:
             images[self.render] = rendered
         if self.state is None:
             return FrameData(images)
-        return FrameData(images, np.asarray(_at(observation, self.state), dtype=np.float32).reshape(-1))
+        return FrameData(images, _at(observation, self.state))
 
 
 FrameOf = Callable[[Any, Mapping[str, Any]], FrameData]

@@ -1,0 +1,142 @@
+"""Follows whole episodes when no robot waits: for replay buffers whose rewards may come later, and for whole videos."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from milepost.core import DataError
+from milepost.online import FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
+from milepost.serving.errors import BusyError, broken
+
+TOGETHER = 16
+"""Episodes that go through the model at once."""
+MOST_BYTES = 2_000_000_000
+"""Bytes of the episodes that wait."""
+MOST_TICKETS = 4096
+"""Tickets that are kept; the oldest that is done goes first."""
+
+Image = Callable[[int], Mapping[str, Shaped[np.ndarray, "..."]]]
+
+
+@dataclass(eq=False)
+class WholeEpisode:
+    """An episode to follow. images: gives camera name -> image of a frame. state: (T, S) or None. size: bytes that it holds."""
+
+    task: str
+    fps: float
+    length: int
+    images: Image
+    state: Float[np.ndarray, "T S"] | None = None
+    is_terminal: bool = False
+    size: int = 0
+
+
+class _Job:
+    """An episode on its way: its session, once it has begun, and what it has so far."""
+
+    def __init__(self, episode: WholeEpisode) -> None:
+        self.episode, self.length, self.size = episode, episode.length, episode.size
+        self.results: list[FrameProgress] = []
+        self.session = ""
+        self.fault: Exception | None = None
+        self.is_over = asyncio.Event()
+
+    def begin(self, sessions: Sessions) -> None:
+        """Begins its attempt, if it has not begun."""
+        self.session = self.session or sessions.begin(task=self.episode.task, fps=self.episode.fps)
+
+    def fail(self, fault: Exception) -> None:
+        """Keeps why it failed."""
+        self.fault = fault
+
+    def settle(self, sessions: Sessions) -> bool:
+        """Returns whether it is over; its attempt then ends, and its frames need no memory any more."""
+        if self.fault is None and len(self.results) < self.length:
+            return False
+        sessions.end(self.session)
+        self.episode = dataclasses.replace(self.episode, images=lambda frame: {}, state=None)
+        self.is_over.set()
+        return True
+
+    def observation(self) -> Observation:
+        """Returns the next frame. DataError if it cannot be decoded."""
+        frame, episode = len(self.results), self.episode
+        state = None if episode.state is None else episode.state[frame]
+        return Observation(self.session, episode.images(frame), state, frame, episode.is_terminal and frame == self.length - 1)
+
+
+class Later:
+    """Episodes that wait for the model, and their results. `on_work` is called when there is something to do."""
+
+    def __init__(self, sessions: Sessions, on_work: Callable[[], None]) -> None:
+        limits = SessionLimits(sessions=TOGETHER, frames=10**9, idle_s=float(10**9))
+        config = sessions.config
+        self._sessions = Sessions(sessions.model, SessionConfig(config.success, config.events, config.shaping, limits))
+        self._on_work, self._jobs = on_work, dict[str, _Job]()
+        self._queue: list[_Job] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Returns whether an episode waits."""
+        return bool(self._queue)
+
+    def put(self, episode: WholeEpisode) -> str:
+        """Takes an episode and returns its ticket. BusyError if too many wait. DataError if the model follows one attempt at a time."""
+        if self._sessions.follows_one:
+            raise DataError("this model follows one attempt at a time, which is for a robot: episodes are labelled with milepost label")
+        if sum(job.size for job in self._queue) + episode.size > MOST_BYTES or len(self._queue) >= MOST_TICKETS:
+            raise BusyError(f"{len(self._queue)} episodes wait for the model already: send it again later")
+        ticket, job = secrets.token_hex(8), _Job(episode)
+        self._jobs[ticket] = job
+        self._queue.append(job)
+        for old in [name for name, each in self._jobs.items() if each.is_over.is_set()][: max(0, len(self._jobs) - MOST_TICKETS)]:
+            del self._jobs[old]
+        self._on_work()
+        return ticket
+
+    async def results(self, ticket: str) -> list[FrameProgress]:
+        """Returns the results of an episode once it is done, and forgets it. Raises what it failed by."""
+        job = self._jobs[ticket]
+        await job.is_over.wait()
+        self._jobs.pop(ticket, None)
+        if job.fault is not None:
+            raise job.fault
+        return job.results
+
+    def look(self, ticket: str) -> tuple[list[FrameProgress] | None, int, int]:
+        """Returns the results if the episode is done, how many frames are, and how many there are. KeyError for an unknown ticket."""
+        job = self._jobs[ticket]
+        if job.fault is not None:
+            raise job.fault
+        return (job.results if job.is_over.is_set() else None), len(job.results), job.length
+
+    def work(self) -> None:
+        """Advances the first episodes that wait by one frame each, in the model's thread."""
+        observations, live = [], []
+        for job in self._queue[:TOGETHER]:
+            try:
+                job.begin(self._sessions)
+            except DataError as error:
+                job.fail(error)
+                continue
+            try:
+                observations.append(job.observation())
+                live.append(job)
+            except DataError as error:
+                job.results.append(FrameProgress(job.session, len(job.results), reason=str(error)))
+        for job, result in zip(live, self._sessions.advance(observations), strict=True):
+            job.results.append(result)
+
+    def settle(self, fault: BaseException | None) -> None:
+        """Lets those that are done go, in the event loop. fault: what the model failed by in the last `work`."""
+        for job in self._queue[:TOGETHER]:
+            if fault is not None:
+                job.fail(broken(fault))
+        self._queue = [job for job in self._queue if not job.settle(self._sessions)]
