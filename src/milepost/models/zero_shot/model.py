@@ -33,6 +33,7 @@ from milepost.core import (
 )
 from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
 from milepost.models.plugin_format import own_values
+from milepost.models.registry import owner_of
 from milepost.models.zero_shot.clips import clip_of
 from milepost.models.zero_shot.config import Config, TunableConfig, VLMConfig
 from milepost.models.zero_shot.sampling import anchors, grid, looked_at
@@ -47,6 +48,7 @@ from milepost.vlm import (
     ServerConfig,
     Stream,
     UnreachableError,
+    checkpoint_config,
     learnt_hashes,
     load_engine,
     read_learnt,
@@ -386,6 +388,12 @@ def open_engine(config: VLMConfig, prompt: Prompt) -> Engine | RemoteEngine:
     )  # fmt: skip
     if shared is not None and loading in shared:
         return shared[loading].with_prompt(prompt).with_limit(config.max_input_length)
+    owner = owner_of(checkpoint_config(config.vlm_name, config.vlm_revision))
+    if owner is not None:
+        raise DataError(
+            f"{config.vlm_name} is a checkpoint of the model {owner.name}, which is read through heads of its own: "
+            f"use --model {owner.name} --vlm-name {config.vlm_name}"
+        )
     engine = load_engine(
         config.vlm_name,
         revision=config.vlm_revision,
