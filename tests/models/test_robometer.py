@@ -182,7 +182,7 @@ def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
     assert again.identity() == model.identity()
     episode = dot_episodes(1)[0]
     np.testing.assert_array_equal(again.predict(episode).value, model.predict(episode).value)
-    assert "preference" in again.close()[0]
+    assert again.close() == [f"{model.config.vlm_name}: these parts of the checkpoint are not used: preference head, frame pool attn"]
     assert "preference_head" in again.run_settings({})["unused"]
 
 
@@ -292,7 +292,15 @@ def test_heads_with_other_outputs_are_refused(tmp_path: Path, head: str, count: 
 
 def test_the_unused_parts_may_be_absent(tmp_path: Path) -> None:
     folder = changed(tiny_robometer(tmp_path), lambda w: [w.pop(key) for key in [*w] if key.startswith(FORMAT.unused)])
-    assert set(load_frame_engine(folder, layout=FORMAT).heads) == {"progress", "success"}
+    engine = load_frame_engine(folder, layout=FORMAT)
+    assert set(engine.heads) == {"progress", "success"}
+    assert milepost.RobometerModel(milepost.RobometerConfig(vlm_name=str(folder)), engine).close() == []  # nothing is there to be said
+
+
+@pytest.mark.parametrize("name", ["robometer", "gvl"])
+def test_what_has_no_online_use_says_so(name: str) -> None:
+    with pytest.raises(DataError, match=r"cannot follow an attempt frame by frame.*TOPReward, RoboReward"):
+        milepost.load_model(name).reset("open the drawer", fps=10.0)
 
 
 @pytest.mark.parametrize("layout", ["upstream", "lerobot"])

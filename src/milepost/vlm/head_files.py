@@ -69,7 +69,9 @@ def load_frame_engine(
         number = dtype_of(dtype, device)
         require_memory(transformers, config, device=device, each=float(number.itemsize))
         tokenizer = _tokenizer(transformers, base, layout, rows=int(config.text_config.vocab_size), grows=base is not where)
-        weights, heads = _split(transformers, config, _weights(where), layout)
+        content = _weights(where)
+        weights, heads = _split(transformers, config, content, layout)
+        unused = [part for part in layout.unused if any(key.split(".")[0] == part for key in content)]
         with bar_on_terminals():
             model = _class(transformers, config).from_pretrained(
                 None, config=config, state_dict=weights, dtype=number, attn_implementation=attention
@@ -78,8 +80,9 @@ def load_frame_engine(
         model = in_one_precision(model.requires_grad_(False).eval(), number).to(device)
         say_licence(name, card_of(where), json_of(where, "config.json") or {})
     return FrameEngine(
-        model, tokenizer, heads={part: head.to(device) for part, head in heads.items()}, mark=layout.mark, processor=processor,
-        max_memory=max_memory, name=name, commit=getattr(config, "_commit_hash", None) or "", fingerprint=fingerprint(where),
+        model, tokenizer, heads={part: head.to(device) for part, head in heads.items()}, mark=layout.mark, unused=unused,
+        processor=processor, max_memory=max_memory, name=name,
+        commit=getattr(config, "_commit_hash", None) or "", fingerprint=fingerprint(where),
     )  # fmt: skip
 
 

@@ -23,8 +23,11 @@ def say_licence(name: str, card: Path | None, config: Mapping[str, Any]) -> None
     use.
     """
     written = config.get("license")
-    named = {"README.md": forbidding_licence(card), "config.json": written if isinstance(written, str) and FORBIDS.search(written) else ""}
-    place, licence = next(((place, licence) for place, licence in named.items() if licence), ("", ""))
+    licences = {
+        "README.md": forbidding_licence(card),
+        "config.json": written if isinstance(written, str) and FORBIDS.search(written) else "",
+    }
+    place, licence = next(((place, licence) for place, licence in licences.items() if licence), ("", ""))
     if licence and (name, licence) not in _WARNED_OF:
         _WARNED_OF.add((name, licence))
         where = "has its terms" if place == "README.md" else "names it"

@@ -145,8 +145,8 @@ def _load(
     config = transformers.AutoConfig.from_pretrained(**where)
     if config.model_type not in FAMILIES:
         raise DataError(f"a '{config.model_type}' model cannot share prefixes here; supported are {' and '.join(FAMILIES)} (Qwen3-VL)")
-    if (named := config.architectures or []) and not any(str(each).startswith("Qwen3VL") for each in named):
-        raise DataError(f"it is a {shown(named[0])} model: a Qwen3-VL with other outputs, which does not answer in words")
+    if (classes := config.architectures or []) and not any(str(each).startswith("Qwen3VL") for each in classes):
+        raise DataError(f"it is a {shown(classes[0])} model: a Qwen3-VL with other outputs, which does not answer in words")
     more: dict[str, Any] = {}
     if quantization is not None:
         if quantization not in ("8bit", "4bit"):

@@ -205,6 +205,13 @@ class ZeroShotModel:
         """Returns a curve for each task. places: (frames, seconds) of the images. episode: its index and length."""
         raise NotImplementedError
 
+    def reset(self, task: str = "", *, fps: float | None = None) -> None:
+        """Raises DataError, unless the model can follow an attempt while it runs and has a `reset` of its own."""
+        raise DataError(
+            f"{self.config.title} cannot follow an attempt frame by frame: label recorded episodes with it. While a robot moves, use "
+            "TOPReward, RoboReward, or a trained model (sarm, value, success)"
+        )
+
     def instruction_for(self, task: str) -> str:
         """Returns the instruction of a new attempt: `task`, or `default_task`. DataError if there is none."""
         words = task.strip() or self.config.default_task
