@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rl_world import CAMERA, RATE, SIZE
+from benchmarks.rl_world import CAMERA, RATE, SIZE, true_curve
 from milepost.core import ArrayFrames, Episode, Segment, Step, write_text
 from milepost.metrics import final, mean_error, separation
 from milepost.models import PRESETS, SARMModel, train_sarm
@@ -97,6 +97,22 @@ def wander(task: str, number: int) -> Rollout:
     raise ValueError(f"{task}: 40 attempts to wander about ended in success; leave the task out")
 
 
+def beyond_demonstrations(task: str, folder: Path, count: int = 20) -> list[dict[str, Any]]:
+    """Returns what each SARM of a task says of attempts that go anywhere, in scenes that none of them learnt from: before any policy is
+    trained, this tells what a policy will find. progress, truth: means over frames. far: proportion of frames at 0.8 and above."""
+    others = [wander(task, 1_000_000 + number) for number in range(count)]
+    truth = np.concatenate([true_curve(task, rollout.trace)[::EVERY_SECOND] for rollout in others])
+    rows = []
+    for wide in (False, True):
+        model = sarm(task, folder, wide=wide)
+        value = np.concatenate([model.predict(_seen(number, rollout)).value for number, rollout in enumerate(others)])
+        means = {"progress": value.mean(), "truth": truth.mean(), "far": (value >= 0.8).mean()}
+        rows.append(
+            {"task": task, "model": "sarm-wide" if wide else "sarm", **{name: round(float(mean), 3) for name, mean in means.items()}}
+        )
+    return rows
+
+
 def _wandering(view: SceneState, rng: np.random.Generator) -> CommandScript:
     for _ in range(FOREVER):
         grip, speed = float(rng.choice([OPEN, 1.0])), float(rng.uniform(0.3, 1))
@@ -111,7 +127,7 @@ def _train(task: str, place: Path, *, wide: bool) -> dict[str, Any]:
     rollouts += [wander(task, number) for number in range(WANDERING if wide else 0)]
     truths, _ = truth_of_rollouts(rollouts)
     pairs = [pair for pair in zip(rollouts, truths, strict=True) if pair[0].stored]
-    episodes = [_episode(number, *pair) for number, pair in enumerate(pairs)]
+    episodes = [_annotated(number, *pair) for number, pair in enumerate(pairs)]
     rendered_s = time.monotonic()
     config, train = PRESETS["small"]
     config = dataclasses.replace(config, annotation_mode="sparse_only", image_key=CAMERA, gap_s=1 / RATE)
@@ -130,12 +146,17 @@ def _train(task: str, place: Path, *, wide: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _episode(number: int, rollout: Rollout, truth: RolloutTruth) -> Episode:
-    """Returns every second frame of a rollout, with the segments that an annotator would mark in them."""
+def _seen(number: int, rollout: Rollout, segments: tuple[Segment, ...] = ()) -> Episode:
+    """Returns every second frame of a rollout: what SARM may see of it."""
     images = np.stack(list(painter(rollout.task, SIZE).frames(rollout, CAMERA)))[::EVERY_SECOND]
     state = np.column_stack([rollout.trace.hand, rollout.trace.opening]).astype(np.float32)[::EVERY_SECOND]
+    frames = {CAMERA: ArrayFrames(np.ascontiguousarray(images))}
+    by_head = {"sparse": segments} if segments else {}
+    return Episode(number, 0, TASKS[rollout.task].instruction, float(RATE), len(state), state, frames, by_head)
+
+
+def _annotated(number: int, rollout: Rollout, truth: RolloutTruth) -> Episode:
+    """Returns what SARM may see of a rollout, with the segments that an annotator would mark in it."""
     unfinished = ~truth.success[::EVERY_SECOND]
     stage = truth.stage[::EVERY_SECOND][unfinished]
-    segments = tuple(Segment(STAGES[stage[start]], start, stop) for start, stop in runs(stage))
-    frames = {CAMERA: ArrayFrames(np.ascontiguousarray(images))}
-    return Episode(number, 0, TASKS[rollout.task].instruction, float(RATE), len(state), state, frames, {"sparse": segments})
+    return _seen(number, rollout, tuple(Segment(STAGES[stage[start]], start, stop) for start, stop in runs(stage)))

@@ -4,6 +4,7 @@ fooled the reward model. Nothing here simulates or trains.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,17 @@ def tables(lines: Lines) -> str:
     return "\n".join([*parts, "### Cost of a decision\n", cost_table(lines)]) if lines else "No run is finished yet.\n"
 
 
+def beyond_table(folder: Path) -> str:
+    """What the reward models say of attempts that go anywhere; nothing if they were not asked."""
+    path = folder / "beyond.json"
+    if not path.is_file():
+        return ""
+    keys = ("progress", "truth", "far")
+    rows = [(row["task"], row["model"], *(f"{row[key]:.3f}" for key in keys)) for row in json.loads(path.read_text())]
+    header = ("task", "model", "its progress", "true progress", f"frames at {FAR} or above")
+    return f"### Before any policy: attempts that go anywhere\n\n{markdown(header, rows)}"
+
+
 def keep_worst(folder: Path, job: Mapping[str, Any], attempts: Sequence[Any]) -> None:
     """Keeps the images of the failed attempt that the model puts highest, if that is half way or more."""
     failed = [each for each in attempts if not each.success and each.curve[-1] >= 0.5]
@@ -171,9 +183,9 @@ def _curve(ax: Any, runs: Lines, name: str) -> None:
     ax.fill_between(steps, np.clip(estimates[:, 1], 0, 1), np.clip(estimates[:, 2], 0, 1), color=colour, alpha=0.12, linewidth=0)
 
 
-def write(lines: Lines, folder: Path, *, page: Path | None, figures: Path | None) -> None:
+def write(lines: Lines, folder: Path, *, total: int, page: Path | None, figures: Path | None) -> None:
     """Prints the tables, or writes them between the marks of a page; draws curves, and each task's worst attempt, into a folder."""
-    text = f"{len(lines)} runs.\n\n{tables(lines)}"
+    text = f"{len(lines)} of {total} runs.\n\n{tables(lines)}\n{beyond_table(folder)}"
     if page is None:
         print(text)
     else:

@@ -1,6 +1,7 @@
 """The study of docs/rl_study.md: does progress as a reward help reinforcement learning in simulation, and in which form?
 
     python -m benchmarks.rl_study --out FOLDER            run what is not in FOLDER/runs.jsonl yet; stop it and start it at will
+    python -m benchmarks.rl_study --out FOLDER --beyond   ask the reward models about attempts that go anywhere; into FOLDER/beyond.json
     python -m benchmarks.rl_study --out FOLDER --report [--page docs/rl_study.md] [--figures docs/figures]
 
 Every finished run is one line. All conditions have the same algorithm (SAC of Stable-Baselines3), hyperparameters, start scenes of a seed
@@ -28,8 +29,9 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
 from benchmarks import rl_report
-from benchmarks.rl_model import Clock, TrueProgress, sarm
+from benchmarks.rl_model import Clock, TrueProgress, beyond_demonstrations, sarm
 from benchmarks.rl_world import CAMERA, EVALUATION, LIMIT, RATE, RobotEnv
+from milepost.core import write_text
 from milepost.online import FrameData, RewardConfig, ShapingConfig
 from milepost.online.wrappers.gymnasium import ProgressReward
 from milepost.sim.compare.experiment import append, read_lines
@@ -58,7 +60,9 @@ CONDITIONS = {
     "sarm-absolute": Condition("sarm", "absolute"),
     "true-absolute": Condition("true", "absolute"),
 }
-"""Name -> what it adds, in the order in which a seed runs them."""
+"""Name -> what it adds."""
+FIRST = ("sparse", "true", "sarm-wide", "sarm")
+"""The conditions that answer the question; they are run first, in this order, and the others after them."""
 TASKS = {"button-press-v3": 6_000, "door-open-v3": 12_000}
 """Task -> decisions of a run."""
 
@@ -249,11 +253,13 @@ def run(job: Job, settings: Settings, places: Places, folder: Path) -> dict[str,
 
 
 def jobs(tasks: Sequence[str], conditions: Sequence[str], seeds: Sequence[int], steps: int | None) -> Iterator[Job]:
-    """Yields the runs seed by seed, so that the finished ones can be compared."""
-    for seed in seeds:
+    """Yields the runs: the most telling conditions first, task by task, and seed by seed, so that the finished ones can be compared."""
+    first = [name for name in FIRST if name in conditions]
+    for group in (first, [name for name in conditions if name not in first]):
         for task in tasks:
-            for condition in conditions:
-                yield Job(task, condition, seed, steps or TASKS[task])
+            for seed in seeds:
+                for condition in group:
+                    yield Job(task, condition, seed, steps or TASKS[task])
 
 
 def study(todo: Sequence[Job], folder: Path, settings: Settings, places: Places) -> list[dict[str, Any]]:
@@ -283,16 +289,21 @@ def main() -> None:
     parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), default=list(CONDITIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(1, 6)))
     parser.add_argument("--steps", type=int, help="decisions of a run, of every task; default: " + str(TASKS))
+    parser.add_argument("--beyond", action="store_true", help="ask the reward models about attempts that go anywhere, and run nothing")
     parser.add_argument("--report", action="store_true", help="print the tables of what is finished, and run nothing")
     parser.add_argument("--page", type=Path, help="write the tables between the marks of this page instead of printing them")
     parser.add_argument("--figures", type=Path, help="draw the figures into this folder")
     args = parser.parse_args()
-    settings = Settings()
+    settings, todo = Settings(), list(jobs(args.tasks, args.conditions, args.seeds, args.steps))
     if args.report:
-        rl_report.write(finished(args.out, settings), args.out, page=args.page, figures=args.figures)
+        rl_report.write(finished(args.out, settings), args.out, total=len(todo), page=args.page, figures=args.figures)
         return
     torch.set_num_threads(1)
-    study(list(jobs(args.tasks, args.conditions, args.seeds, args.steps)), args.out, settings, simulated(args.out))
+    if args.beyond:
+        rows = [row for task in args.tasks for row in beyond_demonstrations(task, args.out)]
+        write_text(args.out / "beyond.json", json.dumps(rows))
+        return
+    study(todo, args.out, settings, simulated(args.out))
 
 
 if __name__ == "__main__":

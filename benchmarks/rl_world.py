@@ -18,7 +18,7 @@ from milepost.sim.closed_loop import observations
 from milepost.sim.rollout import Rollout, SimConfig, roll_out, trace_of
 from milepost.sim.scene import CAMERAS, painter
 from milepost.sim.stagewise import finish, stages_of
-from milepost.sim.tasks import TASKS
+from milepost.sim.tasks import TASKS, Trace
 from milepost.sim.truth import Ranking, truth_of_rollouts
 from milepost.sim.world import SceneState, World
 
@@ -44,11 +44,14 @@ def ranking(task: str) -> tuple[Ranking, Stages]:
 
 def true_progress(task: str, first: SceneState, now: SceneState) -> float:
     """Returns the progress in [0, 1] that the labels of a demonstration would have in this state, of an attempt that began in `first`."""
-    by, stages = ranking(task)
     trace = trace_of([first, now, now, now])  # as long as a state must last to be no flicker
-    if finish(task, trace) is not None:
-        return 1.0
-    return float(progress(stages_of(task, trace), by.tau(trace), stages)[-1])
+    return 1.0 if finish(task, trace) is not None else float(true_curve(task, trace)[-1])
+
+
+def true_curve(task: str, trace: Trace) -> Float[np.ndarray, "T"]:
+    """Returns the true progress of every frame of an attempt without success."""
+    by, stages = ranking(task)
+    return progress(stages_of(task, trace), by.tau(trace), stages)
 
 
 class RobotEnv(gymnasium.Env):

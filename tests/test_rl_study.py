@@ -1,6 +1,7 @@
 """The study of progress as a reward (benchmarks/rl_study.py) on a line of ten places: its rewards, its resuming and its report."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,15 @@ def test_a_stopped_study_goes_on_and_reports(tmp_path: Path, capsys: pytest.Capt
     assert len(rl_study.finished(tmp_path, SETTINGS)) == 4
     assert not rl_study.finished(tmp_path, dataclasses.replace(SETTINGS, gamma=0.9))
 
+    row = {"task": "line", "model": "sarm", "progress": 0.5, "truth": 0.1, "far": 0.25}
+    (tmp_path / "beyond.json").write_text(json.dumps([row]))
     page = tmp_path / "page.md"
     page.write_text("\n".join(["before", *rl_report.MARKS, "after"]))
-    rl_report.write(again, tmp_path, page=page, figures=tmp_path / "figures")
+    rl_report.write(again, tmp_path, total=4, page=page, figures=tmp_path / "figures")
     text = page.read_text()
     assert (text[:6], text[-5:]) == ("before", "after")
     assert "| sarm | 2 |" in text
+    assert "| line | sarm | 0.500 | 0.100 | 0.250 |" in text
     assert (tmp_path / "figures" / "rl_curves.png").stat().st_size > 1000
 
 
