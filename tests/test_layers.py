@@ -49,7 +49,7 @@ INSIDE = {
         "windowed.network zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
         "gvl.config gvl.options gvl.question registry robometer.config robometer.options roboreward.config roboreward.options sarm.config "
-        "sarm.loss saved topreward.config topreward.options training.config training.episodes windowed.config windowed.inputs "
+        "sarm.loss saved topreward.config topreward.options training.config training.episodes windowed.config windowed.inputs",
         "zero_shot.model",
         "classifier.model elapsed encoded gvl.model robometer.model roboreward.model sarm.lerobot_format sarm.samples success.config "
         "topreward.processor topreward.sampling training.loop tuning.prepare tuning.tuner value.config windowed.samples zero_shot.kind",

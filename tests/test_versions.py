@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 from milepost.core import versions
 from milepost.core.errors import DataError
+from milepost.vlm.loading import naming_faults
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,3 +110,28 @@ def test_the_feature_refuses_when_first_used(installed: dict[str, str], tmp_path
     for opening in (load_engine, ClipEncoder.load):
         with pytest.raises(DataError, match=r"transformers 4\.57\.6 is installed, .* pip install 'transformers>=5\.4,<6'"):
             opening(str(tmp_path))
+
+
+BROKEN = {
+    "no such operator": ("raise RuntimeError('no operator nms')", r"because visionish is broken: no operator nms"),
+    "a package that is not there": ("import nowhere_at_all", r"whole_adapters, which needs nowhere_at_all: pip install nowhere_at_all"),
+}
+
+
+@pytest.mark.parametrize("hides", [True, False], ids=["hidden", "plain"])
+@pytest.mark.parametrize("fault", BROKEN)
+def test_what_is_broken_is_named_and_not_who_imports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], fault: str, hides: bool
+) -> None:
+    """transformers hides the fault of a package that it imports behind a ModuleNotFoundError that names none."""
+    code, words = BROKEN[fault]
+    (tmp_path / "visionish.py").write_text(code + "\n")
+    hiding = "try:\n    import visionish\nexcept Exception as error:\n    raise ModuleNotFoundError('Could not import') from error\n"
+    (tmp_path / "whole_adapters.py").write_text(hiding if hides else "import visionish\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match=words) as caught:
+        versions.load("whole_adapters", purpose="LoRA adapters", install="milepost[finetune]")
+    assert "None" not in str(caught.value)
+    assert str(caught.value).startswith("LoRA adapters need whole_adapters, which ")
+    with pytest.raises(DataError, match=r"visionish|nowhere_at_all|no operator nms"), naming_faults("a model"):
+        versions.importlib.import_module("whole_adapters")

@@ -20,6 +20,7 @@ from milepost.models.robometer.model import evenly
 from milepost.testing import dot_episodes, tiny_robometer
 from milepost.vlm.head_files import load_frame_engine
 from milepost.vlm.layers import PatchProduct, multiply_patches
+from milepost.vlm.loading import load_engine
 from models.test_contract import robometer_folder
 from models.test_contract import tiny_robometer as model_of
 
@@ -181,7 +182,7 @@ def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
     assert again.identity() == model.identity()
     episode = dot_episodes(1)[0]
     np.testing.assert_array_equal(again.predict(episode).value, model.predict(episode).value)
-    assert "preference" in again.close()[0]
+    assert again.close() == [f"{model.config.vlm_name}: these parts of the checkpoint are not used: preference head, frame pool attn"]
     assert "preference_head" in again.run_settings({})["unused"]
 
 
@@ -228,7 +229,7 @@ LAYER = "model.language_model.layers.0.mlp.up_proj.weight"
     [
         (lambda w: w.pop("progress_head.4.bias"), "lack progress_head.4.bias"),
         (lambda w: [w.pop(key) for key in [*w] if "_head." in key], "without the heads"),
-        (lambda w: w.pop(LAYER), "incomplete, 1 are missing: " + LAYER),
+        (lambda w: w.pop(LAYER), "incomplete, missing 1: " + LAYER),
         (lambda w: w.update({"similarity_head.0.bias": torch.zeros(2)}), "does not have: similarity_head.0.bias"),
         (lambda w: w.update({"model.audio.0.bias": torch.zeros(2)}), "does not have: model.audio.0.bias"),
         (lambda w: w.update({LAYER: w[LAYER][:5].clone()}), r"another shape.*up_proj.weight \(5, 32\), by the config \(64, 32\)"),
@@ -239,6 +240,43 @@ LAYER = "model.language_model.layers.0.mlp.up_proj.weight"
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Weights], object], words: str) -> None:
     with pytest.raises(DataError, match=words):
         load_frame_engine(changed(tiny_robometer(tmp_path), change), layout=FORMAT)
+
+
+@pytest.mark.parametrize("layout", ["upstream", "lerobot"])
+def test_names_with_another_beginning_are_shown(tmp_path: Path, layout: str) -> None:
+    def wrap(w: Weights) -> None:
+        for key in [*w]:
+            w[f"module.{key}"] = w.pop(key)
+
+    with pytest.raises(DataError, match=r"missing \d+: model.*that the architecture does not have: module\.\w"):
+        load_frame_engine(changed(tiny_robometer(tmp_path, layout=layout), wrap), layout=FORMAT)
+
+
+@pytest.mark.parametrize("layout", ["upstream", "lerobot"])
+@pytest.mark.parametrize("name", ["roboreward", "topreward", "gvl"])
+def test_a_robometer_is_no_other_model(tmp_path: Path, layout: str, name: str) -> None:
+    """Its output layer still gives numbers for words, and they mean nothing."""
+    folder = tiny_robometer(tmp_path, layout=layout)
+    with pytest.raises(DataError, match=f"is a checkpoint of the model robometer.*--model robometer --vlm-name {folder}"):
+        milepost.load_model(name, vlm_name=str(folder)).predict(dot_episodes(1)[0])
+    with pytest.raises(DataError, match=f"use --model robometer --vlm-name {folder}"):
+        milepost.load_model(folder)
+    if layout == "upstream":
+        with pytest.raises(DataError, match=r"'RFM' model.*does not answer in words"):
+            load_engine(folder)
+
+
+def test_without_the_hub_the_message_is_that_of_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    messages = []
+    for name in ("robometer", "roboreward", "topreward"):
+        with pytest.raises(DataError, match=r"the vision-language model 'some/where' cannot be loaded: .*hf download some/where") as caught:
+            milepost.load_model(name, vlm_name="some/where").predict(dot_episodes(1)[0])
+        messages.append(str(caught.value).partition(": ")[2])
+    assert len(set(messages)) == 1
+    assert ".." not in messages[0]
+    with pytest.raises(DataError, match=r"config.json"):
+        milepost.load_model("robometer", vlm_name=str(tmp_path)).predict(dot_episodes(1)[0])
 
 
 @pytest.mark.parametrize(("head", "count"), [("progress_head", 1), ("progress_head", 100), ("success_head", 2)])
@@ -254,7 +292,15 @@ def test_heads_with_other_outputs_are_refused(tmp_path: Path, head: str, count: 
 
 def test_the_unused_parts_may_be_absent(tmp_path: Path) -> None:
     folder = changed(tiny_robometer(tmp_path), lambda w: [w.pop(key) for key in [*w] if key.startswith(FORMAT.unused)])
-    assert set(load_frame_engine(folder, layout=FORMAT).heads) == {"progress", "success"}
+    engine = load_frame_engine(folder, layout=FORMAT)
+    assert set(engine.heads) == {"progress", "success"}
+    assert milepost.RobometerModel(milepost.RobometerConfig(vlm_name=str(folder)), engine).close() == []  # nothing is there to be said
+
+
+@pytest.mark.parametrize("name", ["robometer", "gvl"])
+def test_what_has_no_online_use_says_so(name: str) -> None:
+    with pytest.raises(DataError, match=r"cannot follow an attempt frame by frame.*TOPReward, RoboReward"):
+        milepost.load_model(name).reset("open the drawer", fps=10.0)
 
 
 @pytest.mark.parametrize("layout", ["upstream", "lerobot"])

@@ -1,12 +1,16 @@
 """A licence that forbids commercial use is said once; others, and a folder without a card, are not."""
 
+import json
 import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 
+import milepost
+from milepost.models.robometer.config import FORMAT
 from milepost.testing import tiny_robometer
+from milepost.vlm.head_files import load_frame_engine
 from milepost.vlm.licence import forbidding_licence, say_licence
 from milepost.vlm.loading import load_engine
 from models.test_contract import VLM
@@ -43,11 +47,34 @@ def test_it_is_said_once_in_a_process(tmp_path: Path) -> None:
         warnings.simplefilter("always")
         load_engine(tmp_path / "vlm")
         load_engine(tmp_path / "vlm")
-        say_licence("another", tmp_path / "vlm" / "README.md")
+        say_licence("another", tmp_path / "vlm" / "README.md", {})
     assert [str(each.message).partition(" are under")[0] for each in log] == [
         f"the weights of {tmp_path / 'vlm'}",
         "the weights of another",
     ]
+
+
+def test_a_config_names_a_licence_too(tmp_path: Path) -> None:
+    """As LeRobot writes it, of a VLM with heads and of a reward model."""
+    folder = tiny_robometer(tmp_path / "robometer", layout="lerobot")
+    edited(folder / "config.json", license="cc-by-nc-4.0")
+    milepost.make_reward_model(milepost.make_reward_model_config("topreward")).save_pretrained(tmp_path / "plugin")
+    edited(tmp_path / "plugin" / "config.json", type="milepost_topreward", license="cc-by-nc-sa-4.0")
+    with warnings.catch_warnings(record=True) as log:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            load_frame_engine(folder, layout=FORMAT)
+            milepost.load_model(tmp_path / "plugin")
+        say_licence("one more", None, {"license": "apache-2.0"})
+        say_licence("one more", None, {"license": ["cc-by-nc-4.0"]})
+    texts = [str(each.message) for each in log if "licence" in str(each.message)]
+    assert len(texts) == 2
+    assert all(text.endswith("config.json names it") for text in texts)
+    assert str(folder) in texts[0]
+
+
+def edited(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 @pytest.mark.parametrize(("licence", "times"), [("cc-by-nc-4.0", 1), ("apache-2.0", 0)])
@@ -68,6 +95,7 @@ def test_the_command_says_it_once_and_not_for_each_episode(licence: str, times: 
     [
         ('{"model_type": "qwen3_vl"}', ("--model gvl|roboreward|topreward --vlm-name",)),
         ('{"model_type": "qwen3_vl", "architectures": ["RFM"]}', ("--model robometer --vlm-name",)),
+        ('{"type": "robometer", "vlm_config": {}, "license": "apache-2.0"}', ("--model robometer --vlm-name",)),
         ('{"model_type": "llama"}', ("'llama' checkpoint and no reward model", "--vlm-name")),
     ],
 )

@@ -340,6 +340,8 @@ def explain(error: Exception) -> str:
         if name is not None and Path(name).is_file() and not os.access(name, os.R_OK):
             return f"{name} may not be read: you have no permission; change it with chmod or chown, or use a copy"
         return f"cannot write {name or 'the output'}: read-only or not permitted; choose another place for the output"
+    if isinstance(error, ModuleNotFoundError) and not error.name:
+        return f"a package that this verb uses {importlib.import_module('milepost.core').import_fault(error)}"
     if isinstance(error, ModuleNotFoundError):
         install = f"pip install {next((each for each, names in EXTRAS.items() if error.name in names), error.name)}"
         return f"this verb needs the package '{error.name}', which is not installed: {install}"

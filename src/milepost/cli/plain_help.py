@@ -21,6 +21,9 @@ HEADINGS = {
     "model-options.topreward options": "options of TOPReward",
     "model-options.roboreward options": "options of RoboReward",
     "model-options.robometer options": "options of Robometer",
+    "training-options.success options": "options of a success head",
+    "training-options.value options": "options of a value model",
+    "training-options.tuning options": "options of fine-tuning",
     "rabc options": "how progress becomes weights",
     "stages options": "the stages",
     "asking options": "how the model is asked",
@@ -81,7 +84,7 @@ def plain_help(text: str) -> str:
 def _section(box: Box) -> list[str]:
     width = min(110, max(60, shutil.get_terminal_size().columns))
     heading = HEADINGS.get(box.heading, box.heading)
-    name = re.fullmatch(r"(?:model-options\.)?(\w+) options", heading)
+    name = re.fullmatch(r"(?:(?:model|training)-options\.)?(\w+) options", heading)
     lines = [f"{f'options of the model {name[1]}' if name else heading}:"]
     lines += textwrap.wrap(" ".join(box.about), width, initial_indent="  ", subsequent_indent="  ")
     for words, text in box.entries:

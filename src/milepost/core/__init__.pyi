@@ -102,6 +102,7 @@ from .types import number_at as number_at
 from .types import read_episodes as read_episodes
 from .types import success_in as success_in
 from .versions import WORKING as WORKING
+from .versions import import_fault as import_fault
 from .versions import load as load
 from .versions import require as require
 from .windows import causal as causal

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from traceback import walk_tb
 from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
@@ -55,6 +56,22 @@ def mending(package: str) -> str:
     return f"pip install '{package}{WORKING[canonicalize_name(package)]}'"
 
 
+def import_fault(error: BaseException) -> str:
+    """Returns, as the rest of a sentence, what is missing or broken where importing a package failed: packages hide it behind errors of
+    their own.
+    """
+    root = error
+    while (before := root.__cause__ or root.__context__) is not None:
+        root = before
+    if isinstance(root, ModuleNotFoundError) and root.name:
+        return f"needs {root.name}: pip install {root.name}"
+    reason = (str(root).strip() or type(root).__name__).splitlines()[0].rstrip(".")
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(root.__traceback__) if frame.f_code.co_name == "<module>"]
+    broken = modules[-1].partition(".")[0] if modules else ""
+    what = f"cannot be imported, because {broken} is broken" if broken and broken != "__main__" else "cannot be imported"
+    return f"{what}: {reason}" + (f"; install a release of {broken} that fits the others, or uninstall it" if broken else "")
+
+
 def load(package: str, *, purpose: str, install: str) -> ModuleType:
     """Imports an optional package and returns it. install: the argument of pip; purpose: what needs the package, in the plural.
 
@@ -64,9 +81,11 @@ def load(package: str, *, purpose: str, install: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != package:
-            raise DataError(f"{purpose} need {package}, which needs {error.name}: pip install {error.name}") from error
-        raise DataError(f"{purpose} need {package}: pip install '{install}'") from error
+        if error.name == package:
+            raise DataError(f"{purpose} need {package}: pip install '{install}'") from error
+        raise DataError(f"{purpose} need {package}, which {import_fault(error)}") from error
+    except (RuntimeError, AttributeError, OSError) as error:  # so a package fails whose compiled part does not fit
+        raise DataError(f"{purpose} need {package}, which {import_fault(error)}") from error
     except ImportError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(f"{purpose} need {package}, which refuses what is installed beside it: {reason}; {mending(package)}") from error

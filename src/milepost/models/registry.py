@@ -40,6 +40,7 @@ from milepost.datasets import find_model_config
 from milepost.models.foreign import PackageError, blaming, guarded, require_plain
 from milepost.models.plugin_format import own_values
 from milepost.models.source import source_hash
+from milepost.vlm import say_licence
 
 GROUP = "milepost.models"
 BUILT_IN = {
@@ -110,7 +111,8 @@ class ModelKind:
     read_config: folder -> the config saved there. options: a frozen dataclass of command-line options, whose defaults mean "not given".
     prepare: (path, options, dataset, run) -> a model that is ready; the default loads it, with the options that were given. processors:
     as `make_reward_pre_post_processors`. untrainable: why `milepost train` cannot train it, "" if it can. untrained:
-    (model, seed) -> one of the same shape that has learnt nothing, for an audit. training: the module of this package whose `plan`
+    (model, seed) -> one of the same shape that has learnt nothing, for an audit. owns: the config.json of somebody's checkpoint -> whether
+    this kind alone can ask it. training: the module of this package whose `plan`
     says what is trained and how. training_options: a dataclass of what only that takes on the command line. package: who offers it.
     """
 
@@ -125,6 +127,7 @@ class ModelKind:
     processors: Callable[..., Any] | None = None
     untrainable: str = ""
     untrained: Callable[[Any, int], RewardModel] | None = None
+    owns: Callable[[Mapping[str, Any]], bool] | None = None
     training: str = ""
     training_options: type = NoOptions
     package: str = ""
@@ -307,23 +310,29 @@ def kind_of(path: str | Path) -> ModelKind:
         more = f" or one of {len(bare) - MOST_NAMES} other names" if len(bare) > MOST_NAMES else ""
         listed = " or ".join(map(repr, bare[:MOST_NAMES]))
         raise DataError(f"no model at '{path}': expected a folder with config.json, or {listed}{more}{hint}")
-    values = own_values(read_json_object(folder / "config.json", what="model config"))
+    content = read_json_object(folder / "config.json", what="model config")
+    values = own_values(content)
     name = values.get("type")
-    if name is None and isinstance(values.get("model_type"), str):
+    if owner_of(values) is not None or (name is None and isinstance(values.get("model_type"), str)):
         raise DataError(_as_checkpoint(path, values))
     kind = kind_named(name) if isinstance(name, str) else None
     if kind is None:
         raise DataError(f"{folder / 'config.json'} has type {shown(name)}; known types: {', '.join(names())}")
+    say_licence(str(path), folder / "README.md", content)
     return kind
 
 
+def owner_of(values: Mapping[str, Any]) -> ModelKind | None:
+    """Returns the kind that alone can ask the checkpoint with this config.json; None if there is none."""
+    return next((kind for kind in kinds().values() if kind.owns is not None and kind.owns(values)), None)
+
+
 def _as_checkpoint(path: str | Path, values: Mapping[str, Any]) -> str:
-    """Returns what to type for a checkpoint of another library. values: its config.json. A model with heads of its own names them there."""
-    askers = [name for name, kind in kinds().items() if hasattr(kind.config, "vlm_name")]
-    heads = "robometer" if any("RFM" in str(each) for each in values.get("architectures") or ()) else ""
-    if not heads and not str(values["model_type"]).startswith("qwen3_vl"):
+    """Returns what to type for a checkpoint of another library. values: its config.json."""
+    askers, owner = [name for name, kind in kinds().items() if hasattr(kind.config, "vlm_name")], owner_of(values)
+    if owner is None and not str(values["model_type"]).startswith("qwen3_vl"):
         return f"{path} is a '{values['model_type']}' checkpoint and no reward model; {' and '.join(askers)} ask a Qwen3-VL: --vlm-name"
-    words = "|".join([heads] if heads else [name for name in askers if name != "robometer"])
+    words = owner.name if owner is not None else "|".join(name for name in askers if kinds()[name].owns is None)
     return f"{path} is a vision-language model, and --model takes what asks it: use --model {words} --vlm-name {path}"
 
 

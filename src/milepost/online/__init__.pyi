@@ -12,7 +12,6 @@ from .stream import RewardStream as RewardStream
 from .transports import STREAM as STREAM
 from .transports import TOKEN_ENV as TOKEN_ENV
 from .tripwires import Familiar as Familiar
-from .tripwires import TrippedAttempt as TrippedAttempt
 from .tripwires import TripwireConfig as TripwireConfig
 from .tripwires import Tripwires as Tripwires
 from .wire import NPZ as NPZ

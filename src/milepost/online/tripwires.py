@@ -95,7 +95,7 @@ def _image(image: Any, camera: str) -> Shaped[np.ndarray, "..."]:
     return as_uint8(np.asarray(image), f"the image of camera '{camera}'")
 
 
-def _kept(image: Any) -> Any:
+def _copy_of(image: Any) -> Any:
     """Returns a copy of an image, which its environment may draw over; bytes stay as they are."""
     return image if isinstance(image, bytes) else np.array(image)
 
@@ -193,7 +193,7 @@ class _Watched:
         is_still = self._stands(cells, state, config)
         self.frames += 1
         if self.first_frame is None:
-            self.first_frame = FirstFrame({camera: _kept(image) for camera, image in images.items()}, state)
+            self.first_frame = FirstFrame({camera: _copy_of(image) for camera, image in images.items()}, state)
         if familiar is not None:
             self.unfamiliar += bool(familiar.distances(row_of(images, state)[None])[0] > familiar.limit)
         self._cells, self._state = cells, state

@@ -19,6 +19,8 @@ from .heads import FrameEngine as FrameEngine
 from .heads import HeadFormat as HeadFormat
 from .hidden import answer_hidden as answer_hidden
 from .hidden import marks_hidden as marks_hidden
+from .licence import say_licence as say_licence
+from .loading import checkpoint_config as checkpoint_config
 from .loading import fingerprint as fingerprint
 from .loading import load_engine as load_engine
 from .patches import Resolution as Resolution

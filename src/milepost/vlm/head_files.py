@@ -24,6 +24,7 @@ from milepost.vlm.loading import (
     Dtype,
     bar_on_terminals,
     card_of,
+    config_of,
     dtype_of,
     fingerprint,
     image_config,
@@ -34,6 +35,8 @@ from milepost.vlm.loading import (
     path_of,
     processors_template,
     require_memory,
+    require_names,
+    some,
 )
 from milepost.vlm.patches import FrameProcessor
 
@@ -66,25 +69,26 @@ def load_frame_engine(
         number = dtype_of(dtype, device)
         require_memory(transformers, config, device=device, each=float(number.itemsize))
         tokenizer = _tokenizer(transformers, base, layout, rows=int(config.text_config.vocab_size), grows=base is not where)
-        weights, heads = _split(transformers, config, _weights(where), layout)
+        content = _weights(where)
+        weights, heads = _split(transformers, config, content, layout)
+        unused = [part for part in layout.unused if any(key.split(".")[0] == part for key in content)]
         with bar_on_terminals():
             model = _class(transformers, config).from_pretrained(
                 None, config=config, state_dict=weights, dtype=number, attn_implementation=attention
             )
         processor = FrameProcessor.from_config(image_config(base))
         model = in_one_precision(model.requires_grad_(False).eval(), number).to(device)
-        say_licence(name, card_of(where))
+        say_licence(name, card_of(where), json_of(where, "config.json") or {})
     return FrameEngine(
-        model, tokenizer, heads={part: head.to(device) for part, head in heads.items()}, mark=layout.mark, processor=processor,
-        max_memory=max_memory, name=name, commit=getattr(config, "_commit_hash", None) or "", fingerprint=fingerprint(where),
+        model, tokenizer, heads={part: head.to(device) for part, head in heads.items()}, mark=layout.mark, unused=unused,
+        processor=processor, max_memory=max_memory, name=name,
+        commit=getattr(config, "_commit_hash", None) or "", fingerprint=fingerprint(where),
     )  # fmt: skip
 
 
 def _config(transformers: Any, where: Where, layout: HeadFormat) -> tuple[Any, Where]:
     """Returns the VLM's config, and where its tokenizer and processor are: here, or in the model that a wrapper names as its base."""
-    content = json_of(where, "config.json")
-    if content is None:
-        raise DataError(f"{where['pretrained_model_name_or_path']} has no config.json")
+    content = config_of(where)
     if others := [name for name, value in layout.settings.items() if content.get(name, value) != value]:
         name = others[0]
         raise DataError(
@@ -153,18 +157,18 @@ def _split(
     if EMBEDDING not in vlm and output is not None:
         vlm[EMBEDDING] = output  # of two tied weights a file has one
     wanted_heads = [f"{head}.{part}" for head in layout.heads.values() for part in PARTS]
-    if absent := [name for name in wanted_heads if name not in others]:
-        raise DataError(f"its weights lack {_some(absent)}: a vision-language model without the heads, or an incomplete one")
     unused = [key for key in others if key.split(".")[0] in layout.unused]
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in _class(transformers, config)(config).state_dict().items() if key != OUTPUT}
-    if absent := sorted(set(shapes) - set(vlm)):
-        raise DataError(f"its weights are incomplete, {len(absent)} are missing: {_some(absent)}")
-    if unknown := sorted((set(vlm) - set(shapes)) | (set(others) - set(wanted_heads) - set(unused))):
-        raise DataError(f"its weights have {len(unknown)} names that the architecture does not have: {_some(unknown)}")
+    unknown = sorted((set(vlm) - set(shapes)) | (set(others) - set(wanted_heads) - set(unused)))
+    if (absent := [name for name in wanted_heads if name not in others]) and not unknown:
+        raise DataError(f"its weights lack {some(absent)}: a vision-language model without the heads, or an incomplete one")
+    require_names([*absent, *(set(shapes) - set(vlm))], unknown)
+    if unknown:
+        raise DataError(f"its weights have {len(unknown)} names that the architecture does not have: {some(unknown)}")
     misshapen = [f"{key} {tuple(vlm[key].shape)}, by the config {tuple(shape)}" for key, shape in shapes.items() if vlm[key].shape != shape]
     if misshapen:
-        raise DataError(f"{len(misshapen)} of its weights have another shape than its config says: {_some(misshapen)}")
+        raise DataError(f"{len(misshapen)} of its weights have another shape than its config says: {some(misshapen)}")
     for name, part in layout.heads.items():
         if (count := len(others[f"{part}.4.bias"])) != layout.outputs[name]:
             raise DataError(f"its {part} has {count} outputs; only checkpoints with {layout.outputs[name]}, as published, can be read")
@@ -194,7 +198,3 @@ def _head(name: str, weights: Mapping[str, Tensor], width: int) -> nn.Module:
 def _class(transformers: Any, config: Any) -> Any:
     name = "Qwen3VLMoe" if config.model_type == "qwen3_vl_moe" else "Qwen3VL"
     return getattr(transformers, f"{name}ForConditionalGeneration")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -78,10 +78,12 @@ class FrameEngine(Engine):
     """A loaded model with its heads. `tokens` counts the language tokens computed: "prefix" and "frames"."""
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, *, heads: Mapping[str, nn.Module], mark: str, max_memory: int | None = None, **settings: Any
-    ) -> None:
+        self, model: nn.Module, tokenizer: Any, *, heads: Mapping[str, nn.Module], mark: str, unused: Sequence[str] = (),
+        max_memory: int | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
+        """Takes a loaded model with its heads. unused: the parts of the checkpoint that were left out."""
         super().__init__(model, tokenizer, max_memory=max_memory, **settings)
-        self.heads, self.mark = dict(heads), mark
+        self.heads, self.mark, self.unused = dict(heads), mark, tuple(unused)
         device = self.networks.device
         self.chain = CHAIN
         self.budget = Budget(max_memory, device=device, limits={"paths": PASS["cpu" if device.type == "cpu" else "cuda"]})

@@ -1,12 +1,14 @@
-"""The licence of published weights, as the card beside them (`README.md`) has it: one that forbids commercial use is said once.
+"""The licence of published weights, as the card or the config beside them has it: one that forbids commercial use is said once.
 
-A folder without a card, such as a user's own, has no licence that is said.
+A folder that names none, such as a user's own, has no licence that is said.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from milepost.core import warn_user
 
@@ -16,12 +18,20 @@ FORBIDS = re.compile(r"(?:^|[-_])nc(?:$|[-_])|non-?commercial|research(?:$|-only
 _WARNED_OF: set[tuple[str, str]] = set()
 
 
-def say_licence(name: str, card: Path | None) -> None:
-    """Warns, once in a process for each checkpoint, if the card of its weights names a licence that forbids commercial use."""
-    licence = forbidding_licence(card)
+def say_licence(name: str, card: Path | None, config: Mapping[str, Any]) -> None:
+    """Warns, once in a process for each checkpoint, if the card or the config.json of its weights names a licence that forbids commercial
+    use.
+    """
+    written = config.get("license")
+    licences = {
+        "README.md": forbidding_licence(card),
+        "config.json": written if isinstance(written, str) and FORBIDS.search(written) else "",
+    }
+    place, licence = next(((place, licence) for place, licence in licences.items() if licence), ("", ""))
     if licence and (name, licence) not in _WARNED_OF:
         _WARNED_OF.add((name, licence))
-        warn_user(f"the weights of {name} are under the licence '{licence}', which forbids commercial use; their README.md has its terms")
+        where = "has its terms" if place == "README.md" else "names it"
+        warn_user(f"the weights of {name} are under the licence '{licence}', which forbids commercial use; their {place} {where}")
 
 
 def forbidding_licence(card: Path | None) -> str:

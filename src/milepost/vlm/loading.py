@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from milepost.core import DataError, load, read_json, require
+from milepost.core import DataError, import_fault, load, read_json, require, shown
 from milepost.encoders import require_device
 from milepost.vlm.engine import Engine
 from milepost.vlm.licence import say_licence
@@ -56,7 +56,7 @@ def load_engine(
         model, tokenizer, config = _load(
             where, device=device, dtype=dtype_of(dtype, device), quantization=quantization, attention=attention
         )
-        say_licence(name, card_of(where))
+        say_licence(name, card_of(where), json_of(where, "config.json") or {})
     commit = getattr(model.config, "_commit_hash", None) or ""
     processor = FrameProcessor.from_config(config)
     return Engine(
@@ -92,12 +92,14 @@ def naming_faults(name: str) -> Iterator[None]:
     except DataError:
         raise
     except ModuleNotFoundError as error:
+        if not error.name:
+            raise DataError(f"the vision-language model '{name}' cannot be loaded: transformers {import_fault(error)}") from error
         raise DataError(
             f"the vision-language model '{name}' needs the package '{error.name}' as it is saved: pip install {error.name}, or take "
             "the model as published, not quantized"
         ) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
         raise DataError(
             f"the vision-language model '{name}' cannot be loaded: {reason}. Give a folder that holds it; a Hub model needs the network "
             f"once (hf download {'OWNER/NAME' if Path(name).expanduser().is_dir() else name}), then it works offline"
@@ -143,6 +145,8 @@ def _load(
     config = transformers.AutoConfig.from_pretrained(**where)
     if config.model_type not in FAMILIES:
         raise DataError(f"a '{config.model_type}' model cannot share prefixes here; supported are {' and '.join(FAMILIES)} (Qwen3-VL)")
+    if (classes := config.architectures or []) and not any(str(each).startswith("Qwen3VL") for each in classes):
+        raise DataError(f"it is a {shown(classes[0])} model: a Qwen3-VL with other outputs, which does not answer in words")
     more: dict[str, Any] = {}
     if quantization is not None:
         if quantization not in ("8bit", "4bit"):
@@ -157,8 +161,7 @@ def _load(
         model, info = transformers.AutoModelForImageTextToText.from_pretrained(
             **where, **more, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
         )
-    if missing := sorted(info["missing_keys"]):
-        raise DataError(f"its weights are incomplete, {len(missing)} are missing: {', '.join(missing[:5])}")
+    require_names(info["missing_keys"], info["unexpected_keys"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where, **processors_template(where))
     if len(tokenizer) <= config.video_token_id:  # a folder without tokenizer files loads as an empty one
         raise DataError(
@@ -166,6 +169,35 @@ def _load(
         )
     model = in_one_precision(model.requires_grad_(False).eval(), dtype)
     return model if more else model.to(device), tokenizer, _video_config(where)
+
+
+def require_names(missing: Iterable[str], unknown: Iterable[str]) -> None:
+    """Raises DataError if weights are missing; it names some, and some of those that there are in their place."""
+    missing, unknown = sorted(missing), sorted(unknown)
+    if missing:
+        others = f"; {len(unknown)} have names that the architecture does not have: {some(unknown)}" if unknown else ""
+        raise DataError(f"its weights are incomplete, missing {len(missing)}: {some(missing)}{others}")
+
+
+def some(names: list[str]) -> str:
+    """Returns the first names of a list, for a message."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def checkpoint_config(name_or_folder: str | Path, revision: str | None) -> dict[str, Any]:
+    """Returns the config.json of a vision-language model. DataError, which says what to do, if it cannot be had."""
+    load("transformers", purpose="vision-language models", install="milepost[vlm]")
+    where = located(name_or_folder, revision)
+    with naming_faults(str(name_or_folder)):
+        return config_of(where)
+
+
+def config_of(where: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is in a model's config.json. OSError, which says why, if it cannot be had."""
+    from transformers.utils import cached_file
+
+    cached_file(where["pretrained_model_name_or_path"], "config.json", revision=where["revision"])
+    return json_of(where, "config.json") or {}
 
 
 def in_one_precision(model: Any, dtype: torch.dtype) -> Any:

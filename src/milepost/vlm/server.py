@@ -285,16 +285,15 @@ class ChatClient:
             )
         return tokens
 
-    def _require_alternatives(self, listed: Sequence[float], choices: int) -> None:
+    def _require_alternatives(self, probabilities: Sequence[float], choices: int) -> None:
         """Raises NoLogprobsError if fewer tokens than choices are listed, and their probabilities leave room for one that is not."""
-        if 0 < len(listed) < choices and sum(listed) < 1 - UNLISTED:
-            what = "the token it chose alone" if len(listed) == 1 else f"{len(listed)} tokens alone"
-            raise NoLogprobsError(
-                f"{self._transport.url} listed {what}, with a probability of {sum(listed):.2f}: the mean over {choices} choices cannot be "
-                f"had from it, because top_logprobs was answered with less than the {self.top_logprobs} that were asked for"
-                if len(listed) < self.top_logprobs
-                else f"{self._transport.url} lists {len(listed)} tokens at most: the mean over {choices} choices cannot be had from it"
-            )
+        if 0 < len(probabilities) < choices and sum(probabilities) < 1 - UNLISTED:
+            count = len(probabilities)
+            what = f"lists {count} tokens at most"
+            if count < self.top_logprobs:
+                alone = "the token it chose alone" if count == 1 else f"{count} tokens alone"
+                what = f"listed {alone}, with a probability of {sum(probabilities):.2f}, where top_logprobs asked for {self.top_logprobs}"
+            raise NoLogprobsError(f"{self._transport.url} {what}: the mean over {choices} choices cannot be had from that")
 
     def _words(self, reply: dict[str, Any]) -> Reply:
         choice = self._choice(reply)

@@ -82,8 +82,10 @@ class RobometerModel(ZeroShotModel):
 
     def close(self) -> list[str]:
         """Closes the connections to a server. Returns what of the checkpoint is not used, and what a server was asked, a line each."""
-        lines = super().close()
-        return ["the checkpoint's preference head was not used: it compares two attempts", *lines] if self._engine is not None else []
+        lines, engine = super().close(), self._engine
+        heads = [part.replace("_", " ") for part in engine.unused] if isinstance(engine, FrameEngine) else []
+        what = f"{self.config.vlm_name}: these parts of the checkpoint are not used: {', '.join(heads)}"
+        return [what, *lines] if heads else lines
 
     def questions(self, episode: Episode, num_prefixes: int | None) -> int:
         """Returns how many requests a server gets about an episode: an answer about many frames tells what is said of its beginnings."""

@@ -98,6 +98,9 @@ def plan(
         require_peft()
     changes = {name: each for name, each in changes.items() if each is not None and OF_OTHERS.get(name, name) != each}
     rank, alpha = changes.pop("lora_rank", None), changes.pop("lora_alpha", None)
+    for name, value in (("rank", rank), ("alpha", alpha)):
+        if value is not None and value < 1:
+            raise DataError(f"--lora-{name} should be at least 1, got {value}")
     if not lora and (rank is not None or alpha is not None):
         raise DataError("--lora-rank and --lora-alpha mean nothing with --head-only")
     precision = changes.pop("mixed_precision", "auto")
@@ -110,8 +113,8 @@ def plan(
     config = config_class(image_key=_camera(dataset, image_key, config_class.image_key), torch_dtype=PRECISIONS[precision], **of_model)  # type: ignore[arg-type]
     train = dataclasses.replace(TRAIN["lora" if lora else "heads"], **{"validation": None, **of_loop})
     train = dataclasses.replace(train, mixed_precision="no", accumulate=train.batch_size if lora else 1)
-    default = Lora()
-    tuning = Tuning(lora=Lora(rank or default.rank, alpha or default.alpha) if lora else None, **of_tuning)
+    of_lora = {name: value for name, value in (("rank", rank), ("alpha", alpha)) if value is not None}
+    tuning = Tuning(lora=Lora(**of_lora) if lora else None, **of_tuning)
     return TuningPlan(config, train, "", holdout, keep_features, tuner, tuning)
 
 

@@ -33,6 +33,7 @@ from milepost.core import (
 )
 from milepost.datasets import find_model, is_hub_id, revision_of, upload_model
 from milepost.models.plugin_format import own_values
+from milepost.models.registry import owner_of
 from milepost.models.zero_shot.clips import clip_of
 from milepost.models.zero_shot.config import Config, TunableConfig, VLMConfig
 from milepost.models.zero_shot.sampling import anchors, grid, looked_at
@@ -47,6 +48,7 @@ from milepost.vlm import (
     ServerConfig,
     Stream,
     UnreachableError,
+    checkpoint_config,
     learnt_hashes,
     load_engine,
     read_learnt,
@@ -202,6 +204,13 @@ class ZeroShotModel:
     ) -> list[Progress]:
         """Returns a curve for each task. places: (frames, seconds) of the images. episode: its index and length."""
         raise NotImplementedError
+
+    def reset(self, task: str = "", *, fps: float | None = None) -> None:
+        """Raises DataError, unless the model can follow an attempt while it runs and has a `reset` of its own."""
+        raise DataError(
+            f"{self.config.title} cannot follow an attempt frame by frame: label recorded episodes with it. While a robot moves, use "
+            "TOPReward, RoboReward, or a trained model (sarm, value, success)"
+        )
 
     def instruction_for(self, task: str) -> str:
         """Returns the instruction of a new attempt: `task`, or `default_task`. DataError if there is none."""
@@ -386,6 +395,12 @@ def open_engine(config: VLMConfig, prompt: Prompt) -> Engine | RemoteEngine:
     )  # fmt: skip
     if shared is not None and loading in shared:
         return shared[loading].with_prompt(prompt).with_limit(config.max_input_length)
+    owner = owner_of(checkpoint_config(config.vlm_name, config.vlm_revision))
+    if owner is not None:
+        raise DataError(
+            f"{config.vlm_name} is a checkpoint of the model {owner.name}, which is read through heads of its own: "
+            f"use --model {owner.name} --vlm-name {config.vlm_name}"
+        )
     engine = load_engine(
         config.vlm_name,
         revision=config.vlm_revision,
