@@ -159,7 +159,7 @@ def strip(path: Path, count: int = 8) -> Figure:
 
 
 def curves(lines: Lines) -> Figure:
-    """Draws success against decisions, one panel a task: the mean over the seeds, with its interval."""
+    """Draws success against decisions, one panel a task: the mean over the seeds; from three on, its interval."""
     tasks = list(dict.fromkeys(line["task"] for line in lines))
     figure = Figure(figsize=(5.2 * len(tasks), 3.4), dpi=110, layout="constrained")
     for ax, task in zip(np.atleast_1d(figure.subplots(1, len(tasks), sharey=True)), tasks, strict=True):
@@ -171,7 +171,8 @@ def curves(lines: Lines) -> Figure:
         quiet(ax)
         ax.set_ylim(-0.03, 1.03)
     figure.axes[0].set_ylabel("success of the policy without noise", fontsize=8)
-    figure.legend(*figure.axes[-1].get_legend_handles_labels(), fontsize=7.5, loc="outside lower center", ncols=4, frameon=False)
+    by_name = {label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(by_name.values(), by_name.keys(), fontsize=7.5, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -179,8 +180,9 @@ def _curve(ax: Any, runs: Lines, name: str) -> None:
     colour, style = LOOK.get(name, ("#000000", "-"))
     steps = [point[0] for point in runs[0]["points"]]
     estimates = np.array([mean_with_interval([line["points"][place][1] for line in runs]) for place in range(len(steps))])
-    ax.plot(steps, estimates[:, 0], style, color=colour, linewidth=1.6, label=f"{name} ({len(runs)})")
-    ax.fill_between(steps, np.clip(estimates[:, 1], 0, 1), np.clip(estimates[:, 2], 0, 1), color=colour, alpha=0.12, linewidth=0)
+    ax.plot(steps, estimates[:, 0], style, color=colour, linewidth=1.6, label=name)
+    if len(runs) > 2:  # of two seeds the interval is everything
+        ax.fill_between(steps, np.clip(estimates[:, 1], 0, 1), np.clip(estimates[:, 2], 0, 1), color=colour, alpha=0.12, linewidth=0)
 
 
 def write(lines: Lines, folder: Path, *, total: int, page: Path | None, figures: Path | None) -> None:
