@@ -104,7 +104,7 @@ def in_words(value: float, low: float, high: float) -> str:
     """Returns a number with its interval, for a table; "-" for NaN. The interval has two decimals, or three where two would leave
     the number outside.
 
-    >>> in_words(0.123, 0.05, 0.2), in_words(0.468, 0.4675, 0.4685), in_words(-0.0001, -0.01, 0.01)
+    >>> in_words(0.123, 0.05, 0.2), in_words(0.468, 0.4672, 0.4688), in_words(-0.0001, -0.01, 0.01)
     ('0.123 [0.05, 0.20]', '0.468 [0.467, 0.469]', '0.000 [-0.01, 0.01]')
     """
     if np.isnan(value):

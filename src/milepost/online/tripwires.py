@@ -241,10 +241,11 @@ class Tripwires:
 
     familiar: what demonstrations look like, None to leave that wire out. In a loop of your own, call `begin`, `add` with each frame, `end`.
 
+    >>> import numpy as np
     >>> wires = milepost.Tripwires()
     >>> wires.begin(0, "visit")
-    >>> for progress in (0.0, 0.4, 0.8):
-    ...     wires.add(0, {"top": np.zeros((8, 8, 3), np.uint8)}, None, progress)
+    >>> [wires.add(0, {"top": np.zeros((8, 8, 3), np.uint8)}, None, progress) for progress in (0.0, 0.4, 0.8)]
+    [(), (), ('still',)]
     >>> wires.end(0)
     >>> wires.counts()["high"], wires.attempts()[0].wires
     (1, ('still',))
