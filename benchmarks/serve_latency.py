@@ -3,7 +3,8 @@
     python benchmarks/serve_latency.py [--frames 300] [--robots 16] [--size 96] [--threads 1]
 
 The model is SARM's small preset with random weights; what it says does not matter here. The robots run in a process of their own, each by a
-client of its own in a thread, or (--together) all in one request.
+client of its own in a thread, or all in one request. At last TOPReward with a tiny VLM: a stream of 10 frames a second, of which it looks
+at two, by a WebSocket.
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from milepost.models import use_threads
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
+from milepost.models.topreward.config import TOPRewardConfig
+from milepost.models.topreward.model import TOPRewardModel
 from milepost.online import Observation, RewardClient, Sessions
 from milepost.serving import bind, make_reward_server
+from milepost.testing import tiny_vlm
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 CAMERA, FPS, STATE = "observation.images.top", 30.0, 7
@@ -88,6 +95,32 @@ def clients(url: str, size: int, count: int, robots: int, answers: multiprocessi
     answers.put((f"{robots} robots, one request", times, robots, None))
 
 
+@contextmanager
+def served(model: object) -> Iterator[str]:
+    """Serves a model on loopback and gives its address."""
+    listener, address = bind("127.0.0.1", 0)
+    server = make_reward_server(Sessions(model), address, {})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield address.url.rstrip("/")
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+def topreward_stream(url: str, count: int, answers: multiprocessing.Queue) -> None:
+    """One attempt of TOPReward, frame by frame: the times of frames it looks at, and of those between."""
+    rng, looked, between = np.random.default_rng(0), [], []
+    with RewardClient(url.replace("http", "ws")) as client:
+        session = client.begin(task="move", fps=10.0)
+        for _ in range(count):
+            begun = time.perf_counter()
+            result = client.step(session, frame(rng, 96)[0])
+            (looked if result.fresh else between).append(time.perf_counter() - begun)
+    answers.put((f"TOPReward tiny, {len(looked)} frames that it looks at", np.array(looked), 1, None))
+    answers.put((f"TOPReward tiny, {len(between)} frames between", np.array(between), 1, None))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300)
@@ -100,21 +133,25 @@ def main() -> None:
     frames = [frame(rng, args.size) for _ in range(16)]
     model.reset(task="move", fps=FPS)
     print(described("model.step alone", timed(args.frames, lambda number: model.step(*frames[number % 16]))))
-    listener, address = bind("127.0.0.1", 0)
-    server = make_reward_server(Sessions(model), address, {})
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    process = context.Process(target=clients, args=(address.url.rstrip("/"), args.size, args.frames, args.robots, answers))
-    process.start()
-    for _ in range(4):
-        name, times, count, rate = answers.get()
-        print(described(name, times, count) if rate is None else described(name, times).rsplit("   ", 1)[0] + f"   {rate:8.1f} frames/s")
-    process.join()
-    server.should_exit = True
-    thread.join()
-    listener.close()
+
+    def shown(target: Callable[..., None], arguments: tuple, count: int) -> None:
+        """Runs the robots in a process of their own and prints what they measured."""
+        process = context.Process(target=target, args=(*arguments, answers))
+        process.start()
+        for _ in range(count):
+            name, times, frames_a_step, rate = answers.get()
+            row = described(name, times, frames_a_step)
+            print(row if rate is None else row.rsplit("   ", 1)[0] + f"   {rate:8.1f} frames/s")
+        process.join()
+
+    with served(model) as url:
+        shown(clients, (url, args.size, args.frames, args.robots), 4)
+    with tempfile.TemporaryDirectory() as folder:
+        topreward = TOPRewardModel(TOPRewardConfig(vlm_name=str(tiny_vlm(Path(folder) / "vlm")), image_key=CAMERA, fps=2.0))
+        with served(topreward) as url:
+            shown(topreward_stream, (url, args.frames), 2)
 
 
 if __name__ == "__main__":
