@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from milepost.cli.entry import VERBS, main
+from milepost.cli.entry import VERBS, _with_flags, main
 
 
 def shown(capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
@@ -72,3 +72,19 @@ def test_outputs_in_wrong_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     code, _, err = shown(capsys, "render", "dots", "--output-dir", "file")
     assert (code, len(err.splitlines())) == (2, 1)
     assert sorted(path.name for path in Path().iterdir()) == ["dots", "file", "out"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("num_prefixes is at least 2, got 0", "--num-prefixes is at least 2, got 0"),
+        ("fps is for frame_protocol='dense'", "fps is for --frame-protocol 'dense'"),
+        ("fps and num_prefixes should be more", "--fps and --num-prefixes should be more"),
+        ("it needs base_url: no server answers", "it needs --base-url: no server answers"),
+        ("the column 'num_prefixes' is not there", "the column 'num_prefixes' is not there"),
+        ("/data/num_prefixes/file is missing", "/data/num_prefixes/file is missing"),
+        ("no_such_setting=3 is unknown", "no_such_setting=3 is unknown"),
+    ],
+)
+def test_errors_call_settings_as_options_are_called(error: str, words: str) -> None:
+    assert _with_flags(error, "label") == words

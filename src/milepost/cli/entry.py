@@ -54,6 +54,8 @@ RESUMED = {"demo", "simulate", "annotate", "train", "label", "audit", "compare"}
 
 EXTRAS = {"'milepost[sim]'": ("gymnasium", "metaworld", "mujoco"), "'milepost[vlm]'": ("transformers",)}
 """What pip installs -> the packages that come with it. Any other package is installed by its own name."""
+_SETTING = re.compile(r"(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)(=?)(?!['\"\w/-]|\.\w|=)|(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)=(?=['\"\w])")
+"""A setting's name in Python, which has two words or more."""
 LONGEST = 1200
 """Most letters of an error."""
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
@@ -166,17 +168,28 @@ def run(verb: str, arguments: list[str], program: str = "") -> int:
 
 
 def _with_flags(text: str, verb: str) -> str:
-    """Returns an error in which the settings that must be otherwise are called as the verb's options are.
+    """Returns an error in which settings are called as the verb's options are.
 
-    Where a setting is checked, it has its name in Python, such as failure_frames for --failure-frames.
+    Where a setting is checked, it has its name in Python, such as failure_frames for --failure-frames. A name of one word is replaced only
+    where the error begins with it: fps is also a word. What stands in quotes or in a path is nobody's setting.
     """
-    settings = re.match(r"[a-z][a-z_]*(?:(?:, | and )[a-z][a-z_]*)*(?= (?:must|should|need) )", text)
-    if settings is None:
+    start = re.match(r"[a-z][a-z_]*(?:(?:, | and )[a-z][a-z_]*)*(?= (?:must|should|need) )", text)
+    if start is None and not _SETTING.search(text):
         return text
     options = set(re.findall(r"--[a-z][a-z.-]+", _options_text(_parser(verb, [])[0])))
-    flag_of = {name: f"--{name.replace('_', '-')}" for name in re.findall(r"[a-z_]+", settings[0])}
-    names = re.sub(r"[a-z_]+", lambda name: flag_of[name[0]] if flag_of[name[0]] in options else name[0], settings[0])
-    return names + text[settings.end() :]
+
+    def flag(name: str, otherwise: str) -> str:
+        dashed = f"--{name.replace('_', '-')}"
+        return dashed if dashed in options else otherwise
+
+    def as_option(match: re.Match[str]) -> str:
+        name = match[1] or match[3]
+        dashed = flag(name, name)
+        return match[0] if dashed == name else dashed + (" " if match[3] else "")
+
+    rest = text if start is None else text[start.end() :]
+    names = "" if start is None else re.sub(r"[a-z_]+", lambda name: flag(name[0], name[0]), start[0])
+    return names + _SETTING.sub(as_option, rest)
 
 
 def _parser(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], list[str]]:
