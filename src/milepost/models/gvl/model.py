@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import Curve, DataError, Episode, Progress, Signal, interpolate, spread
+from milepost.core import Curve, DataError, Progress, Signal, interpolate, spread
 from milepost.models.gvl.config import GVLConfig
 from milepost.models.gvl.question import percentages, question, schema
 from milepost.models.zero_shot.model import Places, ZeroShotModel
@@ -66,7 +66,7 @@ class GVLModel(ZeroShotModel):
             times = frames / source_fps
         return frames, times
 
-    def questions(self, episode: Episode, num_prefixes: int | None) -> int:
+    def questions_of(self, count: int, num_prefixes: int | None) -> int:
         return self.config.shuffles
 
     def close(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import Curve, DataError, Episode, Progress, Signal, interpolate, spread
+from milepost.core import Curve, DataError, Progress, Signal, interpolate, spread
 from milepost.models.robometer.config import COLUMNS, FORMAT, LEROBOT_FRAMES, QUESTION, WIDTH, RobometerConfig
 from milepost.models.zero_shot.model import Places, ZeroShotModel
 from milepost.models.zero_shot.sampling import anchors
@@ -87,9 +87,9 @@ class RobometerModel(ZeroShotModel):
         what = f"{self.config.vlm_name}: these parts of the checkpoint are not used: {', '.join(heads)}"
         return [what, *lines] if heads else lines
 
-    def questions(self, episode: Episode, num_prefixes: int | None) -> int:
-        """Returns how many requests a server gets about an episode: an answer about many frames tells what is said of its beginnings."""
-        return len(longest(self.paths(len(self.looked_at(episode.length, episode.fps)[0]), num_prefixes)))
+    def questions_of(self, count: int, num_prefixes: int | None) -> int:
+        """Returns how many questions `count` frames make: an answer about many frames tells what is said of its beginnings."""
+        return len(longest(self.paths(count, num_prefixes)))
 
     def _curves(
         self, images: UInt8[np.ndarray, "N H W 3"], places: Places, tasks: Sequence[str], episode: tuple[int, int], num_prefixes: int | None

@@ -32,7 +32,7 @@ def kind_of_class(model_class: type[ZeroShotModel], options: type[VLMOptions], *
 def prepare(model_class: type[ZeroShotModel], path: str, options: VLMOptions, dataset: LeRobotDataset, run: Run) -> Prepared:
     """Returns the model ready for a dataset, its VLM loaded. DataError if the camera is not there, or the VLM cannot be had."""
     num_prefixes = getattr(options, "num_prefixes", None)
-    anchors(2, num_prefixes)  # refused before 16 GB are loaded
+    anchors(2, num_prefixes)
     require_heads(path, run.heads)
     fields = options.given()
     if run.task is not None:
@@ -41,6 +41,7 @@ def prepare(model_class: type[ZeroShotModel], path: str, options: VLMOptions, da
         fields["torch_dtype"] = run.precision
     bare = path == model_class.config_class.name
     model = model_class.bare(run.device, **fields) if bare else model_class.from_pretrained(path, run.device, **fields)
+    model.questions_of(2, num_prefixes)  # refused before 16 GB are loaded
     dataset = dataset.showing([model.config.image_key])
     require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)

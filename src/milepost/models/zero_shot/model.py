@@ -169,8 +169,12 @@ class ZeroShotModel:
         return task
 
     def questions(self, episode: Episode, num_prefixes: int | None) -> int:
-        """Returns how many questions a server is asked about an episode: one a prefix."""
-        return len(anchors(len(self.looked_at(episode.length, episode.fps)[0]), num_prefixes))
+        """Returns how many requests a server gets about an episode."""
+        return self.questions_of(len(self.looked_at(episode.length, episode.fps)[0]), num_prefixes)
+
+    def questions_of(self, count: int, num_prefixes: int | None) -> int:
+        """Returns how many questions `count` frames looked at make: one a prefix. DataError for num_prefixes that mean nothing here."""
+        return len(anchors(count, num_prefixes))
 
     def predict_tasks(
         self, episode: Episode, tasks: Sequence[str], *, num_prefixes: int | None = None, seen: UInt8[np.ndarray, "N H W 3"] | None = None
