@@ -54,7 +54,7 @@ RESUMED = {"demo", "simulate", "annotate", "train", "label", "audit", "compare"}
 
 EXTRAS = {"'milepost[sim]'": ("gymnasium", "metaworld", "mujoco"), "'milepost[vlm]'": ("transformers",)}
 """What pip installs -> the packages that come with it. Any other package is installed by its own name."""
-_SETTING = re.compile(r"(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)(=?)(?!['\"\w/-]|\.\w|=)|(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)=(?=['\"\w])")
+_SETTING = re.compile(r"(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)(=?)(?!['\"\w/-]|\.\w|=)|(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)=(?=['\"])")
 """A setting's name in Python, which has two words or more."""
 LONGEST = 1200
 """Most letters of an error."""
@@ -171,7 +171,8 @@ def _with_flags(text: str, verb: str) -> str:
     """Returns an error in which settings are called as the verb's options are.
 
     Where a setting is checked, it has its name in Python, such as failure_frames for --failure-frames. A name of one word is replaced only
-    where the error begins with it: fps is also a word. What stands in quotes or in a path is nobody's setting.
+    where the error begins with it: fps is also a word. What stands in quotes or in a path is nobody's setting, and a
+    name with a bare value, such as push_to_hub=true, is what somebody typed.
     """
     start = re.match(r"[a-z][a-z_]*(?:(?:, | and )[a-z][a-z_]*)*(?= (?:must|should|need) )", text)
     if start is None and not _SETTING.search(text):
