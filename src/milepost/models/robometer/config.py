@@ -27,7 +27,7 @@ FORMAT = HeadFormat(
         "use_per_frame_progress_token": True,
         "progress_loss_type": "discrete",
         "progress_discrete_bins": 10,
-    },  # fmt: skip
+    },
 )
 """The parts of a checkpoint. The preference head compares two attempts and the pooling is for models without marks; neither is used."""
 COLUMNS = {"progress": slice(0, 10), "success": slice(10, 11)}

@@ -23,7 +23,6 @@ from milepost.models.training.episodes import LeftOut, with_encoder
 from milepost.models.training.recipe import TrainResult
 from milepost.models.windowed.recipe import WindowedRecipe
 
-
 LOWEST, HIGHEST = 0.05, 0.95
 """Between these a threshold of a probability is believed."""
 
@@ -90,8 +89,8 @@ def _doubt_of(threshold: Threshold, hold: int) -> tuple[str, ...]:
     if LOWEST <= threshold.value <= HIGHEST:
         return ()
     return (
-        f"the threshold that separates the held-out episodes best is {threshold.value:.2g}, which says nothing of another episode, so "
-        f"{np.clip(threshold.value, LOWEST, HIGHEST):g} is used: look at the held-out episodes that are on the wrong side; a film that ends "
+        f"the threshold that separates the held-out episodes best is {threshold.value:.2g}, which says little of another episode, so "
+        f"{np.clip(threshold.value, LOWEST, HIGHEST):g} is used: look at the held-out episodes on its wrong side; a film that ends "
         f"at its success needs a smaller --hold than {hold}",
     )
 
