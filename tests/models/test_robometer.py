@@ -338,6 +338,7 @@ def test_a_tokenizer_without_the_added_words_is_refused(tmp_path: Path) -> None:
     [
         ("progress_loss_type", "l2", "progress_loss_type=l2"),
         ("use_multi_image", False, "use_multi_image=False"),
+        ("progress_discrete_bins", 100, "progress_discrete_bins=100"),
         ("base_model_id", None, "no tokenizer files"),
         ("base_model_id", "/nowhere/at/all", "no such folder"),
         ("vlm_config", {"model_type": "llama"}, "'llama'"),

@@ -104,7 +104,8 @@ def rows_of(change: Callable[[list[Any]], list[Any]]) -> Callable[[dict[str, Any
         (lambda rows: [[float("nan"), *row[1:]] for row in rows], "NaN"),
         (lambda rows: [["1", *row[1:]] for row in rows], "finite number"),
         (lambda rows: [[True, *row[1:]] for row in rows], "finite number"),
-        (lambda rows: [[1 / 13] * 13 for _ in rows], "probabilities: it ignores use_activation"),
+        (lambda rows: [[1 / 13] * 13 for _ in rows], "probabilities, all from 0 to 1: it ignores use_activation"),
+        (lambda rows: (1 / (1 + np.exp(-np.asarray(rows)))).tolist(), "probabilities, all from 0 to 1"),
         (lambda rows: rows * 200, "a row for each token"),
     ],
 )

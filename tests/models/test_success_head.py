@@ -17,7 +17,7 @@ from milepost.metrics import Threshold, detect_success, final, separation
 from milepost.models.success.config import SuccessConfig
 from milepost.models.success.model import SuccessModel
 from milepost.models.success.targets import frame_labels, frames_too_early, label_source, outcome_labels
-from milepost.models.success.train import SuccessRecipe
+from milepost.models.success.train import SuccessRecipe, _doubt_of, _Scores
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.recipe import TrainResult, learn
 from milepost.testing import CAMERA, check_reward_model, dot_episodes, tiny_clip, tiny_success, write_dots
@@ -164,6 +164,31 @@ def test_the_threshold_is_fitted_on_held_out_episodes(tmp_path: Path) -> None:
     assert config["success_threshold"] == pytest.approx(threshold.value)
     assert config["threshold_interval"] == pytest.approx(list(threshold.interval))
     assert milepost.load_model(tmp_path).success_threshold == pytest.approx(threshold.value)
+
+
+def test_a_film_that_ends_at_its_success_is_scored_by_the_frames_that_it_has() -> None:
+    """Two frames of success at the end, and a rule of three: the frame before is no part of the success."""
+    scores = _Scores()
+    scores.add(np.array([0.0, 0.0, 0.001, 0.98, 0.99]), True, 3, 3)
+    scores.add(np.array([0.0, 0.9, 0.98, 0.99]), True, 1, 3)
+    assert scores.success == [0.98, 0.9]
+    assert scores.early[0] < 0.01
+
+
+def test_a_threshold_that_no_probability_would_pass_for_is_doubted() -> None:
+    def threshold(value: float) -> Threshold:
+        return Threshold(value, (0.0, 0.5), 1.0, (1.0, 1.0), 1.0, (1.0, 1.0), 3, 2)
+
+    assert _doubt_of(threshold(0.4), 3) == ()
+    for value, used in ((0.00015, "0.05 is used"), (0.999, "0.95 is used")):
+        (words,) = _doubt_of(threshold(value), 3)
+        assert used in words
+        assert "--hold" in words
+
+
+def test_a_task_that_is_given_and_was_not_learnt_is_said(model: SuccessModel) -> None:
+    with pytest.warns(UserWarning, match="did not learn the task 'open the fridge'"):
+        model.warn_of_unlearnt(["open the fridge"])
 
 
 def test_without_failures_the_threshold_is_said_to_be_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from milepost.datasets import LeRobotDataset, open_dataset
 from milepost.models.sarm.settings import plan
 from milepost.models.training.config import TrainConfig
 from milepost.progress import AuditRun, audit
-from milepost.testing import dot_episodes, write_dots
+from milepost.testing import dot_episodes, tiny_sarm, write_dots
 
 
 @pytest.fixture
@@ -101,3 +101,10 @@ def test_a_card_says_whether_the_curves_follow_what_is_seen_and_why(
     words = f"{metrics.VERDICTS[verdict]} (the rise is 0.01)"
     assert f"**{verdict}**, {words}." in card
     assert f"a reward, or a clock? on held-out episodes: {verdict}, {words}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_whose_training_was_interrupted_is_said_to_be_one(tmp_path: Path) -> None:
+    tiny_sarm().save_pretrained(tmp_path / "sarm")
+    (tmp_path / "sarm" / "run.json").write_text("{}")
+    with pytest.warns(UserWarning, match="was interrupted, and its model is that of the last save"):
+        milepost.load_model(tmp_path / "sarm")

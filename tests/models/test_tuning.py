@@ -174,6 +174,9 @@ def test_failures_matter(dots: Path, tmp_path: Path, name: str) -> None:
     alone = tune(dataset.only(good), tmp_path / "alone", name, "head_only", **changes)
     assert any("no episode learnt from failed" in words for words in alone.doubts)
     assert not both.doubts
+    bad = [number for number in range(8) if not dataset[number].success]
+    failures = tune(dataset.only(bad), tmp_path / "failures", name, "head_only", **{**changes, "steps": 2})
+    assert any("no episode learnt from succeeded: this teaches no progress above 0" in words for words in failures.doubts)
     signal = "success" if name == "robometer" else "grade"
     ends = [np.nanmean(each.model.predict(failed).main.signals[signal].values) for each in (both, alone)]
     assert ends[0] < ends[1]

@@ -10,6 +10,9 @@ import numpy as np
 
 from milepost.core import MAIN_HEAD, DataError, Stages, plausible, shown
 
+_KINDS: Mapping[object, str] = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
+"""Types of fields, as an error calls them."""
+
 
 class JudgedConfig:
     """A base without fields for every config: which curve is judged, and by which stages."""
@@ -102,7 +105,8 @@ class ModelConfig(JudgedConfig):
 
     def _require(self, is_fine: bool, name: str, kind: object) -> None:
         if not is_fine:
-            raise ValueError(f"{name} must be {str(kind).replace('typing.', '')}, got {shown(getattr(self, name))}")
+            words = _KINDS.get(kind, str(kind).replace("typing.", ""))
+            raise ValueError(f"{name} must be {words}, got {shown(getattr(self, name))}")
 
 
 def _is(value: object, kind: type) -> bool:

@@ -351,7 +351,9 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
     >>> type(milepost.load_model("elapsed")).__name__
     'ElapsedModel'
     """
-    return load(kind_of(path), path, device, options)
+    kind = kind_of(path)
+    _warn_of_unfinished(path)
+    return load(kind, path, device, options)
 
 
 def load(kind: ModelKind, path: str | Path, device: str, options: Mapping[str, Any]) -> RewardModel:
@@ -384,12 +386,21 @@ def _require_options(kind: ModelKind, make: Callable[..., Any], options: Mapping
 def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     """Returns the model at a path, ready for the dataset. options: an instance of its kind's `options`. DataError if they do not fit."""
     kind = kind_of(path)
+    _warn_of_unfinished(path)
     if kind.prepare is not None:
         with kind.blame("cannot be made ready for this dataset"):
             prepared = kind.prepare(path, options, dataset, run)
     else:
         prepared = _prepared(kind, path, options, dataset, run)
     return _guarded(kind, path, prepared, dataset, run) if kind.package else prepared
+
+
+def _warn_of_unfinished(path: str | Path) -> None:
+    """Warns of a folder whose training was interrupted: its model is that of the last save."""
+    from milepost.models.training.checkpoints import is_unfinished
+
+    if Path(path).is_dir() and is_unfinished(Path(path)):
+        warn_user(f"the training of {path} was interrupted, and its model is that of the last save: the same train command finishes it")
 
 
 def _prepared(kind: ModelKind, path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:

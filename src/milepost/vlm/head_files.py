@@ -107,6 +107,11 @@ def _config(transformers: Any, where: Where, layout: HeadFormat) -> tuple[Any, W
         if not isinstance(source, str):
             raise DataError("it has no tokenizer files, and its config.json names no base_model_id that has them")
         base = located(source, None)
+        with naming_faults(
+            f"{source}, which its config.json names as base_model_id,"
+        ):  # one file first: each of the others is tried for long
+            if path_of(base, "tokenizer_config.json") is None:
+                raise DataError("it has no tokenizer files")
     for part in (config, config.text_config):
         part.update({"tie_word_embeddings": True})  # no words are asked for: the output layer is neither loaded nor made
     return config, base

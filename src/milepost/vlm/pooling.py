@@ -76,8 +76,8 @@ class PoolingClient(ChatClient):
                 raise MalformedError(f"{url} answered with a row of {there}, {width} at least were expected: it has another model's heads")
             if not all(isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in row):
                 raise MalformedError(f"{url} answered with a row in which not everything is a finite number, such as NaN")
-        if all(min(row) >= 0 and abs(sum(row) - 1) < 1e-3 for row in rows):
-            raise MalformedError(f"{url} answered with probabilities: it ignores use_activation=false. Use a newer vLLM")
+        if all(0 <= each <= 1 for row in rows for each in row):  # outputs before the activation are on both sides of 0
+            raise MalformedError(f"{url} answered with probabilities, all from 0 to 1: it ignores use_activation=false. Use a newer vLLM")
         return rows
 
     def _last(self, rows: list[list[float]], count: int, tokens: int) -> Float[np.ndarray, "N C"]:

@@ -22,7 +22,12 @@ FORMAT = HeadFormat(
     unused=("preference_head", "frame_pool_attn"),
     tokens=("<|split_token|>", "<|reward_token|>", "<|pref_token|>", "<|sim_token|>", MARK),
     mark=MARK,
-    settings={"use_multi_image": True, "use_per_frame_progress_token": True, "progress_loss_type": "discrete"},
+    settings={
+        "use_multi_image": True,
+        "use_per_frame_progress_token": True,
+        "progress_loss_type": "discrete",
+        "progress_discrete_bins": 10,
+    },
 )
 """The parts of a checkpoint. The preference head compares two attempts and the pooling is for models without marks; neither is used."""
 COLUMNS = {"progress": slice(0, 10), "success": slice(10, 11)}

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from milepost.core import Episode, Tick, UnreadableError
 from milepost.encoders import Encoder
-from milepost.metrics import success_threshold, sustained_score
+from milepost.metrics import Threshold, success_threshold, sustained_score
 from milepost.models.success.card import save_card
 from milepost.models.success.config import SuccessConfig
 from milepost.models.success.model import SuccessModel
@@ -22,6 +22,9 @@ from milepost.models.success.targets import frame_labels, frames_too_early, mark
 from milepost.models.training.episodes import LeftOut, with_encoder
 from milepost.models.training.recipe import TrainResult
 from milepost.models.windowed.recipe import WindowedRecipe
+
+LOWEST, HIGHEST = 0.05, 0.95
+"""Between these a threshold of a probability is believed."""
 
 
 class SuccessRecipe(WindowedRecipe):
@@ -64,9 +67,12 @@ class SuccessRecipe(WindowedRecipe):
                 rng = np.random.default_rng(result.fit_result.config.seed)
                 early = scores.early if model.config.success_labels == "next.success" else None
                 threshold = success_threshold(scores.success, scores.failure, early=early, rng=rng)
+                doubt = _doubt_of(threshold, model.config.hold)
+                if doubt:
+                    threshold = dataclasses.replace(threshold, value=float(np.clip(threshold.value, LOWEST, HIGHEST)))
                 model.use_threshold(threshold)
                 model.save_pretrained(folder)
-                return dataclasses.replace(result, threshold=threshold)
+                return dataclasses.replace(result, threshold=threshold, doubts=(*result.doubts, *doubt))
         words = (
             f"no threshold could be fitted, because no episodes of both outcomes were kept from training: "
             f"{model.config.success_threshold:g} is used; train with a larger --holdout, or record failures"
@@ -78,6 +84,17 @@ class SuccessRecipe(WindowedRecipe):
         save_card(folder, result, dataset, fingerprint=fingerprint)
 
 
+def _doubt_of(threshold: Threshold, hold: int) -> tuple[str, ...]:
+    """Returns what is wrong with a threshold that no probability of success would pass for; nothing if it is plausible."""
+    if LOWEST <= threshold.value <= HIGHEST:
+        return ()
+    return (
+        f"the threshold that separates the held-out episodes best is {threshold.value:.2g}, which says little of another episode, so "
+        f"{np.clip(threshold.value, LOWEST, HIGHEST):g} is used: look at the held-out episodes on its wrong side; a film that ends "
+        f"at its success needs a smaller --hold than {hold}",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Scores:
     """What the curves hold long enough to count as done, by outcome; early: in the frames of each success that are too early."""
@@ -87,7 +104,12 @@ class _Scores:
     early: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, curve: Float[np.ndarray, "T"], is_success: bool, too_early: int | None, hold: int) -> None:
-        """Adds an episode. too_early: first frames in which it should not count as done, None if nobody knows."""
+        """Adds an episode. too_early: first frames in which it should not count as done, None if nobody knows.
+
+        A film that ends sooner after its success than `hold` frames is scored by the frames that it has: a robot would have gone on.
+        """
+        if is_success and too_early is not None:
+            hold = max(1, min(hold, len(curve) - too_early))
         (self.success if is_success else self.failure).append(sustained_score(curve, hold))
         if is_success:
             self.early.append(sustained_score(curve[: too_early or 0], hold))

@@ -99,4 +99,7 @@ def outcome_doubts(episodes: Sequence[Episode], stages: Stages | None) -> list[s
         )
     elif all(each.success for each in episodes):
         words.append("no episode learnt from failed: nothing here teaches that an attempt can fail; record failures too")
+    elif not any(each.success for each in episodes):
+        far = "progress only as far as their stages go" if stages is not None else "no progress above 0"
+        words.append(f"no episode learnt from succeeded: this teaches {far}, and no success at all; record successes too")
     return words

@@ -27,4 +27,6 @@ def prepared(model: type[WindowedModel], path: str, dataset: LeRobotDataset, run
     ready = model.from_pretrained(path, run.device, **changes)
     dataset = dataset.showing(ready.config.cameras)
     ready.prepare_for(dataset)
+    if run.task is not None:
+        ready.warn_of_unlearnt([run.task])
     return Prepared(ready, dataset, {} if run.task is None else {"task": run.task}, cache=cache_folder())

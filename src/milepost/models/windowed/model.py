@@ -7,7 +7,7 @@ The windows of training, of `predict` and of `step` are read by the same functio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +49,11 @@ class WindowedModel(EncodedModel):
 
     def settle(self, dataset: Dataset) -> None:
         """Warns if the dataset has tasks that the model did not learn."""
-        if self.config.tasks and (unlearnt := [task for task in dataset.tasks if task not in self.config.tasks]):
+        self.warn_of_unlearnt(dataset.tasks)
+
+    def warn_of_unlearnt(self, tasks: Sequence[str]) -> None:
+        """Warns of those tasks that the model did not learn."""
+        if self.config.tasks and (unlearnt := [task for task in tasks if task not in self.config.tasks]):
             more = f" and {len(unlearnt) - 1} more" if unlearnt[1:] else ""
             warn_user(
                 f"the {self.config.NAME} model did not learn the task {unlearnt[0]!r}{more}: an unknown instruction looks like a wrong one "
