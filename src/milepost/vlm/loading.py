@@ -253,7 +253,9 @@ def _video_config(where: dict[str, Any]) -> dict[str, Any]:
         part = content.get("video_processor", content) if file == "processor_config.json" else content
         if "size" in part:
             return dict(part)
-    raise DataError("it has neither preprocessor_config.json nor video_preprocessor_config.json, which say what size its frames should have")
+    raise DataError(
+        "it has neither preprocessor_config.json nor video_preprocessor_config.json, which say what size its frames should have"
+    )
 
 
 def path_of(where: dict[str, Any], file: str) -> Path | None:
