@@ -21,6 +21,8 @@ from websockets.sync.client import connect
 
 from milepost.core import DataError, Step
 from milepost.online import NPZ, AsyncRewardClient, Observation, RewardClient, RewardStream, pack_observations
+from milepost.online.wire import pack
+from milepost.serving.calls import CALLS, ServedCall
 from milepost.testing import dot_episodes, tiny_sarm
 
 
@@ -198,6 +200,21 @@ def test_messages_that_do_not_fit_are_answered_and_the_connection_goes_on() -> N
             assert words in reply["fields"]["error"]
         connection.send('{"method": "GET", "path": "/health"}')
         assert json.loads(connection.recv(10))["status"] == 200
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.method} {call.path}")
+def test_a_message_is_answered_as_the_request_is(call: ServedCall) -> None:
+    """Every call of the table, by both carriers, with a body that fits none of them: the same status and fields, or a 404 by a message."""
+    path, body = call.path.partition("{")[0] + "nobody" * ("{" in call.path), pack({"call": call.path.removeprefix("/")}, {})
+    with serving(tiny_sarm()) as url, connect(url.replace("http", "ws") + "/stream", proxy=None) as connection:
+        packed = {"content": body, "headers": {"content-type": NPZ}} if call.body == "npz" else {}
+        reply = httpx2.request(call.method, url + path, **(packed or ({"json": 3} if call.body == "json" else {})))
+        connection.send(body if packed else json.dumps({"method": call.method, "path": path, "fields": 3}))
+        answer = json.loads(connection.recv(10))
+    if call.in_message:
+        assert answer == {"status": reply.status_code, "fields": reply.json()}
+    else:
+        assert answer == {"status": 404, "fields": {"error": f"there is no {call.method} {path} in a WebSocket"}}
 
 
 def test_a_websocket_is_admitted_as_a_request_is() -> None:
