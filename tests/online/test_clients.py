@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -120,6 +121,42 @@ def test_asyncio_by_both_carriers() -> None:
     with serving(model) as url:
         for address in (url, url.replace("http", "ws")):
             np.testing.assert_allclose(asyncio.run(drive(address)), model.predict(episode).main.value, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_call_that_was_cancelled_leaves_no_answer_for_the_next(scheme: str) -> None:
+    model = Faulty()
+
+    async def drive(url: str) -> float:
+        async with AsyncRewardClient(url) as client:
+            session = await client.begin(task="a", fps=1.0)
+            slow = asyncio.create_task(client.step(session, number(5)))
+            await asyncio.sleep(0.3)
+            slow.cancel()
+            model.go_on.set()
+            assert isinstance((await asyncio.gather(slow, return_exceptions=True))[0], asyncio.CancelledError)
+            return (await client.step(session, number(4))).progress
+
+    with serving(model) as url:
+        assert asyncio.run(drive(url.replace("http", scheme))) == pytest.approx(0.4)
+
+
+def test_an_attempt_that_ends_during_a_pass_stops_nobody() -> None:
+    """The model is at work for one robot while another one's attempt ends: the server answers others meanwhile."""
+    model = Faulty()
+    with serving(model) as url, RewardClient(url) as robot, RewardClient(url) as other, ThreadPoolExecutor(2) as pool:
+        sessions = [robot.begin(task="a", fps=1.0) for _ in range(2)]
+        step = pool.submit(robot.step, sessions[0], number(5))
+        while "milepost_waiting_frames 1" not in httpx2.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+        end = pool.submit(other.end, sessions[1])
+        time.sleep(0.2)
+        try:
+            assert httpx2.get(f"{url}/health", timeout=3.0).json()["status"] == "ok"
+        finally:
+            model.go_on.set()
+        assert step.result().progress == pytest.approx(0.5)
+        end.result()
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])

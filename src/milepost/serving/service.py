@@ -86,7 +86,7 @@ class Service:
 
     async def end(self, name: str) -> dict[str, Any]:
         """Ends an attempt. HTTPException if there is none of this name."""
-        if not self.sessions.end(name):
+        if not await self.batcher.run(lambda: self.sessions.end(name)):  # it waits for a pass, which the event loop must not do
             raise HTTPException(404, f"there is no session '{name}' here")
         return {"ended": name}
 
