@@ -24,6 +24,9 @@ from milepost.online.trend import Trend
 NO_NUMBER = "the model has no number of this attempt yet"
 """The reason of a frame that fits, from a model that has said nothing so far."""
 
+NO_SESSION = "there is no session"
+"""How a reason begins where the name of an attempt is not known."""
+
 
 @dataclass(frozen=True)
 class SessionLimits:
@@ -207,7 +210,7 @@ class Sessions:
             raise DataError(f"fps must be above 0 and finite, got {fps}")
         with self._lock:
             if session is not None and session not in self._sessions:
-                raise DataError(f"there is no session '{session}' here: begin one without a name")
+                raise DataError(f"{NO_SESSION} '{session}' here: begin one without a name")
             self._make_room(0 if session else 1)
             attempt = self._follows.begin(task=task, fps=fps)
             name = session or secrets.token_hex(8)
@@ -309,7 +312,7 @@ class _Alone:
 
 
 def _unknown(observation: Observation) -> FrameProgress:
-    reason = f"there is no session '{observation.session}' here: it has ended, or the server began anew; begin another"
+    reason = f"{NO_SESSION} '{observation.session}' here: it has ended, or the server began anew; begin another"
     return FrameProgress(observation.session, -1, reason=reason)
 
 

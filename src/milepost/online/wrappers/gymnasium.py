@@ -204,7 +204,7 @@ def with_values(info: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 def fps_of(metadata: Mapping[str, Any], fps: float | None) -> float:
     """Returns the frames a second. DataError if nobody names them."""
     value = metadata.get("render_fps") if fps is None else fps
-    if not value:
+    if value is None:
         raise DataError("the environment does not name its steps a second (metadata['render_fps']): give fps=")
     return float(value)
 
