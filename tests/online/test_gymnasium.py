@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -217,6 +218,34 @@ def test_a_blank_instruction_in_mid_episode_is_named_at_every_step(model: Callab
         with pytest.raises(DataError, match=r"blank|instruction"):
             wrapper.step(np.zeros(1, np.float32))
     assert wrapper.step(np.zeros(1, np.float32))[-1]["milepost"]["reason"] == ""
+
+
+def test_a_function_that_returns_no_frame_is_named() -> None:
+    with pytest.raises(DataError, match=r"should return a milepost.FrameData.*returned ndarray"):
+        ProgressReward(DotsEnv(), tiny_sarm(), task=TASK, frames=lambda observation, info: observation["pixels"]["top"]).reset()
+
+
+def test_normalised_observations_are_refused() -> None:
+    normalised = gymnasium.wrappers.NormalizeObservation(NumbersEnv([0.1, 0.2]))
+    with pytest.raises(DataError, match="NormalizeObservation below this wrapper"):
+        ProgressReward(normalised, Numbers(), task="count", frames=FrameKeys({"number": ()}))
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_state_that_no_network_can_use_is_named(place: int) -> None:
+    """Once, and no later frame is harmed: its window is as if that state had not been there."""
+    model = tiny_sarm()
+    env = ProgressReward(DotsEnv(), model, task=TASK, frames=lambda observation, info: FrameData(
+        {CAMERA: observation["pixels"]["top"]}, observation["state"] if env.unwrapped.frame != place else np.array([1.0, 1e30], np.float32)
+    ))  # fmt: skip
+    words = r"cannot use the robot state: number 1 of it lies .* standard deviations .* units of the training dataset"
+    if not place:
+        with pytest.raises(DataError, match=words):
+            env.reset()
+        return
+    rows = played(env)
+    assert re.search(words, rows[place][3]["reason"])
+    assert not [values["reason"] for n, (*_, values) in enumerate(rows) if n != place and values["reason"]]
 
 
 def test_fps_must_be_above_0() -> None:

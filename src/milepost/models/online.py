@@ -87,6 +87,21 @@ def windows_of(attempts: Sequence[History]) -> Windows:
     return np.concatenate(features), np.concatenate(state), np.concatenate(valid)
 
 
+FARTHEST_STATE = 1e12
+"""Standard deviations from the training episodes' mean beyond which the squares in a network overflow."""
+
+
+def computable(row: Float[np.ndarray, "Z"]) -> Float[np.ndarray, "Z"]:
+    """Returns a normalised state as it is. DataError if it is so far from the training episodes that a network has no number of it."""
+    farthest = float(np.abs(row).max(initial=0.0))
+    if not farthest <= FARTHEST_STATE:
+        raise DataError(
+            f"this model cannot use the robot state: number {int(np.abs(row).argmax())} of it lies {farthest:.3g} standard deviations from "
+            "what the model learnt with; give the state in the units of the training dataset"
+        )
+    return row
+
+
 def live_state(state: Float[np.ndarray, "S"] | None, width: int) -> Float[np.ndarray, "1 S"]:
     """Returns a robot state as one row. DataError if it has another width than the model learnt with, or is not finite."""
     row = np.zeros((1, 0), dtype=np.float32) if state is None else np.asarray(state, dtype=np.float32).reshape(1, -1)
