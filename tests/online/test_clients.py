@@ -274,7 +274,7 @@ MESSAGES = [
     ("{", 400, "the message"),
     ("[]", 400, "a message is the .npz"),
     ('{"method": "POST", "path": "/nothing"}', 404, "no POST /nothing"),
-    ('{"method": "POST", "path": "/sessions", "fields": {"task": 3}}', 400, "'task' is missing"),
+    ('{"method": "POST", "path": "/sessions", "fields": {"task": 3}}', 400, "'task' should be a text"),
     ('{"method": "DELETE", "path": "/sessions/nobody"}', 404, "no session 'nobody'"),
 ]
 

@@ -29,9 +29,25 @@ def as_uint8(images: Shaped[np.ndarray, "..."], what: str) -> UInt8[np.ndarray, 
         return images
     is_float = np.issubdtype(images.dtype, np.floating) and images.size > 0
     if not is_float or not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        actual = f"{images.dtype}" + (f" from {images.min()} to {images.max()}" if images.size else ", and empty")
-        raise DataError(f"{what} should be uint8, or float between 0 and 1, got {actual}")
+        extent = f" from {images.min()} to {images.max()}" if images.size and images.dtype.kind in "biuf" else ""
+        raise DataError(f"{what} should be uint8, or float between 0 and 1, got {images.dtype}{extent if images.size else ', and empty'}")
     return np.round(images * 255).astype(np.uint8)
+
+
+def rgb_image(image: Shaped[np.ndarray, "..."], what: str) -> UInt8[np.ndarray, "H W 3"]:
+    """Returns one image as (H, W, 3), uint8. what: its name in the message.
+
+    The image may be RGB, grey or RGBA, with its channels last or first, or grey (H, W), of uint8 or of floats between 0 and 1. Grey is
+    repeated and the alpha channel left out, as of a PNG. DataError for any other array.
+    """
+    axes = ((-1, (3,)), (0, (3,)), (-1, (1, 4)), (0, (1, 4)))
+    axis = next((axis for axis, counts in axes if image.ndim == 3 and image.shape[axis] in counts), None)
+    if image.ndim == 2:
+        image, axis = image[..., None], -1
+    if axis is None or 0 in image.shape:
+        raise DataError(f"{what} should be (H, W, 3) or (3, H, W), grey (H, W) or RGBA (H, W, 4), got {image.shape}")
+    colours = as_uint8(np.moveaxis(image, axis, -1)[..., :3], what)
+    return colours if colours.shape[-1] == 3 else colours.repeat(3, -1)
 
 
 def require_cameras(names: Iterable[str], cameras: Collection[str], *, whose: str = "this dataset has", hint: str = "") -> None:

@@ -68,7 +68,8 @@ class Observation:
 
     session: its name, of `Sessions.begin`. images: what the model takes: camera name -> image. state: robot state, raw units. frame: its
     number, counted from 0 at the session's rate; None for the next one, also after one that could not be used. is_terminal: the task ended
-    here, which a time limit does not do. received_s: when it came, in seconds of `time.monotonic`; None for now.
+    here, which a time limit does not do. received_s: when it came, in seconds of `time.monotonic`; None for now. fault: why it cannot be
+    shown to the model, "" if it can.
     """
 
     session: str
@@ -77,6 +78,7 @@ class Observation:
     frame: int | None = None
     is_terminal: bool = False
     received_s: float | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ class Sessions:
             session = self._sessions.get(observation.session)
             if session is None:
                 results[place] = _unknown(observation)
-            elif fault := session.fault(observation, self.config.limits):
+            elif fault := session.fault(observation, self.config.limits) or observation.fault:
                 results[place] = session.refuse(observation, fault)
             else:
                 live.append((place, session))
@@ -276,8 +278,10 @@ class Sessions:
             session.touch()
             if isinstance(step, Step):
                 results[place] = session.result(observation, step)
-            else:
+            elif isinstance(step, DataError):
                 results[place] = session.refuse(observation, str(step))
+            else:
+                results[place] = session.refuse(observation, f"the model answered {type(step).__name__}, not a milepost.core.Step")
         return [results[place] for place in range(len(observations))]
 
     def _make_room(self, count: int) -> None:
@@ -301,8 +305,8 @@ class _Alone:
         self._model.reset(task=task, fps=fps)
         return self._model
 
-    def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> list[Step | DataError]:
-        answers: list[Step | DataError] = []
+    def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+        answers: list[Any] = []  # Step or DataError, but a model of another package may return anything
         for frame, state in zip(frames, states, strict=True):
             try:
                 answers.append(self._model.step(frame, state))
@@ -313,6 +317,8 @@ class _Alone:
 
 def _unknown(observation: Observation) -> FrameProgress:
     reason = f"{NO_SESSION} '{observation.session}' here: it has ended, or the server began anew; begin another"
+    if observation.fault and not observation.session:
+        reason = observation.fault
     return FrameProgress(observation.session, -1, reason=reason)
 
 

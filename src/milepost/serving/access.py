@@ -7,6 +7,7 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 
+from milepost.core import shown
 from milepost.serving.address import BindAddress
 from milepost.serving.bodies import Gate, Refusal
 
@@ -37,8 +38,8 @@ class Access(Gate):
         if any(len(headers.getlist(name)) > 1 for name in ONCE):
             return 400, f"each of the headers {', '.join(ONCE)} must appear at most once", {}
         host = headers.get("host", "")
-        if not self.address.knows(host):
-            return 403, f"this server does not have the name '{host[:100]}'", {}
+        if not self.address.is_reached_as(host):
+            return 403, f"this server does not have the name {shown(host, 100)}: call it by localhost, or begin it with --host 0.0.0.0", {}
         if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return 403, "a web page may not use this server: call it from a program", {}
         if self.address.token and scope["path"] not in OPEN:
