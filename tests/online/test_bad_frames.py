@@ -149,8 +149,11 @@ def test_grey_and_alpha_are_one_rule_for_arrays_and_pngs() -> None:
 class Mean:
     """A model whose progress is the mean brightness."""
 
-    def begin(self, *, task: str, fps: float) -> list[int]:
-        return []
+    def begin(self, *, task: str, fps: float) -> Mean:
+        return self
+
+    def hold(self, frames: int) -> None:
+        """Needs no frame but the newest."""
 
     def advance(self, attempts: Any, frames: Any, states: Any) -> list[Step]:
         return [Step(float(next(iter(each.values())).mean()) / 255) for each in frames]
@@ -167,6 +170,27 @@ def test_an_own_model_that_returns_no_step() -> None:
     sessions = Sessions(Bare())
     (result,) = sessions.advance([Observation(sessions.begin(task="a", fps=1.0), {"a": IMAGE})])
     assert result.reason == "the model answered float, not a milepost.core.Step"
+
+
+def test_images_keep_their_size_in_an_attempt_and_show_something(url: str) -> None:
+    """A change of size has a reason and changes nothing, whatever the model; an image of less than 8 pixels a side is none."""
+    for model in (tiny_sarm(), Mean()):
+        sessions, large = Sessions(model), IMAGE.repeat(2, 0).repeat(2, 1)
+        name = sessions.begin(task=EPISODE.task, fps=EPISODE.fps)
+        small = sessions.advance([Observation(name, {TOP: IMAGE[:7]}, STATE)])[0]
+        assert f"the image of camera '{TOP}' is 32 x 7: a side has at least 8 pixels" in small.reason
+        first, changed, after = sessions.advance([
+            Observation(name, {TOP: image}, STATE) for image in (IMAGE, np.moveaxis(large, -1, 0), np.moveaxis(IMAGE, -1, 0))
+        ])  # fmt: skip
+        assert (first.reason, after.reason) == ("", "")
+        assert "is 64 x 64, and the attempt began with 32 x 32" in changed.reason
+        assert math.isnan(changed.progress)
+        sessions.begin(task=EPISODE.task, fps=EPISODE.fps, session=name)
+        assert sessions.advance([Observation(name, {TOP: large}, STATE)])[0].reason == ""
+    with RewardClient(url) as client:
+        session = client.begin(task=EPISODE.task, fps=EPISODE.fps)
+        results = [client.step(session, {TOP: image}, STATE) for image in (IMAGE, encoded(large), IMAGE)]
+        assert [each.reason == "" for each in results] == [True, False, True]
 
 
 # Damage

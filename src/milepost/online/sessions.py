@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import DataError, Follows, Judges, Online, Step
+from milepost.core import DataError, Follows, Judges, Online, Step, shown
 from milepost.metrics import EventRules, SuccessDetector, SuccessRule
+from milepost.online.image_sizes import ImageSizes
 from milepost.online.shaping import Shaper, ShapingConfig
 from milepost.online.trend import Trend
 
@@ -109,7 +110,7 @@ class _Session:
     def __init__(self, attempt: Any, task: str, fps: float, config: SessionConfig) -> None:
         self.attempt, self.task, self.fps = attempt, task, fps
         self.frame, self.touched_s = -1, time.monotonic()
-        self._next, self._end = 0, -1
+        self._next, self._end, self._sizes = 0, -1, ImageSizes()
         self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
 
     def number_of(self, observation: Observation) -> int:
@@ -131,7 +132,7 @@ class _Session:
             return f"an attempt has at most {limits.frames} frames here: begin a new one"
         if number > self.frame + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
             return f"frames {self.frame + 1} to {number - 1} are missing, and this model needs every frame"
-        return ""
+        return observation.fault or self._sizes.fault(observation.images)
 
     def fill(self, number: int) -> None:
         """Says which frames before this number never came, so that the model's window stays at the session's rate. It takes effect with
@@ -158,6 +159,7 @@ class _Session:
         """Returns what is said of a frame that the model has seen."""
         number = self.number_of(observation)
         behind, self.frame = number - self.frame, number
+        self._sizes.keep(observation.images)
         reward = self._pass(number, step.progress, observation)
         return FrameProgress(
             observation.session,
@@ -212,7 +214,7 @@ class Sessions:
             raise DataError(f"fps must be above 0 and finite, got {fps}")
         with self._lock:
             if session is not None and session not in self._sessions:
-                raise DataError(f"{NO_SESSION} '{session}' here: begin one without a name")
+                raise DataError(f"{NO_SESSION} {shown(session, 100)} here: begin one without a name")
             self._make_room(0 if session else 1)
             attempt = self._follows.begin(task=task, fps=fps)
             name = session or secrets.token_hex(8)
@@ -265,7 +267,7 @@ class Sessions:
             session = self._sessions.get(observation.session)
             if session is None:
                 results[place] = _unknown(observation)
-            elif fault := session.fault(observation, self.config.limits) or observation.fault:
+            elif fault := session.fault(observation, self.config.limits):
                 results[place] = session.refuse(observation, fault)
             else:
                 live.append((place, session))
@@ -316,7 +318,7 @@ class _Alone:
 
 
 def _unknown(observation: Observation) -> FrameProgress:
-    reason = f"{NO_SESSION} '{observation.session}' here: it has ended, or the server began anew; begin another"
+    reason = f"{NO_SESSION} {shown(observation.session, 100)} here: it has ended, or the server began anew; begin another"
     if observation.fault and not observation.session:
         reason = observation.fault
     return FrameProgress(observation.session, -1, reason=reason)

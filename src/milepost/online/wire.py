@@ -83,7 +83,7 @@ def unpack(body: bytes, largest: int) -> tuple[dict[str, Any], PackedArrays]:
         raise text
     if text is None or text.dtype != np.uint8:
         raise DataError("the .npz has no entry 'request', which is JSON as bytes")
-    request = parse_json(text.tobytes().decode("utf-8", "replace"), source="the entry 'request'")
+    request = parse_json(text.tobytes().decode("utf-8", "replace"), source="the entry 'request'", remedy="send one JSON text")
     if not isinstance(request, dict):
         raise DataError("the entry 'request' should be a JSON object")
     return request, PackedArrays(arrays)

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 
 from milepost.core import shown
+from milepost.online import too_large
 from milepost.serving.address import BindAddress
 from milepost.serving.bodies import Gate, Refusal
 
@@ -48,5 +49,5 @@ class Access(Gate):
                 return 401, "send the token that milepost serve printed: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"}
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) <= 12) or int(length) > self.largest:
-            return 413, f"a body has at most {self.largest} bytes (--max-body-mb)", {}
+            return 413, too_large(self.largest), {}
         return None

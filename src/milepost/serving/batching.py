@@ -52,7 +52,7 @@ class Batcher:
         self._count = self._size = 0
         self._is_there = asyncio.Event()
         self._turn = 0
-        self.later = Later(sessions, self._is_there.set)
+        self.later = Later(sessions, self._is_there.set, statistics.refuse)
         self._thread = ThreadPoolExecutor(1, "milepost-model")
         self._task: asyncio.Task[None] | None = None
 

@@ -30,7 +30,7 @@ async def samples_of_form(form: FormData) -> list[tuple[Mapping[str, Any], Shape
     samples = []
     for number, text in sorted(numbered.items()):
         where = f"sample_{number}"
-        sample = parse_json(text if isinstance(text, str) else "", source=where)
+        sample = parse_json(text if isinstance(text, str) else "", source=where, remedy="send one JSON text")
         name = _trajectory(sample, where).get("frames")
         name = name.get("__numpy_file__") if isinstance(name, dict) else None
         file = form.get(name) if isinstance(name, str) else None

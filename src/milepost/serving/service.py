@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 from starlette.exceptions import HTTPException
 
-from milepost.core import DataError
+from milepost.core import DataError, shown
 from milepost.online import PackedArrays, Sessions, to_json
 from milepost.serving import robometer
 from milepost.serving.batching import Batcher
@@ -89,7 +89,7 @@ class Service:
     async def end(self, name: str) -> dict[str, Any]:
         """Ends an attempt. HTTPException if there is none of this name."""
         if not await self.batcher.run(lambda: self.sessions.end(name)):  # it waits for a pass, which the event loop must not do
-            raise HTTPException(404, f"there is no session '{name}' here")
+            raise HTTPException(404, f"there is no session {shown(name, 100)} here")
         return {"ended": name}
 
     async def step(self, request: Mapping[str, Any], arrays: PackedArrays, *, received_s: float) -> dict[str, Any]:
@@ -114,7 +114,9 @@ class Service:
         try:
             results, count, length = self.batcher.later.look(ticket)
         except KeyError:
-            raise HTTPException(404, f"there is no ticket '{ticket}' here: the server began anew, or newer ones took its place") from None
+            raise HTTPException(
+                404, f"there is no ticket {shown(ticket, 100)} here: the server began anew, or newer ones took its place"
+            ) from None
         done = {} if results is None else {"results": [to_json(result) for result in results]}
         return {"status": "working" if results is None else "done", "frames_done": count, "frames": length, **done}
 
