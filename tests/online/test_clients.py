@@ -308,7 +308,7 @@ def test_a_message_is_answered_as_the_request_is(call: ServedCall) -> None:
         assert answer == {"status": 404, "fields": {"error": f"there is no {call.method} {path} in a WebSocket"}}
 
 
-def test_a_websocket_is_admitted_as_a_request_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_websocket_is_admitted_as_a_request_is(capfd: pytest.CaptureFixture) -> None:
     with serving(tiny_sarm(), token="secret") as url:
         ws = url.replace("http", "ws")
         for headers, status in (({}, 401), ({"authorization": "Bearer wrong"}, 401), ({"origin": "http://evil.example"}, 403)):
@@ -322,7 +322,7 @@ def test_a_websocket_is_admitted_as_a_request_is(caplog: pytest.LogCaptureFixtur
         for address in (url, ws):
             with pytest.raises(DataError, match="letters that no token has"):
                 RewardClient(address, token="geheim\u00fc")
-    assert "handshake" not in caplog.text
+    assert "handshake" not in capfd.readouterr().err
 
 
 def test_a_frame_that_is_too_large_is_refused_once_and_in_the_same_words(capfd: pytest.CaptureFixture) -> None:

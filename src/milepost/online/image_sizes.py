@@ -25,8 +25,8 @@ class ImageSizes:
             first = self._first.get(camera, (height, width))
             if first != (height, width):
                 return (
-                    f"the image of camera '{camera}' is {width} x {height}, and the attempt began with {first[1]} x {first[0]}: images keep "
-                    "their size in an attempt; begin anew for another"
+                    f"the image of camera '{camera}' is {width} x {height}, and the attempt began with {first[1]} x {first[0]}: images "
+                    "keep their size in an attempt; begin anew for another"
                 )
         return ""
 
