@@ -70,7 +70,7 @@ class Shaper:
         self.config = config or ShapingConfig()
         self._phi = math.nan
         self._first: int | None = None
-        self._known, self._is_over = 0, False
+        self._at, self._is_over = 0, False
         self.unknown_steps = 0
 
     def begin(self, progress: float) -> None:
@@ -97,16 +97,16 @@ class Shaper:
             self.unknown_steps += 1
             return math.nan
         if is_potential and not math.isnan(self._phi):
-            share = self.config.gamma ** (frame - self._known - 1)
-            if share < sys.float_info.min:  # the frames before weigh nothing any more
+            weight = self.config.gamma ** (frame - self._at - 1)
+            if weight < sys.float_info.min:  # the frames before weigh nothing any more
                 return self._start(frame, progress, is_terminal=is_terminal)
-            self._phi /= share
-        self._known = frame
+            self._phi /= weight
+        self._at = frame
         return self.reward(progress, is_terminal=is_terminal)
 
     def _start(self, frame: int, progress: float, *, is_terminal: bool) -> float:
         self.begin(progress)
-        self._first, self._known, self._is_over = frame, frame, is_terminal
+        self._first, self._at, self._is_over = frame, frame, is_terminal
         return math.nan
 
     def reward(self, progress: float, *, is_terminal: bool = False) -> float:

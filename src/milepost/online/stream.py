@@ -48,9 +48,9 @@ class RewardStream:
     """
 
     def __init__(self, url: str, *, task: str, fps: float, token: str | None = None, timeout_s: float = 10.0) -> None:
-        self._client = RewardClient(url, token=token, timeout_s=timeout_s, reconnect_s=timeout_s, on_lost=self._lost)
+        self._client = RewardClient(url, token=token, timeout_s=timeout_s, reconnect_s=timeout_s, on_lost=self._report_loss)
         self._change = threading.Condition()
-        self._sent: _Frame | None = None
+        self._on_its_way: _Frame | None = None
         self._shown_s, self._is_trying = math.nan, False
         self._fps, self._session, self._attempt_there = fps, self._client.begin(task=task, fps=fps), 0
         self._attempt, self._task = 0, task
@@ -130,7 +130,7 @@ class RewardStream:
             with self._change:
                 self._change.wait_for(lambda: self._waiting is not None or self._is_closed)
                 frame, self._waiting = self._waiting, None
-                self._sent = frame
+                self._on_its_way = frame
             if frame is None:
                 self._end()
                 return
@@ -147,14 +147,14 @@ class RewardStream:
                 self._latest, self._shown_s = result, frame.observation.received_s or math.nan
                 self._change.notify_all()
 
-    def _lost(self, error: LostError) -> None:
+    def _report_loss(self, error: LostError) -> None:
         """Says that the server does not answer, while the frame on its way is tried again; also where another attempt has begun since."""
         with self._change:
-            if self._sent is None:
+            if self._on_its_way is None:
                 return
-            is_of_another = self._sent.attempt != self._attempt
-            self._latest = FrameProgress(self._session, -1 if is_of_another else self._sent.observation.frame or 0, reason=str(error))
-            self._shown_s = math.nan if is_of_another else self._sent.observation.received_s or math.nan
+            is_of_another = self._on_its_way.attempt != self._attempt
+            self._latest = FrameProgress(self._session, -1 if is_of_another else self._on_its_way.observation.frame or 0, reason=str(error))
+            self._shown_s = math.nan if is_of_another else self._on_its_way.observation.received_s or math.nan
             self._is_trying = True
 
     def _answer(self, frame: _Frame) -> FrameProgress:
