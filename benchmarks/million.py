@@ -4,14 +4,15 @@
 
 Writes a v3.0 dataset of N episodes without a camera: meta/ as LeRobot lays it out (statistics columns too; 10,000 episodes a file), data
 files of 50,000 rows with as many frames an episode as `--frames`, and a progress file of all rows. Each verb runs in a process of its own:
-the seconds are from its first import of milepost to its end (view: to the last byte of the page's list of episodes, asked over
-loopback), the memory is the most that the process had (VmHWM; ru_maxrss where there is no /proc). "import" is a process that imports the same modules and opens
+the seconds are from its first import of milepost to its end (view: to the last byte of the page's list of episodes), the memory is the
+most that the process had (VmHWM; ru_maxrss where there is no /proc). "import" is a process that imports the same modules and opens
 nothing. Prints a markdown table, and the growth from each size to the next. DIR keeps the datasets for another call.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -160,9 +161,7 @@ def main() -> None:
     for verb in args.verbs:
         runs = [results[verb, count] for count in args.sizes]
         cells = [f"{seconds:.1f} s, {peak:.0f} MB" + (f", {size / 1e6:.1f} MB sent" if size else "") for seconds, peak, size in runs]
-        growth = ", ".join(
-            f"{after[0] / before[0]:.1f}x s, {after[1] - before[1]:+.0f} MB" for before, after in zip(runs, runs[1:], strict=False)
-        )
+        growth = ", ".join(f"{after[0] / before[0]:.1f}x s, {after[1] - before[1]:+.0f} MB" for before, after in itertools.pairwise(runs))
         print(f"| {verb} | " + " | ".join(cells) + f" | {growth} |")
 
 
