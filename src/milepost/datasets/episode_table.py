@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from milepost.core import RANGES, DataError, Segment, expand
 from milepost.datasets.entries import UNUSED, EntryReader
 from milepost.datasets.episode_arrays import EpisodeArrays, Numbers, VideoArrays, position
-from milepost.datasets.records import EpisodeRecord, is_own
+from milepost.datasets.records import EpisodeRecord, HasColumns, is_own
 
 _BLOCK = 256
 """Entries that are turned into Python's objects at a time; those of the last block are kept."""
@@ -29,7 +29,7 @@ Tables = Sequence[tuple[str, pa.Table]]
 Language = Callable[[EpisodeRecord], tuple[Segment, ...]]
 
 
-class EpisodeTable(Mapping[int, EpisodeRecord]):
+class EpisodeTable(HasColumns):
     """Episode_index -> record, rising, as a mapping that makes the records. arrays: the numbers of all of them."""
 
     def __init__(
@@ -39,6 +39,9 @@ class EpisodeTable(Mapping[int, EpisodeRecord]):
         are its sparse annotation."""
         self.arrays, self.from_language = arrays, counts and language is not None
         self._tables, self._reader, self._language = tuple(tables), reader, language
+        self.columns = tuple(dict.fromkeys(name for _, table in tables for name in table.column_names))
+        self.facts = tuple(name for name in self.columns if not is_own(name))
+        self.has_annotations = any("subtask_names" in name for name in self.columns)
         self._edges = np.cumsum([0, *(table.num_rows for _, table in tables)])
         self._block: tuple[int, list[EpisodeRecord]] | None = None
 
@@ -62,21 +65,6 @@ class EpisodeTable(Mapping[int, EpisodeRecord]):
         if block is None or not 0 <= place - block[0] < len(block[1]):
             self._block = block = self._read(place)
         return block[1][place - block[0]]
-
-    @property
-    def has_annotations(self) -> bool:
-        """Returns whether there are columns of annotations, filled or not."""
-        return any("subtask_names" in name for name in self.columns)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Returns the names of all columns but those of statistics."""
-        return tuple(dict.fromkeys(name for _, table in self._tables for name in table.column_names))
-
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """Returns the names of the columns beyond LeRobot's own."""
-        return tuple(name for name in self.columns if not is_own(name))
 
     def distinct(self, name: str) -> tuple[Int[np.ndarray, "E"], tuple[Any, ...]]:
         """Returns the values of a column, each once, and which one each episode has; None where there is none."""

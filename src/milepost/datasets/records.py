@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -254,19 +255,21 @@ def no_episode(episode_index: int, episode_indices: Collection[int], where: str 
     return DataError(f"no episode {episode_index}; {where} {len(episode_indices)}{span}")
 
 
-@runtime_checkable
-class HasColumns(Protocol):
-    """Episodes that are columns of a table, and records only when they are asked for (`EpisodeTable`)."""
+class HasColumns(Mapping[int, EpisodeRecord]):
+    """Episodes that are columns of a table, and records only when they are asked for (`EpisodeTable`).
+
+    arrays: the numbers of all. facts: the columns beyond LeRobot's own. has_annotations: whether there are columns of annotations, filled
+    or not. from_language: whether the subtasks of the language column are the annotation.
+    """
 
     arrays: EpisodeArrays
+    facts: tuple[str, ...]
+    has_annotations: bool
     from_language: bool
 
-    def __len__(self) -> int: ...
-
-    @property
-    def facts(self) -> tuple[str, ...]: ...
-
-    def distinct(self, name: str) -> tuple[np.ndarray, tuple[Any, ...]]: ...
+    @abstractmethod
+    def distinct(self, name: str) -> tuple[Int[np.ndarray, "E"], tuple[Any, ...]]:
+        """Returns the values of a column, each once, and which one each episode has; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -326,6 +329,11 @@ class Metadata:
         if isinstance(self.episodes, HasColumns):
             return self.episodes.from_language
         return any(record.from_language for record in self.episodes.values())
+
+    @property
+    def can_have_annotations(self) -> bool:
+        """Returns whether a column can hold an annotation; it may be empty all the same."""
+        return not isinstance(self.episodes, HasColumns) or self.episodes.has_annotations or self.episodes.from_language
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:

@@ -121,8 +121,7 @@ class _Validation:
 
     def _noted(self) -> Collection[EpisodeRecord]:
         """Returns the records, none if no column of meta/ can hold an annotation."""
-        table = self.meta.episodes
-        return () if isinstance(table, EpisodeTable) and not (table.has_annotations or table.from_language) else self.records
+        return self.records if self.meta.can_have_annotations else ()
 
     def _tasks(self) -> dict[str, int]:
         """Returns each instruction and the number of episodes that have it."""

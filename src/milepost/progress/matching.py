@@ -5,7 +5,7 @@ A file of another dataset is refused. If something is odd but readable, it is re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +31,16 @@ class MatchedProgress(Brief):
     warnings: tuple[str, ...] = ()
 
 
-def match_progress(path: Path, dataset: LeRobotDataset) -> MatchedProgress:
+def match_progress(path: Path, dataset: LeRobotDataset, episodes: Sequence[int] | None = None) -> MatchedProgress:
     """Returns the progress file at this path or Hub address, or, as LeRobot's tools look for it, of this name beside the dataset.
 
-    Raises DataError if it cannot be read or belongs to another dataset.
+    episodes: those whose rows are needed, all if None. Rows of others may be left out, and `missing` counts them then. Raises DataError if
+    it cannot be read or belongs to another dataset.
     """
     path = find_file(path)
     if not path.exists() and path.name == str(path) and (beside := dataset.files.beside(path.name)):
         path = beside[0]
-    table = read_progress(path)
+    table = read_progress(path, (min(episodes), max(episodes)) if episodes and len(episodes) < len(dataset.hints.episodes) else None)
     warnings = require_made_for(path, table.made_by, dataset)
     require_rows(path, table, dataset)
     missing = dataset.total_frames - _covered(np.unique(table.index), dataset)
