@@ -15,7 +15,7 @@ from milepost.core.outputs import BusyError, output_lock
 from milepost.core.types import Episode, Progress, read_episodes
 from milepost.metrics.evaluation import score_episode, summarise
 from milepost.models.elapsed import ElapsedModel
-from milepost.models.training.checkpoints import finish_run, is_unfinished
+from milepost.models.training.marks import finish_run, is_unfinished
 from milepost.progress.labelling import label
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import read_progress

@@ -218,7 +218,7 @@ def test_where_the_files_are(dataset: Path, saved: dict[str, Path], tmp_path: Pa
     ("words", "said"),
     [
         ((*named("elapsed", "gvl"), "--num-prefixes", 3), ("--num-prefixes means nothing", "elapsed and gvl")),
-        ((*named("topreward", "roboreward"), "--vlm-name", VLM), ("--vlm-name", "topreward and roboreward", "save_pretrained")),
+        ((*named("topreward", "roboreward"), "--vlm-name", VLM), ("--vlm-name", "topreward and roboreward", "docs/models.md")),
         ((*named("elapsed", "nothing"),), ("no model at 'nothing'",)),
     ],
 )

@@ -45,7 +45,7 @@ INSIDE = {
         "pooling",
     ],
     "models": [
-        "model_config",
+        "model_config training.marks",
         "classifier.network foreign instructions online plugin_format processing sarm.augmentation sarm.network "
         "sarm.options source training.checkpoints training.distributed training.tracking tuning.options tuning.targets value.targets "
         "windowed.network zero_shot.clips "

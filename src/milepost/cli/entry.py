@@ -56,6 +56,18 @@ EXTRAS = {"'milepost[sim]'": ("gymnasium", "metaworld", "mujoco"), "'milepost[vl
 """What pip installs -> the packages that come with it. Any other package is installed by its own name."""
 _SETTING = re.compile(r"(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)(=?)(?!['\"\w/-]|\.\w|=)|(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)=(?=['\"])")
 """A setting's name in Python, which has two words or more."""
+USUAL_NAMES = {
+    "--camera": ("--image-key", "--camera-key"),
+    "--force": ("--overwrite",),
+    "--gpu": ("--device",),
+    "--instruction": ("--task",),
+    "--learning-rate": ("--lr",),
+    "--num-epochs": ("--epochs",),
+    "--num-steps": ("--steps",),
+    "--out": ("--output-path", "--output-dir"),
+    "--output": ("--output-path", "--output-dir"),
+}
+"""What an option is called elsewhere -> what it may be called here. The spelling of such a name is near to none of ours."""
 LONGEST = 1200
 """Most letters of an error."""
 USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the options)"
@@ -290,13 +302,24 @@ def guesses(arguments: list[str], options: set[str], theirs: Iterable[str] = ())
 
     >>> guesses(["towels", "--outputdir", "out"], {"--output-dir", "--seed"})
     'no option --outputdir; did you mean --output-dir?\\n'
+    >>> guesses(["towels", "--learning-rate=1e-4"], {"--lr", "--seed"}, ["--eval.recording_private"])
+    'no option --learning-rate; did you mean --lr?\\n'
     >>> guesses(["--datset.repo_id=towels"], {"--output-dir", "--seed"}, ["--dataset.repo_id"])
     'no option --datset.repo-id; did you mean --dataset.repo_id?\\n'
     """
-    spellings = {**{each.replace("_", "-"): each for each in theirs}, **{each: each for each in options}}
-    words = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
-    near = [(word, difflib.get_close_matches(word, sorted(spellings), n=1)) for word in words if word not in options]
-    return "".join(f"no option {word}; did you mean {spellings[words_near[0]]}?\n" for word, words_near in near if words_near)
+    others = {each.replace("_", "-"): each for each in theirs}
+    words = dict.fromkeys(word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--"))
+    lines = []
+    for word in words:
+        spellings = {**others, **{each: each for each in options}}
+        if usual := next((each for each in USUAL_NAMES.get(word, ()) if each in options), None):
+            near = [usual]
+        else:
+            near = difflib.get_close_matches(word, sorted(spellings), n=1)
+            near = [each for each in near if "." in word or "." not in each]  # a plain word is no misspelling of an option with a dot
+        if word not in options and near:
+            lines.append(f"no option {word}; did you mean {spellings[near[0]]}?\n")
+    return "".join(lines)
 
 
 class TerminatedError(KeyboardInterrupt):

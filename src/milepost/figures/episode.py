@@ -246,7 +246,8 @@ def _head_strips(view: EpisodeView, name: str, head: HeadView, width: float) -> 
         for who in head.probabilities
     ]
     if head.scores:
-        strips.append(_Strip(0.12, 0.8, partial(_draw_scores, view=view, head=head)))
+        above = 0.27 if len(head.scores) < len(head.curves) else 0.12
+        strips.append(_Strip(above, 0.8, partial(_draw_scores, view=view, head=head)))
     beside = sum(strip.above + strip.height for strip in strips)
     draw = partial(_draw_progress, view=view, head=head, prefix=prefix)
     if width >= NARROW:
@@ -350,6 +351,8 @@ def _draw_scores(ax: Axes, view: EpisodeView, head: HeadView) -> None:
         style: dict[str, Any] = dict(styles[name])
         ax.plot(view.seconds[frames], score.values[frames], marker="o", markersize=2.2, **{**style, "linewidth": 1.0})
     _label(ax, _unit_of(head.scores))
+    if len(head.scores) < len(head.curves):
+        ax.set_title(", ".join(head.scores), fontsize=LEGEND, color=INK, loc="left", pad=3, parse_math=False)
 
 
 def _unit_of(scores: Mapping[str, Signal]) -> str:

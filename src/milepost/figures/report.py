@@ -90,8 +90,15 @@ def _head(episode: Episode, models: Mapping[str, Curve], stages: Stages | None, 
         stage_names=names,
         probabilities=probabilities,
         computed=_computed(models.values()),
-        scores={name: one.signals[one.score] for name, one in models.items() if one.score},
+        scores={name: one.signals[one.score] for name, one in models.items() if one.score and not _repeats(one)},
     )
+
+
+def _repeats(curve: Curve) -> bool:
+    """Returns whether the score is the progress itself, as of a model that answers with progress: a second drawing would tell nothing."""
+    score = curve.signals[curve.score].values
+    there = ~np.isnan(score)
+    return bool(np.allclose(score[there], curve.value[there], rtol=0, atol=1e-6))
 
 
 def _sampled(episode: Episode, models: Collection[Curve]) -> list[int]:

@@ -88,6 +88,8 @@ class ModelConfig(JudgedConfig):
             raise ValueError(f"every camera can be looked at once, got {', '.join(self.cameras)}")
         if len(self.state_mean) != len(self.state_std) or not np.isfinite([*self.state_mean, *self.state_std]).all():
             raise ValueError(f"state_mean and state_std need as many finite numbers, got {self.state_mean} and {self.state_std}")
+        if any(each < 0 for each in self.state_std):
+            raise ValueError(f"state_std can hold no number below 0, got {self.state_std}")
 
     def _check_types(self) -> None:
         """Raises ValueError if a field holds another kind of value: JSON edited by hand would otherwise fail far from here."""

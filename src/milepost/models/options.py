@@ -114,9 +114,8 @@ def _require_clear(name: str, kinds: Sequence[ModelKind], owners: Sequence[int])
     if name in CHECKPOINT and len(checkpoints) > 1:
         first, second = list(checkpoints.values())[:2]
         raise ValueError(
-            f"{flag} would name one VLM for {first} and {second}, which ask different ones; leave it out for the usual ones, label one "
-            "after the other, or save one of the models with its own VLM and give the folder as --model: milepost.make_reward_model("
-            f"milepost.make_reward_model_config('{first}', {name}=...)).save_pretrained('FOLDER')"
+            f"{flag} would name one VLM for {first} and {second}, which ask different ones: leave it out for the usual ones, label one "
+            "after the other, or save each with its own VLM and give the folders as --model (docs/models.md shows how)"
         )
 
 

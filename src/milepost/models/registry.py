@@ -40,6 +40,7 @@ from milepost.datasets import find_model_config
 from milepost.models.foreign import PackageError, blaming, guarded, require_plain
 from milepost.models.plugin_format import own_values
 from milepost.models.source import source_hash
+from milepost.models.training.marks import warn_of_unfinished
 from milepost.vlm import say_licence
 
 GROUP = "milepost.models"
@@ -352,7 +353,7 @@ def load_model(path: str | Path, device: str = "cpu", **options: Any) -> RewardM
     'ElapsedModel'
     """
     kind = kind_of(path)
-    _warn_of_unfinished(path)
+    warn_of_unfinished(path)
     return load(kind, path, device, options)
 
 
@@ -386,21 +387,13 @@ def _require_options(kind: ModelKind, make: Callable[..., Any], options: Mapping
 def prepare(path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:
     """Returns the model at a path, ready for the dataset. options: an instance of its kind's `options`. DataError if they do not fit."""
     kind = kind_of(path)
-    _warn_of_unfinished(path)
+    warn_of_unfinished(path)
     if kind.prepare is not None:
         with kind.blame("cannot be made ready for this dataset"):
             prepared = kind.prepare(path, options, dataset, run)
     else:
         prepared = _prepared(kind, path, options, dataset, run)
     return _guarded(kind, path, prepared, dataset, run) if kind.package else prepared
-
-
-def _warn_of_unfinished(path: str | Path) -> None:
-    """Warns of a folder whose training was interrupted: its model is that of the last save."""
-    from milepost.models.training.checkpoints import is_unfinished
-
-    if Path(path).is_dir() and is_unfinished(Path(path)):
-        warn_user(f"the training of {path} was interrupted, and its model is that of the last save: the same train command finishes it")
 
 
 def _prepared(kind: ModelKind, path: str, options: Any, dataset: Dataset, run: Run) -> Prepared:

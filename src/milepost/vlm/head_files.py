@@ -96,11 +96,12 @@ def _config(transformers: Any, where: Where, layout: HeadFormat) -> tuple[Any, W
         )
     inner, base = content.get("vlm_config"), where
     if isinstance(inner, dict):
-        kind, values = str(inner.get("model_type")), {name: value for name, value in inner.items() if name != "model_type"}
+        kind, values = inner.get("model_type"), {name: value for name, value in inner.items() if name != "model_type"}
     else:
-        kind, values = str(content.get("model_type")), {}
-    if kind not in FAMILIES:
-        raise DataError(f"its config.json describes a '{kind}' model; supported are {' and '.join(FAMILIES)} (Qwen3-VL)")
+        kind, values = content.get("model_type"), {}
+    if str(kind) not in FAMILIES:
+        is_a = f"describes a '{kind}' model" if kind else "has no model_type, so it is not that of a vision-language model"
+        raise DataError(f"its config.json {is_a}; supported are {' and '.join(FAMILIES)} (Qwen3-VL)")
     config = transformers.AutoConfig.for_model(kind, **values) if values else transformers.AutoConfig.from_pretrained(**where)
     if path_of(where, "tokenizer_config.json") is None:
         source = content.get("base_model_id")

@@ -89,7 +89,9 @@ def naming_faults(name: str) -> Iterator[None]:
     """Raises DataError that names the model in place of what fails while it is loaded."""
     try:
         yield
-    except DataError:
+    except DataError as error:
+        if str(error).startswith(("it ", "its ")):
+            raise DataError(f"the vision-language model '{name}' cannot be loaded: {error}") from error
         raise
     except ModuleNotFoundError as error:
         if not error.name:
@@ -251,7 +253,9 @@ def _video_config(where: dict[str, Any]) -> dict[str, Any]:
         part = content.get("video_processor", content) if file == "processor_config.json" else content
         if "size" in part:
             return dict(part)
-    raise DataError("it has no video_preprocessor_config.json: which sizes its frames should have is not said")
+    raise DataError(
+        "it has neither preprocessor_config.json nor video_preprocessor_config.json, which say what size its frames should have"
+    )
 
 
 def path_of(where: dict[str, Any], file: str) -> Path | None:

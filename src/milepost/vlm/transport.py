@@ -276,7 +276,7 @@ class Transport:
             reply = await self._patiently(versioned, content, rng)
         except ServerError as error:
             if error.elsewhere:
-                first.amend(f"{first}. {versioned} was tried too")
+                first.amend(f"{first}; {versioned} was tried too")
                 raise first from first.__cause__
             error.amend(f"{error}; it was asked since {first}")
             raise

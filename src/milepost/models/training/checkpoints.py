@@ -16,20 +16,10 @@ from typing import Any
 import torch
 
 from milepost.core import DataError, atomic_path, read_json_object, require_plain_file, write_text
+from milepost.models.training.marks import CHECKPOINT, MARK
 
-CHECKPOINT, MARK = "checkpoint.pt", "run.json"
 _DAMAGED = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What torch and the loading of a state raise for a file that was cut, changed or replaced."""
-
-
-def is_unfinished(folder: Path) -> bool:
-    """Returns whether a run in this folder was interrupted, in its steps or in what comes after them."""
-    return (folder / CHECKPOINT).exists() or (folder / MARK).exists()
-
-
-def finish_run(folder: Path) -> None:
-    """Removes the mark of a run whose model, card and whatever else was asked for are complete."""
-    (folder / MARK).unlink(missing_ok=True)
 
 
 def write_mark(folder: Path, key: str, done: Mapping[str, Any] | None = None) -> None:

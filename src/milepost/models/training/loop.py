@@ -26,8 +26,6 @@ from torch import Tensor, nn
 
 from milepost.core import DataError, Tick
 from milepost.models.training.checkpoints import (
-    CHECKPOINT,
-    finish_run,
     read_checkpoint,
     read_mark,
     readable_checkpoint,
@@ -36,6 +34,7 @@ from milepost.models.training.checkpoints import (
 )
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import ProcessGroup, current_process_group
+from milepost.models.training.marks import CHECKPOINT, finish_run
 from milepost.models.training.tracking import Line, Log
 
 LAST = "last"

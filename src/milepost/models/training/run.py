@@ -11,11 +11,11 @@ from typing import Any
 from milepost.core import DataError, Tick, output_lock, quiet_stage, read_episodes
 from milepost.datasets import LeRobotDataset, as_dataset, is_dataset
 from milepost.models.registry import trainer_of
-from milepost.models.training.checkpoints import finish_run, is_unfinished
 from milepost.models.training.config import TrainConfig
 from milepost.models.training.distributed import init_process_group
 from milepost.models.training.episodes import one_sided
 from milepost.models.training.evaluation import audited, evaluated
+from milepost.models.training.marks import finish_run, is_unfinished
 from milepost.models.training.recipe import TrainResult
 from milepost.models.training.settings import Plan
 
