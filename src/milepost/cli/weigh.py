@@ -223,22 +223,22 @@ def notes_of(dataset: datasets.LeRobotDataset, numbers: np.ndarray) -> weights.B
     meta = dataset.hints
     places = meta.arrays.places(numbers.tolist())
     (success, outcomes), (kind, kinds) = meta.fact("success"), meta.fact("kind")
-    known = {True: 0, False: 1, None: 2}
-    outcome = np.array([known[success_in({"success": value})] for value in outcomes])[success[places]]
-    for place in np.flatnonzero(outcome == known[None]).tolist():
+    codes = {True: 0, False: 1, None: 2}
+    outcome = np.array([codes[success_in({"success": value})] for value in outcomes])[success[places]]
+    for place in np.flatnonzero(outcome == codes[None]).tolist():
         try:
             by_rows = dataset.episode(int(numbers[place])).success
         except UnreadableError:  # its weights are valid all the same; whether rows know the success is decided by the next episode
             continue
         if by_rows is None:
             break
-        outcome[place] = known[by_rows]
-    joint, code = np.unique((meta.arrays.task[places] * len(kinds) + kind[places]) * len(known) + outcome, return_inverse=True)
+        outcome[place] = codes[by_rows]
+    joint, code = np.unique((meta.arrays.task[places] * len(kinds) + kind[places]) * len(codes) + outcome, return_inverse=True)
     words = ["" if value is None else str(value) for value in kinds]
     values = [
-        weights.EpisodeInfo(next(iter(meta.arrays.tasks[task]), ""), words[kind_code], list(known)[outcome_code])
+        weights.EpisodeInfo(next(iter(meta.arrays.tasks[task]), ""), words[kind_code], list(codes)[outcome_code])
         for task, kind_code, outcome_code in (
-            (each // (len(kinds) * len(known)), each // len(known) % len(kinds), each % len(known)) for each in joint.tolist()
+            (each // (len(kinds) * len(codes)), each // len(codes) % len(kinds), each % len(codes)) for each in joint.tolist()
         )
     ]
     return weights.ByEpisode(numbers, code.reshape(-1), tuple(values))

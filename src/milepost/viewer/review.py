@@ -69,7 +69,7 @@ class Review:
         self.marks, self.problems, self.report = marks, list(problems), report
         self.fingerprint = dataset.fingerprint
         self._watcher, self._saving = DatasetWatcher(dataset, self._compare), threading.Lock()
-        self.rows = EpisodeRows.of(dataset, self._shown(dataset.meta.choose(None, dataset.name) if numbers is None else numbers))
+        self.rows = EpisodeRows.of(dataset, self._first(dataset.meta.choose(None, dataset.name) if numbers is None else numbers))
         self._indices = frozenset(self.rows.numbers)
         self.models: dict[str, Model] = {}
         self._curves: dict[str, dict[str, np.ndarray]] = {}
@@ -88,7 +88,7 @@ class Review:
         self.jobs.submit(lambda: count_all(self._results, self.jobs, dataset, self.rows, self._curves))
         self._compare(dataset)
 
-    def _shown(self, numbers: Sequence[int]) -> Sequence[int]:
+    def _first(self, numbers: Sequence[int]) -> Sequence[int]:
         """Returns the episodes that the page shows: all, or as many as a browser holds, with a message in `problems`."""
         if len(numbers) > MOST:
             first, last = numbers[0], numbers[MOST - 1]
