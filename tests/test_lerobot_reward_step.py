@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,10 +75,11 @@ def test_success_needs_several_frames_and_ends_nothing_unasked(step: Any) -> Non
 
 def test_the_instruction(step: Any) -> None:
     one = step(source=tiny_sarm(), fps=10.0, task=EPISODE.task)
-    assert one(transition(0, task=None))["info"]["milepost"]["task"] == EPISODE.task
+    first = one(transition(0, task=None))["info"]["milepost"]
+    assert first["task"] == EPISODE.task
     other = one(transition(1, task="another task"))["info"]["milepost"]
     assert (other["task"], other["frame"]) == ("another task", 0)
-    assert math.isnan(other["model_reward"])
+    assert other["model_reward"] == pytest.approx(0.99 * other["progress"] - first["progress"], abs=1e-7)
     with pytest.raises(DataError, match="has no instruction"):
         step(source=tiny_sarm(), fps=10.0)(transition(0, task=None))
 
