@@ -19,6 +19,7 @@ from milepost.models import registry, train
 from milepost.online import Sessions
 from milepost.serving import bind, make_reward_server
 from milepost.serving.app import create_app
+from milepost.serving.calls import CALLS
 from milepost.serving.service import ServerConfig, Service
 from milepost.testing import chat_server, dot_episodes, tiny_robometer, tiny_sarm, write_dots, write_example
 
@@ -296,7 +297,10 @@ def test_the_routes_of_serve_are_those_of_the_page() -> None:
     for route in create_app(Service(Sessions(tiny_sarm()), {}, ServerConfig())).routes:
         methods = getattr(route, "methods", None) or {"GET"}  # a WebSocket opens with a GET
         routes |= {(method, route.path.replace("{session}", "NAME").replace("{ticket}", "NAME")) for method in methods - {"HEAD"}}
-    assert {tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)} == routes
+    rows = [tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)]
+    assert set(rows) == routes
+    by_message = {(call.method, call.path.partition("{")[0] + "NAME" * ("{" in call.path)) for call in CALLS if call.in_message}
+    assert set(rows[: rows.index(("GET", "/stream"))]) == by_message  # "for all of the above"
 
 
 class NoiseEnv(gymnasium.Env):

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,8 @@ from websockets.sync.client import connect
 
 from milepost.core import DataError, Step
 from milepost.online import NPZ, AsyncRewardClient, Observation, RewardClient, RewardStream, pack_observations
+from milepost.online.wire import pack
+from milepost.serving.calls import CALLS, ServedCall
 from milepost.testing import dot_episodes, tiny_sarm
 
 
@@ -121,6 +124,42 @@ def test_asyncio_by_both_carriers() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_call_that_was_cancelled_leaves_no_answer_for_the_next(scheme: str) -> None:
+    model = Faulty()
+
+    async def drive(url: str) -> float:
+        async with AsyncRewardClient(url) as client:
+            session = await client.begin(task="a", fps=1.0)
+            slow = asyncio.create_task(client.step(session, number(5)))
+            await asyncio.sleep(0.3)
+            slow.cancel()
+            model.go_on.set()
+            assert isinstance((await asyncio.gather(slow, return_exceptions=True))[0], asyncio.CancelledError)
+            return (await client.step(session, number(4))).progress
+
+    with serving(model) as url:
+        assert asyncio.run(drive(url.replace("http", scheme))) == pytest.approx(0.4)
+
+
+def test_an_attempt_that_ends_during_a_pass_stops_nobody() -> None:
+    """The model is at work for one robot while another one's attempt ends: the server answers others meanwhile."""
+    model = Faulty()
+    with serving(model) as url, RewardClient(url) as robot, RewardClient(url) as other, ThreadPoolExecutor(2) as pool:
+        sessions = [robot.begin(task="a", fps=1.0) for _ in range(2)]
+        step = pool.submit(robot.step, sessions[0], number(5))
+        while "milepost_waiting_frames 1" not in httpx2.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+        end = pool.submit(other.end, sessions[1])
+        time.sleep(0.2)
+        try:
+            assert httpx2.get(f"{url}/health", timeout=3.0).json()["status"] == "ok"
+        finally:
+            model.go_on.set()
+        assert step.result().progress == pytest.approx(0.5)
+        end.result()
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
 def test_a_server_that_comes_back(scheme: str) -> None:
     """The connection is made anew without a word; the attempt that the server lost has a reason; another one can begin."""
     episode = dot_episodes(1)[0]
@@ -198,6 +237,21 @@ def test_messages_that_do_not_fit_are_answered_and_the_connection_goes_on() -> N
             assert words in reply["fields"]["error"]
         connection.send('{"method": "GET", "path": "/health"}')
         assert json.loads(connection.recv(10))["status"] == 200
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.method} {call.path}")
+def test_a_message_is_answered_as_the_request_is(call: ServedCall) -> None:
+    """Every call of the table, by both carriers, with a body that fits none of them: the same status and fields, or a 404 by a message."""
+    path, body = call.path.partition("{")[0] + "nobody" * ("{" in call.path), pack({"call": call.path.removeprefix("/")}, {})
+    with serving(tiny_sarm()) as url, connect(url.replace("http", "ws") + "/stream", proxy=None) as connection:
+        packed = {"content": body, "headers": {"content-type": NPZ}} if call.body == "npz" else {}
+        reply = httpx2.request(call.method, url + path, **(packed or ({"json": 3} if call.body == "json" else {})))
+        connection.send(body if packed else json.dumps({"method": call.method, "path": path, "fields": 3}))
+        answer = json.loads(connection.recv(10))
+    if call.in_message:
+        assert answer == {"status": reply.status_code, "fields": reply.json()}
+    else:
+        assert answer == {"status": 404, "fields": {"error": f"there is no {call.method} {path} in a WebSocket"}}
 
 
 def test_a_websocket_is_admitted_as_a_request_is() -> None:

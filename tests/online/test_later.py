@@ -139,6 +139,7 @@ EPISODES = {
     "no frames": (pack({"task": "a", "fps": 1.0, "cameras": ["b"]}, {}), "no array 'frames/b'"),
     "three axes": (pack_episode({"b": FRAMES[0]}, task="a", fps=1.0), "(T, H, W, 3) is expected"),
     "empty": (pack_episode({"b": FRAMES[:0]}, task="a", fps=1.0), "at least one"),
+    "no images": (pack_episode({"b": []}, task="a", fps=1.0), "at least one"),
     "lengths": (pack_episode({"b": FRAMES}, np.zeros((3, 2)), task="a", fps=1.0), "a row for each frame"),
     "state": (pack_episode({"b": FRAMES}, np.zeros(2), task="a", fps=1.0), "a row of numbers"),
     "sizes": (
@@ -244,6 +245,9 @@ def test_forms_that_do_not_fit() -> None:
     with serving(Seer(), cameras=(TOP,)) as url:
         reply = httpx2.post(f"{url}/evaluate_batch_npy", data=form["data"], files={"other": b""})
         assert "no file 'sample_0_trajectory_frames'" in reply.json()["error"]
+        for name in ("sample_²", "0"):
+            reply = httpx2.post(f"{url}/evaluate_batch_npy", data={name: form["data"]["sample_0"]}, files=form["files"])
+            assert "1 to 256 samples" in reply.json()["error"]
         pickled = io.BytesIO()
         np.save(pickled, np.array([{}], dtype=object), allow_pickle=True)
         reply = httpx2.post(f"{url}/evaluate_batch_npy", data=form["data"], files={"sample_0_trajectory_frames": pickled.getvalue()})

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from milepost.core import DataError, Episode, Step
-from milepost.online import NPZ, Observation, RewardClient, SessionConfig, SessionLimits, Sessions, pack_observations
+from milepost.online import NPZ, Observation, RewardClient, SessionConfig, SessionLimits, Sessions, pack_observations, unpack
 from milepost.online.wire import pack
 from milepost.serving import BindAddress, ServerConfig, bind, make_reward_server
 from milepost.testing import dot_episodes, tiny_sarm
@@ -175,7 +175,19 @@ def request(**fields: Any) -> dict[str, Any]:
     return {"observations": [{"session": "x", "cameras": [TOP], **fields}]}
 
 
+def npy_with(header: str) -> bytes:
+    """Returns an .npy with this header and no data."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
 IMAGE = np.zeros((8, 8, 3), np.uint8)
+HEADERS = {
+    "header open": "(((",
+    "header of no words": "{1: 2, 'shape': (1,), 'descr': '|u1'}",
+    "header of lists": "{[]: 1}",
+    "header of a type": "{'descr': (), 'fortran_order': False, 'shape': (1,)}",
+    "header too large": f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({10**30},)}}",
+}
 BODIES = {
     "not a zip": (b"hello", "no .npz"),
     "cut": (pack(request(), {f"0/{TOP}": IMAGE})[:200], "no .npz"),
@@ -194,6 +206,7 @@ BODIES = {
     "no jpeg": (pack(request(), {f"0/{TOP}": np.frombuffer(b"no picture", np.uint8)}), "cannot be decoded"),
     "flat floats": (pack(request(), {f"0/{TOP}": np.zeros(9)}), "bytes of a JPEG"),
     "a list": (zip_of(request=npy(np.frombuffer(b"[1]", np.uint8))), "should be a JSON object"),
+    **{name: (zip_of(request=npy_with(header)), "the array 'request.npy' of the .npz cannot be read") for name, header in HEADERS.items()},
 }
 
 
@@ -203,6 +216,19 @@ def test_malformed_frames_are_refused_with_a_word(name: str, url: str) -> None:
     reply = httpx2.post(f"{url}/step", content=body, headers={"content-type": NPZ})
     assert reply.status_code == 400, reply.text
     assert words in reply.json()["error"]
+
+
+def test_a_body_with_any_damaged_byte_is_read_or_refused() -> None:
+    """No byte of a compressed body, set to its opposite or to 0, makes `unpack` fail by anything but a DataError."""
+    whole = zip_of(request=npy(np.frombuffer(b'{"a": 1}', np.uint8)), x=npy(np.arange(60)))
+    refused = 0
+    for place in range(len(whole)):
+        for value in (whole[place] ^ 255, 0):
+            try:
+                unpack(whole[:place] + bytes([value]) + whole[place + 1 :], 8_000_000)
+            except DataError:
+                refused += 1
+    assert refused > len(whole)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,23 @@ def test_frames_that_never_came_are_held() -> None:
     np.testing.assert_allclose(curve(results, name), model.predict(held).main.value[list(sent)], atol=1e-5)
 
 
+def test_frames_before_one_that_fails_are_held_once() -> None:
+    """Frames 1 and 2 never came and 3 is damaged: with 4 the window has five frames, not seven, and an older frame is refused."""
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
+    places = np.array([0, 0, 0, 0, *range(4, episode.length)])
+    same = dataclasses.replace(
+        episode, state=episode.state[places], cameras={name: ArrayFrames(frames[places]) for name, frames in episode.cameras.items()}
+    )
+    sessions = Sessions(model)
+    name = sessions.begin(task=episode.task, fps=episode.fps)
+    first, damaged = observation(name, episode, 0), Observation(name, images(episode, 3), None, 3)
+    results = sessions.advance([first, damaged, observation(name, episode, 2), *(observation(name, episode, n) for n in range(4, 8))])
+    assert "got none" in results[1].reason
+    assert "frame 2 came after frame 2" in results[2].reason
+    expected = model.predict(same).main.value[[0, 4, 5, 6, 7]]
+    np.testing.assert_allclose([each.progress for each in (results[0], *results[3:])], expected, atol=1e-5)
+
+
 def test_what_does_not_fit_has_a_reason_and_changes_nothing() -> None:
     model, (episode, other) = tiny_sarm(), dot_episodes(2)
     sessions = Sessions(model)

@@ -18,6 +18,7 @@ from .wire import NPZ as NPZ
 from .wire import finite as finite
 from .wire import pack_episode as pack_episode
 from .wire import pack_observations as pack_observations
+from .wire import read_npy as read_npy
 from .wire import to_json as to_json
 from .wire import unpack as unpack
 from .wrappers.attempts import Attempts as Attempts

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+from jaxtyping import Shaped
+
 from milepost.core import DataError
 from milepost.online.sessions import FrameProgress, Observation
-from milepost.online.wire import from_json, pack_observations
+from milepost.online.wire import from_json, pack_episode, pack_observations
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
@@ -24,6 +27,9 @@ class Call:
     path: str
     fields: Mapping[str, Any] | None = None
     content: bytes | None = None
+
+
+HEALTH, MODEL_INFO = Call("GET", "/health"), Call("GET", "/model_info")
 
 
 class LostError(DataError):
@@ -45,6 +51,18 @@ def step_call(observations: Sequence[Observation]) -> Call:
     return Call("POST", "/step", content=pack_observations(observations, secrets.token_hex(8)))
 
 
+def relabel_call(
+    images: Mapping[str, Shaped[np.ndarray, "..."] | Sequence[bytes]],
+    state: Shaped[np.ndarray, "..."] | None,
+    task: str,
+    fps: float,
+    is_terminal: bool,
+) -> Call:
+    """Returns the call that hands in a whole episode, as `pack_episode` packs it."""
+    body = pack_episode(images, state, task=task, fps=fps, is_terminal=is_terminal, key=secrets.token_hex(8))
+    return Call("POST", "/relabel", content=body)
+
+
 def relabelled_call(ticket: str) -> Call:
     """Returns the call that looks for the results of an episode."""
     return Call("GET", f"/relabel/{quote(ticket, safe='')}")
@@ -53,6 +71,11 @@ def relabelled_call(ticket: str) -> Call:
 def results_of(fields: Mapping[str, Any]) -> list[FrameProgress]:
     """Returns the results in the answer to a `step_call`."""
     return [from_json(each) for each in fields["results"]]
+
+
+def episode_results_of(fields: Mapping[str, Any]) -> list[FrameProgress] | None:
+    """Returns the results in the answer to a `relabelled_call`; None while the episode waits."""
+    return results_of(fields) if fields["status"] == "done" else None
 
 
 def answer_of(url: str, call: Call, status: int, fields: Any) -> dict[str, Any]:

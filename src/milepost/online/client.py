@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -12,10 +11,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from milepost.online.calls import Call, LostError, answer_of, begin_call, end_call, pauses, relabelled_call, results_of, step_call
+from milepost.online.calls import (
+    HEALTH,
+    MODEL_INFO,
+    Call,
+    LostError,
+    answer_of,
+    begin_call,
+    end_call,
+    episode_results_of,
+    pauses,
+    relabel_call,
+    relabelled_call,
+    results_of,
+    step_call,
+)
 from milepost.online.sessions import FrameProgress, Observation
 from milepost.online.transports import open_async_transport, open_transport, server_url
-from milepost.online.wire import pack_episode
 
 
 class RewardClient:
@@ -70,13 +82,11 @@ class RewardClient:
 
         images: camera name -> (T, H, W, 3), or the bytes of a JPEG or PNG for each frame. is_terminal: the task ended with the last frame.
         """
-        body = pack_episode(images, state, task=task, fps=fps, is_terminal=is_terminal, key=secrets.token_hex(8))
-        return str(self._ask(Call("POST", "/relabel", content=body))["ticket"])
+        return str(self._ask(relabel_call(images, state, task, fps, is_terminal))["ticket"])
 
     def relabelled(self, ticket: str) -> list[FrameProgress] | None:
         """Returns the result of each frame of an episode, or None while it waits. DataError if it failed, or the ticket is not known."""
-        reply = self._ask(relabelled_call(ticket))
-        return results_of(reply) if reply["status"] == "done" else None
+        return episode_results_of(self._ask(relabelled_call(ticket)))
 
     def end(self, session: str) -> None:
         """Ends an attempt. DataError if there is none of this name."""
@@ -84,11 +94,11 @@ class RewardClient:
 
     def health(self) -> dict[str, Any]:
         """Returns what the server says of itself."""
-        return self._ask(Call("GET", "/health"))
+        return self._ask(HEALTH)
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the server says of its model."""
-        return self._ask(Call("GET", "/model_info"))
+        return self._ask(MODEL_INFO)
 
     def close(self) -> None:
         """Closes the connection; the sessions stay."""
@@ -157,13 +167,11 @@ class AsyncRewardClient:
         is_terminal: bool = False,
     ) -> str:
         """Hands in a whole episode and returns its ticket, as `RewardClient.relabel`."""
-        body = pack_episode(images, state, task=task, fps=fps, is_terminal=is_terminal, key=secrets.token_hex(8))
-        return str((await self._ask(Call("POST", "/relabel", content=body)))["ticket"])
+        return str((await self._ask(relabel_call(images, state, task, fps, is_terminal)))["ticket"])
 
     async def relabelled(self, ticket: str) -> list[FrameProgress] | None:
         """Returns the result of each frame of an episode, or None while it waits, as `RewardClient.relabelled`."""
-        reply = await self._ask(relabelled_call(ticket))
-        return results_of(reply) if reply["status"] == "done" else None
+        return episode_results_of(await self._ask(relabelled_call(ticket)))
 
     async def end(self, session: str) -> None:
         """Ends an attempt. DataError if there is none of this name."""
@@ -171,11 +179,11 @@ class AsyncRewardClient:
 
     async def health(self) -> dict[str, Any]:
         """Returns what the server says of itself."""
-        return await self._ask(Call("GET", "/health"))
+        return await self._ask(HEALTH)
 
     async def model_info(self) -> dict[str, Any]:
         """Returns what the server says of its model."""
-        return await self._ask(Call("GET", "/model_info"))
+        return await self._ask(MODEL_INFO)
 
     async def close(self) -> None:
         """Closes the connection; the sessions stay."""

@@ -104,11 +104,12 @@ class _Session:
     def __init__(self, attempt: Any, task: str, fps: float, config: SessionConfig) -> None:
         self.attempt, self.task, self.fps = attempt, task, fps
         self.frame, self.touched_s = -1, time.monotonic()
+        self._newest = -1  # the newest frame of the model's window: behind a frame that failed, those that were filled in for it stay
         self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
 
     def number_of(self, observation: Observation) -> int:
         """Returns the number of an observation's frame."""
-        return self.frame + 1 if observation.frame is None else observation.frame
+        return self._newest + 1 if observation.frame is None else observation.frame
 
     def touch(self) -> None:
         """Counts the attempt as in use."""
@@ -117,24 +118,25 @@ class _Session:
     def fault(self, observation: Observation, limits: SessionLimits) -> str:
         """Returns why this observation cannot be the next one of the attempt; "" if it can."""
         number = self.number_of(observation)
-        if number <= self.frame:
-            return f"frame {number} came after frame {self.frame}, and frames are followed in order: send newer ones, or begin again"
+        if number <= self._newest:
+            return f"frame {number} came after frame {self._newest}, and frames are followed in order: send newer ones, or begin again"
         if number >= limits.frames:
             return f"an attempt has at most {limits.frames} frames here: begin a new one"
-        if number > self.frame + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
-            return f"frames {self.frame + 1} to {number - 1} are missing, and this model needs every frame"
+        if number > self._newest + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
+            return f"frames {self._newest + 1} to {number - 1} are missing, and this model needs every frame"
         return ""
 
     def fill(self, number: int) -> None:
         """Holds the newest frame until the one before this number, so that the model's window stays at the session's rate."""
-        missing = number - self.frame - 1
+        missing = number - self._newest - 1
         if missing > 0 and self.frame >= 0:
             self.attempt.hold(missing)
+            self._newest = number - 1
 
     def result(self, observation: Observation, step: Step) -> FrameProgress:
         """Returns what is said of a frame that the model has seen."""
         number = self.number_of(observation)
-        is_first, behind, self.frame = self.frame < 0, number - self.frame, number
+        is_first, behind, self.frame, self._newest = self.frame < 0, number - self.frame, number, number
         if is_first:
             self._shaper.begin(step.progress)
         reward = math.nan if is_first else self._shaper.reward(step.progress, is_terminal=observation.is_terminal)

@@ -1,6 +1,7 @@
 """Carries the calls of a client: by HTTP, a request each, or by one WebSocket, which takes less time. Both for threads and for asyncio.
 
-A WebSocket's message is the .npz of POST /step, or text {"method", "path", "fields"}; the answer is text {"status", "fields"}.
+A WebSocket's message is the .npz of POST /step or POST /relabel, or text {"method", "path", "fields"}; the answer is text
+{"status", "fields"}.
 """
 
 from __future__ import annotations
@@ -180,6 +181,7 @@ class AsyncSocketTransport:
         from websockets.asyncio.client import connect
         from websockets.exceptions import WebSocketException
 
+        is_answered = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self._socket is None:
@@ -188,15 +190,18 @@ class AsyncSocketTransport:
                         close_timeout=1,
                     ))  # fmt: skip
                 await self._socket.send(_message(call))
-                return _reply(await self._socket.recv())
+                reply = _reply(await self._socket.recv())
+            is_answered = True
+            return reply
         except TimeoutError as error:
-            await self.close()
             raise _late(self._url, self._timeout_s) from error
         except (WebSocketException, OSError) as error:
-            await self.close()
             if refusal := _refused(error):
                 return refusal
             raise _unreachable(self._url, error) from error
+        finally:
+            if not is_answered:  # also where a task was cancelled: the late answer would be taken for that of the next call
+                await self.close()
 
     async def close(self) -> None:
         """Closes the connection."""

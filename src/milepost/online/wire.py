@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +24,14 @@ from milepost.online.sessions import FrameProgress, Observation
 
 NPZ = "application/x-npz"
 MOST_ARRAYS = 4096
+_NO_ARCHIVE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, OSError, ValueError
+)  # fmt: skip
+"""What zipfile raises for bytes that are damaged, encrypted or compressed in a way that it does not know."""
+_NO_ARRAY = (
+    ValueError, TypeError, IndexError, OverflowError, EOFError, OSError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError
+)  # fmt: skip
+"""What NumPy raises for the bytes of an .npy that are damaged, cut, pickled, or too large."""
 
 
 def pack(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
@@ -38,8 +49,13 @@ def unpack(body: bytes, largest: int) -> tuple[dict[str, Any], dict[str, Shaped[
             entries = archive.infolist()
             if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > largest:
                 raise DataError(f"the .npz has more than {MOST_ARRAYS} arrays, or needs more than {largest} bytes")
-            arrays = {entry.filename.removesuffix(".npy"): _array(archive.read(entry), entry.filename) for entry in entries}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+            arrays = {
+                entry.filename.removesuffix(".npy"): read_npy(archive.read(entry), f"the array '{entry.filename}' of the .npz")
+                for entry in entries
+            }
+    except DataError:
+        raise
+    except _NO_ARCHIVE as error:
         raise DataError(f"the body is no .npz of numpy.savez: {error}") from error
     text = arrays.pop("request", None)
     if text is None or text.dtype != np.uint8:
@@ -50,11 +66,12 @@ def unpack(body: bytes, largest: int) -> tuple[dict[str, Any], dict[str, Shaped[
     return request, arrays
 
 
-def _array(data: bytes, name: str) -> Shaped[np.ndarray, "..."]:
+def read_npy(content: bytes, source: str) -> Shaped[np.ndarray, "..."]:
+    """Returns the array of an .npy; nothing is unpickled. source: for messages. DataError for what is no such file, or a damaged one."""
     try:
-        array: Shaped[np.ndarray, "..."] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, MemoryError) as error:
-        raise DataError(f"the array '{name}' of the .npz cannot be read: {error}") from error
+        array: Shaped[np.ndarray, "..."] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except _NO_ARRAY as error:
+        raise DataError(f"{source} cannot be read, because it is no .npy as numpy.save writes it: {error}") from error
     return array
 
 

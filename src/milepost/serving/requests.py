@@ -62,7 +62,7 @@ def _frames(camera: str, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> Seq
         return list(frames)
     if sizes.ndim != 1 or sizes.dtype != np.int64 or (sizes < 0).any() or int(sizes.sum()) != frames.size or frames.ndim != 1:
         raise DataError(f"the sizes of the images of camera '{camera}' do not add up to its bytes")
-    return np.split(frames, np.cumsum(sizes)[:-1])
+    return np.split(frames, np.cumsum(sizes)[:-1]) if sizes.size else []
 
 
 def task_and_rate(fields: Mapping[str, Any]) -> tuple[str, float]:

@@ -6,7 +6,7 @@ its first on. In a form, `sample_0`, `sample_1`, ... are JSON whose "frames" nam
 
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from starlette.datastructures import FormData, UploadFile
 
 from milepost.core import DataError, parse_json
-from milepost.online import FrameProgress, finite
+from milepost.online import FrameProgress, finite, read_npy
 from milepost.serving.later import WholeEpisode
 
 MOST_SAMPLES = 256
@@ -24,7 +24,8 @@ MOST_SAMPLES = 256
 
 async def samples_of_form(form: FormData) -> list[tuple[Mapping[str, Any], Shaped[np.ndarray, "..."]]]:
     """Returns (sample, frames) of each sample of a form. DataError if one is not as Robometer's clients send it."""
-    numbered = {int(name.removeprefix("sample_")): text for name, text in form.multi_items() if name.removeprefix("sample_").isdigit()}
+    matches = ((re.fullmatch(r"sample_([0-9]{1,9})", name), text) for name, text in form.multi_items())
+    numbered = {int(match[1]): text for match, text in matches if match}
     samples = []
     for number, text in sorted(numbered.items()):
         where = f"sample_{number}"
@@ -34,7 +35,7 @@ async def samples_of_form(form: FormData) -> list[tuple[Mapping[str, Any], Shape
         file = form.get(name) if isinstance(name, str) else None
         if not isinstance(file, UploadFile):
             raise DataError(f"the form has no file '{name}', which the frames of {where} name")
-        samples.append((sample, _frames(await file.read(), f"the file '{name}'")))
+        samples.append((sample, read_npy(await file.read(), f"the file '{name}'")))
     return samples
 
 
@@ -93,14 +94,6 @@ def _trajectory(sample: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(trajectory, dict):
         raise DataError(f"{where} has no 'trajectory'")
     return trajectory
-
-
-def _frames(content: bytes, where: str) -> Shaped[np.ndarray, "..."]:
-    try:
-        array: Shaped[np.ndarray, "..."] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, MemoryError) as error:
-        raise DataError(f"{where} is no .npy: {error}") from error
-    return array
 
 
 def _episode(where: str, sample: Mapping[str, Any], frames: Shaped[np.ndarray, "..."], camera: str, fps: float) -> WholeEpisode:

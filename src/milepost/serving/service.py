@@ -6,7 +6,6 @@ An error is {"error": text} with a status; a result is never a made-up number.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from jaxtyping import Shaped
 from starlette.exceptions import HTTPException
 
 from milepost.core import DataError
-from milepost.online import Sessions, to_json, unpack
+from milepost.online import Sessions, to_json
 from milepost.serving import robometer
 from milepost.serving.batching import Batcher
 from milepost.serving.errors import BusyError, ModelError
@@ -60,9 +59,17 @@ class Service:
         self.batcher = Batcher(sessions, self.statistics)
         self._remembered: OrderedDict[str, asyncio.Future[dict[str, Any]]] = OrderedDict()
 
-    def health(self) -> dict[str, Any]:
+    async def health(self) -> dict[str, Any]:
         """Returns whether it works. Of "GPUs", Robometer's word for copies of the model, there is one."""
         return {"status": "ok", "model_loaded": True, "sessions": len(self.sessions), "available_gpus": 1, "total_gpus": 1}
+
+    async def model_info(self) -> dict[str, Any]:
+        """Returns what the server says of its model."""
+        return dict(self.about)
+
+    async def metrics(self) -> str:
+        """Returns the counters, as Prometheus reads them."""
+        return self.statistics.text(len(self.sessions))
 
     async def begin(self, fields: Any) -> dict[str, Any]:
         """Begins an attempt. DataError if the fields do not fit."""
@@ -77,21 +84,30 @@ class Service:
 
         return await self._once(fields.get("key"), begin)
 
-    def end(self, name: str) -> dict[str, Any]:
+    async def end(self, name: str) -> dict[str, Any]:
         """Ends an attempt. HTTPException if there is none of this name."""
-        if not self.sessions.end(name):
+        if not await self.batcher.run(lambda: self.sessions.end(name)):  # it waits for a pass, which the event loop must not do
             raise HTTPException(404, f"there is no session '{name}' here")
         return {"ended": name}
 
-    async def step(self, body: bytes, received_s: float) -> dict[str, Any]:
-        """Shows the newest frames. DataError if the body is not made as `pack_observations` makes it."""
-        return await self._step(*unpack(body, self.config.largest), received_s)
+    async def step(self, request: Mapping[str, Any], arrays: Arrays, *, received_s: float) -> dict[str, Any]:
+        """Shows the newest frames. DataError if the request is not made as `pack_observations` makes it."""
+        observations = observations_of(request, arrays, received_s)
 
-    async def relabel(self, body: bytes) -> dict[str, Any]:
-        """Takes an episode, and answers with its ticket. DataError if the body is not made as `pack_episode` makes it."""
-        return await self._relabel(*unpack(body, self.config.largest))
+        async def step() -> dict[str, Any]:
+            return {"results": [to_json(result) for result in await self.batcher.advance(observations)]}
 
-    def relabelled(self, ticket: str) -> dict[str, Any]:
+        return await self._once(request.get("key"), step)
+
+    async def relabel(self, request: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
+        """Takes an episode, and answers with its ticket. DataError if the request is not made as `pack_episode` makes it."""
+
+        async def put() -> dict[str, Any]:
+            return {"ticket": self.batcher.later.put(episode_of(request, arrays))}
+
+        return await self._once(request.get("key"), put)
+
+    async def relabelled(self, ticket: str) -> dict[str, Any]:
         """Returns how far an episode is, and its results once all are there. HTTPException for an unknown ticket."""
         try:
             results, count, length = self.batcher.later.look(ticket)
@@ -105,45 +121,6 @@ class Service:
         episodes = robometer.episodes_of(samples, self.config.cameras, self.config.video_fps)
         tickets = [self.batcher.later.put(episode) for episode in episodes]
         return robometer.answer_of([await self.batcher.later.results(ticket) for ticket in tickets])
-
-    async def _relabel(self, request: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
-        async def put() -> dict[str, Any]:
-            return {"ticket": self.batcher.later.put(episode_of(request, arrays))}
-
-        return await self._once(request.get("key"), put)
-
-    async def _step(self, request: Mapping[str, Any], arrays: Arrays, received_s: float) -> dict[str, Any]:
-        observations = observations_of(request, arrays, received_s)
-
-        async def step() -> dict[str, Any]:
-            return {"results": [to_json(result) for result in await self.batcher.advance(observations)]}
-
-        return await self._once(request.get("key"), step)
-
-    async def message(self, message: Mapping[str, Any]) -> Answer:
-        """Returns the answer to a message of a WebSocket: bytes are those of POST /step, an object names its call."""
-        received_s = time.monotonic()
-        content = message.get("bytes")
-        if content is not None:
-            request, arrays = unpack(content, self.config.largest)
-            if request.get("call") == "relabel":
-                return 202, await self._relabel(request, arrays)
-            return 200, await self._step(request, arrays, received_s)
-        call = message.get("call")
-        if not isinstance(call, dict) or not isinstance(call.get("path"), str):
-            raise DataError('a message is the .npz of POST /step, or {"method", "path", "fields"}')
-        method, path = call.get("method"), call["path"]
-        if (method, path) == ("POST", "/sessions"):
-            return 200, await self.begin(call.get("fields"))
-        if method == "DELETE" and path.startswith("/sessions/"):
-            return 200, self.end(path.removeprefix("/sessions/"))
-        if method == "GET" and path.startswith("/relabel/"):
-            return 200, self.relabelled(path.removeprefix("/relabel/"))
-        if (method, path) == ("GET", "/health"):
-            return 200, self.health()
-        if (method, path) == ("GET", "/model_info"):
-            return 200, dict(self.about)
-        raise HTTPException(404, f"there is no {method} {path} in a WebSocket")
 
     async def _once(self, key: Any, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """Returns what `make` returns, and for a key that was there before what it returned then: a call may be sent again after a loss."""
