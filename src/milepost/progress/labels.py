@@ -45,20 +45,12 @@ Prediction = Callable[[], Progress]
 class Labels:
     """One model's labels in the making.
 
-    path: the progress file. store: what is labelled so far. options: further arguments of `model.predict`. on_unreadable: is called with
-    an episode that cannot be labelled, and why. fault: what ended the labels, None while nothing has.
+    path: the progress file. store: what is labelled so far. on_unreadable: is called with an episode that cannot be labelled, and why.
+    fault: what ended the labels, None while nothing has.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        model: RewardModel,
-        store: ProgressStore,
-        options: Mapping[str, Any],
-        on_unreadable: Callable[[int, UnreadableError], None],
-    ) -> None:
-        self.path, self.model, self.store, self.options = path, model, store, options
-        self.on_unreadable = on_unreadable
+    def __init__(self, path: Path, store: ProgressStore, on_unreadable: Callable[[int, UnreadableError], None]) -> None:
+        self.path, self.store, self.on_unreadable = path, store, on_unreadable
         self.fault: DataError | None = None
         self._failures = 0
         self._unreadable_rows: dict[int, tuple[int, int]] = {}
@@ -118,21 +110,13 @@ Compute = Callable[[Plan], Iterable[EpisodeOutcome]]
 
 
 def fill(
-    all_labels: Sequence[Labels],
-    dataset: Dataset,
-    on_progress: Tick,
-    on_stop: Callable[[Path, DataError], None] | None = None,
-    compute: Compute | None = None,
+    all_labels: Sequence[Labels], dataset: Dataset, compute: Compute, on_stop: Callable[[Path, DataError], None] | None = None
 ) -> None:
-    """Labels the episodes that are lacking. on_stop: is called when a fault has ended a model's labels; without it the fault is raised.
-    compute: what computes the curves; default: this process, in the order of the dataset."""
+    """Labels the episodes that are lacking. on_stop: is called when a fault has ended a model's labels; without it the fault is raised."""
     plan = (
         (position, [place for place, labels in enumerate(all_labels) if labels.lacks(number_at(dataset, position))])
         for position in range(len(dataset))
     )
-    if compute is None:
-        predictors = [Predictor(labels.model, labels.options) for labels in all_labels]
-        compute = partial(_in_turn, predictors, dataset, lambda place: all_labels[place].fault is None, on_progress)
     for outcome in compute(plan):
         labels = all_labels[outcome.model]
         if labels.fault is not None:
@@ -146,7 +130,6 @@ def fill(
             on_stop(labels.path, error)
             if all(labels.fault is not None for labels in all_labels):
                 return
-    on_progress(len(dataset), len(dataset))
 
 
 @dataclass(frozen=True)
@@ -157,20 +140,21 @@ class Predictor:
     options: Mapping[str, Any]
 
 
-def outcomes(predictors: Sequence[Predictor], dataset: Dataset, plan: Plan) -> Iterator[EpisodeOutcome]:
-    """Yields what the models say of the episodes of a plan, in its order."""
-    return _in_turn(predictors, dataset, lambda place: True, quiet, plan)
-
-
-def _in_turn(
-    predictors: Sequence[Predictor], dataset: Dataset, is_wanted: Callable[[int], bool], on_progress: Tick, plan: Plan
+def in_turn(
+    predictors: Sequence[Predictor],
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    is_wanted: Callable[[int], bool] = lambda place: True,
+    on_progress: Tick = quiet,
 ) -> Iterator[EpisodeOutcome]:
-    """Yields the outcomes of a plan. is_wanted: whether the model at a place is still to be asked."""
+    """Yields what the models say of the episodes of a plan, in its order. is_wanted: whether the model at a place is still to be asked."""
     for count, turn in enumerate(_turns(predictors, dataset, plan)):
         on_progress(count, len(dataset))
         for place, prediction in turn.predictions:
             if is_wanted(place):
                 yield _outcome(prediction, turn, place, predictors[place].model, dataset)
+    on_progress(len(dataset), len(dataset))
 
 
 def _outcome(prediction: Prediction, turn: _Turn, place: int, model: RewardModel, dataset: Dataset) -> EpisodeOutcome:
