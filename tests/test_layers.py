@@ -24,9 +24,11 @@ LAYERS = [
 
 INSIDE = {
     "datasets": [
-        "annotation_columns colours features findings hub owned parquet placement recording stamps statistics",
-        "cells columns episode_columns language_rows per_frame records transaction video",
-        "choice frames metadata rows writer",
+        "annotation_columns colours episode_arrays features findings hub owned parquet placement recording stamps statistics",
+        "cells columns episode_columns language_rows per_frame records report sound_rows transaction video",
+        "entries fingerprints",
+        "choice episode_table frames rows writer",
+        "metadata",
         "annotations footage language language_cells language_checks reader subtask_index",
         "origin validation",
         "copy drawings",

@@ -188,15 +188,66 @@ def test_the_stream_drops_to_the_newest_frame_and_says_so() -> None:
         stream.show(number(1), is_terminal=True)
         with pytest.raises(DataError, match="ended with its terminal frame"):
             stream.show(number(1))
+        dropped = stream.dropped
         stream.begin(task="b")
         assert stream.latest.frame == -1
+        assert stream.dropped == 0
         assert stream.show(number(1)) == 0
         result = stream.wait(0)
         assert (result.frame, result.progress) == (0, pytest.approx(0.01))
         assert result.age_s > 0.05
     assert last == 49
-    assert 45 <= stream.dropped <= 51
+    assert 45 <= dropped <= 51
+    assert stream.dropped == 0
     assert model.begun == 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_the_stream_says_at_once_that_the_server_is_gone(scheme: str) -> None:
+    """Long before it gives up; the age of an answer grows until then, and when the server is back in time nothing is left to do."""
+    with serving(Counting()) as url:
+        port = int(url.rsplit(":", 1)[1])
+        stream = RewardStream(url.replace("http", scheme), task="a", fps=30.0, timeout_s=30.0)
+        assert math.isnan(stream.latest.age_s)
+        assert stream.wait(stream.show(number(1))).reason == ""
+        time.sleep(0.1)
+        assert 0.1 < stream.latest.age_s < 10.0
+    begun_s = time.monotonic()
+    stream.show(number(1))
+    while not stream.latest.reason:
+        assert time.monotonic() - begun_s < 5.0
+        time.sleep(0.01)
+    assert math.isnan(stream.latest.progress)
+    assert "does not answer" in stream.latest.reason
+    stream.begin(task="b", fps=10.0)
+    assert stream.latest.reason == "no frame was answered yet"
+    with pytest.raises(DataError, match=r"not answered within 1.5 s: the reward server at .* does not answer"):
+        stream.wait(stream.show(number(1)), timeout_s=1.5)
+    stream.begin(task="b")
+    with serving(Counting(), port=port):
+        first = stream.show(number(1))
+        while stream.latest.reason:
+            assert time.monotonic() - begun_s < 20.0
+            time.sleep(0.01)
+        assert stream.latest.frame == first
+        stream.close()
+    with pytest.raises(DataError, match="fps must be above 0"):
+        stream.begin(task="b", fps=0.0)
+
+
+def test_a_stream_begins_with_another_rate() -> None:
+    rates = []
+
+    class Rates(Counting):
+        def begin(self, *, task: str, fps: float) -> list[int]:
+            rates.append(fps)
+            return super().begin(task=task, fps=fps)
+
+    with serving(Rates()) as url, RewardStream(url, task="a", fps=30.0) as stream:
+        for fps in (None, 10.0, None):
+            stream.begin(task="a", fps=fps)
+            stream.wait(stream.show(number(1)))
+    assert rates == [30.0, 30.0, 10.0, 10.0]
 
 
 def test_the_stream_says_why_it_knows_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -128,6 +129,7 @@ def test_what_is_not_known_leaves_the_environments_reward() -> None:
     assert [reward for reward, *_ in rows[2:4]] == [10.0, 10.0]
     assert [values["reason"] for *_, values in rows[2:4]] == ["the model has no number of this attempt yet"] * 2
     assert [values["is_used"] for *_, values in rows] == [True, True, False, False, True]
+    assert numbered([0.25, 0.5, -1.0], config=RewardConfig(shaping))[-1][3]["is_used"], "-phi(s) was added"
     assert all(math.isnan(values["model_reward"]) and math.isnan(values["progress"]) for *_, values in rows[2:4])
     total = sum(0.9**n * (reward - 10.0) for n, (reward, *_) in enumerate(rows[1:]))
     assert total == pytest.approx(0.9**4 * 0.75 - 0.25)
@@ -184,6 +186,72 @@ def test_another_instruction_is_another_attempt() -> None:
     assert [reward - 10.0 for reward, *_ in rows[1:]] == pytest.approx([0.2, 0.0, 0.2])
     with pytest.raises(DataError, match="names no instruction at its reset"):
         numbered([0.2, 0.4], task=task)
+
+
+@pytest.mark.parametrize("end", ["time limit", "terminal", "unknown terminal"])
+@pytest.mark.parametrize("first", [0.6, -1.0])
+def test_the_sum_stays_a_telescope_over_another_instruction(end: str, first: float) -> None:
+    """The step of the change gives the old phi back and takes the new one on, also where the new one is known only later."""
+    numbers = [0.2, 0.4, 0.3, first, 0.5, -1.0 if end == "unknown terminal" else 0.7]
+    config, task = RewardConfig(ShapingConfig(gamma=0.9)), milepost.TaskFromInfo("instruction")
+    rows = numbered(numbers, task=task, tasks={0: "one", 3: "two"}, ends=end != "time limit", config=config)
+    gains = [reward - 10.0 for reward, *_ in rows[1:]]
+    assert [values["frame"] for *_, values in rows] == [0, 1, 2, 0, 1, 2]
+    if first > 0:
+        assert gains[2] == pytest.approx(0.9 * first - 0.3)
+        assert rows[3][3]["model_reward"] == pytest.approx(gains[2])
+    total = sum(0.9**n * gain for n, gain in enumerate(gains))
+    assert total == pytest.approx((0.9**5 * 0.7 if end == "time limit" else 0.0) - 0.2)
+
+
+@pytest.mark.parametrize("model", [Numbers, tiny_sarm])
+def test_a_blank_instruction_in_mid_episode_is_named_at_every_step(model: Callable) -> None:
+    env = DotsEnv()
+    texts = iter([TASK, TASK, "", "", TASK])
+    wrapper = ProgressReward(
+        env, model(), task=lambda observation, info: next(texts),
+        frames=lambda observation, info: FrameData({CAMERA: observation["pixels"]["top"], "number": 0.5}, observation["state"]),
+    )  # fmt: skip
+    wrapper.reset()
+    wrapper.step(np.zeros(1, np.float32))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"blank|instruction"):
+            wrapper.step(np.zeros(1, np.float32))
+    assert wrapper.step(np.zeros(1, np.float32))[-1]["milepost"]["reason"] == ""
+
+
+def test_a_function_that_returns_no_frame_is_named() -> None:
+    with pytest.raises(DataError, match=r"should return a milepost.FrameData.*returned ndarray"):
+        ProgressReward(DotsEnv(), tiny_sarm(), task=TASK, frames=lambda observation, info: observation["pixels"]["top"]).reset()
+
+
+def test_normalised_observations_are_refused() -> None:
+    normalised = gymnasium.wrappers.NormalizeObservation(NumbersEnv([0.1, 0.2]))
+    with pytest.raises(DataError, match="NormalizeObservation below this wrapper"):
+        ProgressReward(normalised, Numbers(), task="count", frames=FrameKeys({"number": ()}))
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_state_that_no_network_can_use_is_named(place: int) -> None:
+    """Once, and no later frame is harmed: its window is as if that state had not been there."""
+    model = tiny_sarm()
+    env = ProgressReward(DotsEnv(), model, task=TASK, frames=lambda observation, info: FrameData(
+        {CAMERA: observation["pixels"]["top"]}, observation["state"] if env.unwrapped.frame != place else np.array([1.0, 1e30], np.float32)
+    ))  # fmt: skip
+    words = r"cannot use the robot state: number 1 of it lies .* standard deviations .* units of the training dataset"
+    if not place:
+        with pytest.raises(DataError, match=words):
+            env.reset()
+        return
+    rows = played(env)
+    assert re.search(words, rows[place][3]["reason"])
+    assert not [values["reason"] for n, (*_, values) in enumerate(rows) if n != place and values["reason"]]
+
+
+def test_fps_must_be_above_0() -> None:
+    for fps in (0.0, -1.0, math.nan):
+        with pytest.raises(DataError, match="fps must be above 0"):
+            ProgressReward(DotsEnv(), tiny_sarm(), task=TASK, frames=KEYS, fps=fps)
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -70,6 +70,34 @@ def test_images_as_png_and_one_that_is_damaged() -> None:
     assert "cannot be decoded" in results[2].reason
 
 
+@pytest.mark.parametrize("damage", ["state", "image"])
+def test_frames_of_an_episode_that_cannot_be_used(damage: str) -> None:
+    """The later curve is that of a robot that never sent them; a terminal frame that is not known takes -phi(s) back all the same."""
+    (episode,), model = dot_episodes(1), tiny_sarm()
+    last, state, pictures = episode.length - 1, episode.state.copy(), list(stacked(episode)[TOP])
+    packed = [io.BytesIO() for _ in pictures]
+    for file, picture in zip(packed, pictures, strict=True):
+        Image.fromarray(picture).save(file, "PNG")
+    content = [file.getvalue() for file in packed]
+    bad = {2, 3, 5, last}
+    for frame in bad:
+        if damage == "state":
+            state[frame] = np.nan
+        else:
+            content[frame] = b"no image"
+    config = SessionConfig(shaping=ShapingConfig(gamma=0.9))
+    with serving(model, config) as url, RewardClient(url) as client:
+        ticket = client.relabel({TOP: content}, state, task=episode.task, fps=episode.fps, is_terminal=True)
+        results = waited(client, ticket)
+        session = client.begin(task=episode.task, fps=episode.fps)
+        expected = {n: client.step(session, images(episode, n), episode.state[n], frame=n) for n in range(episode.length) if n not in bad}
+    assert {each.frame for each in results if each.reason} == bad
+    for frame, each in expected.items():
+        assert (results[frame].progress, results[frame].reward) == pytest.approx((each.progress, each.reward), abs=1e-5, nan_ok=True)
+    total = sum(0.9 ** (n - 1) * each.reward for n, each in enumerate(results) if not math.isnan(each.reward))
+    assert total == pytest.approx(-results[0].progress, abs=1e-5)
+
+
 def test_asyncio_relabels() -> None:
     (episode,), model = dot_episodes(1), tiny_sarm()
 

@@ -16,7 +16,7 @@ from milepost.core import ArrayFrames, DataError, Episode, Step
 from milepost.metrics import EventRules, SuccessRule
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
-from milepost.online import FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
+from milepost.online import FrameProgress, Observation, SessionConfig, SessionLimits, Sessions, ShapingConfig
 from milepost.online.trend import Trend
 from milepost.testing import dot_episodes, tiny_sarm, tiny_success, tiny_value, tiny_vlm
 
@@ -86,7 +86,7 @@ def test_frames_that_never_came_are_held() -> None:
 
 
 def test_frames_before_one_that_fails_are_held_once() -> None:
-    """Frames 1 and 2 never came and 3 is damaged: with 4 the window has five frames, not seven, and an older frame is refused."""
+    """Frames 1 and 2 never came and 3 is damaged: with 4 the window has five frames, not seven."""
     model, episode = tiny_sarm(), dot_episodes(1)[0]
     places = np.array([0, 0, 0, 0, *range(4, episode.length)])
     same = dataclasses.replace(
@@ -95,11 +95,10 @@ def test_frames_before_one_that_fails_are_held_once() -> None:
     sessions = Sessions(model)
     name = sessions.begin(task=episode.task, fps=episode.fps)
     first, damaged = observation(name, episode, 0), Observation(name, images(episode, 3), None, 3)
-    results = sessions.advance([first, damaged, observation(name, episode, 2), *(observation(name, episode, n) for n in range(4, 8))])
+    results = sessions.advance([first, damaged, *(observation(name, episode, n) for n in range(4, 8))])
     assert "got none" in results[1].reason
-    assert "frame 2 came after frame 2" in results[2].reason
     expected = model.predict(same).main.value[[0, 4, 5, 6, 7]]
-    np.testing.assert_allclose([each.progress for each in (results[0], *results[3:])], expected, atol=1e-5)
+    np.testing.assert_allclose([each.progress for each in (results[0], *results[2:])], expected, atol=1e-5)
 
 
 def test_what_does_not_fit_has_a_reason_and_changes_nothing() -> None:
@@ -171,7 +170,7 @@ def test_success_events_and_reward_follow_the_progress() -> None:
     assert results[1].reward == pytest.approx(0.99 * 0.1)
     assert math.isnan(results[-1].progress)
     assert results[-1].reason
-    assert results[-1].reward == pytest.approx(0.99 * 0.4 - 0.4)
+    assert math.isnan(results[-1].reward), "what is not known has no reward; the next known frame makes up for it"
 
 
 def test_a_model_of_one_attempt_has_one_session() -> None:
@@ -237,3 +236,79 @@ def test_the_memory_of_a_trend_is_that_of_its_window() -> None:
     for frame in range(5000):
         trend.update(frame / 5000)
     assert len(trend._recent) <= 12
+
+
+def without_state(name: str, episode: Episode, frame: int, **more: Any) -> Observation:
+    return Observation(name, images(episode, frame), np.full(episode.state.shape[1], np.nan, np.float32), frame, **more)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize(("refused", "lost"), [({3, 4, 5, 6, 7}, set()), ({6, 7}, {4, 5}), ({4, 9}, {3, 5}), ({0, 1}, set())])
+def test_refused_frames_are_as_frames_that_never_came(kind: str, refused: set[int], lost: set[int]) -> None:
+    """The curve of every later frame is the same to the last bit, alone and beside another attempt: no gap is held twice."""
+    model, (episode, other) = MAKERS[kind](), dot_episodes(2)
+    sessions = Sessions(model)
+    one, two, three = (sessions.begin(task=each.task, fps=each.fps) for each in (episode, episode, other))
+    numbers = [n for n in range(min(episode.length, other.length)) if n not in lost]
+    left_out = [sessions.advance([observation(two, episode, n)])[0] for n in numbers if n not in refused]
+    results, beside = [], []
+    for n in numbers:
+        newest = without_state(one, episode, n) if n in refused else observation(one, episode, n)
+        both = sessions.advance([newest, observation(three, other, n)])
+        results.append(both[0])
+        beside.append(both[1])
+    assert {each.frame for each in results if each.reason} == refused
+    known = [each for each in results if not each.reason]
+    np.testing.assert_allclose([each.progress for each in known], [each.progress for each in left_out], atol=1e-6)
+    assert not [each.reason for each in beside if each.reason]
+
+
+def test_a_refused_frame_may_come_again_and_an_earlier_one_too() -> None:
+    """A frame with a wrong number and a wrong state does not take the numbers below it away."""
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
+    sessions = Sessions(model)
+    name = sessions.begin(task=episode.task, fps=episode.fps)
+    results = []
+    for n in range(episode.length):
+        if n in (3, 4):
+            assert sessions.advance([without_state(name, episode, min(n + 5, episode.length - 1))])[0].reason
+        results += sessions.advance([observation(name, episode, n)])
+    np.testing.assert_allclose(curve(results, name), model.predict(episode).main.value, atol=1e-5)
+
+
+def test_a_refused_frame_without_a_number_takes_the_next_one() -> None:
+    model, episode = tiny_sarm(), dot_episodes(1)[0]
+    sessions = Sessions(model)
+    one, two = (sessions.begin(task=episode.task, fps=episode.fps) for _ in range(2))
+    for n in range(episode.length):
+        newest = without_state(one, episode, n) if n % 2 else observation(one, episode, n)
+        (result,) = sessions.advance([dataclasses.replace(newest, frame=None)])
+        assert result.frame == n
+        if not n % 2:
+            (left_out,) = sessions.advance([observation(two, episode, n)])
+            assert result.progress == pytest.approx(left_out.progress, abs=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+@pytest.mark.parametrize(("refused", "lost"), [({4, 5}, set()), (set(), {3, 4, 5}), ({3, 6}, {4, 5}), (set(), set())])
+def test_the_reward_telescopes_over_what_is_missing(gamma: float, refused: set[int], lost: set[int]) -> None:
+    episode = dot_episodes(1)[0]
+    sessions = Sessions(tiny_sarm(), SessionConfig(shaping=ShapingConfig(gamma=gamma)))
+    for last_terminal in ("", "known", "refused"):
+        name, results = sessions.begin(task=episode.task, fps=episode.fps), {}
+        for n in [n for n in range(10) if n not in lost]:
+            make = without_state if n in refused or (n == 9 and last_terminal == "refused") else observation
+            (results[n],) = sessions.advance([make(name, episode, n, is_terminal=n == 9 and bool(last_terminal))])
+        assert all(math.isnan(results[n].reward) and results[n].reason for n in refused)
+        total = sum(gamma ** (n - 1) * each.reward for n, each in results.items() if not math.isnan(each.reward))
+        end = 0.0 if last_terminal else gamma**9 * results[9].progress
+        assert total == pytest.approx(end - results[0].progress, abs=1e-6)
+        (after,) = sessions.advance([observation(name, episode, 10)])
+        assert ("ended with its terminal frame 9: begin anew" in after.reason) == bool(last_terminal)
+        sessions.end(name)
+
+
+def test_what_the_model_does_not_know_is_as_what_it_refuses() -> None:
+    results = followed([0.2, 0.4, math.nan, math.nan, 0.5], SessionConfig(shaping=ShapingConfig(gamma=0.5)))
+    assert [math.isnan(each.reward) for each in results] == [True, False, True, True, False]
+    assert sum(0.5 ** (n - 1) * results[n].reward for n in (1, 4)) == pytest.approx(0.5**4 * 0.5 - 0.2)

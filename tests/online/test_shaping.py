@@ -113,6 +113,17 @@ def test_an_attempt_telescopes(gamma: float) -> None:
         assert shaper.unknown_steps == 3
 
 
+def test_frames_are_followed_by_their_numbers() -> None:
+    """A jump is made up for, a frame may come again, and a gap so long that the frames before weigh nothing begins anew."""
+    shaper = Shaper(ShapingConfig(gamma=0.9))
+    assert math.isnan(shaper.follow(2, 0.3))
+    assert math.isnan(shaper.follow(5, math.nan))
+    assert shaper.follow(6, 0.7) == pytest.approx((0.9**4 * 0.7 - 0.3) / 0.9**3)
+    assert math.isnan(shaper.follow(10**6, 0.7))
+    assert shaper.follow(10**6 + 2, math.nan, is_terminal=True) == pytest.approx(-0.7 / 0.9)
+    assert math.isnan(shaper.follow(10**6 + 3, 0.5)), "nothing comes after the end"
+
+
 def test_what_is_unknown_is_no_zero() -> None:
     shaper = Shaper()
     shaper.begin(math.nan)

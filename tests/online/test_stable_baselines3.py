@@ -11,10 +11,10 @@ import pytest
 from reward_worlds import CAMERA, EPISODES, TASK, DotsEnv, FlatDotsEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, VecTransposeImage
 
 import milepost
-from milepost import FrameKeys, RewardConfig, ShapingConfig, TaskFromInfo
+from milepost import FrameData, FrameKeys, RewardConfig, ShapingConfig, TaskFromInfo
 from milepost.core import DataError
 from milepost.metrics import SuccessRule
 from milepost.online import Sessions
@@ -120,6 +120,34 @@ def test_what_cannot_be_is_refused() -> None:
         VecProgressReward(DummyVecEnv(WORLDS), tiny_sarm(), task=TASK, frames=FrameKeys(render=CAMERA), fps=10.0)
     with pytest.raises(DataError, match="names 1 instructions for 3"):
         VecProgressReward(DummyVecEnv(WORLDS), tiny_sarm(), task=[TASK], frames=KEYS, fps=10.0)
+
+
+def test_normalised_observations_are_refused() -> None:
+    """With and without an end at success; around this wrapper, or of other entries, or of rewards alone they are welcome."""
+    for config in (CONFIG, RewardConfig(terminate_on_success=True)):
+        for frames in (KEYS, lambda observation, info: FrameData({CAMERA: observation["top"]}, observation["state"])):
+            below = VecTransposeImage(VecNormalize(DummyVecEnv(WORLDS), norm_obs_keys=["state"]))
+            with pytest.raises(DataError, match="VecNormalize below this wrapper normalises"):
+                VecProgressReward(below, tiny_sarm(), task=TASK, frames=frames, fps=10.0, config=config)
+    plain = VecProgressReward(DummyVecEnv(WORLDS), tiny_sarm(), task=TASK, frames=KEYS, fps=10.0)
+    plain.reset()
+    rewards = VecNormalize(DummyVecEnv(WORLDS), norm_obs=False)
+    for env in (
+        VecProgressReward(rewards, tiny_sarm(), task=TASK, frames=KEYS, fps=10.0),
+        VecNormalize(VecProgressReward(DummyVecEnv(WORLDS), tiny_sarm(), task=TASK, frames=KEYS, fps=10.0), norm_obs_keys=["state"]),
+    ):
+        env.reset()
+        infos = zip(env.step(action(0))[3], plain.step(action(0))[3], strict=True)
+        assert all(one["milepost"]["progress"] == pytest.approx(other["milepost"]["progress"], abs=1e-5) for one, other in infos)
+        plain = VecProgressReward(DummyVecEnv(WORLDS), tiny_sarm(), task=TASK, frames=KEYS, fps=10.0)
+        plain.reset()
+
+
+def test_a_function_that_returns_no_frame_is_named() -> None:
+    for wrong, words in ((lambda observation, info: observation["top"], "returned ndarray"), (lambda observation, info: None, "NoneType")):
+        env = VecProgressReward(DummyVecEnv(WORLDS), tiny_sarm(), task=TASK, frames=wrong, fps=10.0)
+        with pytest.raises(DataError, match=rf"should return a milepost.FrameData.*{words}"):
+            env.reset()
 
 
 def test_rows_of_observations() -> None:

@@ -56,6 +56,11 @@ def single(first: int, steps: int, actions: Any, **more: Any) -> tuple[list[floa
     return rewards, progress, ends
 
 
+def test_a_function_that_returns_no_frame_is_named() -> None:
+    with pytest.raises(DataError, match=r"should return a milepost.FrameData.*returned Tensor"):
+        TransformedEnv(world(), transform(frames=lambda row, info: row["observation"])).reset()
+
+
 @pytest.mark.parametrize("frames", [KEYS, from_row], ids=["keys", "function"])
 def test_one_environment(frames: Any) -> None:
     """Over two episodes: the entries of a step are those of the single environment, the first frame is shown at the reset."""

@@ -74,10 +74,28 @@ def test_a_server_that_is_gone_leaves_the_environments_reward_with_a_budget() ->
         assert np.isnan(info["milepost"]["progress"])
         assert "does not answer" in env.reset()[1]["milepost"]["reason"]
     with serving(tiny_sarm(), port=int(url.rpartition(":")[2])):
-        assert "there is no session" in env.step(STILL)[-1]["milepost"]["reason"]
+        reason = env.step(STILL)[-1]["milepost"]["reason"]
+        assert "the server could not begin this episode at its reset" in reason
+        assert "does not answer" in reason
         env.reset()
         assert env.step(STILL)[-1]["milepost"]["is_used"]
         env.close()
+
+
+def test_a_server_that_began_anew_is_an_error_without_a_budget() -> None:
+    with serving(tiny_sarm()) as url:
+        envs = [wrapped(RewardClient(url)), wrapped(RewardClient(url), max_age_s=5.0)]
+        for env in envs:
+            env.reset()
+            env.step(STILL)
+    with serving(tiny_sarm(), port=int(url.rpartition(":")[2])):
+        with pytest.raises(DataError, match=r"there is no session .* the server began anew.*max_age_s="):
+            envs[0].step(STILL)
+        assert "the server began anew" in envs[1].step(STILL)[-1]["milepost"]["reason"]
+        for env in envs:
+            env.reset()
+            assert env.step(STILL)[-1]["milepost"]["is_used"]
+            env.close()
 
 
 def test_a_stream_never_waits_and_late_answers_have_their_age(url: str) -> None:

@@ -107,7 +107,7 @@ def open_review(args: Args) -> viewer.Review:
     """Opens the dataset with its progress files, weights and marks. DataError for a dataset, weights or marks that do not fit; a progress
     file that does not fit is a problem that the page shows."""
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
-    models, problems = read_models(args.progress or beside(dataset), dataset)
+    models, problems = read_models(args.progress or beside(dataset), dataset, dataset.episode_indices[: viewer.MOST])
     weight_rows = (args.weights, _weights(args.weights, dataset)) if args.weights is not None else None
     marks = viewer.Marks(args.review_file or viewer.marks_file(dataset), dataset)
     if datasets.is_interrupted(dataset.root):
@@ -122,8 +122,9 @@ def open_review(args: Args) -> viewer.Review:
 
 def annotation_problems(dataset: datasets.LeRobotDataset) -> list[str]:
     """Returns messages about annotations with a fault; on the page these episodes have no annotation and can be annotated again."""
-    stages = dataset.stages
-    records = [dataset.hints.episodes[number] for number in dataset.episode_indices]
+    if not dataset.hints.can_have_annotations:
+        return []
+    stages, records = dataset.stages, (dataset.hints.episodes[number] for number in dataset.episode_indices)
     candidates = [
         (
             record.index,
@@ -143,12 +144,17 @@ def beside(dataset: datasets.LeRobotDataset) -> list[Path]:
     return sorted(dataset.files.beside("*_progress.parquet"), key=lambda path: (path.name == "elapsed_progress.parquet", path.name))
 
 
-def read_models(paths: Sequence[Path], dataset: datasets.LeRobotDataset) -> tuple[dict[str, viewer.Model], list[str]]:
-    """Reads the progress files. Returns the readable ones by name, and messages about the others."""
+def read_models(
+    paths: Sequence[Path], dataset: datasets.LeRobotDataset, episodes: Sequence[int] | None = None
+) -> tuple[dict[str, viewer.Model], list[str]]:
+    """Reads the progress files. Returns the readable ones by name, and messages about the others.
+
+    episodes: those whose curves are needed, all if None; of a file of many more, the other rows are not read.
+    """
     models, problems = {}, []
     for requested in dict.fromkeys(paths):
         try:
-            progress_file = progress.match_progress(requested, dataset)
+            progress_file = progress.match_progress(requested, dataset, episodes)
         except DataError as error:
             problems.append(str(error))
         else:

@@ -185,12 +185,11 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
     is 0."""
     value = progress_table.values(args.head_mode)
     require_varied(value, "weigh by")
-    notes = {} if dataset is None else notes_of(dataset, np.unique(progress_table.episode_index).tolist())
-    tasks = sorted({note.task for note in notes.values()})
-    task = None
-    if notes:
-        numbers, where = np.unique(progress_table.episode_index, return_inverse=True)
-        task = np.array([tasks.index(notes[int(number)].task) for number in numbers])[where]
+    numbers, where = np.unique(progress_table.episode_index, return_inverse=True)
+    notes = weights.ByEpisode.of({}) if dataset is None else notes_of(dataset, numbers)
+    task_of = notes.each(lambda note: note.task)
+    tasks = sorted(task_of.values_once)
+    task = np.array([tasks.index(name) for name in task_of.values_once])[task_of.code][where] if notes else None
     fps = args.fps if args.fps is not None or dataset is None else dataset.fps
 
     def by(config: weights.RabcConfig) -> weights.WeightResult:
@@ -200,8 +199,8 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
     if not result.weight.any():
         raise DataError("every frame weighs 0: nothing would be learnt; lower kappa, or loosen --max-duration-s and --min-final")
     groups = {
-        "quality": weights.by_name(result, {number: note.quality for number, note in notes.items()}),
-        "task": weights.by_name(result, {number: note.task for number, note in notes.items() if note.task}),
+        "quality": weights.by_name(result, notes.each(lambda note: note.quality)),
+        "task": weights.by_name(result, task_of),
     }
     diagnosis = weights.diagnose(result, value)
     advice = weights.advise(result, diagnosis, groups["task"], notes)
@@ -218,22 +217,31 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
     )
 
 
-def notes_of(dataset: datasets.LeRobotDataset, numbers: Sequence[int]) -> dict[int, weights.EpisodeInfo]:
-    """Returns task, kind and success of these episodes. Rows are read only where meta/ does not have the success and the rows may have
-    it."""
-    notes, ask = {}, True
-    for number in numbers:
-        facts = dataset.facts_of(number)
-        success = success_in(facts)
-        if success is None and ask:
-            try:
-                success = dataset.episode(number).success
-            except UnreadableError:  # its weights are valid all the same; whether rows know the success is decided by the next episode
-                notes[number] = weights.EpisodeInfo(dataset.task_of(number), str(facts.get("kind", "")), None)
-                continue
-            ask = success is not None
-        notes[number] = weights.EpisodeInfo(dataset.task_of(number), str(facts.get("kind", "")), success)
-    return notes
+def notes_of(dataset: datasets.LeRobotDataset, numbers: np.ndarray) -> weights.ByEpisode[weights.EpisodeInfo]:
+    """Returns task, kind and success of these episodes, which rise. Rows are read only where meta/ does not have the success and the rows
+    may have it."""
+    meta = dataset.hints
+    places = meta.arrays.places(numbers.tolist())
+    (success, outcomes), (kind, kinds) = meta.fact("success"), meta.fact("kind")
+    codes = {True: 0, False: 1, None: 2}
+    outcome = np.array([codes[success_in({"success": value})] for value in outcomes])[success[places]]
+    for place in np.flatnonzero(outcome == codes[None]).tolist():
+        try:
+            by_rows = dataset.episode(int(numbers[place])).success
+        except UnreadableError:  # its weights are valid all the same; whether rows know the success is decided by the next episode
+            continue
+        if by_rows is None:
+            break
+        outcome[place] = codes[by_rows]
+    joint, code = np.unique((meta.arrays.task[places] * len(kinds) + kind[places]) * len(codes) + outcome, return_inverse=True)
+    words = ["" if value is None else str(value) for value in kinds]
+    values = [
+        weights.EpisodeInfo(next(iter(meta.arrays.tasks[task]), ""), words[kind_code], list(codes)[outcome_code])
+        for task, kind_code, outcome_code in (
+            (each // (len(kinds) * len(codes)), each // len(codes) % len(kinds), each % len(codes)) for each in joint.tolist()
+        )
+    ]
+    return weights.ByEpisode(numbers, code.reshape(-1), tuple(values))
 
 
 def summary(result: weights.WeightResult, diagnosis: weights.Diagnosis) -> dict[str, float]:

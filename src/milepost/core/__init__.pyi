@@ -27,6 +27,7 @@ from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError
 from .errors import UnreadableError as UnreadableError
 from .errors import plain_reason as plain_reason
+from .files import RANGES as RANGES
 from .files import count_noun as count_noun
 from .files import expand as expand
 from .files import is_inside as is_inside

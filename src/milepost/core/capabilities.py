@@ -110,7 +110,11 @@ class Online(Protocol):
 
 @runtime_checkable
 class Follows(Protocol):
-    """A model that follows many attempts at once. An attempt is an object of the model's own, of bounded size."""
+    """A model that follows many attempts at once. An attempt is an object of the model's own, of bounded size.
+
+    An attempt may have `hold(frames)`: so many frames before the next one never came. Of several calls before one frame the last counts.
+    Without it, every frame is needed.
+    """
 
     def begin(self, *, task: str, fps: float) -> Any:
         """Returns a new attempt. DataError if the model cannot follow one, or the task does not fit."""

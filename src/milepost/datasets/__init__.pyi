@@ -50,6 +50,7 @@ from .reader import open_dataset as open_dataset
 from .recording import Recording as Recording
 from .records import Metadata as Metadata
 from .records import no_episode as no_episode
+from .report import DatasetReport as DatasetReport
 from .subtask_index import SUBTASK_FILES as SUBTASK_FILES
 from .subtask_index import read_columns as read_columns
 from .subtask_index import read_subtask_index as read_subtask_index
@@ -64,7 +65,6 @@ from .transaction import is_interrupted as is_interrupted
 from .transaction import require_editable as require_editable
 from .trim import TrimPlan as TrimPlan
 from .trim import plan_trim as plan_trim
-from .validation import DatasetReport as DatasetReport
 from .validation import validate as validate
 from .video import VideoFrames as VideoFrames
 from .video import VideoInfo as VideoInfo

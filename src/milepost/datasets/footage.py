@@ -70,7 +70,7 @@ class Footage:
 
     def _check_cameras_apart(self) -> None:
         """Adds a finding if two cameras have the same video."""
-        owner = {span.path: camera for record in self.meta.episodes.values() for camera, span in record.videos.items()}
+        owner = {name: camera for camera in self.meta.all_cameras for name in self.meta.video_names(camera)}
         for names in self._places.same_files():
             one, other = names[0], next((name for name in names if owner.get(name) != owner.get(names[0])), "")
             if other:
@@ -86,7 +86,7 @@ class Footage:
     # videos ------------------------------------------------------------------------------------------------------------
 
     def _examine_videos(self, camera: str, feature: Mapping[str, Any]) -> None:
-        names = sorted({r.videos[camera].path for r in self.meta.episodes.values() if camera in r.videos})
+        names = sorted(self.meta.video_names(camera))
         absent = [name for name in names if self.files.repo is not None and not (self.files.root / name).exists()]
         if absent:
             self._say("not-downloaded", "note", f"{camera}: {len(absent)} of {len(names)} videos are on the Hub only and were not examined")

@@ -156,7 +156,7 @@ class VideoPlaces:
 
     def _copies(self, camera: str) -> str:
         """Returns which videos of one camera are the same file; "" if none are."""
-        own_paths = {span.path for record in self.meta.episodes.values() if (span := record.videos.get(camera))}
+        own_paths = self.meta.video_names(camera)
         twins = [pair for names in self.same_files() if len(pair := [name for name in names if name in own_paths]) > 1]
         if not twins:
             return ""

@@ -6,7 +6,7 @@ One finding for each kind of fault, which names the episodes. Nothing is repaire
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from milepost.core import DataError, count_noun, shown
@@ -28,7 +28,7 @@ from milepost.datasets.records import EpisodeRecord
 _MOST = 10
 
 
-def check_language(files: Files, features: Mapping[str, Mapping[str, Any]], records: Sequence[EpisodeRecord]) -> Iterator[Finding]:
+def check_language(files: Files, features: Mapping[str, Mapping[str, Any]], records: Collection[EpisodeRecord]) -> Iterator[Finding]:
     """Yields what is wrong with, and good to know of, the language columns of a dataset whose `features` have one."""
     for name in (LANGUAGE, EVENTS):
         if name in features and features[name].get("dtype") != DTYPE:
@@ -88,7 +88,7 @@ def _joined(episodes: Sequence[int], fault: LanguageFault) -> Finding:
     return Finding(fault.code, "error" if fault.is_error else "warning", f"{LANGUAGE}: {fault.message}{where}", episodes[0])
 
 
-def _events(files: Files, features: Mapping[str, Mapping[str, Any]], records: Sequence[EpisodeRecord]) -> Iterator[Finding]:
+def _events(files: Files, features: Mapping[str, Mapping[str, Any]], records: Collection[EpisodeRecord]) -> Iterator[Finding]:
     """Yields subtasks that lie in the column of events, where neither LeRobot nor milepost looks for them."""
     if features.get(EVENTS, {}).get("dtype") != DTYPE:
         return

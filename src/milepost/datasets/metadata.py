@@ -14,8 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, expand, parse_json, plausible, read_json, read_json_object, read_text, shown
-from milepost.datasets.features import is_depth
+import numpy as np
+
+from milepost.core import DataError, parse_json, plausible, read_json, read_json_object, read_text, shown
+from milepost.datasets.entries import EntryReader
+from milepost.datasets.episode_arrays import EpisodeArrays
+from milepost.datasets.episode_table import EpisodeTable, tabulate
 from milepost.datasets.findings import Finding, Severity
 from milepost.datasets.hub import find_files
 from milepost.datasets.language_rows import DTYPE, LANGUAGE, LanguageColumn
@@ -46,8 +50,6 @@ TEMPLATES = {
 }
 """LeRobot's own `data_path` and `video_path`, for an info.json without them."""
 PROPORTIONS, STATS = "meta/temporal_proportions_{head}.json", "meta/stats.json"
-UNUSED = ("unused_before", "unused_after")
-"""Columns `videos/CAMERA/...` of a copy that leaves rows out: how many images beside the episode's own belong to no row."""
 QUOTE = "'"
 DERIVED = "correct it, or remove it: the shares are then taken from the annotation"
 _VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,3})(\.\d{1,3})?")
@@ -134,10 +136,10 @@ class _Scan:
 
     def metadata(self) -> Metadata:
         """Returns all that could be read."""
-        records: dict[int, EpisodeRecord] = {}
+        records: Mapping[int, EpisodeRecord] = {}
         tasks: dict[int, str] = {}
         if self.version in SUPPORTED and self.info:
-            records = self._by_number(self._episodes_v3() if self.version == "v3.0" else self._episodes_v2())
+            records = self._episodes_v3() if self.version == "v3.0" else self._episodes_v2()
             self._check_all(records)
             tasks = self._tasks()
         rows_fit, records = _settle_rows(records, self.version)
@@ -211,22 +213,30 @@ class _Scan:
 
     # episodes ---------------------------------------------------------------------------------------------------------
 
-    def _episodes_v3(self) -> Iterator[EpisodeRecord]:
+    def _episodes_v3(self) -> Mapping[int, EpisodeRecord]:
+        """Returns the episodes as a table, which makes records when they are asked for; as records if an entry is odd."""
+        tables = []
         for path in sorted((self.root / "meta" / "episodes").glob("*/*.parquet")):
             try:
                 with open_parquet(path) as file:
                     names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-                entries = read_parquet(path, names).to_pylist()
+                tables.append((path.relative_to(self.root).as_posix(), read_parquet(path, names)))
             except DataError as error:
                 self._stop("episodes", str(error))
-                continue
-            for entry in entries:
-                if (record := self._record(entry, path.relative_to(self.root).as_posix())) is not None:
-                    yield record
+        table = tabulate(tables, self._entries())
+        return table if table is not None else self._by_number(self._read((s, entry) for s, each in tables for entry in each.to_pylist()))
 
-    def _episodes_v2(self) -> Iterator[EpisodeRecord]:
-        for entry in self._lines("episodes"):
-            if (record := self._record(entry, "meta/episodes.jsonl")) is not None:
+    def _episodes_v2(self) -> dict[int, EpisodeRecord]:
+        return self._by_number(self._read(("meta/episodes.jsonl", entry) for entry in self._lines("episodes")))
+
+    def _entries(self) -> EntryReader:
+        size = self.info.get("chunks_size", 1000)
+        return EntryReader(self.version, self.fps, self.features, self.data_path, self.video_path, size)
+
+    def _read(self, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[EpisodeRecord]:
+        reader = self._entries()
+        for source, entry in entries:
+            if (record := reader.record(entry, source, self._say)) is not None:
                 yield record
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
@@ -251,87 +261,6 @@ class _Scan:
         if lines and not entries:
             self._stop(name, f"{path} cannot be read as JSON lines; copy or download it again")
         return entries
-
-    def _record(self, entry: Mapping[str, Any], source: str) -> EpisodeRecord | None:
-        """Returns the entry as a record, with what is wrong in it; None if it does not say which episode it is of."""
-        try:
-            episode_index = int(plausible("episode_index", entry.get("episode_index"), source=source))
-        except DataError as error:
-            self._say("episodes", f"{error}: an entry without a number is left out")
-            return None
-        who = f"{source}: episode {episode_index}"
-        length, fault = self._length(entry, who)
-        videos, missing_videos, unplaced_videos = {}, {}, {}
-        for camera in (key for key, feature in self.features.items() if feature.get("dtype") == "video"):
-            try:
-                path = self._video_path(entry, camera, episode_index, who)
-                unplaced_videos[camera] = path
-                videos[camera] = self._span(entry, camera, path, who)
-                del unplaced_videos[camera]
-            except DataError as error:
-                missing_videos[camera] = str(error)
-                if not is_depth(self.features[camera]):
-                    self._say("episodes", str(error), episode_index)
-        if fault:
-            self._say("no-frames" if fault.endswith("has no frames") else "episodes", fault, episode_index)
-        tasks = entry.get("tasks")
-        words = (tasks,) if isinstance(tasks, str) else tuple(t for t in tasks if isinstance(t, str)) if isinstance(tasks, list) else ()
-        row = _whole("row", entry.get("dataset_from_index"))
-        data = self._data(entry, episode_index, who)
-        return EpisodeRecord(
-            episode_index, -1 if row is None else row, length, words, data, videos, entry, self.fps, missing_videos, unplaced_videos, fault
-        )
-
-    def _length(self, entry: Mapping[str, Any], who: str) -> tuple[int, str]:
-        """Returns the frames, and why the episode cannot be read."""
-        length, first, stop = (_whole("row", entry.get(name)) for name in ("length", "dataset_from_index", "dataset_to_index"))
-        if length is None and entry.get("length") is None and first is not None and stop is not None and stop >= first:
-            length = stop - first
-        if length is None:
-            missing = entry.get("length") is None
-            return (
-                0,
-                f"{who} lacks the field 'length'"
-                if missing
-                else f"{who}: 'length' should be a number of frames, it is {shown(entry['length'])}",
-            )
-        try:
-            plausible("length", length, source=who)
-        except DataError as error:
-            return 0, str(error)
-        return length, "" if length else f"{who} has no frames"
-
-    def _data(self, entry: Mapping[str, Any], episode_index: int, who: str) -> str:
-        """Returns the data file that the entry names, "" if it names none."""
-        try:
-            return expand(self.data_path, source=who, **self._place(entry, episode_index, "data", who))
-        except DataError as error:
-            self._say("data-place", f"{error}; its rows are looked for in the data", episode_index, severity="warning")
-            return ""
-
-    def _place(self, entry: Mapping[str, Any], episode_index: int, of: str, who: str) -> dict[str, int]:
-        if self.version == "v2.1":
-            size = _whole("chunks_size", self.info.get("chunks_size", 1000)) or 1000
-            return {"episode_chunk": episode_index // size, "episode_index": episode_index}
-        names = ("chunk_index", "file_index")
-        return {name: int(plausible(name, entry.get(f"{of}/{name}"), source=who, name=f"{of}/{name}")) for name in names}
-
-    def _video_path(self, entry: Mapping[str, Any], camera: str, episode_index: int, who: str) -> str:
-        key = f"videos/{camera}"
-        if self.version == "v3.0" and all(entry.get(f"{key}/{name}") is None for name in ("chunk_index", "file_index")):
-            raise DataError(f"{who}: meta/ has no place for camera '{camera}'")
-        return expand(self.video_path, source=who, video_key=camera, **self._place(entry, episode_index, key, who))
-
-    def _span(self, entry: Mapping[str, Any], camera: str, path: str, who: str) -> VideoSpan:
-        if self.version == "v2.1":
-            return VideoSpan(path)
-        start, stop = (entry.get(f"videos/{camera}/{name}") for name in ("from_timestamp", "to_timestamp"))
-        if not _is_time(start):
-            raise DataError(f"{who}: 'videos/{camera}/from_timestamp' should be a number of seconds, it is {shown(start)}")
-        from_s, to_s = float(start or 0.0), float(stop or 0.0) if _is_time(stop) else 0.0
-        unused = [entry.get(f"videos/{camera}/{name}") or 0 for name in UNUSED]
-        before, after = (int(plausible("length", count, source=who, name=f"videos/{camera}/unused")) for count in unused)
-        return VideoSpan(path, from_s, to_s if to_s > from_s else None, (before, after))
 
     def _by_number(self, records: Iterable[EpisodeRecord]) -> dict[int, EpisodeRecord]:
         by_index: dict[int, EpisodeRecord] = {}
@@ -395,17 +324,16 @@ class _Scan:
         return dict(zip(map(int, whole), map(str, table[words].to_pylist()), strict=True))
 
 
-def _with_language(records: Mapping[int, EpisodeRecord], root: Path) -> dict[int, EpisodeRecord]:
+def _with_language(records: Mapping[int, EpisodeRecord], root: Path) -> Mapping[int, EpisodeRecord]:
     """Returns the records with a reader of the language column, whose subtasks count if meta/ has no columns of annotations at all.
 
     Columns that are all empty count: whoever removes the last annotation has none.
     """
-    read, counts = LanguageColumn(find_files(root)).segments, not any(record.has_columns for record in records.values())
+    read = LanguageColumn(find_files(root)).segments
+    if isinstance(records, EpisodeTable):
+        return records.with_language(read)
+    counts = not any(record.has_columns for record in records.values())
     return {number: replace(record, language=read, from_language=counts) for number, record in records.items()}
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def _pandas_index(columns: Any) -> str | None:
@@ -413,15 +341,10 @@ def _pandas_index(columns: Any) -> str | None:
     return columns[0] if isinstance(columns, list) and len(columns) == 1 and isinstance(columns[0], str) else None
 
 
-def _whole(kind: str, value: Any) -> int | None:
-    try:
-        return int(plausible(kind, value, source=""))
-    except DataError:
-        return None
-
-
-def _settle_rows(records: Mapping[int, EpisodeRecord], version: str) -> tuple[bool, dict[int, EpisodeRecord]]:
+def _settle_rows(records: Mapping[int, EpisodeRecord], version: str) -> tuple[bool, Mapping[int, EpisodeRecord]]:
     """Returns whether meta/ says where all rows are, one episode after another; where it does not, rows are counted by it."""
+    if isinstance(records, EpisodeTable) and _are_apart(records.arrays):
+        return True, records
     row, fits, renumbered = 0, True, {}
     for record in records.values():
         fits = fits and record.row == row and record.entry.get("dataset_to_index", row + record.length) == row + record.length
@@ -429,6 +352,13 @@ def _settle_rows(records: Mapping[int, EpisodeRecord], version: str) -> tuple[bo
         row += record.length
     disjoint = fits or _disjoint(list(records.values()))
     return version == "v2.1" or disjoint, renumbered if version == "v2.1" or not disjoint else dict(records)
+
+
+def _are_apart(arrays: EpisodeArrays) -> bool:
+    """Returns whether no row of the dataset is in two episodes."""
+    order = np.lexsort((arrays.length, arrays.row))
+    row, stop = arrays.row[order], (arrays.row + arrays.length)[order]
+    return bool((row[1:] >= stop[:-1]).all())
 
 
 def _disjoint(records: Sequence[EpisodeRecord]) -> bool:

@@ -289,8 +289,11 @@ _REPEATED = 4
 """Rows a byte (from a megabyte on) that no file with an ascending index has: it would unpack to gigabytes."""
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Returns a parquet file's columns, all if None. DataError if it is missing, no plain file or unreadable."""
+def read_table(path: Path, columns: Sequence[str] | None = None, *, episodes: tuple[int, int] | None = None) -> pa.Table:
+    """Returns a parquet file's columns, all if None. DataError if it is missing, no plain file or unreadable.
+
+    episodes: the first and the last that are needed, all if None; groups of rows without one of them are left out, if some have one.
+    """
     if not path.exists():
         raise DataError(f"no such file: {path}")
     size = require_plain_file(path)
@@ -305,7 +308,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
                 raise DataError(
                     f"{path} has the column {shown(duplicates[0])} {names.count(duplicates[0])} times; which one is meant is not known"
                 )
-            return file.read(columns=columns)
+            spans = _spans(file, "episode_index") if episodes is not None and "episode_index" in names else []
+            groups = [i for i, span in enumerate(spans) if span is None or (episodes and span[0] <= episodes[1] and episodes[0] <= span[1])]
+            return file.read_row_groups(groups, columns=columns) if 0 < len(groups) < len(spans) else file.read(columns=columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError, IsADirectoryError, OSError) as error:
         raise DataError(f"cannot read {path} as parquet: {str(error).splitlines()[0]}") from error
 

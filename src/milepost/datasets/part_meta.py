@@ -20,7 +20,8 @@ from milepost.core import HEADS, Episode, Segment
 from milepost.datasets.annotation_columns import FIELDS, prefixes, row_of
 from milepost.datasets.annotations import Rule, stages_by_rule
 from milepost.datasets.copy import as_lists, describe_json
-from milepost.datasets.metadata import PROPORTIONS, UNUSED, read_proportions
+from milepost.datasets.entries import UNUSED
+from milepost.datasets.metadata import PROPORTIONS, read_proportions
 from milepost.datasets.parquet import read_parquet
 from milepost.datasets.reader import STATE, LeRobotDataset
 from milepost.datasets.statistics import KEYS, QUANTILES, ImageCounter, Stats, column_stats, merge, sampled_frames

@@ -7,8 +7,6 @@ stamps, row counts) are refused and never repaired: UnreadableError, for that ep
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,7 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from milepost.core import (
     DataError,
@@ -29,11 +27,12 @@ from milepost.core import (
     brief_text,
     names_of,
     require_cameras,
-    sampled_digest,
 )
 from milepost.datasets.cells import ImageFrames
 from milepost.datasets.choice import episode_numbers, one_number
+from milepost.datasets.episode_arrays import Numbers
 from milepost.datasets.features import may_be_depth
+from milepost.datasets.fingerprints import fingerprint, footage_fingerprint
 from milepost.datasets.frames import DatasetWarner, VideoPlaces, default_cameras
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata, read_proportions
@@ -60,7 +59,7 @@ class LeRobotDataset:
     def __init__(self, files: Files, meta: Metadata, *, episodes: Sequence[int], cameras: Sequence[str]) -> None:
         self._files = files
         self._hints = meta
-        self._chosen = tuple(episodes)
+        self._chosen = episodes if isinstance(episodes, Numbers) else tuple(episodes)
         self._cameras = tuple(cameras)
         self._rows = RowReader((*meta.all_cameras, *meta.language_columns))
         self._image_readers = {camera: RowReader() for camera in cameras}
@@ -121,7 +120,8 @@ class LeRobotDataset:
     @property
     def meta(self) -> Metadata:
         """Returns meta/ as it was when the dataset was opened, with all episodes and the checked places of their rows."""
-        return replace(self._hints, episodes=self._places().episodes)
+        episodes = self._places().episodes
+        return self._hints if episodes is self._hints.episodes else replace(self._hints, episodes=episodes)
 
     @property
     def hints(self) -> Metadata:
@@ -153,14 +153,21 @@ class LeRobotDataset:
         return self._cameras
 
     @property
-    def episode_indices(self) -> tuple[int, ...]:
-        """Returns the episode_index of each episode in use, by position."""
+    def episode_indices(self) -> Sequence[int]:
+        """Returns the episode_index of each episode in use, by position: a tuple, or `Numbers`, which is read like one."""
         return self._chosen
 
     @property
     def total_frames(self) -> int:
         """Returns the number of frames of the episodes in use."""
-        return sum(self._hints.episodes[index].length for index in self._chosen)
+        return int(self._hints.arrays.length[self._hints.arrays.places(self._chosen)].sum())
+
+    @property
+    def row_ranges(self) -> tuple[Int[np.ndarray, "E"], Int[np.ndarray, "E"]]:
+        """Returns the first row of each episode in use, by position, and the one after its last."""
+        arrays = self.meta.arrays
+        places = arrays.places(self._chosen)
+        return arrays.row[places], arrays.row[places] + arrays.length[places]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -169,11 +176,7 @@ class LeRobotDataset:
         They are computed from fps, features, each episode's index, length and tasks, and the names, sizes and sampled bytes of the data and
         video files (of a Hub dataset, its commit). Annotations, proportions, progress and weights have no influence.
         """
-        meta = self._hints
-        records = [(record.index, record.length, list(record.tasks)) for record in meta.episodes.values()]
-        content = {"fps": meta.fps, "features": meta.features, "episodes": records, "files": self._files.commit or self._contents()}
-        content |= {"parts": meta.odd_parts} if meta.odd_parts else {}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint(self._files, self._hints)
 
     @cached_property
     def footage_fingerprint(self) -> str:
@@ -181,21 +184,7 @@ class LeRobotDataset:
 
         Images inside data files have no influence either.
         """
-        records = [(record.index, record.length, list(record.tasks)) for record in self._hints.episodes.values()]
-        content = {
-            "fps": self.fps,
-            "cameras": list(self._hints.cameras),
-            "episodes": records,
-            "files": self._files.commit or self._contents(False),
-        } | ({"parts": self._hints.odd_parts} if self._hints.odd_parts else {})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _contents(self, tables: bool = True) -> list[tuple[str, int, str]]:
-        records = self._hints.episodes.values()
-        names = {span.path for record in records for span in record.videos.values()}
-        names |= {record.data for record in records if record.data} if tables else set()
-        paths = {name: self._files.path(name) for name in sorted(names)}
-        return [(name, *sampled_digest(path)) if path.is_file() else (name, -1, "") for name, path in paths.items()]
+        return footage_fingerprint(self._files, self._hints)
 
     def __len__(self) -> int:
         return len(self._chosen)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from milepost.core import HEADS, DataError, Segment, segments_fault, shown, success_in
+from milepost.datasets.episode_arrays import EpisodeArrays, Numbers, VideoArrays, grouped
 from milepost.datasets.features import image_size, is_depth
 from milepost.datasets.findings import Finding
 from milepost.datasets.placement import TENTH, Part
@@ -62,7 +65,7 @@ class EpisodeRecord:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Returns the fields of the recorder beyond LeRobot's own, without nulls."""
-        keys = (key for key in self.entry if key not in _OWN and not key.startswith(_OWN_PREFIXES))
+        keys = (key for key in self.entry if not is_own(key))
         return {key: self.entry[key] for key in keys if self.entry[key] is not None}
 
     @property
@@ -172,6 +175,11 @@ class EpisodeRecord:
         return raw_lists(self.entry, "") if raw["names"] is None and head == "sparse" else raw
 
 
+def is_own(name: str) -> bool:
+    """Returns whether a field of meta/episodes is LeRobot's own, and no fact of the recorder."""
+    return name in _OWN or name.startswith(_OWN_PREFIXES)
+
+
 def raw_lists(entry: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Returns the cells of one head of an episode's entry. prefix: "sparse_", "dense_" or "", as older annotators wrote."""
     return {field: entry.get(f"{prefix}subtask_{field}") for field in FIELDS}
@@ -247,6 +255,23 @@ def no_episode(episode_index: int, episode_indices: Collection[int], where: str 
     return DataError(f"no episode {episode_index}; {where} {len(episode_indices)}{span}")
 
 
+class HasColumns(Mapping[int, EpisodeRecord]):
+    """Episodes that are columns of a table, and records only when they are asked for (`EpisodeTable`).
+
+    arrays: the numbers of all. facts: the columns beyond LeRobot's own. has_annotations: whether there are columns of annotations, filled
+    or not. from_language: whether the subtasks of the language column are the annotation.
+    """
+
+    arrays: EpisodeArrays
+    facts: tuple[str, ...]
+    has_annotations: bool
+    from_language: bool
+
+    @abstractmethod
+    def distinct(self, name: str) -> tuple[Int[np.ndarray, "E"], tuple[Any, ...]]:
+        """Returns the values of a column, each once, and which one each episode has; None where there is none."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """The content of meta/ of one dataset. features: info.json's entries. tasks: task_index -> words. episodes: episode_index -> record.
@@ -264,11 +289,27 @@ class Metadata:
     findings: tuple[Finding, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def choose(self, episodes: Sequence[int] | None, who: str) -> tuple[int, ...]:
+    @cached_property
+    def arrays(self) -> EpisodeArrays:
+        """Returns the numbers of all episodes; `videos` is None where only the records say where they are."""
+        return self.episodes.arrays if isinstance(self.episodes, HasColumns) else arrays_of(self.episodes.values())
+
+    def fact(self, name: str) -> tuple[Int[np.ndarray, "E"], tuple[Any, ...]]:
+        """Returns the values of a fact of all episodes, each once, and which one each episode has; None where it has none."""
+        if isinstance(self.episodes, HasColumns):
+            none = np.zeros(len(self.episodes), np.int64), (None,)
+            return self.episodes.distinct(name) if name in self.episodes.facts else none
+        values: dict[Any, int] = {}
+        codes = [values.setdefault(record.facts.get(name), len(values)) for record in self.episodes.values()]
+        return np.array(codes, np.int64), tuple(values)
+
+    def choose(self, episodes: Sequence[int] | None, who: str) -> Sequence[int]:
         """Returns the numbers of the episodes wanted, each once, in the order wanted; all if None.
 
         who: the dataset, for the message. DataError for an episode that is not there, or for none at all.
         """
+        if episodes is None and self.episodes and isinstance(self.episodes, HasColumns):
+            return Numbers(self.arrays.number)
         episode_indices = tuple(self.episodes) if episodes is None else tuple(dict.fromkeys(int(index) for index in episodes))
         for index in episode_indices:
             if index not in self.episodes:
@@ -285,7 +326,14 @@ class Metadata:
     @property
     def from_language(self) -> bool:
         """Returns whether the sparse annotation is the subtasks of the language column."""
+        if isinstance(self.episodes, HasColumns):
+            return self.episodes.from_language
         return any(record.from_language for record in self.episodes.values())
+
+    @property
+    def can_have_annotations(self) -> bool:
+        """Returns whether a column can hold an annotation; it may be empty all the same."""
+        return not isinstance(self.episodes, HasColumns) or self.episodes.has_annotations or self.episodes.from_language
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
@@ -300,6 +348,8 @@ class Metadata:
     @cached_property
     def video_parts(self) -> Mapping[str, tuple[Part, ...]]:
         """Returns mp4 -> the parts that episodes have of it, in order of episode_index."""
+        if self.arrays.videos is not None:
+            return VideoParts(self.arrays, self.arrays.videos)
         parts: dict[str, list[Part]] = {}
         for record in self.episodes.values():
             before = self.episodes.get(record.index - 1)
@@ -314,15 +364,23 @@ class Metadata:
     def odd_parts(self) -> list[tuple[str, int, float | None, float | None]]:
         """Returns the parts of videos that do not follow one another from the start of the video; [] for nearly every dataset."""
         odd = []
-        for path, parts in self.video_parts.items():
+        for path, parts in self.video_parts.items() if not isinstance(self.video_parts, VideoParts) else self.video_parts.odd(self.fps):
             ends = [0, *itertools.accumulate(part.length for part in parts)]
             starts = [None if part.start_s is None else part.start_s * self.fps for part in parts]
             if any(start is None or abs(start - end) > TENTH for start, end in zip(starts, ends, strict=False)):
                 odd += [(path, part.episode, part.start_s, part.stop_s) for part in parts]
         return odd
 
+    def video_names(self, camera: str) -> set[str]:
+        """Returns the mp4s of a camera in which episodes have a place."""
+        if self.arrays.videos is not None:
+            return set(self.arrays.videos[camera].names) if camera in self.arrays.videos else set()
+        return {span.path for record in self.episodes.values() if (span := record.videos.get(camera))}
+
     def rows_without_video(self, camera: str, after: int) -> int:
         """Returns the rows of episodes after `after` without an mp4 of this camera: a video's last images may be theirs."""
+        if self.arrays.videos is not None:
+            return 0  # every episode has its place in every camera's videos
         return sum(r.length for r in self.episodes.values() if r.index > after and camera in r.lost and camera not in r.adrift)
 
     def image_size(self, camera: str) -> tuple[int, int]:
@@ -333,3 +391,45 @@ class Metadata:
                 f"meta/info.json: the shape of camera '{camera}' must have three numbers, got {shown(self.features[camera].get('shape'))}"
             )
         return size
+
+
+class VideoParts(Mapping[str, tuple[Part, ...]]):
+    """`Metadata.video_parts` of episodes that all have their place: the parts of a video are made when they are asked for."""
+
+    def __init__(self, arrays: EpisodeArrays, videos: Mapping[str, VideoArrays]) -> None:
+        self._arrays, self._videos = arrays, videos
+        places = [(name, camera, own) for camera, video in videos.items() for name, own in grouped(video.file, video.names)]
+        places.sort(key=lambda each: each[2][0])  # stable: by the first episode, then by camera, as fingerprints have always had them
+        self._places = {name: (camera, own) for name, camera, own in places}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, name: str) -> tuple[Part, ...]:
+        camera, places = self._places[name]
+        arrays, video = self._arrays, self._videos[camera]
+        number = arrays.number[places]
+        follows = (places > 0) & (arrays.number[np.maximum(places - 1, 0)] == number - 1)
+        columns = (number, video.start_s[places], video.stop_s[places], arrays.length[places], follows)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return tuple(Part(episode, start, None if stop != stop else stop, length, after) for episode, start, stop, length, after in rows)
+
+    def odd(self, fps: float) -> Iterator[tuple[str, tuple[Part, ...]]]:
+        """Yields the videos of which a part does not begin where those before it end."""
+        for name, (camera, places) in self._places.items():
+            length = self._arrays.length[places]
+            if (np.abs(self._videos[camera].start_s[places] * fps - (np.cumsum(length) - length)) > TENTH).any():
+                yield name, self[name]
+
+
+def arrays_of(records: Collection[EpisodeRecord]) -> EpisodeArrays:
+    """Returns the numbers of these records, which are in order of their numbers, without their videos."""
+    number, row, length = (np.array([getattr(each, name) for each in records], np.int64) for name in ("index", "row", "length"))
+    files: dict[str, int] = {}
+    tasks: dict[tuple[str, ...], int] = {}
+    file = np.array([files.setdefault(record.data, len(files)) for record in records], np.int64)
+    task = np.array([tasks.setdefault(record.tasks, len(tasks)) for record in records], np.int64)
+    return EpisodeArrays(number, row, length, file, tuple(files), task, tuple(tasks))

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int
 
 from milepost.core import DataError, count_noun
+from milepost.datasets.episode_arrays import EpisodeArrays
 from milepost.datasets.hub import Files
 from milepost.datasets.parquet import MOST_ROWS, RowSummary, read_parquet, summarise, to_numpy
 from milepost.datasets.records import EpisodeRecord, Metadata
@@ -45,14 +47,15 @@ class Settled:
 
 def settle(files: Files, meta: Metadata, *, everywhere: bool = False) -> Settled:
     """Returns where each episode's rows are. Of a Hub dataset only files that are here are looked at, unless `everywhere`."""
+    places = dict(meta.arrays.by_file())
+    names = [name for name in places if name and (files.repo is None or everywhere or (files.root / name).is_file())]
+    summaries, unreadable = _summaries(files, names)
+    fitting = {name for name, summary in summaries.items() if meta.rows_fit and _fits(summary, meta.arrays, places[name])}
+    if len(fitting) == len(places) or (files.repo is not None and not everywhere and len(fitting) == len(names) and meta.rows_fit):
+        return Settled(meta.episodes)
     hints: dict[str, list[EpisodeRecord]] = {}
     for record in meta.episodes.values():
         hints.setdefault(record.data, []).append(record)
-    names = [name for name in hints if name and (files.repo is None or everywhere or (files.root / name).is_file())]
-    summaries, unreadable = _summaries(files, names)
-    fitting = {name for name, summary in summaries.items() if meta.rows_fit and _fits(summary, hints[name])}
-    if len(fitting) == len(hints) or (files.repo is not None and not everywhere and len(fitting) == len(names) and meta.rows_fit):
-        return Settled(meta.episodes)
     others, more_unreadable = _summaries(files, [name for name in data_files(files) if name not in summaries and name not in unreadable])
     unreadable |= more_unreadable
     parts: dict[int, list[Part]] = {}
@@ -85,14 +88,13 @@ def _summaries(files: Files, names: Iterable[str]) -> tuple[dict[str, RowSummary
     return summaries, unreadable
 
 
-def _fits(summary: RowSummary, records: Sequence[EpisodeRecord]) -> bool:
-    """Returns whether the rows are those in meta/, as far as a footer shows."""
-    first, last = min(record.row for record in records), max(record.row + record.length for record in records) - 1
-    numbers = min(record.index for record in records), max(record.index for record in records)
-    count = sum(record.length for record in records)
+def _fits(summary: RowSummary, arrays: EpisodeArrays, places: Int[np.ndarray, "N"]) -> bool:
+    """Returns whether the rows are those of these episodes in meta/, as far as a footer shows."""
+    row, length = arrays.row[places], arrays.length[places]
+    first, last, count = int(row.min()), int((row + length).max()) - 1, int(length.sum())
     return (
         summary.count == count
-        and summary.episodes in (None, numbers)
+        and summary.episodes in (None, (int(arrays.number[places[0]]), int(arrays.number[places[-1]])))
         and (summary.index in (None, (first, last)) or last - first + 1 != count)
     )
 

@@ -6,11 +6,10 @@ Bad content never raises; it becomes a Finding. DataError is raised only if ther
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,6 @@ from milepost.core import (
     HEADS,
     SUCCESS,
     Attempt,
-    Brief,
     DataError,
     Stages,
     alike_names,
@@ -33,6 +31,7 @@ from milepost.core import (
     shown,
 )
 from milepost.datasets.columns import ROWS, check_columns
+from milepost.datasets.episode_table import EpisodeTable
 from milepost.datasets.features import codec, image_size, width
 from milepost.datasets.findings import Expected, Finding, Severity, check_rows, check_segments, joined_findings
 from milepost.datasets.footage import Footage, Look
@@ -44,67 +43,12 @@ from milepost.datasets.metadata import PROPORTIONS, STATS, SUPPORTED, has_propor
 from milepost.datasets.parquet import open_parquet, read_parquet, to_numpy
 from milepost.datasets.placement import TENTH
 from milepost.datasets.records import EpisodeRecord
+from milepost.datasets.report import Camera, DatasetReport
 from milepost.datasets.rows import Settled, data_files, settle
+from milepost.datasets.sound_rows import are_sound
 
 _MEASURED = ("observation.state", "action", SUCCESS)
 _COUNTS = ("total_episodes", "total_frames", "total_tasks")
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A camera of the dataset in info.json. kind: "video" or "image"."""
-
-    name: str
-    kind: str
-    height: int | None
-    width: int | None
-    codec: str | None
-
-
-@dataclass(frozen=True, repr=False)
-class DatasetReport(Brief):
-    """The result of `validate`. tasks: instruction -> episodes. annotated: head -> episodes whose annotation can be used; unusable: head ->
-    those that have one which cannot. succeeded: of the `judged` episodes.
-
-    cameras: those that `open_dataset` uses by itself; depth: those that it uses only by name.
-    """
-
-    name: str
-    version: str
-    robot: str | None
-    fps: float
-    episodes: int
-    frames: int
-    tasks: Mapping[str, int] = field(default_factory=dict)
-    cameras: tuple[Camera, ...] = ()
-    depth: tuple[str, ...] = ()
-    state: int | None = None
-    action: int | None = None
-    annotated: Mapping[str, int] = field(default_factory=dict)
-    unusable: Mapping[str, int] = field(default_factory=dict)
-    succeeded: int = 0
-    judged: int = 0
-    progress_files: tuple[str, ...] = ()
-    weight_files: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def duration_s(self) -> float:
-        """Returns the duration of all episodes together, in seconds."""
-        return self.frames / self.fps if self.fps > 0 else 0.0
-
-    def count(self, severity: str) -> int:
-        """Returns the number of findings of this severity."""
-        return sum(finding.severity == severity for finding in self.findings)
-
-    @property
-    def healthy(self) -> bool:
-        """Returns whether there is no error; there may be warnings and notes."""
-        return not self.count("error")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report in JSON's types."""
-        return {**asdict(self), "duration_s": self.duration_s, "healthy": self.healthy}
 
 
 def validate(folder_or_repo: str | Path, *, quick: bool = False, deep: bool = False, revision: str | None = None) -> DatasetReport:
@@ -134,8 +78,9 @@ class _Validation:
         self.info, self.features, self.fps = self.meta.info, self.meta.features, self.meta.fps
         self.findings: list[Finding] = list(self.meta.findings)
         self.many: list[tuple[str, Severity, str, str]] = []
-        self.records: list[EpisodeRecord] = list(self.meta.episodes.values())
-        self.success: dict[int, bool] = {}
+        self.records: Collection[EpisodeRecord] = self.meta.episodes.values()
+        self.arrays = self.meta.arrays
+        self.judged = self.succeeded = 0
         self.anchors: dict[int, int] = {}
         self.instructed: list[int] = []
 
@@ -143,14 +88,14 @@ class _Validation:
         if self.meta.version in SUPPORTED and self.info:
             self._check_meta()
             places = settle(self.files, self.meta, everywhere=True)
-            self.records = list(places.episodes.values())
+            meta = self.meta if places.episodes is self.meta.episodes else replace(self.meta, episodes=places.episodes)
+            self.records, self.arrays = meta.episodes.values(), meta.arrays
             self._check_data(places)
             self.findings += joined_findings(self.many)
             if self.fps:
-                meta = replace(self.meta, episodes=places.episodes)
                 self.findings += Footage(self.files, meta, self.look, self.anchors, places.strays, places.unread or ()).examine()
         progress, weights = self._side_files()
-        with_one = {head: records for head in HEADS if (records := [each for each in self.records if each.is_annotated(head)])}
+        with_one = {head: records for head in HEADS if (records := [each for each in self._noted() if each.is_annotated(head)])}
         unusable = {head: sum(head in each.annotation_faults for each in records) for head, records in with_one.items()}
         version_text, cameras = self.info.get("codebase_version"), tuple(self._cameras())
         return DatasetReport(
@@ -159,20 +104,32 @@ class _Validation:
             robot=robot if isinstance(robot := self.info.get("robot_type"), str) else None,
             fps=self.fps,
             episodes=len(self.records),
-            frames=sum(record.length for record in self.records),
-            tasks=dict(Counter(task for record in self.records for task in record.tasks)),
+            frames=int(self.arrays.length.sum()),
+            tasks=self._tasks(),
             cameras=cameras,
             depth=tuple(name for name in self.meta.all_cameras if name not in {camera.name for camera in cameras}),
             state=self._width("observation.state"),
             action=self._width("action"),
             annotated={head: len(records) - unusable[head] for head, records in with_one.items()},
             unusable={head: count for head, count in unusable.items() if count},
-            succeeded=sum(self.success.values()),
-            judged=len(self.success),
+            succeeded=self.succeeded,
+            judged=self.judged,
             progress_files=progress,
             weight_files=weights,
             findings=tuple(self.findings),
         )
+
+    def _noted(self) -> Collection[EpisodeRecord]:
+        """Returns the records, none if no column of meta/ can hold an annotation."""
+        return self.records if self.meta.can_have_annotations else ()
+
+    def _tasks(self) -> dict[str, int]:
+        """Returns each instruction and the number of episodes that have it."""
+        counts, tasks = Counter[str](), np.bincount(self.arrays.task, minlength=len(self.arrays.tasks)).tolist()
+        for words, count in zip(self.arrays.tasks, tasks, strict=True):
+            for word in words:
+                counts[word] += count
+        return dict(counts)
 
     def _error(self, code: str, message: str, episode: int | None = None) -> None:
         self.findings.append(Finding(code, "error", message, episode))
@@ -195,7 +152,7 @@ class _Validation:
     # meta/ ------------------------------------------------------------------------------------------------------------
 
     def _check_meta(self) -> None:
-        totals = dict(zip(_COUNTS, (len(self.records), sum(r.length for r in self.records), len(self.meta.tasks)), strict=True))
+        totals = dict(zip(_COUNTS, (len(self.records), int(self.arrays.length.sum()), len(self.meta.tasks)), strict=True))
         for name, count in totals.items():
             listed_total = self.info.get(name)
             if name != "total_tasks" and not isinstance(listed_total, int):
@@ -214,7 +171,7 @@ class _Validation:
             self._check_head(head)
         features = self.info.get("features")
         has_index = isinstance(features, dict) and "subtask_index" in features
-        if has_index and not any(any(record.lists(head)) or record.is_annotated(head) for record in self.records for head in HEADS):
+        if has_index and not any(any(record.lists(head)) or record.is_annotated(head) for record in self._noted() for head in HEADS):
             self._note(
                 "subtask-index",
                 "the stages are there as subtask_index, one for every frame, which SARM does not read: "
@@ -231,10 +188,8 @@ class _Validation:
             self._warn("stats", f"{f'{STATS} is missing' if missing else error}: LeRobot's policies cannot normalise")
 
     def _check_numbers(self) -> None:
-        numbers = [record.index for record in self.records]
-        if numbers == list(range(len(numbers))):
-            return
-        if not numbers:
+        numbers = self.arrays.number
+        if np.array_equal(numbers, np.arange(len(numbers))):
             return
         absent = list(itertools.islice((n for n in range(numbers[-1]) if n not in self.meta.episodes), 9))
         what = f"{len(numbers)} are numbered {numbers[0]} to {numbers[-1]}, without {', '.join(map(str, absent))}"
@@ -247,6 +202,8 @@ class _Validation:
     def _check_places(self) -> None:
         """Checks the rows and tasks of each entry in meta/."""
         row, task_words = 0, set(self.meta.tasks.values())
+        if isinstance(self.meta.episodes, EpisodeTable) and self._all_placed(task_words):
+            return
         for record in self.records:
             start, stop = record.said_rows
             if self.meta.version == "v3.0" and (start, row + record.length if stop is None else stop) != (row, row + record.length):
@@ -260,6 +217,12 @@ class _Validation:
             words = f"{count_noun(len(blank), 'episode')} without an instruction (a blank task), first episode {blank[0]}"
             self._warn("blank-task", f"{words}: models that read instructions leave them unknown, or take one with --task")
 
+    def _all_placed(self, task_words: set[str]) -> bool:
+        """Returns whether the entries of a table follow one another, and all have tasks of meta/tasks, in words."""
+        arrays, tasks = self.arrays, self.arrays.tasks
+        follow = np.array_equal(arrays.row, np.cumsum(arrays.length) - arrays.length)
+        return follow and all(set(words) <= task_words and (not words or has_words(words[0])) for words in tasks)
+
     def _check_head(self, head: str) -> None:
         try:
             proportions = read_proportions(self.files.root, head)
@@ -268,7 +231,7 @@ class _Validation:
             self._error("proportions", str(error))
         if proportions is not None and not (proportions and 0.999 < sum(proportions.values()) < 1.001 and min(proportions.values()) >= 0):
             self._warn("proportions", f"the {head} proportions should be >= 0 and sum to 1, they sum to {sum(proportions.values()):.4f}")
-        annotated_records = [record for record in self.records if any(record.lists(head))]
+        annotated_records = [record for record in self._noted() if any(record.lists(head))]
         if not annotated_records:
             return
         if proportions is None and not has_proportions(self.files.root, head):
@@ -313,22 +276,24 @@ class _Validation:
     # data/ ------------------------------------------------------------------------------------------------------------
 
     def _check_data(self, places: Settled) -> None:
-        by_file: dict[str, list[EpisodeRecord]] = defaultdict(list)
-        for record in self.records:
-            if record.data and record.length:
-                by_file[record.data].append(record)
-            elif record.length and not record.fault:
-                self._error("data-file", "meta/ does not say where its rows are, and no data file has them", record.index)
+        by_file = {name: own[self.arrays.length[own] > 0] for name, own in self.arrays.by_file()}
+        for number in self.arrays.number[by_file.pop("", np.empty(0, np.int64))].tolist():
+            if not places.episodes[number].fault:
+                self._error("data-file", "meta/ does not say where its rows are, and no data file has them", number)
         for message in places.warnings:
             self._warn("places", message)
-        for name, records in sorted(by_file.items()):
+        for name, own in sorted((name, own) for name, own in by_file.items() if len(own)):
+            numbers = self.arrays.number[own].tolist()
             try:
                 columns = self._read_columns(name)
             except DataError as error:
-                self._error("data-file", str(error), records[0].index if len(records) == 1 else None)
+                self._error("data-file", str(error), numbers[0] if len(numbers) == 1 else None)
+                continue
+            if self._is_sound(columns, own, places):
+                self._judge_all(columns.get(SUCCESS), own)
             else:
-                self._check_file(name, columns, records, places.by_position)
-        for name in sorted(set(data_files(self.files)) - by_file.keys()):
+                self._check_file(name, columns, [places.episodes[number] for number in numbers], places.by_position)
+        for name in sorted(set(data_files(self.files)) - {name for name, own in by_file.items() if len(own)}):
             self._check_stray(name)
         if LANGUAGE in self.features:
             self._check_language()
@@ -391,17 +356,32 @@ class _Validation:
             self.findings += check_rows({n: v for n, v in episode_columns.items() if self.fps or n != "timestamp"}, expected)
             self._judge(record, episode_columns.get(SUCCESS))
             self._note_times(record, episode_columns)
-        strangers = np.setdiff1d(owner, list(self.meta.episodes))
+        strangers = np.setdiff1d(owner, self.arrays.number)
         if len(strangers):
             rows = int(np.isin(owner, strangers).sum())
             numbers = ", ".join(f"{number:.10g}" for number in strangers[:9])
             self._error("stray-rows", f"{name}: {rows} rows belong to episodes that meta/ does not list: {numbers}")
 
+    def _is_sound(self, columns: Mapping[str, np.ndarray], own: np.ndarray, places: Settled) -> bool:
+        """Returns whether nothing is to be said of a file's rows, which are those of the episodes at `own`."""
+        if not isinstance(places.episodes, EpisodeTable) or any(each.get("dtype") == "video" for each in self.features.values()):
+            return False  # the check of videos needs the times of each episode
+        return are_sound(columns, self.arrays, own, fps=self.fps, tasks=len(self.meta.tasks))
+
+    def _judge_all(self, column: np.ndarray | None, own: np.ndarray) -> None:
+        """Counts the outcomes of a file's episodes, of which nothing else is to be said."""
+        code, values = self.meta.fact("success")
+        judged = np.array([success is not None for success in values])[code[own]]
+        succeeded = np.array([bool(success) for success in values])[code[own]]
+        if column is not None and column.size:
+            last = np.cumsum(self.arrays.length[own]) - 1
+            succeeded |= ~judged & column.reshape(len(column), -1)[last].any(axis=1)
+            judged[:] = True
+        self.judged, self.succeeded = self.judged + int(judged.sum()), self.succeeded + int(succeeded.sum())
+
     def _judge(self, record: EpisodeRecord, column: np.ndarray | None) -> None:
-        if record.success is not None:
-            self.success[record.index] = record.success
-        elif column is not None and column.size:
-            self.success[record.index] = ends_well(column)
+        success = ends_well(column) if record.success is None and column is not None and column.size else record.success
+        self.judged, self.succeeded = self.judged + (success is not None), self.succeeded + bool(success)
 
     def _note_times(self, record: EpisodeRecord, columns: Mapping[str, np.ndarray]) -> None:
         """Stores what the check of videos needs from the rows, and whether they have several tasks."""
@@ -428,7 +408,7 @@ class _Validation:
                 continue
             if any(name.startswith("progress_") for name in names):
                 progress.append(path.name)
-                frames = sum(record.length for record in self.records)
+                frames = int(self.arrays.length.sum())
                 if rows != frames:
                     self._note("progress-rows", f"{path.name} has {rows} of the dataset's {frames} frames")
             elif {"index", "weight"} <= set(names):

@@ -23,7 +23,7 @@ from milepost.datasets import upload_model
 from milepost.encoders import Encoder, FeatureCache, PixelEncoder, Precision, load_encoder
 from milepost.models.instructions import blank_fault
 from milepost.models.model_config import ModelConfig
-from milepost.models.online import History, Windows, camera_image, live_state, windows_of
+from milepost.models.online import History, Windows, camera_image, computable, live_state, windows_of
 from milepost.models.saved import hash_of, require_fit, write_folder
 
 M = TypeVar("M", bound="EncodedModel")
@@ -169,7 +169,7 @@ class EncodedModel(nn.Module):
         for frame, state in zip(frames, states, strict=True):
             try:
                 row = live_state(state if self.config.takes_state else None, len(self.config.state_mean))
-                row = self.normalised_state(row)[0]
+                row = computable(self.normalised_state(row)[0])
                 inputs.append((self.camera_images(frame) if isinstance(frame, Mapping) else frame, row))
                 answers.append(_UNANSWERED)
             except DataError as error:

@@ -26,27 +26,35 @@ class History:
 
     def __init__(self, n_obs_steps: int, gap: int, text: Float[np.ndarray, "M"], *, task: str = "", memory: Any = None) -> None:
         self.n_obs_steps, self.gap, self.text, self.task, self.memory = n_obs_steps, gap, text, task, memory
-        self.count = 0
+        self.count, self._missing = 0, 0
         self.size = (n_obs_steps - 1) * gap + 1
         self.features: Float[np.ndarray, "N C E"] = np.zeros((0, 0, 0), dtype=np.float32)
         self.state: Float[np.ndarray, "N Z"] = np.zeros((0, 0), dtype=np.float32)
 
     def push(self, features: Float[np.ndarray, "C E"], state: Float[np.ndarray, "Z"]) -> None:
-        """Adds the next frame. ValueError if it has another shape than the first."""
+        """Adds the next frame, after those that `hold` says. ValueError if it has another shape than the first."""
         if not self.count:  # slot 0 keeps frame 0 for good, the ring follows it
             self.features = np.zeros((1 + self.size, *features.shape), dtype=np.float32)
             self.state = np.zeros((1 + self.size, *state.shape), dtype=np.float32)
             self.features[0], self.state[0] = features, state
-        slot = 1 + self.count % self.size
         if features.shape != self.features.shape[1:]:
             raise ValueError(f"frame {self.count} has features {features.shape}, the first had {self.features.shape[1:]}")
+        self._fill(self._missing)
+        self._missing = 0
+        slot = 1 + self.count % self.size
         self.features[slot], self.state[slot] = features, state
         self.count += 1
 
     def hold(self, frames: int) -> None:
-        """Adds the newest frame so many times more, for frames that never came. ValueError before the first frame."""
+        """Says that so many frames before the next one never came: the newest is then there so many times more. Of several calls before
+        one frame the last counts, so a frame that was refused changes nothing. ValueError before the first frame.
+        """
         if not self.count:
             raise ValueError("an attempt has no frame to hold before its first")
+        self._missing = frames
+
+    def _fill(self, frames: int) -> None:
+        """Adds the newest frame so many times more."""
         newest = 1 + (self.count - 1) % self.size
         for _ in range(min(frames, self.size)):  # the ring has no more slots
             self.count += 1
@@ -77,6 +85,21 @@ def windows_of(attempts: Sequence[History]) -> Windows:
     """Returns what a model sees at the newest frame of each attempt."""
     features, state, valid = zip(*(attempt.window() for attempt in attempts), strict=True)
     return np.concatenate(features), np.concatenate(state), np.concatenate(valid)
+
+
+FARTHEST_STATE = 1e12
+"""Standard deviations from the training episodes' mean beyond which the squares in a network overflow."""
+
+
+def computable(row: Float[np.ndarray, "Z"]) -> Float[np.ndarray, "Z"]:
+    """Returns a normalised state as it is. DataError if it is so far from the training episodes that a network has no number of it."""
+    farthest = float(np.abs(row).max(initial=0.0))
+    if not farthest <= FARTHEST_STATE:
+        raise DataError(
+            f"this model cannot use the robot state: number {int(np.abs(row).argmax())} of it lies {farthest:.3g} standard deviations from "
+            "what the model learnt with; give the state in the units of the training dataset"
+        )
+    return row
 
 
 def live_state(state: Float[np.ndarray, "S"] | None, width: int) -> Float[np.ndarray, "1 S"]:

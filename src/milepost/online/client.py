@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -35,8 +35,9 @@ class RewardClient:
 
     url: such as "http://127.0.0.1:7340"; "ws://127.0.0.1:7340" keeps one WebSocket open, which takes less time for a frame. token: beyond
     loopback, what the server printed; None: the environment variable MILEPOST_TOKEN. timeout_s: of one answer. reconnect_s: for how long a
-    call whose connection broke is tried again; the first try is at once, and nothing is counted twice. DataError if the server cannot be
-    reached, or refuses; a frame that it cannot use gets a reason.
+    call whose connection broke is tried again; the first try is at once, and nothing is counted twice. on_lost: is called with the error
+    while such a call waits for its next try. DataError if the server cannot be reached, or refuses; a frame that it cannot use gets a
+    reason.
 
     >>> client = milepost.RewardClient("http://127.0.0.1:9", reconnect_s=0.0)
     >>> client.health()  # doctest: +ELLIPSIS
@@ -44,9 +45,17 @@ class RewardClient:
     milepost.online.calls.LostError: the reward server at http://127.0.0.1:9 does not answer: ...
     """
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 10.0, reconnect_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        reconnect_s: float = 1.0,
+        on_lost: Callable[[LostError], None] | None = None,
+    ) -> None:
         self.url = server_url(url)
-        self._reconnect_s = reconnect_s
+        self._reconnect_s, self._on_lost = reconnect_s, on_lost
         self._transport = open_transport(self.url, token, timeout_s)
 
     def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
@@ -115,10 +124,12 @@ class RewardClient:
         while True:
             try:
                 return answer_of(self.url, call, *self._transport.ask(call))
-            except LostError:
+            except LostError as error:
                 pause = next(waits, None)
                 if pause is None:
                     raise
+                if pause and self._on_lost is not None:
+                    self._on_lost(error)
                 time.sleep(pause)
 
 

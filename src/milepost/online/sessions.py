@@ -24,6 +24,9 @@ from milepost.online.trend import Trend
 NO_NUMBER = "the model has no number of this attempt yet"
 """The reason of a frame that fits, from a model that has said nothing so far."""
 
+NO_SESSION = "there is no session"
+"""How a reason begins where the name of an attempt is not known."""
+
 
 @dataclass(frozen=True)
 class SessionLimits:
@@ -64,8 +67,8 @@ class Observation:
     """The newest frame of an attempt.
 
     session: its name, of `Sessions.begin`. images: what the model takes: camera name -> image. state: robot state, raw units. frame: its
-    number, counted from 0 at the session's rate; None for the next one. is_terminal: the task ended here, which a time limit does not do.
-    received_s: when it came, in seconds of `time.monotonic`; None for now.
+    number, counted from 0 at the session's rate; None for the next one, also after one that could not be used. is_terminal: the task ended
+    here, which a time limit does not do. received_s: when it came, in seconds of `time.monotonic`; None for now.
     """
 
     session: str
@@ -82,7 +85,7 @@ class FrameProgress:
 
     frame: its number; -1 if the session is not known. progress: in [0, 1], NaN if unknown. signals: the model's raw numbers. fresh: whether
     the model computed this very frame; else progress is that of the last one it did. is_success: with hysteresis. events: "stalled",
-    "plateau", "regressed". reward: the shaped reward of the step that led here, NaN for the first frame. age_s: from the frame's arrival to
+    "plateau", "regressed". reward: the shaped reward of the step that led here, by `Shaper.follow`. age_s: from the frame's arrival to
     this answer. reason: why there is no progress, "" if there is.
     """
 
@@ -104,12 +107,12 @@ class _Session:
     def __init__(self, attempt: Any, task: str, fps: float, config: SessionConfig) -> None:
         self.attempt, self.task, self.fps = attempt, task, fps
         self.frame, self.touched_s = -1, time.monotonic()
-        self._newest = -1  # the newest frame of the model's window: behind a frame that failed, those that were filled in for it stay
+        self._next, self._end = 0, -1
         self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
 
     def number_of(self, observation: Observation) -> int:
         """Returns the number of an observation's frame."""
-        return self._newest + 1 if observation.frame is None else observation.frame
+        return self._next if observation.frame is None else observation.frame
 
     def touch(self) -> None:
         """Counts the attempt as in use."""
@@ -118,28 +121,42 @@ class _Session:
     def fault(self, observation: Observation, limits: SessionLimits) -> str:
         """Returns why this observation cannot be the next one of the attempt; "" if it can."""
         number = self.number_of(observation)
-        if number <= self._newest:
-            return f"frame {number} came after frame {self._newest}, and frames are followed in order: send newer ones, or begin again"
+        if self._end >= 0:
+            return f"the attempt ended with its terminal frame {self._end}: begin anew"
+        if number <= self.frame:
+            return f"frame {number} came after frame {self.frame}, and frames are followed in order: send newer ones, or begin again"
         if number >= limits.frames:
             return f"an attempt has at most {limits.frames} frames here: begin a new one"
-        if number > self._newest + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
-            return f"frames {self._newest + 1} to {number - 1} are missing, and this model needs every frame"
+        if number > self.frame + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
+            return f"frames {self.frame + 1} to {number - 1} are missing, and this model needs every frame"
         return ""
 
     def fill(self, number: int) -> None:
-        """Holds the newest frame until the one before this number, so that the model's window stays at the session's rate."""
-        missing = number - self._newest - 1
-        if missing > 0 and self.frame >= 0:
-            self.attempt.hold(missing)
-            self._newest = number - 1
+        """Says which frames before this number never came, so that the model's window stays at the session's rate. It takes effect with
+        the next frame that the model can use, so one that it refuses changes nothing.
+        """
+        if self.frame >= 0 and hasattr(self.attempt, "hold"):
+            self.attempt.hold(number - self.frame - 1)
+
+    def refuse(self, observation: Observation, reason: str) -> FrameProgress:
+        """Returns what is said of a frame that cannot be used. It takes its number all the same, and an end of the task is an end."""
+        number, reward = self.number_of(observation), math.nan
+        if self._end < 0 and number > self.frame:
+            reward = self._pass(number, math.nan, observation)
+        return FrameProgress(observation.session, number, reward=reward, reason=reason)
+
+    def _pass(self, number: int, progress: float, observation: Observation) -> float:
+        """Goes on to a frame, and returns the reward of the step that led there."""
+        self._next = max(self._next, number + 1)
+        if observation.is_terminal:
+            self._end = number
+        return self._shaper.follow(number, progress, is_terminal=observation.is_terminal)
 
     def result(self, observation: Observation, step: Step) -> FrameProgress:
         """Returns what is said of a frame that the model has seen."""
         number = self.number_of(observation)
-        is_first, behind, self.frame, self._newest = self.frame < 0, number - self.frame, number, number
-        if is_first:
-            self._shaper.begin(step.progress)
-        reward = math.nan if is_first else self._shaper.reward(step.progress, is_terminal=observation.is_terminal)
+        behind, self.frame = number - self.frame, number
+        reward = self._pass(number, step.progress, observation)
         return FrameProgress(
             observation.session,
             number,
@@ -193,7 +210,7 @@ class Sessions:
             raise DataError(f"fps must be above 0 and finite, got {fps}")
         with self._lock:
             if session is not None and session not in self._sessions:
-                raise DataError(f"there is no session '{session}' here: begin one without a name")
+                raise DataError(f"{NO_SESSION} '{session}' here: begin one without a name")
             self._make_room(0 if session else 1)
             attempt = self._follows.begin(task=task, fps=fps)
             name = session or secrets.token_hex(8)
@@ -230,6 +247,14 @@ class Sessions:
             if answer is not None
         ]
 
+    def refuse(self, observation: Observation, reason: str) -> FrameProgress:
+        """Returns the result of a frame that cannot be shown to the model, such as one whose image is damaged. It takes its number."""
+        with self._lock:
+            session = self._sessions.get(observation.session)
+            if session is None:
+                return _unknown(observation)
+            return session.refuse(observation, session.fault(observation, self.config.limits) or reason)
+
     def _turn(self, observations: Sequence[Observation]) -> list[FrameProgress]:
         """Returns the results of observations of different sessions."""
         results: dict[int, FrameProgress] = {}
@@ -237,10 +262,9 @@ class Sessions:
         for place, observation in enumerate(observations):
             session = self._sessions.get(observation.session)
             if session is None:
-                reason = f"there is no session '{observation.session}' here: it has ended, or the server began anew; begin another"
-                results[place] = FrameProgress(observation.session, -1, reason=reason)
+                results[place] = _unknown(observation)
             elif fault := session.fault(observation, self.config.limits):
-                results[place] = FrameProgress(observation.session, session.number_of(observation), reason=fault)
+                results[place] = session.refuse(observation, fault)
             else:
                 live.append((place, session))
         fitting = [observations[place] for place, _ in live]
@@ -253,8 +277,7 @@ class Sessions:
             if isinstance(step, Step):
                 results[place] = session.result(observation, step)
             else:
-                number = session.number_of(observation)
-                results[place] = FrameProgress(observation.session, number, reason=str(step))
+                results[place] = session.refuse(observation, str(step))
         return [results[place] for place in range(len(observations))]
 
     def _make_room(self, count: int) -> None:
@@ -274,8 +297,9 @@ class _Alone:
     def __init__(self, model: Online) -> None:
         self._model = model
 
-    def begin(self, *, task: str, fps: float) -> None:
+    def begin(self, *, task: str, fps: float) -> Any:
         self._model.reset(task=task, fps=fps)
+        return self._model
 
     def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> list[Step | DataError]:
         answers: list[Step | DataError] = []
@@ -285,6 +309,11 @@ class _Alone:
             except DataError as error:
                 answers.append(error)
         return answers
+
+
+def _unknown(observation: Observation) -> FrameProgress:
+    reason = f"{NO_SESSION} '{observation.session}' here: it has ended, or the server began anew; begin another"
+    return FrameProgress(observation.session, -1, reason=reason)
 
 
 def _aged(result: FrameProgress, age_s: float) -> FrameProgress:

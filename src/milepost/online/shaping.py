@@ -12,6 +12,7 @@ here under their names.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,9 @@ class ShapingConfig:
 class Shaper:
     """Follows one attempt, progress by progress. Unknown progress (NaN) counts as the last known one, so that the sum stays a telescope.
 
+    `follow` takes frames by their numbers, of which some may be missing or unknown, and is what the server and all wrappers use. `begin`,
+    `reward` and `skip` take one step after the other.
+
     >>> shaper = milepost.Shaper(milepost.ShapingConfig(gamma=0.5))
     >>> shaper.begin(0.2)
     >>> [round(shaper.reward(phi), 3) for phi in (0.4, float("nan"), 1.0)]
@@ -65,11 +69,45 @@ class Shaper:
     def __init__(self, config: ShapingConfig | None = None) -> None:
         self.config = config or ShapingConfig()
         self._phi = math.nan
+        self._first: int | None = None
+        self._at, self._is_over = 0, False
         self.unknown_steps = 0
 
     def begin(self, progress: float) -> None:
         """Begins an attempt whose first frame has this progress."""
         self._phi, self.unknown_steps = progress, int(math.isnan(progress))
+        self._first, self._is_over = None, False
+
+    def follow(self, frame: int, progress: float, *, is_terminal: bool = False) -> float:
+        """Returns the reward of the step that led to this frame; NaN for the first frame, where progress is not known, and after the end.
+
+        frame: its number. With "potential" the next known frame makes up for those that are missing or unknown, discounted as the learner
+        discounts, so the sum stays the telescope that it is; and an unknown terminal frame has -phi(s), which needs no phi(s').
+
+        >>> shaper = milepost.Shaper(milepost.ShapingConfig(gamma=0.5))
+        >>> [shaper.follow(0, 0.2), shaper.follow(1, float("nan")), shaper.follow(2, 0.8)]  # 0.5 * the last = 0.25 * 0.8 - 0.2
+        [nan, nan, 0.0]
+        """
+        if self._is_over:
+            return math.nan
+        if self._first is None or (math.isnan(self._phi) and frame <= self._first):
+            return self._start(frame, progress, is_terminal=is_terminal)
+        self._is_over, is_potential = is_terminal, self.config.kind == "potential"
+        if math.isnan(progress) and not (is_terminal and is_potential):
+            self.unknown_steps += 1
+            return math.nan
+        if is_potential and not math.isnan(self._phi):
+            weight = self.config.gamma ** (frame - self._at - 1)
+            if weight < sys.float_info.min:  # the frames before weigh nothing any more
+                return self._start(frame, progress, is_terminal=is_terminal)
+            self._phi /= weight
+        self._at = frame
+        return self.reward(progress, is_terminal=is_terminal)
+
+    def _start(self, frame: int, progress: float, *, is_terminal: bool) -> float:
+        self.begin(progress)
+        self._first, self._at, self._is_over = frame, frame, is_terminal
+        return math.nan
 
     def reward(self, progress: float, *, is_terminal: bool = False) -> float:
         """Returns the reward of the step that led here. NaN while no progress has been known yet.

@@ -31,18 +31,19 @@ class MatchedProgress(Brief):
     warnings: tuple[str, ...] = ()
 
 
-def match_progress(path: Path, dataset: LeRobotDataset) -> MatchedProgress:
+def match_progress(path: Path, dataset: LeRobotDataset, episodes: Sequence[int] | None = None) -> MatchedProgress:
     """Returns the progress file at this path or Hub address, or, as LeRobot's tools look for it, of this name beside the dataset.
 
-    Raises DataError if it cannot be read or belongs to another dataset.
+    episodes: those whose rows are needed, all if None. Rows of others may be left out, and `missing` counts them then. Raises DataError if
+    it cannot be read or belongs to another dataset.
     """
     path = find_file(path)
     if not path.exists() and path.name == str(path) and (beside := dataset.files.beside(path.name)):
         path = beside[0]
-    table = read_progress(path)
+    table = read_progress(path, (min(episodes), max(episodes)) if episodes and len(episodes) < len(dataset.hints.episodes) else None)
     warnings = require_made_for(path, table.made_by, dataset)
     require_rows(path, table, dataset)
-    missing = dataset.total_frames - int(np.isin(np.unique(table.index), _rows_in_use(dataset)).sum())
+    missing = dataset.total_frames - _covered(np.unique(table.index), dataset)
     return MatchedProgress(path, table, missing, warnings)
 
 
@@ -104,8 +105,8 @@ def require_made_for(path: Path, provenance: Mapping[str, str], dataset: LeRobot
 
 def require_rows(path: Path | str, table: ProgressTable, dataset: LeRobotDataset) -> None:
     """Raises DataError unless every row of the file is the frame of the dataset that it claims to be."""
-    records = dataset.meta.episodes.values()
-    numbers, first, length = (np.array([getattr(each, name) for each in records]) for name in ("index", "row", "length"))
+    arrays = dataset.meta.arrays
+    numbers, first, length = arrays.number, arrays.row, arrays.length
     position = np.minimum(np.searchsorted(numbers, table.episode_index), len(numbers) - 1)
     if len(foreign := np.flatnonzero(numbers[position] != table.episode_index)):
         raise DataError(
@@ -135,7 +136,8 @@ def require_episode(path: Path | str, table: ProgressTable, episode: Episode) ->
 
 def row_count(dataset: LeRobotDataset) -> int:
     """Returns the number of rows of the whole dataset, with the episodes that are not in use."""
-    return max(record.row + record.length for record in dataset.meta.episodes.values())
+    arrays = dataset.meta.arrays
+    return int((arrays.row + arrays.length).max())
 
 
 def by_row(
@@ -156,6 +158,7 @@ def curves_by_row(path: Path | str, table: ProgressTable, dataset: LeRobotDatase
     return {head: by_row(path, table.index, curve.value, dataset) for head, curve in table.heads.items()}
 
 
-def _rows_in_use(dataset: LeRobotDataset) -> Int[np.ndarray, "N"]:
-    ranges: Sequence[tuple[int, int]] = [dataset.row_range(episode_index) for episode_index in dataset.episode_indices]
-    return np.concatenate([np.arange(start, stop) for start, stop in ranges])
+def _covered(index: Int[np.ndarray, "N"], dataset: LeRobotDataset) -> int:
+    """Returns how many of these rows, which rise, are of episodes in use."""
+    start, stop = dataset.row_ranges
+    return int((np.searchsorted(index, stop) - np.searchsorted(index, start)).sum())

@@ -126,9 +126,10 @@ def _column_of(head: str, signal: str, *, main: bool) -> str:
 # Reading
 
 
-def read_progress(path: Path | str) -> ProgressTable:
+def read_progress(path: Path | str, episodes: tuple[int, int] | None = None) -> ProgressTable:
     """Returns a progress file written by milepost, LeRobot or others. A row that is in the file twice counts once.
 
+    episodes: the first and the last that are needed; where the file says in which of its parts they are, the other parts are not read.
     Raises DataError if a needed column is missing, if rows contradict each other, or if progress is not in [0, 1] (or NaN, unknown).
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
@@ -138,7 +139,7 @@ def read_progress(path: Path | str) -> ProgressTable:
     (['sparse'], 1.0)
     """
     path = Path(path)
-    table = read_table(path)
+    table = read_table(path, episodes=episodes)
     missing = [name for name in PROGRESS_COLUMNS if name not in table.column_names]
     heads = [name.removeprefix("progress_") for name in table.column_names if name.startswith("progress_")]
     if missing or not heads:

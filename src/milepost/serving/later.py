@@ -69,7 +69,12 @@ class _Job:
         """Returns the next frame. DataError if it cannot be decoded."""
         frame, episode = len(self.results), self.episode
         state = None if episode.state is None else episode.state[frame]
-        return Observation(self.session, episode.images(frame), state, frame, episode.is_terminal and frame == self.length - 1)
+        return dataclasses.replace(self.without_images(), images=episode.images(frame), state=state)
+
+    def without_images(self) -> Observation:
+        """Returns the next frame without what the model would see."""
+        frame = len(self.results)
+        return Observation(self.session, {}, None, frame, self.episode.is_terminal and frame == self.length - 1)
 
 
 class Later:
@@ -130,7 +135,7 @@ class Later:
                 observations.append(job.observation())
                 live.append(job)
             except DataError as error:
-                job.results.append(FrameProgress(job.session, len(job.results), reason=str(error)))
+                job.results.append(self._sessions.refuse(job.without_images(), str(error)))
         for job, result in zip(live, self._sessions.advance(observations), strict=True):
             job.results.append(result)
 

@@ -4,6 +4,7 @@ from .marks import Marks as Marks
 from .marks import marks_file as marks_file
 from .media import VideoCache as VideoCache
 from .pages import export_page as export_page
+from .review import MOST as MOST
 from .review import Model as Model
 from .review import Review as Review
 from .serving import make_server as make_server

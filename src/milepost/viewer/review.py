@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import HEADS, Curve, DataError, Episode, Segment, Stages, json_value, shown
+from milepost.core import HEADS, Curve, DataError, Episode, Segment, Stages, json_value, shown, success_in
 from milepost.datasets import ChangedError, LeRobotDataset
 from milepost.figures import STAGE_COLOURS, curve_of, episode_view
 from milepost.metrics import KINDS, find_events
@@ -35,6 +35,8 @@ from milepost.viewer.summaries import (
 )
 from milepost.viewer.watch import DatasetWatcher, segments_of, stage_names, store_folder, why_not_editable
 
+MOST = 20_000
+"""Episodes that one page shows: at a curve each, its list is 2 MB. A browser that holds ten times as many sorts them slowly."""
 MADE = ("model", "model_path", "model_commit", "created", "code", "stride", "heads", "encoder", "precision")
 """The keys of a progress file's provenance that the page shows; other keys have long values."""
 
@@ -67,7 +69,7 @@ class Review:
         self.marks, self.problems, self.report = marks, list(problems), report
         self.fingerprint = dataset.fingerprint
         self._watcher, self._saving = DatasetWatcher(dataset, self._compare), threading.Lock()
-        self.rows = EpisodeRows.of(dataset, tuple(dataset.meta.episodes) if numbers is None else numbers)
+        self.rows = EpisodeRows.of(dataset, self._first(dataset.meta.choose(None, dataset.name) if numbers is None else numbers))
         self._indices = frozenset(self.rows.numbers)
         self.models: dict[str, Model] = {}
         self._curves: dict[str, dict[str, np.ndarray]] = {}
@@ -85,6 +87,15 @@ class Review:
         self.jobs, self._results = BackgroundJobs(), BackgroundResults()
         self.jobs.submit(lambda: count_all(self._results, self.jobs, dataset, self.rows, self._curves))
         self._compare(dataset)
+
+    def _first(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Returns the episodes that the page shows: all, or as many as a browser holds, with a message in `problems`."""
+        if len(numbers) > MOST:
+            first, last = numbers[0], numbers[MOST - 1]
+            others = f"{numbers[MOST]}-{numbers[min(2 * MOST, len(numbers)) - 1]}"
+            words = f"{len(numbers)} episodes are more than a page holds: {first} to {last}, the first {MOST}, are shown"
+            self.problems.append(f"{words}; choose others with --episodes, for instance {others}")
+        return numbers[:MOST]
 
     def stop(self) -> None:
         """Asks the background jobs to give up soon. Safe in a signal handler."""
@@ -141,8 +152,9 @@ class Review:
         return heads
 
     def _tasks(self, dataset: LeRobotDataset) -> list[str]:
-        records = dataset.meta.episodes
-        return list(dict.fromkeys([*dataset.tasks, *(next(iter(records[n].tasks), "") for n in self.rows.numbers)]))
+        arrays = dataset.meta.arrays
+        own = [next(iter(arrays.tasks[code]), "") for code in dict.fromkeys(arrays.task[arrays.places(self.rows.numbers)].tolist())]
+        return list(dict.fromkeys([*dataset.tasks, *own]))
 
     # The list
 
@@ -155,16 +167,19 @@ class Review:
         computed."""
         dataset, numbers = self.dataset, self.rows.numbers
         tasks = {task: place for place, task in enumerate(self._tasks(dataset))}
-        records, marks, later = dataset.meta.episodes, self.marks.all(), self._later(dataset)
+        marks, later = self.marks.all(), self._later(dataset)
+        arrays, (kind, kinds) = dataset.meta.arrays, dataset.meta.fact("kind")
+        places = arrays.places(numbers)
+        first_tasks, names = ([tasks.get(next(iter(words), "")) for words in arrays.tasks], [None if k is None else str(k) for k in kinds])
         models = {
             model: {head: {**columns, "events": later["models"].get(model, {}).get(head, {}).get("events")} for head, columns in by.items()}
             for model, by in self._ends.items()
         }
         return {
             "index": list(numbers),
-            "task": [tasks[next(iter(records[n].tasks), "")] for n in numbers],
+            "task": [first_tasks[code] for code in arrays.task[places].tolist()],
             "length": self.rows.length.tolist(),
-            "kind": [None if (kind := records[n].facts.get("kind")) is None else str(kind) for n in numbers],
+            "kind": [names[code] for code in kind[places].tolist()],
             "annotated": {h: [int(bool(s)) for s in segments_of(dataset, h, numbers).values()] for h in self._heads(dataset)},
             "mark": [marks[n].kind if n in marks else None for n in numbers],
             "note": {str(n): mark.note for n, mark in marks.items() if mark.note},
@@ -181,10 +196,13 @@ class Review:
 
     def _later(self, dataset: LeRobotDataset) -> dict[str, Any]:
         ready, results = self.jobs.wait(0.0), self._results
-        by_meta = {number: dataset.meta.episodes[number].success for number in self.rows.numbers}
+        code, outcomes = dataset.meta.fact("success")
+        by_meta = [success_in({"success": outcomes[each]}) for each in code[dataset.meta.arrays.places(self.rows.numbers)].tolist()]
         return {
             "ready": ready,
-            "success": [results.success.get(n) if success is None else success for n, success in by_meta.items()],
+            "success": [
+                results.success.get(n) if success is None else success for n, success in zip(self.rows.numbers, by_meta, strict=True)
+            ],
             "disagreement": None if results.disagreement is None else rounded(np.array(results.disagreement)),
             "disagreement_of": results.disagreement_of,
             "models": {m: {h: {"events": results.events.get(m, {}).get(h)} for h in heads} for m, heads in self._curves.items()},

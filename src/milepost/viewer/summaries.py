@@ -43,8 +43,9 @@ class EpisodeRows:
     @classmethod
     def of(cls, dataset: LeRobotDataset, numbers: Sequence[int]) -> EpisodeRows:
         """Returns the rows of these episodes."""
-        records = [dataset.meta.episodes[number] for number in numbers]
-        return cls(tuple(numbers), np.array([r.row for r in records]), np.array([r.length for r in records]), row_count(dataset))
+        arrays = dataset.meta.arrays
+        places = arrays.places(numbers)
+        return cls(tuple(numbers), arrays.row[places], arrays.length[places], row_count(dataset))
 
     def split(self, values: Float[np.ndarray, "R"]) -> list[np.ndarray]:
         """Returns one array per episode; they are views."""
@@ -166,7 +167,8 @@ def _read_rows(results: BackgroundResults, dataset: LeRobotDataset, rows: Episod
     """Reads truth and success from the rows of a local dataset. A Hub dataset is not read, because all its rows would have to be
     downloaded."""
     meta = dataset.meta
-    success_in_meta = all(meta.episodes[number].success is not None for number in rows.numbers)
+    code, outcomes = meta.fact("success")
+    success_in_meta = all(outcomes[each] is not None for each in np.unique(code[meta.arrays.places(rows.numbers)]).tolist())
     names = ["truth.progress", *([] if success_in_meta else [SUCCESS])]
     columns = [name for name in names if name in meta.features]
     if not dataset.is_local or not columns:

@@ -42,12 +42,15 @@ def _stamps(dataset: LeRobotDataset) -> tuple[Any, ...]:
     return stamps_of(dataset.root) if dataset.is_local else ()
 
 
-def _shape(dataset: LeRobotDataset) -> list[tuple[int, int, int]]:
-    return [(record.index, record.row, record.length) for record in dataset.meta.episodes.values()]
+def _shape(dataset: LeRobotDataset) -> list[list[int]]:
+    arrays = dataset.meta.arrays
+    return [column.tolist() for column in (arrays.number, arrays.row, arrays.length)]
 
 
 def segments_of(dataset: LeRobotDataset, head: str, numbers: Sequence[int]) -> dict[int, tuple[Segment, ...]]:
     """Returns every episode's annotation. An annotation with a fault counts as none."""
+    if not dataset.hints.can_have_annotations:
+        return dict.fromkeys(numbers, ())
     return {number: dataset.meta.episodes[number].sound_segments.get(head, ()) for number in numbers}
 
 
@@ -55,7 +58,11 @@ def stage_names(dataset: LeRobotDataset) -> dict[str, tuple[str, ...]]:
     """Returns head -> stages in order, as the dataset lists them; without a list, the names that its annotations use."""
     names = {head: stages.names for head, stages in dataset.stages.items()}
     for head in HEADS:
-        if head not in names and (annotations := [s for s in segments_of(dataset, head, list(dataset.meta.episodes)).values() if s]):
+        if (
+            head not in names
+            and dataset.hints.can_have_annotations
+            and (annotations := [s for s in segments_of(dataset, head, list(dataset.meta.episodes)).values() if s])
+        ):
             names[head] = names_in_order(annotations)
     return names
 

@@ -29,6 +29,7 @@ from .config import PRESETS as PRESETS
 from .config import REMOVED as REMOVED
 from .config import RabcConfig as RabcConfig
 from .config import preset_options as preset_options
+from .episode_values import ByEpisode as ByEpisode
 from .file import is_weights_file as is_weights_file
 from .loader import SampleWeights as SampleWeights
 from .loader import UniformWeights as UniformWeights

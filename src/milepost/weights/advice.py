@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from milepost.core import Brief, count_noun
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import deltas, smoothed, sort_rows
+from milepost.weights.episode_values import ByEpisode
 from milepost.weights.result import WeightResult, effective_proportion, places, reweigh, suggested_kappa
 from milepost.weights.rules import PHASES
 
@@ -128,18 +129,20 @@ def by_episode(result: WeightResult) -> EpisodeWeights:
 def by_name(result: WeightResult, names: Mapping[int, str]) -> list[WeightGroup]:
     """Returns one group per name. names: episode index -> name; an episode without a name is left out."""
     numbers, where = np.unique(result.episode_index, return_inverse=True)
-    labels = [names.get(int(number), "") for number in numbers]
-    kinds = sorted({label for label in labels if label})
+    by_number = ByEpisode.of(names)
+    code, labels = by_number.codes(numbers), (*by_number.values_once, "")  # -1, no name, is the last one
+    kinds = sorted({labels[each] for each in np.unique(code)} - {""})
     place = {kind: i for i, kind in enumerate(kinds)}
-    group = np.array([place.get(label, len(kinds)) for label in labels])[where]
-    size = len(kinds) + 1
+    of_episode = np.array([place.get(label, len(kinds)) for label in labels])[code]
+    group, size = of_episode[where], len(kinds) + 1
+    episodes = np.bincount(of_episode, minlength=size)
     frames = np.bincount(group, minlength=size)
     total, zero, full = (
         np.bincount(group, weights=each, minlength=size) for each in (result.weight, result.weight == 0, result.weight >= 1)
     )
     everything = max(float(result.weight.sum(dtype=np.float64)), np.finfo(float).tiny)
     return [
-        WeightGroup(kind, labels.count(kind), int(n), total[i] / n, zero[i] / n, full[i] / n, total[i] / everything)
+        WeightGroup(kind, int(episodes[i]), int(n), total[i] / n, zero[i] / n, full[i] / n, total[i] / everything)
         for i, kind in enumerate(kinds)
         if (n := max(int(frames[i]), 1))
     ]
@@ -173,8 +176,8 @@ def sweep(result: WeightResult, notes: Mapping[int, EpisodeInfo]) -> list[Sweep]
 
 def _of_success(result: WeightResult, notes: Mapping[int, EpisodeInfo], success: bool) -> np.ndarray:
     """Returns a mask of the rows whose episodes are known to have this outcome."""
-    episodes = [number for number, note in notes.items() if note.success is success]
-    return np.isin(result.episode_index, episodes)
+    by_number = ByEpisode.of(notes)
+    return np.isin(result.episode_index, by_number.number[by_number.where(lambda note: note.success is success)])
 
 
 def _mean(values: np.ndarray) -> float:

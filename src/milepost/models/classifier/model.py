@@ -78,6 +78,9 @@ class RewardClassifier(nn.Module):
         """Begins a new attempt; the model knows no task and no time."""
         self._begun = True
 
+    def hold(self, frames: int) -> None:
+        """Says that so many frames never came, which makes no difference here."""
+
     def step(self, frames: Mapping[str, Shaped[np.ndarray, "..."]], state: Float[np.ndarray, "S"] | None = None) -> Step:
         """Returns the probability at the next frame, as `predict` does. frames: camera name -> image, (H, W, 3) or (3, H, W).
 

@@ -207,16 +207,17 @@ class LiveAttempt:
     """One attempt, and its lowest and highest score so far."""
 
     def __init__(self, attempt: Attempt) -> None:
-        self.attempt = attempt
+        self.attempt, self._missing = attempt, 0
         self.low, self.high = math.inf, -math.inf
         self.now = Step(math.nan, {"logprob": math.nan, "logodds": math.nan}, fresh=False)
 
     def hold(self, frames: int) -> None:
-        """Goes on after so many frames that never came."""
-        self.attempt.skip(frames)
+        """Says that so many frames before the next one never came; of several calls before one frame the last counts."""
+        self._missing = frames
 
     def step(self, image: UInt8[np.ndarray, "H W 3"], *, last: bool) -> Step:
-        logprobs = self.attempt.ask(image, last=last)
+        logprobs = self.attempt.ask(image, last=last, missing=self._missing)
+        self._missing = 0
         if logprobs is None:
             self.now = dataclasses.replace(self.now, fresh=False)
             return self.now

@@ -309,18 +309,18 @@ class Attempt:
         self._stream, self._fps, self._sampled_fps = stream, fps or sampled_fps, sampled_fps
         self._frame, self._samples = 0, 0
 
-    def ask(self, image: UInt8[np.ndarray, "H W 3"], *, last: bool) -> Float[np.ndarray, "A"] | None:
-        """Returns log p of each answer after this frame; None if it is between two that are asked about. last: it is asked about."""
-        due = self._frame >= self._next_sample
-        logprobs = self._stream.append(image, self._frame / self._fps)[0] if due or last else None
-        while due and self._frame >= self._next_sample:
-            self._samples += 1
-        self._frame += 1
-        return logprobs
+    def ask(self, image: UInt8[np.ndarray, "H W 3"], *, last: bool, missing: int = 0) -> Float[np.ndarray, "A"] | None:
+        """Returns log p of each answer after this frame; None if it is between two that are asked about. last: it is asked about.
 
-    def skip(self, frames: int) -> None:
-        """Goes on after so many frames that never came."""
-        self._frame += frames
+        missing: so many frames before it never came.
+        """
+        frame = self._frame + missing
+        due = frame >= self._next_sample
+        logprobs = self._stream.append(image, frame / self._fps)[0] if due or last else None
+        while due and frame >= self._next_sample:
+            self._samples += 1
+        self._frame = frame + 1
+        return logprobs
 
     @property
     def _next_sample(self) -> int:

@@ -1,12 +1,13 @@
 """From progress to the reward of a learner, for many environments at once. The wrappers of all libraries use this, and add no arithmetic.
 
 An answer that is unknown, or older than the budget, is not used: the reward of that step is then the environment's alone, and `info` says
-why. Potential-based shaping stays a telescope across such steps (see `Shaper.skip`).
+why. Potential-based shaping stays a telescope across such steps (see `Shaper.follow`), and across another instruction.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from milepost.core import DataError
 from milepost.metrics import SuccessDetector, SuccessRule
 from milepost.online.client import RewardClient
-from milepost.online.sessions import NO_NUMBER, FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
+from milepost.online.sessions import NO_NUMBER, NO_SESSION, FrameProgress, Observation, SessionConfig, SessionLimits, Sessions
 from milepost.online.shaping import Shaper, ShapingConfig
 from milepost.online.stream import NO_ANSWER, RewardStream
 from milepost.online.tripwires import FirstFrame, Tripwires
@@ -85,12 +86,19 @@ class Outcome:
 
 
 class _Attempt:
-    """One environment's episode, or the part of it under one instruction."""
+    """One environment's episode, or the part of it under one instruction.
 
-    def __init__(self, name: str, task: str, fps: float, config: RewardConfig) -> None:
-        self.name, self.task, self.frame = name, task, -1
+    name: of its session, "" if none could begin, and then `fault` says why. before: the part before it, None for the first of an episode.
+    With "potential" the shaping goes on from it: phi depends on the instruction as on the state, and the sum stays a telescope.
+    """
+
+    def __init__(self, name: str, task: str, fps: float, config: RewardConfig, *, before: _Attempt | None = None, fault: str = "") -> None:
+        self.name, self.task, self.fault, self.frame = name, task, fault, -1
         self._fps, self._config, self._fresh_frame, self._had_success = fps, config, -1, False
         self._shaper, self._detector = Shaper(config.shaping), SuccessDetector(config.success)
+        self._earlier = 0
+        if before is not None and config.shaping.kind == "potential":
+            self._shaper, self._earlier = before._shaper, before._earlier + before.frame + 1
 
     def observation(self, step: EnvStep) -> Observation:
         """Returns the next frame, as a source takes it."""
@@ -110,7 +118,7 @@ class _Attempt:
         progress = math.nan if reason else result.progress
         is_success = self._detector.update(progress)
         is_terminal = step.is_terminal or (config.terminate_on_success and is_success)
-        shaped = self._shaped(progress, is_terminal=is_terminal)
+        shaped = self._shaper.follow(self._earlier + self.frame, progress, is_terminal=is_terminal)
         reward = config.env_weight * step.reward + (0.0 if math.isnan(shaped) else config.model_weight * shaped)
         if is_success and not self._had_success:
             self._had_success = True
@@ -118,19 +126,9 @@ class _Attempt:
         info = {
             "progress": result.progress, "frame": self.frame, "fresh": result.fresh, "age_s": age_s, "is_success": is_success,
             "events": tuple(result.events), "signals": dict(result.signals), "env_reward": float(step.reward), "model_reward": shaped,
-            "is_used": not reason, "reason": reason, "task": self.task,
+            "is_used": not reason or not math.isnan(shaped), "reason": reason, "task": self.task,
         }  # fmt: skip
         return Outcome(reward, is_terminal, is_success, info)
-
-    def _shaped(self, progress: float, *, is_terminal: bool) -> float:
-        """Returns the model's part of the step that led to this frame; NaN for the first frame, and where it is not known."""
-        if self.frame == 0:
-            self._shaper.begin(progress)
-            return math.nan
-        if math.isnan(progress) and not (is_terminal and self._config.shaping.kind == "potential"):
-            self._shaper.skip()
-            return math.nan
-        return self._shaper.reward(progress, is_terminal=is_terminal)
 
 
 class Attempts:
@@ -138,10 +136,12 @@ class Attempts:
 
     source: a model that follows attempts, `Sessions` of one, a `RewardClient`, or a `RewardStream` for one environment that must not wait;
     its answers are those of earlier frames. fps: frames a second, one for each step of an environment. DataError if the model cannot follow
-    an attempt, or not so many.
+    an attempt, or not so many, or if fps is not above 0.
     """
 
     def __init__(self, source: Any, count: int, fps: float, config: RewardConfig | None = None) -> None:
+        if not (math.isfinite(fps) and fps > 0):
+            raise DataError(f"fps must be above 0 and finite, got {fps}: it is the number of steps a second of the environment")
         self.config, self.fps = config or RewardConfig(), float(fps)
         limits = SessionLimits(sessions=count, frames=_LONG, idle_s=float(_LONG))
         if isinstance(source, RewardStream):
@@ -152,24 +152,30 @@ class Attempts:
         self._source = source if is_ready else Sessions(source, SessionConfig(limits=limits))
         self._attempts: dict[int, _Attempt] = {}
         self._fitting: set[int] = set()
-        self._is_answered = True
+        self._answered: set[int] = set()
+
+    @property
+    def _may_fail(self) -> bool:
+        """Returns whether a failure of the source is something not known, and no error: that of a server, with a budget."""
+        return self.config.max_age_s is not None and not isinstance(self._source, Sessions)
 
     def advance(self, steps: Sequence[EnvStep]) -> list[Outcome]:
         """Returns what the learner gets of the next step of each of these environments, from one pass of the model.
 
-        One that was reset begins an attempt, and the model is shown its first frame. So does one with another instruction: the reward of
-        that step is the environment's alone. DataError if an environment was not reset, if an instruction is missing or does not fit, or
-        if the very first frame of an environment does not fit the model.
+        One that was reset begins an attempt, and the model is shown its first frame. So does one with another instruction: with
+        "potential" that step gives the old instruction's phi back and takes the new one's on, with the other kinds its reward is the
+        environment's alone. DataError if an environment was not reset, if an instruction is missing or does not fit, if the very first
+        frame of an environment does not fit the model, or if a server fails and there is no budget.
         """
         for step in steps:
             before = self._attempts.get(step.place)
             if before is None and not step.is_first:
                 raise DataError(f"environment {step.place} was not reset: call reset() before step()")
             if step.is_first or (before is not None and step.task is not None and step.task != before.task):
-                self._begin(step.place, step.task)
+                self._begin(step.place, step.task, is_first=step.is_first)
         outcomes = self._pass(steps)
-        if self._is_answered:
-            self._require_fitting({step.place: outcome for step, outcome in zip(steps, outcomes, strict=True)})
+        by_place = {step.place: outcome for step, outcome in zip(steps, outcomes, strict=True)}
+        self._require_fitting({place: outcome for place, outcome in by_place.items() if place in self._answered})
         return outcomes
 
     def close(self) -> None:
@@ -190,19 +196,21 @@ class Attempts:
                 raise DataError(f"the model cannot use the first frame of environment {place}: {info['reason']}")
         self._fitting |= outcomes.keys()
 
-    def _begin(self, place: int, task: str | None) -> None:
+    def _begin(self, place: int, task: str | None, *, is_first: bool) -> None:
         before = self._attempts.get(place)
         if task is None:
             raise DataError(f"environment {place} names no instruction at its reset: give task= as text, or as a function that returns it")
         if before is not None:
             self._judge(place, before)
+        fault = ""
         try:
             name = self._name_for(before, task)
-        except DataError:
-            if before is None or self.config.max_age_s is None:
+        except DataError as error:
+            if before is None or not self._may_fail:
                 raise
-            name = ""  # a server that is gone for now: every frame gets its reason
-        self._attempts[place] = _Attempt(name, task, self.fps, self.config)
+            # a server that is gone for now: every frame gets this reason
+            name, fault = "", f"the server could not begin this episode at its {'reset' if is_first else 'new instruction'}: {error}"
+        self._attempts[place] = _Attempt(name, task, self.fps, self.config, before=None if is_first else before, fault=fault)
         if self.config.tripwires is not None:
             self.config.tripwires.begin(place, task)
 
@@ -235,15 +243,16 @@ class Attempts:
         if before is not None and before.name:
             try:
                 return self._source.begin(task=task, fps=self.fps, session=before.name)
-            except DataError:  # idle for too long, or the server began anew; what is wrong with the task is raised below
-                pass
+            except DataError as error:
+                if NO_SESSION not in str(error):  # else it was idle for too long, or the server began anew
+                    raise
         return self._source.begin(task=task, fps=self.fps)
 
     def _pass(self, steps: Sequence[EnvStep]) -> list[Outcome]:
         """Returns the outcome of each step; all go through the model together."""
         begun_s = time.monotonic()
         observations = [self._attempts[step.place].observation(step) for step in steps]
-        results = self._results(observations)
+        results = self._results(steps, observations)
         # in one process the environment waits for the model, and a stream does not wait for its server
         taken_s = time.monotonic() - begun_s if isinstance(self._source, RewardClient) else 0.0
         outcomes = [self._attempts[step.place].outcome(step, result, taken_s) for step, result in zip(steps, results, strict=True)]
@@ -255,18 +264,28 @@ class Attempts:
     def _source_results(self, observations: Sequence[Observation]) -> Sequence[FrameProgress]:
         return self._source.advance(observations) if isinstance(self._source, Sessions) else self._source.step_all(observations)
 
-    def _results(self, observations: Sequence[Observation]) -> Sequence[FrameProgress]:
-        if not observations:
-            return []
+    def _results(self, steps: Sequence[EnvStep], observations: Sequence[Observation]) -> Sequence[FrameProgress]:
+        """Returns the result of each observation, and keeps which environments the source answered."""
+        results = [
+            FrameProgress("", each.frame or 0, reason=self._attempts[step.place].fault)
+            for step, each in zip(steps, observations, strict=True)
+        ]
+        live = [number for number, each in enumerate(observations) if each.session]
+        self._answered = set()
         try:
-            results = self._source_results(observations)
-            self._is_answered = True
-            return results
+            answers = self._source_results([observations[number] for number in live]) if live else []
+            self._answered = {steps[number].place for number in live}
         except DataError as error:
-            if self.config.max_age_s is None or isinstance(self._source, Sessions):
+            if not self._may_fail:
                 raise
-            self._is_answered = False
-            return [FrameProgress(each.session, each.frame or 0, reason=str(error)) for each in observations]
+            answers = [dataclasses.replace(results[number], reason=str(error)) for number in live]
+        for number, answer in zip(live, answers, strict=True):
+            if answer.frame < 0 and isinstance(self._source, RewardClient) and not self._may_fail:
+                raise DataError(
+                    f"{answer.reason}: reset the environment, or give max_age_s= to go on with the environment's reward alone until then"
+                )
+            results[number] = answer
+        return results
 
 
 class _Streamed:
@@ -276,7 +295,7 @@ class _Streamed:
         self._stream = stream
 
     def begin(self, *, task: str, fps: float, session: str | None = None) -> str:
-        self._stream.begin(task=task)
+        self._stream.begin(task=task, fps=fps)
         return "stream"
 
     def step_all(self, observations: Sequence[Observation]) -> list[FrameProgress]:

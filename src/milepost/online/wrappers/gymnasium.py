@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from milepost.core import DataError, load
 from milepost.online.wrappers.attempts import Attempts, EnvStep, Outcome, RewardConfig
-from milepost.online.wrappers.inputs import FrameData, FrameKeys, FrameOf, TaskOf, tasks_of
+from milepost.online.wrappers.inputs import FrameData, FrameKeys, FrameOf, TaskOf, frame_by, tasks_of
 
 gymnasium: Any = load("gymnasium", purpose="wrappers of its environments", install="milepost[gymnasium]")
 NEXT_STEP, SAME_STEP, DISABLED = "NextStep", "SameStep", "Disabled"
@@ -46,6 +46,7 @@ class ProgressReward(gymnasium.Wrapper):
     ) -> None:
         super().__init__(env)
         require_renderer(frames, env.render_mode)
+        require_original(env)
         self._frames = frames
         (self._task,) = tasks_of(task, 1)
         self._attempts = Attempts(source, 1, fps_of(env.metadata, fps), config)
@@ -98,6 +99,7 @@ class VectorProgressReward(gymnasium.vector.VectorWrapper):
     ) -> None:
         super().__init__(env)
         require_renderer(frames, getattr(env, "render_mode", None))
+        require_original(env)
         mode = env.metadata.get("autoreset_mode", NEXT_STEP)
         self._mode = str(getattr(mode, "value", mode))
         config = config or RewardConfig()
@@ -204,7 +206,7 @@ def with_values(info: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 def fps_of(metadata: Mapping[str, Any], fps: float | None) -> float:
     """Returns the frames a second. DataError if nobody names them."""
     value = metadata.get("render_fps") if fps is None else fps
-    if not value:
+    if value is None:
         raise DataError("the environment does not name its steps a second (metadata['render_fps']): give fps=")
     return float(value)
 
@@ -215,8 +217,20 @@ def require_renderer(frames: FrameKeys | FrameOf, render_mode: str | None) -> No
         raise DataError(f"render= needs an environment made with render_mode='rgb_array', this one has {render_mode!r}")
 
 
+def require_original(env: Any) -> None:
+    """Raises DataError if a wrapper below normalises observations: images and states are then in units that the model does not know."""
+    kinds = (gymnasium.wrappers.NormalizeObservation, gymnasium.wrappers.vector.NormalizeObservation)
+    while isinstance(env, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
+        if isinstance(env, kinds):
+            raise DataError(
+                "NormalizeObservation below this wrapper normalises what the model would see: put it around this wrapper, as in "
+                "NormalizeObservation(ProgressReward(env, ...))"
+            )
+        env = env.env
+
+
 def frame_of(frames: FrameKeys | FrameOf, observation: Any, info: Mapping[str, Any], render: Any) -> FrameData:
     """Returns what the model sees. render: returns the environment's image, and is called only if it is asked for."""
     if not isinstance(frames, FrameKeys):
-        return frames(observation, info)
+        return frame_by(frames, observation, info)
     return frames.frame(observation, render() if frames.render else None)

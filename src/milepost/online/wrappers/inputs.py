@@ -56,6 +56,19 @@ class FrameKeys:
 
 FrameOf = Callable[[Any, Mapping[str, Any]], FrameData]
 """(observation, info) -> frame, of one environment."""
+
+
+def frame_by(frames: FrameOf, observation: Any, info: Mapping[str, Any]) -> FrameData:
+    """Returns what a function says the model sees. DataError if that is no `FrameData` with images by camera."""
+    frame: Any = frames(observation, info)
+    if not isinstance(frame, FrameData) or not isinstance(frame.images, Mapping):
+        got = type(frame).__name__ if not isinstance(frame, FrameData) else f"one whose images are a {type(frame.images).__name__}"
+        raise DataError(
+            f"the function frames= should return a milepost.FrameData(images={{camera: image}}, state=...), and it returned {got}"
+        )
+    return frame
+
+
 TaskOf = Callable[[Any, Mapping[str, Any]], str | None]
 """(observation, info) -> instruction, of one environment; None for the same as before."""
 

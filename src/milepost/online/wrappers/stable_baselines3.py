@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from milepost.core import DataError, load
 from milepost.online.wrappers.attempts import Attempts, EnvStep, RewardConfig
-from milepost.online.wrappers.inputs import FrameData, FrameKeys, FrameOf, TaskOf, tasks_of
+from milepost.online.wrappers.inputs import FrameKeys, FrameOf, TaskOf, frame_by, tasks_of
 
 stable_baselines3: Any = load("stable_baselines3", purpose="wrappers of its environments", install="milepost[sb3]")
 
@@ -30,7 +30,8 @@ class VecProgressReward(stable_baselines3.common.vec_env.VecEnvWrapper):
 
     An environment that ended has begun anew in the same step: the model is shown its `terminal_observation`, then the new first frame.
     `TimeLimit.truncated` is no end of the task. What the environment renders cannot be asked for, because the image of the last frame is
-    gone by then. DataError for that, or if the model cannot follow so many attempts.
+    gone by then. DataError for that, over a `VecNormalize` that changes what the model sees, or if the model cannot follow so many
+    attempts.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class VecProgressReward(stable_baselines3.common.vec_env.VecEnvWrapper):
                 "environments of Stable-Baselines3 begin anew in the step of the end, so the image of the last frame cannot be rendered: "
                 "take images from the observation or from info, or wrap each environment in gymnasium's ProgressReward"
             )
+        require_original(venv, frames)
         config = config or RewardConfig()
         if config.terminate_on_success and venv.unwrapped is not venv:
             raise DataError(
@@ -98,8 +100,29 @@ class VecProgressReward(stable_baselines3.common.vec_env.VecEnvWrapper):
             self.reset_infos[step.place] = {**begun[step.place], INFO: outcome.info}
 
     def _step(self, place: int, observation: Any, info: Mapping[str, Any], **more: Any) -> EnvStep:
-        frame: FrameData = self._frames.frame(observation) if isinstance(self._frames, FrameKeys) else self._frames(observation, info)
+        frames = self._frames
+        frame = frames.frame(observation) if isinstance(frames, FrameKeys) else frame_by(frames, observation, info)
         return EnvStep(place, frame, self._tasks[place](observation, info), **more)
+
+
+def require_original(venv: Any, frames: FrameKeys | FrameOf) -> None:
+    """Raises DataError if a `VecNormalize` below normalises what the model sees: images and states in units that it does not know."""
+    kinds = stable_baselines3.common.vec_env
+    while isinstance(venv, kinds.VecEnvWrapper):
+        if isinstance(venv, kinds.VecNormalize) and venv.norm_obs and _is_among(frames, venv.norm_obs_keys):
+            raise DataError(
+                "VecNormalize below this wrapper normalises what the model would see: put it around this wrapper, as in "
+                "VecNormalize(VecProgressReward(venv, ...)), or make it with norm_obs=False"
+            )
+        venv = venv.venv
+
+
+def _is_among(frames: FrameKeys | FrameOf, names: Sequence[str] | None) -> bool:
+    """Returns whether the model may see one of these entries of an observation; None for all."""
+    if names is None or not isinstance(frames, FrameKeys):
+        return True
+    keys = [*frames.images.values(), *([] if frames.state is None else [frames.state])]
+    return bool({key if isinstance(key, str) else next(iter(key), "") for key in keys} & {*names, ""})
 
 
 def row_of(observations: Any, place: int) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from milepost.core import DataError, load
 from milepost.online.wrappers.attempts import Attempts, EnvStep, Outcome, RewardConfig
-from milepost.online.wrappers.inputs import FrameData, FrameKeys, FrameOf, TaskOf, tasks_of
+from milepost.online.wrappers.inputs import FrameData, FrameKeys, FrameOf, TaskOf, frame_by, tasks_of
 
 load("torchrl", purpose="transforms of its environments", install="milepost[torchrl]")
 transforms: Any = load("torchrl.envs.transforms", purpose="transforms of its environments", install="milepost[torchrl]")
@@ -144,7 +144,7 @@ class ProgressRewardTransform(transforms.Transform):
 
     def _step_of(self, tensordict: Any, place: int, **more: Any) -> EnvStep:
         row = tensordict.reshape(-1)[place] if tensordict.batch_size else tensordict
-        frame = self._frames.frame(_Arrays(row)) if isinstance(self._frames, FrameKeys) else self._frames(row, {})
+        frame = self._frames.frame(_Arrays(row)) if isinstance(self._frames, FrameKeys) else frame_by(self._frames, row, {})
         images = {camera: _array(image) for camera, image in frame.images.items()}
         return EnvStep(place, FrameData(images, _array(frame.state)), self._tasks[place](row, {}), **more)
 
