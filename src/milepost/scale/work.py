@@ -7,6 +7,7 @@ ends itself when an item takes too long.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
@@ -141,6 +142,7 @@ def spread(cluster: Cluster, make: Callable[[], Work], items: Sequence[int]) -> 
         most = min(cluster.most_actors(ray), len(items))
         at_once = max(1, min(MOST_AT_ONCE, len(items) // (4 * most)))
         ledger = ray.remote(num_cpus=0, max_restarts=-1)(_Ledger).remote(cluster.tries)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs each step of each job
         context = data.DataContext.get_current()
         context.execution_options.preserve_order = False
         context.enable_progress_bars = False
