@@ -14,7 +14,9 @@ import torch
 
 from milepost import DataError, open_dataset
 from milepost.cli.entry import main
-from milepost.scale import Answer, Cluster, ClusterError, Failure, RayOptions, Tally, once, spread, with_address
+from milepost.scale import Cluster, Failure, RayOptions, Tally, once, spread, with_address
+from milepost.scale.cluster import ClusterError
+from milepost.scale.work import Answer
 from milepost.testing import tiny_sarm, write_example
 
 TWO = Cluster(actors=(2, 2), timeout_s=3.0, tries=2, cpus=0.5)

@@ -7,26 +7,25 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from milepost import datasets, models, progress
+from milepost import datasets, models, progress, scale
 from milepost.cli.console import bars, closed_after, say, table, warn
 from milepost.cli.label_options import Args, flags, rewritten
 from milepost.cli.label_ray import Ready, compute, origins, plan, runs
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
 from milepost.cli.label_several import draw, label_several, upload_target
 from milepost.core import DataError, later, output_lock, to_json
-from milepost.scale import Cluster, Tally
 
 __all__ = ["Args", "main", "rewritten"]
 
 
 def main(args: Args) -> int:
     """Labels the dataset and reports; returns 1 if frames have no progress."""
-    cluster = Cluster.from_options(args.ray_options)
+    cluster = scale.Cluster.from_options(args.ray_options)
     with cluster.joined() if cluster is not None else nullcontext():
         return label_several(args, cluster) if len(args.model) > 1 else _label_one(args, cluster)
 
 
-def _label_one(args: Args, cluster: Cluster | None) -> int:
+def _label_one(args: Args, cluster: scale.Cluster | None) -> int:
     """Labels with one model."""
     name = args.model[0]
     kind = models.kind_of(name)
@@ -81,10 +80,10 @@ def _label(
 
 
 def _label_on(
-    args: Args, cluster: Cluster, dataset: datasets.LeRobotDataset, path: Path, made_by: Mapping[str, str]
+    args: Args, cluster: scale.Cluster, dataset: datasets.LeRobotDataset, path: Path, made_by: Mapping[str, str]
 ) -> progress.ProgressTable:
     """Labels the dataset on a cluster and returns the finished file."""
-    unread, tally = list[str](), Tally()
+    unread, tally = list[str](), scale.Tally()
     with bars() as bar:
         tables = progress.label_elsewhere(
             partial(compute, args, cluster, dataset, tally, bar("label")), dataset, {path: made_by}, overwrite=args.overwrite,

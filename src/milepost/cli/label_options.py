@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from milepost import models
-from milepost.scale import RayOptions, with_address
+from milepost import models, scale
 
 _ONE_A_LINE: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpec(
     nargs=1,
@@ -55,7 +54,7 @@ class Args:
     output_repo_id: str | None = None
     """Hub dataset to upload to, which must hold the same episodes."""
     json: bool = False
-    ray_options: Annotated[RayOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RayOptions)
+    ray_options: Annotated[scale.RayOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=scale.RayOptions)
 
 
 def flags() -> set[str]:
@@ -70,7 +69,7 @@ def rewritten(arguments: Sequence[str]) -> list[str]:
     >>> rewritten(["towels", "--model", "sarm", "--stride", "2", "--model=elapsed"])
     ['towels', '--model', 'sarm\\nelapsed', '--stride', '2']
     """
-    arguments = with_address(arguments)
+    arguments = scale.with_address(arguments)
     paths = models.paths_named(arguments)
     if len(paths) < 2:
         return arguments

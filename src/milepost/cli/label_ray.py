@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from milepost import datasets, encoders, models, progress
+from milepost import datasets, encoders, models, progress, scale
 from milepost.cli.label_options import Args
 from milepost.cli.label_report import threshold_of
 from milepost.core import MAIN_HEAD, DataWarning, Tick, UnreadableError, number_at, warn_user
-from milepost.scale import Cluster, Failure, Tally, once, spread
 
 
 @dataclass(frozen=True)
@@ -67,16 +66,16 @@ def origins(args: Args, models_ready: Ready) -> list[dict[str, str]]:
     ]
 
 
-def plan(args: Args, cluster: Cluster) -> Planned:
+def plan(args: Args, cluster: scale.Cluster) -> Planned:
     """Returns what one process of the cluster says of the models, which need not fit on this machine."""
-    planned, messages = once(cluster, partial(_planned, elsewhere(args)))
+    planned, messages = scale.once(cluster, partial(_planned, elsewhere(args)))
     _say(messages, set())
     renamed = [{**each, "model_path": name} for each, name in zip(planned.made_by, args.model, strict=True)]
     return dataclasses.replace(planned, made_by=renamed)
 
 
 def _planned(args: Args) -> tuple[Planned, list[str]]:
-    with _heard() as messages:
+    with _warnings_of() as messages:
         here = ready(args)
         planned = Planned(origins(args, here), [threshold_of(each.model) for each in here.prepared], list(here.dataset.cameras))
     return planned, messages()
@@ -99,7 +98,7 @@ class _Make:
     args: Args
 
     def __call__(self) -> Callable[[int], tuple[list[progress.EpisodeOutcome], list[str]]]:
-        with _heard() as messages:
+        with _warnings_of() as messages:
             here = ready(self.args)
             for each in here.prepared:
                 each.begin()
@@ -108,7 +107,7 @@ class _Make:
 
         def label(item: int) -> tuple[list[progress.EpisodeOutcome], list[str]]:
             position, lacking = divided(item, len(predictors))
-            with _heard() as now:
+            with _warnings_of() as now:
                 outcomes = list(progress.in_turn(predictors, here.dataset, [(position, lacking)]))
             messages_of_all = [*waiting, *now()]
             waiting.clear()
@@ -132,25 +131,25 @@ def divided(item: int, count: int) -> tuple[int, list[int]]:
 
 
 def compute(
-    args: Args, cluster: Cluster, dataset: datasets.LeRobotDataset, tally: Tally, on_progress: Tick, episodes: progress.Plan
+    args: Args, cluster: scale.Cluster, dataset: datasets.LeRobotDataset, tally: scale.Tally, on_progress: Tick, episodes: progress.Plan
 ) -> Iterator[progress.EpisodeOutcome]:
     """Yields what the models say of the episodes of a plan, as it comes back from the cluster. tally: counts it."""
-    count, said = len(args.model), set[str]()
+    count, warned = len(args.model), set[str]()
     items = [joined(position, lacking, count) for position, lacking in episodes if lacking]
     on_progress(len(dataset) - len(items), len(dataset))
-    for done, answer in enumerate(spread(cluster, _Make(elsewhere(args)), items), start=len(dataset) - len(items) + 1):
-        if isinstance(answer, Failure):
+    for done, answer in enumerate(scale.spread(cluster, _Make(elsewhere(args)), items), start=len(dataset) - len(items) + 1):
+        if isinstance(answer, scale.Failure):
             yield from _failed(answer, dataset, count)
         else:
             outcomes, messages = answer.value
-            _say(messages, said)
+            _say(messages, warned)
             frames = max((0 if each.rows is None else len(each.rows) for each in outcomes), default=0)
             tally.add(answer, item=number_at(dataset, divided(answer.item, count)[0]), frames=frames)
             yield from outcomes
         on_progress(done, len(dataset))
 
 
-def _failed(failure: Failure, dataset: datasets.LeRobotDataset, count: int) -> Iterable[progress.EpisodeOutcome]:
+def _failed(failure: scale.Failure, dataset: datasets.LeRobotDataset, count: int) -> Iterable[progress.EpisodeOutcome]:
     """Returns that an episode has no curve of any model that lacks it."""
     position, lacking = divided(failure.item, count)
     number = number_at(dataset, position)
@@ -159,16 +158,16 @@ def _failed(failure: Failure, dataset: datasets.LeRobotDataset, count: int) -> I
 
 
 @contextmanager
-def _heard() -> Iterator[Callable[[], list[str]]]:
+def _warnings_of() -> Iterator[Callable[[], list[str]]]:
     """Keeps the warnings of a block, which nobody would see in a process of the cluster. Yields a function that returns them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         yield lambda: [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
 
 
-def _say(messages: Iterable[str], said: set[str]) -> None:
+def _say(messages: Iterable[str], warned: set[str]) -> None:
     """Warns of what the processes warned of, each once."""
     for message in messages:
-        if message not in said:
-            said.add(message)
+        if message not in warned:
+            warned.add(message)
             warn_user(message)

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from milepost import datasets, models, progress
+from milepost import datasets, models, progress, scale
 from milepost.cli import plot
 from milepost.cli.console import bars, closed_after, say, table, warn
 from milepost.cli.label_options import Args, flags
 from milepost.cli.label_ray import compute, origins, plan, ready
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
 from milepost.core import DataError, count_noun, later, output_lock, to_json
-from milepost.scale import Cluster, Tally
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class Outcome:
     unread: list[str]
 
 
-def label_several(args: Args, cluster: Cluster | None = None) -> int:
+def label_several(args: Args, cluster: scale.Cluster | None = None) -> int:
     """Labels the dataset with several models and reports; returns 1 if frames have no progress, or a model was stopped."""
     kinds = [models.kind_of(path) for path in args.model]
     models.options_for_several(kinds, args.model_options)
@@ -167,9 +166,9 @@ def _label(
         _add_files(args, label, works, outcome)
 
 
-def _label_on(args: Args, cluster: Cluster, works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome) -> None:
+def _label_on(args: Args, cluster: scale.Cluster, works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome) -> None:
     """Labels with these models on a cluster, and adds their files to the outcome."""
-    tally, theirs = Tally(), dataclasses.replace(args, model=tuple(work.model_path for work in works))
+    tally, theirs = scale.Tally(), dataclasses.replace(args, model=tuple(work.model_path for work in works))
     with bars() as bar:
         work_of_all = partial(compute, theirs, cluster, dataset, tally, bar("label"))
         label = partial(progress.label_elsewhere, work_of_all, dataset, {work.path: work.made_by for work in works})

@@ -1,9 +1,7 @@
 from .cluster import Cluster as Cluster
-from .cluster import ClusterError as ClusterError
 from .options import RayOptions as RayOptions
 from .options import with_address as with_address
 from .tally import Tally as Tally
-from .work import Answer as Answer
 from .work import Failure as Failure
 from .work import once as once
 from .work import spread as spread

@@ -11,10 +11,10 @@ import logging
 import os
 import pickle
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -85,7 +85,7 @@ class _Actor:
     def __init__(self, make: Callable[[], Work], ledger: Any, timeout_s: float, versions: Mapping[str, str]) -> None:
         self.ledger, self.timeout_s = ledger, timeout_s
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.fault, self.work = "", None
+        self.fault, self.work, self.pool = "", None, ThreadPoolExecutor(1)
         try:
             _require_same(versions)
             self.work = make()
@@ -106,27 +106,28 @@ class _Actor:
             if reason := ray.get(self.ledger.begin.remote(item)):
                 return Failure(item, reason)
             begun = time.monotonic()
-            watch = threading.Timer(self.timeout_s, self._end, [item])
-            watch.daemon = True
-            watch.start()
+            future = self.pool.submit(self.work, item)
             try:
-                value = self.work(item)
-            except Exception as error:  # noqa: BLE001  one item's fault, of whatever kind, is tried again and then said
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                fault = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno} on {self.name})"
-                ray.get(self.ledger.note.remote(item, fault))
+                error = future.exception(self.timeout_s)
+            except TimeoutError:  # a thread that hangs cannot be stopped; Ray starts another process
+                fault = f"it took more than {self.timeout_s:g} s (--episode-timeout-s)"
+                ray.get(self.ledger.note.remote(item, fault), timeout=10)
+                os._exit(1)
+            if error is not None:
+                ray.get(self.ledger.note.remote(item, f"{in_words(error)} on {self.name}"))
                 continue
-            finally:
-                watch.cancel()
             self.ledger.end.remote(item)
-            return Answer(item, value, time.monotonic() - begun, self.name)
+            return Answer(item, future.result(), time.monotonic() - begun, self.name)
 
-    def _end(self, item: int) -> None:
-        """Ends this process, since a thread that hangs cannot be stopped otherwise. Ray starts another."""
-        import ray
 
-        ray.get(self.ledger.note.remote(item, f"it took more than {self.timeout_s:g} s (--episode-timeout-s)"), timeout=10)
-        os._exit(1)
+def in_words(error: BaseException) -> str:
+    """Returns what an item raised, and where.
+
+    >>> in_words(KeyError("state"))
+    "KeyError: 'state'"
+    """
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"{type(error).__name__}: {error}" + "".join(f" ({Path(each.filename).name}:{each.lineno})" for each in where)
 
 
 def spread(cluster: Cluster, make: Callable[[], Work], items: Sequence[int]) -> Iterator[Answer | Failure]:
@@ -143,10 +144,6 @@ def spread(cluster: Cluster, make: Callable[[], Work], items: Sequence[int]) -> 
         at_once = max(1, min(MOST_AT_ONCE, len(items) // (4 * most)))
         ledger = ray.remote(num_cpus=0, max_restarts=-1)(_Ledger).remote(cluster.tries)
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs each step of each job
-        context = data.DataContext.get_current()
-        context.execution_options.preserve_order = False
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
         rows = data.from_arrow([pa.table({"item": items[start : start + at_once]}) for start in range(0, len(items), at_once)])
         answers = rows.map_batches(
             _Actor,
@@ -194,9 +191,9 @@ def _versions() -> dict[str, str]:
 
 def _require_same(versions: Mapping[str, str]) -> None:
     """Raises DataError if this node has another version of a package than the node that the job was started on."""
-    for name, wanted in versions.items():
-        if version(name) != wanted:
-            raise DataError(f"it has {name} {version(name)}, and the job was started with {wanted}; install the same on every node")
+    for name, release in versions.items():
+        if version(name) != release:
+            raise DataError(f"it has {name} {version(name)}, and the job was started with {release}; install the same on every node")
 
 
 def _reason(error: Exception) -> str:
