@@ -272,15 +272,15 @@ def test_the_costs_of_models_are_those_that_are_counted() -> None:
 
 def test_serve(tmp_path: Path) -> None:
     """The page's loop against a server; the shaper's number."""
-    loop, stream, alone = blocks("serve.md")
+    loop, many, stream, later, alone = blocks("serve.md")
     (episode,) = dot_episodes(1)
     robot = [({camera: episode.camera(camera)[np.array([n])][0] for camera in episode.cameras}, episode.state[n]) for n in range(5)]
     listener, address = bind("127.0.0.1", 0)
     server = make_reward_server(Sessions(tiny_sarm()), address, {})
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    names: dict = {"robot": robot, "milepost": milepost}
-    for code in (loop, stream):
+    names: dict = {"robot": robot, "robots": robot[:2], "milepost": milepost}
+    for code in (loop, many, stream, later):
         code = code.replace("127.0.0.1:7340", f"127.0.0.1:{address.port}").replace("fps=30", "fps=30.0")
         exec(compile(code, "serve.md", "exec"), names)
     names["client"].close()
@@ -288,6 +288,7 @@ def test_serve(tmp_path: Path) -> None:
     thread.join()
     listener.close()
     assert names["result"].frame == 4
+    assert [each.frame for each in names["results"]] == [0, 1, 2, 3, 4]
     assert 0 <= names["result"].progress <= 1
     exec(compile(alone, "serve.md", "exec"), {"milepost": milepost})
 
@@ -296,7 +297,7 @@ def test_the_routes_of_serve_are_those_of_the_page() -> None:
     routes = set()
     for route in create_app(Service(Sessions(tiny_sarm()), {}, ServerConfig())).routes:
         methods = getattr(route, "methods", None) or {"GET"}  # a WebSocket opens with a GET
-        routes |= {(method, route.path.replace("{session}", "NAME").replace("{ticket}", "NAME")) for method in methods - {"HEAD"}}
+        routes |= {(method, re.sub("{.*}", "NAME", route.path)) for method in methods - {"HEAD"}}
     rows = [tuple(row.split()) for row in re.findall(r"^\| `([A-Z]+ /\S+)` \|", (DOCS / "serve.md").read_text(), re.M)]
     assert set(rows) == routes
     by_message = {(call.method, call.path.partition("{")[0] + "NAME" * ("{" in call.path)) for call in CALLS if call.in_message}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import socket
 import threading
 import time
@@ -17,11 +18,13 @@ import httpx2
 import numpy as np
 import pytest
 from test_reward_server import Faulty, images, number, serving
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from milepost.core import DataError, Step
 from milepost.online import NPZ, AsyncRewardClient, Observation, RewardClient, RewardStream, pack_observations
+from milepost.online.calls import _quoted
+from milepost.online.transports import _refused
 from milepost.online.wire import pack
 from milepost.serving.calls import CALLS, ServedCall
 from milepost.testing import dot_episodes, tiny_sarm
@@ -274,7 +277,7 @@ MESSAGES = [
     ("{", 400, "the message"),
     ("[]", 400, "a message is the .npz"),
     ('{"method": "POST", "path": "/nothing"}', 404, "no POST /nothing"),
-    ('{"method": "POST", "path": "/sessions", "fields": {"task": 3}}', 400, "'task' is missing"),
+    ('{"method": "POST", "path": "/sessions", "fields": {"task": 3}}', 400, "'task' should be a text"),
     ('{"method": "DELETE", "path": "/sessions/nobody"}', 404, "no session 'nobody'"),
 ]
 
@@ -305,7 +308,7 @@ def test_a_message_is_answered_as_the_request_is(call: ServedCall) -> None:
         assert answer == {"status": 404, "fields": {"error": f"there is no {call.method} {path} in a WebSocket"}}
 
 
-def test_a_websocket_is_admitted_as_a_request_is() -> None:
+def test_a_websocket_is_admitted_as_a_request_is(capfd: pytest.CaptureFixture) -> None:
     with serving(tiny_sarm(), token="secret") as url:
         ws = url.replace("http", "ws")
         for headers, status in (({}, 401), ({"authorization": "Bearer wrong"}, 401), ({"origin": "http://evil.example"}, 403)):
@@ -316,14 +319,38 @@ def test_a_websocket_is_admitted_as_a_request_is() -> None:
             client.health()
         with RewardClient(ws, token="secret") as client:
             assert client.health()["status"] == "ok"
+        for address in (url, ws):
+            with pytest.raises(DataError, match="letters that no token has"):
+                RewardClient(address, token="geheim\u00fc")
+    assert "handshake" not in capfd.readouterr().err
 
 
-def test_a_message_that_is_too_large_ends_the_connection() -> None:
-    with serving(tiny_sarm(), largest=100_000) as url, RewardClient(url.replace("http", "ws"), reconnect_s=0.0) as client:
-        session = client.begin(task="visit", fps=1.0)
-        with pytest.raises(DataError, match="1009"):
-            client.step(session, {"a": np.zeros((300, 300, 3), np.uint8)})
-        assert client.health()["sessions"] == 1
+def test_a_frame_that_is_too_large_is_refused_once_and_in_the_same_words(capfd: pytest.CaptureFixture) -> None:
+    """By HTTP, by a WebSocket and by asyncio; what would close the WebSocket is not sent at all, and the connection goes on."""
+    words, large = "refused (413): a body has at most 100000 bytes (--max-body-mb)", {"a": np.zeros((300, 300, 3), np.uint8)}
+
+    async def ask(url: str) -> str:
+        async with AsyncRewardClient(url) as client:
+            await client.health()
+            with pytest.raises(DataError) as fault:
+                await client.step("nobody", large)
+            assert (await client.health())["status"] == "ok"
+        return str(fault.value)
+
+    with serving(tiny_sarm(), largest=100_000) as url:
+        for address in (url, url.replace("http", "ws")):
+            with RewardClient(address) as client:
+                with pytest.raises(DataError) as fault:
+                    client.step("nobody", large)
+                assert words in str(fault.value)
+                assert client.health()["sessions"] == 0
+            assert words in asyncio.run(ask(address))
+        with connect(url.replace("http", "ws") + "/stream", proxy=None) as connection:  # a client that does not look at the limit
+            connection.send(b"x" * 100_001)
+            with pytest.raises(ConnectionClosed) as closed:
+                connection.recv(10)
+        assert _refused(closed.value) == (413, {"error": "the message has more bytes than the server takes (--max-body-mb)"})
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_model_that_fails_when_an_attempt_begins() -> None:
@@ -351,6 +378,7 @@ def test_bytes_that_wait_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
             client.step(session, {"camera": np.zeros((200, 200, 3), np.uint8)})
         model.go_on.set()
         slow.join()
+        session = client.begin(task="a", fps=1.0)
         assert client.step(session, {"camera": np.zeros((200, 200, 3), np.uint8)}).reason == ""
 
 
@@ -358,3 +386,39 @@ def test_addresses_that_are_none() -> None:
     for url in ("127.0.0.1:7340", "ftp://host", ""):
         with pytest.raises(DataError, match="begins with http://"):
             RewardClient(url)
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_names_that_no_server_gives(scheme: str) -> None:
+    with serving(tiny_sarm()) as url, RewardClient(url.replace("http", scheme)) as client:
+        for ask, kind in ((client.end, "session"), (client.relabelled, "ticket")):
+            with pytest.raises(DataError, match=f"a {kind} is the text that the server answered with, got ''"):
+                ask("")
+        with pytest.raises(DataError, match="a ticket is the text that the server answered with, got 5"):
+            _quoted(5, "ticket")
+        with pytest.raises(DataError, match=r"got '\.\.'"):
+            client.end("..")
+        for name in ("a/../b", "a b", "\u00fc", "a%2Fb", "?x=1#y"):
+            with pytest.raises(DataError, match=re.escape(f"there is no session '{name}' here")):
+                client.end(name)
+            with pytest.raises(DataError, match=re.escape(f"there is no ticket '{name}' here")):
+                client.relabelled(name)
+        for ask in (client.end, client.relabelled):
+            with pytest.raises(DataError) as fault:
+                ask("x" * 10_000)
+            assert len(str(fault.value)) < 400
+        with pytest.raises(DataError) as fault:
+            client.begin(task="a", fps=1.0, session="x" * 1_000_000)
+        assert len(str(fault.value)) < 400
+
+
+def test_what_is_said_of_calls_that_do_not_fit() -> None:
+    with serving(tiny_sarm()) as url:
+        for body, words in (
+            ('{"task": "a", "fps": "20"}', "'fps' should be a number, got '20'"),
+            ('{"task": "  ", "fps": 20}', "begin with task=, the instruction in words"),
+            ("{", "send one JSON text"),
+        ):
+            assert words in httpx2.post(f"{url}/sessions", content=body).json()["error"]
+        assert httpx2.get(f"{url}/nothing").json() == {"error": "there is no GET /nothing here"}
+        assert httpx2.get(f"{url}/step").json() == {"error": "there is no GET /step here: the path takes another method"}

@@ -131,7 +131,7 @@ class Ordered:
 
 
 def test_robots_go_first_and_episodes_do_not_starve() -> None:
-    model, episode = Ordered(), {"camera": np.full((300, 1, 1, 3), 2, np.uint8)}
+    model, episode = Ordered(), {"camera": np.full((300, 8, 8, 3), 2, np.uint8)}
     with serving(model) as url, RewardClient(url.replace("http", "ws")) as client:
         session = client.begin(task="a", fps=1.0)
         ticket = client.relabel(episode, task="a", fps=1.0)
@@ -146,15 +146,15 @@ def test_robots_go_first_and_episodes_do_not_starve() -> None:
 
 def test_episodes_that_fail_say_why_and_take_nobody_along() -> None:
     with serving(Ordered()) as url, RewardClient(url) as client:
-        good = client.relabel({"camera": np.zeros((3, 1, 1, 3), np.uint8)}, task="a", fps=1.0)
-        bad = client.relabel({"camera": np.zeros((3, 1, 1, 3), np.uint8)}, task="broken", fps=1.0)
+        good = client.relabel({"camera": np.zeros((3, 8, 8, 3), np.uint8)}, task="a", fps=1.0)
+        bad = client.relabel({"camera": np.zeros((3, 8, 8, 3), np.uint8)}, task="broken", fps=1.0)
         assert len(waited(client, good)) == 3
         with pytest.raises(DataError, match="this task does not fit"):
             waited(client, bad)
         with pytest.raises(DataError, match="no ticket 'nobody'"):
             client.relabelled("nobody")
     with serving(Faulty()) as url, RewardClient(url) as client:
-        ticket = client.relabel({"camera": np.full((2, 1, 1, 3), 3, np.uint8)}, task="a", fps=1.0)
+        ticket = client.relabel({"camera": np.full((2, 8, 8, 3), 3, np.uint8)}, task="a", fps=1.0)
         with pytest.raises(DataError, match=r"refused \(500\): the model failed: RuntimeError: a kernel failed"):
             waited(client, ticket)
         assert client.step(client.begin(task="a", fps=1.0), number(4)).progress == pytest.approx(0.4)
@@ -222,7 +222,7 @@ class Seer:
 
 
 def test_a_client_of_robometer_is_answered() -> None:
-    videos = [(np.stack([np.full((4, 4, 3), 20 * n + 10, np.uint8) for n in range(length)]), "visit") for length in (3, 5)]
+    videos = [(np.stack([np.full((8, 8, 3), 20 * n + 10, np.uint8) for n in range(length)]), "visit") for length in (3, 5)]
     with serving(Seer(), cameras=(TOP,)) as url:
         assert httpx2.get(f"{url}/health").json()["available_gpus"] == 1
         assert httpx2.get(f"{url}/gpu_status").json()["total_gpus"] == 1
@@ -235,7 +235,7 @@ def test_a_client_of_robometer_is_answered() -> None:
         samples = [{"sample_type": "progress", "trajectory": {"frames": frames.tolist(), "task": task}} for frames, task in videos]
         again = httpx2.post(f"{url}/evaluate_batch", json={"samples": samples, "use_frame_steps": True})
         assert again.json() == reply.json()
-        bright = httpx2.post(f"{url}/evaluate_batch_npy", **form_of([(np.full((2, 4, 4, 3), 255, np.uint8), "visit")])).json()
+        bright = httpx2.post(f"{url}/evaluate_batch_npy", **form_of([(np.full((2, 8, 8, 3), 255, np.uint8), "visit")])).json()
     assert bright["outputs_progress"]["progress_pred"] == [[None, None]]
     assert bright["reasons"] == ["too bright"]
 
@@ -288,5 +288,22 @@ def test_forms_that_do_not_fit() -> None:
 def test_rewards_keep_the_servers_shaping() -> None:
     config = SessionConfig(shaping=ShapingConfig("absolute"))
     with serving(Seer(), config) as url, RewardClient(url) as client:
-        results = waited(client, client.relabel({TOP: np.full((3, 2, 2, 3), 51, np.uint8)}, task="a", fps=1.0))
+        results = waited(client, client.relabel({TOP: np.full((3, 8, 8, 3), 51, np.uint8)}, task="a", fps=1.0))
     assert [each.reward for each in results[1:]] == pytest.approx([0.2, 0.2])
+
+
+def test_refused_episodes_are_counted_and_results_are_bounded_by_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.serving.later.MOST_FRAMES", 5)
+    model = Faulty()
+    with serving(model) as url, RewardClient(url) as client:
+        with pytest.raises(DataError, match="at most 5 frames here, this one has 6"):
+            client.relabel({"camera": np.zeros((6, 8, 8, 3), np.uint8)}, task="a", fps=1.0)
+        waiting = client.relabel({"camera": np.full((3, 8, 8, 3), 5, np.uint8)}, task="a", fps=1.0)
+        with pytest.raises(DataError, match=r"refused \(503\): 1 episodes wait"):
+            client.relabel({"camera": np.zeros((3, 8, 8, 3), np.uint8)}, task="a", fps=1.0)
+        assert "milepost_refused_requests_total 1\n" in httpx2.get(f"{url}/metrics").text
+        model.go_on.set()
+        assert len(waited(client, waiting)) == 3
+        assert len(waited(client, client.relabel({"camera": np.zeros((3, 8, 8, 3), np.uint8)}, task="a", fps=1.0))) == 3
+        with pytest.raises(DataError, match="newer ones took its place"):
+            client.relabelled(waiting)

@@ -108,7 +108,7 @@ def test_what_does_not_fit_has_a_reason_and_changes_nothing() -> None:
     good = sessions.advance([observation(one, episode, 0), observation(two, other, 0)])
     bad = [
         (Observation(one, {"elsewhere": np.zeros((8, 8, 3), np.uint8)}, episode.state[0]), "observation.images.top"),
-        (Observation(one, {"observation.images.top": np.zeros((8, 8), np.uint8)}, episode.state[0]), "(H, W, 3)"),
+        (Observation(one, {"observation.images.top": np.zeros((8, 8, 2), np.uint8)}, episode.state[0]), "(H, W, 3)"),
         (Observation(one, images(episode, 1), np.array([np.nan] * episode.state.shape[1], np.float32)), "NaN or infinite"),
         (Observation(one, images(episode, 1), np.zeros(1, np.float32)), "robot state of"),
         (Observation(one, images(episode, 1), None), "got none"),

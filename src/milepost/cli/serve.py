@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import math
 from dataclasses import dataclass
 from socket import gethostname
 from typing import Annotated, Literal
@@ -51,10 +52,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Loads the model, then serves until Ctrl-C. DataError for a model that cannot follow an attempt."""
-    if args.threads is not None and args.threads < 1:
-        raise ValueError(f"threads must be at least 1, got {args.threads}")
-    if args.max_body_mb < 1:
-        raise ValueError(f"max_body_mb must be at least 1, got {args.max_body_mb}")
+    _check(args)
     options = {} if args.vlm_name is None else {"vlm_name": args.vlm_name}
     model = models.load_model(args.model, encoders.resolve_device(args.device), **options)
     with closed_after(model):
@@ -62,14 +60,15 @@ def main(args: Args) -> int:
         sessions = online.Sessions(model, _config(args, model))
         sessions.end(_tried(sessions, args.model))
         socket, address = serving.bind(args.host, args.port)
+        config = serving.ServerConfig(args.max_body_mb * 1_000_000, _cameras(model), args.video_fps)
+        server = serving.make_reward_server(sessions, address, _about(args, model), config)
         if args.port and address.port != args.port:
             warn(f"port {args.port} is taken")
         say(f"{args.model}: {address.url.split('?')[0]}   (Ctrl-C ends it)")
         if address.token:
             say(f"from other machines: http://{gethostname()}:{address.port}   {online.TOKEN_ENV}={address.token}")
         try:
-            config = serving.ServerConfig(args.max_body_mb * 1_000_000, _cameras(model), args.video_fps)
-            serving.make_reward_server(sessions, address, _about(args, model), config).run(sockets=[socket])
+            server.run(sockets=[socket])
         except KeyboardInterrupt:
             pass
         finally:
@@ -78,9 +77,32 @@ def main(args: Args) -> int:
     return 0
 
 
+def _check(args: Args) -> None:
+    """Checks all options before anything is loaded. ValueError names the flag of one outside its range."""
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must be 0 to 65535, got {args.port}")
+    threads = 1 if args.threads is None else args.threads
+    counts = {"--threads": threads, "--success-hold": args.success_hold, "--max-sessions": args.max_sessions}
+    for flag, count in {**counts, "--max-frames": args.max_frames, "--max-body-mb": args.max_body_mb}.items():
+        if count < 1:
+            raise ValueError(f"{flag} must be at least 1, got {count}")
+    for flag, number in {"--idle-s": args.idle_s, "--video-fps": args.video_fps}.items():
+        if not 0 < number < math.inf:
+            raise ValueError(f"{flag} must be above 0 and finite, got {number:g}")
+    for flag, score in {"--success-threshold": args.success_threshold, "--success-release": args.success_release}.items():
+        if score is not None and not 0 <= score <= 1:
+            raise ValueError(f"{flag} must be 0 to 1, as progress is, got {score:g}")
+    if not 0 < args.gamma <= 1:
+        raise ValueError(f"--gamma must be above 0 and at most 1, got {args.gamma:g}")
+
+
 def _config(args: Args, model: RewardModel) -> online.SessionConfig:
+    try:
+        rule = online.success_rule(model, args.success_threshold, args.success_release, args.success_hold)
+    except ValueError as error:
+        raise ValueError(f"--success-release must not be above --success-threshold, nor above the model's own: {error}") from error
     return online.SessionConfig(
-        online.success_rule(model, args.success_threshold, args.success_release, args.success_hold),
+        rule,
         metrics.EventRules(),
         online.ShapingConfig(args.shaping, args.gamma),
         online.SessionLimits(args.max_sessions, args.max_frames, args.idle_s),

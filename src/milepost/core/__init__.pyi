@@ -48,8 +48,10 @@ from .files import to_json as to_json
 from .images import FrameIndex as FrameIndex
 from .images import as_uint8 as as_uint8
 from .images import frame_numbers as frame_numbers
+from .images import image_size as image_size
 from .images import require_cameras as require_cameras
 from .images import require_uint8 as require_uint8
+from .images import rgb_image as rgb_image
 from .outputs import OWNED as OWNED
 from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path

@@ -186,8 +186,9 @@ def read_json_object(path: Path, *, what: str = "file", limit: int = JSON_LIMIT)
     return content
 
 
-def parse_json(text: str | bytes, *, source: str, finite: bool = False) -> Any:
-    """Returns the value of a JSON text. finite: NaN, infinity and numbers too large for a float are refused too. source: for messages.
+def parse_json(text: str | bytes, *, source: str, finite: bool = False, remedy: str = "copy or download it again") -> Any:
+    """Returns the value of a JSON text. finite: NaN, infinity and numbers too large for a float are refused too. source and remedy: for
+    messages.
 
     Raises DataError for text that is not JSON, for more than `DEPTH` levels and for numbers of more than `DIGITS` digits.
     """
@@ -201,7 +202,7 @@ def parse_json(text: str | bytes, *, source: str, finite: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not UTF-8 text (byte {error.start})") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{source} cannot be read as JSON ({shown(_reason(error), 120)[1:-1]}); copy or download it again") from error
+        raise DataError(f"{source} cannot be read as JSON ({shown(_reason(error), 120)[1:-1]}); {remedy}") from error
 
 
 def json_value(value: Any) -> Any:

@@ -127,9 +127,9 @@ class EncodedModel(nn.Module):
         require_cameras(self.config.cameras, frames, whose="this frame has")
         return [camera_image(frames[camera], camera) for camera in self.config.cameras]
 
-    def blank_fault(self, task: str) -> str:
-        """Returns what is wrong with a blank instruction; "" if it is not blank, or the model learnt from blank ones."""
-        return blank_fault(task, self.config.blank_task, wrong_means=self.WRONG_INSTRUCTION)
+    def blank_fault(self, task: str, remedy: str = "use --task") -> str:
+        """Returns what is wrong with a blank instruction; "" if it is not blank, or the model learnt from such. remedy: what to do."""
+        return blank_fault(task, self.config.blank_task, wrong_means=self.WRONG_INSTRUCTION, remedy=remedy)
 
     def validation_scores(self, windows: Mapping[str, Tensor]) -> dict[str, float]:
         """Returns "validation_loss", and what else is worth a line of the log, on validation samples. A model says how."""
@@ -142,8 +142,8 @@ class EncodedModel(nn.Module):
 
         DataError if the instruction is blank and it learnt from none.
         """
-        if text is None and (fault := self.blank_fault(task)):
-            raise DataError(f"reset(task=...): {fault}")
+        if text is None and (fault := self.blank_fault(task, "begin with task=, the instruction in words")):
+            raise DataError(fault)
         self.eval()
         words = self.frozen.text([task])[0] if text is None else text
         return History(self.config.n_obs_steps, self.config.gap(fps), words, task=task, memory=self.new_memory(task))

@@ -26,10 +26,10 @@ def wrong_instruction(task: str, tasks: Sequence[str], rng: np.random.Generator)
     return f"{VERBS[rng.integers(len(VERBS))]} {NOUNS[rng.integers(len(NOUNS))]}"
 
 
-def blank_fault(task: str, knows_blank: bool, *, wrong_means: str) -> str:
+def blank_fault(task: str, knows_blank: bool, *, wrong_means: str, remedy: str) -> str:
     """Returns what is wrong with an instruction: a blank one, unless the model learnt from blank ones.
 
-    wrong_means: what the model learnt that another instruction than the right one means, such as "no progress".
+    wrong_means: what the model learnt that another instruction than the right one means, such as "no progress". remedy: what to do.
     """
-    words = f"the task is blank, and this model learnt that another instruction than the right one {wrong_means}; use --task"
+    words = f"the task is blank, and this model learnt that another instruction than the right one {wrong_means}; {remedy}"
     return "" if has_words(task) or knows_blank else words

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
-from milepost.core import DataError, as_uint8, causal
+from milepost.core import DataError, causal, rgb_image
 
 Windows = tuple[Float[np.ndarray, "B L C E"], Float[np.ndarray, "B L Z"], Bool[np.ndarray, "B L"]]
 """Features, state and validity of windows, one of each attempt."""
@@ -70,15 +70,8 @@ class History:
 
 
 def camera_image(image: Shaped[np.ndarray, "..."], camera: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a camera's image as the encoders take it: (H, W, 3), uint8, from (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. DataError
-    if it is neither.
-    """
-    image = np.asarray(image)
-    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]) or 0 in image.shape:
-        raise DataError(f"the image of camera '{camera}' should be (H, W, 3) or (3, H, W), got {image.shape}")
-    if image.shape[-1] != 3:
-        image = np.moveaxis(image, 0, -1)
-    return as_uint8(image, f"the image of camera '{camera}'")
+    """Returns a camera's image as the encoders take it, as `core.rgb_image`. DataError names the camera of one that does not fit."""
+    return rgb_image(np.asarray(image), f"the image of camera '{camera}'")
 
 
 def windows_of(attempts: Sequence[History]) -> Windows:

@@ -9,12 +9,15 @@ from .sessions import success_rule as success_rule
 from .shaping import Shaper as Shaper
 from .shaping import ShapingConfig as ShapingConfig
 from .stream import RewardStream as RewardStream
+from .transports import LARGEST as LARGEST
 from .transports import STREAM as STREAM
 from .transports import TOKEN_ENV as TOKEN_ENV
+from .transports import too_large as too_large
 from .tripwires import Familiar as Familiar
 from .tripwires import TripwireConfig as TripwireConfig
 from .tripwires import Tripwires as Tripwires
 from .wire import NPZ as NPZ
+from .wire import PackedArrays as PackedArrays
 from .wire import finite as finite
 from .wire import pack_episode as pack_episode
 from .wire import pack_observations as pack_observations

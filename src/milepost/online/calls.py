@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Shaped
 
-from milepost.core import DataError
+from milepost.core import DataError, shown
 from milepost.online.sessions import FrameProgress, Observation
 from milepost.online.wire import from_json, pack_episode, pack_observations
 
@@ -43,7 +43,7 @@ def begin_call(task: str, fps: float, session: str | None) -> Call:
 
 def end_call(session: str) -> Call:
     """Returns the call that ends an attempt."""
-    return Call("DELETE", f"/sessions/{quote(session, safe='')}")
+    return Call("DELETE", f"/sessions/{_quoted(session, 'session')}")
 
 
 def step_call(observations: Sequence[Observation]) -> Call:
@@ -65,7 +65,14 @@ def relabel_call(
 
 def relabelled_call(ticket: str) -> Call:
     """Returns the call that looks for the results of an episode."""
-    return Call("GET", f"/relabel/{quote(ticket, safe='')}")
+    return Call("GET", f"/relabel/{_quoted(ticket, 'ticket')}")
+
+
+def _quoted(name: Any, kind: str) -> str:
+    """Returns a name as a part of a path. DataError if it is none that a server gives."""
+    if not isinstance(name, str) or name in ("", ".", ".."):
+        raise DataError(f"a {kind} is the text that the server answered with, got {shown(name)}")
+    return quote(name, safe="")
 
 
 def results_of(fields: Mapping[str, Any]) -> list[FrameProgress]:

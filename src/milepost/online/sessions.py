@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from milepost.core import DataError, Follows, Judges, Online, Step
+from milepost.core import DataError, Follows, Judges, Online, Step, shown
 from milepost.metrics import EventRules, SuccessDetector, SuccessRule
+from milepost.online.image_sizes import ImageSizes
 from milepost.online.shaping import Shaper, ShapingConfig
 from milepost.online.trend import Trend
 
@@ -68,7 +69,8 @@ class Observation:
 
     session: its name, of `Sessions.begin`. images: what the model takes: camera name -> image. state: robot state, raw units. frame: its
     number, counted from 0 at the session's rate; None for the next one, also after one that could not be used. is_terminal: the task ended
-    here, which a time limit does not do. received_s: when it came, in seconds of `time.monotonic`; None for now.
+    here, which a time limit does not do. received_s: when it came, in seconds of `time.monotonic`; None for now. fault: why it cannot be
+    shown to the model, "" if it can.
     """
 
     session: str
@@ -77,6 +79,7 @@ class Observation:
     frame: int | None = None
     is_terminal: bool = False
     received_s: float | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class _Session:
     def __init__(self, attempt: Any, task: str, fps: float, config: SessionConfig) -> None:
         self.attempt, self.task, self.fps = attempt, task, fps
         self.frame, self.touched_s = -1, time.monotonic()
-        self._next, self._end = 0, -1
+        self._next, self._end, self._sizes = 0, -1, ImageSizes()
         self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
 
     def number_of(self, observation: Observation) -> int:
@@ -129,7 +132,7 @@ class _Session:
             return f"an attempt has at most {limits.frames} frames here: begin a new one"
         if number > self.frame + 1 and self.frame >= 0 and not hasattr(self.attempt, "hold"):
             return f"frames {self.frame + 1} to {number - 1} are missing, and this model needs every frame"
-        return ""
+        return observation.fault or self._sizes.fault(observation.images)
 
     def fill(self, number: int) -> None:
         """Says which frames before this number never came, so that the model's window stays at the session's rate. It takes effect with
@@ -156,6 +159,7 @@ class _Session:
         """Returns what is said of a frame that the model has seen."""
         number = self.number_of(observation)
         behind, self.frame = number - self.frame, number
+        self._sizes.keep(observation.images)
         reward = self._pass(number, step.progress, observation)
         return FrameProgress(
             observation.session,
@@ -210,7 +214,7 @@ class Sessions:
             raise DataError(f"fps must be above 0 and finite, got {fps}")
         with self._lock:
             if session is not None and session not in self._sessions:
-                raise DataError(f"{NO_SESSION} '{session}' here: begin one without a name")
+                raise DataError(f"{NO_SESSION} {shown(session, 100)} here: begin one without a name")
             self._make_room(0 if session else 1)
             attempt = self._follows.begin(task=task, fps=fps)
             name = session or secrets.token_hex(8)
@@ -276,8 +280,10 @@ class Sessions:
             session.touch()
             if isinstance(step, Step):
                 results[place] = session.result(observation, step)
-            else:
+            elif isinstance(step, DataError):
                 results[place] = session.refuse(observation, str(step))
+            else:
+                results[place] = session.refuse(observation, f"the model answered {type(step).__name__}, not a milepost.core.Step")
         return [results[place] for place in range(len(observations))]
 
     def _make_room(self, count: int) -> None:
@@ -301,8 +307,8 @@ class _Alone:
         self._model.reset(task=task, fps=fps)
         return self._model
 
-    def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> list[Step | DataError]:
-        answers: list[Step | DataError] = []
+    def advance(self, attempts: Sequence[Any], frames: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+        answers: list[Any] = []  # Step or DataError, but a model of another package may return anything
         for frame, state in zip(frames, states, strict=True):
             try:
                 answers.append(self._model.step(frame, state))
@@ -312,7 +318,9 @@ class _Alone:
 
 
 def _unknown(observation: Observation) -> FrameProgress:
-    reason = f"{NO_SESSION} '{observation.session}' here: it has ended, or the server began anew; begin another"
+    reason = f"{NO_SESSION} {shown(observation.session, 100)} here: it has ended, or the server began anew; begin another"
+    if observation.fault and not observation.session:
+        reason = observation.fault
     return FrameProgress(observation.session, -1, reason=reason)
 
 

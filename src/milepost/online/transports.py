@@ -22,6 +22,9 @@ from milepost.online.wire import NPZ
 TOKEN_ENV = "MILEPOST_TOKEN"
 STREAM = "/stream"
 """Where a server takes WebSockets."""
+LARGEST = "milepost-largest-message"
+"""The header by which a server says, when a WebSocket opens, how many bytes a message may have."""
+_TOO_BIG = 1009  # the code with which a WebSocket closes for it (RFC 6455)
 
 
 def server_url(url: str) -> str:
@@ -32,7 +35,9 @@ def server_url(url: str) -> str:
 
 
 def _headers(token: str | None) -> dict[str, str]:
-    token = os.environ.get(TOKEN_ENV, "") if token is None else token
+    token = (os.environ.get(TOKEN_ENV, "") if token is None else token).strip()
+    if not (token.isascii() and token.isprintable()):
+        raise DataError(f"the token has letters that no token has: give what milepost serve printed, by token= or {TOKEN_ENV}")
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
@@ -103,8 +108,21 @@ class AsyncHttpTransport:
         await self._client.aclose()
 
 
+def too_large(largest: int) -> str:
+    """Returns what is said of a body or a message with more bytes than a server takes."""
+    return f"a body has at most {largest} bytes (--max-body-mb)"
+
+
 def _message(call: Call) -> str | bytes:
     return json.dumps({"method": call.method, "path": call.path, "fields": call.fields}) if call.content is None else call.content
+
+
+def _oversize(message: str | bytes, socket: Any) -> tuple[int, Any] | None:
+    """Returns the refusal of a message that is larger than the server said it takes: it would close the connection. None if it fits."""
+    largest = socket.response.headers.get(LARGEST, "")
+    if not largest.isdigit() or len(message) <= int(largest):  # text is ASCII, as json.dumps writes it
+        return None
+    return 413, {"error": too_large(int(largest))}
 
 
 def _reply(text: str | bytes) -> tuple[int, Any]:
@@ -116,9 +134,11 @@ def _reply(text: str | bytes) -> tuple[int, Any]:
 
 
 def _refused(error: BaseException) -> tuple[int, Any] | None:
-    """Returns the answer of a server that did not open a WebSocket; None if it gave none."""
-    from websockets.exceptions import InvalidStatus
+    """Returns the answer of a server that did not open a WebSocket, or closed it for a message too large; None if it gave none."""
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == _TOO_BIG:
+        return 413, {"error": "the message has more bytes than the server takes (--max-body-mb)"}
     if not isinstance(error, InvalidStatus):
         return None
     try:
@@ -131,7 +151,7 @@ class SocketTransport:
     """Sends all calls through one WebSocket, which it opens with the first, and again after a loss."""
 
     def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
-        self._url, self._timeout_s, self._token = url, timeout_s, token
+        self._url, self._timeout_s, self._headers = url, timeout_s, _headers(token)
         self._socket: Any = None
         self._open = ExitStack()
 
@@ -143,10 +163,13 @@ class SocketTransport:
         try:
             if self._socket is None:
                 self._socket = self._open.enter_context(connect(
-                    self._url + STREAM, additional_headers=_headers(self._token), compression=None, proxy=None, max_size=None,
+                    self._url + STREAM, additional_headers=self._headers, compression=None, proxy=None, max_size=None,
                     open_timeout=self._timeout_s, close_timeout=1,
                 ))  # fmt: skip
-            self._socket.send(_message(call))
+            message = _message(call)
+            if refusal := _oversize(message, self._socket):
+                return refusal
+            self._socket.send(message)
             return _reply(self._socket.recv(timeout=self._timeout_s))
         except TimeoutError as error:
             self.close()  # the late answer would be taken for that of the next call
@@ -167,7 +190,7 @@ class AsyncSocketTransport:
     """Sends all calls through one WebSocket, in an event loop, one after the other."""
 
     def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
-        self._url, self._timeout_s, self._token = url, timeout_s, token
+        self._url, self._timeout_s, self._headers = url, timeout_s, _headers(token)
         self._socket: Any = None
         self._open = AsyncExitStack()
         self._turn = asyncio.Lock()
@@ -186,11 +209,14 @@ class AsyncSocketTransport:
             async with asyncio.timeout(self._timeout_s):
                 if self._socket is None:
                     self._socket = await self._open.enter_async_context(connect(
-                        self._url + STREAM, additional_headers=_headers(self._token), compression=None, proxy=None, max_size=None,
+                        self._url + STREAM, additional_headers=self._headers, compression=None, proxy=None, max_size=None,
                         close_timeout=1,
                     ))  # fmt: skip
-                await self._socket.send(_message(call))
-                reply = _reply(await self._socket.recv())
+                message = _message(call)
+                reply = _oversize(message, self._socket)
+                if reply is None:
+                    await self._socket.send(message)
+                    reply = _reply(await self._socket.recv())
             is_answered = True
             return reply
         except TimeoutError as error:

@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -19,13 +20,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from milepost.core import DataError, parse_json
+from milepost.core import DataError, parse_json, shown
 from milepost.online.sessions import FrameProgress, Observation
 
 NPZ = "application/x-npz"
 MOST_ARRAYS = 4096
 _NO_ARCHIVE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, OSError, ValueError
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError
 )  # fmt: skip
 """What zipfile raises for bytes that are damaged, encrypted or compressed in a way that it does not know."""
 _NO_ARRAY = (
@@ -34,36 +35,69 @@ _NO_ARRAY = (
 """What NumPy raises for the bytes of an .npy that are damaged, cut, pickled, or too large."""
 
 
+class PackedArrays:
+    """The arrays of an .npz by name. One that is damaged is refused where it is looked for, so that it spoils nothing else."""
+
+    def __init__(self, arrays: dict[str, Shaped[np.ndarray, "..."] | DataError]) -> None:
+        self._arrays = arrays
+        self.nbytes = sum(each.nbytes for each in arrays.values() if not isinstance(each, DataError))
+
+    def get(self, name: str) -> Shaped[np.ndarray, "..."] | None:
+        """Returns an array, None if there is none of this name. DataError if it is damaged."""
+        array = self._arrays.get(name)
+        if isinstance(array, DataError):
+            raise array
+        return array
+
+    def require(self, name: str) -> Shaped[np.ndarray, "..."]:
+        """Returns an array. DataError if it is damaged, or there is none of this name."""
+        array = self.get(name)
+        if array is None:
+            raise DataError(f"the .npz has no array '{name}', which its request names")
+        return array
+
+
 def pack(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
     """Returns a request and its arrays as the bytes of an .npz."""
-    text = np.frombuffer(json.dumps(request).encode(), dtype=np.uint8)
+    text = np.frombuffer(json.dumps(request, default=str).encode(), dtype=np.uint8)
     file = io.BytesIO()
     np.savez(file, request=text, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
 
 
-def unpack(body: bytes, largest: int) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray, "..."]]]:
-    """Returns request and arrays. DataError for what is no such file, needs more than `largest` bytes, or has a damaged array."""
+def unpack(body: bytes, largest: int) -> tuple[dict[str, Any], PackedArrays]:
+    """Returns request and arrays. DataError for what is no such file, or needs more than `largest` bytes."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             entries = archive.infolist()
             if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > largest:
-                raise DataError(f"the .npz has more than {MOST_ARRAYS} arrays, or needs more than {largest} bytes")
-            arrays = {
-                entry.filename.removesuffix(".npy"): read_npy(archive.read(entry), f"the array '{entry.filename}' of the .npz")
-                for entry in entries
-            }
-    except DataError:
-        raise
+                raise DataError(
+                    f"the .npz has more than {MOST_ARRAYS} arrays, or needs more than {largest} bytes: send fewer, or begin the "
+                    "server with another --max-body-mb"
+                )
+            arrays = {entry.filename.removesuffix(".npy"): _entry(archive, entry) for entry in entries}
     except _NO_ARCHIVE as error:
         raise DataError(f"the body is no .npz of numpy.savez: {error}") from error
     text = arrays.pop("request", None)
+    if isinstance(text, DataError):
+        raise text
     if text is None or text.dtype != np.uint8:
         raise DataError("the .npz has no entry 'request', which is JSON as bytes")
-    request = parse_json(text.tobytes().decode("utf-8", "replace"), source="the entry 'request'")
+    request = parse_json(text.tobytes().decode("utf-8", "replace"), source="the entry 'request'", remedy="send one JSON text")
     if not isinstance(request, dict):
         raise DataError("the entry 'request' should be a JSON object")
-    return request, arrays
+    return request, PackedArrays(arrays)
+
+
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Shaped[np.ndarray, "..."] | DataError:
+    """Returns the array of an entry, or why it cannot be read."""
+    source = f"the array {shown(entry.filename, 100)} of the .npz"
+    try:
+        return read_npy(archive.read(entry), source)
+    except DataError as error:
+        return error
+    except _NO_ARCHIVE as error:
+        return DataError(f"{source} cannot be read: {error}")
 
 
 def read_npy(content: bytes, source: str) -> Shaped[np.ndarray, "..."]:
@@ -76,18 +110,40 @@ def read_npy(content: bytes, source: str) -> Shaped[np.ndarray, "..."]:
 
 
 def pack_observations(observations: Sequence[Observation], key: str = "") -> bytes:
-    """Returns the body of POST /step. key: names the request, so that one that is sent again is answered once and for all."""
-    rows, arrays = [], {}
+    """Returns the body of POST /step. What is no array, or would have to be pickled, travels as a fault of its own frame.
+
+    key: names the request, so that one that is sent again is answered once and for all.
+    """
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
     for place, observation in enumerate(observations):
-        for camera, image in observation.images.items():
-            arrays[f"{place}/{camera}"] = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else np.asarray(image)
-        if observation.state is not None:
-            arrays[f"{place}/"] = np.asarray(observation.state)
+        own: dict[str, Shaped[np.ndarray, "..."]] = {}
+        try:
+            for camera, image in observation.images.items():
+                own[f"{place}/{camera}"] = _sendable(image, f"the image of camera '{camera}'")
+            if observation.state is not None:
+                own[f"{place}/"] = _sendable(observation.state, "the state")
+            fault = ""
+        except DataError as error:
+            own, fault = {}, str(error)
+        arrays |= own
+        frame = int(observation.frame) if isinstance(observation.frame, np.integer) else observation.frame
         rows.append({
-            "session": observation.session, "frame": observation.frame, "is_terminal": observation.is_terminal,
-            "cameras": list(observation.images), "has_state": observation.state is not None,
+            "session": observation.session, "frame": frame, "is_terminal": observation.is_terminal,
+            "cameras": list(observation.images), "has_state": observation.state is not None, "fault": fault,
         })  # fmt: skip
     return pack({"observations": rows, "key": key}, arrays)
+
+
+def _sendable(value: Any, what: str) -> Shaped[np.ndarray, "..."]:
+    """Returns a value as an array, or the bytes of an image as one. DataError for what is none, or would have to be pickled."""
+    try:
+        array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{what} is no array: {error}") from error
+    if array.dtype.hasobject:
+        raise DataError(f"{what} is an array of Python objects; numbers are expected, as an array or as the bytes of a JPEG or PNG")
+    return array
 
 
 def pack_episode(
@@ -103,12 +159,12 @@ def pack_episode(
     arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
     for camera, frames in images.items():
         if isinstance(frames, np.ndarray):
-            arrays[f"frames/{camera}"] = frames
+            arrays[f"frames/{camera}"] = _sendable(frames, f"the frames of camera '{camera}'")
         else:
             arrays[f"sizes/{camera}"] = np.array([len(each) for each in frames], dtype=np.int64)
             arrays[f"frames/{camera}"] = np.frombuffer(b"".join(frames), dtype=np.uint8)
     if state is not None:
-        arrays["state"] = np.asarray(state)
+        arrays["state"] = _sendable(state, "the state")
     request = {"call": "relabel", "task": task, "fps": fps, "cameras": list(images), "is_terminal": is_terminal, "key": key}
     return pack(request, arrays)
 

@@ -7,6 +7,8 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 
+from milepost.core import shown
+from milepost.online import too_large
 from milepost.serving.address import BindAddress
 from milepost.serving.bodies import Gate, Refusal
 
@@ -37,8 +39,8 @@ class Access(Gate):
         if any(len(headers.getlist(name)) > 1 for name in ONCE):
             return 400, f"each of the headers {', '.join(ONCE)} must appear at most once", {}
         host = headers.get("host", "")
-        if not self.address.knows(host):
-            return 403, f"this server does not have the name '{host[:100]}'", {}
+        if not self.address.is_reached_as(host):
+            return 403, f"this server does not have the name {shown(host, 100)}: call it by localhost, or begin it with --host 0.0.0.0", {}
         if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return 403, "a web page may not use this server: call it from a program", {}
         if self.address.token and scope["path"] not in OPEN:
@@ -47,5 +49,5 @@ class Access(Gate):
                 return 401, "send the token that milepost serve printed: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"}
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) <= 12) or int(length) > self.largest:
-            return 413, f"a body has at most {self.largest} bytes (--max-body-mb)", {}
+            return 413, too_large(self.largest), {}
         return None

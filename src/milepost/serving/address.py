@@ -13,6 +13,7 @@ from milepost.core import DataError
 
 TRIES = 50
 """Number of ports to try, from the user's port on."""
+LAST_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -44,6 +45,13 @@ class BindAddress:
             return True
         return name in (LOOPBACK if self.is_loopback else (self.host.lower(),))
 
+    def is_reached_as(self, host: str) -> bool:
+        """Returns whether a program may name us so in its Host header: as `knows`, or by a loopback name, with any port: behind a tunnel
+        (`ssh -L 9000:localhost:7340`) the port is the tunnel's. What makes DNS rebinding is the name.
+        """
+        name, port = _host(host)
+        return port >= 0 and (self.host in ("0.0.0.0", "::") or name in (*LOOPBACK, self.host.lower()))
+
 
 def is_loopback(host: str) -> bool:
     """Returns whether only this machine can reach the address."""
@@ -61,9 +69,12 @@ def _host(header: str) -> tuple[str, int]:
 
 def bind(host: str, port: int) -> tuple[socket.socket, BindAddress]:
     """Returns a listening socket and its address. port: 0 for any free one. DataError if the address is not this machine's, or no port is
-    free."""
+    free. ValueError for a port that is none."""
+    if not 0 <= port <= LAST_PORT:
+        raise ValueError(f"port must be 0 to {LAST_PORT}, got {port}")
+    last = min(port + TRIES - 1, LAST_PORT)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in range(port, port + TRIES) if port else (0,):
+    for candidate in range(port, last + 1) if port else (0,):
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # without it asyncio sets no TCP_NODELAY: 40 ms a request
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -76,4 +87,4 @@ def bind(host: str, port: int) -> tuple[socket.socket, BindAddress]:
             raise DataError(f"the server cannot be bound to {host}:{candidate}: {error.strerror or error}") from error
         token = "" if is_loopback(host) else secrets.token_urlsafe(24)
         return listener, BindAddress(host, listener.getsockname()[1], token)
-    raise DataError(f"ports {port} to {port + TRIES - 1} of {host} are taken; choose another with --port, or 0 for any")
+    raise DataError(f"ports {port} to {last} of {host} are taken; choose another with --port, or 0 for any")

@@ -15,9 +15,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from milepost.core import DataError, parse_json
-from milepost.online import NPZ, STREAM, unpack
-from milepost.serving.calls import CALLS, Incoming, ServedCall, answer_message
+from milepost.core import DataError, parse_json, shown
+from milepost.online import LARGEST, NPZ, STREAM, unpack
+from milepost.serving.calls import CALLS, REMEDY, Incoming, ServedCall, answer_message
 from milepost.serving.errors import BusyError, ModelError
 from milepost.serving.robometer import MOST_SAMPLES, samples_of_form
 from milepost.serving.service import Answer, Service
@@ -39,6 +39,7 @@ def create_app(service: Service) -> Starlette:
     errors: dict[Any, Callable[..., Response]] = {
         kind: lambda request, error: _response(*refusal_of(error)) for kind in (*FAULTS, Exception)
     }
+    errors[HTTPException] = _refusal_by_route
     return Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
 
 
@@ -54,7 +55,7 @@ def _route(service: Service, call: ServedCall) -> Route:
 def _stream(service: Service) -> Callable[[WebSocket], Awaitable[None]]:
     async def stream(connection: WebSocket) -> None:
         """Answers the messages of one WebSocket in their order, until it closes. Its sessions stay: a robot may come back."""
-        await connection.accept()
+        await connection.accept(headers=[(LARGEST.encode(), str(service.config.largest).encode())])
         try:
             while True:
                 message = await connection.receive()
@@ -79,7 +80,7 @@ async def _answer(service: Service, message: Mapping[str, Any]) -> Answer:
 async def _body(request: Request, call: ServedCall, largest: int) -> Any:
     """Returns what came with a request, as its call takes it. A form's files are in memory, or in temporary files, until they are read."""
     if call.body == "json":
-        return parse_json((await request.body()).decode("utf-8", "replace"), source="the body")
+        return parse_json((await request.body()).decode("utf-8", "replace"), source="the body", remedy=REMEDY)
     if call.body == "npz":
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != NPZ:
             raise HTTPException(415, f"the body should be {NPZ}, as milepost.online.{call.packer} makes it")
@@ -99,6 +100,15 @@ def refusal_of(error: Exception) -> Answer:
     if isinstance(error, DataError | BusyError):
         return 400 if isinstance(error, DataError) else 503, {"error": str(error)}
     return 500, {"error": f"the server failed: {type(error).__name__}: {error}"}
+
+
+def _refusal_by_route(request: Request, error: Exception) -> Response:
+    """Returns the answer to a call that is refused with a status, and says what was called where nothing is there to be."""
+    status, fields = refusal_of(error)
+    unnamed = {"Not Found": "there is no {} {} here", "Method Not Allowed": "there is no {} {} here: the path takes another method"}
+    if fields["error"] in unnamed:
+        return _response(status, {"error": unnamed[fields["error"]].format(request.method, shown(request.url.path, 100)[1:-1])})
+    return _response(status, fields)
 
 
 def _response(status: int, value: object) -> Response:

@@ -52,7 +52,7 @@ class Batcher:
         self._count = self._size = 0
         self._is_there = asyncio.Event()
         self._turn = 0
-        self.later = Later(sessions, self._is_there.set)
+        self.later = Later(sessions, self._is_there.set, statistics.refuse)
         self._thread = ThreadPoolExecutor(1, "milepost-model")
         self._task: asyncio.Task[None] | None = None
 
@@ -72,6 +72,8 @@ class Batcher:
 
     async def advance(self, observations: Sequence[Observation]) -> list[FrameProgress]:
         """Returns the results of these observations, in their order. BusyError if too many wait already, by number or by bytes."""
+        if not observations:
+            return []
         waiting = _Waiting(observations, asyncio.get_running_loop().create_future())
         if self._count + len(observations) > MOST_WAITING or (self._count and self._size + waiting.size > MOST_WAITING_BYTES):
             self._statistics.refuse()

@@ -30,7 +30,11 @@ class Gate:
             return
         refusal = self.refusal(scope, Headers(scope=scope))
         if scope["type"] == "websocket":
-            await (self.app(scope, receive, send) if refusal is None else answer(send, *refusal, of="websocket.http"))
+            if refusal is None:
+                await self.app(scope, receive, send)
+            else:
+                await answer(send, *refusal, of="websocket.http")
+                await _until_gone(receive)
         elif refusal is None:
             try:
                 await self.app(scope, limited(receive, *self.limits()), self.sender(send))
@@ -50,6 +54,16 @@ class Gate:
     def sender(self, send: Send) -> Send:
         """Returns what sends the answers."""
         return send
+
+
+async def _until_gone(receive: Receive) -> None:
+    """Waits until a refused WebSocket has gone, at most a second: uvicorn reports one whose application returns before as an error."""
+    try:
+        async with asyncio.timeout(1.0):
+            for _ in range(3):  # that it wants to open, that it is refused, that it has gone
+                await receive()
+    except TimeoutError:
+        return
 
 
 def limited(receive: Receive, largest: int, seconds: float) -> Receive:

@@ -9,14 +9,17 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from starlette.exceptions import HTTPException
 
-from milepost.core import DataError, parse_json
+from milepost.core import DataError, parse_json, shown
 from milepost.online import unpack
 from milepost.serving.robometer import samples_of_json
 from milepost.serving.service import Answer, Service
 
+REMEDY = "send one JSON text"
+"""What to do about a body that is no JSON."""
 Body = Literal["none", "json", "npz", "form"]
 
 
@@ -58,9 +61,9 @@ _STEP = ServedCall(
 CALLS = (
     ServedCall("POST", "/sessions", lambda service, incoming: service.begin(incoming.body), "json"),
     _STEP,
-    ServedCall("DELETE", "/sessions/{session}", lambda service, incoming: service.end(incoming.name)),
+    ServedCall("DELETE", "/sessions/{session:path}", lambda service, incoming: service.end(incoming.name)),
     ServedCall("POST", "/relabel", lambda service, incoming: service.relabel(*incoming.body), "npz", status=202, packer="pack_episode"),
-    ServedCall("GET", "/relabel/{ticket}", lambda service, incoming: service.relabelled(incoming.name)),
+    ServedCall("GET", "/relabel/{ticket:path}", lambda service, incoming: service.relabelled(incoming.name)),
     ServedCall("GET", "/health", lambda service, incoming: service.health()),
     ServedCall("GET", "/model_info", lambda service, incoming: service.model_info()),
     ServedCall("GET", "/metrics", lambda service, incoming: service.metrics(), in_message=False),
@@ -82,7 +85,7 @@ async def answer_message(service: Service, content: str | bytes) -> Answer:
         request, arrays = unpack(content, service.config.largest)
         call = _packed_call(request.get("call"))
         return call.status, await call.answer(service, Incoming(body=(request, arrays), received_s=received_s))
-    message = parse_json(content, source="the message")
+    message = parse_json(content, source="the message", remedy=REMEDY)
     if not isinstance(message, dict) or not isinstance(message.get("path"), str):
         raise DataError('a message is the .npz of POST /step, or {"method", "path", "fields"}')
     call, name = _text_call(message.get("method"), message["path"])
@@ -100,5 +103,5 @@ def _text_call(method: Any, path: str) -> tuple[ServedCall, str]:
         stem, has_name, _ = call.path.partition("{")
         fits = path.startswith(stem) if has_name else path == stem
         if fits and call.method == method and call.in_message and call.body != "npz":
-            return call, path.removeprefix(stem)
-    raise HTTPException(404, f"there is no {method} {path} in a WebSocket")
+            return call, unquote(path.removeprefix(stem))
+    raise HTTPException(404, f"there is no {shown(method)[1:-1]} {shown(path, 100)[1:-1]} in a WebSocket")

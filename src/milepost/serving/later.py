@@ -19,6 +19,8 @@ TOGETHER = 16
 """Episodes that go through the model at once."""
 MOST_BYTES = 2_000_000_000
 """Bytes of the episodes that wait."""
+MOST_FRAMES = 500_000
+"""Frames of the episodes that wait, and of the results that are kept; a result takes about a kilobyte."""
 MOST_TICKETS = 4096
 """Tickets that are kept; the oldest that is done goes first."""
 
@@ -78,13 +80,15 @@ class _Job:
 
 
 class Later:
-    """Episodes that wait for the model, and their results. `on_work` is called when there is something to do."""
+    """Episodes that wait for the model, and their results. `on_work` is called when there is something to do, `on_refusal` when there is no
+    room.
+    """
 
-    def __init__(self, sessions: Sessions, on_work: Callable[[], None]) -> None:
+    def __init__(self, sessions: Sessions, on_work: Callable[[], None], on_refusal: Callable[[], None]) -> None:
         limits = SessionLimits(sessions=TOGETHER, frames=10**9, idle_s=float(10**9))
         config = sessions.config
         self._sessions = Sessions(sessions.model, SessionConfig(config.success, config.events, config.shaping, limits))
-        self._on_work, self._jobs = on_work, dict[str, _Job]()
+        self._on_work, self._on_refusal, self._jobs = on_work, on_refusal, dict[str, _Job]()
         self._queue: list[_Job] = []
 
     @property
@@ -96,13 +100,15 @@ class Later:
         """Takes an episode and returns its ticket. BusyError if too many wait. DataError if the model follows one attempt at a time."""
         if self._sessions.follows_one:
             raise DataError("this model follows one attempt at a time, which is for a robot: episodes are labelled with milepost label")
-        if sum(job.size for job in self._queue) + episode.size > MOST_BYTES or len(self._queue) >= MOST_TICKETS:
+        if episode.length > MOST_FRAMES:
+            raise DataError(f"an episode has at most {MOST_FRAMES} frames here, this one has {episode.length}: hand it in in parts")
+        frames, size = (sum(getattr(job, name) for job in self._queue) for name in ("length", "size"))
+        if size + episode.size > MOST_BYTES or frames + episode.length > MOST_FRAMES or len(self._queue) >= MOST_TICKETS:
+            self._on_refusal()
             raise BusyError(f"{len(self._queue)} episodes wait for the model already: send it again later")
         ticket, job = secrets.token_hex(8), _Job(episode)
         self._jobs[ticket] = job
         self._queue.append(job)
-        for old in [name for name, each in self._jobs.items() if each.is_over.is_set()][: max(0, len(self._jobs) - MOST_TICKETS)]:
-            del self._jobs[old]
         self._on_work()
         return ticket
 
@@ -145,3 +151,14 @@ class Later:
             if fault is not None:
                 job.fail(broken(fault))
         self._queue = [job for job in self._queue if not job.settle(self._sessions)]
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forgets the oldest results beyond `MOST_TICKETS` and `MOST_FRAMES`."""
+        done = {ticket: len(job.results) for ticket, job in self._jobs.items() if job.is_over.is_set()}
+        tickets, frames = len(self._jobs), sum(done.values())
+        for ticket, count in done.items():
+            if tickets <= MOST_TICKETS and frames <= MOST_FRAMES:
+                return
+            del self._jobs[ticket]
+            tickets, frames = tickets - 1, frames - count

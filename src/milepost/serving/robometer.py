@@ -6,6 +6,7 @@ its first on. In a form, `sample_0`, `sample_1`, ... are JSON whose "frames" nam
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ async def samples_of_form(form: FormData) -> list[tuple[Mapping[str, Any], Shape
     samples = []
     for number, text in sorted(numbered.items()):
         where = f"sample_{number}"
-        sample = parse_json(text if isinstance(text, str) else "", source=where)
+        sample = parse_json(text if isinstance(text, str) else "", source=where, remedy="send one JSON text")
         name = _trajectory(sample, where).get("frames")
         name = name.get("__numpy_file__") if isinstance(name, dict) else None
         file = form.get(name) if isinstance(name, str) else None
@@ -97,13 +98,15 @@ def _trajectory(sample: Any, where: str) -> Mapping[str, Any]:
 
 
 def _episode(where: str, sample: Mapping[str, Any], frames: Shaped[np.ndarray, "..."], camera: str, fps: float) -> WholeEpisode:
-    task = sample["trajectory"].get("task")
+    task, shape = sample["trajectory"].get("task"), sample["trajectory"].get("frames_shape")
     if not isinstance(task, str):
         raise DataError(f"{where} has no 'task', the instruction in words")
     is_bytes = frames.dtype.kind in "iu" and (frames.size == 0 or (int(frames.min()) >= 0 and int(frames.max()) <= 255))
-    if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames) or not is_bytes:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size or not is_bytes:
         raise DataError(
             f"{where} has frames of shape {frames.shape} and type {frames.dtype}; (T, H, W, 3) of whole numbers to 255 is expected"
         )
+    if shape is not None and shape != list(frames.shape):
+        raise DataError(f"{where} has frames of shape {frames.shape}, and its 'frames_shape' says {json.dumps(shape)[:80]}")
     images = frames.astype(np.uint8)
     return WholeEpisode(task, fps, len(images), lambda frame: {camera: images[frame]}, size=images.nbytes)

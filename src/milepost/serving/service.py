@@ -6,6 +6,7 @@ An error is {"error": text} with a status; a result is never a made-up number.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ import numpy as np
 from jaxtyping import Shaped
 from starlette.exceptions import HTTPException
 
-from milepost.core import DataError
-from milepost.online import Sessions, to_json
+from milepost.core import DataError, shown
+from milepost.online import PackedArrays, Sessions, to_json
 from milepost.serving import robometer
 from milepost.serving.batching import Batcher
 from milepost.serving.errors import BusyError, ModelError
@@ -25,7 +26,6 @@ from milepost.serving.statistics import Statistics
 
 MOST_KEYS = 1024
 """Answers that are remembered for calls that are sent again."""
-Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Samples = Sequence[tuple[Mapping[str, Any], Shaped[np.ndarray, "..."]]]
 Answer = tuple[int, dict[str, Any]]
 """Status and fields."""
@@ -44,8 +44,10 @@ class ServerConfig:
     video_fps: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.largest < 1 or not self.video_fps > 0:
-            raise ValueError("largest and video_fps must be above 0")
+        if self.largest < 1:
+            raise ValueError(f"largest must be at least 1, got {self.largest}")
+        if not 0 < self.video_fps < math.inf:
+            raise ValueError(f"video_fps must be above 0 and finite, got {self.video_fps:g}")
 
 
 class Service:
@@ -87,10 +89,10 @@ class Service:
     async def end(self, name: str) -> dict[str, Any]:
         """Ends an attempt. HTTPException if there is none of this name."""
         if not await self.batcher.run(lambda: self.sessions.end(name)):  # it waits for a pass, which the event loop must not do
-            raise HTTPException(404, f"there is no session '{name}' here")
+            raise HTTPException(404, f"there is no session {shown(name, 100)} here")
         return {"ended": name}
 
-    async def step(self, request: Mapping[str, Any], arrays: Arrays, *, received_s: float) -> dict[str, Any]:
+    async def step(self, request: Mapping[str, Any], arrays: PackedArrays, *, received_s: float) -> dict[str, Any]:
         """Shows the newest frames. DataError if the request is not made as `pack_observations` makes it."""
         observations = observations_of(request, arrays, received_s)
 
@@ -99,7 +101,7 @@ class Service:
 
         return await self._once(request.get("key"), step)
 
-    async def relabel(self, request: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
+    async def relabel(self, request: Mapping[str, Any], arrays: PackedArrays) -> dict[str, Any]:
         """Takes an episode, and answers with its ticket. DataError if the request is not made as `pack_episode` makes it."""
 
         async def put() -> dict[str, Any]:
@@ -112,7 +114,9 @@ class Service:
         try:
             results, count, length = self.batcher.later.look(ticket)
         except KeyError:
-            raise HTTPException(404, f"there is no ticket '{ticket}' here: the server began anew, or newer ones took its place") from None
+            raise HTTPException(
+                404, f"there is no ticket {shown(ticket, 100)} here: the server began anew, or newer ones took its place"
+            ) from None
         done = {} if results is None else {"results": [to_json(result) for result in results]}
         return {"status": "working" if results is None else "done", "frames_done": count, "frames": length, **done}
 
