@@ -31,10 +31,6 @@ class Work:
     threshold: float
 
 
-Label = Callable[[Sequence[Work], datasets.LeRobotDataset, "Outcome"], None]
-"""Labels with some of the models, and adds their files to the outcome."""
-
-
 @dataclass
 class Outcome:
     """What became of the models. tables: the files that are there. stops: model -> what ended its labels. unread: lines to read."""
@@ -131,8 +127,9 @@ def _folder(args: Args, dataset: datasets.LeRobotDataset) -> Path:
     return args.output_path
 
 
-def _labelled(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDataset, label: Label) -> Outcome:
-    """Labels with the models whose files are not complete. Returns all files, and what went wrong."""
+def _labelled(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDataset, label: Callable[..., None]) -> Outcome:
+    """Labels with the models whose files are not complete. Returns all files, and what went wrong. label: labels with some of the models,
+    and adds their files to the outcome."""
     outcome = Outcome({}, {}, [])
     with ExitStack() as locks:
         for path in sorted(work.path for work in works):
