@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
     {"core"},
-    {"datasets", "encoders", "metrics"},
+    {"datasets", "encoders", "metrics", "scale"},
     {"online", "progress", "vlm"},
     {"models", "weights", "annotation"},
     {"figures", "serving", "sim"},
@@ -82,7 +82,8 @@ HEAVY = {
     "transformers": {"vlm"},
     "peft": set(),
     "av": {"datasets", "figures"},
-    "pyarrow": {"datasets", "progress", "weights"},
+    "pyarrow": {"datasets", "progress", "scale", "weights"},
+    "ray": {"scale"},
     "matplotlib": {"figures"},
     "jinja2": {"figures"},
     "rich": {"cli"},

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from milepost import datasets, encoders, models, progress
+from milepost import datasets, models, progress, scale
 from milepost.cli.console import bars, closed_after, say, table, warn
 from milepost.cli.label_options import Args, flags, rewritten
+from milepost.cli.label_ray import Ready, compute, origins, plan, runs
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
 from milepost.cli.label_several import draw, label_several, upload_target
 from milepost.core import DataError, later, output_lock, to_json
@@ -17,8 +20,13 @@ __all__ = ["Args", "main", "rewritten"]
 
 def main(args: Args) -> int:
     """Labels the dataset and reports; returns 1 if frames have no progress."""
-    if len(args.model) > 1:
-        return label_several(args)
+    cluster = scale.Cluster.from_options(args.ray_options)
+    with cluster.joined() if cluster is not None else nullcontext():
+        return label_several(args, cluster) if len(args.model) > 1 else _label_one(args, cluster)
+
+
+def _label_one(args: Args, cluster: scale.Cluster | None) -> int:
+    """Labels with one model."""
     name = args.model[0]
     kind = models.kind_of(name)
     options = models.options_for(kind, args.model_options)
@@ -26,13 +34,17 @@ def main(args: Args) -> int:
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
     repository = upload_target(args, dataset)
-    heads = ("sparse",) if args.head_mode == "sparse" else ("sparse", "dense")
-    run = models.Run(encoders.resolve_device(args.device), args.precision, heads, args.task)
-    prepared = models.prepare(name, options, dataset, run)
-    dataset = prepared.dataset
+    if cluster is None:
+        (run,) = runs(args, [kind])
+        prepared = models.prepare(name, options, dataset, run)
+        here = Ready((prepared,), prepared.dataset)
+        dataset, (made_by,), threshold = here.dataset, origins(args, here), threshold_of(prepared.model)
+        label = partial(_label, args, prepared)
+    else:
+        planned = plan(args, cluster)
+        dataset, (made_by,), (threshold,) = dataset.showing(planned.cameras), planned.made_by, planned.thresholds
+        label = partial(_label_on, args, cluster)
     path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
-    settings, bare = {**prepared.arguments, **prepared.settings}, models.is_bare(name, kind)
-    made_by = progress.provenance(prepared.model, dataset, name, bare=bare, **settings)
     if path.is_dir():
         raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     with output_lock(path):
@@ -40,8 +52,8 @@ def main(args: Args) -> int:
         if finished is not None:
             progress.remove_unfinished(path, made_by)
             warn("labelled already, by this model with these options: nothing to do")
-        table_of_all = finished or _label(args, prepared, dataset, path, made_by)
-    labelled = Labelled(path, table_of_all, threshold_of(prepared.model), dataset.episode_indices)
+        table_of_all = finished or label(dataset, path, made_by)
+    labelled = Labelled(path, table_of_all, threshold, dataset.episode_indices)
     _report(args, labelled)
     if args.num_visualizations > 0:
         draw(args, (path,), dataset)
@@ -65,6 +77,26 @@ def _label(
     for line in unread:
         warn(line)
     return labelled
+
+
+def _label_on(
+    args: Args, cluster: scale.Cluster, dataset: datasets.LeRobotDataset, path: Path, made_by: Mapping[str, str]
+) -> progress.ProgressTable:
+    """Labels the dataset on a cluster and returns the finished file."""
+    unread, tally = list[str](), scale.Tally()
+    with bars() as bar:
+        tables = progress.label_elsewhere(
+            partial(compute, args, cluster, dataset, tally, bar("label")), dataset, {path: made_by}, overwrite=args.overwrite,
+            on_unreadable=lambda _, number, error: unread.append(progress.left_unknown(number, error)),
+            on_stop=_raise,
+        )  # fmt: skip
+    for line in [*tally.lines(), *unread]:
+        warn(line)
+    return tables[path]
+
+
+def _raise(path: Path, error: DataError) -> None:
+    raise error
 
 
 def _report(args: Args, labelled: Labelled) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from milepost import models
+from milepost import models, scale
 
 _ONE_A_LINE: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpec(
     nargs=1,
@@ -54,6 +54,7 @@ class Args:
     output_repo_id: str | None = None
     """Hub dataset to upload to, which must hold the same episodes."""
     json: bool = False
+    ray_options: Annotated[scale.RayOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=scale.RayOptions)
 
 
 def flags() -> set[str]:
@@ -68,9 +69,10 @@ def rewritten(arguments: Sequence[str]) -> list[str]:
     >>> rewritten(["towels", "--model", "sarm", "--stride", "2", "--model=elapsed"])
     ['towels', '--model', 'sarm\\nelapsed', '--stride', '2']
     """
+    arguments = scale.with_address(arguments)
     paths = models.paths_named(arguments)
     if len(paths) < 2:
-        return list(arguments)
+        return arguments
     others, place = list[str](), 0
     while place < len(arguments):
         flag, mark, _ = arguments[place].partition("=")

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from milepost import datasets, encoders, models, progress
+from milepost import datasets, models, progress, scale
 from milepost.cli import plot
 from milepost.cli.console import bars, closed_after, say, table, warn
 from milepost.cli.label_options import Args, flags
+from milepost.cli.label_ray import compute, origins, plan, ready
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
-from milepost.core import MAIN_HEAD, DataError, count_noun, later, output_lock, to_json
+from milepost.core import DataError, count_noun, later, output_lock, to_json
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What one model does. name: what it is called beside the others, and in its file's name. model_path: as it was named."""
+    """What one model does. place: its place in the command. name: what it is called beside the others, and in its file's name.
+    model_path: as it was named."""
 
+    place: int
     name: str
     model_path: str
     path: Path
-    prepared: models.Prepared
     made_by: Mapping[str, str]
+    threshold: float
 
 
 @dataclass
@@ -37,26 +40,29 @@ class Outcome:
     unread: list[str]
 
 
-def label_several(args: Args) -> int:
+def label_several(args: Args, cluster: scale.Cluster | None = None) -> int:
     """Labels the dataset with several models and reports; returns 1 if frames have no progress, or a model was stopped."""
     kinds = [models.kind_of(path) for path in args.model]
-    options = models.options_for_several(kinds, args.model_options)
+    models.options_for_several(kinds, args.model_options)
     names = names_beside(args.model, kinds)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _folder(args, dataset)
     repository = upload_target(args, dataset)
-    with models.sharing_vlms():
-        runs = _runs(args, kinds)
-        prepared = [models.prepare(*each) for each in zip(args.model, options, [dataset] * len(kinds), runs, strict=True)]
-    dataset = dataset.showing([camera for each in prepared for camera in each.dataset.cameras])
-    works = []
-    for name, path, kind, each in zip(names, args.model, kinds, prepared, strict=True):
-        settings = {**each.arguments, **each.settings}
-        made_by = progress.provenance(each.model, dataset, path, bare=models.is_bare(path, kind), **settings)
-        works.append(Work(name, path, folder / f"{name}_progress.parquet", each, made_by))
-    outcome = _labelled(args, works, dataset)
+    if cluster is None:
+        here = ready(args)
+        dataset, made_by, thresholds = here.dataset, origins(args, here), [threshold_of(each.model) for each in here.prepared]
+        label = partial(_label, args, here.prepared)
+    else:
+        planned = plan(args, cluster)
+        dataset, made_by, thresholds = dataset.showing(planned.cameras), planned.made_by, planned.thresholds
+        label = partial(_label_on, args, cluster)
+    works = [
+        Work(place, name, path, folder / f"{name}_progress.parquet", made_by[place], thresholds[place])
+        for place, (name, path) in enumerate(zip(names, args.model, strict=True))
+    ]
+    outcome = _labelled(args, works, dataset, label)
     files = {
-        work.name: Labelled(work.path, outcome.tables[work.name], threshold_of(work.prepared.model), dataset.episode_indices)
+        work.name: Labelled(work.path, outcome.tables[work.name], work.threshold, dataset.episode_indices)
         for work in works
         if work.name in outcome.tables
     }
@@ -121,18 +127,9 @@ def _folder(args: Args, dataset: datasets.LeRobotDataset) -> Path:
     return args.output_path
 
 
-def _runs(args: Args, kinds: Sequence[models.ModelKind]) -> list[models.Run]:
-    """Returns how each model is run. A kind that understands nothing of the run but the device, such as the clock, gets only that."""
-    heads = (MAIN_HEAD,) if args.head_mode == "sparse" else ("sparse", "dense")
-    device = encoders.resolve_device(args.device)
-    run = models.Run(device, args.precision, heads, args.task)
-    if all(kind.prepare is None for kind in kinds):
-        return [run] * len(kinds)
-    return [run if kind.prepare is not None else models.Run(device) for kind in kinds]
-
-
-def _labelled(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDataset) -> Outcome:
-    """Labels with the models whose files are not complete. Returns all files, and what went wrong."""
+def _labelled(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDataset, label: Callable[..., None]) -> Outcome:
+    """Labels with the models whose files are not complete. Returns all files, and what went wrong. label: labels with some of the models,
+    and adds their files to the outcome."""
     outcome = Outcome({}, {}, [])
     with ExitStack() as locks:
         for path in sorted(work.path for work in works):
@@ -143,29 +140,52 @@ def _labelled(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDatase
                 warn(f"{work.name}: labelled already, by this model with these options: nothing to do")
                 outcome.tables[work.name] = finished
         if remaining := [work for work in works if work.name not in outcome.tables]:
-            _label(args, remaining, dataset, outcome)
+            label(remaining, dataset, outcome)
     return outcome
 
 
-def _label(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome) -> None:
+def _label(
+    args: Args, prepared: Sequence[models.Prepared], works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome
+) -> None:
     """Labels with these models in one reading, and adds their files to the outcome."""
-    names = {work.path: work.name for work in works}
-    options: dict[Path | str, Mapping[str, Any]] = {work.path: work.prepared.arguments for work in works}
     with ExitStack() as opened, bars() as bar:
         for work in works:
-            opened.enter_context(closed_after(work.prepared.model))
-            work.prepared.begin(later(bar, f"encode frames ({work.name})"))
-        try:
-            tables = progress.label_several(
-                {work.path: work.prepared.model for work in works}, dataset, overwrite=args.overwrite, on_progress=bar("label"),
-                on_unreadable=lambda path, number, error: outcome.unread.append(f"{names[path]}: {progress.left_unknown(number, error)}"),
-                on_stop=lambda path, error: outcome.stops.update({names[path]: str(error)}),
-                options=options, made_by={work.path: work.made_by for work in works},
-            )  # fmt: skip
-        except DataError:
-            if not outcome.tables or len(outcome.stops) < len(works):
-                raise
-            tables = {}  # all of these were stopped, and there are files of others to report
+            opened.enter_context(closed_after(prepared[work.place].model))
+            prepared[work.place].begin(later(bar, f"encode frames ({work.name})"))
+        label = partial(
+            progress.label_several,
+            {work.path: prepared[work.place].model for work in works},
+            dataset,
+            on_progress=bar("label"),
+            options={work.path: prepared[work.place].arguments for work in works},
+            made_by={work.path: work.made_by for work in works},
+        )
+        _add_files(args, label, works, outcome)
+
+
+def _label_on(args: Args, cluster: scale.Cluster, works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome) -> None:
+    """Labels with these models on a cluster, and adds their files to the outcome."""
+    tally, theirs = scale.Tally(), dataclasses.replace(args, model=tuple(work.model_path for work in works))
+    with bars() as bar:
+        work_of_all = partial(compute, theirs, cluster, dataset, tally, bar("label"))
+        label = partial(progress.label_elsewhere, work_of_all, dataset, {work.path: work.made_by for work in works})
+        _add_files(args, label, works, outcome)
+    outcome.unread[:0] = tally.lines()
+
+
+def _add_files(args: Args, label: Callable[..., Mapping[Path, progress.ProgressTable]], works: Sequence[Work], outcome: Outcome) -> None:
+    """Labels, and adds the files and what went wrong to the outcome."""
+    names = {work.path: work.name for work in works}
+    try:
+        tables = label(
+            overwrite=args.overwrite,
+            on_unreadable=lambda path, number, error: outcome.unread.append(f"{names[path]}: {progress.left_unknown(number, error)}"),
+            on_stop=lambda path, error: outcome.stops.update({names[path]: str(error)}),
+        )
+    except DataError:
+        if not outcome.tables or len(outcome.stops) < len(works):
+            raise
+        tables = {}  # all of these were stopped, and there are files of others to report
     outcome.tables.update({names[path]: each for path, each in tables.items()})
 
 

@@ -23,6 +23,7 @@ from .edits import EditedFrames as EditedFrames
 from .edits import reordered as reordered
 from .edits import with_images as with_images
 from .errors import DataError as DataError
+from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError
 from .errors import UnreadableError as UnreadableError
 from .errors import plain_reason as plain_reason

@@ -24,6 +24,7 @@ WORKING = {
     "httpx2": ">=2,<3",
     "metaworld": ">=3.1.1,<3.2",
     "peft": ">=0.18",
+    "ray": ">=2.54",
     "stable-baselines3": ">=2.7",
     "torchrl": ">=0.14",
     "transformers": ">=5.4,<6",

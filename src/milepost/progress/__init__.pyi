@@ -12,10 +12,16 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .existing import existing_result as existing_result
 from .labelling import label as label
+from .labelling import label_elsewhere as label_elsewhere
 from .labelling import label_several as label_several
 from .labelling import left_unknown as left_unknown
 from .labelling import provenance as provenance
+from .labels import EpisodeOutcome as EpisodeOutcome
+from .labels import Plan as Plan
+from .labels import Predictor as Predictor
+from .labels import in_turn as in_turn
 from .labels import predicted as predicted
+from .labels import rows_of as rows_of
 from .matching import MatchedProgress as MatchedProgress
 from .matching import by_row as by_row
 from .matching import curves_by_row as curves_by_row

@@ -33,7 +33,7 @@ from milepost.core import (
 )
 from milepost.datasets import as_dataset, find_model, revision_of
 from milepost.progress.existing import existing_result
-from milepost.progress.labels import Labels, called, fill
+from milepost.progress.labels import Compute, Labels, Predictor, called, fill, in_turn
 from milepost.progress.store import ProgressStore
 from milepost.progress.table import ProgressTable, read_progress
 
@@ -114,9 +114,9 @@ def label(
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
     with output_lock(path):
-        labels = _begun(path, model, dataset, options, made_by, overwrite=overwrite, on_unreadable=on_unreadable)
+        labels = _begun(path, dataset, made_by or provenance(model, dataset, **options), overwrite=overwrite, on_unreadable=on_unreadable)
         try:
-            fill([labels], dataset, on_progress)
+            fill([labels], dataset, partial(in_turn, [Predictor(model, options)], dataset, on_progress=on_progress))
         finally:
             labels.store.close()
         return labels.finish()
@@ -163,13 +163,42 @@ def label_several(
             opened.enter_context(output_lock(each))
         all_labels = []
         for path, model in models.items():
-            report = partial(on_unreadable, paths[path])
-            labels = _begun(
-                paths[path], model, dataset, options.get(path, {}), made_by.get(path), overwrite=overwrite, on_unreadable=report
-            )
+            origin = made_by.get(path) or provenance(model, dataset, **options.get(path, {}))
+            labels = _begun(paths[path], dataset, origin, overwrite=overwrite, on_unreadable=partial(on_unreadable, paths[path]))
             opened.callback(labels.store.close)
             all_labels.append(labels)
-        fill(all_labels, dataset, on_progress, on_stop)
+        predictors = [Predictor(model, options.get(path, {})) for path, model in models.items()]
+        compute = partial(in_turn, predictors, dataset, is_wanted=lambda place: all_labels[place].fault is None, on_progress=on_progress)
+        fill(all_labels, dataset, compute, on_stop)
+        return _finished(all_labels, on_stop)
+
+
+def label_elsewhere(
+    compute: Compute,
+    dataset: Dataset,
+    made_by: Mapping[Path, Mapping[str, str]],
+    *,
+    overwrite: bool = False,
+    on_unreadable: Callable[[Path, int, UnreadableError], None],
+    on_stop: Callable[[Path, DataError], None],
+) -> dict[Path, ProgressTable]:
+    """Labels a dataset with models that are not here, each into its own progress file, and returns path -> file.
+
+    compute: a plan -> outcomes, in any order, from `in_turn` with the same models on whatever machine. made_by: the path of a progress
+    file -> its provenance, in the order of the models. Each file is, byte for byte, what `label` writes. The other arguments, and what is
+    raised, are as of `label_several`.
+    """
+    _require_separate(list(made_by))
+    with ExitStack() as opened:
+        for each in sorted(made_by):
+            opened.enter_context(output_lock(each))
+        all_labels = []
+        for path, origin in made_by.items():
+            require_file_name(path)
+            labels = _begun(path, dataset, origin, overwrite=overwrite, on_unreadable=partial(on_unreadable, path))
+            opened.callback(labels.store.close)
+            all_labels.append(labels)
+        fill(all_labels, dataset, compute, on_stop)
         return _finished(all_labels, on_stop)
 
 
@@ -193,22 +222,19 @@ def _finished(all_labels: Sequence[Labels], on_stop: Callable[[Path, DataError],
 
 def _begun(
     path: Path,
-    model: RewardModel,
     dataset: Dataset,
-    options: Mapping[str, Any],
-    made_by: Mapping[str, str] | None,
+    made_by: Mapping[str, str],
     *,
     overwrite: bool,
     on_unreadable: Callable[[int, UnreadableError], None],
 ) -> Labels:
     """Returns one model's labels as far as they are there. DataError if the file, or an unfinished run, is of something else."""
-    made_by = made_by or provenance(model, dataset, **options)
     if not overwrite:
         existing_result(path, made_by, [number_at(dataset, position) for position in range(len(dataset))])
     store = ProgressStore(path, made_by, anew=overwrite)
     if path.is_file() and not overwrite:
         store.adopt(read_progress(path))
-    return Labels(path, model, store, options, on_unreadable)
+    return Labels(path, store, on_unreadable)
 
 
 def _require_separate(paths: Sequence[Path]) -> None:

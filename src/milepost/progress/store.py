@@ -153,7 +153,11 @@ class ProgressStore:
 
     def add(self, progress: Progress, row: int) -> None:
         """Adds one episode's progress; it is on disk within `_KEEP_S` seconds of work, and when `keep` is called."""
-        self._add(progress_rows(progress, row), {progress.episode})
+        self.add_rows(progress_rows(progress, row), progress.episode)
+
+    def add_rows(self, rows: pa.Table, episode: int) -> None:
+        """Adds one episode's rows, as `progress_rows` makes them; they are on disk as soon as those of `add`."""
+        self._add(rows, {episode})
         if time.monotonic() - self._kept_at > _KEEP_S or self._waiting_frames > _KEEP_FRAMES:
             self.keep()
 

@@ -1,0 +1,173 @@
+"""`milepost label --ray`: the same models on the processes of a Ray cluster, and the same files.
+
+Each process opens the dataset and makes the models ready as the verb does here. This process keeps what comes back, and alone writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from milepost import datasets, encoders, models, progress, scale
+from milepost.cli.label_options import Args
+from milepost.cli.label_report import threshold_of
+from milepost.core import MAIN_HEAD, DataWarning, Tick, UnreadableError, number_at, warn_user
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one process of the cluster says of the models. made_by, thresholds: of each model. cameras: what they look at."""
+
+    made_by: list[dict[str, str]]
+    thresholds: list[float]
+    cameras: list[str]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Models that are ready for a dataset, which shows the cameras that they look at."""
+
+    prepared: tuple[models.Prepared, ...]
+    dataset: datasets.LeRobotDataset
+
+
+def ready(args: Args) -> Ready:
+    """Returns the models of a command, ready for its dataset. DataError if they do not fit."""
+    kinds = [models.kind_of(path) for path in args.model]
+    options = models.options_for_several(kinds, args.model_options)
+    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
+    with models.sharing_vlms():
+        prepared = tuple(models.prepare(*each) for each in zip(args.model, options, [dataset] * len(kinds), runs(args, kinds), strict=True))
+    return Ready(prepared, dataset.showing([camera for each in prepared for camera in each.dataset.cameras]))
+
+
+def runs(args: Args, kinds: Sequence[models.ModelKind]) -> list[models.Run]:
+    """Returns how each model is run. Beside others, a kind that understands nothing of the run but the device gets only that."""
+    heads = (MAIN_HEAD,) if args.head_mode == "sparse" else ("sparse", "dense")
+    device = encoders.resolve_device(args.device)
+    run = models.Run(device, args.precision, heads, args.task)
+    if all(kind.prepare is None for kind in kinds):
+        return [run] * len(kinds)
+    return [run if kind.prepare is not None else models.Run(device) for kind in kinds]
+
+
+def origins(args: Args, models_ready: Ready) -> list[dict[str, str]]:
+    """Returns the provenance of each model's file."""
+    return [
+        progress.provenance(
+            each.model, models_ready.dataset, path, bare=models.is_bare(path, models.kind_of(path)), **each.arguments, **each.settings
+        )
+        for path, each in zip(args.model, models_ready.prepared, strict=True)
+    ]
+
+
+def plan(args: Args, cluster: scale.Cluster) -> Planned:
+    """Returns what one process of the cluster says of the models, which need not fit on this machine."""
+    planned, messages = scale.once(cluster, partial(_planned, elsewhere(args)))
+    _say(messages, set())
+    renamed = [{**each, "model_path": name} for each, name in zip(planned.made_by, args.model, strict=True)]
+    return dataclasses.replace(planned, made_by=renamed)
+
+
+def _planned(args: Args) -> tuple[Planned, list[str]]:
+    with _warnings_of() as messages:
+        here = ready(args)
+        planned = Planned(origins(args, here), [threshold_of(each.model) for each in here.prepared], list(here.dataset.cameras))
+    return planned, messages()
+
+
+def elsewhere(args: Args) -> Args:
+    """Returns the command with absolute paths, as a process needs it that runs in another folder."""
+
+    def absolute(name: str) -> str:
+        return str(Path(name).expanduser().absolute()) if Path(name).expanduser().exists() else name
+
+    names = tuple(name if models.is_bare(name, models.kind_of(name)) else absolute(name) for name in args.model)
+    return dataclasses.replace(args, dataset=absolute(args.dataset), model=names)
+
+
+@dataclass(frozen=True)
+class _Make:
+    """What makes the work of a process. args: the command, with absolute paths."""
+
+    args: Args
+
+    def __call__(self) -> Callable[[int], tuple[list[progress.EpisodeOutcome], list[str]]]:
+        with _warnings_of() as messages:
+            here = ready(self.args)
+            for each in here.prepared:
+                each.begin()
+        predictors = [progress.Predictor(each.model, each.arguments) for each in here.prepared]
+        waiting = messages()
+
+        def label(item: int) -> tuple[list[progress.EpisodeOutcome], list[str]]:
+            position, lacking = divided(item, len(predictors))
+            with _warnings_of() as now:
+                outcomes = list(progress.in_turn(predictors, here.dataset, [(position, lacking)]))
+            messages_of_all = [*waiting, *now()]
+            waiting.clear()
+            return outcomes, messages_of_all
+
+        return label
+
+
+def joined(position: int, lacking: Sequence[int], count: int) -> int:
+    """Returns a number for a position and the models that lack its curve, of `count` models.
+
+    >>> divided(joined(5, [0, 2], 3), 3)
+    (5, [0, 2])
+    """
+    return (position << count) | sum(1 << place for place in lacking)
+
+
+def divided(item: int, count: int) -> tuple[int, list[int]]:
+    """Returns the position and the models of a number that `joined` made."""
+    return item >> count, [place for place in range(count) if item >> place & 1]
+
+
+def compute(
+    args: Args, cluster: scale.Cluster, dataset: datasets.LeRobotDataset, tally: scale.Tally, on_progress: Tick, episodes: progress.Plan
+) -> Iterator[progress.EpisodeOutcome]:
+    """Yields what the models say of the episodes of a plan, as it comes back from the cluster. tally: counts it."""
+    count, warned = len(args.model), set[str]()
+    items = [joined(position, lacking, count) for position, lacking in episodes if lacking]
+    on_progress(len(dataset) - len(items), len(dataset))
+    for done, answer in enumerate(scale.spread(cluster, _Make(elsewhere(args)), items), start=len(dataset) - len(items) + 1):
+        if isinstance(answer, scale.Failure):
+            yield from _failed(answer, dataset, count)
+        else:
+            outcomes, messages = answer.value
+            _say(messages, warned)
+            frames = max((0 if each.rows is None else len(each.rows) for each in outcomes), default=0)
+            tally.add(answer, item=number_at(dataset, divided(answer.item, count)[0]), frames=frames)
+            yield from outcomes
+        on_progress(done, len(dataset))
+
+
+def _failed(failure: scale.Failure, dataset: datasets.LeRobotDataset, count: int) -> Iterable[progress.EpisodeOutcome]:
+    """Returns that an episode has no curve of any model that lacks it."""
+    position, lacking = divided(failure.item, count)
+    number = number_at(dataset, position)
+    error = UnreadableError(f"episode {number}: {failure.reason}")
+    return [progress.EpisodeOutcome(place, number, error=error, place=progress.rows_of(dataset, number)) for place in lacking]
+
+
+@contextmanager
+def _warnings_of() -> Iterator[Callable[[], list[str]]]:
+    """Keeps the warnings of a block, which nobody would see in a process of the cluster. Yields a function that returns them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        yield lambda: [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
+
+
+def _say(messages: Iterable[str], warned: set[str]) -> None:
+    """Warns of what the processes warned of, each once."""
+    for message in messages:
+        if message not in warned:
+            warned.add(message)
+            warn_user(message)

@@ -1,0 +1,135 @@
+"""A Ray cluster: how it is joined or started, how many actors there may be, and what they keep for themselves."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from milepost.core import DataError, load
+from milepost.scale.options import LOCAL, RUNNING, RayOptions
+
+_ACTORS = re.compile(r"(\d+)(-(\d*))?")
+_QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_DEDUP_LOGS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+class ClusterError(DataError):
+    """The cluster cannot be used: it is not there, has no room for an actor, or its nodes lack what the work needs."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where work is done.
+
+    address: "local" starts a cluster on this machine, "auto" joins the one that runs here, HOST:PORT or ray://HOST:PORT another. actors:
+    how many processes, at least and at most (None: as many as there is room for). cpus, gpus: what each keeps. timeout_s: the seconds that
+    an item may take. tries: how often an item is begun that ends its process.
+
+    ValueError if a number cannot be meant.
+    """
+
+    address: str = LOCAL
+    actors: tuple[int, int | None] = (1, None)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    timeout_s: float = 600.0
+    tries: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        least, most = self.actors
+        if least < 1 or (most is not None and most < least):
+            raise ValueError(f"actors must be at least 1, and no more at least than at most; got {least} to {most}")
+        for name in ("cpus", "timeout_s", "tries"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise ValueError(f"gpus must be a part of one card, such as 0.25, or a whole number of cards; got {self.gpus}")
+
+    @classmethod
+    def from_options(cls, options: RayOptions) -> Cluster | None:
+        """Returns the cluster that the options name, None if they name none. ValueError names the option that cannot be meant."""
+        if options.ray is None:
+            if others := [name for name in RayOptions.__dataclass_fields__ if getattr(options, name) != getattr(RayOptions(), name)]:
+                raise ValueError(f"--{others[0].replace('_', '-')} means nothing without --ray")
+            return None
+        match = _ACTORS.fullmatch(options.actors)
+        if match is None:
+            raise ValueError(f"--actors takes a number or a range, such as 4, 2-8 or 2-; got {options.actors}")
+        least = int(match[1])
+        most = least if match[2] is None else int(match[3]) if match[3] else None
+        if least < 1 or (most is not None and most < least):
+            raise ValueError(f"--actors takes at least 1, and the smaller number first; got {options.actors}")
+        for flag, value in (("cpus-per-actor", options.cpus_per_actor), ("episode-timeout-s", options.episode_timeout_s)):
+            if not value > 0:
+                raise ValueError(f"--{flag} must be above 0, got {value}")
+        if options.episode_tries < 1:
+            raise ValueError(f"--episode-tries must be at least 1, got {options.episode_tries}")
+        gpus = options.gpus_per_actor
+        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+            raise ValueError(f"--gpus-per-actor takes a part of one card, such as 0.25, or a whole number of cards; got {gpus}")
+        return cls(
+            options.ray, (least, most), options.cpus_per_actor, gpus, timeout_s=options.episode_timeout_s, tries=options.episode_tries
+        )
+
+    @contextmanager
+    def joined(self) -> Iterator[Any]:
+        """Joins the cluster, or starts it, and yields the package ray; afterwards the cluster is left, or stopped if it was started here.
+
+        ClusterError if there is none at the address, it has another version of Ray or Python, or no room for one actor.
+        """
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        ray = load("ray", purpose="--ray", install="milepost[ray]")
+        importlib.import_module("ray.data")
+        if ray.is_initialized():  # by the caller, who also leaves it
+            yield self._with_room(ray)
+            return
+        self._join(ray)
+        try:
+            yield self._with_room(ray)
+        finally:
+            ray.shutdown()
+
+    def _join(self, ray: Any) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+        try:
+            if self.address == LOCAL:
+                ray.init(address="local", include_dashboard=False, **quiet)
+            else:
+                ray.init(address=self.address, **quiet)
+        except (ConnectionError, TimeoutError, ValueError) as error:
+            what = "on this machine" if self.address == RUNNING else f"at {self.address}"
+            raise ClusterError(
+                f"there is no Ray cluster {what}: {_first_line(error)}; start one with ray start --head, or give --ray alone "
+                "for one on this machine"
+            ) from error
+        except RuntimeError as error:  # what Ray raises for versions that differ
+            raise ClusterError(f"the Ray cluster at {self.address} cannot be joined: {_first_line(error)}") from error
+
+    def _with_room(self, ray: Any) -> Any:
+        """Returns ray. ClusterError if no node can hold one actor."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= self.gpus for node in nodes):
+            has = "; ".join(f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
+            raise ClusterError(
+                f"no node of the cluster has {self.cpus:g} cores and {self.gpus:g} GPUs for an actor (--cpus-per-actor, --gpus-per-actor); "
+                f"its nodes have {has}"
+            )
+        return ray
+
+    def most_actors(self, ray: Any) -> int:
+        """Returns how many actors there may be at most."""
+        if self.actors[1] is not None:
+            return self.actors[1]
+        total = ray.cluster_resources()
+        rooms = [total.get("CPU", 0) / self.cpus, *([total.get("GPU", 0) / self.gpus] if self.gpus else [])]
+        return max(self.actors[0], int(min(rooms)))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,194 @@
+"""Work on a Ray cluster of this machine: the same files, and nothing that one episode or one process does ends the job."""
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from milepost import DataError, open_dataset
+from milepost.cli.entry import main
+from milepost.scale import Cluster, Failure, RayOptions, Tally, once, spread, with_address
+from milepost.scale.cluster import ClusterError
+from milepost.scale.work import Answer
+from milepost.testing import tiny_sarm, write_example
+
+TWO = Cluster(actors=(2, 2), timeout_s=3.0, tries=2, cpus=0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Starts a cluster whose processes can import this file, and compute as this process does: with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        with Cluster().joined():
+            yield
+    torch.set_num_threads(threads)
+
+
+@dataclasses.dataclass(frozen=True)
+class Making:
+    """Makes work that does to an item what is said of it. folder: where it leaves a mark each time an item is begun."""
+
+    folder: str = ""
+    acts: tuple[tuple[int, str], ...] = ()
+
+    def __call__(self) -> Callable[[int], int]:
+        return self.work
+
+    def work(self, item: int) -> int:
+        if self.folder:
+            (Path(self.folder) / f"{item}-{os.getpid()}-{time.monotonic_ns()}").touch()
+        act = dict(self.acts).get(item, "")
+        if act == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if act == "hang":
+            time.sleep(60)
+        if act == "fail":
+            raise RuntimeError("no such thing")
+        return item * 2
+
+
+def test_every_item_has_one_answer(tmp_path: Path) -> None:
+    answers = list(spread(TWO, Making(str(tmp_path)), range(50)))
+    assert sorted((each.item, each.value) for each in answers if isinstance(each, Answer)) == [(item, item * 2) for item in range(50)]
+    assert len({each.actor for each in answers if isinstance(each, Answer)}) <= 2
+    assert len(list(tmp_path.iterdir())) == 50, "none was begun twice"
+
+
+def test_an_item_that_ends_its_process_hangs_or_fails_is_said_and_the_others_have_answers(tmp_path: Path) -> None:
+    answers = list(spread(TWO, Making(str(tmp_path), ((3, "kill"), (11, "hang"), (17, "fail"))), range(20)))
+    failures = {each.item: each.reason for each in answers if isinstance(each, Failure)}
+    assert sorted(failures) == [3, 11, 17]
+    assert "its process ended" in failures[3]
+    assert "more than 3 s (--episode-timeout-s)" in failures[11]
+    assert "RuntimeError: no such thing" in failures[17]
+    assert all("2 times" in reason for reason in failures.values())
+    assert sorted(each.item for each in answers if isinstance(each, Answer)) == [item for item in range(20) if item not in failures]
+    for item in failures:
+        assert len(list(tmp_path.glob(f"{item}-*"))) == 2
+
+
+def refusing() -> Callable[[int], int]:
+    raise DataError("there is no dataset at /data/towels")
+
+
+def test_a_process_that_cannot_begin_ends_the_job_with_its_reason() -> None:
+    with pytest.raises(ClusterError, match=r"the worker \S+:\d+ cannot begin: there is no dataset at /data/towels"):
+        list(spread(TWO, refusing, range(4)))
+    with pytest.raises(DataError, match=r"^there is no dataset at /data/towels$"):
+        once(TWO, refusing)
+
+
+def test_other_versions_on_a_node_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.scale.work._versions", lambda: {"milepost": "0.0.1"})
+    with pytest.raises(ClusterError, match=r"milepost \S+, and the job was started with 0\.0\.1; install the same on every node"):
+        list(spread(TWO, Making(), [1]))
+
+
+def test_no_room() -> None:
+    with pytest.raises(ClusterError, match=r"no node of the cluster has 1 cores and 4 GPUs for an actor \(--cpus-per-actor, --gpus"):
+        list(spread(dataclasses.replace(TWO, cpus=1.0, gpus=4.0), Making(), [1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (RayOptions(actors="2-4"), "--actors means nothing without --ray"),
+        (RayOptions("local", actors="4-2"), "--actors takes at least 1, and the smaller number first; got 4-2"),
+        (RayOptions("local", actors="many"), "--actors takes a number or a range"),
+        (RayOptions("local", gpus_per_actor=1.5), "--gpus-per-actor takes a part of one card"),
+        (RayOptions("local", cpus_per_actor=0.0), "--cpus-per-actor must be above 0"),
+        (RayOptions("local", episode_tries=0), "--episode-tries must be at least 1"),
+        (RayOptions("local", episode_timeout_s=-1.0), "--episode-timeout-s must be above 0"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: RayOptions, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        Cluster.from_options(options)
+
+
+def test_options() -> None:
+    assert Cluster.from_options(RayOptions()) is None
+    assert Cluster.from_options(RayOptions("auto", actors="3", gpus_per_actor=0.25)) == Cluster("auto", (3, 3), gpus=0.25)
+    assert Cluster.from_options(RayOptions("local", actors="2-")) == Cluster("local", (2, None))
+    assert with_address(["--ray"]) == ["--ray", "local"]
+    assert with_address(["--ray", "ray://head:10001", "towels"]) == ["--ray", "ray://head:10001", "towels"]
+
+
+def test_the_summary_names_what_took_long() -> None:
+    tally = Tally()
+    for item in range(9):
+        tally.add(Answer(item, None, 8.0 if item == 4 else 1.1, "node:1"), item=item, frames=10)
+    assert "9 episodes by 1 process" in tally.lines()[0]
+    assert "slowest: episode 4 (8.0 s); the median is 1.10 s" in tally.lines()[1]
+
+
+# The verb
+
+
+@pytest.fixture(scope="module")
+def dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray")
+    write_example(folder / "dots")
+    tiny_sarm().save_pretrained(folder / "sarm")
+    return folder
+
+
+def label(folder: Path, *words: object) -> int:
+    return main(["label", str(folder / "dots"), *map(str, words)])
+
+
+def test_label_writes_the_same_bytes(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(dots)
+    for name, words in (("here", ()), ("ray", ("--ray", "--actors", 2, "--cpus-per-actor", 0.5))):
+        assert label(dots, "--model", "sarm", "--output-path", f"{name}.parquet", *words) == 0
+    assert (dots / "here.parquet").read_bytes() == (dots / "ray.parquet").read_bytes()
+    assert "6 episodes by" in capsys.readouterr().err
+    assert label(dots, "--model", "sarm", "--output-path", "ray.parquet", "--ray") == 0
+    assert "labelled already" in capsys.readouterr().err
+
+
+def test_several_models_write_the_same_bytes(dots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(dots)
+    for name, words in (("here", ()), ("there", ("--ray", "--actors", 2, "--cpus-per-actor", 0.5))):
+        assert label(dots, "--model", "elapsed", "--model", "./sarm", "--output-path", name, *words) == 0
+    names = sorted(path.name for path in (dots / "here").glob("*.parquet"))
+    assert names == ["elapsed_progress.parquet", "sarm_progress.parquet"]
+    for name in names:
+        assert (dots / "here" / name).read_bytes() == (dots / "there" / name).read_bytes()
+
+
+def test_an_episode_that_cannot_be_read_is_left_unknown_as_without_ray(
+    dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_example(tmp_path / "dots")
+    video = sorted(open_dataset(tmp_path / "dots").root.rglob("*.mp4"))[0]
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) // 3])
+    codes, said = [], []
+    for name, words in (("here", ()), ("ray", ("--ray", "--cpus-per-actor", 0.5))):
+        codes.append(label(tmp_path, "--model", dots / "sarm", "--output-path", tmp_path / f"{name}.parquet", *words))
+        said.append([line for line in capsys.readouterr().err.splitlines() if "unknown" in line or "no progress" in line])
+    assert codes[0] == codes[1]
+    assert said[0] == said[1]
+
+
+def test_no_cluster_there(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", partial(_refuse, ConnectionError("Could not find any running Ray instance.")))
+    assert label(dots, "--model", "elapsed", "--output-path", dots / "none.parquet", "--ray", "10.0.0.1:6379") == 2
+    assert "there is no Ray cluster at 10.0.0.1:6379" in capsys.readouterr().err
+
+
+def _refuse(error: Exception, **options: object) -> None:
+    raise error
