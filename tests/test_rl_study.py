@@ -57,7 +57,7 @@ class Brightness:
 
 
 def frame(env: LineEnv) -> FrameData:
-    return FrameData({"camera": np.full((4, 4, 3), int(255 * env.place), np.uint8)})
+    return FrameData({"camera": np.full((8, 8, 3), int(255 * env.place), np.uint8)})
 
 
 PLACES = rl_study.Places(lambda task, dense, limit: LineEnv(limit), lambda task, wide: Brightness(), frame)
