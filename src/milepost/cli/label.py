@@ -9,8 +9,9 @@ from pathlib import Path
 
 from milepost import datasets, models, progress, scale
 from milepost.cli.console import bars, closed_after, say, table, warn
+from milepost.cli.label_models import origins, ready, request
 from milepost.cli.label_options import Args, flags, rewritten
-from milepost.cli.label_ray import Ready, compute, origins, plan, runs
+from milepost.cli.label_ray import compute, plan
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
 from milepost.cli.label_several import draw, label_several, upload_target
 from milepost.core import DataError, later, output_lock, to_json
@@ -27,24 +28,21 @@ def main(args: Args) -> int:
 
 def _label_one(args: Args, cluster: scale.Cluster | None) -> int:
     """Labels with one model."""
-    name = args.model[0]
-    kind = models.kind_of(name)
-    options = models.options_for(kind, args.model_options)
+    asks = request(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.output_path is None and not dataset.is_local:
         raise DataError("a Hub dataset is never written into: give --output-path")
     repository = upload_target(args, dataset)
     if cluster is None:
-        (run,) = runs(args, [kind])
-        prepared = models.prepare(name, options, dataset, run)
-        here = Ready((prepared,), prepared.dataset)
+        here = ready(args, asks, dataset)
+        (prepared,) = here.prepared
         dataset, (made_by,), threshold = here.dataset, origins(args, here), threshold_of(prepared.model)
         label = partial(_label, args, prepared)
     else:
         planned = plan(args, cluster)
         dataset, (made_by,), (threshold,) = dataset.showing(planned.cameras), planned.made_by, planned.thresholds
         label = partial(_label_on, args, cluster)
-    path = args.output_path or dataset.root / f"{kind.name}_progress.parquet"
+    path = args.output_path or dataset.root / f"{asks.kinds[0].name}_progress.parquet"
     if path.is_dir():
         raise DataError(f"{path} is a folder; --output-path takes the name of a file")
     with output_lock(path):

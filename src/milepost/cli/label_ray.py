@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from milepost import datasets, encoders, models, progress, scale
+from milepost import datasets, models, progress, scale
+from milepost.cli.label_models import Ready, origins, ready, request
 from milepost.cli.label_options import Args
 from milepost.cli.label_report import threshold_of
-from milepost.core import MAIN_HEAD, DataWarning, Tick, UnreadableError, number_at, warn_user
+from milepost.core import DataWarning, Tick, UnreadableError, number_at, warn_user
 
 
 @dataclass(frozen=True)
@@ -26,44 +27,6 @@ class Planned:
     made_by: list[dict[str, str]]
     thresholds: list[float]
     cameras: list[str]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Models that are ready for a dataset, which shows the cameras that they look at."""
-
-    prepared: tuple[models.Prepared, ...]
-    dataset: datasets.LeRobotDataset
-
-
-def ready(args: Args) -> Ready:
-    """Returns the models of a command, ready for its dataset. DataError if they do not fit."""
-    kinds = [models.kind_of(path) for path in args.model]
-    options = models.options_for_several(kinds, args.model_options)
-    dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
-    with models.sharing_vlms():
-        prepared = tuple(models.prepare(*each) for each in zip(args.model, options, [dataset] * len(kinds), runs(args, kinds), strict=True))
-    return Ready(prepared, dataset.showing([camera for each in prepared for camera in each.dataset.cameras]))
-
-
-def runs(args: Args, kinds: Sequence[models.ModelKind]) -> list[models.Run]:
-    """Returns how each model is run. Beside others, a kind that understands nothing of the run but the device gets only that."""
-    heads = (MAIN_HEAD,) if args.head_mode == "sparse" else ("sparse", "dense")
-    device = encoders.resolve_device(args.device)
-    run = models.Run(device, args.precision, heads, args.task)
-    if all(kind.prepare is None for kind in kinds):
-        return [run] * len(kinds)
-    return [run if kind.prepare is not None else models.Run(device) for kind in kinds]
-
-
-def origins(args: Args, models_ready: Ready) -> list[dict[str, str]]:
-    """Returns the provenance of each model's file."""
-    return [
-        progress.provenance(
-            each.model, models_ready.dataset, path, bare=models.is_bare(path, models.kind_of(path)), **each.arguments, **each.settings
-        )
-        for path, each in zip(args.model, models_ready.prepared, strict=True)
-    ]
 
 
 def plan(args: Args, cluster: scale.Cluster) -> Planned:
@@ -76,9 +39,14 @@ def plan(args: Args, cluster: scale.Cluster) -> Planned:
 
 def _planned(args: Args) -> tuple[Planned, list[str]]:
     with _warnings_of() as messages:
-        here = ready(args)
+        here = _ready(args)
         planned = Planned(origins(args, here), [threshold_of(each.model) for each in here.prepared], list(here.dataset.cameras))
     return planned, messages()
+
+
+def _ready(args: Args) -> Ready:
+    """Returns the models of the command, ready for its dataset, in a process that has opened neither."""
+    return ready(args, request(args), datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes))
 
 
 def elsewhere(args: Args) -> Args:
@@ -99,7 +67,7 @@ class _Make:
 
     def __call__(self) -> Callable[[int], tuple[list[progress.EpisodeOutcome], list[str]]]:
         with _warnings_of() as messages:
-            here = ready(self.args)
+            here = _ready(self.args)
             for each in here.prepared:
                 each.begin()
         predictors = [progress.Predictor(each.model, each.arguments) for each in here.prepared]

@@ -12,8 +12,9 @@ from pathlib import Path
 from milepost import datasets, models, progress, scale
 from milepost.cli import plot
 from milepost.cli.console import bars, closed_after, say, table, warn
+from milepost.cli.label_models import origins, ready, request
 from milepost.cli.label_options import Args, flags
-from milepost.cli.label_ray import compute, origins, plan, ready
+from milepost.cli.label_ray import compute, plan
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
 from milepost.core import DataError, count_noun, later, output_lock, to_json
 
@@ -42,14 +43,13 @@ class Outcome:
 
 def label_several(args: Args, cluster: scale.Cluster | None = None) -> int:
     """Labels the dataset with several models and reports; returns 1 if frames have no progress, or a model was stopped."""
-    kinds = [models.kind_of(path) for path in args.model]
-    models.options_for_several(kinds, args.model_options)
-    names = names_beside(args.model, kinds)
+    asks = request(args)
+    names = names_beside(args.model, asks.kinds)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _folder(args, dataset)
     repository = upload_target(args, dataset)
     if cluster is None:
-        here = ready(args)
+        here = ready(args, asks, dataset)
         dataset, made_by, thresholds = here.dataset, origins(args, here), [threshold_of(each.model) for each in here.prepared]
         label = partial(_label, args, here.prepared)
     else:

@@ -82,10 +82,12 @@ def options_for(kind: ModelKind, options: ModelOptions) -> Any:
 
 
 def options_for_several(kinds: Sequence[ModelKind], options: ModelOptions) -> list[Any]:
-    """Returns the options of each of several kinds: an option goes to every one that has it.
+    """Returns the options of each of the kinds: an option goes to every one that has it.
 
     ValueError if none of them has it, or if it names one checkpoint for kinds that each have their own.
     """
+    if len(kinds) == 1:
+        return [options_for(kinds[0], options)]
     shared: list[dict[str, Any]] = [{} for _ in kinds]
     packages: dict[str, Any] = getattr(options, THEIRS, {})
     for group, group_options in vars(options).items():

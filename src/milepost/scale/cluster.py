@@ -40,15 +40,15 @@ class Cluster:
     tries: int = 3
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
+        """Checks the numbers, which the command line calls by the names in the words."""
         least, most = self.actors
         if least < 1 or (most is not None and most < least):
-            raise ValueError(f"actors must be at least 1, and no more at least than at most; got {least} to {most}")
-        for name in ("cpus", "timeout_s", "tries"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            raise ValueError(f"--actors takes at least 1, and the smaller number first; got {least}-{'' if most is None else most}")
+        for flag, value in (("cpus-per-actor", self.cpus), ("episode-timeout-s", self.timeout_s), ("episode-tries", self.tries)):
+            if not value > 0:
+                raise ValueError(f"--{flag} must be above 0, got {value}")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
-            raise ValueError(f"gpus must be a part of one card, such as 0.25, or a whole number of cards; got {self.gpus}")
+            raise ValueError(f"--gpus-per-actor takes a part of one card, such as 0.25, or a whole number of cards; got {self.gpus}")
 
     @classmethod
     def from_options(cls, options: RayOptions) -> Cluster | None:
@@ -62,18 +62,8 @@ class Cluster:
             raise ValueError(f"--actors takes a number or a range, such as 4, 2-8 or 2-; got {options.actors}")
         least = int(match[1])
         most = least if match[2] is None else int(match[3]) if match[3] else None
-        if least < 1 or (most is not None and most < least):
-            raise ValueError(f"--actors takes at least 1, and the smaller number first; got {options.actors}")
-        for flag, value in (("cpus-per-actor", options.cpus_per_actor), ("episode-timeout-s", options.episode_timeout_s)):
-            if not value > 0:
-                raise ValueError(f"--{flag} must be above 0, got {value}")
-        if options.episode_tries < 1:
-            raise ValueError(f"--episode-tries must be at least 1, got {options.episode_tries}")
-        gpus = options.gpus_per_actor
-        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-            raise ValueError(f"--gpus-per-actor takes a part of one card, such as 0.25, or a whole number of cards; got {gpus}")
         return cls(
-            options.ray, (least, most), options.cpus_per_actor, gpus, timeout_s=options.episode_timeout_s, tries=options.episode_tries
+            options.ray, (least, most), options.cpus_per_actor, options.gpus_per_actor, options.episode_timeout_s, options.episode_tries
         )
 
     @contextmanager
