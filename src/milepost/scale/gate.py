@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -122,7 +124,8 @@ class JobGate:
 
     async def enter(self) -> str:
         """Waits until a request of this process may begin. Returns the ticket of its place."""
-        ticket: str = await self._handle.enter.remote()
+        with _PROCESS.waiting():
+            ticket: str = await self._handle.enter.remote()
         self._tickets.add(ticket)
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.get_running_loop().create_task(self._renew())
@@ -130,6 +133,7 @@ class JobGate:
 
     async def leave(self, ticket: str, outcome: Outcome, pause_s: float = 0.0) -> None:
         """Gives a place back."""
+        _PROCESS.pause(pause_s)
         self._tickets.discard(ticket)
         await self._handle.leave.remote(ticket, outcome, pause_s)
 
@@ -176,10 +180,36 @@ class Door:
 
 
 class _Process:
-    """What makes the gates of this process's clients; None: each has one of its own."""
+    """What makes the gates of this process's clients, None where each has one of its own; and how long requests waited at a job's gate."""
 
     def __init__(self) -> None:
         self.make: Callable[[], Gate] | None = None
+        self._lock = threading.Lock()
+        self._waiting, self._since, self._waited_s = 0, 0.0, 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time of a block, once if several requests wait at the same time."""
+        with self._lock:
+            self._since = self._since if self._waiting else time.monotonic()
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                self._waited_s += 0.0 if self._waiting else time.monotonic() - self._since
+
+    def pause(self, seconds: float) -> None:
+        """Counts the time that a busy server asks this process to wait."""
+        with self._lock:
+            self._waited_s += seconds
+
+    @property
+    def waited_s(self) -> float:
+        """Returns the seconds in which requests waited, so far."""
+        with self._lock:
+            return self._waited_s + (time.monotonic() - self._since if self._waiting else 0.0)
 
     def use(self, make: Callable[[], Gate] | None) -> None:
         """Sets what makes them."""
@@ -199,3 +229,8 @@ def pass_through(make: Callable[[], Gate] | None) -> None:
 def new_gate(most: int) -> Gate:
     """Returns a gate for a new client: that of this process's job, else one of its own, with so many places."""
     return ServerGate(most) if _PROCESS.make is None else _PROCESS.make()
+
+
+def waited_s() -> float:
+    """Returns the seconds in which requests of this process waited at the gate of their job."""
+    return _PROCESS.waited_s

@@ -104,7 +104,7 @@ class UnfinishedTurnError(ServerError):
 
 
 class _AgainError(Exception):
-    """Worth another try; `error` is what to raise when there is none left. late: it ran out of time. busy: the server has too much to do."""
+    """Worth another try; `error` is what to raise when there is none left. late: it ran out of time. busy: so the server says."""
 
     def __init__(self, error: ServerError, *, after_s: float = 0.0, late: bool = False, busy: bool = False) -> None:
         super().__init__(str(error))
