@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from milepost import DataError
-from milepost.scale import ServerGate
+from milepost.scale.gate import ServerGate
 
 
 def run(coroutine: object) -> None:

@@ -157,7 +157,7 @@ def test_a_killed_process_costs_only_the_episodes_under_way(dataset: Path) -> No
         assert main(words_of(server, dataset, "--num-workers", 2, *TWO)) == 0
     assert len(killed) == 1
     assert read_annotations(dataset) == TRUTH
-    assert 20 < len(annotator.asked) <= 20 + 4, "two episodes of two heads were under way"
+    assert 20 <= len(annotator.asked) <= 20 + 4, "at most two episodes of two heads were under way"
 
 
 def test_a_killed_command_goes_on_and_asks_nothing_twice(dataset: Path) -> None:

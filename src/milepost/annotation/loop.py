@@ -302,15 +302,15 @@ def _unanswered(results: Iterator[Asked], count: int, workers: int, on_progress:
     unanswered: dict[int, str] = {}
     in_a_row, answered = 0, False
     on_progress(0, count)
-    for done, asked in enumerate(results, start=1):
-        error = asked.error
+    for done, outcome in enumerate(results, start=1):
+        error = outcome.error
         if isinstance(error, RefusedError) and error.status in FINAL:
             raise error
         on_progress(done, count)
         if error is None or not isinstance(error, UnreadableError):  # one that is too long says nothing about the others
             in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
         if error is not None:
-            unanswered[asked.episode] = str(error)
+            unanswered[outcome.episode] = str(error)
         answered = answered or error is None
         if in_a_row >= (max(UNANSWERED, 2 * workers) if answered else AT_FIRST):
             raise DataError(f"{in_a_row} episodes in a row got no answer, the last one: {error}. What was answered is kept") from error

@@ -38,7 +38,7 @@ class Questions:
 class _Said:
     """What a process says of one episode. messages: its warnings since the last one. spent: what it spent so far, in all."""
 
-    asked: annotation.Asked
+    outcome: annotation.Asked
     messages: list[str]
     spent: Spent
 
@@ -62,8 +62,8 @@ class _Make:
 
         def ask(item: int) -> _Said:
             number, lacking = divided(item, len(heads))
-            asked = annotator.ask(number, [heads[place] for place in lacking])
-            return _Said(asked, unsaid.take(), spent_on(chat_model))
+            outcome = annotator.ask(number, [heads[place] for place in lacking])
+            return _Said(outcome, unsaid.take(), spent_on(chat_model))
 
         return ask
 
@@ -162,8 +162,8 @@ def _results(
             if isinstance(answer, scale.Failure):
                 yield annotation.Asked(number, {}, UnreadableError(f"episode {number}: {answer.reason}"))
                 continue
-            answered: _Said = answer.value
-            say_once(answered.messages, warned)
-            bill.add(answer.actor, answered.spent)
+            of_process: _Said = answer.value
+            say_once(of_process.messages, warned)
+            bill.add(answer.actor, of_process.spent)
             tally.add(answer, item=number, frames=opened.length(number))
-            yield answered.asked
+            yield of_process.outcome

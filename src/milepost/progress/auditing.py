@@ -243,10 +243,10 @@ def _run_of(plan: AuditPlan, judged: Sequence[Judged]) -> AuditRun:
     for each in judged:
         if each.error is not None:
             unreadable[each.episode] = str(each.error)
-        for name, asked in each.curves.items():
-            curves[name].append(asked.curves)
-            if not name and asked.refused:
-                refused[each.episode] = asked.refused
+        for name, of_model in each.curves.items():
+            curves[name].append(of_model.curves)
+            if not name and of_model.refused:
+                refused[each.episode] = of_model.refused
     if not curves[""]:
         raise DataError(f"no episode of {plan.dataset.name} can be audited: {next(iter(unreadable.values()))}")
     reasons = {**_why_refused(refused), **plan.missing}
