@@ -73,7 +73,7 @@ def measure(args: argparse.Namespace) -> None:
                 start = time.monotonic()
                 result = learn(recipe, episodes, train, folder=run, holdout=HOLDOUT, features=features)
                 seconds = time.monotonic() - start
-                result = recipe.concluded(result, episodes, run, quiet_stage(""))
+                result = recipe.concluded(result, episodes, run, quiet_stage)
                 line = {
                     "dataset": name, "model": variant, "seed": seed, "train_s": round(seconds, 2), "kept": result.fit_result.kept,
                     "threshold": dataclasses.asdict(result.threshold),
