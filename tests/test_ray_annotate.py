@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import ray
 
+import milepost
 from annotator import NAMES, Annotator, Words, dataset_of, truth_of
 from builders import TOP
-from milepost.annotation.sources import read_annotations
+from milepost.annotation.sources import is_store, read_annotations
 from milepost.cli.entry import main
 from milepost.scale import Cluster
 from milepost.testing import Fault, chat_server
@@ -161,26 +162,31 @@ def test_a_killed_process_costs_only_the_episodes_under_way(dataset: Path) -> No
 
 
 def test_a_killed_command_goes_on_and_asks_nothing_twice(dataset: Path) -> None:
-    annotator, process = Watched(latency_s=0.2), list[subprocess.Popen[bytes]]()
-    annotator.on_question = lambda count: process[0].kill() if count == 11 else None
+    annotator, store = Watched(latency_s=0.4), dataset.with_name("cubes.annotations")
     there = ("--num-workers", 2, "--ray", ray.get_runtime_context().gcs_address, "--actors", 2, "--cpus-per-actor", 0.5)
+    environment = {**os.environ, "PYTHONPATH": str(Path(milepost.__file__).parents[1])}
     with chat_server(model=Words(), script=annotator) as server:
         words = words_of(server, dataset, *there)
-        process.append(
-            subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        )
-        assert process[0].wait(timeout=120) == -signal.SIGKILL
-        store = dataset.with_name("cubes.annotations")
-        done = {(number, head) for number, heads in read_annotations(store).items() for head in heads}
-        assert len(done) >= 4
+        command = subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], env=environment, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        while len(stored(store)) < 4 and command.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        command.kill()
+        assert command.wait() == -signal.SIGKILL
         time.sleep(1.0)  # the processes of a killed job end too
+        done = stored(store)
+        assert 4 <= len(done) < 20
         annotator.asked.clear()
-        annotator.on_question = lambda count: None
         assert main(words) == 0
     again = {each[:2] for each in annotator.asked}
     assert not done & again
     assert done | again == {(number, head) for number in range(len(LENGTHS)) for head in NAMES}
     assert read_annotations(dataset) == TRUTH
+
+
+def stored(store: Path) -> set[tuple[int, str]]:
+    """The answers of a store that may not be there yet."""
+    return {(number, head) for number, heads in read_annotations(store).items() for head in heads} if is_store(store) else set()
 
 
 def actors() -> list[int]:

@@ -96,11 +96,11 @@ class _Actor:
         self.under_way = set[int]()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.fault, self.work, self.pool = "", None, ThreadPoolExecutor(threads)
-        try:
-            _require_same(versions)
-            self.work = make()
-        except DataError as error:  # an actor that raises here is made again without end
-            self.fault = f"the worker {self.name} cannot begin: {error}"
+        begun = self.pool.submit(_begun, make, versions)
+        if (error := begun.exception()) is None:
+            self.work = begun.result()
+        else:  # an actor that raises here is made again without end
+            self.fault = f"the worker {self.name} cannot begin: {error if isinstance(error, DataError) else in_words(error)}"
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Returns a row for each item of the batch."""
@@ -140,6 +140,11 @@ class _Actor:
                 raise TimeoutError
             with suppress(TimeoutError):  # others may have waited in the meantime
                 return future.exception(left)
+
+
+def _begun(make: Callable[[], Work], versions: Mapping[str, str]) -> Work:
+    _require_same(versions)
+    return make()
 
 
 def in_words(error: BaseException) -> str:
