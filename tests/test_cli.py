@@ -6,7 +6,6 @@
 import contextlib
 import dataclasses
 import errno
-import importlib
 import io
 import json
 import os
@@ -24,7 +23,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file
 
-from milepost.cli.entry import VERBS, explain, help_text, main
+from milepost.cli.entry import VERBS, command_of, explain, help_text, main
 from milepost.core.files import count_noun
 from milepost.progress.table import read_progress
 
@@ -35,7 +34,7 @@ FIXTURE = DATA / "dataset_v3"
 
 def flags() -> dict[str, dict[str, str]]:
     """Verb -> flag -> default, as the code has them."""
-    return {verb: flags_of(importlib.import_module(f"milepost.cli.{verb}").Args) for verb in VERBS}
+    return {verb: flags_of(command_of(verb).Args) for verb in VERBS}
 
 
 def flags_of(arguments: type) -> dict[str, str]:
@@ -89,7 +88,7 @@ def test_the_command_line_is_frozen() -> None:
 
 def test_every_verb_says_what_it_does() -> None:
     for verb in VERBS:
-        assert importlib.import_module(f"milepost.cli.{verb}").__doc__
+        assert command_of(verb).__doc__
         assert verb in help_text()
 
 

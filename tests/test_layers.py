@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 LAYERS = [
     {"core"},
     {"datasets", "encoders", "metrics", "scale"},
-    {"online", "progress", "vlm"},
+    {"importing", "online", "progress", "vlm"},
     {"models", "weights", "annotation"},
     {"figures", "serving", "sim"},
     {"viewer"},
@@ -102,7 +102,10 @@ HEAVY = {
     "starlette": {"serving", "viewer"},
     "uvicorn": {"serving", "viewer"},
     "websockets": {"online"},
-    "PIL": {"serving", "datasets", "vlm", "annotation", "figures", "testing"},
+    "h5py": set(),
+    "zarr": set(),
+    "tensorflow_datasets": set(),
+    "PIL": {"serving", "datasets", "importing", "vlm", "annotation", "figures", "testing"},
 }
 """Rooms that import a heavy package. An empty set: it is imported by name, and only if it was asked for."""
 MEASURES = {

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from milepost.cli.lerobot_forms import LeRobotOptionError, in_our_words
@@ -31,6 +32,7 @@ from milepost.cli.lerobot_options import options_of
 VERBS = {
     "demo": "all steps on simulated demonstrations: simulate, train, label, weigh, report",
     "info": "what is in a dataset, and what is wrong with it",
+    "import": "turn videos, HDF5 or Zarr recordings into a LeRobot dataset",
     "simulate": "make a LeRobot dataset of simulated demonstrations whose true progress is known",
     "annotate": "divide episodes into named stages with a vision-language model, check and correct them",
     "train": "train a reward model on a dataset",
@@ -52,6 +54,8 @@ PROGRAMS = {"compute_rabc_weights": "label", "subtask_annotation": "annotate", "
 RESUMED = {"demo", "simulate", "annotate", "train", "label", "audit", "compare"}
 """Verbs that continue an interrupted run."""
 
+_FILES = {"import": "import_"}
+"""Verb -> its file in cli/, where the file cannot be called like the verb because that is a word of Python."""
 EXTRAS = {"'milepost[sim]'": ("gymnasium", "metaworld", "mujoco"), "'milepost[vlm]'": ("transformers",)}
 """What pip installs -> the packages that come with it. Any other package is installed by its own name."""
 _SETTING = re.compile(r"(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)(=?)(?!['\"\w/-]|\.\w|=)|(?<!['\"\w./-])([a-z]+(?:_[a-z]+)+)=(?=['\"])")
@@ -163,7 +167,7 @@ def run(verb: str, arguments: list[str], program: str = "") -> int:
             complain(f"milepost {verb}: LeRobot's options; in milepost's words: milepost {verb} {shlex.join(words)}")
         for remark in remarks:
             complain(f"milepost {verb}: {remark}")
-        command = importlib.import_module(f"milepost.cli.{verb}")
+        command = command_of(verb)
         with ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:
@@ -177,6 +181,15 @@ def run(verb: str, arguments: list[str], program: str = "") -> int:
             raise
         complain(f"milepost {verb}: {_with_flags(explain(error), verb)}")
         return 2
+
+
+def command_of(verb: str) -> ModuleType:
+    """Returns the file of a verb, imported: its `Args` and its `main`.
+
+    >>> command_of("import").__name__
+    'milepost.cli.import_'
+    """
+    return importlib.import_module(f"milepost.cli.{_FILES.get(verb, verb)}")
 
 
 def _with_flags(text: str, verb: str) -> str:
@@ -207,7 +220,7 @@ def _with_flags(text: str, verb: str) -> str:
 
 def _parser(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], list[str]]:
     """Returns the parser of a verb's arguments, and the arguments as it takes them."""
-    command, tyro = importlib.import_module(f"milepost.cli.{verb}"), importlib.import_module("tyro")
+    command, tyro = command_of(verb), importlib.import_module("tyro")
     kind = command.Args
     if "model_options" in kind.__dataclass_fields__:
         kind = importlib.import_module("milepost.models.options").with_model(kind, arguments)

@@ -21,14 +21,17 @@ WORKING = {
     "av": ">=15",
     "bitsandbytes": ">=0.46",
     "gymnasium": ">=1.1,<2",
+    "h5py": ">=3.12",
     "httpx2": ">=2,<3",
     "metaworld": ">=3.1.1,<3.2",
     "peft": ">=0.18",
     "ray": ">=2.54",
     "stable-baselines3": ">=2.7",
+    "tensorflow-datasets": ">=4.9",
     "torchrl": ">=0.14",
     "transformers": ">=5.4,<6",
     "wandb": ">=0.19",
+    "zarr": ">=3.0.8,<4",
 }
 """Distribution -> releases. Each bound is also in pyproject.toml."""
 

@@ -70,6 +70,7 @@ from .video import VideoFrames as VideoFrames
 from .video import VideoInfo as VideoInfo
 from .video import add_encoder as add_encoder
 from .video import probe as probe
+from .video import video_index as video_index
 from .video import video_writer as video_writer
 from .writer import assemble as assemble
 from .writer import encode_episode as encode_episode

@@ -27,7 +27,7 @@ class Recording:
     task: the instruction. state (T, S), action (T, A): float32, finite, raw units; S or A may be 0. frames: full LeRobot camera
     key -> the T images (H, W, 3) uint8, read once, may be generators. columns: additional numbers for every frame, (T,) or (T, D) with
     D > 1, bool, uint8, int32, int64, float32 or float64, finite. segments: "sparse" / "dense" -> stages [start, stop).
-    facts: additional fields of the episode in `meta/episodes`.
+    facts: additional fields of the episode in `meta/episodes`. names: column -> the name of each of its channels, for info.json.
     """
 
     task: str
@@ -37,6 +37,7 @@ class Recording:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     segments: Mapping[str, Sequence[Segment]] = field(default_factory=dict)
     facts: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.task.strip():
@@ -57,6 +58,7 @@ class Recording:
                 raise DataError(f"column '{name}': LeRobot takes a name with 'image' in it for a camera; choose another")
         _check_segments(self.segments, len(self))
         _check_facts(self.facts)
+        _check_names(self.names, {"observation.state": self.state, "action": self.action, **self.columns})
 
     def __len__(self) -> int:
         return len(self.state)
@@ -96,3 +98,12 @@ def _check_facts(facts: Mapping[str, str | int | float | bool]) -> None:
             raise DataError(f"the fact name '{name}' is taken by the format itself; choose another")
         if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
             raise DataError(f"fact '{name}' must be a string, a finite number or a bool, got {shown(value)}; leave it out if unknown")
+
+
+def _check_names(names: Mapping[str, Sequence[str]], columns: Mapping[str, np.ndarray]) -> None:
+    for name, channels in names.items():
+        if name not in columns:
+            raise DataError(f"channels of '{name}' are named, and the recording has no such column")
+        count = columns[name].reshape(len(columns[name]), -1).shape[1]
+        if len(channels) != count:
+            raise DataError(f"column '{name}' has {count} channels, and {len(channels)} names")

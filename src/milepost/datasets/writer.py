@@ -52,7 +52,8 @@ def encode_episode(folder: Path, recording: Recording, *, fps: int, codec: str =
         rows = _rows(recording, fps)
         for name, column in rows.items():
             shape = [column.shape[1]] if column.ndim == 2 else [1]
-            features[name], stats[name] = {"dtype": column.dtype.name, "shape": shape, "names": None}, column_stats(column)
+            names = list(recording.names[name]) if name in recording.names else None
+            features[name], stats[name] = {"dtype": column.dtype.name, "shape": shape, "names": names}, column_stats(column)
         pq.write_table(pa.table({name: _arrow(column) for name, column in rows.items()}), part / "rows.parquet")
         description = {
             "fps": fps,

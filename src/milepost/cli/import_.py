@@ -1,0 +1,62 @@
+"""Turn recordings that are not LeRobot's into a new LeRobot v3.0 dataset. The source is only read.
+
+SOURCE: a folder of videos with a CSV (columns file, task, success, state), an HDF5 file of robomimic, or a folder of ALOHA's HDF5 episodes.
+What was taken for what is printed. Episodes without a frame are left out and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from milepost import importing
+from milepost.cli.console import FIRST, bars, say, warn
+from milepost.core import count_noun, later
+
+
+@dataclass(frozen=True)
+class Args:
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """What to import: a file or a folder."""
+    output_dir: Path
+    """Folder of the new dataset; it must not exist."""
+    format: Literal["auto", "videos", "robomimic", "aloha"] = "auto"
+    """Layout of the source; auto looks at it and says what it is taken for."""
+    fps: int | None = None
+    """Frames per second, where the source does not say it. Videos of another rate are sampled at it."""
+    task: str = ""
+    """Instruction of the episodes that have none of their own, such as "fold the towel"."""
+    image_keys: tuple[str, ...] | None = None
+    """Arrays that become cameras. Default: all that look like images."""
+    state_keys: tuple[str, ...] | None = None
+    """Arrays that become observation.state, side by side. Default: what the format's own trainers take."""
+    action_keys: tuple[str, ...] | None = None
+    """Arrays that become action, side by side. Default: the format's own."""
+    swap_red_blue: bool = False
+    """Exchange red and blue of all images: for recordings whose colours come out exchanged."""
+    vcodec: Literal["libsvtav1", "libx264", "libx265"] = "libsvtav1"
+    """Encoder of the videos; LeRobot's own is libsvtav1 (AV1), and libx264 is the fastest."""
+
+
+def main(args: Args) -> int:
+    """Imports the source; returns 1 if episodes are left out."""
+    source_path, root = args.source.expanduser(), args.output_dir.expanduser()
+    importing.require_new_folder(root, source_path)
+    choices = importing.Choices(args.fps, args.task, args.image_keys, args.state_keys, args.action_keys, args.swap_red_blue)
+    source = importing.open_source(source_path, args.format, choices)
+    say(f"{source_path}: {source.kind}, {count_noun(len(source.entries), 'episode')} at {source.fps} fps")
+    for note in source.notes:
+        say(note)
+    with bars() as bar:
+        result = importing.import_source(source, root, codec=args.vcodec, on_episode=later(bar, "episodes"))
+    say(f"dataset: {root} ({count_noun(result.episodes, 'episode')}, {count_noun(result.frames, 'frame')})")
+    if result.empty:
+        names = ", ".join(result.empty[:FIRST]) + (" and others" if len(result.empty) > FIRST else "")
+        warn(f"{count_noun(len(result.empty), 'episode')} without a frame left out: {names}")
+    if not source.cameras:
+        warn("there is no camera, so no reward model can look at this dataset; LeRobot reads it all the same")
+    say(f"next: milepost info {root}")
+    return 1 if result.empty else 0

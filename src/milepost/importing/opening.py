@@ -1,0 +1,62 @@
+"""Finds out which layout a path has, by what is in it, and opens it with that layout's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+from milepost.core import DataError
+from milepost.importing.aloha import episode_files, open_aloha
+from milepost.importing.hdf5 import SUFFIXES, opened
+from milepost.importing.robomimic import open_robomimic
+from milepost.importing.source import Choices, Source
+from milepost.importing.videos import open_videos
+
+Format = Literal["videos", "robomimic", "aloha"]
+OPENERS: dict[Format, Callable[[Path, Choices], Source]] = {
+    "videos": open_videos,
+    "robomimic": open_robomimic,
+    "aloha": open_aloha,
+}
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def open_source(path: Path, form: str = "auto", choices: Choices | None = None) -> Source:
+    """Opens recordings in one of the layouts of `FORMATS`; "auto" looks at the path.
+
+    Raises DataError if nothing is there, if it has no layout that is known, or if the layout's own function refuses it.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise DataError(f"there is no {path}; give a folder of videos with a CSV, an HDF5 file, or a folder of them")
+    name = layout_of(path) if form == "auto" else next((each for each in FORMATS if each == form), None)
+    if name is None:
+        raise DataError(f"--format must be auto or one of {', '.join(FORMATS)}, got '{form}'")
+    return OPENERS[name](path, choices or Choices())
+
+
+def layout_of(path: Path) -> Format:
+    """Returns which layout a file or folder has. Raises DataError if it has none that is known."""
+    if path.is_dir():
+        if any(path.glob("*.csv")):
+            return "videos"
+        if files := episode_files(path):
+            if (name := _hdf5_layout(files[0])) == "robomimic":
+                raise DataError(f"{path} has files in robomimic's layout, which has all episodes in one; name one of them: {files[0]}")
+            return name
+    elif path.suffix.lower() == ".csv":
+        return "videos"
+    elif path.suffix.lower() in SUFFIXES:
+        return _hdf5_layout(path)
+    raise DataError(f"{path} has no layout that is known here; name one with --format: {', '.join(FORMATS)}")
+
+
+def _hdf5_layout(path: Path) -> Format:
+    with opened(path) as file:
+        if "data" in file:
+            return "robomimic"
+        if "observations" in file:
+            return "aloha"
+        top = ", ".join(file) or "empty"
+        raise DataError(f"{path} has neither a group 'data' (robomimic) nor a group 'observations' (ALOHA); its top level is {top}")
