@@ -1,6 +1,8 @@
 """Turn recordings that are not LeRobot's into a new LeRobot v3.0 dataset. The source is only read.
 
-SOURCE: a folder of videos with a CSV (columns file, task, success, state), an HDF5 file of robomimic, or a folder of ALOHA's HDF5 episodes.
+SOURCE: a folder of videos with a CSV (columns file, task, success, state), an HDF5 file of robomimic, a folder of ALOHA's HDF5 episodes, a
+Zarr replay buffer (diffusion policy, UMI; a folder or a .zip), an RLDS folder, which needs tensorflow-datasets, or a folder of LeRobot v2.0
+or v2.1.
 What was taken for what is printed. Episodes without a frame are left out and counted.
 """
 
@@ -23,7 +25,7 @@ class Args:
     """What to import: a file or a folder."""
     output_dir: Path
     """Folder of the new dataset; it must not exist."""
-    format: Literal["auto", "videos", "robomimic", "aloha"] = "auto"
+    format: Literal["auto", "videos", "robomimic", "aloha", "zarr", "rlds", "lerobot"] = "auto"
     """Layout of the source; auto looks at it and says what it is taken for."""
     fps: int | None = None
     """Frames per second, where the source does not say it. Videos of another rate are sampled at it."""

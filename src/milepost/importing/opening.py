@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from milepost.core import DataError
+from milepost.datasets import is_dataset
 from milepost.importing.aloha import episode_files, open_aloha
 from milepost.importing.hdf5 import SUFFIXES, opened
+from milepost.importing.lerobot import open_lerobot
+from milepost.importing.replay_buffer import is_store, open_replay_buffer
+from milepost.importing.rlds import is_rlds, open_rlds
 from milepost.importing.robomimic import open_robomimic
 from milepost.importing.source import Choices, Source
 from milepost.importing.videos import open_videos
 
-Format = Literal["videos", "robomimic", "aloha"]
+Format = Literal["videos", "robomimic", "aloha", "zarr", "rlds", "lerobot"]
 OPENERS: dict[Format, Callable[[Path, Choices], Source]] = {
     "videos": open_videos,
     "robomimic": open_robomimic,
     "aloha": open_aloha,
+    "zarr": open_replay_buffer,
+    "rlds": open_rlds,
+    "lerobot": open_lerobot,
 }
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -29,7 +36,7 @@ def open_source(path: Path, form: str = "auto", choices: Choices | None = None) 
     """
     path = path.expanduser()
     if not path.exists():
-        raise DataError(f"there is no {path}; give a folder of videos with a CSV, an HDF5 file, or a folder of them")
+        raise DataError(f"there is no {path}; give a folder of videos with a CSV, an HDF5 file or a folder of them, or a Zarr store")
     name = layout_of(path) if form == "auto" else next((each for each in FORMATS if each == form), None)
     if name is None:
         raise DataError(f"--format must be auto or one of {', '.join(FORMATS)}, got '{form}'")
@@ -38,7 +45,13 @@ def open_source(path: Path, form: str = "auto", choices: Choices | None = None) 
 
 def layout_of(path: Path) -> Format:
     """Returns which layout a file or folder has. Raises DataError if it has none that is known."""
+    if is_store(path):
+        return "zarr"
     if path.is_dir():
+        if is_dataset(path):
+            return "lerobot"
+        if is_rlds(path):
+            return "rlds"
         if any(path.glob("*.csv")):
             return "videos"
         if files := episode_files(path):

@@ -6,8 +6,8 @@ are found before anything is written. Images come from generators, a few at a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from milepost.core import DataError, has_words
@@ -69,7 +69,8 @@ class Entry:
 class Source:
     """Recordings in another layout, opened. kind: the layout in words. cameras: their full keys.
 
-    notes: what was taken and what was left out, in sentences.
+    notes: what was taken and what was left out, in sentences. proportions: head -> stage -> proportion, where
+    the source has stages.
     """
 
     kind: str
@@ -79,3 +80,4 @@ class Source:
     entries: Sequence[Entry]
     notes: Sequence[str] = ()
     robot_type: str | None = None
+    proportions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -60,7 +60,7 @@ def import_source(source: Source, root: Path, *, codec: str = "libsvtav1", on_ep
                 except DataError as error:
                     raise DataError(f"{entry.name}: {str(error).replace(str(folder), '')}") from error
                 on_episode(number + 1, len(entries))
-            assemble(root, folders, fps=source.fps, robot_type=source.robot_type)
+            assemble(root, folders, fps=source.fps, robot_type=source.robot_type, proportions=source.proportions)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return ImportResult(len(entries), sum(entry.length for entry in entries), empty)
