@@ -1,15 +1,17 @@
-"""Show the content of a dataset and its faults."""
+"""Show the content of a dataset, or of several, and its faults."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import tyro
 
 from milepost import datasets
 from milepost.cli.console import say, warn
+from milepost.cli.several_datasets import Answer, DatasetsFile, MoreDatasets, are_several, each_dataset, names_of, with_listed
 from milepost.core import DataError, to_json
 
 LINES = 10
@@ -20,6 +22,10 @@ LOOKS = {"error": ("red", "✗"), "warning": ("yellow", "!"), "note": ("cyan", "
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """A LeRobot dataset: a folder, or a Hub id such as lerobot/pusht."""
+    more_datasets: MoreDatasets = ()
+    """Further datasets."""
+    datasets_file: DatasetsFile = None
+    """A text file with one dataset a line, as many as there are; folders are looked for beside it, and "-" is standard input."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     quick: bool = False
@@ -30,15 +36,25 @@ class Args:
     """Print one JSON object."""
 
 
+rewritten = with_listed
+
+
 def main(args: Args) -> int:
-    """Prints the report. Exit code 0: no error (there may be warnings). 1: errors. 2: no dataset."""
+    """Prints the report, or one for each dataset. Exit code 0: no error (there may be warnings). 1: errors. 2: no dataset."""
+    if are_several(args):
+        return each_dataset(args, names_of(args), partial(_examine, args), {}, ascii_only=False)
     try:
-        report = datasets.validate(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
+        return _examine(args, args.dataset, lambda report: say(to_json(report, ascii_only=False)))
     except DataError as error:
         warn(f"milepost info: {error}")
         return 2
+
+
+def _examine(args: Args, name: str, answer: Answer) -> int:
+    """Prints the report of one dataset; returns 1 if it has errors. answer: takes what `--json` prints. DataError if there is none."""
+    report = datasets.validate(name, quick=args.quick, deep=args.deep, revision=args.revision)
     if args.json:
-        say(to_json(report.to_dict(), ascii_only=False))
+        answer(report.to_dict())
     else:
         show(report)
     return 0 if report.healthy else 1
