@@ -38,7 +38,7 @@ def _label_one(args: Args, cluster: scale.Cluster | None, make_ready: Readying, 
     asks = request(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.output_path is None and not dataset.is_local:
-        raise DataError("a Hub dataset is never written into: give --output-path")
+        raise DataError(f"{dataset.files.never_written}: give --output-path")
     repository = upload_target(args, dataset)
     if cluster is None:
         here = make_ready(args, asks, dataset)

@@ -39,7 +39,7 @@ def _checked(args: Args, asks: Request, names: Sequence[str], models_of_all: Las
         try:
             dataset = datasets.open_dataset(name, revision=args.revision, episodes=args.episodes)
             if args.output_path is None and not dataset.is_local:
-                raise DataError("a Hub dataset is never written into: give --output-path, the folder of the files of all datasets")
+                raise DataError(f"{dataset.files.never_written}: give --output-path, the folder of the files of all datasets")
             if models_of_all is not None:
                 models_of_all.check(args, asks, dataset)
             places[name] = subfolder(dataset)

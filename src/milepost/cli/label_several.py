@@ -118,7 +118,7 @@ def _folder(args: Args, dataset: datasets.LeRobotDataset) -> Path:
     """Returns the folder of the files, made if need be. DataError if `--output-path` is a file, or missing for a Hub dataset."""
     if args.output_path is None:
         if not dataset.is_local:
-            raise DataError("a Hub dataset is never written into: give --output-path, the folder of the progress files")
+            raise DataError(f"{dataset.files.never_written}: give --output-path, the folder of the progress files")
         return dataset.root
     if args.output_path.is_file() or args.output_path.suffix == ".parquet":
         raise DataError(

@@ -138,7 +138,7 @@ def reason_of(error: Exception) -> str:
 def each_dataset(
     args: OfSeveral, names: Sequence[str], work: Callable[[str, Answer], int], left_out: Mapping[str, str], *, ascii_only: bool = True
 ) -> int:
-    """Does the work of each dataset and reports. left_out: dataset -> why a check has left it out.
+    """Runs the work of each dataset and reports. left_out: dataset -> why a check has left it out.
 
     Returns 0 if all went well, 2 if no dataset could be used, else 1 if one could not, or if the work of one says so.
     """

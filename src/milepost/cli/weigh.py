@@ -176,7 +176,8 @@ def _weigh(args: Args, name: str | None, answer: Answer) -> int:
         require_cameras([] if args.camera_key is None else [args.camera_key], dataset.cameras, hint="choose with --camera-key")
     output = args.output_path or path.with_name("weights.parquet")
     if args.output_path is None and datasets.in_cache(output.absolute()):
-        raise DataError("a Hub dataset is never written into: give --output-path")
+        reason = "a Hub dataset is never written into" if dataset is None else dataset.files.never_written
+        raise DataError(f"{reason}: give --output-path")
     if real_path(output) == real_path(path):
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not weights.is_weights_file(output):
