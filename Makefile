@@ -12,7 +12,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # two processes, each with one thread: the suite in half the time; whole files, since the tests of a file share what they train
 PYTEST := -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test check wheel lock newest oldest chaos lerobot clean
+.PHONY: setup demo test check docs wheel lock newest oldest chaos lerobot clean
 
 setup: $(READY)
 
@@ -43,6 +43,11 @@ check: $(READY)
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
 
+# The site, into site/: nothing in it asks the network. A broken link or a page that is not there ends it.
+docs: $(READY)
+	$(BIN)/python tools/reference.py docs/reference
+	$(BIN)/zensical build --clean --strict
+
 # Refreshes constraints/: for every Python found here the newest versions that pyproject.toml allows, and its lowest bounds. Then `make test`.
 lock: $(READY)
 	$(BIN)/python tools/lock.py
@@ -69,4 +74,4 @@ oldest:
 	.venv-oldest/bin/python $(PYTEST)
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .venv-oldest build dist site docs/reference .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

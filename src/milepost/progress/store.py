@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from milepost.core import (
     write_text,
 )
 from milepost.datasets import read_table
+from milepost.progress.joining import joined, write_joined
 from milepost.progress.table import METADATA_PREFIX, ProgressTable, progress_rows, read_progress
 
 
@@ -178,7 +179,7 @@ class ProgressStore:
         self._kept_at = time.monotonic()
         if not self._waiting:
             return
-        table = _joined(self._waiting)
+        table = joined(self._waiting)
         first = int(table["episode_index"][0].as_py())
         with atomic_path(self.folder / f"episodes-{first:06d}-{secrets.token_hex(4)}.parquet") as temporary:
             pq.write_table(table, temporary)
@@ -186,15 +187,15 @@ class ProgressStore:
 
     def finish(self) -> ProgressTable:
         """Joins the parts, sorted by index, into the progress file, and removes them."""
-        parts = [*map(read_table, self._parts()), *self._waiting]
+        self.keep()
+        parts = self._parts()
         if not parts:
             remove_folder(self.folder, self.path)
             raise DataError("no episode was labelled: there is nothing to write")
-        table = _joined(parts).sort_by("index")
         metadata = {f"{METADATA_PREFIX}{key}": value for key, value in self.provenance.items()}
         metadata["reward_model_path"] = self.provenance.get("model_path", "")
         with atomic_path(self.path) as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+            write_joined(parts, temporary, metadata)
         remove_folder(self.folder, self.path)
         return read_progress(self.path)
 
@@ -204,10 +205,3 @@ class ProgressStore:
             self.keep()
             if not self._parts():
                 remove_folder(self.folder, self.path)
-
-
-def _joined(parts: Sequence[pa.Table]) -> pa.Table:
-    """Returns one table with the columns of all parts in the order of a progress file; a column that a part lacks is null there."""
-    table = pa.concat_tables(parts, promote_options="default")
-    order = {name: position for position, name in enumerate(("index", "episode_index", "frame_index", "progress_sparse", "progress_dense"))}
-    return table.select(sorted(table.column_names, key=lambda name: order.get(name, len(order))))

@@ -146,9 +146,8 @@ def read_progress(path: Path | str, episodes: tuple[int, int] | None = None) -> 
         raise DataError(f"{path} is no progress file: missing {', '.join(missing) or 'progress_*'}; it has {', '.join(table.column_names)}")
     if len(table) == 0:
         raise DataError(f"{path} has no rows: nothing is labelled in it")
-    table = _sound(path, table, heads)
+    table, keys = _sound(path, table, heads)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"}
-    keys = {name: numbers_of(path, table, name, np.int64) for name in PROGRESS_COLUMNS}
     signals = _signals(path, table, heads)
     config = parse_json(metadata.get(f"{METADATA_PREFIX}config") or "{}", source=f"{path}, its metadata: label again; the model's config")
     curves = {head: _read_curve(path, table, head, signals.get(head, {}), config) for head in heads}
@@ -208,35 +207,48 @@ def _bound(about: Mapping[str, str], name: str, default: float) -> float:
         return default
 
 
-def _sound(path: Path, table: pa.Table, heads: Sequence[str]) -> pa.Table:
-    """Returns the rows, each once, if they do not contradict each other. This is the one check for all verbs."""
+def _sound(path: Path, table: pa.Table, heads: Sequence[str]) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """Returns the rows, each once, if they do not contradict each other; and their numbers, by column: the one check for all verbs."""
     keys = {name: numbers_of(path, table, name, np.int64) for name in PROGRESS_COLUMNS}
-    values = {name: numbers_of(path, table, name, np.float32) for name in (f"progress_{head}" for head in heads)}
+    table = table.drop_columns(list(keys))  # they need half of the memory
     index = keys["index"]
-    for name, column in values.items():
+    for name in (f"progress_{head}" for head in heads):
+        column = numbers_of(path, table, name, np.float32)
         is_outside = ~(np.isnan(column) | ((column >= -_ROUNDING) & (column <= 1 + _ROUNDING)))
         if is_outside.any():
             raise DataError(
                 f"{path}: '{name}' is progress, from 0 to 1 or NaN, but {int(is_outside.sum())} rows are not, first "
                 f"{column[is_outside][0]:g} at index {index[is_outside][0]}"
             )
+    if not (index[1:] > index[:-1]).all():
+        first = _first_rows(path, table, keys, heads)
+        table, keys = table.take(pa.array(first)), {name: column[first] for name, column in keys.items()}
+    _require_one_start(path, *keys.values())
+    return table, keys
+
+
+def _first_rows(path: Path, table: pa.Table, keys: Mapping[str, np.ndarray], heads: Sequence[str]) -> Int[np.ndarray, "M"]:
+    """Returns the first row of each index, in the order of the file. DataError if another row of this index says something else."""
+    index = keys["index"]
     _, first, inverse = np.unique(index, return_index=True, return_inverse=True)
-    for name, column in (keys | values).items():
+    values = {name: numbers_of(path, table, name, np.float32) for name in (f"progress_{head}" for head in heads)}
+    for name, column in (dict(keys) | values).items():
         differs = column != column[first][inverse]
         differs &= ~(np.isnan(column) & np.isnan(column[first][inverse]))
         if differs.any():
             raise DataError(f"{path}: row {index[differs][0]} stands in it twice, with different values of '{name}'; make the file again")
-    _require_one_start(path, *keys.values())
-    return table if len(first) == len(index) else table.take(pa.array(np.sort(first)))
+    return np.sort(first)
 
 
 def _require_one_start(path: Path, index: Int[np.ndarray, "N"], episode: Int[np.ndarray, "N"], frame: Int[np.ndarray, "N"]) -> None:
     """Raises DataError unless all rows of an episode imply the same dataset row for its first frame."""
-    order = np.argsort(episode, kind="stable")
-    start = (index - frame)[order]
-    contradictions = np.flatnonzero((np.diff(episode[order]) == 0) & (np.diff(start) != 0))
+    start = index - frame
+    if not (episode[1:] >= episode[:-1]).all():
+        order = np.argsort(episode, kind="stable")
+        start, episode, index, frame = start[order], episode[order], index[order], frame[order]
+    contradictions = np.flatnonzero((episode[1:] == episode[:-1]) & (start[1:] != start[:-1]))
     if len(contradictions):
-        at = order[contradictions[0] + 1]
+        at = contradictions[0] + 1
         raise DataError(
             f"{path}: index {index[at]} says frame {frame[at]} of episode {episode[at]}, which its other rows contradict; the rows are of "
             "several datasets, or were changed"
