@@ -159,10 +159,10 @@ def open_remote(address: str) -> Remote:
     system, where = _opened(address)
     try:
         system.invalidate_cache()
-        found = system.find(where, detail=True)
+        listing = system.find(where, detail=True)
     except _failures() as error:
         raise DataError(f"{shown_address} could not be listed: {_reason(error)}") from error
-    stamps = {name: _stamp(about) for path, about in found.items() if (name := _relative(path, where))}
+    stamps = {name: _stamp(about) for path, about in listing.items() if (name := _relative(path, where))}
     if not any(name.startswith("meta/") for name in stamps):
         there = f"it has {count_noun(len(stamps), 'file')}, and no meta/" if stamps else "there is nothing at this address"
         raise DataError(f"{shown_address} is no LeRobot dataset: {there}; an address names the folder with meta/info.json in it")
