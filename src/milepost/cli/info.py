@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from milepost import datasets
 from milepost.cli.console import say, warn
+from milepost.cli.next_step import Have, next_step
 from milepost.cli.several_datasets import Answer, DatasetsFile, MoreDatasets, are_several, each_dataset, names_of, with_listed
 from milepost.core import DataError, to_json
 
@@ -57,7 +59,17 @@ def _examine(args: Args, name: str, answer: Answer) -> int:
         answer(report.to_dict())
     else:
         show(report)
+        command, why = next_step(have(report, name))
+        say(f"next: {command}\n      {why}")
     return 0 if report.healthy else 1
+
+
+def have(report: datasets.DatasetReport, name: str) -> Have:
+    """Returns what the dataset has, for the next step."""
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    damaged = [] if any(finding.episode is None for finding in errors) else sorted({int(finding.episode or 0) for finding in errors})
+    progress, weights = ([Path(each).name for each in files] for files in (report.progress_files, report.weight_files))
+    return Have(name, progress, weights, sorted(report.annotated, reverse=True), bool(errors), damaged)
 
 
 def show(report: datasets.DatasetReport) -> None:
