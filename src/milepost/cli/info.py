@@ -66,10 +66,10 @@ def _examine(args: Args, name: str, answer: Answer) -> int:
 
 def have(report: datasets.DatasetReport, name: str) -> Have:
     """Returns what the dataset has, for the next step."""
-    errors = [finding for finding in report.findings if finding.severity == "error"]
-    damaged = [] if any(finding.episode is None for finding in errors) else sorted({int(finding.episode or 0) for finding in errors})
+    numbers = {each.episode for each in report.findings if each.severity == "error"}
+    damaged = sorted(number for number in numbers if number is not None) if None not in numbers else []
     progress, weights = ([Path(each).name for each in files] for files in (report.progress_files, report.weight_files))
-    return Have(name, progress, weights, sorted(report.annotated, reverse=True), bool(errors), damaged)
+    return Have(name, progress, weights, sorted(report.annotated, reverse=True), bool(numbers), damaged)
 
 
 def show(report: datasets.DatasetReport) -> None:
