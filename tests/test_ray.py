@@ -190,5 +190,15 @@ def test_no_cluster_there(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "there is no Ray cluster at 10.0.0.1:6379" in capsys.readouterr().err
 
 
+def test_a_cluster_that_asks_for_a_token(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray's error does not say so; its cause does."""
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    error.__cause__ = RuntimeError("Failed to connect to GCS: InvalidAuthToken: Authentication token is missing or incorrect.")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", partial(_refuse, error))
+    assert label(dots, "--model", "elapsed", "--output-path", dots / "none.parquet", "--ray", "10.0.0.1:6379") == 2
+    assert "the Ray cluster at 10.0.0.1:6379 asks for a token: set RAY_AUTH_MODE=token" in capsys.readouterr().err
+
+
 def _refuse(error: Exception, **options: object) -> None:
     raise error
