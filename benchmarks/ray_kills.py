@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from ray_world import Head, Note, end, environment, install, notes
 
 from milepost.testing import dot_episodes, write_dots
+from ray_world import Head, Note, end, environment, install, notes
 
 KINDS = ("process", "command", "cluster")
 SLEEP_S = 0.12
@@ -175,10 +175,8 @@ def report(kills: list[Kill], labellings: list[dict]) -> None:
         if again:
             unfinished = statistics.mean(each.unfinished for each in of_kind)
             print(f"| {kind} | {len(again)} | {statistics.mean(again):.1f} ({max(again)}) | {unfinished:.1f} | {took} |")
-    print(
-        f"{len(labellings)} labellings: {sum(each['lost'] for each in labellings)} frames lost, {sum(each['twice'] for each in labellings)} "
-        f"twice, {sum(each['equal_bytes'] for each in labellings)} files byte-equal to one process's"
-    )
+    lost, twice, equal = (sum(each[name] for each in labellings) for name in ("lost", "twice", "equal_bytes"))
+    print(f"{len(labellings)} labellings: {lost} frames lost, {twice} twice, {equal} files byte-equal to one process's")
 
 
 def main() -> None:

@@ -47,6 +47,8 @@ class NotedModel:
         self.layers = [torch.randn(3072, 512, generator=weights) / 55, torch.randn(512, 1, generator=weights) / 23]
 
     def predict(self, episode):
+        if load := os.environ.get("NOTED_LOAD"):
+            return self.busy(episode, load)
         note("begin", episode.index)
         images = next(iter(episode.cameras.values()))[np.arange(episode.length)]
         pixels = torch.from_numpy(images.reshape(len(images), -1)).float() / 255
@@ -54,6 +56,20 @@ class NotedModel:
         time.sleep(float(os.environ.get("NOTED_SLEEP_S", "0")))
         note("end", episode.index)
         return Progress(episode.index, Curve(value.numpy()))
+
+    def busy(self, episode, load):
+        note("begin", episode.index)
+        frames = next(iter(episode.cameras.values()))
+        if load == "decode":
+            value = np.concatenate([chunk[:, ::16, ::16].mean((1, 2, 3)) for chunk in frames.chunks()]) / 255
+        else:
+            asked = frames[np.arange(0, episode.length, 10)]
+            grey = torch.from_numpy(asked[:, :64, :, 0].copy()).float() / 255
+            wide = torch.ones(grey.shape[-1], 4096) / 4096
+            many = torch.ones(4096, 4096) / 4096
+            value = np.repeat([float((each @ wide @ many).mean()) for each in grey], 10)[: episode.length]
+        note("end", episode.index)
+        return Progress(episode.index, Curve(value.astype(np.float32)))
 
     def identity(self):
         return {}

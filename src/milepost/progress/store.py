@@ -91,7 +91,7 @@ def _partial(path: Path) -> Path:
 
 _MARK = "provenance.json"
 _KEEP_S, _KEEP_FRAMES = 2.0, 1_000_000
-"""The seconds, and the frames, that a kill can lose at most of what was added. A part for each short episode would cost more than labels."""
+"""The seconds, and the frames, that a kill can lose at most of what was added. A part for each episode can cost more than its labels."""
 
 
 class ProgressStore:
