@@ -1,7 +1,10 @@
 from .checks import check_segments as check_segments
 from .checks import trivial_answer as trivial_answer
 from .dataset import annotate as annotate
+from .loop import Annotator as Annotator
 from .loop import AskConfig as AskConfig
+from .loop import Asked as Asked
+from .loop import annotate_elsewhere as annotate_elsewhere
 from .loop import annotate_episodes as annotate_episodes
 from .loop import provenance as provenance
 from .loop import stages_of as stages_of

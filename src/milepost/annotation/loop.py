@@ -11,8 +11,9 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -270,41 +271,92 @@ def annotate_episodes(
     next run tries them again. workers: episodes asked about at once, from threads of their own; with 1 it is this thread. RefusedError
     (wrong key, no such model) and a server that answers nothing end the run at once; close the chat model then.
     """
-    run = _Annotator(dataset, chat_model, stages, stores, config, workers)
+
+    def store(episode: int, head: str, answer: Answer) -> None:
+        stores[head].add(episode, {head: answer})
+
+    annotator = Annotator(dataset, chat_model, stages, config, workers=workers, on_answer=store)
+    with closing(annotator.results(todo)) as results:
+        return _unanswered(results, len(todo), workers, on_progress)
+
+
+def annotate_elsewhere(
+    results: Iterator[Asked], count: int, *, stores: Mapping[str, AnnotationStore], workers: int = 1, on_progress: Tick = quiet
+) -> dict[int, str]:
+    """Puts the answers that other processes got into the stores, as they come back. Everything else is as in `annotate_episodes`.
+
+    results: of `Annotator.ask`, in any order. count: of how many episodes. workers: requests at once, over all processes.
+    """
+
+    def stored() -> Iterator[Asked]:
+        for each in results:
+            for head, answer in each.answers.items():
+                stores[head].add(each.episode, {head: answer})
+            yield each
+
+    return _unanswered(stored(), count, workers, on_progress)
+
+
+def _unanswered(results: Iterator[Asked], count: int, workers: int, on_progress: Tick) -> dict[int, str]:
+    """Returns episode -> why it has not all its answers. Raises what ends a run."""
     unanswered: dict[int, str] = {}
     in_a_row, answered = 0, False
-    on_progress(0, len(todo))
-    for done, (episode_index, error) in enumerate(run.results(todo), start=1):
-        on_progress(done, len(todo))
+    on_progress(0, count)
+    for done, outcome in enumerate(results, start=1):
+        error = outcome.error
+        if isinstance(error, RefusedError) and error.status in FINAL:
+            raise error
+        on_progress(done, count)
         if error is None or not isinstance(error, UnreadableError):  # one that is too long says nothing about the others
             in_a_row = in_a_row + 1 if isinstance(error, ServerError) else 0
         if error is not None:
-            unanswered[episode_index] = str(error)
+            unanswered[outcome.episode] = str(error)
         answered = answered or error is None
         if in_a_row >= (max(UNANSWERED, 2 * workers) if answered else AT_FIRST):
             raise DataError(f"{in_a_row} episodes in a row got no answer, the last one: {error}. What was answered is kept") from error
     return dict(sorted(unanswered.items()))
 
 
-class _Annotator:
-    """What every thread of one call needs."""
+@dataclass(frozen=True)
+class Asked:
+    """What came of asking about one episode. answers: by head, as far as it got. error: why it has not all of them."""
+
+    episode: int
+    answers: Mapping[str, Answer]
+    error: DataError | None = None
+
+
+def _ignored(episode: int, head: str, answer: Answer) -> None:
+    """Does nothing."""
+
+
+class Annotator:
+    """Asks about episodes. What every thread of one run, or one process of a job, needs.
+
+    workers: episodes asked about at once. on_answer: called with each answer as soon as it is there.
+    """
 
     def __init__(
         self,
         dataset: LeRobotDataset,
         chat_model: ChatModel,
         stages: Mapping[str, SubtaskList],
-        stores: Mapping[str, AnnotationStore],
         config: AskConfig,
-        workers: int,
+        *,
+        workers: int = 1,
+        on_answer: Callable[[int, str, Answer], None] = _ignored,
     ) -> None:
-        self.dataset, self.chat_model, self.stages, self.stores, self.config = dataset, chat_model, stages, stores, config
-        self.workers = workers
+        self.dataset, self.chat_model, self.stages, self.config = dataset, chat_model, stages, config
+        self.workers, self.on_answer = workers, on_answer
         self.stop = threading.Event()
         self.readers = ThreadPoolExecutor(max(AHEAD, min(workers, os.cpu_count() or 1)), "milepost-look")
 
-    def results(self, todo: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, DataError | None]]:
-        """Yields (episode, error or None) as episodes are done."""
+    def ask(self, episode: int, heads: Sequence[str]) -> Asked:
+        """Asks about these heads of one episode. Threads may ask at once, if the chat model can."""
+        return self._prepared(episode, heads)()
+
+    def results(self, todo: Mapping[int, Sequence[str]]) -> Generator[Asked, None, None]:
+        """Yields what came of each episode, as they are done."""
         jobs = iter(todo.items())
         askers = ThreadPoolExecutor(self.workers, "milepost-ask") if self.workers > 1 else None
         try:
@@ -315,8 +367,8 @@ class _Annotator:
                 if pool is not None:
                     pool.shutdown(wait=False, cancel_futures=True)
 
-    def _in_this_thread(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, DataError | None]]:
-        waiting: deque[Callable[[], tuple[int, DataError | None]]] = deque()
+    def _in_this_thread(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Iterator[Asked]:
+        waiting: deque[Callable[[], Asked]] = deque()
         while True:
             while len(waiting) <= AHEAD and (job := next(jobs, None)) is not None:
                 waiting.append(self._prepared(*job))
@@ -324,8 +376,8 @@ class _Annotator:
                 return
             yield waiting.popleft()()
 
-    def _in_threads(self, jobs: Iterator[tuple[int, Sequence[str]]], askers: ThreadPoolExecutor) -> Iterator[tuple[int, DataError | None]]:
-        pending: set[Future[tuple[int, DataError | None]]] = set()
+    def _in_threads(self, jobs: Iterator[tuple[int, Sequence[str]]], askers: ThreadPoolExecutor) -> Iterator[Asked]:
+        pending: set[Future[Asked]] = set()
         while True:
             while len(pending) < self.workers + AHEAD and (job := next(jobs, None)) is not None:
                 pending.add(askers.submit(self._prepared(*job)))
@@ -335,28 +387,26 @@ class _Annotator:
             for one in ready:
                 yield one.result()
 
-    def _prepared(self, episode_index: int, heads: Sequence[str]) -> Callable[[], tuple[int, DataError | None]]:
+    def _prepared(self, episode_index: int, heads: Sequence[str]) -> Callable[[], Asked]:
         """Returns a function that asks about this episode, whose images are being read from now on."""
         try:
             episode = self.dataset.episode(episode_index)
         except DataError as error:
-            return partial(_failed, episode_index, error)
+            return partial(Asked, episode_index, {}, error)
         has_question = any(trivial_answer(self.stages[head], episode.length) is None for head in heads)
         repeats = range(self.config.repeats if has_question else 0)
         prompts = [self.readers.submit(prepare_prompt, episode, self.chat_model, self.config, repeat) for repeat in repeats]
         return partial(self._ask, episode, heads, prompts)
 
-    def _ask(self, episode: Episode, heads: Sequence[str], prompts: Sequence[Future[Prompted]]) -> tuple[int, DataError | None]:
+    def _ask(self, episode: Episode, heads: Sequence[str], prompts: Sequence[Future[Prompted]]) -> Asked:
+        answers: dict[str, Answer] = {}
         try:
             for head in heads:
-                self.stores[head].add(episode.index, {head: self._answer(episode, self.stages[head], prompts)})
-        except RefusedError as error:
-            if error.status in FINAL:
-                raise
-            return episode.index, error
+                answers[head] = self._answer(episode, self.stages[head], prompts)
+                self.on_answer(episode.index, head, answers[head])
         except DataError as error:
-            return episode.index, error
-        return episode.index, None
+            return Asked(episode.index, answers, error)
+        return Asked(episode.index, answers)
 
     def _answer(self, episode: Episode, subtasks: SubtaskList, futures: Sequence[Future[Prompted]]) -> Answer:
         if (whole := trivial_answer(subtasks, episode.length)) is not None:
@@ -369,7 +419,3 @@ class _Annotator:
             warm = repeat > 0 and np.array_equal(prompted.sample.frames, prompts[0].sample.frames)
             conversations.append(converse(self.chat_model, prompted, subtasks, self.config, episode=episode, repeat=repeat, warm=warm))
         return answer_of(conversations, prompts, episode)
-
-
-def _failed(episode_index: int, error: DataError) -> tuple[int, DataError]:
-    return episode_index, error

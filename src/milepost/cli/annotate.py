@@ -4,14 +4,16 @@ dataset."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from milepost import annotation, datasets, metrics
-from milepost.cli.annotate_options import AskOptions, ModelOptions, StageOptions, usage_of
+from milepost import annotation, datasets, metrics, scale
+from milepost.cli.annotate_options import AskOptions, ModelOptions, StageOptions, spent_on
+from milepost.cli.annotate_ray import Questions, ask_on
 from milepost.cli.annotation_output import Target, disagreements, draw, read_corrections, require_no_conflict, shortlist, write_out
 from milepost.cli.annotation_report import report
 from milepost.cli.console import bars, say, warn, warn_all
@@ -84,6 +86,10 @@ class Args:
     output_dir: Path = Path("subtask_viz")
     """Folder of the figures."""
     json: bool = False
+    ray_options: Annotated[scale.RayOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=scale.RayOptions)
+
+
+rewritten = scale.with_address
 
 
 def main(args: Args) -> int:
@@ -99,12 +105,13 @@ def main(args: Args) -> int:
     if args.num_visualizations < 0 or (args.skip_existing and args.overwrite):
         raise ValueError("--num-visualizations is 0 or more, and --skip-existing contradicts --overwrite")
     require_effects(args, _effects(args, modes[0] if modes else "ask"))
+    cluster = scale.Cluster.from_options(args.ray_options)
     if args.output_path is None and modes[:1] not in (["to_file"], ["to_language"], ["visualize_only"]):
         datasets.finish_interrupted(args.dataset)  # a killed run may have written half of the files; finish that first
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _store_folder(args, dataset)
     mode = modes[0] if modes else "ask"
-    return {
+    verb = {
         "ask": _ask,
         "export": _export,
         "import_file": _import,
@@ -113,7 +120,9 @@ def main(args: Args) -> int:
         "to_file": _to_file,
         "to_language": _to_language,
         "visualize_only": _visualize,
-    }[mode](args, dataset, folder)
+    }[mode]
+    with nullcontext() if cluster is None else cluster.joined():
+        return verb(args, dataset, folder)
 
 
 def _effects(args: Args, mode: str) -> list[Effect]:
@@ -135,7 +144,8 @@ def _effects(args: Args, mode: str) -> list[Effect]:
             f"{asks}, or with --visualize-only",
         ),
         Effect(("stages",), mode in ("ask", "import_file", "visualize_only"), f"{asks}, or with --import or --visualize-only"),
-        Effect(("model",), has_stages, "with stages to ask about (--sparse-subtasks, --dense-subtasks, or a file of them)"),
+        Effect(("ray_options",), mode == "ask", asks),
+        Effect(("model", "ray_options"), has_stages, "with stages to ask about (--sparse-subtasks, --dense-subtasks, or a file of them)"),
         Effect(("model.api_key_env", "model.timeout_s", "model.price_per_million"), has_server, "with --base-url"),
         Effect(("model.device", "model.precision", "model.quantization"), not has_server, "without --base-url"),
         Effect(("subtask_index",), mode in ("ask", "export", "import_file"), f"{asks}, or with --export or --import"),
@@ -195,6 +205,8 @@ def _run_model(
     stores: Stores,
     config: annotation.AskConfig,
 ) -> dict[int, str]:
+    if (cluster := scale.Cluster.from_options(args.ray_options)) is not None:
+        return ask_on(cluster, Questions(args.dataset, args.revision, args.model, lists, config), todo, stores, dataset)
     chat_model = args.model.open()
     try:
         with bars() as bar:
@@ -210,8 +222,8 @@ def _run_model(
             )
     finally:
         chat_model.close()
-        if usage := usage_of(chat_model):
-            warn(usage)
+        if spent := str(spent_on(chat_model)):
+            warn(spent)
 
 
 def _export(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,8 @@ from milepost.cli.console import warn
 
 AT_ONCE = 8
 """Default number of simultaneous requests to a server."""
+TOKENS = ("prefilled", "reused", "generated")
+"""Kinds of tokens that a local model counts."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class ModelOptions:
 
     @property
     def workers(self) -> int:
-        """Returns the number of simultaneous requests."""
+        """Returns the number of simultaneous requests. ValueError if it cannot be meant."""
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"--num-workers must be at least 1, got {self.num_workers}")
         return (self.num_workers or AT_ONCE) if self.base_url else 1
 
     def facts(self) -> dict[str, str]:
@@ -125,16 +129,19 @@ class ModelOptions:
         weights = {"weights": vlm.fingerprint(where)} if local else {}
         return {"model": self.model, "revision": self.model_revision or "", "quantization": self.quantization or "", **weights}
 
+    def server(self) -> vlm.ServerConfig | None:
+        """Returns the server that is asked, None for a local model. DataError if its address cannot be one."""
+        if self.base_url is None:
+            return None
+        settings: dict[str, Any] = {"price_per_million": self.price_per_million, "timeout_s": self.timeout_s}
+        return vlm.ServerConfig(self.base_url, self.model, api_key_env=self.api_key_env, concurrency=self.workers, **settings)
+
     def open(self) -> vlm.ChatModel:
         """Opens the model. DataError if this is not possible."""
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ValueError(f"--num-workers must be at least 1, got {self.num_workers}")
-        if self.base_url is not None:
-            settings: dict[str, Any] = {"price_per_million": self.price_per_million, "timeout_s": self.timeout_s}
-            return vlm.RemoteChatModel(
-                vlm.ServerConfig(self.base_url, self.model, api_key_env=self.api_key_env, concurrency=self.workers, **settings)
-            )
-        if (self.num_workers or 1) > 1:
+        workers, server = self.workers, self.server()
+        if server is not None:
+            return vlm.RemoteChatModel(server)
+        if (self.num_workers or workers) > 1:
             warn(
                 f"--num-workers {self.num_workers}: a local model answers one question at a time. For several GPUs serve it (as in "
                 "`vllm serve MODEL`) and give --base-url, or start one process a GPU, each with its own --episodes"
@@ -146,11 +153,33 @@ class ModelOptions:
         return vlm.LocalChatModel(engine)
 
 
-def usage_of(speaker: vlm.ChatModel) -> str:
-    """Returns the number of requests or tokens, in one line."""
+@dataclass(frozen=True)
+class Spent:
+    """What a model was asked: a server's counters and peculiarities, or the tokens of a local model by kind."""
+
+    usage: vlm.Usage | None = None
+    notes: tuple[str, ...] = ()
+    tokens: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Returns the number of requests or tokens, in a line or several; empty if nothing is known."""
+        if self.usage is not None:
+            return "\n".join(f"server: {line}" for line in (self.usage, *self.notes))
+        return f"tokens: {', '.join(f'{self.tokens[kind]} {kind}' for kind in TOKENS)}" if self.tokens else ""
+
+
+def spent_on(speaker: vlm.ChatModel) -> Spent:
+    """Returns what a model was asked so far."""
     if isinstance(speaker, vlm.RemoteChatModel):
-        return "\n".join(f"server: {line}" for line in (speaker.usage, *speaker.notes))
+        return Spent(speaker.usage, speaker.notes)
     if isinstance(speaker, vlm.LocalChatModel):
-        counts: Mapping[str, int] = speaker.tokens
-        return "tokens: " + ", ".join(f"{counts[kind]} {kind}" for kind in ("prefilled", "reused", "generated"))
-    return ""
+        return Spent(tokens={kind: speaker.tokens[kind] for kind in TOKENS})
+    return Spent()
+
+
+def spent_together(parts: Sequence[Spent], *, seconds: float) -> Spent:
+    """Returns what the processes of a job spent, as one. seconds: that the job took."""
+    usages = [each.usage for each in parts if each.usage is not None]
+    tokens = {kind: sum(each.tokens.get(kind, 0) for each in parts) for kind in TOKENS} if any(each.tokens for each in parts) else {}
+    notes = tuple(dict.fromkeys(note for each in parts for note in each.notes))
+    return Spent(vlm.total_usage(usages, seconds=seconds) if usages else None, notes, tokens)

@@ -6,17 +6,21 @@ Exit code: 0 if the verdict is "reward", no property fails and every episode can
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from milepost import datasets, encoders, figures, metrics, models, progress
+from milepost import datasets, figures, metrics, models, progress, scale
+from milepost.cli import audit_ray
+from milepost.cli.audit_models import beside, prepared_for
 from milepost.cli.console import bars, closed_after, say, table, unlisted, warn_all
 from milepost.cli.taught import taught_by
-from milepost.core import Episode, RewardModel, count_noun, to_json
+from milepost.core import count_noun, to_json
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ class Args:
     """Seed of the shuffled frames, the noise and the bootstrap."""
     revision: str | None = None
     device: str = "auto"
+    ray_options: Annotated[scale.RayOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=scale.RayOptions)
 
 
+rewritten = scale.with_address
 IN_FILE = ("change_", "final_", "stalled", "regressed")
 """How the rows begin that stand in audit.json alone: the table shows the others."""
 USUAL = 20
@@ -61,7 +67,7 @@ def main(args: Args) -> int:
 
     What cannot be run raises an error, which `milepost` turns into exit code 2.
     """
-    config = _config(args)
+    config, cluster = _config(args), scale.Cluster.from_options(args.ray_options)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.episodes is None:
         outcomes = {index: dataset.meta.episodes[index].facts.get("success") for index in dataset.episode_indices}
@@ -69,18 +75,9 @@ def main(args: Args) -> int:
     name = Path(args.model).resolve().name
     folder = args.output_dir or Path(f"audit_{name}")
     figures.require_own_audit(folder, {"model": name, "dataset": dataset.name})
-    kind = models.kind_of(args.model)
-    run = models.Run(encoders.resolve_device(args.device), heads=(args.head_mode,), task=args.task)
-    prepared = models.prepare(args.model, models.options_for(kind, args.model_options), dataset, run)
-    prepared.begin()
-    plan = progress.plan_audit(
-        prepared.model, prepared.dataset, config=config, folder=folder / "curves", options=prepared.arguments, settings=prepared.settings
-    )
-    _require_consent(args, plan, prepared.questions)
-    with closed_after(prepared.model), bars() as bar:
-        result = progress.run_audit(
-            plan, beside=_beside(kind, prepared.model, args.seed), on_progress=bar("audit"), paid=prepared.questions is not None
-        )
+    run = partial(_run, args, config, dataset, folder / "curves")
+    with nullcontext() if cluster is None else cluster.joined():
+        result = run() if cluster is None else run(cluster)
     taught, words = taught_by(Path(args.model), dataset, {each.episode for each in result.curves})
     record = figures.write_audit(result, folder, dataset, model=name, taught=taught, kind=args.format)
     if args.json:
@@ -94,6 +91,28 @@ def main(args: Args) -> int:
     return 0 if result.audit.passes and not result.unreadable else 1
 
 
+def _run(
+    args: Args, config: progress.AuditConfig, dataset: datasets.LeRobotDataset, folder: Path, cluster: scale.Cluster | None = None
+) -> progress.AuditRun:
+    """Audits in this process, or on a cluster. folder: of the curves, which is read and written here in any case."""
+    if cluster is not None:
+        numbers = tuple(dataset.episode_indices)
+        audited = audit_ray.Audited(args.dataset, args.revision, numbers, args.model, args.model_options, config, args.task, args.device)
+        planned = audit_ray.plan(audited, cluster)
+        there = progress.plan_elsewhere(dataset.showing(planned.cameras), planned.made_by, config=config, folder=folder)
+        paid = planned.questions is not None
+        _require_consent(args, there, there.questions_left(planned.questions or {}) if paid else 0, each="from each process ")
+        return audit_ray.run(audited, cluster, there, paid=paid)
+    prepared = prepared_for(args.model, args.model_options, dataset, args.head_mode, args.task, args.device)
+    plan = progress.plan_audit(
+        prepared.model, prepared.dataset, config=config, folder=folder, options=prepared.arguments, settings=prepared.settings
+    )
+    about, others = prepared.questions, beside(args.model, prepared.model, args.seed)
+    _require_consent(args, plan, 0 if about is None else plan.questions(about))
+    with closed_after(prepared.model), bars() as bar:
+        return progress.run_audit(plan, beside=others, on_progress=bar("audit"), paid=about is not None)
+
+
 def _config(args: Args) -> progress.AuditConfig:
     """Returns what is run. ValueError for options that contradict each other, and for names that do not exist."""
     if args.episodes is not None and args.num_episodes is not None:
@@ -105,14 +124,13 @@ def _config(args: Args) -> progress.AuditConfig:
     return progress.AuditConfig(args.head_mode, () if args.controls == ("all",) else args.controls, args.seed)
 
 
-def _require_consent(args: Args, plan: progress.AuditPlan, about: Callable[[Episode], int] | None) -> None:
-    """Asks before a server is asked, with the number of questions that are left. ValueError if there is nobody to ask."""
-    questions = 0 if about is None else plan.questions(about)
+def _require_consent(args: Args, plan: progress.AuditPlan, questions: int, *, each: str = "") -> None:
+    """Asks a person before a server is asked so many questions. each: who asks two more. ValueError if nobody is there."""
     if not questions:
         return
     finished = len(plan.stored)
     done = f" ({count_noun(finished, 'other')} {'was' if finished == 1 else 'were'} finished by an earlier run)" if finished else ""
-    of = f"about {count_noun(len(plan.left), 'episode')}{done}, and 2 to find out how it answers"
+    of = f"about {count_noun(len(plan.left), 'episode')}{done}, and 2 {each}to find out how it answers"
     words = f"the audit will ask the server up to {questions} questions {of}"
     if args.yes:
         sys.stderr.write(f"{words}\n")
@@ -123,12 +141,6 @@ def _require_consent(args: Args, plan: progress.AuditPlan, about: Callable[[Epis
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ValueError("nothing was asked")
-
-
-def _beside(kind: models.ModelKind, model: RewardModel, seed: int) -> dict[str, RewardModel]:
-    """Returns what every audit shows beside the model: a clock, and an untrained model of the same shape where its kind can make one."""
-    untrained = {} if kind.untrained is None else {"untrained": kind.untrained(model, seed)}
-    return {"elapsed": models.ElapsedModel(), **untrained}
 
 
 def _print(result: progress.AuditRun, name: str) -> None:

@@ -6,18 +6,16 @@ Each process opens the dataset and makes the models ready as the verb does here.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from milepost import datasets, models, progress, scale
 from milepost.cli.label_models import Ready, origins, ready, request
 from milepost.cli.label_options import Args
 from milepost.cli.label_report import threshold_of
-from milepost.core import DataWarning, Tick, UnreadableError, number_at, warn_user
+from milepost.cli.ray_process import absolute, say_once, warnings_of
+from milepost.core import Tick, UnreadableError, number_at
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,13 @@ class Planned:
 def plan(args: Args, cluster: scale.Cluster) -> Planned:
     """Returns what one process of the cluster says of the models, which need not fit on this machine."""
     planned, messages = scale.once(cluster, partial(_planned, elsewhere(args)))
-    _say(messages, set())
+    say_once(messages, set())
     renamed = [{**each, "model_path": name} for each, name in zip(planned.made_by, args.model, strict=True)]
     return dataclasses.replace(planned, made_by=renamed)
 
 
 def _planned(args: Args) -> tuple[Planned, list[str]]:
-    with _warnings_of() as messages:
+    with warnings_of() as messages:
         here = _ready(args)
         planned = Planned(origins(args, here), [threshold_of(each.model) for each in here.prepared], list(here.dataset.cameras))
     return planned, messages()
@@ -51,10 +49,6 @@ def _ready(args: Args) -> Ready:
 
 def elsewhere(args: Args) -> Args:
     """Returns the command with absolute paths, as a process needs it that runs in another folder."""
-
-    def absolute(name: str) -> str:
-        return str(Path(name).expanduser().absolute()) if Path(name).expanduser().exists() else name
-
     names = tuple(name if models.is_bare(name, models.kind_of(name)) else absolute(name) for name in args.model)
     return dataclasses.replace(args, dataset=absolute(args.dataset), model=names)
 
@@ -66,7 +60,7 @@ class _Make:
     args: Args
 
     def __call__(self) -> Callable[[int], tuple[list[progress.EpisodeOutcome], list[str]]]:
-        with _warnings_of() as messages:
+        with warnings_of() as messages:
             here = _ready(self.args)
             for each in here.prepared:
                 each.begin()
@@ -75,7 +69,7 @@ class _Make:
 
         def label(item: int) -> tuple[list[progress.EpisodeOutcome], list[str]]:
             position, lacking = divided(item, len(predictors))
-            with _warnings_of() as now:
+            with warnings_of() as now:
                 outcomes = list(progress.in_turn(predictors, here.dataset, [(position, lacking)]))
             messages_of_all = [*waiting, *now()]
             waiting.clear()
@@ -110,7 +104,7 @@ def compute(
             yield from _failed(answer, dataset, count)
         else:
             outcomes, messages = answer.value
-            _say(messages, warned)
+            say_once(messages, warned)
             frames = max((0 if each.rows is None else len(each.rows) for each in outcomes), default=0)
             tally.add(answer, item=number_at(dataset, divided(answer.item, count)[0]), frames=frames)
             yield from outcomes
@@ -123,19 +117,3 @@ def _failed(failure: scale.Failure, dataset: datasets.LeRobotDataset, count: int
     number = number_at(dataset, position)
     error = UnreadableError(f"episode {number}: {failure.reason}")
     return [progress.EpisodeOutcome(place, number, error=error, place=progress.rows_of(dataset, number)) for place in lacking]
-
-
-@contextmanager
-def _warnings_of() -> Iterator[Callable[[], list[str]]]:
-    """Keeps the warnings of a block, which nobody would see in a process of the cluster. Yields a function that returns them."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
-        yield lambda: [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
-
-
-def _say(messages: Iterable[str], warned: set[str]) -> None:
-    """Warns of what the processes warned of, each once."""
-    for message in messages:
-        if message not in warned:
-            warned.add(message)
-            warn_user(message)

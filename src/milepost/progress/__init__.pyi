@@ -1,11 +1,15 @@
+from .audit_result import AuditRun as AuditRun
+from .audit_result import verdict_in_words as verdict_in_words
 from .auditing import AuditConfig as AuditConfig
 from .auditing import AuditPlan as AuditPlan
-from .auditing import AuditRun as AuditRun
+from .auditing import Judged as Judged
 from .auditing import audit as audit
+from .auditing import audit_elsewhere as audit_elsewhere
 from .auditing import choose_episodes as choose_episodes
+from .auditing import judge as judge
 from .auditing import plan_audit as plan_audit
+from .auditing import plan_elsewhere as plan_elsewhere
 from .auditing import run_audit as run_audit
-from .auditing import verdict_in_words as verdict_in_words
 from .beside import Comparison as Comparison
 from .beside import evaluate_several as evaluate_several
 from .evaluation import Evaluation as Evaluation

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -28,13 +28,13 @@ from milepost.core import (
     Tick,
     UnreadableError,
     has_words,
-    json_value,
     quiet,
     read_episodes,
     require_integers,
 )
 from milepost.datasets import as_dataset, episode_numbers
-from milepost.metrics import CONTROLS, FEWEST, VERDICTS, Audit, EpisodeCurves, audit_curves, copies, steady_channels, time_channels
+from milepost.metrics import CONTROLS, FEWEST, EpisodeCurves, audit_curves, copies, steady_channels, time_channels
+from milepost.progress.audit_result import AuditRun
 from milepost.progress.curve_store import AskedCurves, CurveStore
 from milepost.progress.held import with_images_in_memory, with_shared_features
 from milepost.progress.labelling import provenance, require_model
@@ -42,58 +42,6 @@ from milepost.progress.labels import predicted
 
 REFUSABLE = ("empty_task", "other_task")
 """Controls that change the instruction: why a model refuses such a copy needs no more words."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class AuditRun(Brief):
-    """What an audit computed. audit: the verdicts. curves: every curve, by episode. clocks: the channels of the state that tell the time.
-
-    unreadable: episodes that were left out, and why. beside: the same for other models, such as the clock. refused: episode index ->
-    control -> why the model says nothing of that copy.
-    """
-
-    audit: Audit
-    curves: tuple[EpisodeCurves, ...]
-    clocks: tuple[int, ...] = ()
-    unreadable: Mapping[int, str] = field(default_factory=dict)
-    beside: Mapping[str, Audit] = field(default_factory=dict)
-    refused: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-
-    def partial(self) -> dict[str, int]:
-        """Returns control -> how many episodes have it, for those that some episodes lack, such as a copy that the model refuses."""
-        counts = {name: sum(name in each.controls for each in self.curves) for name in CONTROLS}
-        return {name: count for name, count in counts.items() if 0 < count < len(self.curves)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns verdicts, properties and rows in JSON's types, as `audit.json` has them: an unknown number is None. The curves are not
-        among them."""
-        values = {
-            **_plain(self.audit),
-            "episodes": [each.episode for each in self.curves],
-            "clocks": self.clocks,
-            "beside": {name: _plain(audit) for name, audit in self.beside.items()},
-            "unreadable": self.unreadable,
-            "refused": self.refused,
-        }
-        return {name: json_value(value) for name, value in values.items()}
-
-
-def _plain(audit: Audit) -> dict[str, Any]:
-    rows = {name: dataclasses.asdict(row) for name, row in audit.rows.items()}
-    properties = [dataclasses.asdict(each) for each in audit.properties]
-    tasks = {task: dataclasses.asdict(rise) for task, rise in audit.tasks.items()}
-    return {
-        "verdict": audit.verdict, "reason": audit.reason, "properties": properties, "rows": rows, "tasks": tasks, "missing": audit.missing,
-    }  # fmt: skip
-
-
-def verdict_in_words(verdict: str, reason: str = "") -> str:
-    """Returns what a verdict means, and why it was reached, if that is known.
-
-    >>> verdict_in_words("clock", "frozen frames keep all of its rise")
-    'it rises with time, whatever is seen (frozen frames keep all of its rise)'
-    """
-    return VERDICTS[verdict] + (f" ({reason})" if reason else "")
 
 
 @dataclass(frozen=True)
@@ -158,11 +106,20 @@ class AuditPlan(Brief):
 
         Of an episode that is refused as it was recorded, no copy is asked about.
         """
+        return self.questions_left({episode.index: self.counted(episode, about) for episode in self.left})
+
+    def counted(self, episode: Episode, about: Callable[[Episode], int]) -> dict[str, int]:
+        """Returns how many questions are asked about an episode, by the name "", and about each of its copies, by the control's."""
+        count = about(episode)
+        return {"": count, **{name: about(copy) for name, copy in self.copies(episode).items()}} if count else {}
+
+    def questions_left(self, counts: Mapping[int, Mapping[str, int]]) -> int:
+        """Returns how many questions are still to be asked. counts: episode index -> what `counted` says."""
         total = 0
         for episode in self.left:
-            if count := about(episode):
-                begun, edited = self.begun.get(episode.index), self.copies(episode)
-                total += sum(map(about, edited.values())) + count if begun is None else sum(map(about, begun.lacks(edited).values()))
+            begun, of_episode = self.begun.get(episode.index), counts[episode.index]
+            names = ["", *self.copies(episode)] if begun is None else list(begun.lacks(self.copies(episode)))
+            total += sum(of_episode.get(name, 0) for name in names)
         return total
 
 
@@ -185,23 +142,59 @@ def plan_audit(
     config = config or AuditConfig()
     if isinstance(model, Prepares):
         model.prepare_for(dataset)
+    plan = _unstored(model, dataset, config, options)
+    if folder is None:
+        return _with_stored(plan, None)
+    about = {**settings, "head": config.head, "clocks": list(plan.clocks), **options}
+    return _with_stored(plan, CurveStore(Path(folder), provenance(model, dataset, "", **about), config.seed))
+
+
+def plan_elsewhere(dataset: Dataset, made_by: Mapping[str, str], *, config: AuditConfig, folder: Path | str) -> AuditPlan:
+    """Returns what an audit will do whose model is in other processes. made_by: of the store of a plan that one of them made.
+
+    DataError if no episode can be read.
+    """
+    return _with_stored(_unstored(_Elsewhere(), dataset, config, {}), CurveStore(Path(folder), made_by, config.seed))
+
+
+class _Elsewhere:
+    """Stands for a model that is in other processes."""
+
+    def predict(self, episode: Episode) -> Progress:
+        raise DataError("the model of this audit is in other processes")
+
+
+def _unstored(model: RewardModel, dataset: Dataset, config: AuditConfig, options: Mapping[str, Any]) -> AuditPlan:
+    """Returns the plan without what earlier runs have stored. DataError if no episode can be read."""
     episodes, unreadable = read_episodes(dataset)
     tasks = sorted({dataset.task_of(index) for index in dataset.episode_indices}) if isinstance(dataset, KnowsEpisodes) else []
     tasks = [task for task in tasks or sorted({episode.task for episode in episodes}) if has_words(task)]
-    plan = AuditPlan(model, dataset, config, options, tuple(episodes), unreadable, tuple(tasks), time_channels(episodes))
-    store = None
-    if folder is not None:
-        about = {**settings, "head": config.head, "clocks": list(plan.clocks), **options}
-        store = CurveStore(Path(folder), provenance(model, dataset, "", **about), config.seed)
+    return AuditPlan(model, dataset, config, options, tuple(episodes), unreadable, tuple(tasks), time_channels(episodes))
+
+
+def _with_stored(plan: AuditPlan, store: CurveStore | None) -> AuditPlan:
+    """Returns the plan with the copies of each episode, and with what the store has of them."""
     controls: dict[int, tuple[str, ...]] = {}
     stored: dict[int, AskedCurves] = {}
     begun: dict[int, AskedCurves] = {}
-    for episode in episodes:
+    for episode in plan.episodes:
         edited = plan.copies(episode)
         controls[episode.index] = tuple(edited)
         if store is not None and (curves := store.read(episode, edited)) is not None:
             (begun if curves.lacks(edited) else stored)[episode.index] = curves
     return dataclasses.replace(plan, controls=controls, missing=_missing(plan, controls), stored=stored, begun=begun, store=store)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What came of one episode. curves: of the audited model, by the name "", and of the others. error: why there are none.
+
+    An error that is no UnreadableError ends the audit.
+    """
+
+    episode: int
+    curves: Mapping[str, AskedCurves] = field(default_factory=dict)
+    error: DataError | None = None
 
 
 def run_audit(
@@ -212,19 +205,48 @@ def run_audit(
     beside: other models that are shown the same copies, by name. paid: whether each question costs: it stops after the first recording then
     if too few frames of its curve are known. DataError if it stops so, or if no episode can be audited.
     """
-    curves: dict[str, list[EpisodeCurves]] = {name: [] for name in ("", *beside)}
+
+    def results() -> Iterator[Judged]:
+        is_first = True
+        for episode in plan.episodes:
+            judged = judge(plan, episode, beside, paid=paid and is_first)
+            is_first = is_first and not judged.curves
+            yield judged
+
+    return audit_elsewhere(plan, results(), on_progress=on_progress)
+
+
+def audit_elsewhere(plan: AuditPlan, results: Iterable[Judged], *, on_progress: Tick = quiet) -> AuditRun:
+    """Stores what `judge` says of each episode, here or in other processes, as soon as it is there. Returns the verdicts.
+
+    results: in any order. DataError as `run_audit`.
+    """
+    judged = dict[int, Judged]()
+    episodes = {episode.index: episode for episode in plan.episodes}
+    on_progress(0, len(episodes))
+    for each in results:
+        if each.error is not None and not isinstance(each.error, UnreadableError):
+            raise each.error
+        if plan.store is not None and each.curves and each.episode not in plan.stored:
+            episode = episodes[each.episode]
+            plan.store.write(each.curves[""], episode, plan.copies(episode))
+        judged[each.episode] = each
+        on_progress(len(judged), len(episodes))
+    return _run_of(plan, [judged[number] for number in episodes if number in judged])
+
+
+def _run_of(plan: AuditPlan, judged: Sequence[Judged]) -> AuditRun:
+    """Returns the verdicts. judged: in the order of the episodes."""
+    curves: dict[str, list[EpisodeCurves]] = {name: [] for name in next((each.curves for each in judged if each.curves), {"": None})}
     refused: dict[int, Mapping[str, str]] = {}
     unreadable = dict(plan.unreadable)
-    for done, episode in enumerate(plan.episodes):
-        on_progress(done, len(plan.episodes))
-        try:
-            for name, each in _audited(plan, episode, beside, paid=paid and not curves[""]).items():
-                curves[name].append(each.curves)
-                if not name and each.refused:
-                    refused[episode.index] = each.refused
-        except UnreadableError as error:
-            unreadable[episode.index] = str(error)
-    on_progress(len(plan.episodes), len(plan.episodes))
+    for each in judged:
+        if each.error is not None:
+            unreadable[each.episode] = str(each.error)
+        for name, of_model in each.curves.items():
+            curves[name].append(of_model.curves)
+            if not name and of_model.refused:
+                refused[each.episode] = of_model.refused
     if not curves[""]:
         raise DataError(f"no episode of {plan.dataset.name} can be audited: {next(iter(unreadable.values()))}")
     reasons = {**_why_refused(refused), **plan.missing}
@@ -308,17 +330,22 @@ def _missing(plan: AuditPlan, controls: Mapping[int, Sequence[str]]) -> dict[str
     }
 
 
-def _audited(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel], *, paid: bool) -> dict[str, AskedCurves]:
-    """Returns the curves of the model, by the name "", and of the others, and stores the model's if any is new."""
+def judge(plan: AuditPlan, episode: Episode, beside: Mapping[str, RewardModel], *, paid: bool = False) -> Judged:
+    """Returns what the model, and those beside it, say of an episode and its copies. Nothing is stored.
+
+    paid: whether the run should end if too few frames of the recording's curve are known.
+    """
     stored = plan.stored.get(episode.index)
     if stored is not None and not beside:
-        return {"": stored}
-    in_memory = with_images_in_memory(episode)
-    edited = plan.copies(in_memory)
-    curves = stored or _curves(plan, plan.model, in_memory, edited, plan.options, plan.begun.get(episode.index), paid=paid)
-    if plan.store is not None and stored is None:
-        plan.store.write(curves, episode, edited)
-    return {"": curves} | {name: _curves(plan, each, in_memory, edited, {}) for name, each in beside.items()}
+        return Judged(episode.index, {"": stored})
+    try:
+        in_memory = with_images_in_memory(episode)
+        edited = plan.copies(in_memory)
+        curves = stored or _curves(plan, plan.model, in_memory, edited, plan.options, plan.begun.get(episode.index), paid=paid)
+        others = {name: _curves(plan, each, in_memory, edited, {}) for name, each in beside.items()}
+    except DataError as error:
+        return Judged(episode.index, error=error)
+    return Judged(episode.index, {"": curves} | others)
 
 
 def _curves(

@@ -1,4 +1,9 @@
 from .cluster import Cluster as Cluster
+from .gate import Door as Door
+from .gate import Gate as Gate
+from .gate import Outcome as Outcome
+from .gate import new_gate as new_gate
+from .gate import pass_through as pass_through
 from .options import RayOptions as RayOptions
 from .options import with_address as with_address
 from .tally import Tally as Tally

@@ -7,14 +7,16 @@ ends itself when an item takes too long.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import pickle
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +27,7 @@ import pyarrow as pa
 
 from milepost.core import DataError
 from milepost.scale.cluster import Cluster, ClusterError
+from milepost.scale.gate import waited_s
 
 Work = Callable[[int], Any]
 """What an actor does with an item."""
@@ -72,6 +75,11 @@ class _Ledger:
         self.begun.pop(item, None)
         self.faults.pop(item, None)
 
+    def spare(self, items: Sequence[int]) -> None:
+        """Takes back that these items were begun: their process ends because of another one."""
+        for item in items:
+            self.begun[item] = max(0, self.begun.get(item, 0) - 1)
+
     def note(self, item: int, fault: str) -> None:
         """Notes what an item came to."""
         self.faults[item] = fault
@@ -80,18 +88,20 @@ class _Ledger:
 class _Actor:
     """One process of the cluster, which makes its work ready once and does it for each item.
 
-    make: returns the work. ledger: a handle of the job's ledger. versions: package -> the version that the job was started with.
+    make: returns the work. ledger: a handle of the job's ledger. versions: package -> the version that the job was started with. threads:
+    items at once.
     """
 
-    def __init__(self, make: Callable[[], Work], ledger: Any, timeout_s: float, versions: Mapping[str, str]) -> None:
+    def __init__(self, make: Callable[[], Work], ledger: Any, timeout_s: float, versions: Mapping[str, str], threads: int = 1) -> None:
         self.ledger, self.timeout_s = ledger, timeout_s
+        self.under_way = set[int]()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.fault, self.work, self.pool = "", None, ThreadPoolExecutor(1)
-        try:
-            _require_same(versions)
-            self.work = make()
-        except DataError as error:  # an actor that raises here is made again without end
-            self.fault = f"the worker {self.name} cannot begin: {error}"
+        self.fault, self.work, self.pool = "", None, ThreadPoolExecutor(threads)
+        begun = self.pool.submit(_begun, make, versions)
+        if (error := begun.exception()) is None:
+            self.work = begun.result()
+        else:  # an actor that raises here is made again without end
+            self.fault = f"the worker {self.name} cannot begin: {error if isinstance(error, DataError) else in_words(error)}"
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Returns a row for each item of the batch."""
@@ -107,18 +117,35 @@ class _Actor:
             if reason := ray.get(self.ledger.begin.remote(item)):
                 return Failure(item, reason)
             begun = time.monotonic()
-            future = self.pool.submit(self.work, item)
+            self.under_way.add(item)
             try:
-                error = future.exception(self.timeout_s)
+                error = self._ended(future := self.pool.submit(self.work, item), begun)
             except TimeoutError:  # a thread that hangs cannot be stopped; Ray starts another process
                 fault = f"it took more than {self.timeout_s:g} s (--episode-timeout-s)"
-                ray.get(self.ledger.note.remote(item, fault), timeout=10)
+                others = [other for other in self.under_way if other != item]
+                ray.get([self.ledger.note.remote(item, fault), self.ledger.spare.remote(others)], timeout=10)
                 os._exit(1)
+            self.under_way.discard(item)
             if error is not None:
                 ray.get(self.ledger.note.remote(item, f"{in_words(error)} on {self.name}"))
                 continue
             self.ledger.end.remote(item)
             return Answer(item, future.result(), time.monotonic() - begun, self.name)
+
+    def _ended(self, future: Future[Any], begun: float) -> BaseException | None:
+        """Waits for the end of an item, and returns what it raised. TimeoutError after the time limit, without that spent at a gate."""
+        before = waited_s()
+        while True:
+            left = begun + self.timeout_s + waited_s() - before - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            with suppress(TimeoutError):  # others may have waited in the meantime
+                return future.exception(left)
+
+
+def _begun(make: Callable[[], Work], versions: Mapping[str, str]) -> Work:
+    _require_same(versions)
+    return make()
 
 
 def in_words(error: BaseException) -> str:
@@ -131,26 +158,35 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" + "".join(f" ({Path(each.filename).name}:{each.lineno})" for each in where)
 
 
-def spread(cluster: Cluster, make: Callable[[], Work], items: Sequence[int]) -> Iterator[Answer | Failure]:
+def spread(
+    cluster: Cluster, make: Callable[[], Work], items: Sequence[int], *, threads: int = 0
+) -> Generator[Answer | Failure, None, None]:
     """Yields an answer, or a failure, for each item, in the order in which they end.
 
-    make: returns the work; it is called once in each process. Items should be unique. ClusterError if the cluster cannot be used, or an
-    actor cannot begin.
+    make: returns the work; it is called once in each process. Items should be unique. threads: how many items a process works on at once,
+    from as many threads, where each item's answer should come back as soon as it is there; 0: one after another, some in a batch.
+    ClusterError if the cluster cannot be used, or an actor cannot begin.
     """
     if not items:
         return
     with cluster.joined() as ray:
         data = ray.data
         most = min(cluster.most_actors(ray), len(items))
-        at_once = share(len(items), most)
+        at_once = 1 if threads else share(len(items), most)
         ledger = ray.remote(num_cpus=0, max_restarts=-1)(_Ledger).remote(cluster.tries)
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs each step of each job
         rows = data.from_arrow([pa.table({"item": items[start : start + at_once]}) for start in range(0, len(items), at_once)])
         answers = rows.map_batches(
             _Actor,
-            fn_constructor_kwargs={"make": make, "ledger": ledger, "timeout_s": cluster.timeout_s, "versions": _versions()},
+            fn_constructor_kwargs={
+                "make": make,
+                "ledger": ledger,
+                "timeout_s": cluster.timeout_s,
+                "versions": _versions(),
+                "threads": max(1, threads),
+            },
             batch_size=at_once,
-            compute=data.ActorPoolStrategy(min_size=min(cluster.actors[0], most), max_size=most),
+            **_pool(data, min(cluster.actors[0], most), most, threads),
             num_cpus=cluster.cpus,
             num_gpus=cluster.gpus or None,
         )
@@ -172,6 +208,17 @@ def share(items: int, actors: int) -> int:
     """
     most = min(MOST_AT_ONCE, max(FEW_AT_ONCE, actors // 8))
     return max(1, min(most, items // (4 * actors)))
+
+
+def _pool(data: Any, least: int, most: int, threads: int) -> dict[str, Any]:
+    """Returns what `map_batches` is told of the actors. threads: items that each works on at once; 0: its batches one after another."""
+    sizes = {"min_size": least, "max_size": most}
+    if not threads:
+        return {"compute": data.ActorPoolStrategy(**sizes)}
+    settings = {**sizes, "enable_true_multi_threading": True, "max_tasks_in_flight_per_actor": threads}
+    if "max_concurrent_calls_per_actor" in inspect.signature(data.ActorPoolStrategy.__init__).parameters:
+        return {"compute": data.ActorPoolStrategy(**settings, max_concurrent_calls_per_actor=threads)}
+    return {"compute": data.ActorPoolStrategy(**settings), "max_concurrency": threads}  # until Ray 2.5x
 
 
 def once(cluster: Cluster, work: Callable[[], Any]) -> Any:

@@ -37,4 +37,6 @@ from .transport import RefusedError as RefusedError
 from .transport import ServerConfig as ServerConfig
 from .transport import ServerError as ServerError
 from .transport import UnreachableError as UnreachableError
+from .transport import Usage as Usage
+from .transport import total_usage as total_usage
 from .video_clip import Clip as Clip

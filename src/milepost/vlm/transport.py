@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from milepost.core import DataError, UnreadableError, refuses_unknown_options, require, require_integers
+from milepost.scale import Gate, Outcome, new_gate
 from milepost.vlm.proxies import client_settings
 from milepost.vlm.replies import MOST_OF_ERROR, PackedError, Problem, UnboundedError, parse, problem_inside, problem_of, quoted, read_body
 
@@ -34,6 +35,8 @@ FINAL = (401, 402, 403, 404, 405)
 """Statuses that every request would get: no key, no money, no such model, no such place."""
 TIMEOUTS = 2
 """The most tries that may time out. A server that is merely busy says so, so more would only waste time."""
+BUSY = (429, 503, 529)
+"""Statuses of a server that gets more than it can do."""
 BODY_S = 30.0
 """The most seconds from the first letter of a reply to its last."""
 COUNTABLE = 2**53
@@ -50,9 +53,19 @@ class ServerError(DataError):
         super().__init__(message)
         self.elsewhere = elsewhere
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how the error is made again in another process, whatever its class takes."""
+        return _made_again, (type(self), self.args, vars(self))
+
     def amend(self, message: str) -> None:
         """Replaces the message by one that repeats it and adds what was tried afterwards."""
         self.args = (message,)
+
+
+def _made_again(kind: type[ServerError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ServerError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class UnreachableError(ServerError):
@@ -91,11 +104,11 @@ class UnfinishedTurnError(ServerError):
 
 
 class _AgainError(Exception):
-    """Worth another try; `error` is what to raise when there is none left. late: it ran out of time."""
+    """Worth another try; `error` is what to raise when there is none left. late: it ran out of time. busy: so the server says."""
 
-    def __init__(self, error: ServerError, *, after_s: float = 0.0, late: bool = False) -> None:
+    def __init__(self, error: ServerError, *, after_s: float = 0.0, late: bool = False, busy: bool = False) -> None:
         super().__init__(str(error))
-        self.error, self.after_s, self.late = error, after_s, late
+        self.error, self.after_s, self.late, self.busy = error, after_s, late, busy
 
 
 @refuses_unknown_options()
@@ -195,6 +208,13 @@ class Usage:
         return f"{self.answers} answers, {self.requests} requests, {self.retries} retries, {tokens}, {self.seconds:.1f} s{rate}{cost}"
 
 
+def total_usage(usages: Sequence[Usage], *, seconds: float) -> Usage:
+    """Returns what several processes asked, as one. seconds: of the clock, since they asked at the same time."""
+    names = ("requests", "answers", "retries", "prompt_tokens", "completion_tokens", "unmetered", "waited_s")
+    sums = {name: sum(getattr(each, name) for each in usages) for name in names}
+    return Usage(**sums, seconds=seconds, price_per_million=next((each.price_per_million for each in usages), None))
+
+
 def backoff_s(config: ServerConfig, attempt: int, rng: np.random.Generator, *, after_s: float = 0.0) -> float:
     """Returns the seconds to wait after this failed attempt (from 0): `after_s` plus a jittered, doubling back-off of at most 30 s."""
     return after_s + min(config.backoff_s * 2.0**attempt, 30.0) * float(rng.uniform(0.5, 1.0))
@@ -218,15 +238,17 @@ def retry_after_s(header: str | None, now: datetime) -> float:
 class Transport:
     """An HTTP client with its pool of connections, used from one event loop.
 
-    addresses: where requests go, and where they go if nobody answers there; None: those of chat/completions.
+    addresses: where requests go, and where they go if nobody answers there; None: those of chat/completions. gate: what each try goes
+    through; None: the one that this process uses (`scale.pass_through`), else one of its own with `config.concurrency` places.
     """
 
-    def __init__(self, config: ServerConfig, *, addresses: tuple[str, str] | None = None) -> None:
+    def __init__(self, config: ServerConfig, *, addresses: tuple[str, str] | None = None, gate: Gate | None = None) -> None:
         require("httpx2")
         import httpx2
 
         key = _key(config)
         self.config = config
+        self._gate = gate or new_gate(config.concurrency)
         self.url, self._other = addresses or (config.url, config.versioned_url)
         """Where requests go, as far as is known, and the other address that may be meant."""
         self.moved = ""
@@ -287,8 +309,11 @@ class Transport:
         # A server that answers slowly and badly would otherwise hold a run for `retries` time-outs.
         late, waited, until = 0, 0.0, time.monotonic() + 5 * self.config.timeout_s
         for attempt in range(self.config.retries + 1):
+            came = time.monotonic()
+            ticket = await self._gate.enter()
+            until += time.monotonic() - came  # that others are ahead of it, or were told to wait, is no fault of this request
             try:
-                return await self._once(url, content)
+                return await self._in_place(ticket, url, content)
             except _AgainError as problem:
                 late += problem.late
                 last = attempt == self.config.retries or late == TIMEOUTS or time.monotonic() > until
@@ -301,6 +326,21 @@ class Transport:
             self._count(retries=1, waited_s=wait)
             await asyncio.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _in_place(self, ticket: str, url: str, content: bytes) -> dict[str, Any]:
+        """Makes one try in a place of the gate, and gives it back. A server that asks for more patience than there is closes no gate."""
+        outcome: Outcome = "failed"
+        pause_s = 0.0
+        try:
+            reply = await self._once(url, content)
+            outcome = "answered"
+            return reply
+        except _AgainError as problem:
+            if problem.busy:
+                outcome, pause_s = "busy", problem.after_s if problem.after_s <= self.config.longest_wait_s else 0.0
+            raise
+        finally:
+            await self._gate.leave(ticket, outcome, pause_s)
 
     async def _once(self, url: str, content: bytes) -> dict[str, Any]:
         import httpx2
@@ -357,7 +397,7 @@ class Transport:
         message = f"{url} answered {where if in_body else f'{status} {quoted(response.reason_phrase, 60)}'}: {words}"
         if problem.passes:
             after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
-            return _AgainError(UnreachableError(message), after_s=after_s)
+            return _AgainError(UnreachableError(message), after_s=after_s, busy=status in BUSY or after_s > 0)
         wrong_place = status in (404, 405) or (
             in_body and status == 200 and re.search(r"endpoint|route|path|not found|method", words, re.IGNORECASE)
         )

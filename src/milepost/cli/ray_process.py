@@ -1,0 +1,50 @@
+"""What every verb that runs on a cluster does in its processes: absolute paths, and warnings that are carried back to the user."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from milepost.core import DataWarning, warn_user
+
+
+def absolute(name: str) -> str:
+    """Returns the name of a file or folder as a process needs it that runs in another folder; any other name as it is."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
+@contextmanager
+def warnings_of() -> Iterator[Callable[[], list[str]]]:
+    """Keeps the warnings of a block, which nobody would see in a process of the cluster. Yields a function that returns them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        yield lambda: [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
+
+
+class Unsaid:
+    """The warnings of a process that have not been carried back. Threads may ask at once, so they are of the whole process.
+
+    messages: returns all of them so far.
+    """
+
+    def __init__(self, messages: Callable[[], list[str]]) -> None:
+        self._messages, self._count, self._lock = messages, 0, threading.Lock()
+
+    def take(self) -> list[str]:
+        """Returns those that came since the last call."""
+        with self._lock:
+            fresh = self._messages()[self._count :]
+            self._count += len(fresh)
+            return fresh
+
+
+def say_once(messages: Iterable[str], warned: set[str]) -> None:
+    """Warns of what the processes warned of, each once."""
+    for message in messages:
+        if message not in warned:
+            warned.add(message)
+            warn_user(message)
