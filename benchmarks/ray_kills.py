@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -122,8 +124,8 @@ def count(kills: list[Kill], all_notes: list[Note]) -> None:
             first.setdefault(each.episode, each.time)
 
 
-def run(folder: Path, kinds: list[str], chance: random.Random) -> tuple[list[Kill], list[dict]]:
-    """Makes the kills. Returns them, and what each labelling came to."""
+def run(folder: Path, kinds: list[str], chance: random.Random, keep: Callable[[dict], None]) -> tuple[list[Kill], list[dict]]:
+    """Makes the kills. Returns them, and what each labelling came to. keep: gets a row for each labelling and kill."""
     every, labellings = Run(folder, chance), list[dict]()
     whole = every.label("whole.parquet", OMP_NUM_THREADS="1")
     if whole.wait() != 0:
@@ -144,6 +146,8 @@ def run(folder: Path, kinds: list[str], chance: random.Random) -> tuple[list[Kil
         labellings.append({**checked(folder, all_notes), "kills": len(mine), "starts": every.starts, "codes": every.codes})
         labellings[-1]["seconds"] = round(time.monotonic() - begun, 1)
         print(labellings[-1], flush=True)
+        for row in (labellings[-1], *map(asdict, mine)):
+            keep(row)
     every.head.kill()
     return kills, labellings
 
@@ -179,6 +183,13 @@ def report(kills: list[Kill], labellings: list[dict]) -> None:
     print(f"{len(labellings)} labellings: {lost} frames lost, {twice} twice, {equal} files byte-equal to one process's")
 
 
+def append(path: Path | None, seed: int, row: dict) -> None:
+    """Adds a row to the file of results."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps({"seed": seed, **row}) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=40)
@@ -195,13 +206,10 @@ def main() -> None:
         install(folder / "site")
         write_dots(folder / "dots", dot_episodes(args.episodes, seed=args.seed))
         try:
-            kills, labellings = run(folder, kinds, chance)
+            kills, labellings = run(folder, kinds, chance, partial(append, args.output, args.seed))
         except BaseException:
             print((folder / "words.txt").read_text()[-6000:], file=sys.stderr)
             raise
-        if args.output is not None:
-            rows = [{"seed": args.seed, **each} for each in labellings] + [{"seed": args.seed, **asdict(each)} for each in kills]
-            args.output.write_text("".join(json.dumps(row) + "\n" for row in rows))
         report(kills, labellings)
 
 
