@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from milepost import DataError, open_dataset
 from milepost.cli.entry import main
 from milepost.scale import Cluster, Failure, RayOptions, Tally, once, spread, with_address
 from milepost.scale.cluster import ClusterError
+from milepost.scale.quiet import short_messages
 from milepost.scale.work import Answer
 from milepost.testing import tiny_sarm, write_example
 
@@ -131,6 +133,17 @@ def test_the_summary_names_what_took_long() -> None:
         tally.add(Answer(item, None, 8.0 if item == 4 else 1.1, "node:1"), item=item, frames=10)
     assert "9 episodes by 1 process" in tally.lines()[0]
     assert "slowest: episode 4 (8.0 s); the median is 1.10 s" in tally.lines()[1]
+
+
+def test_messages_of_ray_are_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray's thread prints them to standard output, where a verb's JSON is."""
+    with short_messages():
+        words = "(raylet) A worker died. To troubleshoot the problem, check the logs."
+        thread = threading.Thread(target=partial(print, words), name="ray_listen_error_messages")
+        thread.start()
+        thread.join()
+        print('{"episodes": 6}')
+    assert tuple(capsys.readouterr()) == ('{"episodes": 6}\n', "(raylet) A worker died.\n")
 
 
 # The verb

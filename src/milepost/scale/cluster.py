@@ -12,12 +12,14 @@ from typing import Any
 
 from milepost.core import DataError, load
 from milepost.scale.options import LOCAL, RUNNING, RayOptions
+from milepost.scale.quiet import short_messages
 
 _ACTORS = re.compile(r"(\d+)(-(\d*))?")
 _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_COLOR_PREFIX": "0",
 }
 
 
@@ -83,11 +85,12 @@ class Cluster:
         if ray.is_initialized():  # by the caller, who also leaves it
             yield self._with_room(ray)
             return
-        self._join(ray)
-        try:
-            yield self._with_room(ray)
-        finally:
-            ray.shutdown()
+        with short_messages():
+            self._join(ray)
+            try:
+                yield self._with_room(ray)
+            finally:
+                ray.shutdown()
 
     def _join(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
