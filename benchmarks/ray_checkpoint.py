@@ -27,6 +27,7 @@ from milepost.testing import dot_episodes, write_dots
 from ray_kills import SLEEP_S, Kill, Run, count
 from ray_world import end, environment, install, notes
 
+SHARE = 4
 JOB = """
 import sys
 import warnings
@@ -59,7 +60,7 @@ if shape != "without":
 if shape == "back":
     source = ray.data.from_items([{"item": item} for item in range(4)])
 else:
-    source = ray.data.read_parquet(str(folder / "items.parquet"), override_num_blocks=int(sys.argv[4]))
+    source = ray.data.read_parquet(str(folder / "items"), override_num_blocks=int(sys.argv[4]))
 rows = source.map_batches(Label, batch_size=4, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=0.5)
 if shape == "back":
     print(len(list(rows.iter_rows())), "rows came back")
@@ -81,7 +82,7 @@ class CheckpointRun(Run):
 
     def job(self, shape: str) -> subprocess.Popen:
         """Starts the job. shape: "with" and "without" checkpoints, or "back": rows come back to the driver."""
-        blocks = str(max(1, pq.read_metadata(self.folder / "items.parquet").num_rows // 4))
+        blocks = str(len(list((self.folder / "items").iterdir())))
         with (self.folder / "words.txt").open("a") as text:
             line = [sys.executable, str(self.folder / "job.py"), str(self.folder), self.head.address, shape, blocks]
             return subprocess.Popen(line, env=self.variables, stdout=text, stderr=text)
@@ -154,7 +155,10 @@ def main() -> None:
         install(folder / "site")
         write_dots(folder / "dots", dot_episodes(args.episodes, seed=args.seed))
         (folder / "job.py").write_text(JOB)
-        pq.write_table(pa.table({"item": list(range(args.episodes))}), folder / "items.parquet")
+        (folder / "items").mkdir()
+        for start in range(0, args.episodes, SHARE):  # a file each, so that a block has as many rows as a share of `--ray`
+            items = list(range(start, min(start + SHARE, args.episodes)))
+            pq.write_table(pa.table({"item": items}), folder / "items" / f"{start:06d}.parquet")
         run: Run
         for kind_of_run in (Run, CheckpointRun):
             run = kind_of_run(folder, random.Random(args.seed))

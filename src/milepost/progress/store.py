@@ -126,7 +126,7 @@ class ProgressStore:
         self._waiting_frames = 0
         self._kept_at = time.monotonic()
         self._lock = threading.RLock()
-        self._alarm: threading.Timer | None = None
+        self._alarm: threading.Event | None = None
 
     def _is_foreign(self, mark: Path) -> bool:
         return not mark.is_file() or not made_alike(unfinished_provenance(mark), self.provenance)
@@ -179,13 +179,13 @@ class ProgressStore:
             self._waiting_frames += len(rows)
             self._done |= episodes
             if self._alarm is None:  # what comes next may come much later, as from a cluster whose processes answer in blocks
-                self._alarm = threading.Timer(_KEEP_S, self._keep_late)
-                self._alarm.daemon = True
-                self._alarm.start()
+                self._alarm = threading.Event()
+                threading.Thread(target=self._keep_late, args=(self._alarm,), daemon=True).start()
 
-    def _keep_late(self) -> None:
-        with suppress(OSError, DataError):  # what cannot be written stays, and the next call of `keep` says why
-            self.keep()
+    def _keep_late(self, alarm: threading.Event) -> None:
+        if not alarm.wait(_KEEP_S):
+            with suppress(OSError, DataError):  # what cannot be written stays, and the next call of `keep` says why
+                self.keep()
 
     def keep(self) -> None:
         """Writes what was added since the last call to disk, as one part."""
@@ -195,7 +195,7 @@ class ProgressStore:
     def _keep(self) -> None:
         self._kept_at = time.monotonic()
         if self._alarm is not None:
-            self._alarm.cancel()
+            self._alarm.set()
             self._alarm = None
         if not self._waiting:
             return
