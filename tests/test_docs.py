@@ -224,7 +224,12 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
-RUN_ELSEWHERE = {"ray.md": "test_recipes.py", "lerobot.md": "test_episode_columns.py", "testing.md": "test_testing.py", "weights.md": "test_weights_docs.py"}
+RUN_ELSEWHERE = {
+    "ray.md": "test_recipes.py",
+    "lerobot.md": "test_episode_columns.py",
+    "testing.md": "test_testing.py",
+    "weights.md": "test_weights_docs.py",
+}
 
 
 def test_every_page_with_python_is_run() -> None:
