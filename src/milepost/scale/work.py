@@ -172,7 +172,7 @@ def spread(
     with cluster.joined() as ray:
         data = ray.data
         most = min(cluster.most_actors(ray), len(items))
-        at_once = 1 if threads else share(len(items), most)
+        at_once = 1 if threads else batch_size(len(items), most)
         ledger = ray.remote(num_cpus=0, max_restarts=-1)(_Ledger).remote(cluster.tries)
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs each step of each job
         rows = data.from_arrow([pa.table({"item": items[start : start + at_once]}) for start in range(0, len(items), at_once)])
@@ -200,10 +200,10 @@ def spread(
             raise ClusterError(f"the cluster cannot do the work: {_reason(error)}") from error
 
 
-def share(items: int, actors: int) -> int:
+def batch_size(items: int, actors: int) -> int:
     """Returns how many items an actor is given at once: no more than a quarter of its part, so that the last actors end together.
 
-    >>> share(200, 2), share(10, 2), share(100_000, 64), share(100_000, 1000)
+    >>> batch_size(200, 2), batch_size(10, 2), batch_size(100_000, 64), batch_size(100_000, 1000)
     (4, 1, 8, 16)
     """
     most = min(MOST_AT_ONCE, max(FEW_AT_ONCE, actors // 8))
