@@ -34,15 +34,19 @@ STANDS_FOR = {
 }
 
 
-def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The front page's Python, from a dataset to a page that plays, with two steps of training."""
+def test_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 120
+
+
+def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a dataset to a page that plays, with two steps of training."""
     monkeypatch.chdir(tmp_path)
     write_dots("dots", dot_episodes(6, failing=2))
     monkeypatch.setattr(milepost, "train", partial(train, steps=2))
-    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
     names: dict = {"image": np.zeros((32, 32, 3), np.uint8), "state": np.zeros(2, np.float32)}
     names |= {"loss_per_sample": np.ones(3, np.float32), "weight_per_sample": np.ones(3, np.float32)}
-    exec(compile(block.replace("path/or/hub-id", "dots").replace("fps=30)", "fps=10.0)"), "README.md", "exec"), names)
+    exec(compile(block.replace("path/or/hub-id", "dots").replace("fps=30)", "fps=10.0)"), "python.md", "exec"), names)
     assert names["images"].shape == (3, 32, 32, 3)
     assert len(names["weights"]) == 171
     assert set(names["summaries"]) == {"sarm", "elapsed"}
@@ -220,7 +224,12 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
-RUN_ELSEWHERE = {"lerobot.md": "test_episode_columns.py", "testing.md": "test_testing.py", "weights.md": "test_weights_docs.py"}
+RUN_ELSEWHERE = {
+    "ray.md": "test_recipes.py",
+    "lerobot.md": "test_episode_columns.py",
+    "testing.md": "test_testing.py",
+    "weights.md": "test_weights_docs.py",
+}
 
 
 def test_every_page_with_python_is_run() -> None:

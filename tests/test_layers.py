@@ -24,6 +24,7 @@ LAYERS = [
 
 INSIDE = {
     "datasets": [
+        "remote",
         "annotation_columns colours episode_arrays features findings hub owned parquet placement recording stamps statistics",
         "cells columns episode_columns language_rows per_frame records report sound_rows transaction video",
         "entries fingerprints",
@@ -46,7 +47,7 @@ INSIDE = {
     ],
     "models": [
         "model_config training.marks",
-        "classifier.network foreign instructions online plugin_format processing sarm.augmentation sarm.network "
+        "classifier.network foreign instructions online plugin_format prepared processing sarm.augmentation sarm.network "
         "sarm.options source training.checkpoints training.distributed training.tracking tuning.options tuning.targets value.targets "
         "windowed.network zero_shot.clips "
         "zero_shot.config zero_shot.options zero_shot.sampling",
@@ -93,6 +94,7 @@ HEAVY = {
     "gymnasium": set(),
     "stable_baselines3": set(),
     "torchrl": set(),
+    "fsspec": {"datasets"},
     "huggingface_hub": {"datasets"},
     "httpx2": {"online", "vlm"},
     "pydantic": {"annotation"},

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from milepost import DataError, open_dataset
 from milepost.cli.entry import main
 from milepost.scale import Cluster, Failure, RayOptions, Tally, once, spread, with_address
 from milepost.scale.cluster import ClusterError
+from milepost.scale.quiet import short_messages
 from milepost.scale.work import Answer
 from milepost.testing import tiny_sarm, write_example
 
@@ -133,6 +135,17 @@ def test_the_summary_names_what_took_long() -> None:
     assert "slowest: episode 4 (8.0 s); the median is 1.10 s" in tally.lines()[1]
 
 
+def test_messages_of_ray_are_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray's thread prints them to standard output, where a verb's JSON is."""
+    with short_messages():
+        words = "(raylet) A worker died. To troubleshoot the problem, check the logs."
+        thread = threading.Thread(target=partial(print, words), name="ray_listen_error_messages")
+        thread.start()
+        thread.join()
+        print('{"episodes": 6}')
+    assert tuple(capsys.readouterr()) == ('{"episodes": 6}\n', "(raylet) A worker died.\n")
+
+
 # The verb
 
 
@@ -188,6 +201,16 @@ def test_no_cluster_there(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(ray, "init", partial(_refuse, ConnectionError("Could not find any running Ray instance.")))
     assert label(dots, "--model", "elapsed", "--output-path", dots / "none.parquet", "--ray", "10.0.0.1:6379") == 2
     assert "there is no Ray cluster at 10.0.0.1:6379" in capsys.readouterr().err
+
+
+def test_a_cluster_that_asks_for_a_token(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray's error does not say so; its cause does."""
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    error.__cause__ = RuntimeError("Failed to connect to GCS: InvalidAuthToken: Authentication token is missing or incorrect.")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", partial(_refuse, error))
+    assert label(dots, "--model", "elapsed", "--output-path", dots / "none.parquet", "--ray", "10.0.0.1:6379") == 2
+    assert "the Ray cluster at 10.0.0.1:6379 asks for a token: set RAY_AUTH_MODE=token" in capsys.readouterr().err
 
 
 def _refuse(error: Exception, **options: object) -> None:

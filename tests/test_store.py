@@ -1,6 +1,7 @@
 """Files on disk: atomic, resumable, with their provenance."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,18 @@ def test_files_that_are_no_progress_files(tmp_path: Path) -> None:
     pq.write_table(pa.table({"index": [1]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="is no progress file"):
         read_progress(tmp_path / "other.parquet")
+
+
+def test_what_was_added_is_on_disk_though_nothing_more_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.progress.store._KEEP_S", 0.2)
+    store = ProgressStore(tmp_path / "p.parquet", {})
+    for number in range(3):
+        store.add(progress(number, 2), row=2 * number)
+    until = time.monotonic() + 10
+    while not ProgressStore(tmp_path / "p.parquet", {}).has(2) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert [ProgressStore(tmp_path / "p.parquet", {}).has(number) for number in range(4)] == [True, True, True, False]
+    assert store.finish().episode_index.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_wrong_head_names_the_right_ones(tmp_path: Path) -> None:

@@ -327,7 +327,7 @@ class Asked:
 
 
 def _ignored(episode: int, head: str, answer: Answer) -> None:
-    """Does nothing."""
+    """Drops an answer that nobody waits for."""
 
 
 class Annotator:

@@ -2,7 +2,8 @@
 
 The dataset itself is not changed. Columns: progress (progress_sparse and progress_dense where a file has both), weight; NaN is unknown.
 --episode-columns writes what is known of each episode into meta/episodes, for LeRobot's episode_filter.
---trim-idle leaves out the frames in which the robot does not move yet, or no more; --drop and --keep leave out episodes by their marks.
+--trim-idle leaves out the frames in which the robot does not move yet, or no more. --without leaves out episodes by number, --drop and
+--keep by their marks.
 With --restamp, every row's time stamp in the copy is frame / fps. Use it for recordings with real clock times, which LeRobot refuses.
 """
 
@@ -31,13 +32,17 @@ class Args:
     output_dir: Path
     """Folder of the copy; it must not exist."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
-    """Progress file; default: the one beside the dataset. Optional with --episode-columns, --trim-idle, --drop, --keep and --restamp. If
-    frames or episodes are left out, a file that is named here is also written into the copy, its rows numbered anew."""
+    """Progress file; default: the one beside the dataset. It is optional where another option says what to do. If frames or episodes are
+    left out, a file that is named here is also written into the copy, its rows numbered anew."""
     weights: Path | None = None
     """Weights file of `milepost weigh`; it becomes a column too."""
     episode_columns: tuple[Path, ...] | None = None
     """Also write final_progress, mean_weight, the counts of events, mark and success of each episode into meta/episodes. Without files: the
     usual progress file, weights.parquet and the marks of the review page, as far as they are there."""
+    episodes: str | None = None
+    """Episodes to copy, such as 0-9,12 or 0 1 2; default: all. They are numbered from 0 in the copy."""
+    without: str | None = None
+    """Leave out these episodes, such as 3,7: damaged ones, as milepost info names them."""
     trim_idle: Literal["start", "end", "both"] | None = None
     """Leave out the idle frames at the start or the end of each episode; annotations and time stamps are shifted, no video is encoded."""
     trim_threshold: float | None = None
@@ -107,7 +112,8 @@ def _matched(args: Args, dataset: datasets.LeRobotDataset) -> progress.MatchedPr
 
 def _is_optional(args: Args) -> bool:
     """Returns whether something else than columns of every frame is asked for, so that these need not be there."""
-    return args.restamp or args.episode_columns is not None or args.trim_idle is not None or args.drop is not None or args.keep is not None
+    others = (args.episode_columns, args.trim_idle, args.drop, args.keep, args.episodes, args.without)
+    return args.restamp or any(each is not None for each in others)
 
 
 def _without_own(args: Args, dataset: datasets.LeRobotDataset, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -30,6 +30,10 @@ class Choice(Protocol):
     @property
     def trim_margin_s(self) -> float | None: ...
     @property
+    def episodes(self) -> str | None: ...
+    @property
+    def without(self) -> str | None: ...
+    @property
     def drop(self) -> tuple[str, ...] | None: ...
     @property
     def keep(self) -> tuple[str, ...] | None: ...
@@ -54,7 +58,7 @@ class Added:
 
 def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
     """Returns episode -> frames [start, stop) that are copied, and reports what is left out. DataError if nothing would be left."""
-    numbers = _by_marks(args, dataset)
+    numbers = _by_number(args, _by_marks(args, dataset))
     if args.trim_idle is None:
         return {number: (0, dataset.length(number)) for number in numbers}
     options = {"threshold": args.trim_threshold, "margin_s": args.trim_margin_s}
@@ -116,6 +120,22 @@ def _with_columns(source: str, folder: Path, added: Added, revision: str | None)
 def _in_parts(source: str, folder: Path, ranges: Mapping[int, Range], added: Added, revision: str | None) -> None:
     for words in datasets.copy_parts(source, folder, ranges, even_damaged=added.even_damaged, revision=revision):
         warn(words)
+
+
+def _by_number(args: Choice, numbers: Sequence[int]) -> Sequence[int]:
+    """Returns those of the episodes that --episodes names and --without does not. DataError for one that is absent, and if none stays."""
+    stay = list(numbers)
+    for flag, text in (("--episodes", args.episodes), ("--without", args.without)):
+        those = datasets.episode_numbers(text) or []
+        if absent := [number for number in those if number not in numbers]:
+            raise DataError(f"{flag} names episode {absent[0]}, and there is no such episode to copy")
+        if text is not None:
+            stay = [number for number in stay if (number in those) is (flag == "--episodes")]
+    if not stay:
+        raise DataError("no episode stays; name others with --episodes or --without")
+    if len(stay) < len(numbers):
+        say(f"episodes: {len(stay)} of {len(numbers)} stay; they are numbered 0 to {len(stay) - 1} in the copy")
+    return stay
 
 
 def _by_marks(args: Choice, dataset: datasets.LeRobotDataset) -> Sequence[int]:

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 from milepost.cli.lerobot_forms import LeRobotOptionError, in_our_words
 from milepost.cli.lerobot_options import options_of
+from milepost.cli.next_step import journey
 
 VERBS = {
     "demo": "all steps on simulated demonstrations: simulate, train, label, weigh, report",
@@ -78,10 +79,10 @@ USAGE = "usage: milepost VERB [OPTIONS]     (milepost VERB --help for the option
 
 
 def help_text() -> str:
-    """Returns the front page of the command line."""
+    """Returns the front page of the command line: what to type next, here if the current folder is a dataset, and all verbs."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
-    return f"milepost: how far along is the task, for every frame of a robot demonstration\n\n{USAGE}\n\n{verbs}\n"
+    return f"milepost: how far along is the task, for every frame of a robot demonstration\n\n{USAGE}\n\n{journey(Path())}\n\n{verbs}\n"
 
 
 def main(argv: list[str] | None = None, program: str = "") -> int:
@@ -116,6 +117,8 @@ def start(argv: list[str], program: str = "") -> int:
     if argv[0] in ("-V", "--version", "version"):
         print(f"milepost {importlib.import_module('milepost').__version__}")
         return 0
+    if argv[0] == "completion":
+        return importlib.import_module("milepost.cli.completion").main(argv[1:], VERBS, command_of)
     if argv[0] not in VERBS:
         theirs = PROGRAMS.get(Path(argv[0]).stem.replace("-", "_"))
         hint = (

@@ -1,15 +1,19 @@
-"""Show the content of a dataset and its faults."""
+"""Show the content of a dataset, or of several, and its faults."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from milepost import datasets
 from milepost.cli.console import say, warn
+from milepost.cli.next_step import Have, next_step
+from milepost.cli.several_datasets import Answer, DatasetsFile, MoreDatasets, are_several, each_dataset, names_of, with_listed
 from milepost.core import DataError, to_json
 
 LINES = 10
@@ -20,6 +24,10 @@ LOOKS = {"error": ("red", "✗"), "warning": ("yellow", "!"), "note": ("cyan", "
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """A LeRobot dataset: a folder, or a Hub id such as lerobot/pusht."""
+    more_datasets: MoreDatasets = ()
+    """Further datasets."""
+    datasets_file: DatasetsFile = None
+    """A text file with one dataset a line, as many as there are; folders are looked for beside it, and "-" is standard input."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     quick: bool = False
@@ -30,18 +38,38 @@ class Args:
     """Print one JSON object."""
 
 
+rewritten = with_listed
+
+
 def main(args: Args) -> int:
-    """Prints the report. Exit code 0: no error (there may be warnings). 1: errors. 2: no dataset."""
+    """Prints the report, or one for each dataset. Exit code 0: no error (there may be warnings). 1: errors. 2: no dataset."""
+    if are_several(args):
+        return each_dataset(args, names_of(args), partial(_examine, args), {}, ascii_only=False)
     try:
-        report = datasets.validate(args.dataset, quick=args.quick, deep=args.deep, revision=args.revision)
+        return _examine(args, args.dataset, lambda report: say(to_json(report, ascii_only=False)))
     except DataError as error:
         warn(f"milepost info: {error}")
         return 2
+
+
+def _examine(args: Args, name: str, answer: Answer) -> int:
+    """Prints the report of one dataset; returns 1 if it has errors. answer: takes what `--json` prints. DataError if there is none."""
+    report = datasets.validate(name, quick=args.quick, deep=args.deep, revision=args.revision)
     if args.json:
-        say(to_json(report.to_dict(), ascii_only=False))
+        answer(report.to_dict())
     else:
         show(report)
+        command, why = next_step(have(report, name))
+        say(f"next: {command}\n      {why}")
     return 0 if report.healthy else 1
+
+
+def have(report: datasets.DatasetReport, name: str) -> Have:
+    """Returns what the dataset has, for the next step."""
+    numbers = {each.episode for each in report.findings if each.severity == "error"}
+    damaged = sorted(number for number in numbers if number is not None) if None not in numbers else []
+    progress, weights = ([Path(each).name for each in files] for files in (report.progress_files, report.weight_files))
+    return Have(name, progress, weights, sorted(report.annotated, reverse=True), bool(numbers), damaged)
 
 
 def show(report: datasets.DatasetReport) -> None:

@@ -7,37 +7,43 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from milepost import datasets, models, progress, scale
-from milepost.cli.console import bars, closed_after, say, table, warn
-from milepost.cli.label_models import origins, ready, request
+from milepost import datasets, progress, scale
+from milepost.cli.console import bars, say, table, warn
+from milepost.cli.label_datasets import label_datasets
+from milepost.cli.label_models import Ready, Readying, origins, ready, request
 from milepost.cli.label_options import Args, flags, rewritten
 from milepost.cli.label_ray import compute, plan
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
 from milepost.cli.label_several import draw, label_several, upload_target
-from milepost.core import DataError, later, output_lock, to_json
+from milepost.cli.several_datasets import Answer, are_several, print_json
+from milepost.core import DataError, later, output_lock
 
 __all__ = ["Args", "main", "rewritten"]
 
 
 def main(args: Args) -> int:
-    """Labels the dataset and reports; returns 1 if frames have no progress."""
+    """Labels the datasets and reports; returns 1 if frames have no progress."""
     cluster = scale.Cluster.from_options(args.ray_options)
     with cluster.joined() if cluster is not None else nullcontext():
-        return label_several(args, cluster) if len(args.model) > 1 else _label_one(args, cluster)
+        return label_datasets(args, cluster, _label_dataset) if are_several(args) else _label_dataset(args, cluster)
 
 
-def _label_one(args: Args, cluster: scale.Cluster | None) -> int:
+def _label_dataset(args: Args, cluster: scale.Cluster | None, make_ready: Readying = ready, answer: Answer = print_json) -> int:
+    """Labels one dataset. answer: takes what `--json` prints."""
+    return (label_several if len(args.model) > 1 else _label_one)(args, cluster, make_ready, answer)
+
+
+def _label_one(args: Args, cluster: scale.Cluster | None, make_ready: Readying, answer: Answer) -> int:
     """Labels with one model."""
     asks = request(args)
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     if args.output_path is None and not dataset.is_local:
-        raise DataError("a Hub dataset is never written into: give --output-path")
+        raise DataError(f"{dataset.files.never_written}: give --output-path")
     repository = upload_target(args, dataset)
     if cluster is None:
-        here = ready(args, asks, dataset)
-        (prepared,) = here.prepared
-        dataset, (made_by,), threshold = here.dataset, origins(args, here), threshold_of(prepared.model)
-        label = partial(_label, args, prepared)
+        here = make_ready(args, asks, dataset)
+        dataset, (made_by,), threshold = here.dataset, origins(args, here), threshold_of(here.prepared[0].model)
+        label = partial(_label, args, here)
     else:
         planned = plan(args, cluster)
         dataset, (made_by,), (threshold,) = dataset.showing(planned.cameras), planned.made_by, planned.thresholds
@@ -52,7 +58,7 @@ def _label_one(args: Args, cluster: scale.Cluster | None) -> int:
             warn("labelled already, by this model with these options: nothing to do")
         table_of_all = finished or label(dataset, path, made_by)
     labelled = Labelled(path, table_of_all, threshold, dataset.episode_indices)
-    _report(args, labelled)
+    _report(args, labelled, answer)
     if args.num_visualizations > 0:
         draw(args, (path,), dataset)
     if repository is not None:
@@ -60,12 +66,10 @@ def _label_one(args: Args, cluster: scale.Cluster | None) -> int:
     return labelled.code
 
 
-def _label(
-    args: Args, prepared: models.Prepared, dataset: datasets.LeRobotDataset, path: Path, made_by: Mapping[str, str]
-) -> progress.ProgressTable:
+def _label(args: Args, here: Ready, dataset: datasets.LeRobotDataset, path: Path, made_by: Mapping[str, str]) -> progress.ProgressTable:
     """Labels the dataset and returns the finished file."""
-    unread: list[str] = []
-    with closed_after(prepared.model), bars() as bar:
+    unread, (prepared,) = list[str](), here.prepared
+    with here.used(0), bars() as bar:
         prepared.begin(later(bar, "encode frames"))
         labelled = progress.label(
             prepared.model, dataset, path, overwrite=args.overwrite, on_progress=bar("label"),
@@ -97,10 +101,10 @@ def _raise(path: Path, error: DataError) -> None:
     raise error
 
 
-def _report(args: Args, labelled: Labelled) -> None:
-    """Prints the result as a table or as JSON."""
+def _report(args: Args, labelled: Labelled, answer: Answer) -> None:
+    """Prints the result as a table, or answers with it."""
     if args.json:
-        say(to_json(labelled.numbers()))
+        answer(labelled.numbers())
     else:
         row = labelled.row()
         table("progress", list(row), [list(row.values())])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from milepost import datasets, encoders, models, progress
+from milepost.cli.console import closed_after
 from milepost.cli.label_options import Args
 from milepost.core import MAIN_HEAD
 
@@ -21,11 +23,20 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """Models that are ready for a dataset, which shows the cameras that they look at."""
+    """Models that are ready for a dataset, which shows the cameras that they look at. stay_open: another dataset may come."""
 
     kinds: list[models.ModelKind]
     prepared: tuple[models.Prepared, ...]
     dataset: datasets.LeRobotDataset
+    stay_open: bool = False
+
+    def used(self, place: int) -> AbstractContextManager[None]:
+        """Returns the block to label in with the model at a place, which is closed after it unless it stays open."""
+        return nullcontext() if self.stay_open else closed_after(self.prepared[place].model)
+
+
+Readying: TypeAlias = "Callable[[Args, Request, datasets.LeRobotDataset], Ready]"
+"""As `ready`."""
 
 
 def request(args: Args) -> Request:
@@ -36,10 +47,65 @@ def request(args: Args) -> Request:
 
 def ready(args: Args, request: Request, dataset: datasets.LeRobotDataset) -> Ready:
     """Returns the models of a command, ready for the dataset. DataError if they do not fit."""
-    parts = zip(args.model, request.options, runs(args, request.kinds), strict=True)
+    return _ready(args, request, dataset, [None] * len(request.kinds))
+
+
+def _ready(args: Args, request: Request, dataset: datasets.LeRobotDataset, before: Sequence[models.Prepared | None]) -> Ready:
+    """Returns what `ready` does. before: models that are loaded already, and serve another dataset as they are."""
+    parts = zip(before, args.model, request.options, runs(args, request.kinds), strict=True)
     with models.sharing_vlms():
-        prepared = tuple(models.prepare(path, options, dataset, run) for path, options, run in parts)
+        prepared = tuple(
+            each.again(dataset) if each is not None else models.prepare(path, options, dataset, run) for each, path, options, run in parts
+        )
     return Ready(request.kinds, prepared, dataset.showing([camera for each in prepared for camera in each.dataset.cameras]))
+
+
+class Lasting:
+    """The models of a command with several datasets. A model is loaded once, unless it took something from the dataset before."""
+
+    def __init__(self) -> None:
+        self._loaded: list[models.Prepared | None] = []
+
+    def check(self, args: Args, request: Request, dataset: datasets.LeRobotDataset) -> None:
+        """Raises DataError if a model does not fit the dataset. A model that must be loaded for each dataset anew is not asked."""
+        if not self._loaded:
+            self.ready(args, request, dataset)
+            return
+        for each in self._loaded:
+            if each is not None and each.serves_many:
+                each.again(dataset)
+
+    def ready(self, args: Args, request: Request, dataset: datasets.LeRobotDataset) -> Ready:
+        """Returns the models ready for the dataset. They stay open. DataError if they do not fit."""
+        self._loaded = self._loaded or [None] * len(request.kinds)
+        for place, each in enumerate(self._loaded):
+            if each is not None and not each.serves_many:
+                self._close(place)
+        here = _ready(args, request, dataset, self._loaded)
+        self._loaded = list(here.prepared)
+        return replace(here, stay_open=True)
+
+    def close(self) -> None:
+        """Closes the models, and shows their final messages."""
+        for place in range(len(self._loaded)):
+            self._close(place)
+
+    def _close(self, place: int) -> None:
+        prepared, self._loaded[place] = self._loaded[place], None
+        if prepared is not None:
+            with closed_after(prepared.model):
+                pass
+
+
+@contextmanager
+def lasting() -> Iterator[Lasting]:
+    """Yields the models of a command with several datasets, and closes them in any case."""
+    models_of_all = Lasting()
+    with models.sharing_vlms():
+        try:
+            yield models_of_all
+        finally:
+            models_of_all.close()
 
 
 def runs(args: Args, kinds: Sequence[models.ModelKind]) -> list[models.Run]:

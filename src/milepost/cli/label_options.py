@@ -11,6 +11,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from milepost import models, scale
+from milepost.cli.several_datasets import DatasetsFile, MoreDatasets, with_listed
 
 _ONE_A_LINE: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpec(
     nargs=1,
@@ -25,11 +26,15 @@ _ONE_A_LINE: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpe
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id."""
+    """LeRobot dataset: a folder or a Hub id. Several datasets are labelled one after the other, and the models are loaded once."""
     model: Annotated[tuple[str, ...], _ONE_A_LINE, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder or Hub id; or the name of a model that needs no folder: "topreward" (zero-shot), "elapsed" (a clock), or one of another
     package. A folder of such a name is written ./elapsed. For the options of another package's: milepost label --model NAME --help.
     Several models, each with its own --model, label in one reading of the dataset."""
+    more_datasets: MoreDatasets = ()
+    """Further datasets."""
+    datasets_file: DatasetsFile = None
+    """A text file with one dataset a line, as many as there are; folders are looked for beside it, and "-" is standard input."""
     model_options: Annotated[models.ModelOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.ModelOptions)
     task: str | None = None
     """Instruction for episodes without one; SARM uses it for all episodes."""
@@ -38,7 +43,8 @@ class Args:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the networks. auto: float32, but bfloat16 for a VLM on a GPU. SARM has no float16."""
     output_path: Path | None = None
-    """File to write; default: beside the dataset. Required for a Hub dataset. With several models: the folder of their files."""
+    """File to write; default: beside the dataset. Required for a Hub dataset. With several models: the folder of their files. With several
+    datasets: the folder in which each has a folder of its own name."""
     episodes: str | None = None
     """Episodes to label, such as 0-9,12 or 0 1 2; default: all."""
     revision: str | None = None
@@ -69,7 +75,7 @@ def rewritten(arguments: Sequence[str]) -> list[str]:
     >>> rewritten(["towels", "--model", "sarm", "--stride", "2", "--model=elapsed"])
     ['towels', '--model', 'sarm\\nelapsed', '--stride', '2']
     """
-    arguments = scale.with_address(arguments)
+    arguments = with_listed(scale.with_address(arguments))
     paths = models.paths_named(arguments)
     if len(paths) < 2:
         return arguments

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from milepost import datasets, models, progress, scale
 from milepost.cli import plot
-from milepost.cli.console import bars, closed_after, say, table, warn
-from milepost.cli.label_models import origins, ready, request
+from milepost.cli.console import bars, say, table, warn
+from milepost.cli.label_models import Ready, Readying, origins, request
 from milepost.cli.label_options import Args, flags
 from milepost.cli.label_ray import compute, plan
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
-from milepost.core import DataError, count_noun, later, output_lock, to_json
+from milepost.cli.several_datasets import Answer
+from milepost.core import DataError, count_noun, later, output_lock
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Outcome:
     unread: list[str]
 
 
-def label_several(args: Args, cluster: scale.Cluster | None = None) -> int:
+def label_several(args: Args, cluster: scale.Cluster | None, make_ready: Readying, answer: Answer) -> int:
     """Labels the dataset with several models and reports; returns 1 if frames have no progress, or a model was stopped."""
     asks = request(args)
     names = names_beside(args.model, asks.kinds)
@@ -49,9 +50,9 @@ def label_several(args: Args, cluster: scale.Cluster | None = None) -> int:
     folder = _folder(args, dataset)
     repository = upload_target(args, dataset)
     if cluster is None:
-        here = ready(args, asks, dataset)
+        here = make_ready(args, asks, dataset)
         dataset, made_by, thresholds = here.dataset, origins(args, here), [threshold_of(each.model) for each in here.prepared]
-        label = partial(_label, args, here.prepared)
+        label = partial(_label, args, here)
     else:
         planned = plan(args, cluster)
         dataset, made_by, thresholds = dataset.showing(planned.cameras), planned.made_by, planned.thresholds
@@ -66,7 +67,7 @@ def label_several(args: Args, cluster: scale.Cluster | None = None) -> int:
         for work in works
         if work.name in outcome.tables
     }
-    _report(args, works, files, outcome)
+    _report(args, works, files, outcome, answer)
     if args.num_visualizations > 0:
         draw(args, [file.path for file in files.values()], dataset)
     if repository is not None:
@@ -117,7 +118,7 @@ def _folder(args: Args, dataset: datasets.LeRobotDataset) -> Path:
     """Returns the folder of the files, made if need be. DataError if `--output-path` is a file, or missing for a Hub dataset."""
     if args.output_path is None:
         if not dataset.is_local:
-            raise DataError("a Hub dataset is never written into: give --output-path, the folder of the progress files")
+            raise DataError(f"{dataset.files.never_written}: give --output-path, the folder of the progress files")
         return dataset.root
     if args.output_path.is_file() or args.output_path.suffix == ".parquet":
         raise DataError(
@@ -144,13 +145,12 @@ def _labelled(args: Args, works: Sequence[Work], dataset: datasets.LeRobotDatase
     return outcome
 
 
-def _label(
-    args: Args, prepared: Sequence[models.Prepared], works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome
-) -> None:
+def _label(args: Args, here: Ready, works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome) -> None:
     """Labels with these models in one reading, and adds their files to the outcome."""
+    prepared = here.prepared
     with ExitStack() as opened, bars() as bar:
         for work in works:
-            opened.enter_context(closed_after(prepared[work.place].model))
+            opened.enter_context(here.used(work.place))
             prepared[work.place].begin(later(bar, f"encode frames ({work.name})"))
         label = partial(
             progress.label_several,
@@ -189,7 +189,7 @@ def _add_files(args: Args, label: Callable[..., Mapping[Path, progress.ProgressT
     outcome.tables.update({names[path]: each for path, each in tables.items()})
 
 
-def _report(args: Args, works: Sequence[Work], files: Mapping[str, Labelled], outcome: Outcome) -> None:
+def _report(args: Args, works: Sequence[Work], files: Mapping[str, Labelled], outcome: Outcome, answer: Answer) -> None:
     """Prints a row for each model, or all as JSON; then what went wrong."""
     if args.json:
         rows = [
@@ -197,7 +197,7 @@ def _report(args: Args, works: Sequence[Work], files: Mapping[str, Labelled], ou
             | (files[work.name].numbers() if work.name in files else {"path": str(work.path), "stopped": outcome.stops[work.name]})
             for work in works
         ]
-        say(to_json({"models": rows}))
+        answer({"models": rows})
     else:
         cells = {name: each.row() for name, each in files.items()}
         columns = list(dict.fromkeys(column for row in cells.values() for column in row))

@@ -15,6 +15,19 @@ import tyro
 from milepost import datasets, figures, progress, weights
 from milepost.cli.console import say, table, warn, warn_all
 from milepost.cli.progress_io import require_varied, warn_of_missing_letters
+from milepost.cli.several_datasets import (
+    Answer,
+    DatasetsFile,
+    MoreDatasets,
+    are_several,
+    each_dataset,
+    names_of,
+    print_json,
+    reason_of,
+    require_places,
+    subfolder,
+    with_listed,
+)
 from milepost.core import (
     DataError,
     UnreadableError,
@@ -24,7 +37,6 @@ from milepost.core import (
     require_cameras,
     require_writable,
     success_in,
-    to_json,
 )
 
 IN_PLACE = "Use --preset study or --kappa"
@@ -36,11 +48,16 @@ SPANS, ROWS = 6, 12
 class Args:
     dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
     """LeRobot dataset. It is needed for tasks, qualities and images of dropped frames; its progress file is found and checked. Optional
-    with --progress."""
+    with --progress. Several datasets are weighed one after the other, each by itself."""
+    more_datasets: MoreDatasets = ()
+    """Further datasets."""
+    datasets_file: DatasetsFile = None
+    """A text file with one dataset a line, as many as there are; folders are looked for beside it, and "-" is standard input."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
-    """Progress file; default: the one beside the dataset."""
+    """Progress file; default: the one beside the dataset. With several datasets: the folder that label --output-path has filled."""
     output_path: Path | None = None
-    """Where to write the weights; default: weights.parquet beside the progress file."""
+    """Where to write the weights; default: weights.parquet beside the progress file. With several datasets: a folder, in which each has a
+    folder of its own name."""
     head_mode: Literal["sparse", "dense"] = "sparse"
     preset: Literal["study"] | None = None
     """study: the setting of docs/rabc_study.md, which gained more than the default rule: --end rescale --ramp linear --kappa-pace 1
@@ -82,6 +99,7 @@ def rewritten(arguments: Sequence[str]) -> list[str]:
     >>> rewritten(["towels", "--preset", "study", "--smooth", "9"])[:6]
     ['--end', 'rescale', '--ramp', 'linear', '--kappa-pace', '1']
     """
+    arguments = with_listed(arguments)
     words = [word.partition("=")[0].replace("_", "-") for word in arguments]
     for name in weights.REMOVED:
         flag = f"--{name.replace('_', '-')}"
@@ -111,6 +129,41 @@ def _value_of(flag: str, arguments: Sequence[str], words: Sequence[str]) -> str 
 
 def main(args: Args) -> int:
     """Computes, writes and reports the weights."""
+    return _weigh_datasets(args) if are_several(args) else _weigh(args, args.dataset, print_json)
+
+
+def _weigh_datasets(args: Args) -> int:
+    """Weighs the datasets one after the other. The names are checked before, and where the outputs of each lie."""
+    for flag, value in (("--figure", args.figure), ("--camera-key", args.camera_key)):
+        if value is not None:
+            raise ValueError(f"{flag} is for one dataset, and these are several: draw the figure of one in a command of its own")
+    names, places, left_out = names_of(args), dict[str, Path](), dict[str, str]()
+    if args.progress is not None and not args.progress.is_dir():
+        raise DataError(f"{args.progress} is no folder: for several datasets --progress is the folder that label --output-path has filled")
+    for name in names:
+        try:
+            places[name] = subfolder(datasets.open_dataset(name, revision=args.revision))
+        except (DataError, OSError) as error:
+            left_out[name] = reason_of(error)
+            warn(f"before the work begins: {name} is left out: {left_out[name]}")
+    if args.output_path is not None:
+        require_places(places, args.output_path)
+
+    def work(name: str, answer: Answer) -> int:
+        output, file = args.output_path, args.progress
+        if output is not None:
+            (output / places[name]).mkdir(parents=True, exist_ok=True)
+            output = output / places[name] / "weights.parquet"
+        if file is not None:
+            file = progress.chosen_progress(sorted((file / places[name]).glob("*_progress.parquet")), file / places[name])[0]
+        return _weigh(dataclasses.replace(args, output_path=output, progress=file), name, answer)
+
+    return each_dataset(args, names, work, left_out)
+
+
+def _weigh(args: Args, name: str | None, answer: Answer) -> int:
+    """Computes, writes and reports the weights of one dataset. answer: takes what `--json` prints."""
+    args = dataclasses.replace(args, dataset=name, more_datasets=(), datasets_file=None)
     _require_sense(args)
     dataset = None if args.dataset is None else datasets.open_dataset(args.dataset, revision=args.revision)
     if dataset is None:
@@ -123,7 +176,8 @@ def main(args: Args) -> int:
         require_cameras([] if args.camera_key is None else [args.camera_key], dataset.cameras, hint="choose with --camera-key")
     output = args.output_path or path.with_name("weights.parquet")
     if args.output_path is None and datasets.in_cache(output.absolute()):
-        raise DataError("a Hub dataset is never written into: give --output-path")
+        reason = "a Hub dataset is never written into" if dataset is None else dataset.files.never_written
+        raise DataError(f"{reason}: give --output-path")
     if real_path(output) == real_path(path):
         raise DataError(f"{output} is the progress file itself; choose another --output-path")
     if output.exists() and not args.overwrite and not weights.is_weights_file(output):
@@ -148,7 +202,7 @@ def main(args: Args) -> int:
     if missing:
         warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
     if args.json:
-        say(to_json(as_json(report) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings}))
+        answer(as_json(report) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings})
         return 1 if undrawn else 0
     show(report)
     for line in warnings:

@@ -17,6 +17,7 @@ from .capabilities import Online as Online
 from .capabilities import Prepares as Prepares
 from .capabilities import RewardModel as RewardModel
 from .capabilities import Saved as Saved
+from .capabilities import ServesMany as ServesMany
 from .capabilities import Step as Step
 from .contract import identity_fault as identity_fault
 from .edits import EditedFrames as EditedFrames

@@ -78,6 +78,16 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class ServesMany(Protocol):
+    """A model that can be made ready for one dataset after another, without being loaded again."""
+
+    @property
+    def is_for_one_dataset(self) -> bool:
+        """Returns whether the model took something from the dataset that it is ready for, so that it is no longer the one on disk."""
+        ...
+
+
+@runtime_checkable
 class LooksFirst(Protocol):
     """A model that reads images in a call of its own, so that the next episode's are decoded while it computes."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,12 +185,16 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, i
         raise DataError(f"{files.name} has a depth video ('{depth[0]}'), which is not downloaded here: hf download it, and copy the folder")
 
 
-def require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool) -> None:
-    """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row."""
+def require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool, episodes: Collection[int] | None = None) -> None:
+    """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row.
+
+    episodes: those that count, all if None; what is wrong with no episode in particular always counts.
+    """
     findings = validate(folder_or_repo, quick=True, revision=revision).findings
     bad = [
         finding
         for finding in findings
+        if episodes is None or finding.episode is None or finding.episode in episodes
         if (finding.severity == "error" and finding.code in FATAL) or (restamp and finding.code in VIDEO_CODES)
     ]
     if bad:

@@ -89,7 +89,8 @@ class Footage:
         names = sorted(self.meta.video_names(camera))
         absent = [name for name in names if self.files.repo is not None and not (self.files.root / name).exists()]
         if absent:
-            self._say("not-downloaded", "note", f"{camera}: {len(absent)} of {len(names)} videos are on the Hub only and were not examined")
+            where = "on the Hub" if self.files.remote is None else "at the address"
+            self._say("not-downloaded", "note", f"{camera}: {len(absent)} of {len(names)} videos are {where} only and were not examined")
         doubts = self._places.doubts(camera)
         for code, words in doubts.odd.items():
             self._say(code, "error" if code == "video-choice" else "warning", words)

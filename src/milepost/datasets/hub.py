@@ -1,4 +1,5 @@
 """Finds the files of a dataset or model: in a local folder, or in a Hub repository, of which only the needed files are downloaded.
+At other addresses (s3:// and the like) `remote.py` does the same for datasets.
 
 A folder inside the Hub's cache counts as the Hub repository it belongs to and is never written into. `hf://datasets/owner/name/FILE` names
 one file. Only the Hub's own cache is written, and only a model or annotations are uploaded, to a repository that the user named. This is
@@ -17,23 +18,29 @@ from pathlib import Path
 from typing import Any
 
 from milepost.core import DataError, read_json_object, real_path, require_inside
+from milepost.datasets.remote import Remote, is_address, one_line, open_remote, remote_folder, remote_of
 
 UPLOADED = ("README.md", "config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors", "heads.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HF = re.compile(r"hf:/{1,2}datasets/(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 """One slash as well: a path takes two for one."""
-# Characters of a message: the Hub puts what to do after a first line that is only a status, so one line would be too little.
-REASON = 600
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a dataset. root: the folder with meta/. repo and commit: None for a local folder."""
+    """The files of a dataset. root: the folder with meta/. repo and commit: of the Hub, or the address and a hash of its files; None for a
+    local folder. remote: what is at the address."""
 
     root: Path
     name: str
     repo: str | None = None
     commit: str | None = None
+    remote: Remote | None = None
+
+    @property
+    def never_written(self) -> str:
+        """Returns why nothing is written beside the dataset, the first part of a sentence."""
+        return f"a {'Hub' if self.remote is None else 'remote'} dataset is never written into"
 
     def path(self, relative: str) -> Path:
         """Returns the path of a file; a file of a Hub dataset is downloaded first. A local file may be missing.
@@ -42,6 +49,8 @@ class Files:
         In the Hub's cache every file is a link to the repository's blobs.
         """
         path = self.root / require_inside(relative, source=f"{self.root}")
+        if self.remote is not None:
+            return self.remote.fetch(relative)
         if self.repo is not None and not path.exists():
             path = Path(_fetch("hf_hub_download", self.repo, self.commit, filename=relative))
         if not self.holds(relative):
@@ -85,6 +94,8 @@ class Files:
 
         If the Hub cannot be reached, the files that were downloaded before are returned.
         """
+        if self.remote is not None:
+            return [path for path in self.remote.fetch_all(pattern) if path.parent == self.root]
         if self.repo is not None:
             with contextlib.suppress(DataError):
                 _fetch("snapshot_download", self.repo, self.commit, allow_patterns=[pattern])
@@ -105,8 +116,14 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
     match = _HF.fullmatch(str(folder_or_repo))
     if match and not match["file"]:
         folder_or_repo, revision = match["repo"], revision or match["revision"]
+    elif is_address(str(folder_or_repo)):
+        if revision is not None:
+            raise DataError(f"--revision is for datasets of the Hub, and {folder_or_repo} is another address; leave it out")
+        return _files_of(open_remote(str(folder_or_repo)))
     folder = Path(folder_or_repo).expanduser().absolute()  # Arrow and FFmpeg take what stands before a colon for a protocol
     if folder.is_dir():
+        if (remote := remote_of(folder)) is not None:
+            return _files_of(remote)
         repo, commit = _cached(real_path(folder))
         return Files(folder, repo or real_path(folder).name, repo, commit)
     if folder.exists():
@@ -116,6 +133,10 @@ def find_files(folder_or_repo: str | Path, revision: str | None = None) -> Files
         raise DataError(f"there is no folder {folder}, and it is not a Hub dataset id like 'lerobot/pusht'")
     root = Path(_fetch("snapshot_download", repo, revision, allow_patterns=["meta/**"]))
     return Files(root, repo, repo, root.name)
+
+
+def _files_of(remote: Remote) -> Files:
+    return Files(remote.root, remote.address, remote.address, remote.commit, remote)
 
 
 def find_file(path: Path) -> Path:
@@ -129,13 +150,14 @@ def find_file(path: Path) -> Path:
 
 
 def in_cache(path: Path) -> bool:
-    """Returns whether a path lies in the Hub's cache, which all programs share and nobody edits.
+    """Returns whether a path lies in the Hub's cache, which all programs share and nobody edits, or among our copies of remote datasets.
 
     The Hub's layout is datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...; nothing else
     belongs into such a folder, or into the one that holds them, which the environment names.
     """
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub").expanduser()
-    if cache.absolute() in (path.absolute(), *path.absolute().parents):
+    caches = {cache.absolute(), remote_folder().absolute(), real_path(remote_folder())}
+    if caches & {path.absolute(), *path.absolute().parents}:
         return True
     return any(part.startswith(("datasets--", "models--")) and part.count("--") >= 2 for part in path.parts)
 
@@ -264,8 +286,7 @@ def _reason(error: Exception) -> str:
     server_message = getattr(error, "server_message", None)
     if isinstance(server_message, str) and server_message.strip() and server_message not in text:
         text = f"{text} {server_message}"
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= REASON else f"{line[:REASON]}..."
+    return one_line(text)
 
 
 def _fetch(function: str, repo: str, revision: str | None, *, kind: str = "dataset", **arguments: Any) -> str:

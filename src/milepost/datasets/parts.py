@@ -47,7 +47,7 @@ def copy_parts(
     where = Path(folder).expanduser().absolute()
     require_elsewhere(where, dataset.files)
     if not even_damaged:
-        require_sound(folder_or_repo, revision, restamp=False)
+        require_sound(folder_or_repo, revision, restamp=False, episodes=ranges)
     parts = Parts.of(dataset, ranges)
     unused = _unused(parts)
     where.parent.mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,11 @@ class EncodedModel(nn.Module):
             ticks = over_all(on_frames, dataset, cameras=len(self.config.cameras))
             self.cache = FeatureCache(cache, dataset.fingerprint, encoder=self.frozen, half=cache is not None, on_frames=ticks)
 
+    @property
+    def is_for_one_dataset(self) -> bool:
+        """Returns whether `settle` took something from the dataset."""
+        return False
+
     def settle(self, dataset: Dataset) -> None:
         """Settles what this kind of model takes from a dataset, or warns of; nothing, unless it says otherwise."""
 

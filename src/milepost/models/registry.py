@@ -15,7 +15,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -28,10 +28,8 @@ from milepost.core import (
     MAIN_HEAD,
     DataError,
     Dataset,
-    Episode,
     Prepares,
     RewardModel,
-    Tick,
     read_json_object,
     shown,
     warn_user,
@@ -39,6 +37,7 @@ from milepost.core import (
 from milepost.datasets import find_model_config
 from milepost.models.foreign import PackageError, blaming, guarded, require_plain
 from milepost.models.plugin_format import own_values
+from milepost.models.prepared import Prepared
 from milepost.models.source import source_hash
 from milepost.models.training.marks import warn_of_unfinished
 from milepost.vlm import say_licence
@@ -79,28 +78,6 @@ class Run:
     precision: str = "auto"
     heads: tuple[str, ...] = (MAIN_HEAD,)
     task: str | None = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A model that is ready for a dataset.
-
-    dataset: the same, with the cameras that the model looks at. arguments: what else its `predict` takes. settings: what else is written
-    down of the run. cache: the folder in which it may keep what it computes of the images. questions: an episode -> how many questions a
-    server is asked about it, 0 if the model refuses it; None if no server is asked.
-    """
-
-    model: RewardModel
-    dataset: Any
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    cache: Path | None = None
-    questions: Callable[[Episode], int] | None = None
-
-    def begin(self, on_frames: Tick | None = None) -> None:
-        """Makes the model ready to keep what it computes. on_frames: is called with the frames that are read."""
-        if isinstance(self.model, Prepares):
-            self.model.prepare_for(self.dataset, cache=self.cache, on_frames=on_frames)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .labels import predicted as predicted
 from .labels import rows_of as rows_of
 from .matching import MatchedProgress as MatchedProgress
 from .matching import by_row as by_row
+from .matching import chosen_progress as chosen_progress
 from .matching import curves_by_row as curves_by_row
 from .matching import find_progress as find_progress
 from .matching import match_progress as match_progress

@@ -61,8 +61,12 @@ def find_progress(dataset: LeRobotDataset, path: Path | None = None) -> MatchedP
 
 def usual_progress(dataset: LeRobotDataset) -> tuple[Path, tuple[str, ...]]:
     """Returns the progress file to use if none is named, and warnings about the choice. Raises DataError as `find_progress` does."""
-    paths = sorted(dataset.files.beside("*_progress.parquet"))
-    if len(paths) > 1 and (usual := dataset.root / LEROBOTS) in paths:
+    return chosen_progress(sorted(dataset.files.beside("*_progress.parquet")), dataset.root)
+
+
+def chosen_progress(paths: Sequence[Path], folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Returns as `usual_progress` which of the progress files in a folder to use. Raises DataError as `find_progress` does."""
+    if len(paths) > 1 and (usual := folder / LEROBOTS) in paths:
         others = ", ".join(path.name for path in paths if path != usual)
         choose = "--progress (in Python progress=) chooses another"
         return usual, (f"of {len(paths)} progress files {usual.name} is taken, as LeRobot does; also there: {others}; {choose}",)
@@ -70,7 +74,7 @@ def usual_progress(dataset: LeRobotDataset) -> tuple[Path, tuple[str, ...]]:
         problem = (
             f"several: {', '.join(path.name for path in paths)}; choose with --progress" if paths else "none; make one with milepost label"
         )
-        raise DataError(f"progress files beside {dataset.root}: {problem}")
+        raise DataError(f"progress files beside {folder}: {problem}")
     return paths[0], ()
 
 

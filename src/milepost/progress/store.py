@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ def _partial(path: Path) -> Path:
 
 _MARK = "provenance.json"
 _KEEP_S, _KEEP_FRAMES = 2.0, 1_000_000
-"""The seconds of work, and the frames, that a kill can lose at most. One part for each short episode would cost more than labelling it."""
+"""The seconds, and the frames, that a kill can lose at most of what was added. A part for each episode can cost more than its labels."""
 
 
 class ProgressStore:
@@ -123,6 +125,8 @@ class ProgressStore:
         self._waiting: list[pa.Table] = []
         self._waiting_frames = 0
         self._kept_at = time.monotonic()
+        self._lock = threading.RLock()
+        self._alarm: threading.Event | None = None
 
     def _is_foreign(self, mark: Path) -> bool:
         return not mark.is_file() or not made_alike(unfinished_provenance(mark), self.provenance)
@@ -153,7 +157,7 @@ class ProgressStore:
             self._add(table.filter(pa.array(is_new)).replace_schema_metadata(None), set(earlier.episode_index[is_new].tolist()))
 
     def add(self, progress: Progress, row: int) -> None:
-        """Adds one episode's progress; it is on disk within `_KEEP_S` seconds of work, and when `keep` is called."""
+        """Adds one episode's progress; it is on disk within `_KEEP_S` seconds, and when `keep` is called."""
         self.add_rows(progress_rows(progress, row), progress.episode)
 
     def add_rows(self, rows: pa.Table, episode: int) -> None:
@@ -170,13 +174,29 @@ class ProgressStore:
                     f"episode {min(episodes)}: '{field.name}' has another unit, bound or stage name than in the episodes before "
                     f"({_shown(about)} -> {_shown(field.metadata)}); a column has one for all episodes"
                 )
-        self._waiting.append(rows)
-        self._waiting_frames += len(rows)
-        self._done |= episodes
+        with self._lock:
+            self._waiting.append(rows)
+            self._waiting_frames += len(rows)
+            self._done |= episodes
+            if self._alarm is None:  # what comes next may come much later, as from a cluster whose processes answer in blocks
+                self._alarm = threading.Event()
+                threading.Thread(target=self._keep_late, args=(self._alarm,), daemon=True).start()
+
+    def _keep_late(self, alarm: threading.Event) -> None:
+        if not alarm.wait(_KEEP_S):
+            with suppress(OSError, DataError):  # what cannot be written stays, and the next call of `keep` says why
+                self.keep()
 
     def keep(self) -> None:
         """Writes what was added since the last call to disk, as one part."""
+        with self._lock:
+            self._keep()
+
+    def _keep(self) -> None:
         self._kept_at = time.monotonic()
+        if self._alarm is not None:
+            self._alarm.set()
+            self._alarm = None
         if not self._waiting:
             return
         table = joined(self._waiting)

@@ -12,9 +12,15 @@ from typing import Any
 
 from milepost.core import DataError, load
 from milepost.scale.options import LOCAL, RUNNING, RayOptions
+from milepost.scale.quiet import short_messages
 
 _ACTORS = re.compile(r"(\d+)(-(\d*))?")
-_QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_DEDUP_LOGS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_QUIET = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_COLOR_PREFIX": "0",
+}
 
 
 class ClusterError(DataError):
@@ -79,11 +85,12 @@ class Cluster:
         if ray.is_initialized():  # by the caller, who also leaves it
             yield self._with_room(ray)
             return
-        self._join(ray)
-        try:
-            yield self._with_room(ray)
-        finally:
-            ray.shutdown()
+        with short_messages():
+            self._join(ray)
+            try:
+                yield self._with_room(ray)
+            finally:
+                ray.shutdown()
 
     def _join(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -93,6 +100,11 @@ class Cluster:
             else:
                 ray.init(address=self.address, **quiet)
         except (ConnectionError, TimeoutError, ValueError) as error:
+            if _wants_token(error):
+                raise ClusterError(
+                    f"the Ray cluster at {self.address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN if this machine has "
+                    "another one in ~/.ray/auth_token than the cluster"
+                ) from error
             what = "on this machine" if self.address == RUNNING else f"at {self.address}"
             raise ClusterError(
                 f"there is no Ray cluster {what}: {_first_line(error)}; start one with ray start --head, or give --ray alone "
@@ -119,6 +131,11 @@ class Cluster:
         total = ray.cluster_resources()
         rooms = [total.get("CPU", 0) / self.cpus, *([total.get("GPU", 0) / self.gpus] if self.gpus else [])]
         return max(self.actors[0], int(min(rooms)))
+
+
+def _wants_token(error: BaseException) -> bool:
+    """Returns whether a cluster refused to be joined without its token, which Ray says in the cause of its error."""
+    return any(word in f"{error} {error.__cause__}" for word in ("AuthenticationError", "InvalidAuthToken"))
 
 
 def _first_line(error: Exception) -> str:

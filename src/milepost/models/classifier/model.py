@@ -56,6 +56,11 @@ class RewardClassifier(nn.Module):
         """Looks for the cameras; nothing else is prepared. DataError if one is not there."""
         require_cameras(self.cameras, dataset.cameras, hint=f"the model looks at {', '.join(self.cameras)}")
 
+    @property
+    def is_for_one_dataset(self) -> bool:
+        """Returns False: nothing is taken from a dataset."""
+        return False
+
     @torch.no_grad()
     def probability(self, images: Mapping[str, UInt8[np.ndarray, "B H W 3"]]) -> Float[np.ndarray, "B"]:
         """Returns the probability of success of some frames. images: by camera."""

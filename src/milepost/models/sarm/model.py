@@ -68,6 +68,7 @@ class SARMModel(EncodedModel):
 
     def __init__(self, config: SARMConfig, precision: Precision = "float32") -> None:
         super().__init__(config, precision)
+        self._took_statistics = False
         heads = config.heads
         dims = {"image": config.image_dim, "text": config.text_dim, "state": config.max_state_dim, "hidden": config.hidden_dim}
         self.stage_model = StreamTransformer(
@@ -89,6 +90,12 @@ class SARMModel(EncodedModel):
         """
         if not self.config.state_stats_from:
             self.use_state_stats(stats_of(dataset, self.config.state_key))
+            self._took_statistics = True
+
+    @property
+    def is_for_one_dataset(self) -> bool:
+        """Returns whether the state statistics are those of the dataset that the model is ready for."""
+        return self._took_statistics
 
     def normalised_state(self, state: Float[np.ndarray, "T S"]) -> Float[np.ndarray, "T Z"]:
         """Returns robot states by the training set's statistics, padded or cut to `max_state_dim`."""

@@ -43,10 +43,11 @@ def prepare(model_class: type[ZeroShotModel], path: str, options: VLMOptions, da
     model = model_class.bare(run.device, **fields) if bare else model_class.from_pretrained(path, run.device, **fields)
     model.questions_of(2, num_prefixes)  # refused before 16 GB are loaded
     dataset = dataset.showing([model.config.image_key])
-    require_cameras([] if options.image_key is None else [options.image_key], dataset.cameras, hint="choose with --image-key")
+    required = [] if options.image_key is None else [options.image_key]
+    require_cameras(required, dataset.cameras, hint="choose with --image-key")
     model.prepare_for(dataset)
     questions = partial(_questions, model, num_prefixes) if isinstance(model.engine, RemoteEngine) else None
-    return Prepared(model, dataset, {"num_prefixes": num_prefixes}, questions=questions)
+    return Prepared(model, dataset, {"num_prefixes": num_prefixes}, questions=questions, required=(required, "--image-key"))
 
 
 def _questions(model: ZeroShotModel, num_prefixes: int | None, episode: Episode) -> int:

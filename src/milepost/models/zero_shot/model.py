@@ -80,6 +80,12 @@ class ZeroShotModel:
         self.config = config
         self._engine = None if engine is None else engine.with_prompt(self.prompt)
         self._unanswered = 0
+        self._took_camera = False
+
+    @property
+    def is_for_one_dataset(self) -> bool:
+        """Returns whether the camera is the single one of the dataset that the model is ready for, and not the one of its config."""
+        return self._took_camera
 
     @property
     def engine(self) -> Engine | RemoteEngine:
@@ -131,7 +137,7 @@ class ZeroShotModel:
         if camera not in there:
             if len(there) != 1:
                 require_cameras([camera], there, hint="choose with --image-key")
-            self.config = dataclasses.replace(self.config, image_key=there[0])
+            self.config, self._took_camera = dataclasses.replace(self.config, image_key=there[0]), True
             warn_user(f"there is no camera '{camera}': looking at '{there[0]}', the only one")
         _ = self.engine
 
@@ -425,8 +431,9 @@ _SHARED: ContextVar[dict[tuple[Any, ...], Engine] | None] = ContextVar("VLMs tha
 
 @contextmanager
 def sharing_vlms() -> Iterator[None]:
-    """Lets the models that are made in this block, and ask the same VLM, load it once; each asks in its own words."""
-    before = _SHARED.set({})
+    """Lets the models that are made in this block, and ask the same VLM, load it once; each asks in its own words. A block in such a block
+    is a part of it."""
+    before = _SHARED.set(_SHARED.get() or {})
     try:
         yield
     finally:
