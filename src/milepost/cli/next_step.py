@@ -9,6 +9,7 @@ from pathlib import Path
 
 JOURNEY = (
     ("nothing yet", "milepost demo"),
+    ("videos, HDF5, Zarr", "milepost import SOURCE --output-dir DATASET"),
     ("a LeRobot dataset", "milepost info DATASET"),
     ("", 'milepost annotate DATASET --sparse-subtasks "reach,lift,place"'),
     ("", "milepost train DATASET --preset small --output-dir MODEL"),
