@@ -57,3 +57,23 @@ def test_all_warnings_are_there_for_who_looks_for_a_fault() -> None:
     code, errors = process("-c", WARNS, stdout=subprocess.DEVNULL, MILEPOST_DEBUG="1")
     assert code == 0
     assert all(word in errors for word in ("theirs", "old", "logged", "ours"))
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_package_that_swallows_a_signal_changes_nothing(number: str, code: int) -> None:
+    """As pyarrow does, whose conversion of arguments raises TypeError for whatever ended it."""
+    script = f"""
+import os, signal, sys
+from milepost.cli import entry, info
+def main(args):
+    try:
+        os.kill(os.getpid(), signal.{number})
+    except KeyboardInterrupt:
+        raise TypeError("unexpected argument") from None
+info.main = main
+sys.exit(entry.main(["info", "towels"]))
+"""
+    ended, errors = process("-c", script, stdout=subprocess.DEVNULL)
+    assert ended == code
+    assert "interrupted" in errors
+    assert "Traceback" not in errors

@@ -79,6 +79,16 @@ def test_few_rows_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert most[0] <= 4000 < len(pq.read_table(tmp_path / "file"))
 
 
+def test_a_part_without_a_row(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    paths, tables = written(tmp_path, rng, [5, 7], 0)
+    pq.write_table(tables[0].slice(0, 0), tmp_path / "episodes-none.parquet")
+    write_joined([tmp_path / "episodes-none.parquet", *paths], tmp_path / "file", {"milepost.model_path": "m"})
+    assert (tmp_path / "file").read_bytes() == in_memory(tables, tmp_path / "other", joining.GROUP)
+    write_joined([tmp_path / "episodes-none.parquet"], tmp_path / "file", {})
+    assert len(pq.read_table(tmp_path / "file")) == 0
+
+
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     (path, *_), _ = written(tmp_path, np.random.default_rng(2), [50], 0)
     body = bytearray(path.read_bytes())

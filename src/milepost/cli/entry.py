@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -171,7 +171,7 @@ def run(verb: str, arguments: list[str], program: str = "") -> int:
         for remark in remarks:
             complain(f"milepost {verb}: {remark}")
         command = command_of(verb)
-        with ending():
+        with Ending():
             return int(command.main(args) or 0)
     except KeyboardInterrupt as stop:
         then = "the same command goes on from here" if verb in RESUMED else "what was finished is whole, nothing is half-written"
@@ -342,21 +342,31 @@ class TerminatedError(KeyboardInterrupt):
     """The process was asked to end by SIGTERM (timeout, Slurm, docker stop): as by Ctrl-C, it clears up first."""
 
 
-@contextlib.contextmanager
-def ending() -> Iterator[None]:
-    """Turns SIGTERM into `TerminatedError` while a verb runs, so that temporary files and worker processes do not outlive it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class Ending:
+    """Turns SIGTERM into `TerminatedError` while a verb runs, so that temporary files and worker processes do not outlive it.
 
-    def end(number: int, frame: object) -> NoReturn:
-        raise TerminatedError
+    Some packages catch the exception of a signal and raise their own in its place; what was interrupted ends as interrupted all the same.
+    """
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self) -> None:
+        self._stop: KeyboardInterrupt | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._end)}
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody ignores it, as nohup does
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._end)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._stop is not None and error is not None and not isinstance(error, KeyboardInterrupt):
+            raise self._stop from error
+
+    def _end(self, number: int, frame: object) -> NoReturn:
+        self._stop = TerminatedError() if number == signal.SIGTERM else KeyboardInterrupt()
+        raise self._stop
 
 
 def complain(text: str) -> None:

@@ -57,6 +57,8 @@ def _pieces(parts: Sequence[Path]) -> Iterator[_Piece]:
     for part in parts:
         meta = pq.read_metadata(part)
         for group in range(meta.num_row_groups):
+            if meta.row_group(group).num_rows == 0:
+                continue
             yield _Piece(meta.row_group(group).column(0).statistics.min, part, group)
 
 
@@ -73,7 +75,8 @@ def _in_groups(pieces: Sequence[_Piece], schema: pa.Schema) -> Iterator[pa.Table
             limit = max(2 * GROUP, 2 * count)  # where ranges overlap, so that rows are not sorted again for each part
         waiting.append(_read(piece, schema))
         count += len(waiting[-1])
-    yield joined(waiting).sort_by("index")
+    if waiting:
+        yield joined(waiting).sort_by("index")
 
 
 def _read(piece: _Piece, schema: pa.Schema) -> pa.Table:

@@ -200,7 +200,7 @@ class ProgressStore:
         if not self._waiting:
             return
         table = joined(self._waiting)
-        first = int(table["episode_index"][0].as_py())
+        first = int(table["episode_index"][0].as_py()) if len(table) else 0  # an episode may have no frame
         with atomic_path(self.folder / f"episodes-{first:06d}-{secrets.token_hex(4)}.parquet") as temporary:
             pq.write_table(table, temporary)
         self._waiting, self._waiting_frames = [], 0
