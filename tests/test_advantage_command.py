@@ -277,7 +277,7 @@ def test_what_is_refused(dots: Path, tmp_path: Path) -> None:
     own = dots / "sarm_progress.parquet"
     assert_refused(milepost("advantage", dots, "--progress", own, "--beside", own), "give another model's")
     assert_refused(milepost("advantage", dots, "--form", "lerobot"), "name its folder with --output-dir")
-    assert_refused(milepost("advantage", dots, "--form", "column", "--output-dir", tmp_path / "other"), "is there already")
+    assert_refused(milepost("advantage", dots, "--form", "column", "--output-dir", tmp_path / "other"), "exists already")
     for folder in (dots, dots / "new"):
         assert_refused(milepost("advantage", dots, "--output-dir", folder), "is a dataset or lies in one, which is not written into")
     assert_refused(milepost("advantage", dots, "--positive", 1), "--positive must be above 0 and below 1")

@@ -25,8 +25,8 @@ LAYERS = [
 INSIDE = {
     "datasets": [
         "remote",
-        "annotation_columns colours episode_arrays features findings hub owned parquet placement recording stamps statistics",
-        "cells columns episode_columns language_rows per_frame records report sound_rows transaction video",
+        "annotation_columns colours episode_arrays features findings hub parquet placement recording stamps statistics",
+        "cells columns episode_columns language_rows owned per_frame records report sound_rows transaction video",
         "entries fingerprints",
         "choice episode_table frames rows writer",
         "metadata",

@@ -15,8 +15,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from milepost.cli.entry import main
 from milepost.core.errors import DataError
 from milepost.datasets import remote
-from milepost.datasets.copy import require_elsewhere
 from milepost.datasets.hub import find_files, in_cache
+from milepost.datasets.owned import require_elsewhere
 from milepost.datasets.reader import open_dataset
 from milepost.datasets.validation import validate
 from milepost.progress.table import read_progress
@@ -253,8 +253,8 @@ def test_the_copy_is_nobodys_to_write(store: Flaky, tmp_path: Path) -> None:
     again = find_files(dataset.root)
     assert (again.name, again.commit) == (ADDRESS, dataset.files.commit)
     assert again.path(dataset.meta.episodes[0].data).is_file()
-    with pytest.raises(DataError):
-        require_elsewhere(dataset.root / "copy", dataset.files)
+    with pytest.raises(DataError, match="milepost's cache of remote datasets"):
+        require_elsewhere(dataset.root / "copy", dataset.root)
     assert find_files(FIXTURE).remote is None
 
 

@@ -83,7 +83,7 @@ def main(args: Args) -> int:
     dataset = datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
     folder = _folder(args, dataset)
     if args.form != "rlinf" and args.output_dir is not None:
-        datasets.require_elsewhere(folder.expanduser().absolute(), dataset.files)
+        datasets.require_new_folder(folder, dataset.root)
     match = progress.find_progress(dataset, args.progress)
     warn_all(match.warnings)
     episodes = _solved(args, _episodes(dataset, match, args.head_mode))
@@ -129,8 +129,6 @@ def _folder(args: Args, dataset: datasets.LeRobotDataset) -> Path:
             )
     elif args.output_dir is None and not args.dry_run:
         raise DataError(f"--form {args.form} writes a copy of the dataset: name its folder with --output-dir")
-    elif args.output_dir is not None and (folder.exists() or datasets.in_cache(real_path(folder))):
-        raise DataError(f"{folder} is there already, or in the Hub's cache: choose another --output-dir for the copy")
     return folder
 
 

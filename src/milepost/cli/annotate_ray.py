@@ -18,8 +18,7 @@ from typing import Any
 from milepost import annotation, datasets, scale, vlm
 from milepost.cli.annotate_options import ModelOptions, Spent, spent_on, spent_together
 from milepost.cli.console import bars, warn, warn_all
-from milepost.cli.label_ray import divided, joined
-from milepost.cli.ray_process import Unsaid, absolute, say_once, warnings_of
+from milepost.cli.ray_process import Unsaid, absolute, item_of, parts_of_item, say_once, warnings_of
 from milepost.core import UnreadableError
 
 
@@ -61,7 +60,7 @@ class _Make:
         unsaid = Unsaid(messages)
 
         def ask(item: int) -> _Said:
-            number, lacking = divided(item, len(heads))
+            number, lacking = parts_of_item(item, len(heads))
             outcome = annotator.ask(number, [heads[place] for place in lacking])
             return _Said(outcome, unsaid.take(), spent_on(chat_model))
 
@@ -155,10 +154,10 @@ def _results(
 ) -> Generator[annotation.Asked, None, None]:
     """Yields what the processes say of each episode, as it comes back."""
     heads, warned = list(make.questions.lists), set[str]()
-    items = [joined(number, [heads.index(head) for head in lacking], len(heads)) for number, lacking in todo.items()]
+    items = [item_of(number, [heads.index(head) for head in lacking], len(heads)) for number, lacking in todo.items()]
     with closing(scale.spread(cluster, make, items, threads=threads)) as answers:
         for answer in answers:
-            number, _ = divided(answer.item, len(heads))
+            number, _ = parts_of_item(answer.item, len(heads))
             if isinstance(answer, scale.Failure):
                 yield annotation.Asked(number, {}, UnreadableError(f"episode {number}: {answer.reason}"))
                 continue

@@ -38,7 +38,8 @@ class Target:
             datasets.require_editable(self.dataset.root)
         elif self.copy is None and not self.push:
             raise DataError(
-                f"a Hub dataset is never written into ({self.dataset.name} is in the Hub's cache): give --output-path, or --push-to-hub"
+                f"{self.dataset.name} is in {datasets.cache_name(self.dataset.root)}, which is never written into: give --output-path, or "
+                "--push-to-hub"
             )
         if self.copy is not None:
             _require_copy(self.copy, self.dataset)

@@ -69,7 +69,7 @@ def main(args: Args) -> int:
     trimming = Effect(("trim_threshold", "trim_margin_s"), args.trim_idle is not None, "with --trim-idle")
     require_effects(args, [trimming, Effect(("review_file",), by_marks, "with --drop or --keep")])
     dataset = datasets.open_dataset(args.dataset, revision=args.revision)
-    copy_choice.require_free(args.output_dir, dataset)
+    datasets.require_new_folder(args.output_dir, dataset.root)
     matched = _matched(args, dataset)
     columns = {} if matched is None else _columns(matched, dataset)
     if args.weights is not None:

@@ -69,15 +69,6 @@ def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
     return dict(plan.ranges)
 
 
-def require_free(folder: Path, dataset: datasets.LeRobotDataset) -> Path:
-    """Returns the copy's folder as an absolute path. DataError if it exists, or lies in a dataset or in the Hub's cache."""
-    where = folder.expanduser().absolute()
-    if where.exists():
-        raise DataError(f"{where} exists already and is not overwritten; remove it or choose another name")
-    datasets.require_elsewhere(where, dataset.files)  # nothing of ours, not even for a moment, lies in a dataset or the Hub's cache
-    return where
-
-
 def write(
     source: str, folder: Path, dataset: datasets.LeRobotDataset, added: Added, ranges: Mapping[int, Range], revision: str | None
 ) -> list[str]:
@@ -89,7 +80,7 @@ def write(
         )
     if is_whole:
         return _with_columns(source, folder, added, revision)
-    where = require_free(folder, dataset)
+    where = datasets.require_new_folder(folder, dataset.root)
     if added.is_empty:
         _in_parts(source, where, ranges, added, revision)
         return []

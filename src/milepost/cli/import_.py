@@ -8,14 +8,15 @@ What was taken for what is printed. Episodes without a frame are left out and co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from milepost import importing
+from milepost import datasets, importing
 from milepost.cli.console import FIRST, bars, say, warn
+from milepost.cli.next_step import Have, next_lines
 from milepost.core import count_noun, later
 
 
@@ -27,18 +28,7 @@ class Args:
     """Folder of the new dataset; it must not exist."""
     format: Literal["auto", "videos", "robomimic", "aloha", "zarr", "rlds", "lerobot"] = "auto"
     """Layout of the source; auto looks at it and says what it is taken for."""
-    fps: int | None = None
-    """Frames per second, where the source does not say it. Videos of another rate are sampled at it."""
-    task: str = ""
-    """Instruction of the episodes that have none of their own, such as "fold the towel"."""
-    image_keys: tuple[str, ...] | None = None
-    """Arrays that become cameras. Default: all that look like images."""
-    state_keys: tuple[str, ...] | None = None
-    """Arrays that become observation.state, side by side. Default: what the format's own trainers take."""
-    action_keys: tuple[str, ...] | None = None
-    """Arrays that become action, side by side. Default: the format's own."""
-    swap_red_blue: bool = False
-    """Exchange red and blue of all images: for recordings whose colours come out exchanged."""
+    choices: tyro.conf.OmitArgPrefixes[importing.Choices] = field(default_factory=importing.Choices)
     vcodec: Literal["libsvtav1", "libx264", "libx265"] = "libsvtav1"
     """Encoder of the videos; LeRobot's own is libsvtav1 (AV1), and libx264 is the fastest."""
 
@@ -46,9 +36,8 @@ class Args:
 def main(args: Args) -> int:
     """Imports the source; returns 1 if episodes are left out."""
     source_path, root = args.source.expanduser(), args.output_dir.expanduser()
-    importing.require_new_folder(root, source_path)
-    choices = importing.Choices(args.fps, args.task, args.image_keys, args.state_keys, args.action_keys, args.swap_red_blue)
-    source = importing.open_source(source_path, args.format, choices)
+    datasets.require_new_folder(root, source_path)
+    source = importing.open_source(source_path, args.format, args.choices)
     say(f"{source_path}: {source.kind}, {count_noun(len(source.entries), 'episode')} at {source.fps} fps")
     for note in source.notes:
         say(note)
@@ -60,5 +49,5 @@ def main(args: Args) -> int:
         warn(f"{count_noun(len(result.empty), 'episode')} without a frame left out: {names}")
     if not source.cameras:
         warn("there is no camera, so no reward model can look at this dataset; LeRobot reads it all the same")
-    say(f"next: milepost info {root}")
+    say(next_lines(Have(str(root))))
     return 1 if result.empty else 0

@@ -12,7 +12,7 @@ import tyro
 
 from milepost import datasets
 from milepost.cli.console import say, warn
-from milepost.cli.next_step import Have, next_step
+from milepost.cli.next_step import Have, next_lines
 from milepost.cli.several_datasets import Answer, DatasetsFile, MoreDatasets, are_several, each_dataset, names_of, with_listed
 from milepost.core import DataError, to_json
 
@@ -59,8 +59,7 @@ def _examine(args: Args, name: str, answer: Answer) -> int:
         answer(report.to_dict())
     else:
         show(report)
-        command, why = next_step(have(report, name))
-        say(f"next: {command}\n      {why}")
+        say(next_lines(have(report, name)))
     return 0 if report.healthy else 1
 
 

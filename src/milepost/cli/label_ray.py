@@ -6,7 +6,7 @@ Each process opens the dataset and makes the models ready as the verb does here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ from milepost import datasets, models, progress, scale
 from milepost.cli.label_models import Ready, origins, ready, request
 from milepost.cli.label_options import Args
 from milepost.cli.label_report import threshold_of
-from milepost.cli.ray_process import absolute, say_once, warnings_of
+from milepost.cli.ray_process import absolute, item_of, parts_of_item, say_once, warnings_of
 from milepost.core import Tick, UnreadableError, number_at
 
 
@@ -68,7 +68,7 @@ class _Make:
         waiting = messages()
 
         def label(item: int) -> tuple[list[progress.EpisodeOutcome], list[str]]:
-            position, lacking = divided(item, len(predictors))
+            position, lacking = parts_of_item(item, len(predictors))
             with warnings_of() as now:
                 outcomes = list(progress.in_turn(predictors, here.dataset, [(position, lacking)]))
             messages_of_all = [*waiting, *now()]
@@ -78,26 +78,12 @@ class _Make:
         return label
 
 
-def joined(position: int, lacking: Sequence[int], count: int) -> int:
-    """Returns a number for a position and the models that lack its curve, of `count` models.
-
-    >>> divided(joined(5, [0, 2], 3), 3)
-    (5, [0, 2])
-    """
-    return (position << count) | sum(1 << place for place in lacking)
-
-
-def divided(item: int, count: int) -> tuple[int, list[int]]:
-    """Returns the position and the models of a number that `joined` made."""
-    return item >> count, [place for place in range(count) if item >> place & 1]
-
-
 def compute(
     args: Args, cluster: scale.Cluster, dataset: datasets.LeRobotDataset, tally: scale.Tally, on_progress: Tick, episodes: progress.Plan
 ) -> Iterator[progress.EpisodeOutcome]:
     """Yields what the models say of the episodes of a plan, as it comes back from the cluster. tally: counts it."""
     count, warned = len(args.model), set[str]()
-    items = [joined(position, lacking, count) for position, lacking in episodes if lacking]
+    items = [item_of(position, lacking, count) for position, lacking in episodes if lacking]
     on_progress(len(dataset) - len(items), len(dataset))
     for done, answer in enumerate(scale.spread(cluster, _Make(elsewhere(args)), items), start=len(dataset) - len(items) + 1):
         if isinstance(answer, scale.Failure):
@@ -106,14 +92,14 @@ def compute(
             outcomes, messages = answer.value
             say_once(messages, warned)
             frames = max((0 if each.rows is None else len(each.rows) for each in outcomes), default=0)
-            tally.add(answer, item=number_at(dataset, divided(answer.item, count)[0]), frames=frames)
+            tally.add(answer, item=number_at(dataset, parts_of_item(answer.item, count)[0]), frames=frames)
             yield from outcomes
         on_progress(done, len(dataset))
 
 
 def _failed(failure: scale.Failure, dataset: datasets.LeRobotDataset, count: int) -> Iterable[progress.EpisodeOutcome]:
     """Returns that an episode has no curve of any model that lacks it."""
-    position, lacking = divided(failure.item, count)
+    position, lacking = parts_of_item(failure.item, count)
     number = number_at(dataset, position)
     error = UnreadableError(f"episode {number}: {failure.reason}")
     return [progress.EpisodeOutcome(place, number, error=error, place=progress.rows_of(dataset, number)) for place in lacking]

@@ -74,3 +74,9 @@ def next_step(have: Have) -> tuple[str, str]:
         return f"milepost info {name}", "says what is in it, and what is wrong with it"
     mode = {(): "single_stage", ("sparse",): "sparse_only", ("dense",): "dense_only"}.get(tuple(have.annotated), "dual")
     return f"milepost train {name} --annotation-mode {mode} --preset small --output-dir sarm", "trains a small model of progress"
+
+
+def next_lines(have: Have) -> str:
+    """Returns what a verb prints at its end: the command to type next, and what it does."""
+    command, why = next_step(have)
+    return f"next: {command}\n      {why}"

@@ -1,10 +1,10 @@
-"""What every verb that runs on a cluster does in its processes: absolute paths, and warnings that are carried back to the user."""
+"""What every verb that runs on a cluster does in its processes: absolute paths, items as numbers, and warnings that are carried back."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,3 +48,17 @@ def say_once(messages: Iterable[str], warned: set[str]) -> None:
         if message not in warned:
             warned.add(message)
             warn_user(message)
+
+
+def item_of(position: int, lacking: Sequence[int], count: int) -> int:
+    """Returns a number for a position and the models that lack its curve, of `count` models.
+
+    >>> parts_of_item(item_of(5, [0, 2], 3), 3)
+    (5, [0, 2])
+    """
+    return (position << count) | sum(1 << place for place in lacking)
+
+
+def parts_of_item(item: int, count: int) -> tuple[int, list[int]]:
+    """Returns the position and the models of a number that `item_of` made."""
+    return item >> count, [place for place in range(count) if item >> place & 1]

@@ -10,7 +10,6 @@ from .colours import to_rgb as to_rgb
 from .colours import upright as upright
 from .copy import changed_stamps as changed_stamps
 from .copy import copy_with_columns as copy_with_columns
-from .copy import require_elsewhere as require_elsewhere
 from .drawings import marked_drawing as marked_drawing
 from .drawings import require_own_drawings as require_own_drawings
 from .drawings import write_drawing as write_drawing
@@ -18,6 +17,7 @@ from .episode_columns import EpisodeColumn as EpisodeColumn
 from .episode_columns import EpisodeColumns as EpisodeColumns
 from .findings import Finding as Finding
 from .hub import Files as Files
+from .hub import cache_name as cache_name
 from .hub import find_file as find_file
 from .hub import find_files as find_files
 from .hub import find_model as find_model
@@ -41,6 +41,7 @@ from .metadata import stamps_of as stamps_of
 from .origin import has_rows_of as has_rows_of
 from .origin import origin_of as origin_of
 from .owned import is_dataset as is_dataset
+from .owned import require_new_folder as require_new_folder
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table
 from .parts import copy_parts as copy_parts

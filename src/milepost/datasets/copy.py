@@ -22,10 +22,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
 from milepost.datasets.episode_columns import EpisodeColumns, add_episode_columns, require_episode_columns
-from milepost.datasets.hub import Files, in_cache
+from milepost.datasets.hub import Files
 from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language, require_new_style
 from milepost.datasets.origin import record_origin
-from milepost.datasets.owned import dataset_of
+from milepost.datasets.owned import require_elsewhere
 from milepost.datasets.parquet import MadeColumns, put_columns, read_parquet, to_numpy
 from milepost.datasets.reader import LeRobotDataset, open_dataset
 from milepost.datasets.records import EpisodeRecord, Metadata
@@ -99,7 +99,7 @@ def copy_files(
     what is new into the copy's meta/. DataError if the folder is there already, or lies in the dataset or in the Hub's cache.
     """
     where = folder.expanduser().absolute()
-    require_elsewhere(where, files)
+    require_elsewhere(where, files.root)
     where.parent.mkdir(parents=True, exist_ok=True)
     tables = {record.data for record in meta.episodes.values() if record.data}
     left_out = sorted(set(data_files(files)) - tables)
@@ -132,15 +132,6 @@ def _placed(records: Sequence[EpisodeRecord], columns: Mapping[str, Shaped[np.nd
 def add_features(part: Path, features: Mapping[str, Mapping[str, Any]]) -> None:
     """Adds features to meta/info.json of a copy; one that is there is replaced."""
     describe_json(part / "meta/info.json", lambda info: info["features"].update(features))
-
-
-def require_elsewhere(where: Path, files: Files) -> None:
-    """Raises DataError if the copy would lie in a dataset, in its own source or in the Hub's cache, which nobody writes into."""
-    place = real_path(where.parent)
-    if in_cache(place):
-        raise DataError(f"{where} is in the Hub's cache, which is shared by all programs; choose another folder for the copy")
-    if place.is_relative_to(real_path(files.root)) or dataset_of(where) is not None:
-        raise DataError(f"{where} is in a dataset, which the copy would become a part of; choose another folder for the copy")
 
 
 def changed_stamps(dataset: LeRobotDataset) -> tuple[int, float]:

@@ -149,17 +149,23 @@ def find_file(path: Path) -> Path:
     return Path(_fetch("hf_hub_download", match["repo"], match["revision"], filename=match["file"]))
 
 
-def in_cache(path: Path) -> bool:
-    """Returns whether a path lies in the Hub's cache, which all programs share and nobody edits, or among our copies of remote datasets.
+def cache_name(path: Path) -> str:
+    """Returns the name of the cache that a path lies in, which all programs share and nobody edits; "" if it lies in none.
 
     The Hub's layout is datasets--OWNER--NAME/snapshots/COMMIT/..., whose files are links to datasets--OWNER--NAME/blobs/...; nothing else
     belongs into such a folder, or into the one that holds them, which the environment names.
     """
+    above = {path.absolute(), *path.absolute().parents}
+    if above & {remote_folder().absolute(), real_path(remote_folder())}:
+        return "milepost's cache of remote datasets"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub").expanduser()
-    caches = {cache.absolute(), remote_folder().absolute(), real_path(remote_folder())}
-    if caches & {path.absolute(), *path.absolute().parents}:
-        return True
-    return any(part.startswith(("datasets--", "models--")) and part.count("--") >= 2 for part in path.parts)
+    is_layout = any(part.startswith(("datasets--", "models--")) and part.count("--") >= 2 for part in path.parts)
+    return "the Hub's cache" if is_layout or cache.absolute() in above else ""
+
+
+def in_cache(path: Path) -> bool:
+    """Returns whether a path lies in the Hub's cache, or among our copies of remote datasets."""
+    return cache_name(path) != ""
 
 
 def _cached(folder: Path) -> tuple[str | None, str | None]:

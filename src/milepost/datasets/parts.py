@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
 from milepost.core import DataError, atomic_folder, count_noun
-from milepost.datasets.copy import Placing, changed_stamps, copied_names, link_or_copy, require_elsewhere, require_sound
+from milepost.datasets.copy import Placing, changed_stamps, copied_names, link_or_copy, require_sound
 from milepost.datasets.frames import VideoPlaces
 from milepost.datasets.language_rows import LANGUAGE
 from milepost.datasets.language_shift import shifted_language
 from milepost.datasets.origin import record_origin
+from milepost.datasets.owned import require_elsewhere
 from milepost.datasets.parquet import guarded, open_parquet
 from milepost.datasets.part_meta import OUTCOMES, Range, write_part_meta
 from milepost.datasets.reader import LeRobotDataset, open_dataset
@@ -45,7 +46,7 @@ def copy_parts(
     """
     dataset = open_dataset(folder_or_repo, revision=revision)
     where = Path(folder).expanduser().absolute()
-    require_elsewhere(where, dataset.files)
+    require_elsewhere(where, dataset.root)
     if not even_damaged:
         require_sound(folder_or_repo, revision, restamp=False, episodes=ranges)
     parts = Parts.of(dataset, ranges)

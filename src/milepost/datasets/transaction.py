@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from milepost.core import DataError, is_inside, read_json, real_path, shown
-from milepost.datasets.hub import in_cache
+from milepost.datasets.hub import cache_name, in_cache
 
 JOURNAL = "meta/.milepost-replacing.json"
 _SUFFIX = ".milepost-new"
@@ -39,8 +39,8 @@ def require_editable(folder: str | Path) -> Path:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {folder}. {_advice(str(folder))}")
-    if in_cache(real_path(root)):
-        raise DataError(f"{root} is in the Hub's cache, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
+    if cache := cache_name(real_path(root)):
+        raise DataError(f"{root} is in {cache}, which is shared by all that read this dataset. {_advice('OWNER/NAME')}")
     if not (root / "meta").is_dir():
         raise DataError(f"{root} is not a LeRobot dataset: it has no meta/ folder")
     return root

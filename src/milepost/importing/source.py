@@ -19,18 +19,20 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user says of a source that its files do not say, or in place of the usual choice.
-
-    fps: frames per second. task: the instruction of episodes that have none of their own. image_keys, state_keys, action_keys: which arrays
-    become cameras, the state and the action; None takes the format's usual ones. swap_red_blue: the images have blue first.
-    """
+    """What a user says of a source that its files do not say, or in place of the usual choice."""
 
     fps: int | None = None
+    """Frames per second, where the source does not say it. Videos of another rate are sampled at it."""
     task: str = ""
+    """Instruction of the episodes that have none of their own, such as "fold the towel"."""
     image_keys: tuple[str, ...] | None = None
+    """Arrays that become cameras. Default: all that look like images."""
     state_keys: tuple[str, ...] | None = None
+    """Arrays that become observation.state, side by side. Default: what the format's own trainers take."""
     action_keys: tuple[str, ...] | None = None
+    """Arrays that become action, side by side. Default: the format's own."""
     swap_red_blue: bool = False
+    """Exchange red and blue of all images: for recordings whose colours come out exchanged."""
 
     def __post_init__(self) -> None:
         if self.fps is not None and self.fps < 1:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from milepost.core import DataError, Tick, is_inside, output_lock, quiet, real_path, temporary_name
-from milepost.datasets import assemble, encode_episode, in_cache, is_dataset
+from milepost.core import DataError, Tick, output_lock, quiet, temporary_name
+from milepost.datasets import assemble, encode_episode, require_new_folder
 from milepost.importing.source import Source
 
 
@@ -25,25 +25,13 @@ class ImportResult:
     empty: Sequence[str]
 
 
-def require_new_folder(root: Path, path: Path) -> None:
-    """Raises DataError if a dataset may not be written at `root`: it exists, or lies in the source, in a dataset or in the Hub's cache."""
-    if root.exists() or root.is_symlink():
-        raise DataError(f"{root} exists already and is not overwritten; remove it or choose another name with --output-dir")
-    place = real_path(root.expanduser().absolute().parent)
-    if path.is_dir() and (place == real_path(path) or is_inside(place, real_path(path))):
-        raise DataError(f"{root} is in {path}, which is only read; choose another folder with --output-dir")
-    if in_cache(place) or any(is_dataset(folder) for folder in (place, *place.parents)):
-        raise DataError(f"{root} is in a dataset or in the Hub's cache; choose another folder with --output-dir")
-
-
 def import_source(source: Source, root: Path, *, codec: str = "libsvtav1", on_episode: Tick = quiet) -> ImportResult:
     """Writes all episodes of a source as a dataset at `root`. Memory holds the numbers of one episode and a few images.
 
     on_episode: gets how many episodes are written, and of how many. Raises DataError, and writes nothing, if an episode cannot be read, if
     episodes differ in their features, or if none has a frame.
     """
-    root = root.expanduser()
-    require_new_folder(root, source.path)
+    root = require_new_folder(root, source.path)
     entries = [entry for entry in source.entries if entry.length]
     empty = [entry.name for entry in source.entries if not entry.length]
     if not entries:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from milepost.core import DataError, atomic_path, real_path
-from milepost.datasets import in_cache
+from milepost.datasets import cache_name
 from milepost.progress import METADATA_PREFIX
 from milepost.weights.advantage import EpisodeLabels, EpisodeProgress
 
@@ -79,8 +79,8 @@ def require_own_advantages(paths: Sequence[Path], *, overwrite: bool, dataset_fi
     dataset_fingerprint: of the dataset that the new ones are of; "" if any will do.
     """
     for path in paths:
-        if in_cache(path.expanduser().absolute()) or in_cache(real_path(path)):
-            raise DataError(f"a Hub dataset is never written into: give another --output-dir than {path.parent.parent}")
+        if cache := cache_name(path.expanduser().absolute()) or cache_name(real_path(path)):
+            raise DataError(f"{path.parent.parent} is in {cache}, which is never written into: give another --output-dir")
         if path.exists() and not overwrite and not _is_ours(path):
             raise DataError(f"{path} was not written by milepost advantage; use --overwrite, or another --tag or --output-dir")
         other = _metadata(path).get("dataset_fingerprint", "") if path.exists() and not overwrite else ""
