@@ -15,7 +15,7 @@ import torch
 
 from milepost import DataError, open_dataset
 from milepost.cli.entry import main
-from milepost.scale import Cluster, Failure, RayOptions, Tally, once, spread, with_address
+from milepost.scale import Cluster, Failure, Tally, once, spread
 from milepost.scale.cluster import ClusterError
 from milepost.scale.quiet import short_messages
 from milepost.scale.work import Answer
@@ -102,37 +102,24 @@ def test_no_room() -> None:
         list(spread(dataclasses.replace(TWO, cpus=1.0, gpus=4.0), Making(), [1]))
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (RayOptions(actors="2-4"), "--actors means nothing without --ray"),
-        (RayOptions("local", actors="4-2"), "--actors takes at least 1, and the smaller number first; got 4-2"),
-        (RayOptions("local", actors="many"), "--actors takes a number or a range"),
-        (RayOptions("local", gpus_per_actor=1.5), "--gpus-per-actor takes a part of one card"),
-        (RayOptions("local", cpus_per_actor=0.0), "--cpus-per-actor must be above 0"),
-        (RayOptions("local", episode_tries=0), "--episode-tries must be above 0"),
-        (RayOptions("local", episode_timeout_s=-1.0), "--episode-timeout-s must be above 0"),
-    ],
-)
-def test_options_that_cannot_be_meant(options: RayOptions, words: str) -> None:
-    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
-        Cluster.from_options(options)
-
-
-def test_options() -> None:
-    assert Cluster.from_options(RayOptions()) is None
-    assert Cluster.from_options(RayOptions("auto", actors="3", gpus_per_actor=0.25)) == Cluster("auto", (3, 3), gpus=0.25)
-    assert Cluster.from_options(RayOptions("local", actors="2-")) == Cluster("local", (2, None))
-    assert with_address(["--ray"]) == ["--ray", "local"]
-    assert with_address(["--ray", "ray://head:10001", "towels"]) == ["--ray", "ray://head:10001", "towels"]
-
-
 def test_the_summary_names_what_took_long() -> None:
     tally = Tally()
     for item in range(9):
         tally.add(Answer(item, None, 8.0 if item == 4 else 1.1, "node:1"), item=item, frames=10)
     assert "9 episodes by 1 process" in tally.lines()[0]
-    assert "slowest: episode 4 (8.0 s); the median is 1.10 s" in tally.lines()[1]
+    assert "slowest: episode 4 (8.0 s); the median is 1.10 s" in tally.lines()[2]
+
+
+def test_the_summary_says_what_processes_kept_and_what_a_million_frames_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of half a core and a quarter of a card, for 720 s: 0.2 core hours and 0.1 GPU hours for 4,000 frames."""
+    tally = Tally.of(Cluster(cpus=0.5, gpus=0.25))
+    tally.add(Answer(0, None, 100.0, "node:1"), item=0, frames=1000)
+    tally.add(Answer(1, None, 600.0, "node:2"), item=1, frames=3000)
+    monkeypatch.setattr(time, "monotonic", lambda: tally.begun + 720.0)
+    assert tally.lines() == [
+        "2 episodes by 2 processes in 720.0 s: 6 frames a second; while a process works it does 5 to 10 a second",
+        "they kept 0.2 core hours and 0.1 GPU hours; at this rate a million frames take 50 core hours and 25 GPU hours",
+    ]
 
 
 def test_messages_of_ray_are_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,7 +121,7 @@ def main(args: Args) -> int:
         "to_language": _to_language,
         "visualize_only": _visualize,
     }[mode]
-    with nullcontext() if cluster is None else cluster.joined():
+    with nullcontext() if cluster is None else cluster.joined(warn):
         return verb(args, dataset, folder)
 
 

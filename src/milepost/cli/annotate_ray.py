@@ -107,7 +107,7 @@ def ask_on(
 
     opened: the dataset, as it is opened here.
     """
-    tally, bill = scale.Tally(), _Bill()
+    tally, bill = scale.Tally.of(cluster), _Bill()
     try:
         with bars() as bar, cluster.joined() as ray:
             door, threads = _door(ray, cluster, questions.model, len(todo))

@@ -18,7 +18,7 @@ import tyro
 from milepost import datasets, figures, metrics, models, progress, scale
 from milepost.cli import audit_ray
 from milepost.cli.audit_models import beside, prepared_for
-from milepost.cli.console import bars, closed_after, say, table, unlisted, warn_all
+from milepost.cli.console import bars, closed_after, say, table, unlisted, warn, warn_all
 from milepost.cli.taught import taught_by
 from milepost.core import count_noun, to_json
 
@@ -76,7 +76,7 @@ def main(args: Args) -> int:
     folder = args.output_dir or Path(f"audit_{name}")
     figures.require_own_audit(folder, {"model": name, "dataset": dataset.name})
     run = partial(_run, args, config, dataset, folder / "curves")
-    with nullcontext() if cluster is None else cluster.joined():
+    with nullcontext() if cluster is None else cluster.joined(warn):
         result = run() if cluster is None else run(cluster)
     taught, words = taught_by(Path(args.model), dataset, {each.episode for each in result.curves})
     record = figures.write_audit(result, folder, dataset, model=name, taught=taught, kind=args.format)

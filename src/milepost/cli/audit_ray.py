@@ -115,7 +115,7 @@ class _Make:
 
 def run(audited: Audited, cluster: scale.Cluster, plan: progress.AuditPlan, *, paid: bool) -> progress.AuditRun:
     """Carries out a plan on a cluster. paid: whether each question costs."""
-    tally = scale.Tally()
+    tally = scale.Tally.of(cluster)
     with bars() as bar, cluster.joined() as ray:
         server = _server(audited.options) if paid else None
         env = (server.api_key_env or "OPENAI_API_KEY") if server else ""

@@ -24,7 +24,7 @@ __all__ = ["Args", "main", "rewritten"]
 def main(args: Args) -> int:
     """Labels the datasets and reports; returns 1 if frames have no progress."""
     cluster = scale.Cluster.from_options(args.ray_options)
-    with cluster.joined() if cluster is not None else nullcontext():
+    with cluster.joined(warn) if cluster is not None else nullcontext():
         return label_datasets(args, cluster, _label_dataset) if are_several(args) else _label_dataset(args, cluster)
 
 
@@ -85,7 +85,7 @@ def _label_on(
     args: Args, cluster: scale.Cluster, dataset: datasets.LeRobotDataset, path: Path, made_by: Mapping[str, str]
 ) -> progress.ProgressTable:
     """Labels the dataset on a cluster and returns the finished file."""
-    unread, tally = list[str](), scale.Tally()
+    unread, tally = list[str](), scale.Tally.of(cluster)
     with bars() as bar:
         tables = progress.label_elsewhere(
             partial(compute, args, cluster, dataset, tally, bar("label")), dataset, {path: made_by}, overwrite=args.overwrite,

@@ -165,7 +165,7 @@ def _label(args: Args, here: Ready, works: Sequence[Work], dataset: datasets.LeR
 
 def _label_on(args: Args, cluster: scale.Cluster, works: Sequence[Work], dataset: datasets.LeRobotDataset, outcome: Outcome) -> None:
     """Labels with these models on a cluster, and adds their files to the outcome."""
-    tally, theirs = scale.Tally(), dataclasses.replace(args, model=tuple(work.model_path for work in works))
+    tally, theirs = scale.Tally.of(cluster), dataclasses.replace(args, model=tuple(work.model_path for work in works))
     with bars() as bar:
         work_of_all = partial(compute, theirs, cluster, dataset, tally, bar("label"))
         label = partial(progress.label_elsewhere, work_of_all, dataset, {work.path: work.made_by for work in works})

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.core import DataError, load
-from milepost.scale.options import LOCAL, RUNNING, RayOptions
+from milepost.core import DataError, load, warn_user
+from milepost.scale.options import ADDRESS, LOCAL, RUNNING, RayOptions
 from milepost.scale.quiet import short_messages
 
 _ACTORS = re.compile(r"(\d+)(-(\d*))?")
@@ -23,6 +25,15 @@ _QUIET = {
 }
 
 
+LISTENER_S = 10.0
+"""Seconds until somebody must answer at an address."""
+_START = "start one with ray start --head, or give --ray alone for one on this machine"
+
+_CLIENT = (
+    ". Ray's client protocol cannot run Ray Data: begin the command on a machine of the cluster with --ray auto, such as by ray job submit"
+)
+
+
 class ClusterError(DataError):
     """The cluster cannot be used: it is not there, has no room for an actor, or its nodes lack what the work needs."""
 
@@ -31,7 +42,7 @@ class ClusterError(DataError):
 class Cluster:
     """Where work is done.
 
-    address: "local" starts a cluster on this machine, "auto" joins the one that runs here, HOST:PORT or ray://HOST:PORT another. actors:
+    address: "local" starts a cluster on this machine, "auto" joins the one that runs here, HOST:PORT another. actors:
     how many processes, at least and at most (None: as many as there is room for). cpus, gpus: what each keeps. timeout_s: the seconds that
     an item may take. tries: how often an item is begun that ends its process.
 
@@ -49,11 +60,15 @@ class Cluster:
         """Checks the numbers, which the command line calls by the names in the words."""
         least, most = self.actors
         if least < 1 or (most is not None and most < least):
-            raise ValueError(f"--actors takes at least 1, and the smaller number first; got {least}-{'' if most is None else most}")
+            range_words = str(least) if most == least else f"{least}-{'' if most is None else most}"
+            raise ValueError(f"--actors takes at least 1, and the smaller number first; got {range_words}")
+        match, is_client = ADDRESS.fullmatch(self.address), self.address.startswith("ray://")
+        if match is None or not 0 < int(match["port"] or 1) < 65536:
+            raise ValueError(f"--ray takes local, auto or HOST:PORT, such as 10.0.0.1:6379; got {self.address}{_CLIENT * is_client}")
         for flag, value in (("cpus-per-actor", self.cpus), ("episode-timeout-s", self.timeout_s), ("episode-tries", self.tries)):
-            if not value > 0:
-                raise ValueError(f"--{flag} must be above 0, got {value}")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"--{flag} must be a number above 0, got {value}")
+        if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise ValueError(f"--gpus-per-actor takes a part of one card, such as 0.25, or a whole number of cards; got {self.gpus}")
 
     @classmethod
@@ -73,8 +88,10 @@ class Cluster:
         )
 
     @contextmanager
-    def joined(self) -> Iterator[Any]:
+    def joined(self, say: Callable[[str], None] = lambda line: None) -> Iterator[Any]:
         """Joins the cluster, or starts it, and yields the package ray; afterwards the cluster is left, or stopped if it was started here.
+
+        say: is told where the cluster's own dashboard is, if it has one.
 
         ClusterError if there is none at the address, it has another version of Ray or Python, or no room for one actor.
         """
@@ -86,19 +103,24 @@ class Cluster:
             yield self._with_room(ray)
             return
         with short_messages():
-            self._join(ray)
+            if page := self._join(ray):
+                say(f"Ray's dashboard, with the processes and what they print: http://{page}")
             try:
-                yield self._with_room(ray)
+                self._warn_of_room(self._with_room(ray))
+                yield ray
             finally:
                 ray.shutdown()
 
-    def _join(self, ray: Any) -> None:
+    def _join(self, ray: Any) -> str:
+        """Returns the address of the dashboard, "" if there is none."""
+        self._require_listener()
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         try:
             if self.address == LOCAL:
-                ray.init(address="local", include_dashboard=False, **quiet)
+                here = ray.init(address="local", include_dashboard=False, **quiet)
             else:
-                ray.init(address=self.address, **quiet)
+                here = ray.init(address=self.address, **quiet)
+            return here.dashboard_url or ""
         except (ConnectionError, TimeoutError, ValueError) as error:
             if _wants_token(error):
                 raise ClusterError(
@@ -106,12 +128,19 @@ class Cluster:
                     "another one in ~/.ray/auth_token than the cluster"
                 ) from error
             what = "on this machine" if self.address == RUNNING else f"at {self.address}"
-            raise ClusterError(
-                f"there is no Ray cluster {what}: {_first_line(error)}; start one with ray start --head, or give --ray alone "
-                "for one on this machine"
-            ) from error
+            raise ClusterError(f"there is no Ray cluster {what}: {_first_line(error)}; {_START}") from error
         except RuntimeError as error:  # what Ray raises for versions that differ
             raise ClusterError(f"the Ray cluster at {self.address} cannot be joined: {_first_line(error)}") from error
+
+    def _require_listener(self) -> None:
+        """Raises ClusterError if nobody listens at the address: Ray itself goes on trying for minutes."""
+        match = ADDRESS.fullmatch(self.address)
+        if match is None or match["port"] is None:
+            return
+        try:
+            socket.create_connection((match["host"], int(match["port"])), timeout=LISTENER_S).close()
+        except OSError as error:
+            raise ClusterError(f"there is no Ray cluster at {self.address}: {error.strerror or error}; {_START}") from error
 
     def _with_room(self, ray: Any) -> Any:
         """Returns ray. ClusterError if no node can hold one actor."""
@@ -126,11 +155,18 @@ class Cluster:
 
     def most_actors(self, ray: Any) -> int:
         """Returns how many actors there may be at most."""
-        if self.actors[1] is not None:
-            return self.actors[1]
+        return max(self.actors[0], self._room(ray)) if self.actors[1] is None else self.actors[1]
+
+    def _room(self, ray: Any) -> int:
+        """Returns how many actors the nodes of now can hold."""
         total = ray.cluster_resources()
         rooms = [total.get("CPU", 0) / self.cpus, *([total.get("GPU", 0) / self.gpus] if self.gpus else [])]
-        return max(self.actors[0], int(min(rooms)))
+        return int(min(rooms))
+
+    def _warn_of_room(self, ray: Any) -> None:
+        """Warns if the least number of actors is more than the nodes of now can hold; a cluster that grows may still get there."""
+        if (room := self._room(ray)) < self.actors[0]:
+            warn_user(f"--actors wants {self.actors[0]} processes at least, and the cluster has room for {room} now: it begins with those")
 
 
 def _wants_token(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What a job came to: items and frames a second, of each process, and the items that took longest."""
+"""What a job came to: frames a second, in all and of each process; hours, for its cost; and the items that took longest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from milepost.core import count_noun
+from milepost.scale.cluster import Cluster
 from milepost.scale.work import Answer
 
 SLOW = 3.0
@@ -16,32 +17,49 @@ MOST_SLOW = 3
 
 @dataclass
 class Tally:
-    """Counts answers as they come. frames: of all answers. seconds: of each item. actors: process -> how long it worked, in seconds."""
+    """Counts answers as they come. cpus, gpus: what each process keeps for itself. seconds: of each item. actors: process -> how long it
+    worked, in seconds, and on how many frames."""
 
+    cpus: float = 1.0
+    gpus: float = 0.0
     begun: float = field(default_factory=time.monotonic)
-    frames: int = 0
     seconds: dict[int, float] = field(default_factory=dict)
-    actors: dict[str, float] = field(default_factory=dict)
+    actors: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Tally:
+        """Returns an empty one for the processes of a cluster."""
+        return cls(cluster.cpus, cluster.gpus)
 
     def add(self, answer: Answer, *, item: int, frames: int) -> None:
         """Counts an answer. item: what it is called in the summary, such as an episode's number."""
-        self.frames += frames
         self.seconds[item] = answer.seconds
-        self.actors[answer.actor] = self.actors.get(answer.actor, 0.0) + answer.seconds
+        worked, before = self.actors.get(answer.actor, (0.0, 0))
+        self.actors[answer.actor] = worked + answer.seconds, before + frames
 
     def lines(self, noun: str = "episode") -> list[str]:
         """Returns what a person is told at the end."""
         if not self.seconds:
             return []
         wall = max(time.monotonic() - self.begun, 1e-9)
-        work = sum(self.actors.values())
+        frames = sum(count for _, count in self.actors.values())
+        rates = sorted(count / max(worked, 1e-9) for worked, count in self.actors.values())
+        each = f"{rates[0]:.0f} to {rates[-1]:.0f}" if len(rates) > 1 else f"{rates[0]:.0f}"
+        whole = f"{count_noun(len(self.seconds), noun)} by {count_noun(len(self.actors), 'process')} in {wall:.1f} s"
         lines = [
-            f"{count_noun(len(self.seconds), noun)} by {count_noun(len(self.actors), 'process')} in {wall:.1f} s: "
-            f"{self.frames / wall:.0f} frames a second; the processes worked {work:.1f} s in all, {self.frames / max(work, 1e-9):.0f} "
-            "frames a second each"
+            f"{whole}: {frames / wall:.0f} frames a second; while a process works it does {each} a second",
+            self._cost(wall, frames),
         ]
         median = statistics.median(self.seconds.values())
         slow = sorted(((took, item) for item, took in self.seconds.items() if took > SLOW * median and took > 1), reverse=True)[:MOST_SLOW]
         if slow:
             lines.append(f"slowest: {', '.join(f'{noun} {item} ({took:.1f} s)' for took, item in slow)}; the median is {median:.2f} s")
         return lines
+
+    def _cost(self, wall: float, frames: int) -> str:
+        """Returns what the processes kept, in hours, and what a million frames would take at this rate: times a price, it is a cost."""
+        kept_h = {name: each * len(self.actors) * wall / 3600 for name, each in (("core", self.cpus), ("GPU", self.gpus)) if each}
+        used, million = (
+            " and ".join(f"{hours * factor:.2g} {name} hours" for name, hours in kept_h.items()) for factor in (1, 1e6 / max(frames, 1))
+        )
+        return f"they kept {used}; at this rate a million frames take {million}"
