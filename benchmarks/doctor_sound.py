@@ -33,7 +33,7 @@ def to_v21(root: Path) -> None:
     """Rewrites a v3.0 dataset with one file an episode as v2.1: its folders, and its meta/ as JSON lines."""
     table = pa.concat_tables([pq.read_table(path, partitioning=None) for path in meta_files(root)])
     stats_columns = [name for name in table.column_names if name.startswith("stats/")]
-    episodes, stats = [], []
+    files, episodes, stats = data_files(root), [], []
     for row in table.to_pylist():
         number = row["episode_index"]
         episodes.append({"episode_index": number, "tasks": row["tasks"], "length": row["length"]})
@@ -43,9 +43,7 @@ def to_v21(root: Path) -> None:
             if not key.startswith("q"):
                 nested.setdefault(feature, {})[key] = row[name]
         stats.append({"episode_index": number, "stats": nested})
-        data_files(root)[number].rename(root / f"data/chunk-000/{'rows'}_{number:06d}.part")
-    for path in sorted((root / "data/chunk-000").glob("rows_*.part")):
-        path.rename(path.with_name(path.name.replace("rows_", "episode_").replace(".part", ".parquet")))
+        files[number].rename(root / f"data/chunk-000/episode_{number:06d}.parquet")
     for path in sorted((root / "videos").glob("*/chunk-000/file-*.mp4")):
         place = root / "videos/chunk-000" / path.parts[-3] / f"episode_{int(path.stem.removeprefix('file-')):06d}.mp4"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -183,9 +181,9 @@ RECIPES = (
     Recipe("effort, a double, a flag", extra="effort double flag", seconds=SHORT),
     Recipe("an episode of one frame", frames=(90, 1, 100, 80), cameras=1),
     Recipe("an episode of two frames, one file each", frames=(60, 2, 80), together=False),
-    Recipe("a long episode", frames=(1800, 110), cameras=1, ),
+    Recipe("a long episode", frames=(1800, 110), cameras=1),
     Recipe("one episode", seconds=(5.0,)),
-    Recipe("fifty short episodes", frames=(14,) * 50, cameras=1, ),
+    Recipe("fifty short episodes", frames=(14,) * 50, cameras=1),
     Recipe("a task that is not ASCII", tasks=("Würfel in die Kiste legen – vorsichtig", "把杯子放在盘子上 🙂"), seconds=SHORT),
     Recipe("a task of 400 letters", tasks=("Take the cube, " * 27 + "done.",), seconds=SHORT),
     Recipe("29.97 fps", cameras=0, changes=(_float_fps,)),
