@@ -1,4 +1,6 @@
-"""Calls a checker on one dataset after another in one process, so that its start is paid once. Standard library alone: any tool's Python runs it.
+"""Calls a checker on one dataset after another in one process, so that its start is paid once.
+
+It needs the standard library alone, so the Python of any tool runs it:
 
     TOOL_PYTHON benchmarks/doctor_calls.py TOOL FOLDER ... >> lines.jsonl
 
@@ -38,7 +40,9 @@ def _robovet(printed: str) -> Alarms:
     report = json.loads((OUT / "report.json").read_text("utf-8"))
     words = {"FAIL": "error", "WARN": "warning"}
     results = report.get("results") or report.get("findings") or []
-    alarms = [(words[one["severity"]], f"{one['check_id']} {one['title']}: {one['summary']}") for one in results if one["severity"] in words]
+    alarms = [
+        (words[one["severity"]], f"{one['check_id']} {one['title']}: {one['summary']}") for one in results if one["severity"] in words
+    ]
     if (OUT / "scores.csv").exists():
         rows = list(csv.DictReader((OUT / "scores.csv").read_text("utf-8").splitlines()))
         alarms += [("warning", f"score: {row}") for row in rows if row.get("flags")]
@@ -83,7 +87,7 @@ def call(entry: str, words: Sequence[str]) -> tuple[int, str, str]:
             status = main(list(words)) if entry.startswith("milepost") else main()
         except SystemExit as stop:
             status = stop.code
-        except Exception:  # any tool's any mistake is a result here
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError):
             traceback.print_exc()
             status = 70
     return int(status or 0) if not isinstance(status, str) else 1, out.getvalue(), err.getvalue()
@@ -105,7 +109,11 @@ def examine(tool: str, folder: Path) -> dict[str, Any]:
         alarms = alarms_of(printed)
     except (ValueError, KeyError, OSError):
         alarms = [("stopped", " ".join((words_last or printed).split())[-300:])]
-    return {"exit": statuses[0], "alarms": [(kind, text.replace(str(folder), "DATASET")) for kind, text in alarms], "seconds": round(took, 3)}
+    return {
+        "exit": statuses[0],
+        "alarms": [(kind, text.replace(str(folder), "DATASET")) for kind, text in alarms],
+        "seconds": round(took, 3),
+    }
 
 
 def main(tool: str, folders: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Sixty kinds of damage to a LeRobot dataset for `benchmarks/doctors.py`: fifteen groups of four, each on another sound dataset.
 
-They were written down before any checker was run on them, from what public reports describe: the source of each group stands beside it. `words`
-says which words a report must have to count as naming the damage.
+They were written down before any checker was run on them, from what public reports describe: the source of each group stands beside it.
+`words` says which words a report must have to count as naming the damage.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import av
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.doctor_data import (
     CAMERAS,
@@ -202,6 +201,11 @@ def _numbered_3(columns: dict[str, list[Any]]) -> None:
     columns["episode_index"] = [number + (number >= 3) for number in columns["episode_index"]]
 
 
+def _leave_out_3(root: Path) -> None:
+    change_rows(root, "episode_index", _skip_three)
+    change_episodes(root, _numbered_3)
+
+
 def _stale(stats: dict[str, Any]) -> dict[str, Any]:
     """Returns statistics of radians beside data in degrees."""
     for key in ("min", "max", "mean", "std", "q01", "q10", "q50", "q90", "q99"):
@@ -259,6 +263,7 @@ def _gone(episode: int) -> Callable[[pa.Table], pa.Table]:
     return lambda table: table.filter(pa.array([number != episode for number in table["episode_index"].to_pylist()]))
 
 
+TORQUE = {"dtype": "float32", "shape": [6], "names": None}
 CODECS = {"h264": "libx264", "av1": "libsvtav1"}
 LEROBOT = "https://github.com/huggingface/lerobot/issues"
 GROUPS = (
@@ -295,7 +300,7 @@ GROUPS = (
     Group("episode numbers", f"{LEROBOT}/2401", r"episode", (
         ("an episode is missing in meta/episodes", _tables(meta_files, _gone(2))),
         ("the rows of an episode are missing", _tables(data_files, _gone(2))),
-        ("number 3 is left out everywhere", lambda root: (change_rows(root, "episode_index", _skip_three), change_episodes(root, _numbered_3))),
+        ("number 3 is left out everywhere", _leave_out_3),
         ("numbers of the rows begin again at 0", _rows("episode_index", _again_from_0)),
     )),
     Group("row numbers in meta/", f"{LEROBOT}/1919, {LEROBOT}/2401", r"dataset_from|dataset_to|index|rows?\b|range|contiguous", (
@@ -337,7 +342,7 @@ GROUPS = (
     Group("columns", "https://github.com/Tavish9/any4lerobot/issues/83, https://github.com/FlagOpen/RoboCOIN/issues/22",
           r"shape|dim|column|feature|schema|width|observation|action", (
         ("info.json says 7 states, the rows have 6", _feature("observation.state", lambda old: old | {"shape": [7], "names": None})),
-        ("info.json has a feature without a column", _feature("observation.torque", lambda _: {"dtype": "float32", "shape": [6], "names": None})),
+        ("info.json has a feature without a column", _feature("observation.torque", lambda _: TORQUE)),
         ("one file has a column that info.json lacks", _extra_column),
         ("the state's column is missing", _tables(data_files, lambda table: table.drop_columns(["observation.state"]))),
     )),

@@ -1,7 +1,7 @@
 """Sound LeRobot datasets of many kinds, made from a seed, for `benchmarks/doctors.py`: small videos, a robot that moves smoothly.
 
-They are written with milepost's writer, whose files equal those of LeRobot's own (`benchmarks/lerobot_opens.py`), and then changed into what is unusual
-but allowed. `benchmarks/doctors_lerobot.py` makes others with LeRobot itself, and opens all of them with it.
+They are written with milepost's writer, whose files equal those of LeRobot's own (`benchmarks/lerobot_opens.py`), and then changed into
+what is unusual but allowed. `benchmarks/doctors_lerobot.py` makes others with LeRobot itself, and opens all of them with it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Recipe:
 
 
 def motion(rng: np.random.Generator, length: int, fps: float, joints: int, still: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Returns states and actions: joints go smoothly from place to place, in LeRobot's units of -100 to 100; the state follows the action."""
+    """Returns states and actions: joints go smoothly from place to place, in units of -100 to 100; the state follows the action."""
     times = np.arange(length + 3) / fps
     stops = max(2, int(times[-1] / 1.2) + 2)
     at = np.linspace(0, max(times[-1], 1e-6), stops)

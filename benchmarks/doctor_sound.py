@@ -1,4 +1,7 @@
-"""The sound datasets of `benchmarks/doctors.py`: usual ones, and what is unusual but allowed; each v3.0 one opens with LeRobot (`doctors_lerobot.py`)."""
+"""The sound datasets of `benchmarks/doctors.py`: usual ones, and what is unusual but allowed.
+
+LeRobot 0.6.1 reads every row of those that are v3.0 (`doctors_lerobot.py opens`).
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,11 @@ def to_v21(root: Path) -> None:
     shutil.rmtree(root / "meta/episodes")
     for name in ("tasks.parquet", "stats.json"):
         (root / "meta" / name).unlink()
-    lines = {"episodes": episodes, "episodes_stats": stats, "tasks": [{"task_index": one["task_index"], "task": one["task"]} for one in words]}
+    lines = {
+        "episodes": episodes,
+        "episodes_stats": stats,
+        "tasks": [{"task_index": one["task_index"], "task": one["task"]} for one in words],
+    }
     for name, rows in lines.items():
         (root / f"meta/{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     change_json(root / "meta/info.json", _info_v21)
@@ -134,10 +141,6 @@ def _second_chunk(root: Path) -> None:
     change_episodes(root, edit)
 
 
-def _tasks_backwards(root: Path) -> None:
-    change_table(root / "meta/tasks.parquet", lambda table: table.take(list(range(len(table)))[::-1]))
-
-
 def _radians(root: Path) -> None:
     """Writes states and actions in radians, with their statistics."""
     for name in ("observation.state", "action"):
@@ -177,7 +180,7 @@ RECIPES = (
     Recipe("all attempts failed", extra="failures", seconds=SHORT),
     Recipe("stages of SARM", extra="stages", seconds=SHORT),
     Recipe("subtask_index", extra="subtask", seconds=SHORT, changes=(_subtasks,)),
-    Recipe("language columns", extra="stages", seconds=SHORT, changes=(_language,)),
+    Recipe("language columns", seconds=SHORT, changes=(_language,)),
     Recipe("effort, a double, a flag", extra="effort double flag", seconds=SHORT),
     Recipe("an episode of one frame", frames=(90, 1, 100, 80), cameras=1),
     Recipe("an episode of two frames, one file each", frames=(60, 2, 80), together=False),
@@ -198,7 +201,7 @@ RECIPES = (
     Recipe("a progress file beside it", seconds=SHORT, changes=(_progress,)),
     Recipe("statistics without quantiles", seconds=SHORT, changes=(_no_quantiles,)),
     Recipe("two files a folder", together=False, changes=(_second_chunk,)),
-    Recipe("tasks.parquet in another order", seconds=SHORT, changes=(_tasks_backwards,)),
+    Recipe("images of 240 x 320", size=(240, 320), cameras=1, seconds=SHORT),
     Recipe("radians", changes=(_radians,)),
     Recipe("info.json without what has a default", seconds=SHORT, changes=(_plain_info,)),
     replace(V21, name="v2.1, H.264"),
@@ -209,4 +212,3 @@ RECIPES = (
     replace(V21, name="v2.1, 60 fps, three cameras", fps=60, cameras=3),
 )
 """Those that milepost's writer makes. With those of `doctors_lerobot.py` they are sixty."""
-

@@ -1,13 +1,15 @@
 """Checkers of LeRobot datasets side by side: the same sixty damaged and sixty sound datasets through each of them.
 
-    python -m benchmarks.doctors FOLDER --lerobot-python PYTHON --tool lerobot-doctor=PYTHON --tool robovet=PYTHON --tool lerobot-lint=PYTHON
+    python -m benchmarks.doctors FOLDER --lerobot-python PYTHON --tool lerobot-doctor=PYTHON --tool robovet=PYTHON \\
+        --tool lerobot-lint=PYTHON --tool milepost=PYTHON
     python -m benchmarks.doctors --page docs/beside_others.md
 
-The first makes the datasets in FOLDER where they are not yet, runs every tool that has a Python (milepost has this one) and writes a line for
-each dataset and tool to --out; `--label before` says which state of milepost it was. A tool is called as its README says: `lerobot-doctor DATASET --json`,
-`robovet doctor DATASET` and `robovet score DATASET`, `lelint check DATASET`, `milepost info DATASET`. What each tool calls an error, and what it calls a
-warning, are counted; what is less than a warning is not. Of a damaged dataset only those alarms count that the tool does not raise on the sound
-dataset that was damaged. A damage is named where one of these alarms has a word that belongs to it (`doctor_damage.py`).
+The first makes the datasets in FOLDER where they are not yet, runs each tool that is named with its own Python (milepost alone
+where none is), and writes a line for each dataset and tool to --out; `--label before` says which state of milepost it was.
+A tool is called as its README says: `lerobot-doctor check DATASET --json`, `robovet doctor DATASET` and `robovet score DATASET`,
+`lelint check DATASET`, `milepost info DATASET`. What each tool calls an error, and what it calls a warning, are counted; what is less than
+a warning is not. Of a damaged dataset only those alarms count that the tool does not raise on the sound dataset that was damaged. A damage
+is named where one of these alarms has a word that belongs to it (`doctor_damage.py`).
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def answers(tool: str, python: str, folders: Sequence[Path]) -> dict[Path, dict[
 
 
 def judged(group_words: str, alarms: Iterable[Sequence[str]], before: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """Returns of a damaged dataset how the damage is named ("error", "warning" or ""), whether there is any alarm, and the alarms that are new."""
+    """Returns how a damage is named ("error", "warning" or ""), whether there is any alarm, and the alarms that are new."""
     old = {text for _, text in before}
     new = [(kind, text) for kind, text in alarms if text not in old]
     naming = [(kind, text) for kind, text in new if re.search(group_words, text.lower())]
@@ -90,13 +92,18 @@ def judged(group_words: str, alarms: Iterable[Sequence[str]], before: Iterable[S
 def lines_of(tool: str, python: str, folder: Path) -> list[dict[str, Any]]:
     """Returns a line for each dataset: what a tool makes of it."""
     sound = sorted((folder / "sound").iterdir())
-    damaged = [(group, variant, folder / "damaged" / f"{group.name} {variant}") for group in GROUPS for variant in range(len(group.variants))]
+    damaged = [
+        (group, variant, folder / "damaged" / f"{group.name} {variant}") for group in GROUPS for variant in range(len(group.variants))
+    ]
     bases = [folder / "bases" / base.name for base in BASES]
     said_of = answers(tool, python, [*sound, *bases, *(path for _, _, path in damaged)])
     lines = []
     for path in sound:
         alarms = said_of[path]["alarms"]
-        counts = {kind: sum(one in names for one, _ in alarms) for kind, names in {"errors": ("error", "stopped"), "warnings": ("warning",)}.items()}
+        counts = {
+            kind: sum(one in names for one, _ in alarms)
+            for kind, names in {"errors": ("error", "stopped"), "warnings": ("warning",)}.items()
+        }
         lines.append({"dataset": path.name, "sound": True, **counts, "alarms": alarms[:STORED], "seconds": said_of[path]["seconds"]})
     for group, variant, path in damaged:
         new = judged(group.words, said_of[path]["alarms"], said_of[bases[variant]]["alarms"])
@@ -115,7 +122,7 @@ def read(out: Path) -> list[dict[str, Any]]:
 
 def summary(lines: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of all tools."""
-    rows = ["| checker | damage named as an error | named, warnings too | some alarm | sound: an error | sound: an error or a warning | s of the processor |"]
+    rows = ["| checker | damage named as an error | or as a warning | some alarm | sound: an error | or a warning | s of the processor |"]
     rows.append("|---|---|---|---|---|---|---|")
     for tool in _tools(lines):
         mine = [line for line in lines if line["tool"] == tool]
@@ -135,7 +142,11 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> str:
 def by_damage(lines: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of all damages: E named as an error, W as a warning, o another alarm."""
     tools = _tools(lines)
-    marks = {(line["tool"], line["dataset"]): {"error": "E", "warning": "W"}.get(line["named"], "o" if line["alarm"] else "") for line in lines if not line["sound"]}
+    marks = {
+        (line["tool"], line["dataset"]): {"error": "E", "warning": "W"}.get(line["named"], "o" if line["alarm"] else "")
+        for line in lines
+        if not line["sound"]
+    }
     rows = ["| group | damage | " + " | ".join(tools) + " |", "|---|---|" + "---|" * len(tools)]
     for group in GROUPS:
         for variant, (what, _) in enumerate(group.variants):

@@ -31,7 +31,7 @@ def features(cameras: Sequence[str], kind: str) -> dict[str, Any]:
 
 
 def record(dataset: LeRobotDataset, lengths: Sequence[int], seed: int, tasks: Sequence[str] = ("Put the cube into the box.",)) -> None:
-    """Records episodes in which the joints go smoothly from place to place, a camera sees a square move, and the last task is from the middle on."""
+    """Records episodes: joints go smoothly from place to place, cameras see a square move, and the last task is from the middle on."""
     rng = np.random.default_rng(seed)
     cameras = [name for name in dataset.meta.features if name.startswith("observation.images.")]
     for length in lengths:
@@ -59,7 +59,9 @@ def record(dataset: LeRobotDataset, lengths: Sequence[int], seed: int, tasks: Se
 def create(root: Path, *, fps: int = 30, cameras: Sequence[str] = ("front", "wrist"), kind: str = "video", **more: Any) -> LeRobotDataset:
     """Returns a new dataset to record into."""
     content = features(cameras, kind)
-    return LeRobotDataset.create(f"me/{root.name}", fps, content, root=root, robot_type="so101_follower", use_videos=kind == "video", **more)
+    return LeRobotDataset.create(
+        f"me/{root.name}", fps, content, root=root, robot_type="so101_follower", use_videos=kind == "video", **more
+    )
 
 
 def opened(root: Path) -> LeRobotDataset:
