@@ -303,13 +303,13 @@ GROUPS = (
         ("number 3 is left out everywhere", _leave_out_3),
         ("numbers of the rows begin again at 0", _rows("episode_index", _again_from_0)),
     )),
-    Group("row numbers in meta/", f"{LEROBOT}/1919, {LEROBOT}/2401", r"dataset_from|dataset_to|index|rows?\b|range|contiguous", (
+    Group("row numbers in meta", f"{LEROBOT}/1919, {LEROBOT}/2401", r"dataset_from|dataset_to|index|rows?\b|range|contiguous", (
         ("all one row too late", _episodes(_shifted)),
         ("one episode begins 10 rows too early", _put("dataset_from_index", 2, lambda value: value - 10)),
         ("each file begins again at 0", _episodes(_per_file)),
         ("the last episode ends 25 rows too late", _put("dataset_to_index", 4, lambda value: value + 25)),
     )),
-    Group("video times in meta/", f"{LEROBOT}/2283, {LEROBOT}/3177", r"video|timestamp|mp4|camera|images\.", (
+    Group("video times in meta", f"{LEROBOT}/2283, {LEROBOT}/3177", r"video|timestamp|mp4|camera|images\.", (
         ("an episode begins after the video's end", _put(f"videos/{CAMERAS[0]}/from_timestamp", 4, lambda value: value + 60)),
         ("all episodes begin at 0 of one video", _episodes(_first_window)),
         ("an episode begins half a second into its video", _put(f"videos/{CAMERAS[1]}/from_timestamp", 3, 0.5)),

@@ -1,4 +1,4 @@
-"""The comparison of dataset checkers: three damaged and three sound datasets of it, through milepost; how alarms are judged; the page's tables."""
+"""The comparison of dataset checkers: three damaged and three sound datasets through milepost, how alarms are judged, the page's tables."""
 
 from __future__ import annotations
 

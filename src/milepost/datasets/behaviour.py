@@ -33,7 +33,7 @@ OFF = 0.05
 
 @dataclass
 class Behaviour:
-    """The findings on the robot's numbers; files are taken one after another, as they are read."""
+    """What there is to say of the robot's numbers. Files are taken one after another, as they are read."""
 
     root: Path
     meta: Metadata
@@ -60,8 +60,8 @@ class Behaviour:
         if STATE in tables and len(tables[STATE]) == len(owner):
             self._compare_states(owner, tables[STATE], tables.get(ACTION))
 
-    def findings(self) -> Iterator[Finding]:
-        """Yields what there is to say, one finding for each kind."""
+    def results(self) -> Iterator[Finding]:
+        """Yields what there is to say, once for each kind."""
         yield from self._check_stuck()
         yield from self._check_statistics()
         for what, episodes in self._places.items():
