@@ -153,7 +153,7 @@ def v3(
     (root / EPISODES).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([entries[number] for number in sorted(entries)]), root / EPISODES)
     pq.write_table(pa.table({"task_index": range(len(TASKS)), "task": TASKS}), root / "meta/tasks.parquet")
-    save(root / "meta/stats.json", {"action": {"mean": [0.0, 0.0]}})
+    save(root / "meta/stats.json", {"action": {"mean": [0.0, 0.0]}, "observation.state": {"mean": [0.0, 0.0, 0.0]}})
     save(root / "meta/info.json", info_of("v3.0", lengths, kind=kind, cameras=cameras, fps=fps))
     return root
 

@@ -30,7 +30,7 @@ INSIDE = {
         "entries fingerprints",
         "choice episode_table frames rows writer",
         "metadata",
-        "annotations footage language language_cells language_checks reader subtask_index",
+        "annotations behaviour footage language language_cells language_checks reader subtask_index",
         "origin validation",
         "copy drawings",
         "language_shift language_writing part_meta",

@@ -30,6 +30,7 @@ from milepost.core import (
     require_plain_file,
     shown,
 )
+from milepost.datasets.behaviour import Behaviour
 from milepost.datasets.columns import ROWS, check_columns
 from milepost.datasets.episode_table import EpisodeTable
 from milepost.datasets.features import codec, image_size, width
@@ -282,6 +283,7 @@ class _Validation:
                 self._error("data-file", "meta/ does not say where its rows are, and no data file has them", number)
         for message in places.warnings:
             self._warn("places", message)
+        behaviour = Behaviour(self.files.root, self.meta, self.arrays)
         for name, own in sorted((name, own) for name, own in by_file.items() if len(own)):
             numbers = self.arrays.number[own].tolist()
             try:
@@ -289,12 +291,14 @@ class _Validation:
             except DataError as error:
                 self._error("data-file", str(error), numbers[0] if len(numbers) == 1 else None)
                 continue
+            behaviour.take(columns)
             if self._is_sound(columns, own, places):
                 self._judge_all(columns.get(SUCCESS), own)
             else:
                 self._check_file(name, columns, [places.episodes[number] for number in numbers], places.by_position)
         for name in sorted(set(data_files(self.files)) - {name for name, own in by_file.items() if len(own)}):
             self._check_stray(name)
+        self.findings += behaviour.results()
         if LANGUAGE in self.features:
             self._check_language()
         if self.instructed:

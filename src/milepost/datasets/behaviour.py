@@ -1,0 +1,203 @@
+"""Checks what the numbers of the robot say together: values that stand still, jump or come twice, other tasks, statistics of other data.
+
+Nothing here opens a data file, and bad content never raises. What it says are warnings, but for statistics that are no numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from milepost.core import DataError, count_noun, read_json_object, shown
+from milepost.datasets.episode_arrays import EpisodeArrays
+from milepost.datasets.findings import Finding
+from milepost.datasets.metadata import STATS
+from milepost.datasets.records import Metadata
+
+STATE, ACTION = "observation.state", "action"
+REST_S, REST_ROWS = 1.0, 10
+"""The shortest stretch, in seconds and in rows, in which a state that stays the same is worth a word, if the action moves meanwhile."""
+MOVES = 0.05
+"""Part of its range in a file by which an action moves, at least, while the state stands still."""
+SPIKE, USUAL, TIMES = 0.25, 98, 5
+"""A spike leaves and comes back by this part of the channel's range, and by so many times its step of this percentile."""
+OFF = 0.05
+"""Part of a channel's range by which its smallest or largest value may differ from the statistics."""
+
+
+@dataclass
+class Behaviour:
+    """What there is to say of the robot's numbers. Files are taken one after another, as they are read."""
+
+    root: Path
+    meta: Metadata
+    arrays: EpisodeArrays
+    _places: dict[str, list[int]] = field(default_factory=dict)
+    _digests: dict[bytes, int] = field(default_factory=dict)
+    _extremes: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    _rows: int = 0
+
+    def take(self, columns: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+        """Looks at the rows of one data file, by column name. Columns that are missing or are no numbers are passed by."""
+        tables = {name: values for name in (STATE, ACTION) if (values := _numbers(columns.get(name))) is not None}
+        owner = columns.get("episode_index")
+        self._rows += len(next(iter(columns.values()), ()))
+        for name, values in tables.items():
+            low, high = self._extremes.get(name, (values[0], values[0]))
+            if len(low) == values.shape[1]:
+                self._extremes[name] = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
+        if owner is None or owner.size != len(owner) or not np.isfinite(owner).all():
+            return
+        owner = owner.reshape(-1).astype(np.int64)
+        if "task_index" in columns:
+            self._compare_tasks(owner, columns["task_index"].reshape(-1))
+        if STATE in tables and len(tables[STATE]) == len(owner):
+            self._compare_states(owner, tables[STATE], tables.get(ACTION))
+
+    def results(self) -> Iterator[Finding]:
+        """Yields what there is to say, once for each kind."""
+        yield from self._check_stuck()
+        yield from self._check_statistics()
+        for what, episodes in self._places.items():
+            code, words = what.split(": ", 1)
+            numbers = sorted(set(episodes))
+            more = f" (so in {count_noun(len(numbers), 'episode')})" if len(numbers) > 1 else ""
+            yield Finding(code, "warning", words + more, numbers[0])
+
+    def _say(self, what: str, episode: int) -> None:
+        self._places.setdefault(what, []).append(episode)
+
+    def _compare_tasks(self, owner: Int[np.ndarray, "N"], tasks: Shaped[np.ndarray, "N"]) -> None:
+        is_known = np.isin(owner, self.arrays.number) & np.isin(tasks, list(self.meta.tasks))
+        owner, tasks = owner[is_known], tasks[is_known].astype(np.int64)
+        code = self.arrays.task[np.searchsorted(self.arrays.number, owner)]
+        for words, task in _pairs(code, tasks):
+            if self.arrays.tasks[words] and self.meta.tasks[task] not in self.arrays.tasks[words]:
+                for episode in np.unique(owner[(code == words) & (tasks == task)]).tolist():
+                    self._say("task-differs: meta/episodes names another task than the rows, which count", episode)
+
+    def _compare_states(
+        self, owner: Int[np.ndarray, "N"], state: Float[np.ndarray, "N S"], action: Float[np.ndarray, "N A"] | None
+    ) -> None:
+        same = owner[1:] == owner[:-1]
+        steps = np.diff(state, axis=0)
+        for row in _spikes(steps, same, np.ptp(state, axis=0)):
+            self._say("spike: the state jumps away for one row and comes back", int(owner[row]))
+        if action is not None and len(action) == len(state):
+            for start, stop in _rests((steps == 0).all(axis=1) & same, max(REST_ROWS, int(REST_S * (self.meta.fps or 1)))):
+                moved = np.ptp(action[start : stop + 1], axis=0) > MOVES * np.ptp(action, axis=0)
+                if moved.any():
+                    words = "the state is constant for a second or longer while the action moves: a sensor or a connection that stopped"
+                    self._say(f"state-rests: {words}", int(owner[start]))
+        starts = np.flatnonzero(np.concatenate([[True], ~same]))
+        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(owner)], strict=True):
+            if stop - start >= REST_ROWS and (state[start:stop] != state[start]).any():
+                self._compare_episode(int(owner[start]), state[start:stop], None if action is None else action[start:stop])
+
+    def _compare_episode(self, episode: int, state: Float[np.ndarray, "T S"], action: Float[np.ndarray, "T A"] | None) -> None:
+        digest = hashlib.blake2b(np.ascontiguousarray(state).tobytes(), digest_size=16)
+        digest.update(b"" if action is None else np.ascontiguousarray(action).tobytes())
+        first = self._digests.setdefault(digest.digest(), episode)
+        if first != episode:
+            self._say(f"duplicate: the states and actions of episode {first} again", episode)
+
+    def _check_stuck(self) -> Iterator[Finding]:
+        """Names the channels whose state has one value throughout while the action of that name moves."""
+        names = {column: _channels(self.meta.features.get(column)) for column in (STATE, ACTION)}
+        if STATE not in self._extremes or ACTION not in self._extremes:
+            return
+        moves = {column: high > low for column, (low, high) in self._extremes.items()}
+        if any(len(names[column]) != len(moves[column]) for column in names):
+            return
+        acts = {name for name, is_moving in zip(names[ACTION], moves[ACTION], strict=True) if is_moving}
+        if stuck := [name for name, is_moving in zip(names[STATE], moves[STATE], strict=True) if not is_moving and name in acts]:
+            words = f"the state of {', '.join(map(str, stuck))} has one value throughout, and its action moves: a sensor that is stuck"
+            yield Finding("stuck", "warning", words)
+
+    def _check_statistics(self) -> Iterator[Finding]:
+        try:
+            stats = read_json_object(self.root / STATS, what="statistics")
+        except DataError:
+            return  # what is missing or damaged is said elsewhere
+        is_whole = self._rows == int(self.arrays.length.sum())
+        for name, (low, high) in self._extremes.items():
+            own = stats.get(name)
+            if not isinstance(own, dict):
+                yield Finding("stats", "warning", f"{STATS} has nothing of '{name}': LeRobot's policies do not normalise it")
+                continue
+            if bad := [key for key in ("mean", "std", "min", "max") if key in own and not _are_finite(own[key])]:
+                yield Finding(
+                    "stats", "error", f"{STATS}: {' and '.join(bad)} of '{name}' should be finite numbers, found {shown(own[bad[0]])}"
+                )
+            elif is_whole and _are_finite(own.get("min")) and _are_finite(own.get("max")):
+                yield from _compare_range(name, (low, high), (own["min"], own["max"]))
+
+
+def _compare_range(name: str, data: tuple[np.ndarray, np.ndarray], listed: tuple[Any, Any]) -> Iterator[Finding]:
+    smallest, largest = (np.asarray(values, float).reshape(-1) for values in listed)
+    if not len(smallest) == len(largest) == len(data[0]):
+        yield Finding("stats", "warning", f"{STATS} has {len(smallest)} numbers for '{name}', the rows have {len(data[0])}")
+        return
+    room = OFF * np.maximum(data[1] - data[0], largest - smallest) + 1e-6 * np.maximum(np.abs(data[0]), np.abs(data[1])) + 1e-9
+    wrong = np.flatnonzero((np.abs(data[0] - smallest) > room) | (np.abs(data[1] - largest) > room))
+    if len(wrong):
+        at = wrong[0]
+        words = f"{STATS}: '{name}' [{at}] goes from {smallest[at]:.4g} to {largest[at]:.4g}, in the rows from {data[0][at]:.4g} to"
+        words += f" {data[1][at]:.4g}; so for {count_noun(len(wrong), 'number')} of a row: policies normalise with other data's statistics"
+        yield Finding("stats", "warning", words)
+
+
+def _numbers(values: Shaped[np.ndarray, "..."] | None) -> Float[np.ndarray, "N D"] | None:
+    """Returns a column as a table of floats, or None if there is none, or NaN in it, which is said elsewhere."""
+    if values is None or values.dtype.kind not in "biuf" or not len(values) or not values.size:
+        return None
+    table = values.reshape(len(values), -1)
+    table = table if table.dtype.kind == "f" else table.astype(np.float64)
+    return table if np.isfinite(table).all() else None
+
+
+def _channels(feature: Any) -> list[Any]:
+    """Returns the names of a feature's channels; none where they are not a list, or a dict of one list, of words that differ."""
+    names = feature.get("names") if isinstance(feature, dict) else None
+    if isinstance(names, dict) and len(names) == 1:
+        names = next(iter(names.values()))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        return []
+    return names
+
+
+def _are_finite(values: Any) -> bool:
+    if not isinstance(values, list):
+        return False
+    try:
+        return bool(np.isfinite(np.asarray(values, float)).all())
+    except (TypeError, ValueError):
+        return False
+
+
+def _pairs(first: Int[np.ndarray, "N"], second: Int[np.ndarray, "N"]) -> list[tuple[int, int]]:
+    """Returns the different pairs of two columns."""
+    return [(int(a), int(b)) for a, b in np.unique(np.stack([first, second], axis=1), axis=0)]
+
+
+def _spikes(steps: Float[np.ndarray, "M S"], same: Shaped[np.ndarray, "M"], spread: Float[np.ndarray, "S"]) -> Int[np.ndarray, "K"]:
+    """Returns the rows that a channel leaves its way for, and comes back from in the next. same: whether a step is within an episode."""
+    inside = steps[same]
+    if len(inside) < 3 * REST_ROWS:
+        return np.empty(0, np.int64)
+    limit = np.maximum(SPIKE * spread, TIMES * np.percentile(np.abs(inside), USUAL, axis=0))
+    there, back = steps[:-1], steps[1:]
+    away = (there * back < 0) & (np.minimum(np.abs(there), np.abs(back)) > limit) & (same[:-1] & same[1:])[:, None]
+    return np.flatnonzero(away.any(axis=1)) + 1
+
+
+def _rests(still: Shaped[np.ndarray, "M"], least: int) -> list[tuple[int, int]]:
+    """Returns the runs of at least `least` steps in which nothing changes, as their first and last row."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], still, [False]]).astype(np.int8)))
+    return [(start, stop) for start, stop in edges.reshape(-1, 2).tolist() if stop - start >= least]
