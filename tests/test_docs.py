@@ -228,6 +228,9 @@ RUN_ELSEWHERE = {
     "ray.md": "test_recipes.py",
     "lerobot.md": "test_episode_columns.py",
     "testing.md": "test_testing.py",
+    "filtering.md": "test_tutorials.py",
+    "rl_reward.md": "test_tutorials.py",
+    "what_can_go_wrong.md": "test_tutorials.py",
     "weights.md": "test_weights_docs.py",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import pytest
 from builders import build_dataset
 from milepost.cli import info
 from milepost.core.errors import DataError
-from milepost.core.types import Segment
+from milepost.core.types import ArrayFrames, Segment
 from milepost.datasets.findings import Expected, Finding, check_rows, check_segments
 from milepost.datasets.recording import Recording
 from milepost.datasets.validation import validate
 from milepost.datasets.video import encode_video
 from milepost.datasets.writer import write_dataset
+from milepost.testing import CAMERA, dot_episodes, write_dots
 
 DATA = Path(__file__).parent / "data"
 TOP = "observation.images.top"
@@ -378,3 +380,19 @@ def test_a_blank_task_is_a_warning(tmp_path: Path) -> None:
     (blank,) = found(recorded(tmp_path / "blank", "reach lift", task=" . "), "blank-task")
     assert blank.severity == "warning"
     assert blank.message.startswith("3 episodes without an instruction")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_camera_that_stood_still(tmp_path: Path, deep: bool) -> None:
+    episodes = dot_episodes(4)
+    for number in (1, 2):
+        (images,) = (frames[np.arange(len(frames))] for frames in episodes[number].cameras.values())
+        frozen = {CAMERA: ArrayFrames(images[:1].repeat(len(images), 0))}
+        episodes[number] = replace(episodes[number], cameras=frozen)
+    write_dots(tmp_path / "dots", episodes)
+    report = validate(tmp_path / "dots", deep=deep)
+    assert [(finding.code, finding.severity, finding.episode) for finding in report.findings] == [
+        ("frozen", "warning", 1),
+        ("frozen", "warning", 2),
+    ]
+    assert "the camera stood still, or nothing moved" in report.findings[0].message

@@ -30,6 +30,10 @@ Look = Literal["none", "some", "all"]
 """Which images are decoded: none; the first, a middle and the last of each episode; all."""
 BLACK = 24
 """Brightness, of 255, that nothing in a black image exceeds: video black is 16, and coding adds a little."""
+ALIKE, FEW = 24, 0.005
+"""A repeated image differs from the first by more than so many grey levels in so few of its values at most: coding changes it a little."""
+REPEATED = 10
+"""Frames of the shortest episode in which a camera that shows one image is worth a word."""
 
 
 @dataclass
@@ -215,9 +219,11 @@ class Footage:
     def _decode(self, camera: str, episode: int, frames: Frames, name: str) -> None:
         """Decodes the first, a middle and the last image, or all. It stops at the first error of an episode."""
         try:
-            brightest = 0
+            brightest, first, is_same = 0, None, True
             for images in self._images(frames):
                 brightest = max(brightest, int(images.max()))
+                first = images[0].astype(np.int16) if first is None else first
+                is_same = is_same and _is_same(images, first)
                 size = image_size(self.meta.features[camera])
                 if size is not None and images.shape[1:3] != size:
                     self._size(camera, images.shape[1:3], size, name)
@@ -227,9 +233,11 @@ class Footage:
             else:
                 self._say("picture-damaged", "error", str(error), episode)
             return
+        subject = "all pictures are" if self.look == "all" else "the first, middle and last pictures are"
         if brightest <= BLACK and len(frames) > 1:
-            subject = "every picture is" if self.look == "all" else "the first, middle and last pictures are"
             self._say("black", "warning", f"{camera}: {subject} black", episode)
+        elif is_same and len(frames) >= REPEATED:
+            self._say("frozen", "warning", f"{camera}: {subject} the same: the camera stood still, or nothing moved", episode)
 
     def _broken(self, frames: VideoFrames) -> int:
         """Returns the first frame that cannot be read, of those that are looked at."""
@@ -265,6 +273,11 @@ class Footage:
 def _own_stamps(video: VideoIndex, times: np.ndarray) -> np.ndarray:
     """Returns the time stamps of a video's own images unchanged."""
     return times
+
+
+def _is_same(images: np.ndarray, first: np.ndarray) -> bool:
+    """Returns whether these images (N, H, W, 3) are the first one again. first: int16."""
+    return images.shape[1:] == first.shape and bool(((np.abs(images - first) > ALIKE).mean((1, 2, 3)) <= FEW).all())
 
 
 def _is_off(part: Part, fps: float) -> bool:
