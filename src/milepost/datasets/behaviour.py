@@ -108,7 +108,7 @@ class Behaviour:
             self._say(f"duplicate: the states and actions of episode {first} again", episode)
 
     def _check_stuck(self) -> Iterator[Finding]:
-        """Names the channels whose state has one value throughout while the action of that name moves."""
+        """Yields the channels whose state has one value throughout while the action of that name moves."""
         names = {column: _channels(self.meta.features.get(column)) for column in (STATE, ACTION)}
         if STATE not in self._extremes or ACTION not in self._extremes:
             return

@@ -298,7 +298,7 @@ class _Validation:
                 self._check_file(name, columns, [places.episodes[number] for number in numbers], places.by_position)
         for name in sorted(set(data_files(self.files)) - {name for name, own in by_file.items() if len(own)}):
             self._check_stray(name)
-        self.findings += behaviour.results()
+        self.findings.extend(behaviour.results())
         if LANGUAGE in self.features:
             self._check_language()
         if self.instructed:
