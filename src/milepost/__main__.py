@@ -1,5 +1,0 @@
-"""`python -m milepost` is `milepost`."""
-
-from milepost.cli.entry import main
-
-raise SystemExit(main())
