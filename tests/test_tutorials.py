@@ -47,6 +47,7 @@ STANDS_FOR = {
     "audit places --model reward": "audit places --model reward --num-episodes 3 --controls frozen_first shuffled",
     "--chunk-size 50": "--chunk-size 5",
     "--num-prefixes 15": "--num-prefixes 5",
+    "--num-episodes 8": "--num-episodes 3",
     "Qwen/Qwen3-VL-30B-A3B-Instruct": "tiny",
     "Qwen/Qwen3-VL-8B-Instruct": "tiny",
     "teetone/RoboReward-8B": "tiny",
