@@ -176,12 +176,16 @@ def curves(lines: Lines) -> Figure:
     return figure
 
 
+SHADED = ("sparse", "true", "sarm-wide")
+"""Conditions whose interval is drawn; more of them cover each other."""
+
+
 def _curve(ax: Any, runs: Lines, name: str) -> None:
     colour, style = LOOK.get(name, ("#000000", "-"))
     steps = [point[0] for point in runs[0]["points"]]
     estimates = np.array([mean_with_interval([line["points"][place][1] for line in runs]) for place in range(len(steps))])
     ax.plot(steps, estimates[:, 0], style, color=colour, linewidth=1.6, label=name)
-    if len(runs) > 2:  # of two seeds the interval is everything
+    if len(runs) > 2 and name in SHADED:  # of two seeds the interval is everything
         ax.fill_between(steps, np.clip(estimates[:, 1], 0, 1), np.clip(estimates[:, 2], 0, 1), color=colour, alpha=0.12, linewidth=0)
 
 
