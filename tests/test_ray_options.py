@@ -1,7 +1,10 @@
 """The options of `--ray`, and an address where nobody listens: told before a cluster is started or joined."""
 
 import math
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +51,26 @@ def test_nobody_listens_at_the_address() -> None:
         port = server.getsockname()[1]
     with pytest.raises(ClusterError, match=f"there is no Ray cluster at 127.0.0.1:{port}"), Cluster(f"127.0.0.1:{port}").joined():
         pass
+
+
+JOB = """
+import os, signal, sys, threading
+from milepost.scale import Cluster
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+with Cluster(cpus=0.5).joined() as ray:
+    @ray.remote(num_cpus=0.5, max_retries=2)
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        ray.get(die.remote())
+    except ray.exceptions.WorkerCrashedError:
+        print("answer")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_job_keeps_its_output_and_its_sigterm() -> None:
+    """A process that dies thrice: Ray's words of it are no part of the answer. SIGTERM ends the command by its own handler."""
+    done = subprocess.run([sys.executable, "-c", JOB], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "answer\n"), done.stderr
+    assert max(map(len, done.stderr.splitlines())) < 1000

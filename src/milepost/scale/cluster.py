@@ -14,7 +14,7 @@ from typing import Any
 
 from milepost.core import DataError, load, warn_user
 from milepost.scale.options import ADDRESS, LOCAL, RUNNING, RayOptions
-from milepost.scale.quiet import short_messages
+from milepost.scale.quiet import only_ray, own_sigterm, short_messages
 
 _ACTORS = re.compile(r"(\d+)(-(\d*))?")
 _QUIET = {
@@ -103,13 +103,16 @@ class Cluster:
             yield self._with_room(ray)
             return
         with short_messages():
-            if page := self._join(ray):
+            with own_sigterm():
+                page = self._join(ray)
+            if page:
                 say(f"Ray's dashboard, with the processes and what they print: http://{page}")
             try:
                 self._warn_of_room(self._with_room(ray))
                 yield ray
             finally:
-                ray.shutdown()
+                with only_ray():
+                    ray.shutdown()
 
     def _join(self, ray: Any) -> str:
         """Returns the address of the dashboard, "" if there is none."""

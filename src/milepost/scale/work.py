@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from milepost.core import DataError
+from milepost.core import DataError, count_noun
 from milepost.scale.cluster import Cluster, ClusterError
 from milepost.scale.gate import waited_s
 
@@ -66,7 +66,7 @@ class _Ledger:
         """Returns why this item is not begun again, "" if it is."""
         if self.begun.get(item, 0) >= self.tries:
             fault = self.faults.get(item, "its process ended, as for want of memory")
-            return f"{fault}; it was begun {self.tries} times"
+            return f"{fault}; it was begun {count_noun(self.tries, 'time')}"
         self.begun[item] = self.begun.get(item, 0) + 1
         return ""
 
