@@ -165,9 +165,9 @@ def refused(root: Path, copy: Path, says: str, annotations: Any = None) -> None:
 
 def test_the_copy_is_never_in_a_dataset_nor_in_the_hubs_cache(tmp_path: Path) -> None:
     root = plain(tmp_path / "dots")
-    refused(root, root / "copy", "is in a dataset")
-    refused(root, root / "data" / "copy", "is in a dataset")
-    refused(root, root, "is in a dataset|exists already")
+    refused(root, root / "copy", "is in the dataset")
+    refused(root, root / "data" / "copy", "is in the dataset")
+    refused(root, root, "is in the dataset|exists already")
     snapshot = tmp_path / "hub" / "datasets--me--dots" / "snapshots" / ("c" * 40)
     snapshot.parent.mkdir(parents=True)
     refused(root, snapshot.parent / ("d" * 40), "is in the Hub's cache")

@@ -178,7 +178,7 @@ WRONG = {
     "weigh {} --kappa -1": "milepost weigh: --kappa must be at least 0",
     "train {} --model value --output-dir o --window causal": "--window means nothing to a value model; it takes --members, --reduction,",
     "copy {0} --output-dir {0} --trim-idle both": "exists already and is not overwritten; remove it or choose another name",
-    "advantage {0} --form lerobot --output-dir {0}/in": "is in a dataset, which the copy would become a part of",
+    "advantage {0} --form lerobot --output-dir {0}/in": "which it would become a part of",
 }
 
 

@@ -43,11 +43,11 @@ def require_elsewhere(folder: Path, source: Path) -> None:
     place = real_path(folder.parent)
     if cache := cache_name(place):
         raise DataError(f"{folder} is in {cache}, which is shared by all programs; choose another folder")
-    if place.is_relative_to(real_path(source)):
-        raise DataError(f"{folder} is in {source}, which is only read; choose another folder")
     for parent in (place, *place.parents):
         if is_dataset(parent):
             raise DataError(f"{folder} is in the dataset {parent}, which it would become a part of; choose another folder")
+    if place.is_relative_to(real_path(source)):
+        raise DataError(f"{folder} is in {source}, which is only read; choose another folder")
 
 
 def require_new_folder(folder: Path, source: Path) -> Path:
