@@ -81,7 +81,9 @@ def build(root: Path, count: int, frames: int) -> None:
     info = {"codebase_version": "v3.0", "fps": FPS, "features": features, "total_episodes": count, "total_frames": count * frames}
     info |= {"total_tasks": len(TASKS), "chunks_size": 1000, "data_path": DATA_PATH, "video_path": VIDEO_PATH}
     (root / "meta" / "info.json").write_text(json.dumps(info))
-    (root / "meta" / "stats.json").write_text(json.dumps(dict.fromkeys(("observation.state", "action"), {"mean": [0.5] * 6, "std": [0.3] * 6})))
+    (root / "meta" / "stats.json").write_text(
+        json.dumps({name: {"mean": [0.5] * 6, "std": [0.3] * 6} for name in ("observation.state", "action")})
+    )
     _write_progress(root / "elapsed_progress.parquet", count, frames)
 
 
