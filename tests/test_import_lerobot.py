@@ -42,4 +42,4 @@ def test_what_is_no_older_version(tmp_path: Path) -> None:
     build_dataset(tmp_path / "old", version="v2.1")
     assert_refused(command("import", tmp_path / "old", *where, "--fps", 10), "20 frames per second", "--fps")
     assert_refused(command("import", tmp_path / "old", *where, "--state-keys", "x"), "--state-keys")
-    assert_refused(command("import", tmp_path / "old", "--output-dir", tmp_path / "old" / "set"), "only read")
+    assert_refused(command("import", tmp_path / "old", "--output-dir", tmp_path / "old" / "set"), "would become a part of")
