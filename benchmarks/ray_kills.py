@@ -60,7 +60,7 @@ class Run:
 
     def label(self, output: str, *words: str, **variables: str) -> subprocess.Popen:
         """Starts `milepost label`."""
-        line = [sys.executable, "-m", "milepost.cli", "label", "dots", "--model", "noted", "--output-path", output, *words]
+        line = [sys.executable, "-m", "milepost", "label", "dots", "--model", "noted", "--output-path", output, *words]
         with (self.folder / "words.txt").open("a") as text:
             return subprocess.Popen(line, cwd=self.folder, env={**self.variables, **variables}, stdout=text, stderr=text)
 

@@ -59,7 +59,7 @@ def label(folder: Path, words: tuple[str, ...], load: str) -> dict[str, float]:
     variables = environment(folder, sleep_s=0.0)
     variables |= {"OMP_NUM_THREADS": "1", "NOTED_LOAD": load, "MILEPOST_CACHE": str(folder / "cache")}
     (folder / "log").unlink(missing_ok=True)
-    line = [sys.executable, "-m", "milepost.cli", "label", "films", "--model", "noted", "--output-path", "p.parquet", "--overwrite", *words]
+    line = [sys.executable, "-m", "milepost", "label", "films", "--model", "noted", "--output-path", "p.parquet", "--overwrite", *words]
     begun, clock = time.time(), time.monotonic()
     done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True)
     total = time.monotonic() - clock

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from benchmarks.rl_world import CAMERA, RATE, SIZE, true_curve
 from milepost.core import ArrayFrames, Episode, Segment, Step, write_text
 from milepost.metrics import final, mean_error, separation
 from milepost.models import PRESETS, SARMModel, train_sarm
+from milepost.online import Familiar, TripwireConfig, Tripwires
+from milepost.online.tripwires import row_of
 from milepost.sim.behaviours import FOREVER, OPEN, CommandScript, going
 from milepost.sim.rollout import Rollout, SimConfig, _frames, roll_out, trace_of
 from milepost.sim.scene import painter
@@ -123,10 +126,7 @@ def _wandering(view: SceneState, rng: np.random.Generator) -> CommandScript:
 def _train(task: str, place: Path, *, wide: bool) -> dict[str, Any]:
     """Simulates, renders and trains; returns what the held-out demonstrations say, and the seconds of each part."""
     begun_s = time.monotonic()
-    rollouts = roll_out(SimConfig(tasks=(task,), episodes=KINDS, seed=DEMO_SEED))
-    rollouts += [wander(task, number) for number in range(WANDERING if wide else 0)]
-    truths, _ = truth_of_rollouts(rollouts)
-    pairs = [pair for pair in zip(rollouts, truths, strict=True) if pair[0].stored]
+    pairs = _demonstrations(task, wide=wide)
     episodes = [_annotated(number, *pair) for number, pair in enumerate(pairs)]
     rendered_s = time.monotonic()
     config, train = PRESETS["small"]
@@ -144,6 +144,45 @@ def _train(task: str, place: Path, *, wide: bool) -> dict[str, Any]:
         "auc": separation(ends[is_good], ends[~is_good]), "final_failure": float(ends[~is_good].mean()),
         "demonstrations_s": rendered_s - begun_s, "train_s": trained_s - rendered_s,
     }  # fmt: skip
+
+
+def _demonstrations(task: str, *, wide: bool) -> list[tuple[Rollout, RolloutTruth]]:
+    rollouts = roll_out(SimConfig(tasks=(task,), episodes=KINDS, seed=DEMO_SEED))
+    rollouts += [wander(task, number) for number in range(WANDERING if wide else 0)]
+    truths, _ = truth_of_rollouts(rollouts)
+    return [pair for pair in zip(rollouts, truths, strict=True) if pair[0].stored]
+
+
+def tripped(task: str, folder: Path) -> list[dict[str, Any]]:
+    """Returns what tripwires say of the attempts in `folder/worst`, one row a condition, and of demonstrations that they have not learnt from.
+
+    They see the images alone: the state of those attempts was not kept, and so the wire "frozen", which asks the model again, is left out.
+    """
+    episodes = [_seen(number, rollout) for number, (rollout, _) in enumerate(_demonstrations(task, wide=False)) if rollout.success]
+    learnt, others = [episode for episode in episodes if episode.index % 3], [episode for episode in episodes if episode.index % 3 == 0]
+    familiar = Familiar([np.stack([row_of({CAMERA: image}, None) for image in _images(episode)]) for episode in learnt])
+    model = sarm(task, folder)
+    attempts = {"demonstrations": [(_images(episode), model.predict(episode).value) for episode in others]}
+    for path in sorted((folder / "worst").glob(f"{task}-*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            attempts.setdefault(path.stem.removeprefix(f"{task}-").rpartition("-")[0], []).append((file["images"], file["curve"]))
+    rows = []
+    for name, own in attempts.items():
+        wires = Tripwires(TripwireConfig(), familiar)
+        for images, curve in own:
+            wires.begin(0, task)
+            for image, progress in zip(images, curve, strict=True):
+                wires.add(0, {CAMERA: image}, None, float(progress))
+            wires.end(0)
+        counts = wires.counts()
+        rows.append(
+            {"task": task, "attempts": name, **{key: counts[key] for key in ("high", "still", "unfamiliar")}, "any": len(wires.attempts())}
+        )
+    return rows
+
+
+def _images(episode: Episode) -> UInt8[np.ndarray, "T H W 3"]:
+    return episode.camera(CAMERA)[np.arange(episode.length)]
 
 
 def _seen(number: int, rollout: Rollout, segments: tuple[Segment, ...] = ()) -> Episode:

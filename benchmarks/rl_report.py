@@ -122,6 +122,17 @@ def tables(lines: Lines) -> str:
     return "\n".join([*parts, "### Cost of a decision\n", cost_table(lines)]) if lines else "No run is finished yet.\n"
 
 
+def tripwire_table(folder: Path) -> str:
+    """What the tripwires say of the attempts that fooled SARM most, and of demonstrations; nothing if they were not asked."""
+    path = folder / "tripwires.json"
+    if not path.is_file():
+        return ""
+    keys = ("high", "still", "unfamiliar", "any")
+    rows = [(row["task"], row["attempts"], *(str(row[key]) for key in keys)) for row in json.loads(path.read_text())]
+    header = ("task", "attempts of", "with progress of 0.5 or more", "`still`", "`unfamiliar`", "any wire")
+    return f"### What the tripwires say\n\n{markdown(header, rows)}"
+
+
 def beyond_table(folder: Path) -> str:
     """What the reward models say of attempts that go anywhere; nothing if they were not asked."""
     path = folder / "beyond.json"
@@ -191,7 +202,7 @@ def _curve(ax: Any, runs: Lines, name: str) -> None:
 
 def write(lines: Lines, folder: Path, *, total: int, page: Path | None, figures: Path | None) -> None:
     """Prints the tables, or writes them between the marks of a page; draws curves, and each task's worst attempt, into a folder."""
-    text = f"{len(lines)} of {total} runs.\n\n{tables(lines)}\n{beyond_table(folder)}"
+    text = f"{len(lines)} of {total} runs.\n\n{tables(lines)}\n{beyond_table(folder)}\n{tripwire_table(folder)}"
     if page is None:
         print(text)
     else:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.rl_study --out FOLDER            run what is not in FOLDER/runs.jsonl yet; stop it and start it at will
     python -m benchmarks.rl_study --out FOLDER --beyond   ask the reward models about attempts that go anywhere; into FOLDER/beyond.json
+    python -m benchmarks.rl_study --out FOLDER --tripwires    ask the tripwires about the worst attempts; into FOLDER/tripwires.json
     python -m benchmarks.rl_study --out FOLDER --report [--page docs/rl_study.md] [--figures docs/figures]
 
 Every finished run is one line. All conditions have the same algorithm (SAC of Stable-Baselines3), hyperparameters, start scenes of a seed
@@ -29,7 +30,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
 from benchmarks import rl_report
-from benchmarks.rl_model import Clock, TrueProgress, beyond_demonstrations, sarm
+from benchmarks.rl_model import Clock, TrueProgress, beyond_demonstrations, sarm, tripped
 from benchmarks.rl_world import CAMERA, EVALUATION, LIMIT, RATE, RobotEnv
 from milepost.core import write_text
 from milepost.online import FrameData, RewardConfig, ShapingConfig
@@ -290,6 +291,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(1, 6)))
     parser.add_argument("--steps", type=int, help="decisions of a run, of every task; default: " + str(TASKS))
     parser.add_argument("--beyond", action="store_true", help="ask the reward models about attempts that go anywhere, and run nothing")
+    parser.add_argument("--tripwires", action="store_true", help="ask the tripwires about the worst attempts, and run nothing")
     parser.add_argument("--report", action="store_true", help="print the tables of what is finished, and run nothing")
     parser.add_argument("--page", type=Path, help="write the tables between the marks of this page instead of printing them")
     parser.add_argument("--figures", type=Path, help="draw the figures into this folder")
@@ -299,9 +301,11 @@ def main() -> None:
         rl_report.write(finished(args.out, settings), args.out, total=len(todo), page=args.page, figures=args.figures)
         return
     torch.set_num_threads(1)
-    if args.beyond:
-        rows = [row for task in args.tasks for row in beyond_demonstrations(task, args.out)]
-        write_text(args.out / "beyond.json", json.dumps(rows))
+    asides = {"beyond": beyond_demonstrations, "tripwires": tripped}
+    for name in (name for name in asides if getattr(args, name)):
+        rows = [row for task in args.tasks for row in asides[name](task, args.out)]
+        write_text(args.out / f"{name}.json", json.dumps(rows))
+    if args.beyond or args.tripwires:
         return
     study(todo, args.out, settings, simulated(args.out))
 

@@ -46,7 +46,7 @@ class Tally:
 def start(folder: Path, port: int) -> tuple[subprocess.Popen, int]:
     """Starts the server and returns it with its port, once it answers."""
     words = ["serve", "--model", str(folder), "--port", str(port), "--device", "cpu", "--max-sessions", "512", "--idle-s", "20"]
-    process = subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], stdout=subprocess.PIPE, text=True, bufsize=1)
+    process = subprocess.Popen([sys.executable, "-m", "milepost", *words], stdout=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout is not None
     match = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
     assert match is not None

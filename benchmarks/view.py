@@ -125,7 +125,7 @@ def best(url: str, times: int = 5) -> float:
 def measure(root: Path, count: int) -> list[str]:
     build(root, count)
     start = time.perf_counter()
-    command = [sys.executable, "-m", "milepost.cli", "view", str(root), "--port", "0"]
+    command = [sys.executable, "-m", "milepost", "view", str(root), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
     try:
         assert process.stdout is not None

@@ -110,7 +110,7 @@ def test_killed_and_repeated(dataset, source, tmp_path, after) -> None:
     annotator.on_question = lambda count: os.kill(process[0].pid, signal.SIGKILL) if count == after else None
     with chat_server(model=Words(), script=annotator) as server:
         words = [str(each) for each in ("annotate", dataset, *BOTH, *ask(server, "--num-workers", 2))]
-        process.append(subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE))
+        process.append(subprocess.Popen([sys.executable, "-m", "milepost", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE))
         process[0].communicate(timeout=120)
         assert process[0].returncode == -signal.SIGKILL
         store = dataset.with_name("cubes.annotations")
@@ -159,7 +159,7 @@ def test_ctrl_c_keeps_what_is_done(dataset) -> None:
     annotator.on_question = lambda count: os.kill(process[0].pid, signal.SIGINT) if count == 8 else None
     with chat_server(model=Words(), script=annotator) as server:
         words = [str(each) for each in ("annotate", dataset, *BOTH, *ask(server, "--num-workers", 2))]
-        process.append(subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE))
+        process.append(subprocess.Popen([sys.executable, "-m", "milepost", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE))
         _, said = process[0].communicate(timeout=60)
     assert process[0].returncode == 130, said
     assert b"the same command goes on from here" in said

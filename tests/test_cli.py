@@ -65,7 +65,7 @@ def milepost(*arguments: object) -> subprocess.CompletedProcess:
 
 def milepost_process(*arguments: object, **options: object) -> subprocess.CompletedProcess:
     """Run a verb as a user does."""
-    words = [sys.executable, "-m", "milepost.cli", *map(str, arguments)]
+    words = [sys.executable, "-m", "milepost", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False, **options)
 
 

@@ -34,7 +34,7 @@ def test_a_reader_who_leaves_ends_it_quietly(words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        assert process("-m", "milepost.cli", *words, stdout=writing) == (141, "")
+        assert process("-m", "milepost", *words, stdout=writing) == (141, "")
     finally:
         os.close(writing)
 
@@ -43,7 +43,7 @@ def test_a_reader_who_leaves_ends_it_quietly(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", [("--help",), ("info", "--help")], ids=" ".join)
 def test_a_full_disk_behind_the_output_is_one_line(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
-        code, errors = process("-m", "milepost.cli", *words, stdout=full)
+        code, errors = process("-m", "milepost", *words, stdout=full)
     assert code == 2
     assert "no space left" in errors
     assert len(errors.splitlines()) == 1

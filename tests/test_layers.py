@@ -121,9 +121,9 @@ FOR_THE_PLUGIN = {"Attempts", "EnvStep", "RowTraining", "RowWindows", "current_p
 
 
 def modules() -> dict[str, Path]:
-    """Returns every file by its dotted name inside the package, without the faces."""
+    """Returns every file by its dotted name inside the package, without the faces and without `__main__.py`."""
     paths = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
-    return {name: path for name, path in paths.items() if not name.endswith("__init__")}
+    return {name: path for name, path in paths.items() if not name.endswith(("__init__", "__main__"))}
 
 
 def imports(path: Path) -> list[tuple[str, int, bool]]:
@@ -166,7 +166,7 @@ def ours() -> list[tuple[str, str, int]]:
 def test_every_folder_is_a_room() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert rooms == set.union(*LAYERS)
-    assert {path.name for path in PACKAGE.glob("*.py*")} == {"__init__.py", "__init__.pyi"}
+    assert {path.name for path in PACKAGE.glob("*.py*")} == {"__init__.py", "__init__.pyi", "__main__.py"}
 
 
 def test_imports_point_downwards() -> None:

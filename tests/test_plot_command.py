@@ -311,7 +311,7 @@ def test_no_display_is_needed(tmp_path: Path) -> None:
     words = [
         sys.executable,
         "-m",
-        "milepost.cli",
+        "milepost",
         "plot",
         str(tmp_path / "two"),
         "--model",

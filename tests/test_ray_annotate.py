@@ -167,7 +167,7 @@ def test_a_killed_command_goes_on_and_asks_nothing_twice(dataset: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(milepost.__file__).parents[1])}
     with chat_server(model=Words(), script=annotator) as server:
         words = words_of(server, dataset, *there)
-        command = subprocess.Popen([sys.executable, "-m", "milepost.cli", *words], env=environment, stderr=subprocess.DEVNULL)
+        command = subprocess.Popen([sys.executable, "-m", "milepost", *words], env=environment, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 120
         while len(stored(store)) < 4 and command.poll() is None and time.monotonic() < until:
             time.sleep(0.05)

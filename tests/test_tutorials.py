@@ -206,9 +206,7 @@ class World:
 
     def begin(self, words: list[str]) -> str:
         """Begins a command that stays open. Returns what it prints until its address is there."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "milepost.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-m", "milepost", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.open.append(process)
         assert process.stdout
         printed, stop = "", time.monotonic() + 60

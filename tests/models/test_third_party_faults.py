@@ -363,7 +363,7 @@ def test_a_name_of_ours_is_warned_of_once_and_where_it_was_asked_for(world: Worl
     lines = [line for line in run.stderr.splitlines() if "offers a model" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"{script}:2: DataWarning: the package bright 1.2 offers a model 'elapsed' too")
-    shell = [sys.executable, "-m", "milepost.cli", "label", str(world.dataset), "--model", "elapsed", "--output-path"]
+    shell = [sys.executable, "-m", "milepost", "label", str(world.dataset), "--model", "elapsed", "--output-path"]
     run = subprocess.run([*shell, str(world.folder / "p.parquet")], capture_output=True, text=True, check=True, env=environment)
     assert run.stderr.count("offers a model 'elapsed' too") == 1
 

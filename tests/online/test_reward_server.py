@@ -353,7 +353,7 @@ def test_limits_of_sessions_reach_the_client() -> None:
 def test_the_command(tmp_path: Path) -> None:
     """From a shell: it says its address, serves, and ends with Ctrl-C."""
     tiny_sarm().save_pretrained(tmp_path / "sarm")
-    words = [sys.executable, "-m", "milepost.cli", "serve", "--model", str(tmp_path / "sarm"), "--port", "0", "--device", "cpu"]
+    words = [sys.executable, "-m", "milepost", "serve", "--model", str(tmp_path / "sarm"), "--port", "0", "--device", "cpu"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout is not None
     first = process.stdout.readline()

@@ -311,7 +311,7 @@ def test_the_next_port_is_taken() -> None:
 
 
 def running(root: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "milepost.cli", "view", str(root), "--port", "0", *options]
+    command = [sys.executable, "-m", "milepost", "view", str(root), "--port", "0", *options]
     path = os.pathsep.join(sys.path)
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path, **environment}

@@ -1,4 +1,4 @@
-"""`python -m milepost.cli` is `milepost`."""
+"""`python -m milepost` is `milepost`."""
 
 from milepost.cli.entry import main
 
