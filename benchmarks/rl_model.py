@@ -154,7 +154,7 @@ def _demonstrations(task: str, *, wide: bool) -> list[tuple[Rollout, RolloutTrut
 
 
 def tripped(task: str, folder: Path) -> list[dict[str, Any]]:
-    """Returns what tripwires say of the attempts in `folder/worst`, one row a condition, and of demonstrations that they have not learnt from.
+    """Returns what tripwires say of the attempts in `folder/worst`, a row for each condition, and of demonstrations that are new to them.
 
     They see the images alone: the state of those attempts was not kept, and so the wire "frozen", which asks the model again, is left out.
     """
