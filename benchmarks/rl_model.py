@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from benchmarks.rl_world import CAMERA, RATE, SIZE, true_curve
 from milepost.core import ArrayFrames, Episode, Segment, Step, write_text
 from milepost.metrics import final, mean_error, separation
 from milepost.models import PRESETS, SARMModel, train_sarm
-from milepost.online import Familiar, TripwireConfig, Tripwires
-from milepost.online.tripwires import row_of
+from milepost.online import Familiar, Tripwires
+from milepost.online.tripwires import WIRES, FirstFrame, row_of
 from milepost.sim.behaviours import FOREVER, OPEN, CommandScript, going
 from milepost.sim.rollout import Rollout, SimConfig, _frames, roll_out, trace_of
 from milepost.sim.scene import painter
@@ -154,35 +153,38 @@ def _demonstrations(task: str, *, wide: bool) -> list[tuple[Rollout, RolloutTrut
 
 
 def tripped(task: str, folder: Path) -> list[dict[str, Any]]:
-    """Returns what tripwires say of the attempts in `folder/worst`, a row for each condition, and of demonstrations that are new to them.
-
-    They see the images alone: the state of those attempts was not kept, and so the wire "frozen", which asks the model again, is left out.
-    """
+    """Returns what tripwires say of the attempts in `folder/worst`, a row for each condition, and of demonstrations that are new to it."""
     episodes = [_seen(number, rollout) for number, (rollout, _) in enumerate(_demonstrations(task, wide=False)) if rollout.success]
-    learnt, others = [episode for episode in episodes if episode.index % 3], [episode for episode in episodes if episode.index % 3 == 0]
-    familiar = Familiar([np.stack([row_of({CAMERA: image}, None) for image in _images(episode)]) for episode in learnt])
+    familiar = Familiar([np.stack([row_of(*frame) for frame in _frames_of(episode)]) for episode in episodes if episode.index % 3])
+    others = [episode for episode in episodes if episode.index % 3 == 0]
     model = sarm(task, folder)
-    attempts = {"demonstrations": [(_images(episode), model.predict(episode).value) for episode in others]}
+    attempts = {"demonstrations": [(_frames_of(episode), model.predict(episode).value) for episode in others]}
     for path in sorted((folder / "worst").glob(f"{task}-*.npz")):
         with np.load(path, allow_pickle=False) as file:
-            attempts.setdefault(path.stem.removeprefix(f"{task}-").rpartition("-")[0], []).append((file["images"], file["curve"]))
+            frames = [({CAMERA: image}, state) for image, state in zip(file["images"], file["states"], strict=True)]
+            attempts.setdefault(path.stem.removeprefix(f"{task}-").rpartition("-")[0], []).append((frames, file["curve"]))
     rows = []
     for name, own in attempts.items():
-        wires = Tripwires(TripwireConfig(), familiar)
-        for images, curve in own:
+        wires, follower = Tripwires(familiar=familiar), sarm(task, folder, wide=name == "sarm-wide")
+
+        def peak(first: FirstFrame, numbers: Sequence[int], follower: SARMModel = follower) -> float:
+            following = follower.begin(task=TASKS[task].instruction, fps=float(RATE))
+            return max(follower.advance([following], [first.images], [first.state])[0].progress for _ in range(numbers[-1] + 1))
+
+        for frames, curve in own:
             wires.begin(0, task)
-            for image, progress in zip(images, curve, strict=True):
-                wires.add(0, {CAMERA: image}, None, float(progress))
-            wires.end(0)
-        counts = wires.counts()
-        rows.append(
-            {"task": task, "attempts": name, **{key: counts[key] for key in ("high", "still", "unfamiliar")}, "any": len(wires.attempts())}
-        )
+            for frame, progress in zip(frames, curve, strict=True):
+                wires.add(0, *frame, float(progress))
+            wires.end(0, peak)
+        counts = {key: wires.counts()[key] for key in ("high", *WIRES)}
+        rows.append({"task": task, "attempts": name, **counts, "any": len(wires.attempts())})
     return rows
 
 
-def _images(episode: Episode) -> UInt8[np.ndarray, "T H W 3"]:
-    return episode.camera(CAMERA)[np.arange(episode.length)]
+def _frames_of(episode: Episode) -> list[tuple[dict[str, Any], Any]]:
+    images = episode.camera(CAMERA)[np.arange(episode.length)]
+    assert episode.state is not None
+    return [({CAMERA: image}, state) for image, state in zip(images, episode.state, strict=True)]
 
 
 def _seen(number: int, rollout: Rollout, segments: tuple[Segment, ...] = ()) -> Episode:

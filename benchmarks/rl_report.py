@@ -127,9 +127,9 @@ def tripwire_table(folder: Path) -> str:
     path = folder / "tripwires.json"
     if not path.is_file():
         return ""
-    keys = ("high", "still", "unfamiliar", "any")
+    keys = ("high", "still", "frozen", "unfamiliar", "any")
     rows = [(row["task"], row["attempts"], *(str(row[key]) for key in keys)) for row in json.loads(path.read_text())]
-    header = ("task", "attempts of", "with progress of 0.5 or more", "`still`", "`unfamiliar`", "any wire")
+    header = ("task", "attempts of", "with progress of 0.5 or more", "`still`", "`frozen`", "`unfamiliar`", "any wire")
     return f"### What the tripwires say\n\n{markdown(header, rows)}"
 
 
@@ -145,7 +145,7 @@ def beyond_table(folder: Path) -> str:
 
 
 def keep_worst(folder: Path, job: Mapping[str, Any], attempts: Sequence[Any]) -> None:
-    """Keeps the images of the failed attempt that the model puts highest, if that is half way or more."""
+    """Keeps what the model saw of the failed attempt that it puts highest, if that is half way or more."""
     failed = [each for each in attempts if not each.success and each.curve[-1] >= 0.5]
     if not failed:
         return
@@ -153,7 +153,8 @@ def keep_worst(folder: Path, job: Mapping[str, Any], attempts: Sequence[Any]) ->
     path = folder / "worst" / "-".join(str(job[key]) for key in ("task", "condition", "seed"))
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, images=np.stack(worst.images), curve=np.array(worst.curve), progress=worst.progress)
+        images, states = np.stack(worst.images), np.array(worst.states, dtype=np.float32)
+        np.savez_compressed(file, images=images, states=states, curve=np.array(worst.curve), progress=worst.progress)
 
 
 def strip(path: Path, count: int = 8) -> Figure:

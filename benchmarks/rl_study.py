@@ -165,26 +165,28 @@ def environment(job: Job, settings: Settings, places: Places) -> Timed:
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """One episode of a policy without noise. curve: the model's progress, where it was asked. images: what the model saw."""
+    """One episode of a policy without noise. curve: the model's progress, where it was asked. images, states: what the model saw."""
 
     success: bool
     progress: float
     decisions: int
     curve: Sequence[float] = ()
     images: Sequence[Any] = ()
+    states: Sequence[Any] = ()
 
 
-def attempt(policy: Any, env: Any, scene: int, ask: Callable[[], tuple[float, Any]] | None = None) -> Attempt:
-    """Follows a policy in one scene. ask: returns the model's progress of the current state, and the image it saw."""
+def attempt(policy: Any, env: Any, scene: int, ask: Callable[[], tuple[float, Any, Any]] | None = None) -> Attempt:
+    """Follows a policy in one scene. ask: returns the model's progress of the current state, and the image and the state it saw."""
     observation, _ = env.reset(options={"scene": scene})
-    asked = [ask()] if ask else []
+    steps = [ask()] if ask else []
     decisions, is_done, is_over = 0, False, False
     while not (is_done or is_over):
         decisions += 1
         observation, _, is_done, is_over, _ = env.step(policy.predict(observation, deterministic=True)[0])
         if ask:
-            asked.append(ask())
-    return Attempt(is_done, env.progress(), decisions, [value for value, _ in asked], [image for _, image in asked])
+            steps.append(ask())
+    curve, images, states = ([step[part] for step in steps] for part in range(3))
+    return Attempt(is_done, env.progress(), decisions, curve, images, states)
 
 
 def judged(policy: Any, job: Job, settings: Settings, places: Places) -> list[Attempt]:
@@ -194,10 +196,10 @@ def judged(policy: Any, job: Job, settings: Settings, places: Places) -> list[At
     for scene in scenes(job.seed, settings.episodes):
         following = model.begin(task=env.instruction, fps=float(RATE))
 
-        def ask(following: Any = following) -> tuple[float, Any]:
+        def ask(following: Any = following) -> tuple[float, Any, Any]:
             frame = places.frame(env)
             (step,) = model.advance([following], [frame.images], [frame.state])
-            return float(step.progress), next(iter(frame.images.values()))
+            return float(step.progress), next(iter(frame.images.values())), frame.state
 
         attempts.append(attempt(policy, env, scene, ask))
     return attempts

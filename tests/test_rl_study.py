@@ -140,7 +140,7 @@ def test_attempts_that_fool_the_model_are_counted_and_kept(tmp_path: Path) -> No
     row = rl_report.fooled_table([run_line("sarm", 1, [0.0], **columns)]).splitlines()[2]
     assert row == "| sarm | 3 of 4 | 0.37 | 0.68 | 0.95 | 2 | 1 |"
     images = [np.zeros((8, 8, 3), np.uint8)] * 9
-    fooling, honest = (rl_study.Attempt(False, 0.1, 8, [end] * 9, images) for end in (0.9, 0.2))
+    fooling, honest = (rl_study.Attempt(False, 0.1, 8, [end] * 9, images, [[0.5]] * 9) for end in (0.9, 0.2))
     job = {"task": "line", "condition": "sarm", "seed": 1}
     rl_report.keep_worst(tmp_path, job, [honest])
     assert not (tmp_path / "worst").exists()
