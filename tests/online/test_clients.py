@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -251,6 +251,19 @@ def test_a_stream_begins_with_another_rate() -> None:
             stream.begin(task="a", fps=fps)
             stream.wait(stream.show(number(1)))
     assert rates == [30.0, 30.0, 10.0, 10.0]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_another_kind_ends_the_stream_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(client: RewardClient, observations: Sequence[Observation]) -> list[Any]:
+        raise RuntimeError("unforeseen")
+
+    with serving(Counting()) as url, RewardStream(url, task="a", fps=30.0) as stream:
+        monkeypatch.setattr(RewardClient, "step_all", fail)
+        with pytest.raises(DataError, match="the stream ended by an error: RuntimeError: unforeseen"):
+            stream.wait(stream.show(number(1)))
+        with pytest.raises(DataError, match="the stream ended by an error"):
+            stream.show(number(2))
 
 
 def test_the_stream_says_why_it_knows_nothing() -> None:

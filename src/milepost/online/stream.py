@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ class RewardStream:
     `latest` is the newest answer, whose `frame` and `age_s` say how old it is: the seconds since that frame was shown, when it is read.
     While an answer is on its way, one frame waits. A newer frame takes its place, and `dropped` counts the one of this attempt that was not
     sent; the server holds the frame before for it. As soon as the connection is known to be broken, or the server has lost the attempt,
-    `latest` has NaN and the reason, while the stream tries for `timeout_s` seconds to connect again.
+    `latest` has NaN and the reason, while the stream tries for `timeout_s` seconds to connect again. An error of
+    any other kind ends the stream: `show` and `wait` then raise DataError, whose cause it is.
 
     url, token, timeout_s: as of `RewardClient`; a WebSocket (ws://) takes the least time. DataError if the first attempt cannot begin.
 
@@ -58,6 +60,7 @@ class RewardStream:
         self._waiting: _Frame | None = None
         self._latest = _NOTHING
         self.dropped = 0
+        self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="milepost-stream", daemon=True)
         self._thread.start()
 
@@ -91,6 +94,7 @@ class RewardStream:
         DataError after a terminal frame, until `begin`, and after `close`.
         """
         with self._change:
+            self._require_thread()
             if self._is_closed or self._is_over:
                 raise DataError("this stream is closed" if self._is_closed else "the attempt ended with its terminal frame: call begin")
             number = self._number
@@ -107,7 +111,9 @@ class RewardStream:
         A broken connection is no answer while the stream tries to connect again.
         """
         with self._change:
-            if not self._change.wait_for(lambda: self._latest.frame >= frame and not self._is_trying, timeout_s):
+            is_answered = self._change.wait_for(lambda: self._fault or (self._latest.frame >= frame and not self._is_trying), timeout_s)
+            self._require_thread()
+            if not is_answered:
                 raise DataError(f"frame {frame} was not answered within {timeout_s:g} s: {self._latest.reason or 'an older one was'}")
             return self._aged()
 
@@ -125,7 +131,19 @@ class RewardStream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _require_thread(self) -> None:
+        if self._fault is not None:
+            raise DataError(f"the stream ended by an error: {type(self._fault).__name__}: {self._fault}") from self._fault
+
     def _work(self) -> None:
+        try:
+            self._follow()
+        finally:
+            with self._change:
+                self._fault = sys.exception()
+                self._change.notify_all()
+
+    def _follow(self) -> None:
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._waiting is not None or self._is_closed)
