@@ -225,6 +225,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
 
 
 RUN_ELSEWHERE = {
+    "file_formats.md": "test_file_formats.py",
     "ray.md": "test_recipes.py",
     "lerobot.md": "test_episode_columns.py",
     "testing.md": "test_testing.py",

@@ -46,6 +46,9 @@ from .files import require_shallow as require_shallow
 from .files import sampled_digest as sampled_digest
 from .files import shown as shown
 from .files import to_json as to_json
+from .formats import FORMAT as FORMAT
+from .formats import FORMAT_KEY as FORMAT_KEY
+from .formats import require_format as require_format
 from .images import FrameIndex as FrameIndex
 from .images import as_uint8 as as_uint8
 from .images import frame_numbers as frame_numbers
@@ -57,6 +60,7 @@ from .outputs import OWNED as OWNED
 from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers
+from .outputs import flush_to_disk as flush_to_disk
 from .outputs import output_lock as output_lock
 from .outputs import remove_folder as remove_folder
 from .outputs import remove_partial as remove_partial

@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -47,8 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,8 +95,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                flush_to_disk(path)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -196,13 +194,21 @@ def output_lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
         yield
     finally:
         if outermost:
-            lock_file.unlink(missing_ok=True)  # before the release: a process that opened it meanwhile finds it gone and makes a new one
+            with suppress(PermissionError):  # Windows removes no open file: it stays, and locks nothing
+                lock_file.unlink(missing_ok=True)  # before the release: who opened it meanwhile finds it gone and makes a new one
         lock.release()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Returns when a file's content is on the disk. Windows flushes only a file that is open for writing."""
+    with path.open("rb+" if sys.platform == "win32" else "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sign(lock_file: Path) -> None:
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "command": " ".join(Path(sys.argv[0]).name.split() + sys.argv[1:3])}
-    lock_file.write_text(json.dumps(holder), encoding="utf-8")
+    with suppress(PermissionError):  # Windows lets nobody write into a file that is locked
+        lock_file.write_text(json.dumps(holder), encoding="utf-8")
 
 
 def _holder(lock_file: Path) -> str:

@@ -9,16 +9,16 @@ renamed.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from milepost.core import DataError, is_inside, read_json, real_path, shown
+from milepost.core import DataError, flush_to_disk, is_inside, read_json, real_path, shown
 from milepost.datasets.hub import cache_name, in_cache
 
 JOURNAL = "meta/.milepost-replacing.json"
@@ -142,14 +142,17 @@ def _beside(path: Path) -> Path:
 
 def _settle(path: Path) -> None:
     """Flushes a file to disk and gives it the old file's permissions."""
-    with _beside(path).open("rb+") as file:
-        os.fsync(file.fileno())
+    flush_to_disk(_beside(path))
     if path.exists():
         shutil.copymode(path, _beside(path))
 
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
+    if sys.platform == "win32":
+        raise DataError(f"annotations are written into a dataset on Linux and macOS only, and this is {sys.platform}: use WSL 2")
+    import fcntl
+
     handle = os.open(root / "meta", os.O_RDONLY)
     try:
         try:

@@ -24,7 +24,17 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
-from milepost.core import DataError, FrameIndex, UnreadableError, frame_numbers, ordinary, require, require_plain_file, temporary_name
+from milepost.core import (
+    DataError,
+    FrameIndex,
+    UnreadableError,
+    flush_to_disk,
+    frame_numbers,
+    ordinary,
+    require,
+    require_plain_file,
+    temporary_name,
+)
 from milepost.datasets.colours import to_rgb, upright
 from milepost.datasets.stamps import NoTimesError, VideoIndex, index_of, rewriting
 
@@ -354,8 +364,7 @@ def video_writer(path: Path, form: str = "mp4", options: dict[str, str] | None =
     try:
         with av.open(str(temporary), "w", format=form, options=options or {}) as container:
             yield container
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(temporary)
         temporary.replace(path)
     except av.error.FFmpegError as error:
         raise DataError(f"video {path} cannot be written: {error.strerror}") from error

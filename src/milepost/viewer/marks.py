@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.core import DataError, output_lock, plain_reason, plausible, read_json, shown, write_text
+from milepost.core import FORMAT, DataError, output_lock, plain_reason, plausible, read_json, require_format, shown, write_text
 from milepost.datasets import LeRobotDataset
 
 KINDS = ("keep", "drop", "unsure")
@@ -79,7 +79,7 @@ class Marks:
             if mark.kind or mark.note:
                 marks[episode] = mark
             entries = [{"episode": n, "mark": each.kind, "note": each.note} for n, each in sorted(marks.items())]
-            write_text(self.path, json.dumps({**self._about, "marks": entries}, indent=1, ensure_ascii=False) + "\n")
+            write_text(self.path, json.dumps({"format": FORMAT, **self._about, "marks": entries}, indent=1, ensure_ascii=False) + "\n")
             self._marks, self._signature = marks, _signature(self.path)
             self.revision += 1
 
@@ -103,20 +103,26 @@ def _read(path: Path, about: Mapping[str, str]) -> dict[int, Mark]:
     try:
         content = read_json(path, what="file of marks", finite=True)
         footage = content["dataset_footage"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_marks(path, error) from error
+    require_format(content.get("format"), path)
+    try:
         marks = {
             int(plausible("episode_index", each["episode"], source="a mark", name="episode")): Mark(each["mark"], each["note"])
             for each in content["marks"]
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path} is not a file of marks ({plain_reason(error)}); move it away, or name another with --review-file"
-        ) from error
+        raise _no_marks(path, error) from error
     if footage != about["dataset_footage"]:
         raise DataError(
             f"{path} marks episodes of another dataset ('{content.get('dataset')}', {footage}; this is '{about['dataset']}', "
             f"{about['dataset_footage']}); name another file with --review-file"
         )
     return marks
+
+
+def _no_marks(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a file of marks ({plain_reason(error)}); move it away, or name another with --review-file")
 
 
 def delete_command(dataset: LeRobotDataset, dropped: Sequence[int]) -> str | None:
