@@ -124,7 +124,7 @@ def test_what_annotate_and_the_review_page_write(folder: Path, tmp_path: Path) -
 
 def later(path: Path) -> Path:
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, FORMAT_KEY: str(FORMAT + 1)}), path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, FORMAT_KEY.encode(): str(FORMAT + 1).encode()}), path)
     return path
 
 
