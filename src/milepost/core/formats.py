@@ -16,19 +16,19 @@ FORMAT_KEY = "milepost_format"
 """The key in the metadata of a parquet file. It is beside the provenance (`milepost.*`), because it changes no label."""
 
 
-def require_format(found: Any, path: Path) -> None:
+def require_format(version: Any, path: Path) -> None:
     """Raises DataError if a file has a later form than this release reads. Files without a version are of an earlier release, or others'.
 
     >>> require_format("1", Path("sarm_progress.parquet"))
     """
-    if found is None:
+    if version is None:
         return
     try:
-        is_later = int(found) > FORMAT
+        is_later = int(version) > FORMAT
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: the version of its form should be a number, got {shown(found)}") from error
+        raise DataError(f"{path}: the version of its form should be a number, got {shown(version)}") from error
     if is_later:
         raise DataError(
-            f"{path} has form {int(found)}, and this release of milepost reads forms up to {FORMAT}: a later release wrote it; "
+            f"{path} has form {int(version)}, and this release of milepost reads forms up to {FORMAT}: a later release wrote it; "
             "pip install --upgrade milepost"
         )
