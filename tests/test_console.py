@@ -1,5 +1,8 @@
 """Names of tasks, files and servers are text in the terminal: no markup, no escape codes, whatever they hold."""
 
+import re
+from typing import Any
+
 import pytest
 
 from milepost.cli.console import bars, plain, ranges, say, table, unlisted, warn
@@ -55,3 +58,48 @@ def test_long_work_speaks_without_a_terminal(capsys: pytest.CaptureFixture, monk
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["read frames: 1 of 3", "read frames: 2 of 3"]
     assert lines[2].startswith("read frames: 3 in ")
+
+
+def lines_of_table(
+    columns: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *content: Any, **options: Any
+) -> list[str]:
+    """Returns the lines of a table in a terminal of this width; None: there is no terminal."""
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns or 80))
+    if columns is not None:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    table(*content, **options)
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()]
+
+
+NUMBERS = ["0.028 [0.01, 0.05]", "-0.068 [-0.16, 0.03]", "0.667 [0.667, 0.667]"]
+ROWS = [("AUPRC by chance: the proportion of successes", *NUMBERS, *NUMBERS), ("error", *NUMBERS, *NUMBERS)]
+NAMES = ("", "sarm", "sarm, one stage", "topreward", "value", "robometer", "a clock")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_a_wide_table_breaks_no_word_and_no_number(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    lines = lines_of_table(columns, monkeypatch, capsys, "many models", NAMES, ROWS)
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= columns
+    assert [text.count(number) for number in NUMBERS] == [4, 4, 4]
+    assert all(len(re.findall(rf"\b{word}\b", text)) >= 1 for name in NAMES for word in re.findall(r"\w+", name))
+    rows = [re.split(r" {2,}", line.strip()) for line in lines if line.strip().startswith("error")]
+    assert [number for row in rows for number in row[1:]] == [*NUMBERS, *NUMBERS]
+
+
+def test_sentences_go_on_in_the_next_line_at_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    words = "there are four episodes that succeeded or may have, and five of them are needed for a verdict"
+    row = ("?", "bears noise with a standard deviation of 10 of 255", words)
+    lines = lines_of_table(80, monkeypatch, capsys, "what it does", ("", "property", "evidence"), [row], sentences=True)
+    assert max(map(len, lines)) <= 80
+    assert {*row[1].split(), *words.split()} <= {word for line in lines for word in line.split()}
+    assert max(len(line) - len(line.lstrip()) for line in lines) < 45
+
+
+def test_a_table_that_is_no_terminals_is_not_wrapped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    lines = lines_of_table(None, monkeypatch, capsys, "many models", NAMES, ROWS)
+    assert len(lines) == 4
+    assert re.split(r" {2,}", lines[2]) == list(ROWS[0])

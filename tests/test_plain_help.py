@@ -1,11 +1,18 @@
 """Help and errors of the command line have plain words: no Python types, no default twice, no names of our classes."""
 
+import contextlib
+import functools
+import io
+import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from milepost.cli.entry import VERBS, _with_flags, main
+from milepost.cli import plain_help
+from milepost.cli.entry import VERBS, _parser, _with_flags, main
+from milepost.cli.verb_help import HELP
 
 
 def shown(capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
@@ -19,13 +26,106 @@ def shown(capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_is_in_plain_words(verb: str, capsys: pytest.CaptureFixture) -> None:
-    code, out, _ = shown(capsys, verb, "--help")
-    assert code == 0
+def test_help_is_in_plain_words(verb: str) -> None:
+    out = help_of(verb)
     assert not re.search(r"model-options|\bNone\b|\bSTR\b|\bINT\b|\bFLOAT\b|Literal|tuple\[|(default: (False|True))|[╭│╰]", out)
     options = re.split(r"\n  (?=-|[A-Z])", out)
     assert not [each for each in options if len(re.findall(r"(?i)\bdefault: ", " ".join(each.split()))) > 1]
     assert all(len(line) <= 110 for line in out.splitlines()[2:] if line.startswith("  "))
+
+
+@functools.cache
+def help_of(verb: str, columns: int = 80) -> str:
+    """Returns the help of a verb in a terminal of this width."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        patch.setenv("COLUMNS", str(columns))
+        try:
+            main([verb, "--help"])
+        finally:
+            assert os.environ["COLUMNS"] == str(columns)
+    return out.getvalue()
+
+
+def parts_of(out: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Returns the lines before the first title, and title -> lines."""
+    lines = out.splitlines()
+    titles = [place for place, line in enumerate(lines) if re.fullmatch(r"\S.*:", line)]
+    ends = [*titles[1:], len(lines)]
+    return lines[: titles[0]], {lines[place][:-1]: lines[place + 1 : end] for place, end in zip(titles, ends, strict=True)}
+
+
+def options_in(lines: list[str]) -> list[str]:
+    """Returns each option's first name."""
+    return [line.split()[0].rstrip(",") for line in lines if re.match(r"  -", line)]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_first_what_helps_most(verb: str, columns: int) -> None:
+    """A sentence, the usage, the main options, examples, all other options in groups; nothing is wider than a usual terminal."""
+    out = help_of(verb, columns)
+    opening, groups = parts_of(out)
+    assert re.fullmatch(r"[A-Z](?!.*\. ).*[a-z0]\.", opening[0])
+    assert (len(opening[0]) <= 80, opening[1]) == (True, "")
+    assert opening[0].split()[0] not in ("Says", "All", "It")
+    assert opening[2].startswith(f"usage: milepost {verb} ")
+    assert list(groups)[:2] == [plain_help.MAIN, "examples"]
+    assert max(map(len, out.splitlines())) <= min(columns, 110)
+    assert not [
+        title for title in groups if "-options" in title or re.match(r"options of the model \w+$", title) or title == plain_help.REST
+    ]
+    options = [option for lines in groups.values() for option in options_in(lines)]
+    assert len(options_in(groups[plain_help.MAIN])) == min(3, len(options) - 1)
+    assert len(options) == len(set(options))
+    assert not re.search(r"\w-\n|''", out)
+    of_parser = {name for box in parser_boxes(verb) for words, _ in box.entries for name in re.findall(r"--[a-z][\w.-]*", words)}
+    assert of_parser == {
+        name
+        for line in out.splitlines()
+        if line.startswith("  -")
+        for name in re.findall(r"--[a-z][\w.-]*", line.lstrip().partition("  ")[0])
+    }
+
+
+@functools.cache
+def parser_boxes(verb: str) -> list[plain_help.Box]:
+    """Returns what the parser itself writes."""
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        _parser(verb, [])[0](args=["--help"])
+    out.seek(0)
+    return [part for part in plain_help.boxes(out.read()) if isinstance(part, plain_help.Box)]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_of_the_help_are_commands(verb: str) -> None:
+    """The verb's own parser takes them."""
+    lines = "\n".join(parts_of(help_of(verb))[1]["examples"]).replace("\\\n", "").splitlines()
+    examples = [shlex.split(line) for line in lines if line.startswith("  milepost ")]
+    assert 2 <= len(examples) <= 4
+    for words in examples:
+        assert words[1] == verb
+        parse, own_words = _parser(verb, words[2:])
+        parse(args=own_words)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_says_what_it_is(verb: str) -> None:
+    entries = re.findall(r"^  (-.*(?:\n {4,}.*)*)", help_of(verb), re.MULTILINE)
+    bare = [each for each in entries if not re.search(r"  [A-Za-z0-9\"].{4}", each.replace("\n", " "))]
+    assert not bare
+
+
+def test_titles_and_meanings_name_options_that_exist() -> None:
+    """A renamed option takes its place in the help with it."""
+    for verb, own in HELP.items():
+        names = {name for box in parser_boxes(verb) for words, _ in box.entries for name in re.findall(r"--[a-z][\w.-]*", words)}
+        assert not {*own.main, *" ".join(own.titles.values()).split()} - names
+
+
+def test_an_option_with_two_names_is_called_by_its_own_first() -> None:
+    assert "--model TEXT, --reward-model-path TEXT" in help_of("label")
 
 
 ERRORS = {

@@ -62,3 +62,4 @@ def test_every_verb_is_explained(site: Path) -> None:
 
     html = (site / "reference" / "command_line" / "index.html").read_text()
     assert [verb for verb in VERBS if f"usage: milepost {verb}" not in html] == []
+    assert re.sub(r"<[^>]*>", "", html).count("\nexamples:\n") == len(VERBS)

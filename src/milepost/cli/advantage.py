@@ -1,4 +1,6 @@
-"""Make advantage labels from progress: which frames were followed by more progress than usual, for RECAP and classifier-free guidance.
+"""Make advantage labels from progress, for RECAP or classifier-free guidance.
+
+A label says whether a frame was followed by more progress than usual.
 
 Before anything is written, it shows who becomes positive: by task, by outcome, and by tenth of the episode. --beside has a second model
 beside it. The dataset itself is not changed.

@@ -1,5 +1,7 @@
-"""Divide every episode into named stages with a vision-language model; check, compare and correct the result, and write it into the
-dataset."""
+"""Divide every episode into named stages with a vision-language model.
+
+The result is checked, compared with other answers, and written into the dataset. You can correct it.
+"""
 
 from __future__ import annotations
 

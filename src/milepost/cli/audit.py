@@ -1,4 +1,6 @@
-"""Audit a model on your own episodes: does its progress follow what is seen, or the time? It is shown edited copies, beside a clock.
+"""Test whether a model's progress follows what is seen, or only the time.
+
+The model is shown edited copies of your own episodes, beside a clock.
 
 Exit code: 0 if the verdict is "reward", no property fails and every episode can be read; 1 otherwise; 2 if the audit cannot be run.
 """

@@ -1,4 +1,6 @@
-"""Train policies with and without weights on simulated demonstrations of mixed quality, and count the successes of each.
+"""Train policies with and without weights, and count the successes of each.
+
+The demonstrations are simulated and of mixed quality.
 
 Every seed has new demonstrations, its own reward model (SARM, from images) and new start scenes; all arms of a seed share them.
 After an interruption, the same command continues.

@@ -1,4 +1,6 @@
-"""Copy a dataset with progress and weights as columns of every frame: LeRobot can read them, and the Hub's viewer plots them.
+"""Copy a dataset, with progress and weights as columns of every frame.
+
+LeRobot can read the columns, and the Hub's viewer plots them.
 
 The dataset itself is not changed. Columns: progress (progress_sparse and progress_dense where a file has both), weight; NaN is unknown.
 --episode-columns writes what is known of each episode into meta/episodes, for LeRobot's episode_filter.

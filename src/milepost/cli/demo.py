@@ -1,4 +1,7 @@
-"""All steps on simulated demonstrations: simulate, train, label, weigh, report. After an interruption, the same command continues."""
+"""Run all steps on simulated demonstrations, and report the results.
+
+The steps are: simulate, train, label, weigh, report. After an interruption, the same command continues.
+"""
 
 from __future__ import annotations
 

@@ -231,7 +231,9 @@ def _parser(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], list[s
         importlib.import_module("milepost.models.options").require_trainable_among(arguments)
     if hasattr(command, "rewritten"):
         arguments = command.rewritten(arguments)
-    return partial(tyro.cli, kind, prog=f"milepost {verb}", description=command.__doc__), joined_numbers(arguments)
+    plain = importlib.import_module("milepost.cli.plain_help")
+    parse = plain.at_its_width(partial(tyro.cli, kind, prog=f"milepost {verb}", description=command.__doc__))
+    return parse, joined_numbers(arguments)
 
 
 def _with_command(error: LeRobotOptionError) -> str:
@@ -269,7 +271,7 @@ def _parsed(parse: Callable[..., Any], verb: str, arguments: list[str], program:
             return parse(args=arguments)
     except SystemExit as leaving:
         if text := _written(out):
-            print(plain.plain_help(text).replace(f"usage: milepost {verb}", f"usage: {program or f'milepost {verb}'}", 1), end="")
+            print(plain.plain_help(text, verb).replace(f"usage: milepost {verb}", f"usage: {program or f'milepost {verb}'}", 1), end="")
         near = ""
         if leaving.code == 2:  # the parser itself guesses only where no required option is missing
             near = _what_was_meant(arguments, verb, parse)

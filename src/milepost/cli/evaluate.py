@@ -1,4 +1,7 @@
-"""Compare progress with the truth (or the annotations) of its dataset, beside a clock; or two annotations with each other."""
+"""Compare progress with the truth, beside a clock; or compare two annotations.
+
+The truth is in the dataset: its true progress if it was simulated, else its annotations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Turn recordings that are not LeRobot's into a new LeRobot v3.0 dataset. The source is only read.
+"""Turn recordings that are not LeRobot's into a new LeRobot v3.0 dataset.
+
+The source is only read.
 
 SOURCE: a folder of videos with a CSV (columns file, task, success, state), an HDF5 file of robomimic, a folder of ALOHA's HDF5 episodes, a
 Zarr replay buffer (diffusion policy, UMI; a folder or a .zip), an RLDS folder, which needs tensorflow-datasets, or a folder of LeRobot v2.0

@@ -1,4 +1,7 @@
-"""Write a model's progress for every frame of a dataset: `<dataset>/<model>_progress.parquet`, which LeRobot's RA-BC reads as it is."""
+"""Write a model's progress for every frame of a dataset.
+
+The file is `<dataset>/<model>_progress.parquet`. LeRobot's RA-BC reads it as it is.
+"""
 
 from __future__ import annotations
 

@@ -1,16 +1,20 @@
 """The help and the errors of the option parser in plain words: no Python types, no default that is said twice, no names of our classes.
 
-The parser (tyro) writes boxes. They are read back here, and written as headings, options and sentences. What is not understood is passed on
-as it is.
+The parser (tyro) writes boxes. They are read back here, and written as headings, options and sentences.
+`verb_help.py` says what comes first. What is not understood is passed on as it is.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from milepost.cli.verb_help import HELP, MEANINGS, TITLES, VerbHelp
 
 HEADINGS = {
     "positional arguments": "what it works on",
@@ -21,6 +25,7 @@ HEADINGS = {
     "model-options.topreward options": "options of TOPReward",
     "model-options.roboreward options": "options of RoboReward",
     "model-options.robometer options": "options of Robometer",
+    "model-options.value options": "options of a value model",
     "training-options.success options": "options of a success head",
     "training-options.value options": "options of a value model",
     "training-options.tuning options": "options of fine-tuning",
@@ -28,16 +33,26 @@ HEADINGS = {
     "stages options": "the stages",
     "asking options": "how the model is asked",
     "model options": "which model is asked",
+    "choices options": "what the source does not say itself",
+    "ray-options options": "on a Ray cluster",
 }
 """Heading of the parser -> ours. Another group of options is a model's of another package."""
+MAIN, REST = "the options used most", "what else there is"
 KINDS = {"INT": "N", "FLOAT": "NUMBER", "STR": "TEXT"}
 """What the parser calls a type -> what the help calls it."""
 WORDS = {"INT": "a whole number", "FLOAT": "a number", "STR": "text", "PATH": "a path"}
 """What the parser calls a type -> what an error calls it."""
 WORDS_OF = {"2": "two", "3": "three"}
 SWITCH = {"False": "no", "True": "yes"}
+FLAG = re.compile(r"(?<!\S)--?[a-z][\w.-]*")
+"""An option's name, among the words of the parser."""
 INDENT = 28
 """Where the text beside an option begins."""
+
+PARSER_WIDTH = "128"
+"""The parser writes its boxes at this width: in a wider terminal it would put them side by side."""
+Entry: TypeAlias = "tuple[str, list[str]]"
+"""The words of an option, and its text."""
 
 
 @dataclass
@@ -46,7 +61,7 @@ class Box:
 
     heading: str
     about: list[str] = field(default_factory=list)
-    entries: list[tuple[str, list[str]]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def add(self, line: str) -> None:
@@ -59,6 +74,21 @@ class Box:
         else:
             words, _, text = line.partition("  ")
             self.entries.append((words, [text.strip()] if text.strip() else []))
+
+
+def at_its_width(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the parser, which takes the terminal as `PARSER_WIDTH` wide while it parses."""
+
+    def parsed(**options: Any) -> Any:
+        before = os.environ.get("COLUMNS")
+        os.environ["COLUMNS"] = PARSER_WIDTH
+        try:
+            return parse(**options)
+        finally:
+            os.environ.pop("COLUMNS")
+            os.environ.update({} if before is None else {"COLUMNS": before})
+
+    return parsed
 
 
 def boxes(text: str) -> Iterator[str | Box]:
@@ -76,33 +106,87 @@ def boxes(text: str) -> Iterator[str | Box]:
             yield line
 
 
-def plain_help(text: str) -> str:
-    """Returns the parser's help in plain words."""
-    return "\n".join(line for part in boxes(text) for line in ([part] if isinstance(part, str) else _section(part))) + "\n"
-
-
-def _section(box: Box) -> list[str]:
+def plain_help(text: str, verb: str) -> str:
+    """Returns the parser's help of a verb in plain words, the most useful first: what the verb does, the usage, the main options, examples;
+    then all other options in groups."""
+    parts, own = list(boxes(text.replace("show this help message and exit", "Show this help."))), HELP[verb]
+    opening, usage, *more = _paragraphs([part for part in parts if isinstance(part, str)])
+    main, *others = _in_order([part for part in parts if isinstance(part, Box)], own)
     width = min(110, max(60, shutil.get_terminal_size().columns))
-    heading = HEADINGS.get(box.heading, box.heading)
-    name = re.fullmatch(r"(?:(?:model|training)-options\.)?(\w+) options", heading)
-    lines = [f"{f'options of the model {name[1]}' if name else heading}:"]
-    lines += textwrap.wrap(" ".join(box.about), width, initial_indent="  ", subsequent_indent="  ")
+    lines = [*textwrap.wrap(opening, width), "", *textwrap.wrap(usage, width, subsequent_indent="  "), ""]
+    lines += [*_section(main, width), "examples:"]
+    for words, reason in own.examples.items():
+        lines += _example(f"milepost {verb} {words}".strip(), reason, width)
+    for paragraph in more:
+        lines += ["", *textwrap.wrap(paragraph, width, break_on_hyphens=False)]
+    return "\n".join([*lines, "", *(line for box in others for line in _section(box, width))]) + "\n"
+
+
+def _example(command: str, reason: str, width: int) -> list[str]:
+    """Returns the lines of an example; one that is too long goes on in the next line, as a shell takes it."""
+    *starts, end = textwrap.wrap(f"  {command}", width - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return [*(f"{line} \\" for line in starts), end, *textwrap.wrap(reason, width, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+
+
+def _paragraphs(lines: list[str]) -> list[str]:
+    """Returns the sentence that opens the help, the usage, and the other paragraphs."""
+    usage, opening, *more = [paragraph.strip() for paragraph in "\n".join(lines).split("\n\n") if paragraph.strip()]
+    return [opening, usage, *more]
+
+
+def _in_order(parsed: list[Box], own: VerbHelp) -> list[Box]:
+    """Returns the main options, what the verb works on, and all other options under our titles. Each option is in one of them."""
+    loose = [entry for box in parsed if box.heading == "options" for entry in box.entries]
+    every = [entry for box in parsed for entry in box.entries]
+    ordered = [Box(MAIN, entries=_of(own.main, every)), *(box for box in parsed if box.heading == "positional arguments")]
+    ordered += [Box(title, entries=_of(names.split(), loose)) for title, names in {**own.titles, **TITLES}.items()]
+    ordered += [Box(REST, entries=loose), *(box for box in parsed if box.heading not in ("positional arguments", "options"))]
+    once, placed = list[Box](), list[Entry]()
+    for box in ordered:
+        once.append(replace(box, heading=_title(box.heading), entries=[entry for entry in box.entries if entry not in placed]))
+        placed += box.entries
+    return [box for box in once if box.entries]
+
+
+def _of(names: Sequence[str], entries: list[Entry]) -> list[Entry]:
+    """Returns the entries of these options, in the order of the names."""
+    return [entry for name in names for entry in entries if name in FLAG.findall(entry[0])]
+
+
+def _title(heading: str) -> str:
+    """Returns our title of a group; that of another package's model has its name."""
+    if heading in HEADINGS or not (name := re.fullmatch(r"(?:[\w-]+\.)?([\w-]+) options", heading)):
+        return HEADINGS.get(heading, heading)
+    return f"options of the model {name[1]}"
+
+
+def _section(box: Box, width: int) -> list[str]:
+    """Returns the lines of a group of options, and an empty one."""
+    lines = [f"{box.heading}:", *textwrap.wrap(" ".join(box.about), width, initial_indent="    ", subsequent_indent="    ")]
     for words, text in box.entries:
-        option = f"  {_option(words)}"
-        about = textwrap.wrap(_about(" ".join(text)), width - INDENT) or [""]
-        first = f"{option:<{INDENT}}{about[0]}" if len(option) < INDENT - 1 else option
-        rest = about[1:] if len(option) < INDENT - 1 else about
-        lines += [first.rstrip(), *(f"{'':{INDENT}}{line}" for line in rest if line)]
+        option = textwrap.wrap(_option(words), width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+        about = textwrap.wrap(_meaning(words, _about(" ".join(text))), width - INDENT, break_on_hyphens=False)
+        if len(option[-1]) < INDENT - 1 and about:
+            option[-1] = f"{option[-1]:<{INDENT}}{about.pop(0)}"
+        lines += [*option, *(f"{'':{INDENT}}{line}" for line in about)]
     return [*lines, ""]
 
 
+def _meaning(words: str, about: str) -> str:
+    """Returns an option's text; if the verb says nothing but a default, what the option means everywhere stands before it."""
+    usual = next((MEANINGS[name] for name in FLAG.findall(words) if name in MEANINGS), "")
+    return f"{usual} {about}".strip() if not about or about.startswith("(") else about
+
+
 def _option(words: str) -> str:
-    """Returns the words of an option without the value None, which is written by leaving the option out.
+    """Returns the words of an option, its own name before other names. The value None is left out, as the option is for it.
 
     >>> _option("--price-per-million {None}|{FLOAT FLOAT}"), _option("--protocol {None,milepost,lerobot}")
     ('--price-per-million NUMBER NUMBER', '--protocol {milepost,lerobot}')
     """
+    words = re.sub(r"\[(\S+) \[\1 \.\.\.\]\]", r"[\1 ...]", words)
     words = re.sub(r"\{None\}\|\{?([^{}|]*)\}?", r"\1", words).replace("{None,", "{")
+    words = re.sub(r"^(--[^,]*), (--(?!no-).*)$", r"\2, \1", words)
     return re.sub(r"(?<![\w-])(INT|FLOAT|STR)\b", lambda match: KINDS[match[1]], words)
 
 
@@ -116,7 +200,7 @@ def _about(text: str) -> str:
     if not mark or not default.endswith(")"):
         return text
     value = default.removesuffix(")")
-    if value in ("None", "") or re.search(r"\bdefault\b", words, re.IGNORECASE):
+    if value in ("None", "", "''") or re.search(r"\bdefault\b", words, re.IGNORECASE):
         return words.strip()
     return f"{words}(default: {SWITCH.get(value, value)})"
 

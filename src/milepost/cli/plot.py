@@ -1,4 +1,7 @@
-"""Draw one figure per episode: sample frames, progress curves over the stages, stage probabilities."""
+"""Draw one figure per episode, with sample frames and progress curves.
+
+The curves are drawn over the stages, with the stage probabilities.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Make videos of episodes: the camera images, and under them the moving progress curve, with stage and weight. H.264 mp4, and GIF if
-asked."""
+"""Make videos of episodes, with the progress curve under the camera images.
+
+The curve moves with the video, and the stage and the weight are written beside it. The files are H.264 mp4, and GIF with --gif.
+"""
 
 from __future__ import annotations
 

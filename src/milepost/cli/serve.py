@@ -1,4 +1,7 @@
-"""Says progress while robots move: a server that follows attempts frame by frame, for one robot or many."""
+"""Serve progress while robots move: each frame gets a number as it comes.
+
+The server follows attempts frame by frame, for one robot or many.
+"""
 
 from __future__ import annotations
 

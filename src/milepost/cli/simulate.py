@@ -1,4 +1,7 @@
-"""Make a LeRobot dataset of simulated demonstrations (Meta-World) of mixed quality, whose true progress is known for every frame."""
+"""Make a LeRobot dataset of simulated demonstrations of mixed quality.
+
+The demonstrations come from Meta-World. Their true progress is known for every frame.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Train a reward model on a dataset. The model folder holds config, weights, log, a model card and the held-out table.
+"""Train a reward model on a dataset.
+
+The model folder holds config, weights, log, a model card and the held-out table.
 
 Several GPUs: accelerate launch --multi_gpu --num_processes 2 -m milepost train DATASET --output-dir ...
 """

@@ -1,4 +1,7 @@
-"""Review a dataset in the browser: every episode's curves beside its videos; correct its stages, mark episodes. The page is local."""
+"""Review a dataset in the browser: every episode's curves beside its videos.
+
+On the page you correct stages and mark episodes. The page is local.
+"""
 
 from __future__ import annotations
 

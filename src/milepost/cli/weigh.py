@@ -1,4 +1,7 @@
-"""Compute sample weights from progress, and report their effect before you train a policy."""
+"""Compute sample weights from progress, and report their effect.
+
+Read the report before you train a policy.
+"""
 
 from __future__ import annotations
 
