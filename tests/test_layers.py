@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,7 @@ def modules() -> dict[str, Path]:
     return {name: path for name, path in paths.items() if not name.endswith(("__init__", "__main__"))}
 
 
+@cache
 def imports(path: Path) -> list[tuple[str, int, bool]]:
     """Returns (module, line, inside a function) of every import."""
     tree = ast.parse(path.read_text())
@@ -153,6 +155,7 @@ def room_of(name: str) -> str:
     return name.split(".")[0]
 
 
+@cache
 def ours() -> list[tuple[str, str, int]]:
     """Returns (file, what it imports, line) for every import of our own, both without `milepost.`."""
     return [
@@ -192,6 +195,7 @@ def test_a_verb_enters_the_rooms_as_modules() -> None:
     assert not wrong
 
 
+@cache
 def names_of(name: str, target: str, line: int) -> list[str]:
     """Returns what an import statement takes out of another room than core, by name."""
     if target in ("core", "cli") or "." in target:
