@@ -162,7 +162,8 @@ def _title(heading: str) -> str:
 
 def _section(box: Box, width: int) -> list[str]:
     """Returns the lines of a group of options, and an empty one."""
-    lines = [f"{box.heading}:", *textwrap.wrap(" ".join(box.about), width, initial_indent="    ", subsequent_indent="    ")]
+    about = textwrap.wrap(" ".join(box.about), width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    lines = [f"{box.heading}:", *about]
     for words, text in box.entries:
         option = textwrap.wrap(_option(words), width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
         about = textwrap.wrap(_meaning(words, _about(" ".join(text))), width - INDENT, break_on_hyphens=False)
