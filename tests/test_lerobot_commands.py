@@ -193,7 +193,7 @@ def test_an_error_has_the_names_of_the_command_line(line: str, world: Path, caps
 def test_the_modules_help_names_the_module() -> None:
     program = "milepost.rewards.topreward.compute_rabc_weights"
     shown = subprocess.run([sys.executable, "-m", program, "--help"], capture_output=True, text=True, check=False)
-    assert shown.stdout.startswith(f"usage: python -m {program} ")
+    assert f"\nusage: python -m {program} " in shown.stdout
 
 
 def test_an_upload_needs_a_name_for_a_folder(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
