@@ -23,6 +23,8 @@ def require_format(version: Any, path: Path) -> None:
     """
     if version is None:
         return
+    if isinstance(version, bytes):  # as the metadata of a parquet file has it
+        version = version.decode(errors="replace")
     try:
         is_later = int(version) > FORMAT
     except (TypeError, ValueError) as error:
