@@ -3,8 +3,8 @@
     python benchmarks/serve_latency.py [--frames 300] [--robots 16] [--size 96] [--threads 1]
 
 The model is SARM's small preset with random weights; what it says does not matter here. The robots run in a process of their own, each by a
-client of its own in a thread, or all in one request. At last TOPReward with a tiny VLM: a stream of 10 frames a second, of which it looks
-at two, by a WebSocket.
+client of its own in a thread, or all in one request. An echo of the same bytes over a WebSocket, with no server of ours, says what the
+machine takes for the way alone. At last TOPReward with a tiny VLM: 10 frames a second, of which it looks at two, by a WebSocket.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
 
 from milepost.models import use_threads
 from milepost.models.sarm.config import SARMConfig
 from milepost.models.sarm.model import SARMModel
 from milepost.models.topreward.config import TOPRewardConfig
 from milepost.models.topreward.model import TOPRewardModel
-from milepost.online import Observation, RewardClient, Sessions
+from milepost.online import Observation, RewardClient, Sessions, pack_observations
 from milepost.serving import bind, make_reward_server
 from milepost.testing import tiny_vlm
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 CAMERA, FPS, STATE = "observation.images.top", 30.0, 7
+ANSWER_BYTES = 400
 
 
 def build() -> SARMModel:
@@ -108,6 +111,30 @@ def served(model: object) -> Iterator[str]:
     listener.close()
 
 
+@contextmanager
+def echo() -> Iterator[str]:
+    """Sends each message of a WebSocket back as it came, shortened to the length of an answer, and gives the address."""
+
+    def answer(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(message[:ANSWER_BYTES])
+
+    with serve(answer, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def echoes(url: str, size: int, count: int, answers: multiprocessing.Queue) -> None:
+    """The way alone: the bytes of one frame there, and as many as an answer has back."""
+    message = pack_observations([Observation("session", *frame(np.random.default_rng(0), size))])
+    with connect(url, compression=None) as connection:
+        times = timed(count, lambda _: (connection.send(message), connection.recv()))
+    answers.put(("an echo of the same bytes by a WebSocket", times, 1, None))
+
+
 def topreward_stream(url: str, count: int, answers: multiprocessing.Queue) -> None:
     """One attempt of TOPReward, frame by frame: the times of frames it looks at, and of those between."""
     rng, looked, between = np.random.default_rng(0), [], []
@@ -146,6 +173,8 @@ def main() -> None:
             print(row if rate is None else row.rsplit("   ", 1)[0] + f"   {rate:8.1f} frames/s")
         process.join()
 
+    with echo() as url:
+        shown(echoes, (url, args.size, args.frames), 1)
     with served(model) as url:
         shown(clients, (url, args.size, args.frames, args.robots), 4)
     with tempfile.TemporaryDirectory() as folder:
