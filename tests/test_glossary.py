@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from syntax_trees import parsed
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "milepost"
 PARTICIPLES = "said told held kept found given made asked shown drawn named seen wanted chosen lost heard gone meant known taken"
@@ -64,7 +66,7 @@ def starts_with_verb(text: str) -> bool:
 def count(room: str) -> tuple[int, int, int]:
     files = SOURCE.glob("*.py") if room == "milepost" else (SOURCE / room).rglob("*.py")
     forbidden, counts = {re.sub(r"(?<=[^s])s$", "", word) for word in forbidden_words()}, Counter[int]()
-    for tree in (ast.parse(path.read_text()) for path in files):
+    for tree in map(parsed, files):
         for name in names(tree):
             counts[0] += name.strip("_") in PARTICIPLES.split()
             counts[1] += bool(words(name) & forbidden)

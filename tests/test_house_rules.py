@@ -3,17 +3,21 @@
 import ast
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
+
+from syntax_trees import nodes, parsed
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "src").rglob("*.py"))
 
 
+@cache
 def functions() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     return [
         (f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node)
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
@@ -47,7 +51,7 @@ def test_no_catch_all_except() -> None:
     broad = [
         (path.relative_to(ROOT / "src" / "milepost").as_posix(), node)
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.ExceptHandler) and is_broad(node)
     ]
     assert not [f"{name}:{node.lineno}" for name, node in broad if name not in CATCH_ALL or not isinstance(node.body[-1], ast.Raise)]
@@ -80,9 +84,9 @@ def copies(function: ast.AST) -> set[str]:
 def test_nobody_assigns_to_another_objects_attributes() -> None:
     wrong = []
     for path in FILES:
-        tree, name = ast.parse(path.read_text()), path.relative_to(ROOT / "src" / "milepost").as_posix()
-        own = {"self", "cls"} | copies(tree) | OTHERS_OWN.get(name, set())
-        for node in (each for each in ast.walk(tree) if isinstance(each, ast.stmt)):
+        name = path.relative_to(ROOT / "src" / "milepost").as_posix()
+        own = {"self", "cls"} | copies(parsed(path)) | OTHERS_OWN.get(name, set())
+        for node in (each for each in nodes(path) if isinstance(each, ast.stmt)):
             targets = [each for each in assigned(node) if isinstance(each, ast.Attribute)]
             wrong += [f"{name}:{node.lineno} {ast.unparse(each)}" for each in targets if ast.unparse(each.value) not in own]
     assert not wrong
@@ -94,17 +98,14 @@ def test_only_datasets_knows_where_lerobot_keeps_its_files() -> None:
     wrong = []
     for path in FILES:
         name = path.relative_to(ROOT / "src" / "milepost").as_posix()
-        tree = ast.parse(path.read_text())
-        words = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        texts = [
-            each for each in ast.walk(tree) if isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in words
-        ]
+        words = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+        texts = [each for each in nodes(path) if isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in words]
         wrong += [f"{name}:{each.lineno} {each.value}" for each in texts if not name.startswith("datasets/") and layout.match(each.value)]
     assert not wrong
 
 
 def test_every_file_says_what_it_is() -> None:
-    assert not [path.name for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not [path.name for path in FILES if not ast.get_docstring(parsed(path))]
 
 
 def test_no_machine_paths() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from syntax_trees import nodes, parsed
+
 PACKAGE = Path(__file__).parents[1] / "src" / "milepost"
 
 LAYERS = [
@@ -121,6 +123,7 @@ FOR_THE_PLUGIN = {"Attempts", "EnvStep", "RowTraining", "RowWindows", "current_p
 """What plugins/lerobot imports."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Returns every file by its dotted name inside the package, without the faces and without `__main__.py`."""
     paths = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
@@ -130,10 +133,9 @@ def modules() -> dict[str, Path]:
 @cache
 def imports(path: Path) -> list[tuple[str, int, bool]]:
     """Returns (module, line, inside a function) of every import."""
-    tree = ast.parse(path.read_text())
-    nested = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+    nested = {id(n) for f in nodes(path) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
     rows: list[tuple[str, int, bool]] = []
-    for node in ast.walk(tree):
+    for node in nodes(path):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -145,6 +147,7 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
     return rows
 
 
+@cache
 def is_module(name: str) -> bool:
     """Tells whether a dotted name is a file or a folder of ours."""
     path = PACKAGE.parent / name.replace(".", "/")
@@ -200,8 +203,8 @@ def names_of(name: str, target: str, line: int) -> list[str]:
     """Returns what an import statement takes out of another room than core, by name."""
     if target in ("core", "cli") or "." in target:
         return []
-    nodes = [node for node in ast.walk(ast.parse(modules()[name].read_text())) if isinstance(node, ast.ImportFrom) and node.lineno == line]
-    return [alias.name for node in nodes if node.module != "milepost" for alias in node.names]
+    found = [node for node in nodes(modules()[name]) if isinstance(node, ast.ImportFrom) and node.lineno == line]
+    return [alias.name for node in found if node.module != "milepost" for alias in node.names]
 
 
 def test_a_room_does_not_enter_itself_through_its_face() -> None:
@@ -231,7 +234,7 @@ def test_no_import_runs_in_a_circle() -> None:
 def test_a_face_offers_what_its_list_says(room: str) -> None:
     """One kind of face: a sentence, and `lazy_loader` on the `.pyi` beside it. Every name there exists, and none is a file's."""
     face = PACKAGE / room / "__init__.py"
-    statements = ast.parse(face.read_text()).body
+    statements = parsed(face).body
     assert isinstance(statements[0], ast.Expr)
     assert [ast.unparse(each) for each in statements[1:]] == [
         "import lazy_loader",
@@ -242,18 +245,23 @@ def test_a_face_offers_what_its_list_says(room: str) -> None:
     assert not {path.stem for path in face.parent.iterdir()} & set(module.__all__)
 
 
+@cache
+def names_used() -> set[tuple[str, str, str]]:
+    """Returns (room, room whose face it enters, name) for every name that a file takes from a face."""
+    rows: set[tuple[str, str, str]] = set()
+    for file, path in modules().items():
+        for node in nodes(path):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                rows |= {(room_of(file), node.module.removeprefix("milepost."), alias.name) for alias in node.names}
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                rows.add((room_of(file), node.value.id, node.attr))
+    return rows
+
+
 @pytest.mark.parametrize("room", sorted(set.union(*LAYERS) - {"testing"}))
 def test_every_name_of_a_face_is_used_by_another_room_or_public(room: str) -> None:
     public = (PACKAGE / "__init__.pyi").read_text()
-    used: set[str] = set()
-    for name, path in modules().items():
-        if room_of(name) != room:
-            tree = ast.parse(path.read_text())
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom) and node.module == f"milepost.{room}":
-                    used |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == room:
-                    used.add(node.attr)
+    used = {name for by, of, name in names_used() if of == room != by}
     offered = importlib.import_module(f"milepost.{room}").__all__
     unused = [name for name in offered if name not in used | FOR_OTHERS | FOR_THE_PLUGIN and f" {name} as " not in public]
     assert not unused
