@@ -197,6 +197,21 @@ def test_nothing_is_replaced_unless_asked(dataset) -> None:
         assert_refused(milepost("annotate", dataset, *other, *ask(server)), "not on the list: place")
 
 
+def test_an_episode_without_an_answer_leaves_the_old_list_in_place_and_says_so(dataset) -> None:
+    assert milepost("annotate", dataset, *QUIET).returncode == 0
+    before = files(dataset / "meta")
+    run = annotated(dataset, Annotator(TRUTH, LENGTHS, fault=lambda episode, head, attempt: "400" if episode == 3 else ""), "--overwrite")
+    assert run.returncode == 1
+    assert files(dataset / "meta") == before
+    assert "episode 3: not answered" in run.stderr
+    assert "nothing is written into" in run.stderr
+    assert "1 episode without a sparse answer (3)" in run.stderr
+    assert_refused(milepost("annotate", dataset, "--export", "--overwrite"), "nothing is written into")
+    run = annotated(dataset, Annotator(TRUTH, LENGTHS), "--overwrite")
+    assert run.returncode == 0, run.stderr
+    assert read_annotations(dataset) == TRUTH
+
+
 def test_other_settings_are_other_answers(dataset) -> None:
     assert annotated(dataset, Annotator(TRUTH, LENGTHS)).returncode == 0
     assert_refused(annotated(dataset, Annotator(TRUTH, LENGTHS), "--repeats", 2), "answers to other questions")

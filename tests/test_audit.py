@@ -34,11 +34,11 @@ def along(places: np.ndarray) -> np.ndarray:
 
 def seen(episode: Episode) -> np.ndarray:
     """Where the dot is, in the image: the only bright pixels, in any light."""
-    images = episode.camera(CAMERA)[np.arange(episode.length)].astype(float)
-    bright = images.max(axis=-1)
-    mask = bright > (bright.min(axis=(1, 2), keepdims=True) + bright.max(axis=(1, 2), keepdims=True)) / 2
+    red, green, blue = np.moveaxis(episode.camera(CAMERA)[np.arange(episode.length)], -1, 0)
+    bright = np.maximum(np.maximum(red, green), blue).reshape(episode.length, -1).astype(np.float32)
+    mask = (bright > (bright.min(axis=1, keepdims=True) + bright.max(axis=1, keepdims=True)) / 2).astype(np.float32)
     y, x = np.mgrid[:32, :32]
-    return np.stack([(mask * x).sum((1, 2)) / mask.sum((1, 2)), (mask * y).sum((1, 2)) / mask.sum((1, 2))], axis=1)
+    return mask @ np.stack([x.ravel(), y.ravel()], axis=1) / mask.sum(axis=1, keepdims=True)
 
 
 class Model:

@@ -114,3 +114,13 @@ def test_episodes_that_a_file_lacks_are_in_no_row(dots: Path, tmp_path: Path) ->
     with pytest.raises(DataError, match="at least one"):
         milepost.evaluate_several(dots, {})
     assert_refused(command("evaluate", dots, "--progress", tmp_path / "none.parquet", files[0]), "none.parquet")
+
+
+def test_episodes_that_one_file_lacks_are_named(dots: Path) -> None:
+    run = command("evaluate", dots, "--progress", dots / "some_progress.parquet")
+    assert run.returncode == 0
+    assert "some_progress.parquet has no row of 2 episodes (" in " ".join(run.stderr.split())
+    evaluation = milepost.evaluate(dots, dots / "some_progress.parquet")
+    assert len(evaluation.absent) == 2
+    assert "Evaluation of 4 episodes, 2 not in the file" in repr(evaluation)
+    assert "has no row of" not in command("evaluate", dots, "--progress", dots / "some_progress.parquet", "--episodes", "0").stderr

@@ -11,7 +11,9 @@ from scipy import stats
 from milepost.core import Curve
 from milepost.metrics.audit import ROWS, audit_curves
 from milepost.metrics.copied import EpisodeCurves
+from milepost.metrics.curves import average_precision, tau_a
 from milepost.metrics.evaluation import MEASURES, MORE, EpisodeScore, failure_table, score_episode, summarise, summary_table
+from milepost.metrics.outcomes import OUTCOME_RULES
 from milepost.metrics.scores import clock, final, in_words, interval, mean_error, order_correlation, ranks, separation, stage_accuracy
 from milepost.testing import dot_episodes
 
@@ -128,3 +130,25 @@ def test_evaluate_and_audit_have_the_same_names_and_numbers() -> None:
     words = [row[0] for row in summary_table({"model": summary}, more=True)[1]]
     assert words == [*MEASURES.values(), *MORE.values()]
     assert summary.measures["regret"].value == 0
+
+
+def test_the_rules_for_many_draws_say_of_each_what_the_measures_say(rng: np.random.Generator) -> None:
+    """Among them draws with ties, and with one level alone."""
+    success, failure = rng.integers(0, 4, (50, 7)) / 4.0, rng.integers(0, 4, (50, 3)) / 4.0
+    success[0], failure[0] = 0.5, 0.5
+    singles = {
+        "auc": separation, "auprc": average_precision, "succ_fail_diff": lambda a, b: a.mean() - b.mean(),
+        "tau_a": lambda a, b: tau_a(np.concatenate([a, b]), np.arange(10) < 7),
+    }  # fmt: skip
+    assert set(singles) == set(OUTCOME_RULES)
+    for name, rule in OUTCOME_RULES.items():
+        ones = [singles[name](a, b) for a, b in zip(success, failure, strict=True)]
+        np.testing.assert_allclose(rule(success, failure), ones, atol=1e-12, err_msg=name)
+
+
+def test_many_draws_at_once_are_the_draws_of_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = np.random.default_rng(1).random(9), np.random.default_rng(2).random(4)
+    plain = interval(separation, *groups, rng=np.random.default_rng(0))
+    assert interval(OUTCOME_RULES["auc"], *groups, rng=np.random.default_rng(0), vectorized=True) == pytest.approx(plain, abs=1e-12)
+    monkeypatch.setattr("milepost.metrics.scores.BLOCK", 100)  # a few draws in each block
+    assert interval(separation, *groups, rng=np.random.default_rng(0)) == plain

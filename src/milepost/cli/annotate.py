@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 import tyro
 
 from milepost import annotation, datasets, metrics, scale
+from milepost.cli import annotation_output as output
 from milepost.cli.annotate_options import AskOptions, ModelOptions, StageOptions, spent_on
 from milepost.cli.annotate_ray import Questions, ask_on
-from milepost.cli.annotation_output import Target, disagreements, draw, read_corrections, require_no_conflict, shortlist, write_out
 from milepost.cli.annotation_report import report
-from milepost.cli.console import bars, say, warn, warn_all
+from milepost.cli.console import bars, say, shortlist, warn, warn_all
 from milepost.cli.drawings import require_own
 from milepost.cli.effects import Effect, require_effects
 from milepost.core import (
@@ -174,13 +174,15 @@ def _ask(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
         answers: dict[str, dict[int, annotation.Answer]] = {
             "sparse": {n: annotation.Answer(annotation.trivial_answer(annotation.WHOLE, dataset.length(n))) for n in requested["sparse"]}
         }
-        require_no_conflict(dataset, _accepted(answers, requested), lists, requested=requested, overwrite=args.overwrite)
+        output.require_no_conflict(
+            dataset, output.accepted_segments(answers, requested), lists, requested=requested, overwrite=args.overwrite
+        )
         unanswered: dict[int, str] = {}
     else:
         facts, asking = args.model.facts(), args.asking.asking(dataset)
         require_tasks(dataset, asking.task)
         old_answers = annotation.read_annotations(folder) if annotation.is_store(folder) and not args.restart else {}
-        require_no_conflict(dataset, old_answers, lists, requested=requested, overwrite=args.overwrite)
+        output.require_no_conflict(dataset, old_answers, lists, requested=requested, overwrite=args.overwrite)
         there_first = sorted(
             lists, key=lambda head: not (folder / head).is_dir()
         )  # an existing store may refuse; then no folder is made for the other head
@@ -191,11 +193,15 @@ def _ask(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
         todo = annotation.to_ask(stores, requested, failed=args.retry_failed)
         unanswered = _run_model(args, dataset, todo, lists=lists, stores=stores, config=asking) if todo else {}
         answers = _answers(stores)
-    accepted = _accepted(answers, requested)
-    files = write_out(target, accepted, lists, subtask_index=args.subtask_index) if accepted else {}
+    accepted = output.accepted_segments(answers, requested)
+    obstacle = output.in_the_way(dataset, accepted, lists, requested=requested) if accepted else ""
+    files = output.write_out(target, accepted, lists, subtask_index=args.subtask_index) if accepted and not obstacle else {}
     figures = _draw_figures(args, dataset, accepted, answers=answers, lists=lists)
     places = {"store": str(folder) if stores else None, **files, "figures": figures}
-    return report(dataset, answers, requested, lists=lists, unanswered=unanswered, facts=places, as_json=args.json)
+    code = report(dataset, answers, requested, lists=lists, unanswered=unanswered, facts=places, as_json=args.json)
+    if obstacle:
+        warn(obstacle)
+    return code
 
 
 def _run_model(
@@ -236,11 +242,13 @@ def _export(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
     lists = {head: annotation.stages_of(store.provenance) for head, store in stores.items()}
     existing, answers = annotation.read_annotations(dataset.root), _answers(stores)
     requested = {head: [n for n in dataset.episode_indices if not (args.skip_existing and existing.get(n, {}).get(head))] for head in lists}
-    accepted = _accepted(answers, requested)
-    require_no_conflict(dataset, accepted, lists, requested=requested, overwrite=args.overwrite)
+    accepted = output.accepted_segments(answers, requested)
+    output.require_no_conflict(dataset, accepted, lists, requested=requested, overwrite=args.overwrite)
     if not accepted:
         raise DataError(f"{folder} has no accepted annotation of these episodes")
-    files = write_out(target, accepted, lists, subtask_index=args.subtask_index)
+    if obstacle := output.in_the_way(dataset, accepted, lists, requested=requested):
+        raise DataError(obstacle)
+    files = output.write_out(target, accepted, lists, subtask_index=args.subtask_index)
     facts = {"store": str(folder), **files, "figures": None}
     return report(dataset, answers, requested, lists=lists, unanswered={}, facts=facts, as_json=args.json)
 
@@ -254,8 +262,8 @@ def _import(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> int:
         head: annotation.stages_of(stored) for head in HEADS if (stored := annotation.read_provenance(folder / head)) is not None
     }
     lists = {**stored_lists, **args.stages.lists()}
-    annotations = read_corrections(args.import_file, dataset, lists)
-    files = write_out(target, annotations, lists, subtask_index=args.subtask_index)
+    annotations = output.read_corrections(args.import_file, dataset, lists)
+    files = output.write_out(target, annotations, lists, subtask_index=args.subtask_index)
     count = sum(len(heads) for heads in annotations.values())
     if args.json:
         say(to_json({"annotations": count, "episodes": sorted(annotations), **files}))
@@ -304,7 +312,7 @@ def _bring_over(
         f"the {head} stages of {column}: {words}"
         for words in _contradictions(dataset, {n: heads[head] for n, heads in annotations.items()})
     )
-    files = write_out(target, annotations, {}, subtask_index=False, keep_language=column != "language_persistent")
+    files = output.write_out(target, annotations, {}, subtask_index=False, keep_language=column != "language_persistent")
     say(summary)
     say(f"written: {', '.join(files['written']) or 'nothing, all of it was there'} in {files['folder']}")
     return 0
@@ -386,7 +394,7 @@ def _draw_figures(
         return None
     most = len(selection) if args.visualize_only and args.episodes is not None else args.num_visualizations
     camera = next(iter((*args.asking.video_key, *dataset.cameras)), None)
-    by_disagreement = disagreements(answers)
+    by_disagreement = output.disagreements(answers)
     order = metrics.ranked({n: by_disagreement.get(n, float("nan")) for n in selection})[:most]
     figures = {number: args.output_dir / f"episode_{number:06d}_subtasks.png" for number in order}
     try:
@@ -397,7 +405,7 @@ def _draw_figures(
         warn(f"nothing is drawn: {error}")  # the annotations are on disk already, so this is only a warning
         return None
     with bars() as bar:
-        draw(dataset, selection, answers, lists=lists, camera=camera, drawings=figures, tick=bar("draw"))
+        output.draw(dataset, selection, answers, lists=lists, camera=camera, drawings=figures, tick=bar("draw"))
     return str(args.output_dir)
 
 
@@ -435,16 +443,5 @@ def _answers(stores: Stores) -> dict[str, dict[int, annotation.Answer]]:
     }
 
 
-def _accepted(answers: Mapping[str, Mapping[int, annotation.Answer]], requested: Mapping[str, Sequence[int]]) -> dict[int, dict[str, Any]]:
-    """Returns episode -> head -> segments, for the requested episodes."""
-    segments: dict[int, dict[str, Any]] = {}
-    for head, numbers in requested.items():
-        for number in numbers:
-            answer = answers[head].get(number)
-            if answer is not None and answer.segments:
-                segments.setdefault(number, {})[head] = answer.segments
-    return dict(sorted(segments.items()))
-
-
-def _target(args: Args, dataset: datasets.LeRobotDataset) -> Target:
-    return Target(dataset, args.output_path, args.push_to_hub, args.output_repo_id)
+def _target(args: Args, dataset: datasets.LeRobotDataset) -> output.Target:
+    return output.Target(dataset, args.output_path, args.push_to_hub, args.output_repo_id)

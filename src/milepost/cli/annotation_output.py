@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from milepost import annotation, datasets, figures, metrics
+from milepost.cli.console import shortlist
 from milepost.cli.progress_io import warn_of_missing_letters
-from milepost.core import HEADS, DataError, Episode, Segment, Tick, require_writable
+from milepost.core import HEADS, DataError, Episode, Segment, Tick, count_noun, require_writable
 
 Answers: TypeAlias = "Mapping[str, Mapping[int, annotation.Answer]]"
 """Head -> episode -> its answer."""
@@ -78,6 +79,17 @@ def _require_copy(folder: Path, dataset: datasets.LeRobotDataset) -> None:
         raise DataError(f"{folder} is another dataset than {dataset.name}; give --output-path a new name")
 
 
+def accepted_segments(answers: Answers, requested: Mapping[str, Sequence[int]]) -> dict[int, dict[str, Any]]:
+    """Returns episode -> head -> segments, for the requested episodes."""
+    segments: dict[int, dict[str, Any]] = {}
+    for head, numbers in requested.items():
+        for number in numbers:
+            answer = answers[head].get(number)
+            if answer is not None and answer.segments:
+                segments.setdefault(number, {})[head] = answer.segments
+    return dict(sorted(segments.items()))
+
+
 def require_no_conflict(
     dataset: datasets.LeRobotDataset,
     accepted: datasets.Annotations,
@@ -115,13 +127,29 @@ def require_no_conflict(
             )
 
 
+def in_the_way(
+    dataset: datasets.LeRobotDataset,
+    accepted: datasets.Annotations,
+    lists: Mapping[str, annotation.SubtaskList],
+    *,
+    requested: Mapping[str, Sequence[int]],
+) -> str:
+    """Returns "", or why these annotations cannot be written: an episode without an answer keeps stages that are not on the list."""
+    existing = annotation.read_annotations(dataset.root)
+    for head, subtasks in lists.items():
+        without = [n for n in requested[head] if not accepted.get(n, {}).get(head)]
+        stay = [n for n in without if {s.name for s in existing.get(n, {}).get(head, ())} - set(subtasks.names)]
+        if stay:
+            return (
+                f"nothing is written into {dataset.name}: {count_noun(len(stay), 'episode')} without a {head} answer ({shortlist(stay)}) "
+                "would keep stages that are not on the new list, and a dataset has one list. The other answers stay in the store. Ask "
+                "again (--retry-failed asks those that failed), or annotate a copy without these episodes (milepost copy)"
+            )
+    return ""
+
+
 def _task(dataset: datasets.LeRobotDataset, number: int) -> tuple[str, ...]:
     return tuple(dataset.meta.episodes[number].tasks)
-
-
-def shortlist(numbers: Sequence[int], most: int = 10) -> str:
-    """Returns the first of many numbers, for a message."""
-    return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
 
 
 def write_out(

@@ -50,8 +50,12 @@ def report(
         if rows := _stage_rows([a for a in by_head[head].values() if a.segments], subtasks, dataset.fps):
             table(f"{head} stages", ("stage", "episodes", "mean, s", "shortest", "longest"), rows)
     if order:
-        rows = [(number, f"{by_disagreement[number]:.1%}", *_widest(by_head, number)) for number in order[:DOUBTED]]
-        table("most disagreed on: look at these first", ("episode", "frames that differ", "widest border", "over, s"), rows)
+        rows = [
+            (number, f"{by_disagreement[number]:.1%}", _without_answer(by_head, number), *_widest(by_head, number))
+            for number in order[:DOUBTED]
+        ]
+        columns = ("episode", "frames that differ", "failed repeats", "widest border", "over, s")
+        table("most disagreed on: look at these first (a failed repeat differs on every frame)", columns, rows)
     _say_failures(failed, unanswered, facts)
     _say_places(facts)
     return code
@@ -81,6 +85,12 @@ def _stage_rows(answers: Sequence[annotation.Answer], subtasks: annotation.Subta
         numbers = (f"{seconds.mean():.2f}", f"{seconds.min():.2f}", f"{seconds.max():.2f}") if len(seconds) else ("-", "-", "-")
         rows.append((name, count, *numbers))
     return rows
+
+
+def _without_answer(answers: Answers, number: int) -> str:
+    """Returns how many of the repeats of an episode gave no annotation, over all heads."""
+    notes = [each[number].notes for each in answers.values() if number in each and "repeats" in each[number].notes]
+    return f"{sum(len(each['failed']) for each in notes)} of {sum(each['repeats'] for each in notes)}"
 
 
 def _widest(answers: Answers, number: int) -> tuple[object, ...]:

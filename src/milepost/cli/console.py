@@ -207,3 +207,8 @@ def warn_all(texts: Iterable[str]) -> None:
     """Prints warnings, one after another, on standard error."""
     for text in texts:
         warn(text)
+
+
+def shortlist(numbers: Sequence[int], most: int = 10) -> str:
+    """Returns the first of many numbers, for a message."""
+    return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")

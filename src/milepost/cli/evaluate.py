@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from milepost import datasets, metrics, progress
-from milepost.cli.console import bars, say, table, warn, warn_all
+from milepost.cli.console import bars, say, shortlist, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
 from milepost.cli.evaluate_several import evaluate_several, threshold_rows
 from milepost.cli.progress_io import name_of
@@ -67,6 +67,11 @@ def main(args: Args) -> int:
         model = Path(progress_file.table.metadata.get(f"{progress.METADATA_PREFIX}model_path", ""))
         say_what_taught(model, dataset, {score.episode for score in compared.episodes})
         _print(compared, summaries, lines)
+    if absent := compared.absent:
+        warn(
+            f"{progress_file.path.name} has no row of {count_noun(len(absent), 'episode')} ({shortlist(absent)}), which the numbers leave "
+            "out: a model that fails on hard episodes looks better than it is"
+        )
     for number, reason in compared.unreadable.items():
         warn(f"episode {number} is left out: {reason}")
     return 1 if compared.unreadable else 0

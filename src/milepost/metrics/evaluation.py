@@ -7,7 +7,7 @@ Error, stage accuracy and order are means over successful episodes. Of a failed 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milepost.core import Brief, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, progress, targets
-from milepost.metrics.curves import average_precision, milestone_coverage, regret, stagnation, tau_a, voc, voc_r
-from milepost.metrics.scores import final, in_words, interval, mean_error, separation, stage_accuracy
+from milepost.metrics.curves import milestone_coverage, regret, stagnation, voc, voc_r
+from milepost.metrics.outcomes import OUTCOME_RULES, auc, of_one
+from milepost.metrics.scores import final, in_words, interval, mean_error, stage_accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ def mean_estimate(values: Sequence[float], rng: np.random.Generator) -> Estimate
     finite = np.array([value for value in values if not np.isnan(value)])
     if not len(finite):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    low, high = interval(lambda x: float(np.mean(x)), finite, rng=rng)
+    low, high = interval(lambda draws: draws.mean(axis=1), finite, rng=rng, vectorized=True)
     return Estimate(float(finite.mean()), low, high, len(finite))
 
 
@@ -160,7 +161,7 @@ def summarise(scores: Sequence[EpisodeScore], rng: np.random.Generator) -> Summa
     good = [score for score in scores if score.success is not False]
     success = np.array([s.final for s in scores if s.success is True and not np.isnan(s.final)])
     failure = np.array([s.final for s in scores if s.success is False and not np.isnan(s.final)])
-    low, high = interval(separation, success, failure, rng=rng)
+    low, high = interval(auc, success, failure, rng=rng, vectorized=True)
     kinds: dict[str, list[EpisodeScore]] = defaultdict(list)
     for score in scores:
         if score.success is False:
@@ -169,7 +170,7 @@ def summarise(scores: Sequence[EpisodeScore], rng: np.random.Generator) -> Summa
         error=mean_estimate([s.error for s in good], rng),
         stage_accuracy=mean_estimate([s.stage_accuracy for s in good], rng),
         order=mean_estimate([s.order for s in good], rng),
-        auc=Estimate(separation(success, failure), low, high, len(success) + len(failure)),
+        auc=Estimate(of_one(auc, success, failure), low, high, len(success) + len(failure)),
         final_success=mean_estimate(success.tolist(), rng),
         final_failure=mean_estimate(failure.tolist(), rng),
         failures={
@@ -206,28 +207,17 @@ MORE = {
 """Name of a measure -> its words, here and in `milepost audit`."""
 
 
-def outcome_rules() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
-    """Returns name -> a function of the final values of successes (N,) and failures (M,), NaN if there are not both."""
-
-    def tau(a: np.ndarray, b: np.ndarray) -> float:
-        return tau_a(np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)) if len(a) and len(b) else float("nan")
-
-    def gap(a: np.ndarray, b: np.ndarray) -> float:
-        return float(a.mean() - b.mean()) if len(a) and len(b) else float("nan")
-
-    return {"auc": separation, "auprc": average_precision, "tau_a": tau, "succ_fail_diff": gap}
-
-
 def outcome_rows(success: Float[np.ndarray, "N"], failure: Float[np.ndarray, "M"], rng: np.random.Generator) -> dict[str, Estimate]:
     """Returns what separates successes from failures by their final values: AUC, AUPRC, tau-a and the difference of the means.
 
     AUPRC and tau-a depend on how many are successes, so what chance or a perfect order would have stands beside them.
     """
-
-    rules = outcome_rules()
     good, bad = len(success), len(failure)
     count = good + bad
-    rows = {name: Estimate(of(success, failure), *interval(of, success, failure, rng=rng), count) for name, of in rules.items()}
+    rows = {
+        name: Estimate(of_one(rule, success, failure), *interval(rule, success, failure, rng=rng, vectorized=True), count)
+        for name, rule in OUTCOME_RULES.items()
+    }
     chance, perfect = (good / count, 2 * good * bad / (count * (count - 1))) if good and bad else (float("nan"), float("nan"))
     return rows | {"auprc_chance": Estimate(chance, chance, chance, count), "tau_a_perfect": Estimate(perfect, perfect, perfect, count)}
 

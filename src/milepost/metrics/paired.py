@@ -13,7 +13,8 @@ from operator import attrgetter
 import numpy as np
 from jaxtyping import Float
 
-from milepost.metrics.evaluation import MEASURES, PER_EPISODE, EpisodeScore, Estimate, mean_estimate, outcome_rules
+from milepost.metrics.evaluation import MEASURES, PER_EPISODE, EpisodeScore, Estimate, mean_estimate
+from milepost.metrics.outcomes import OUTCOME_RULES, Rule, of_one
 from milepost.metrics.scores import interval
 
 
@@ -27,7 +28,7 @@ def paired_differences(first: Sequence[EpisodeScore], other: Sequence[EpisodeSco
     good = [pair for pair in both if pair[0].success is not False]
     rows = {name: _difference(good, attrgetter(name), rng) for name in ("error", "stage_accuracy", "order")}
     ends = {side: _known_pairs([(a.final, b.final) for a, b in both if a.success is side]) for side in (True, False)}
-    rules = outcome_rules()
+    rules = dict(OUTCOME_RULES)
     rows["auc"] = _of_outcomes(rules.pop("auc"), ends[True], ends[False], rng)
     for name, side in (("final_success", True), ("final_failure", False)):
         rows[name] = mean_estimate((ends[side][:, 1] - ends[side][:, 0]).tolist(), rng)
@@ -60,14 +61,15 @@ def _known_pairs(pairs: Sequence[tuple[float, float]]) -> Float[np.ndarray, "N 2
 
 
 def _of_outcomes(
-    rule: Callable[[np.ndarray, np.ndarray], float],
+    rule: Rule,
     success: Float[np.ndarray, "S 2"],
     failure: Float[np.ndarray, "F 2"],
     rng: np.random.Generator,
 ) -> Estimate:
     """Returns the difference of a measure that needs successes and failures together."""
 
-    def gap(successes: Float[np.ndarray, "S 2"], failures: Float[np.ndarray, "F 2"]) -> float:
-        return rule(successes[:, 1], failures[:, 1]) - rule(successes[:, 0], failures[:, 0])
+    def gap(successes: Float[np.ndarray, "D S 2"], failures: Float[np.ndarray, "D F 2"]) -> Float[np.ndarray, "D"]:
+        return rule(successes[..., 1], failures[..., 1]) - rule(successes[..., 0], failures[..., 0])
 
-    return Estimate(gap(success, failure), *interval(gap, success, failure, rng=rng), len(success) + len(failure))
+    value = of_one(rule, success[:, 1], failure[:, 1]) - of_one(rule, success[:, 0], failure[:, 0])
+    return Estimate(value, *interval(gap, success, failure, rng=rng, vectorized=True), len(success) + len(failure))

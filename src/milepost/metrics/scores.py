@@ -6,6 +6,7 @@ Order correlation alone proves nothing: a clock has a perfect 1. Every table the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -82,17 +83,33 @@ def separation(success: Values, failure: Values) -> float:
     return float((both[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
+BLOCK = 1_000_000
+"""Most values that are drawn at once, so that the memory of an interval does not grow with its draws."""
+
+
 def interval(
-    statistic: Callable[..., float], *groups: Sequence[float] | np.ndarray, rng: np.random.Generator, draws: int = 1000
+    statistic: Callable[..., Any],
+    *groups: Sequence[float] | np.ndarray,
+    rng: np.random.Generator,
+    draws: int = 1000,
+    vectorized: bool = False,
 ) -> tuple[float, float]:
     """Returns the 95 % bootstrap interval of a statistic of one or more groups of episodes; each group is resampled on its own.
 
-    Draws whose statistic is NaN are left out. The interval is (NaN, NaN) if all are.
+    Draws whose statistic is NaN are left out. The interval is (NaN, NaN) if all are. vectorized: the statistic takes many draws at once,
+    each group as (D, N), and returns (D,); the numbers drawn are the same.
     """
     arrays = [np.asarray(group, dtype=float) for group in groups]
     if not all(len(array) for array in arrays):
         return float("nan"), float("nan")
-    values = np.array([statistic(*(array[rng.integers(len(array), size=len(array))] for array in arrays)) for _ in range(draws)])
+    sizes = [len(array) for array in arrays]
+    parts, at_once = [], max(1, BLOCK // sum(sizes))
+    for start in range(0, draws, at_once):
+        count = min(at_once, draws - start)
+        places = np.split(rng.integers(np.repeat(sizes, sizes), size=(count, sum(sizes))), np.cumsum(sizes)[:-1], axis=1)
+        samples = [array[rows] for array, rows in zip(arrays, places, strict=True)]
+        parts.append(statistic(*samples) if vectorized else [statistic(*each) for each in zip(*samples, strict=True)])
+    values = np.concatenate(parts)
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")

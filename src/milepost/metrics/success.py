@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from milepost.core import DataError, count_noun
 from milepost.metrics.inputs import Values, same_frames, without_nan
+from milepost.metrics.outcomes import auc
 from milepost.metrics.scores import interval, separation
 
 
@@ -115,16 +116,16 @@ def success_threshold(success: Values, failure: Values, *, early: Values | None 
     def fit(pairs: Float[np.ndarray, "N 2"], failure: Float[np.ndarray, "M"]) -> float:
         return fit_threshold(pairs[:, 0], failure, pairs[:, 1])
 
-    def balanced(right: Float[np.ndarray, "N"], wrong: Float[np.ndarray, "M"]) -> float:
-        return float((np.mean(right) + np.mean(wrong)) / 2)
+    def balanced_draws(right: Float[np.ndarray, "D N"], wrong: Float[np.ndarray, "D M"]) -> Float[np.ndarray, "D"]:
+        return (right.mean(axis=1) + wrong.mean(axis=1)) / 2
 
     return Threshold(
         value=fit(pairs, failure),
         interval=interval(fit, pairs, failure, rng=rng, draws=300),  # a fit costs far more than a mean: 300 draws, not 1000
-        accuracy=balanced(right.astype(float), wrong.astype(float)) if is_judged else float("nan"),
-        accuracy_interval=interval(balanced, right, wrong, rng=rng) if is_judged else (float("nan"), float("nan")),
+        accuracy=float((right.mean() + wrong.mean()) / 2) if is_judged else float("nan"),
+        accuracy_interval=interval(balanced_draws, right, wrong, rng=rng, vectorized=True) if is_judged else (float("nan"), float("nan")),
         auc=separation(pairs[:, 0], failure),
-        auc_interval=interval(separation, pairs[:, 0], failure, rng=rng),
+        auc_interval=interval(auc, pairs[:, 0], failure, rng=rng, vectorized=True),
         successes=len(pairs),
         failures=len(failure),
         false_alarms=int((failure > other).sum()) if is_judged else None,

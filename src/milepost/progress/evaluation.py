@@ -51,6 +51,7 @@ class Evaluation:
     scores: the file's name, and the clock's -> one score an episode, in the same order. sources: where the truth comes from: "truth",
     "annotation" or "none". ends: of each episode whose success is known, whether it succeeded, and its last progress and signals by name.
     events: episode -> what happens in its curve; episodes without progress are not in it. unreadable: episode -> why it is left out.
+    absent: episodes of the dataset of which the file has no row: they are left out too.
     """
 
     scores: dict[str, list[EpisodeScore]]
@@ -58,15 +59,17 @@ class Evaluation:
     ends: list[tuple[bool, dict[str, float]]] = field(default_factory=list)
     events: dict[int, list[Event]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
+    absent: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         if not self.episodes:
             return "Evaluation(no episode)"
         columns, rows = summary_table(self.summaries())
         lines = ["".join(f"{each!s:<22}" for each in row).rstrip() for row in (columns, *rows)]
-        unreadable = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        without = {"unreadable": self.unreadable, "not in the file": self.absent}
+        left_out = "".join(f", {len(numbers)} {why}" for why, numbers in without.items() if numbers)
         return "\n".join(
-            [f"Evaluation of {count_noun(len(self.episodes), 'episode')}{unreadable}, truth: {', '.join(sorted(self.sources))}", *lines]
+            [f"Evaluation of {count_noun(len(self.episodes), 'episode')}{left_out}, truth: {', '.join(sorted(self.sources))}", *lines]
         )
 
     @property
@@ -125,10 +128,11 @@ def evaluate(
     else:
         matched = progress if isinstance(progress, MatchedProgress) else _matched(dataset, progress)
         path, name, table = str(matched.path), matched.path.stem.removesuffix("_progress"), matched.table
-    evaluation = Evaluation({f"{name} (file)" if name == CLOCK else name: [], CLOCK: []})
-    stages = dataset.stages.get(head) or _annotated(dataset, head)
     present = set(table.episode_index.tolist())
     in_file = [index for index in dataset.episode_indices if index in present]
+    absent = tuple(index for index in dataset.episode_indices if index not in present)
+    evaluation = Evaluation({f"{name} (file)" if name == CLOCK else name: [], CLOCK: []}, absent=absent)
+    stages = dataset.stages.get(head) or _annotated(dataset, head)
     for done, index in enumerate(in_file, start=1):
         try:
             episode = dataset.episode(index)
