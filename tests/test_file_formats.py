@@ -15,7 +15,7 @@ import pytest
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.cli.entry import main
 from milepost.core.errors import DataError
-from milepost.core.formats import FORMAT, FORMAT_KEY
+from milepost.core.formats import FORM_VERSION, FORMAT_KEY
 from milepost.core.types import Curve, Progress, Segment, Signal
 from milepost.datasets import open_dataset
 from milepost.progress.store import ProgressStore
@@ -124,7 +124,7 @@ def test_what_annotate_and_the_review_page_write(folder: Path, tmp_path: Path) -
 
 def later(path: Path) -> Path:
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, FORMAT_KEY.encode(): str(FORMAT + 1).encode()}), path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, FORMAT_KEY.encode(): str(FORM_VERSION + 1).encode()}), path)
     return path
 
 

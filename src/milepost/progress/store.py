@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from milepost.core import (
-    FORMAT,
-    FORMAT_KEY,
+    FORM_METADATA,
     DataError,
     Progress,
     atomic_folder,
@@ -215,7 +214,7 @@ class ProgressStore:
             remove_folder(self.folder, self.path)
             raise DataError("no episode was labelled: there is nothing to write")
         metadata = {f"{METADATA_PREFIX}{key}": value for key, value in self.provenance.items()}
-        metadata |= {"reward_model_path": self.provenance.get("model_path", ""), FORMAT_KEY: str(FORMAT)}
+        metadata |= {"reward_model_path": self.provenance.get("model_path", ""), **FORM_METADATA}
         with atomic_path(self.path) as temporary:
             write_joined(parts, temporary, metadata)
         remove_folder(self.folder, self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from milepost.core import FORMAT, count_noun, write_text
+from milepost.core import FORM_VERSION, count_noun, write_text
 from milepost.metrics import FEWEST, summary_table
 from milepost.models.training.recipe import TrainResult
 from milepost.progress import verdict_in_words
@@ -55,7 +55,7 @@ def write_card(
     """Writes README.md and evaluation.json beside the weights. fingerprint: of the dataset it learnt from. more: further entries."""
     write_text(folder / "README.md", card)
     record: dict[str, object] = {
-        "format": FORMAT,
+        "format": FORM_VERSION,
         "dataset": dataset,
         **({"dataset_fingerprint": fingerprint} if fingerprint else {}),
         "train_episodes": result.train_episodes,
