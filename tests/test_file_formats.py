@@ -102,7 +102,12 @@ def test_a_column_without_an_entry_is_found(folder: Path, tmp_path: Path) -> Non
 def test_what_train_and_audit_write(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--preset", "small", "--steps", 2, "--batch-size", 4]
     run(capsys, "train", folder / "dots", "--annotation-mode", "single_stage", *sizes, "--output-dir", folder / "sarm")
-    jsonschema.validate(json.loads((folder / "sarm" / "evaluation.json").read_text()), schema("evaluation"))
+    evaluation = (folder / "sarm" / "evaluation.json").read_text()
+    assert "NaN" not in evaluation
+    jsonschema.validate(json.loads(evaluation), schema("evaluation"))
+    beside = ["--output-path", folder / "several", "--device", "cpu", "--no-cache", "--json"]
+    labelled = run(capsys, "label", folder / "dots", "--model", folder / "sarm", "--model", "elapsed", *beside)
+    jsonschema.validate(json.loads(labelled), schema("label_several_output"))
     config = json.loads((folder / "sarm" / "config.json").read_text())
     jsonschema.validate(config, schema("config_sarm"))
     few = ["--num-episodes", 3, "--controls", "frozen_first", "--output-dir", folder / "audit"]

@@ -115,10 +115,10 @@ class ProgressStore:
             if self.folder.is_dir():
                 self.folder.rmdir()
             with atomic_folder(self.folder) as part:  # it is never there without its mark
-                (part / _MARK).write_text(json.dumps(self.provenance), encoding="utf-8")
+                (part / _MARK).write_text(json.dumps(self.provenance, allow_nan=False), encoding="utf-8")
         require_writable(self.folder)
         if unfinished_provenance(mark) != self.provenance:
-            write_text(mark, json.dumps(self.provenance))
+            write_text(mark, json.dumps(self.provenance, allow_nan=False))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
         self._columns: dict[str, Mapping[bytes, bytes] | None] = {
             field.name: field.metadata for part in self._parts() for field in pq.read_schema(part)

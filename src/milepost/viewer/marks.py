@@ -80,7 +80,7 @@ class Marks:
                 marks[episode] = mark
             entries = [{"episode": n, "mark": each.kind, "note": each.note} for n, each in sorted(marks.items())]
             record = {"format": FORM_VERSION, **self._about, "marks": entries}
-            write_text(self.path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            write_text(self.path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
             self._marks, self._signature = marks, _signature(self.path)
             self.revision += 1
 
