@@ -115,6 +115,19 @@ def test_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, printed) -> None:
     assert printed("demo_output", "demo", "--output-dir", tmp_path)["sarm"]["auc"]["value"] is None
 
 
+def without_schema(verbs: dict[str, set[str]]) -> set[str]:
+    """Returns the verbs with --json that no schema names. verbs: name -> its options."""
+    written_by = [each.get("written_by", "") for each in ALL.values()]
+    return {verb for verb, options in verbs.items() if "json" in options and not any(f"`{verb} --json`" in text for text in written_by)}
+
+
+def test_each_verb_with_json_has_a_schema() -> None:
+    verbs = {verb: {field.name for field in dataclasses.fields(command_of(verb).Args)} for verb in VERBS}
+    assert sum("json" in options for options in verbs.values()) >= 9
+    assert without_schema(verbs) == set()
+    assert without_schema({**verbs, "measure": {"json"}}) == {"measure"}
+
+
 def test_every_schema_is_json_schema() -> None:
     for name, each in ALL.items():
         if "columns" not in each:
