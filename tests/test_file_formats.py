@@ -15,7 +15,7 @@ import pytest
 from milepost.annotation.store import AnnotationStore, Answer
 from milepost.cli.entry import main
 from milepost.core.errors import DataError
-from milepost.core.formats import FORMAT, FORMAT_KEY
+from milepost.core.formats import FORM_VERSION, FORMAT_KEY
 from milepost.core.types import Curve, Progress, Segment, Signal
 from milepost.datasets import open_dataset
 from milepost.progress.store import ProgressStore
@@ -102,7 +102,12 @@ def test_a_column_without_an_entry_is_found(folder: Path, tmp_path: Path) -> Non
 def test_what_train_and_audit_write(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--preset", "small", "--steps", 2, "--batch-size", 4]
     run(capsys, "train", folder / "dots", "--annotation-mode", "single_stage", *sizes, "--output-dir", folder / "sarm")
-    jsonschema.validate(json.loads((folder / "sarm" / "evaluation.json").read_text()), schema("evaluation"))
+    evaluation = (folder / "sarm" / "evaluation.json").read_text()
+    assert "NaN" not in evaluation
+    jsonschema.validate(json.loads(evaluation), schema("evaluation"))
+    beside = ["--output-path", folder / "several", "--device", "cpu", "--no-cache", "--json"]
+    labelled = run(capsys, "label", folder / "dots", "--model", folder / "sarm", "--model", "elapsed", *beside)
+    jsonschema.validate(json.loads(labelled), schema("label_several_output"))
     config = json.loads((folder / "sarm" / "config.json").read_text())
     jsonschema.validate(config, schema("config_sarm"))
     few = ["--num-episodes", 3, "--controls", "frozen_first", "--output-dir", folder / "audit"]
@@ -124,7 +129,7 @@ def test_what_annotate_and_the_review_page_write(folder: Path, tmp_path: Path) -
 
 def later(path: Path) -> Path:
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, FORMAT_KEY.encode(): str(FORMAT + 1).encode()}), path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, FORMAT_KEY.encode(): str(FORM_VERSION + 1).encode()}), path)
     return path
 
 

@@ -54,9 +54,13 @@ def kind(schema: dict[str, Any]) -> str:
 
 def rows(schema: dict[str, Any]) -> list[str]:
     """Returns a schema as the rows of a table."""
+    if schema.get("type") == "array":
+        return ["It is an array. Each entry has:", "", *rows(schema["items"])]
     if "columns" not in schema:
-        cells = [(name, kind(each), each["description"], name in schema["required"]) for name, each in schema["properties"].items()]
-        made = [f"| `{name}` | {what} | {text}{'' if always else ' Optional.'} |" for name, what, text, always in cells]
+        cells = [(f"`{name}`", kind(each), each["description"], name in schema["required"]) for name, each in schema["properties"].items()]
+        if "description" in (rest := schema.get("additionalProperties") or {}):
+            cells.append(("any other", kind(rest), rest["description"], True))
+        made = [f"| {name} | {what} | {text}{'' if always else ' Optional.'} |" for name, what, text, always in cells]
         return ["| key | type | meaning |", "|---|---|---|", *made]
     head = ["| column | type | unit | meaning |", "|---|---|---|---|"]
     for each in schema["columns"]:

@@ -125,8 +125,8 @@ def provenance(dataset: LeRobotDataset, model: Mapping[str, str], subtasks: Subt
     return {
         "dataset_footage": dataset.footage_fingerprint,
         **model,
-        "stages": json.dumps(asdict(subtasks), ensure_ascii=False),
-        "asking": json.dumps(asdict(config)),
+        "stages": json.dumps(asdict(subtasks), ensure_ascii=False, allow_nan=False),
+        "asking": json.dumps(asdict(config), allow_nan=False),
         "words": hashlib.sha256(text.encode()).hexdigest()[:16],
     }
 

@@ -41,7 +41,7 @@ def to_file(path: str | Path, annotations: Annotations, fps: float, *, overwrite
         for s in heads.get(head, ())
     ]
     if path.suffix == ".json":
-        lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in rows)
+        lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False, allow_nan=False) for row in rows)
         text = "[\n" + ",\n".join(lines) + "\n]\n"
     else:
         buffer = io.StringIO(newline="")

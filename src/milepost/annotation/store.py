@@ -70,7 +70,7 @@ class AnnotationStore:
             self.folder.rename(_aside(self.folder))
         require_writable(self.folder)
         if not (self.folder / _MARK).is_file():
-            write_text(self.folder / _MARK, json.dumps(self.provenance, indent=2))
+            write_text(self.folder / _MARK, json.dumps(self.provenance, indent=2, allow_nan=False))
 
     def add(self, episode: int, answers: Mapping[str, Answer]) -> None:
         """Writes an episode's answers, by head. A head's earlier answer is replaced, other heads stay."""
@@ -78,7 +78,9 @@ class AnnotationStore:
             raise DataError(f"answers are for {' or '.join(HEADS)}, got {sorted(answers)}")
         with self._lock:  # reads and writes one file: two heads of an episode may arrive at once
             all_answers = {**self.get(episode), **answers}
-            text = json.dumps({"episode": episode, **{h: _to_record(all_answers[h]) for h in HEADS if h in all_answers}}, indent=1)
+            text = json.dumps(
+                {"episode": episode, **{h: _to_record(all_answers[h]) for h in HEADS if h in all_answers}}, indent=1, allow_nan=False
+            )
             write_text(self._path(episode), text)
 
     def get(self, episode: int) -> dict[str, Answer]:

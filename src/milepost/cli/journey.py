@@ -72,7 +72,7 @@ class Journey:
         self.folder, self.config, self.on_stage, self.workers = folder, config, on_stage, workers
         folder.mkdir(parents=True, exist_ok=True)
         mark = folder / "demo.json"
-        settings = json.dumps(dataclasses.asdict(config))
+        settings = json.dumps(dataclasses.asdict(config), allow_nan=False)
         if mark.exists() and read_text(mark) != settings:
             raise DataError(f"{folder} holds a demo with other settings; use --overwrite or another --output-dir")
         write_text(mark, settings)
@@ -87,7 +87,7 @@ class Journey:
             yield
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
-            write_text(self.folder / "seconds.json", json.dumps(self.seconds))
+            write_text(self.folder / "seconds.json", json.dumps(self.seconds, allow_nan=False))
 
     def run(self) -> DemoResult:
         """Runs all five steps."""

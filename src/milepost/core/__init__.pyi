@@ -46,9 +46,10 @@ from .files import require_shallow as require_shallow
 from .files import sampled_digest as sampled_digest
 from .files import shown as shown
 from .files import to_json as to_json
-from .formats import FORMAT as FORMAT
-from .formats import FORMAT_KEY as FORMAT_KEY
+from .formats import FORM_METADATA as FORM_METADATA
+from .formats import FORM_VERSION as FORM_VERSION
 from .formats import require_format as require_format
+from .formats import require_parquet_format as require_parquet_format
 from .images import FrameIndex as FrameIndex
 from .images import as_uint8 as as_uint8
 from .images import frame_numbers as frame_numbers

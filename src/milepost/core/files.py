@@ -222,9 +222,9 @@ def json_value(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def to_json(value: Any, *, ascii_only: bool = True) -> str:
-    """Returns a value as one line of JSON, which has no NaN: see `json_value`."""
-    return json.dumps(json_value(value), ensure_ascii=ascii_only, allow_nan=False)
+def to_json(value: Any, *, ascii_only: bool = True, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Returns a value as JSON, on one line if there is no `indent`. It has no NaN: see `json_value`."""
+    return json.dumps(json_value(value), ensure_ascii=ascii_only, allow_nan=False, indent=indent, sort_keys=sort_keys)
 
 
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)

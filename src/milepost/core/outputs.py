@@ -208,7 +208,7 @@ def flush_to_disk(path: Path) -> None:
 def _sign(lock_file: Path) -> None:
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "command": " ".join(Path(sys.argv[0]).name.split() + sys.argv[1:3])}
     with suppress(PermissionError):  # Windows lets nobody write into a file that is locked
-        lock_file.write_text(json.dumps(holder), encoding="utf-8")
+        lock_file.write_text(json.dumps(holder, allow_nan=False), encoding="utf-8")
 
 
 def _holder(lock_file: Path) -> str:

@@ -176,7 +176,7 @@ def _write(
         files = [*rewrite(root, new, annotations, heads=heads, meta=meta)]
         for head, shares in contents.items():
             name = PROPORTIONS.format(head=head)
-            text = json.dumps(shares, indent=2)  # ASCII: LeRobot opens it with whatever encoding the machine has
+            text = json.dumps(shares, indent=2, allow_nan=False)  # ASCII: LeRobot opens it with whatever encoding the machine has
             if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text:
                 new(name).write_text(text, encoding="utf-8")
                 files.append(name)

@@ -241,5 +241,5 @@ def _write_proportions(part: Path, dataset: LeRobotDataset, ranges: Mapping[int,
             continue
         if (stages := stages_by_rule(remaining, dataset.meta, tuple(old), rule)) is not None:
             by_stage = dict(zip(stages.names, stages.shares, strict=True))
-            (part / PROPORTIONS.format(head=head)).write_text(json.dumps(by_stage, indent=2), encoding="utf-8")
+            (part / PROPORTIONS.format(head=head)).write_text(json.dumps(by_stage, indent=2, allow_nan=False), encoding="utf-8")
         return

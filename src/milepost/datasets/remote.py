@@ -119,7 +119,7 @@ class Remote:
         if not about.exists():
             about.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(about) as temporary:
-                temporary.write_text(json.dumps({"address": self.address, "files": self.stamps}), encoding="utf-8")
+                temporary.write_text(json.dumps({"address": self.address, "files": self.stamps}, allow_nan=False), encoding="utf-8")
 
     def _copy(self, relative: str, path: Path) -> None:
         """Copies a file to a path here. DataError if it cannot be read, or ends before its size."""

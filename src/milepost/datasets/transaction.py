@@ -89,7 +89,7 @@ def replacing(root: Path) -> Iterator[Callable[[str], Path]]:
             for name in names:
                 _settle(root / name)
             if names:
-                _beside(root / JOURNAL).write_text(json.dumps({"files": names}), encoding="utf-8")
+                _beside(root / JOURNAL).write_text(json.dumps({"files": names}, allow_nan=False), encoding="utf-8")
                 _settle(root / JOURNAL)
                 _beside(root / JOURNAL).replace(root / JOURNAL)
         finally:

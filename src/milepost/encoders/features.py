@@ -211,7 +211,7 @@ class FeatureCache:
         require_cache(self.folder)
         about = {"encoder": self.encoder.name, "preprocessing": self.encoder.preprocessing, "width": features.shape[1]}
         if not (self.folder / ABOUT).is_file():
-            write_text(self.folder / ABOUT, json.dumps(about, indent=2) + "\n")
+            write_text(self.folder / ABOUT, json.dumps(about, indent=2, allow_nan=False) + "\n")
         path = self._path(episode, camera, key)
         path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as file:

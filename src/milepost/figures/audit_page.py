@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.core import FORMAT, DataError, atomic_path, count_noun, plain_reason, read_bytes, read_json_object, to_json, write_text
+from milepost.core import FORM_VERSION, DataError, atomic_path, count_noun, plain_reason, read_bytes, read_json_object, to_json, write_text
 from milepost.datasets import LeRobotDataset, is_dataset
 from milepost.figures.audit import audit_figure
 from milepost.figures.formats import FORMATS, Format
@@ -38,7 +38,7 @@ def write_audit(
     about = {"model": model, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
     require_own_audit(folder, about)
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"format": FORMAT, **about, **run.to_dict(), "taught": sorted(taught)}
+    record = {"format": FORM_VERSION, **about, **run.to_dict(), "taught": sorted(taught)}
     write_text(folder / "audit.json", to_json(record) + "\n")
     title = f"{model} on {dataset.name}\nverdict: {run.audit.verdict}"
     image = figure_bytes(audit_figure(run.curves, title=title, rows=run.audit.rows), kind)

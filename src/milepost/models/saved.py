@@ -38,7 +38,7 @@ def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
     """Writes `config.json` and `model.safetensors`: both or, if the disk is full, neither."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "config.json") as about:
-        about.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        about.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         write_tensors(folder / "model.safetensors", weights)
 
 

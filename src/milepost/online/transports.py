@@ -114,7 +114,11 @@ def too_large(largest: int) -> str:
 
 
 def _message(call: Call) -> str | bytes:
-    return json.dumps({"method": call.method, "path": call.path, "fields": call.fields}) if call.content is None else call.content
+    return (
+        json.dumps({"method": call.method, "path": call.path, "fields": call.fields}, allow_nan=False)
+        if call.content is None
+        else call.content
+    )
 
 
 def _oversize(message: str | bytes, socket: Any) -> tuple[int, Any] | None:

@@ -59,7 +59,7 @@ class PackedArrays:
 
 def pack(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
     """Returns a request and its arrays as the bytes of an .npz."""
-    text = np.frombuffer(json.dumps(request, default=str).encode(), dtype=np.uint8)
+    text = np.frombuffer(json.dumps(request, default=str, allow_nan=False).encode(), dtype=np.uint8)
     file = io.BytesIO()
     np.savez(file, request=text, **arrays)  # type: ignore[arg-type]
     return file.getvalue()

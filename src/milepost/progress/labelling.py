@@ -30,6 +30,7 @@ from milepost.core import (
     quiet,
     require_file_name,
     shown,
+    to_json,
 )
 from milepost.datasets import as_dataset, find_model, revision_of
 from milepost.progress.existing import existing_result
@@ -58,7 +59,7 @@ def provenance(model: RewardModel, dataset: Dataset, model_path: str = "", *, ba
         "config": _as_json(model, identity) if identity else "",
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
-        "settings": json.dumps(settings, sort_keys=True),
+        "settings": to_json(settings, sort_keys=True),
         "milepost_version": version("milepost"),
         **({"run": secrets.token_hex(8)} if unknown else {}),
     }

@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from milepost.core import (
-    FORMAT,
-    FORMAT_KEY,
+    FORM_METADATA,
     DataError,
     Progress,
     atomic_folder,
@@ -116,10 +115,10 @@ class ProgressStore:
             if self.folder.is_dir():
                 self.folder.rmdir()
             with atomic_folder(self.folder) as part:  # it is never there without its mark
-                (part / _MARK).write_text(json.dumps(self.provenance), encoding="utf-8")
+                (part / _MARK).write_text(json.dumps(self.provenance, allow_nan=False), encoding="utf-8")
         require_writable(self.folder)
         if unfinished_provenance(mark) != self.provenance:
-            write_text(mark, json.dumps(self.provenance))
+            write_text(mark, json.dumps(self.provenance, allow_nan=False))
         self._done = {int(n) for part in self._parts() for n in read_table(part, ["episode_index"])["episode_index"].unique().to_pylist()}
         self._columns: dict[str, Mapping[bytes, bytes] | None] = {
             field.name: field.metadata for part in self._parts() for field in pq.read_schema(part)
@@ -215,7 +214,7 @@ class ProgressStore:
             remove_folder(self.folder, self.path)
             raise DataError("no episode was labelled: there is nothing to write")
         metadata = {f"{METADATA_PREFIX}{key}": value for key, value in self.provenance.items()}
-        metadata |= {"reward_model_path": self.provenance.get("model_path", ""), FORMAT_KEY: str(FORMAT)}
+        metadata |= {"reward_model_path": self.provenance.get("model_path", ""), **FORM_METADATA}
         with atomic_path(self.path) as temporary:
             write_joined(parts, temporary, metadata)
         remove_folder(self.folder, self.path)

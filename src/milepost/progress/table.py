@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Shaped
 
-from milepost.core import FORMAT_KEY, MAIN_HEAD, RAW, Brief, Curve, DataError, Progress, Signal, count_noun, parse_json, require_format
+from milepost.core import MAIN_HEAD, RAW, Brief, Curve, DataError, Progress, Signal, count_noun, parse_json, require_parquet_format
 from milepost.datasets import numbers_of, read_table
 
 PROGRESS_COLUMNS = ("index", "episode_index", "frame_index")
@@ -140,7 +140,7 @@ def read_progress(path: Path | str, episodes: tuple[int, int] | None = None) -> 
     """
     path = Path(path)
     table = read_table(path, episodes=episodes)
-    require_format((table.schema.metadata or {}).get(FORMAT_KEY.encode()), path)
+    require_parquet_format(table.schema.metadata, path)
     missing = [name for name in PROGRESS_COLUMNS if name not in table.column_names]
     heads = [name.removeprefix("progress_") for name in table.column_names if name.startswith("progress_")]
     if missing or not heads:

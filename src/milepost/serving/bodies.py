@@ -89,7 +89,7 @@ def limited(receive: Receive, largest: int, seconds: float) -> Receive:
 
 async def answer(send: Send, status: int, text: str, extra: Mapping[str, str], of: str = "http") -> None:
     """Sends a refusal. of: "http", or "websocket.http" in place of a WebSocket that was to open."""
-    body = json.dumps({"error": text}).encode()
+    body = json.dumps({"error": text}, allow_nan=False).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **extra}
     raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
     await send({"type": f"{of}.response.start", "status": status, "headers": raw})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.core import FORMAT, DataError, output_lock, plain_reason, plausible, read_json, require_format, shown, write_text
+from milepost.core import FORM_VERSION, DataError, output_lock, plain_reason, plausible, read_json, require_format, shown, write_text
 from milepost.datasets import LeRobotDataset
 
 KINDS = ("keep", "drop", "unsure")
@@ -79,7 +79,8 @@ class Marks:
             if mark.kind or mark.note:
                 marks[episode] = mark
             entries = [{"episode": n, "mark": each.kind, "note": each.note} for n, each in sorted(marks.items())]
-            write_text(self.path, json.dumps({"format": FORMAT, **self._about, "marks": entries}, indent=1, ensure_ascii=False) + "\n")
+            record = {"format": FORM_VERSION, **self._about, "marks": entries}
+            write_text(self.path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
             self._marks, self._signature = marks, _signature(self.path)
             self.revision += 1
 

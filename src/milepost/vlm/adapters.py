@@ -104,7 +104,7 @@ def write_learnt(engine: Engine, folder: Path, *, base: str, revision: str | Non
         _write(folder / ADAPTER, {f"{PREFIX}{name}": weight for name, weight in _of_adapter(network).items()})
         values = configs["default"].to_dict() | {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}
         plain = {name: sorted(value) if isinstance(value, set) else value for name, value in values.items()}
-        write_text(folder / CONFIG, json.dumps(plain, indent=2, sort_keys=True) + "\n")
+        write_text(folder / CONFIG, json.dumps(plain, indent=2, sort_keys=True, allow_nan=False) + "\n")
     if isinstance(engine, FrameEngine):
         _write(folder / HEADS, _of_heads(engine))
     elif engine.networks.answers is not None:

@@ -274,7 +274,7 @@ class Transport:
 
     async def post(self, body: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Returns the reply to this request, as JSON. ServerError if it is refused or no try is left."""
-        content = json.dumps(body).encode()
+        content = json.dumps(body, allow_nan=False).encode()
         if not self._busy:
             self._since = time.perf_counter()
         self._busy += 1

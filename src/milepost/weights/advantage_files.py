@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from milepost.core import FORMAT, FORMAT_KEY, DataError, atomic_path, real_path
+from milepost.core import FORM_METADATA, DataError, atomic_path, real_path
 from milepost.datasets import cache_name
 from milepost.progress import METADATA_PREFIX
 from milepost.weights.advantage import EpisodeLabels, EpisodeProgress
@@ -59,7 +59,7 @@ def write_advantages(
             "prompt": np.concatenate([np.full(len(each.progress), each.task, dtype=object) for each in episodes]),
         },
     )
-    about = {f"{METADATA_PREFIX}{name}": value for name, value in metadata.items()} | {FORMAT_KEY: str(FORMAT)}
+    about = {f"{METADATA_PREFIX}{name}": value for name, value in metadata.items()} | FORM_METADATA
     for path, columns in zip(paths, tables, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from milepost.core import FORMAT, FORMAT_KEY, DataError, atomic_path, require_format
+from milepost.core import FORM_METADATA, DataError, atomic_path, require_parquet_format
 from milepost.datasets import numbers_of, read_table
 from milepost.progress import METADATA_PREFIX
 
@@ -19,7 +19,7 @@ def write_weights_file(path: Path, index: Int[np.ndarray, "N"], weight: Float[np
     """Writes `index` int64 and `weight` float32, and the settings that made them as metadata."""
     table = pa.table({"index": pa.array(index, pa.int64()), "weight": pa.array(weight, pa.float32())})
     about = {f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()}
-    labelled = table.replace_schema_metadata({**about, FORMAT_KEY: str(FORMAT)})
+    labelled = table.replace_schema_metadata(about | FORM_METADATA)
     with atomic_path(path) as temporary:
         pq.write_table(labelled, temporary)
 
@@ -28,7 +28,7 @@ def read_weights_file(path: Path) -> tuple[Int[np.ndarray, "N"], Float[np.ndarra
     """Reads (index, weight, metadata without our prefix) of a weights file. DataError if the file is of another kind, or a weight is not a
     finite number of at least 0."""
     table = read_table(path)
-    require_format((table.schema.metadata or {}).get(FORMAT_KEY.encode()), path)
+    require_parquet_format(table.schema.metadata, path)
     if missing := [name for name in ("index", "weight") if name not in table.column_names]:
         raise DataError(f"{path} is no weights file: missing {', '.join(missing)}; it has {', '.join(table.column_names)}")
     index, weight = numbers_of(path, table, "index", np.int64), numbers_of(path, table, "weight", np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milepost.core import DataError, brief_text, parse_json
+from milepost.core import DataError, brief_text, parse_json, to_json
 from milepost.progress import read_progress
 from milepost.weights.config import RabcConfig
 from milepost.weights.file import read_weights_file, write_weights_file
@@ -81,7 +82,9 @@ class SampleWeights:
         index, weight, metadata = read_weights_file(Path(path))
         config, statistics = (parse_json(metadata.get(key, "{}"), source=f"the metadata of {path}") for key in ("rabc", "statistics"))
         fallback = config.get("fallback_weight", 1.0) if isinstance(config, dict) else 1.0
-        return cls(index, weight, fallback_weight=fallback, statistics=statistics if isinstance(statistics, dict) else {}, device=device)
+        numbers = statistics if isinstance(statistics, dict) else {}
+        numbers = {name: math.nan if value is None else value for name, value in numbers.items()}  # JSON has null for an unknown number
+        return cls(index, weight, fallback_weight=fallback, statistics=numbers, device=device)
 
     @classmethod
     def from_progress(
@@ -111,7 +114,7 @@ class SampleWeights:
 
     def save(self, path: Path, config: RabcConfig, settings: Mapping[str, str]) -> None:
         """Writes `index` and `weight`; the file's metadata has the config, the statistics and `settings`."""
-        options = {"rabc": json.dumps(dataclasses.asdict(config)), "statistics": json.dumps(self._statistics)}
+        options = {"rabc": json.dumps(dataclasses.asdict(config), allow_nan=False), "statistics": to_json(self._statistics)}
         write_weights_file(path, self.index, self.weight, {**settings, **options})
 
     def __repr__(self) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from milepost.core import FORMAT, count_noun, write_text
+from milepost.core import FORM_VERSION, count_noun, to_json, write_text
 from milepost.metrics import FEWEST, summary_table
 from milepost.models.training.recipe import TrainResult
 from milepost.progress import verdict_in_words
@@ -55,7 +54,7 @@ def write_card(
     """Writes README.md and evaluation.json beside the weights. fingerprint: of the dataset it learnt from. more: further entries."""
     write_text(folder / "README.md", card)
     record: dict[str, object] = {
-        "format": FORMAT,
+        "format": FORM_VERSION,
         "dataset": dataset,
         **({"dataset_fingerprint": fingerprint} if fingerprint else {}),
         "train_episodes": result.train_episodes,
@@ -67,7 +66,7 @@ def write_card(
         "audit": None if result.audit is None else result.audit.verdict,
         "held_out_table": {name: summary.to_dict() for name, summary in result.summaries.items()},
     }
-    write_text(folder / "evaluation.json", json.dumps(record, indent=2) + "\n")
+    write_text(folder / "evaluation.json", to_json(record, indent=2) + "\n")
 
 
 def audit_section(result: TrainResult) -> str:

@@ -6,7 +6,6 @@ finds its way back. Reads no pickled objects, only tensors and plain values. Ref
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from milepost.core import DataError, atomic_path, read_json_object, require_plain_file, write_text
+from milepost.core import DataError, atomic_path, read_json_object, require_plain_file, to_json, write_text
 from milepost.models.training.marks import CHECKPOINT, MARK
 
 _DAMAGED = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError)
@@ -24,7 +23,7 @@ _DAMAGED = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, IndexError
 
 def write_mark(folder: Path, key: str, done: Mapping[str, Any] | None = None) -> None:
     """Writes whose run is in this folder; `done`: how it went, once its steps are done."""
-    write_text(folder / MARK, json.dumps({"key": key, "done": None if done is None else dict(done)}))
+    write_text(folder / MARK, to_json({"key": key, "done": None if done is None else dict(done)}))
 
 
 def read_mark(folder: Path, key: str, *, overwrite: bool) -> dict[str, Any] | None:

@@ -336,7 +336,10 @@ def _earlier_result(folder: Path, config: TrainConfig, key: str) -> FitResult | 
     process_group = current_process_group()
     mark = read_mark(folder, key, overwrite=config.overwrite)
     (is_done,) = process_group.broadcast([float(mark is not None)], torch.device(config.device))
-    return FitResult(config, **mark) if is_done and mark is not None else None
+    if not is_done or mark is None:
+        return None
+    scores = {name: math.nan if value is None else value for name, value in mark["scores"].items()}  # JSON has null for an unknown number
+    return FitResult(config, **(mark | {"scores": scores}))
 
 
 def remove_last(folder: Path) -> None:

@@ -7,7 +7,6 @@ asked for, and nothing is sent anywhere but to the tracker that was.
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from milepost.core import WORKING, DataError, parse_json, read_text, refuses_unknown_options, require, warn_user, write_text
+from milepost.core import WORKING, DataError, parse_json, read_text, refuses_unknown_options, require, to_json, warn_user, write_text
 
 LOG = "log.jsonl"
 NAME_BYTES = 100
@@ -99,7 +98,7 @@ class Log:
 
     def __init__(self, folder: Path, tracking: Tracking, *, start: int, key: str, settings: Mapping[str, Any]) -> None:
         path = folder / LOG
-        write_text(path, "".join(json.dumps(line) + "\n" for line in _lines(path) if line["step"] < start))
+        write_text(path, "".join(to_json(line) + "\n" for line in _lines(path) if line["step"] < start))
         self._file = path.open("a", encoding="utf-8")
         name = tracking.run_name or folder.resolve().name
         plain = {k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v) for k, v in settings.items()}
@@ -109,7 +108,7 @@ class Log:
 
     def write(self, line: Line) -> None:
         """Writes one step's numbers, among them `step`."""
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(to_json(line) + "\n")
         self._file.flush()
         for report in self._reports:
             report(line)
@@ -144,7 +143,7 @@ Names = tuple[str, str, str]
 def _tensorboard(folder: Path, names: Names, start: int, settings: dict[str, Any]) -> tuple[LineWriter, Callable[[], None]]:
     """Opens event files in `<folder>/tensorboard`. Events of steps that a resumed run repeats are marked as void."""
     writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
-    writer.add_text("settings", json.dumps(settings, indent=2), start)
+    writer.add_text("settings", to_json(settings, indent=2), start)
 
     def report(line: Line) -> None:
         for name, value in line.items():

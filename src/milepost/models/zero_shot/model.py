@@ -284,7 +284,7 @@ class ZeroShotModel:
 
     def _save(self, folder: Path | str, values: Mapping[str, Any]) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write_text(Path(folder) / "config.json", json.dumps(values, indent=2) + "\n")
+        write_text(Path(folder) / "config.json", json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def bare(cls: type[Model], device: str | None = None, **fields: Any) -> Model:

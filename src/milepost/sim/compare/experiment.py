@@ -55,7 +55,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
     """Appends one line; it starts on a new line even after a line that was cut off."""
     unfinished = path.is_file() and not path.read_bytes().endswith(b"\n")
     with path.open("a") as file:
-        file.write("\n" * unfinished + json.dumps(line) + "\n")
+        file.write("\n" * unfinished + json.dumps(line, allow_nan=False) + "\n")
 
 
 def run(config: CompareConfig, folder: Path, *, on_progress: Callable[[str], Callable[[int, int], None]]) -> list[dict[str, Any]]:

@@ -118,7 +118,9 @@ class ChunkPolicy(nn.Module):
         sizes = {"observation_dim": self.observation_dim, "action_dim": self.action_dim}
         with atomic_path(folder / WEIGHTS) as temporary:
             safetensors.torch.save_file(self.state_dict(), temporary)
-        write_text(folder / CONFIG, json.dumps({"type": "chunk_policy", **sizes, **dataclasses.asdict(self.config)}, indent=2))
+        write_text(
+            folder / CONFIG, json.dumps({"type": "chunk_policy", **sizes, **dataclasses.asdict(self.config)}, indent=2, allow_nan=False)
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> ChunkPolicy:
