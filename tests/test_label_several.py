@@ -228,7 +228,7 @@ def test_options_that_are_refused(words: tuple, said: tuple, dataset: Path) -> N
 
 def test_an_option_goes_to_every_model_that_has_it(dataset: Path) -> None:
     """Two models that ask the same VLM load it once."""
-    words = ("--vlm-name", VLM, "--fps", 0.5, "--max-frames", 4, "--task", "lift it", *SOME)
+    words = ("--vlm-name", VLM, "--fps", 0.5, "--max-frames", 4, "--task", "lift it", "--episodes", 0, "--device", "cpu")
     loads = []
     with pytest.MonkeyPatch.context() as patch:
         load = milepost.models.zero_shot.model.load_engine
