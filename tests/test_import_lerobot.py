@@ -104,7 +104,7 @@ def test_all_damaged_episodes_are_named_before_one_is_written(
 
     def damaged_inside(self: VideoFrames, size: int = 64):
         for place, images in enumerate(whole(self, 2)):
-            if place and self.path.stem in ("episode_000000", "episode_000004"):
+            if place and len(self) in (9, 5):
                 raise DataError("the video has a hole")
             yield images
 
