@@ -77,7 +77,7 @@ def _read(entry: Entry, images: int | None = None) -> None:
 
 
 def _for_each(source: Source, entries: Sequence[Entry], do: Callable[[Entry], None], tick: Tick) -> None:
-    """Does something with each episode. DataError names those with which it fails, and how to leave them out."""
+    """Calls `do` with each episode. DataError names those with which it fails, and how to leave them out."""
     places = {entry.number: place for place, entry in enumerate(entries)}
 
     def one(number: int) -> None:
