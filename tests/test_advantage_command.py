@@ -160,7 +160,7 @@ def test_a_set_of_the_older_layout_is_copied_with_its_labels(tmp_path: Path) -> 
     add_progress(root, "sarm", clock_curve_with_pause)
     refused = milepost("advantage", root, "--form", "lerobot", "--output-dir", out, "--horizon", 3, "--positive", 0.4)
     assert refused.returncode == 2
-    assert "language columns belong to v3.0, convert it first" in refused.stderr
+    assert "language columns belong to v3.0, and this makes v3.0 of it: milepost import" in refused.stderr
     assert not out.exists()
     report = labels_of(root, "--form", "column", "--output-dir", out, "--horizon", 3, "--positive", 0.4)
     labels = np.concatenate([np.asarray(episode.columns["advantage"]).reshape(-1) for episode in open_dataset(out)])

@@ -141,7 +141,7 @@ def test_refused(nails: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     foreign = ("--progress", tmp_path / "once/elapsed_progress.parquet", "--output-dir", tmp_path / "x")
     assert "made for another dataset" in because(nails, *foreign)
-    assert "none; make one with milepost label" in because(DATA / "dataset_v3", "--output-dir", tmp_path / "x")
+    assert "make one with milepost label, or say what else the copy is for" in because(DATA / "dataset_v3", "--output-dir", tmp_path / "x")
     rows = open_dataset(nails).total_frames
     for columns, words in (
         ({"action": np.zeros(rows, np.float32)}, "feature 'action' already"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import milepost
+from milepost.cli.entry import main
 from milepost.cli.import_ import Args
 from milepost.core.errors import DataError
 from milepost.datasets.video import VideoFrames, encode_video
@@ -213,3 +214,13 @@ def test_a_fault_in_the_middle_leaves_nothing(folder: Path, tmp_path: Path, monk
     with pytest.raises(DataError, match=r"list.csv, line 3: video 1.mp4 is damaged"):
         import_source(open_source(folder, "auto", Choices()), tmp_path / "set", codec="libx264")
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_the_video_of_an_episode_that_is_left_out_is_not_opened(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "0.mp4").write_bytes(b"nothing good")
+    where = ["import", str(folder), "--output-dir", str(tmp_path / "set"), *FAST]
+    assert main(where) == 2
+    assert "leave it out with --without 0" in capsys.readouterr().err
+    assert main([*where, "--without", "0"]) == 0
+    (only,) = milepost.open_dataset(tmp_path / "set")
+    assert (only.task, only.length, only.success) == ("open it, slowly", 9, False)

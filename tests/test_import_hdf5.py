@@ -123,6 +123,8 @@ def test_an_empty_episode_is_left_out_and_counted(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "1 episode without a frame left out: a.hdf5, demo_0" in run.stderr
     assert len(milepost.open_dataset(tmp_path / "set")) == 1
+    _, dataset = imported(path, tmp_path / "some", "--task", "lift", "--without", "0")
+    assert [episode.facts["source"] for episode in dataset] == ["demo_1"]
     only = write_robomimic(tmp_path / "b.hdf5", [empty])
     assert_refused(command("import", only, "--output-dir", tmp_path / "none", "--task", "lift"), "no episode with a frame")
 
@@ -242,4 +244,8 @@ def test_what_is_wrong_with_aloha_is_said(tmp_path: Path) -> None:
     assert_refused(command(*where, "--task", "fold", *FAST), "episode_1.hdf5", "frame 4", "not a JPEG")
     assert not (tmp_path / "set").exists()
     write_aloha(folder / "episode_1.hdf5", 1, cameras=("cam_low",))
-    assert_refused(command(*where, "--task", "fold", *FAST), "episode_1.hdf5", "images/cam_high")
+    assert_refused(command(*where, "--task", "fold", *FAST), "episode_1.hdf5", "images/cam_high", "leave it out with --without 1")
+    (folder / "episode_0.hdf5").write_text("nothing good")
+    assert_refused(command(*where, "--task", "fold", *FAST), "episode_0.hdf5 is not an HDF5 file", "leave it out with --without 0")
+    _, dataset = imported(folder, tmp_path / "set", "--task", "fold", "--without", "0")
+    assert [episode.facts["source"] for episode in dataset] == ["episode_1.hdf5"]

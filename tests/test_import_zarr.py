@@ -112,6 +112,9 @@ def test_an_empty_episode_is_left_out(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "1 episode without a frame left out: umi.zarr, episode 1" in run.stderr
     assert [episode.length for episode in milepost.open_dataset(tmp_path / "set")] == [9, 18]
+    _, dataset = imported(path, tmp_path / "some", "--task", "fold", "--fps", 60, "--episodes", "2")
+    assert [episode.facts["source"] for episode in dataset] == ["episode 2"]
+    np.testing.assert_array_equal(dataset[0].state, milepost.open_dataset(tmp_path / "set")[1].state)
 
 
 def test_a_codec_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +180,8 @@ def test_rlds_through_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert episode.columns["next.reward"].reshape(-1).tolist() == [float(step["reward"]) for step in steps]
         assert_same_images(every(dataset, episode.index, "observation.images.image"), np.stack([s["observation"]["image"] for s in steps]))
     assert [episode.facts["source"] for episode in dataset] == ["train, episode 0", "train, episode 1", "val, episode 0"]
+    _, dataset = imported(folder, tmp_path / "some", "--fps", 5, "--without", "0-1")
+    assert [episode.facts["source"] for episode in dataset] == ["val, episode 0"]
 
 
 def test_rlds_that_tensorflow_datasets_wrote(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_every_command_of_the_journey_is_taken(command: str) -> None:
         (Have("my towels", ("p.parquet",)), "view 'my towels'"),
         (Have("t", ("p.parquet",), ("weights.parquet",)), "copy t --weights t/weights.parquet"),
         (Have("t", ("p.parquet",), faulty=True, damaged=(3, 7)), "copy t --without 3,7"),
+        (Have("my t", faulty=True, damaged=(3, 7), version="v2.1"), "import 'my t' --without 3,7 --output-dir NEW"),
         (Have("t", faulty=True), "info t --deep"),
     ],
 )
@@ -56,6 +57,13 @@ def test_what_comes_next(have: Have, words: str) -> None:
     assert words in command
     assert why
     assert accepted(command)
+
+
+def test_a_dataset_of_the_hub_is_downloaded_before_it_is_imported() -> None:
+    command, _ = next_step(Have("lerobot/old", faulty=True, damaged=(3,), version="v2.0"))
+    first, second = command.split(" && ")
+    assert first == "hf download lerobot/old --repo-type dataset --local-dir old"
+    assert accepted(second)
 
 
 def test_the_front_page_looks_at_the_folder(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +107,7 @@ def test_episodes_of_a_copy_by_number(dots: Path, capsys: pytest.CaptureFixture[
     for words, says in (
         (("--without", "9"), "--without names episode 9"),
         (("--without", "0-5"), "no episode stays"),
+        (("--without", "abc"), "--without takes numbers"),
         (("--episodes", "1", "--without", "1"), "no episode stays"),
     ):
         assert main(["copy", "dots", *words, "--output-dir", "other"]) == 2

@@ -272,7 +272,9 @@ def test_refused(resting: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     build_dataset(tmp_path / "plain", cameras={})
     assert "mark episodes with milepost view" in because(tmp_path / "plain", "--drop", "drop")
     build_dataset(tmp_path / "old", version="v2.1", cameras={}, lengths=(40, 40))
-    with pytest.raises(DataError, match=r"of version v2\.1; frames are left out of v3\.0 alone"):
+    with pytest.raises(
+        DataError, match=r"of version v2\.1, .* out of v3\.0 alone; .*: milepost import \S+old --without 1 --output-dir NEW"
+    ):
         copy_parts(tmp_path / "old", tmp_path / "x", {0: (0, 40)})
     build_dataset(tmp_path / "clock", cameras={}, lengths=(9, 14))
     stamps = np.concatenate([np.arange(9) / 20 + 0.01 * (np.arange(9) > 3), np.arange(14) / 20])

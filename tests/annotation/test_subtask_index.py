@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_refused_and_nothing_written(small, tmp_path):
             write_subtask_index(small, call)
     assert tree(small) == before
     old = build_dataset(tmp_path / "old", version="v2.1", cameras={}).root
-    with pytest.raises(DataError, match=r"of version v2\.1; subtask_index belongs to v3\.0, convert it first"):
+    with pytest.raises(DataError, match=r"of version v2\.1; subtask_index belongs to v3\.0, .*: milepost import \S+old --output-dir NEW"):
         write_subtask_index(old, GIVEN)
 
 

@@ -23,6 +23,7 @@ from milepost import datasets, progress, weights
 from milepost.cli import copy_choice, episode_columns
 from milepost.cli.console import say, table, warn, warn_all
 from milepost.cli.effects import Effect, require_effects
+from milepost.core import DataError
 
 MarkKind: TypeAlias = Literal["keep", "drop", "unsure", "unmarked"]
 
@@ -105,8 +106,13 @@ def main(args: Args) -> int:
 
 def _matched(args: Args, dataset: datasets.LeRobotDataset) -> progress.MatchedProgress | None:
     """Returns the progress file; None if there is none and something else is copied. DataError if it belongs to another dataset."""
-    if _is_optional(args) and args.progress is None and not dataset.files.beside("*_progress.parquet"):
-        return None
+    if args.progress is None and not dataset.files.beside("*_progress.parquet"):
+        if _is_optional(args):
+            return None
+        raise DataError(
+            f"there is no progress file beside {args.dataset}, so copy has no column to add: make one with milepost label, "
+            "or say what else the copy is for, with --episodes, --without, --drop, --keep, --trim-idle, --restamp or --episode-columns"
+        )
     matched = progress.find_progress(dataset, args.progress)
     warn_all(matched.warnings)
     return matched

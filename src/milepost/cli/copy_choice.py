@@ -58,9 +58,10 @@ class Added:
 
 def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
     """Returns episode -> frames [start, stop) that are copied, and reports what is left out. DataError if nothing would be left."""
-    numbers = _by_number(args, _by_marks(args, dataset))
+    numbers = _by_number(args, dataset, _by_marks(args, dataset))
     if args.trim_idle is None:
         return {number: (0, dataset.length(number)) for number in numbers}
+    datasets.require_parts(dataset, numbers)
     options = {"threshold": args.trim_threshold, "margin_s": args.trim_margin_s}
     plan = datasets.plan_trim(
         dataset, args.trim_idle, episodes=numbers, **{name: each for name, each in options.items() if each is not None}
@@ -113,18 +114,11 @@ def _in_parts(source: str, folder: Path, ranges: Mapping[int, Range], added: Add
         warn(words)
 
 
-def _by_number(args: Choice, numbers: Sequence[int]) -> Sequence[int]:
-    """Returns those of the episodes that --episodes names and --without does not. DataError for one that is absent, and if none stays."""
-    stay = list(numbers)
-    for flag, text in (("--episodes", args.episodes), ("--without", args.without)):
-        those = datasets.episode_numbers(text) or []
-        if absent := [number for number in those if number not in numbers]:
-            raise DataError(f"{flag} names episode {absent[0]}, and there is no such episode to copy")
-        if text is not None:
-            stay = [number for number in stay if (number in those) is (flag == "--episodes")]
-    if not stay:
-        raise DataError("no episode stays; name others with --episodes or --without")
+def _by_number(args: Choice, dataset: datasets.LeRobotDataset, numbers: Sequence[int]) -> Sequence[int]:
+    """Returns those of these episodes that --episodes names and --without does not. DataError for one that is absent, and if none stays."""
+    stay = datasets.numbers_that_stay(numbers, args.episodes, args.without, verb="copy")
     if len(stay) < len(numbers):
+        datasets.require_parts(dataset, stay)
         say(f"episodes: {len(stay)} of {len(numbers)} stay; they are numbered 0 to {len(stay) - 1} in the copy")
     return stay
 
@@ -147,6 +141,8 @@ def _by_marks(args: Choice, dataset: datasets.LeRobotDataset) -> Sequence[int]:
     by_kind = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     if not numbers:
         raise DataError(f"by the marks in {path} no episode stays: {by_kind}")
+    if len(numbers) < len(kinds):
+        datasets.require_parts(dataset, datasets.numbers_that_stay(numbers, args.episodes, args.without, verb="copy"))
     say(f"episodes: {len(numbers)} of {len(kinds)} stay ({by_kind}, by {path.name}); they are numbered 0 to {len(numbers) - 1} in the copy")
     return numbers
 

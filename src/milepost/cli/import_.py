@@ -41,10 +41,12 @@ def main(args: Args) -> int:
     datasets.require_new_folder(root, source_path)
     source = importing.open_source(source_path, args.format, args.choices)
     say(f"{source_path}: {source.kind}, {count_noun(len(source.entries), 'episode')} at {source.fps} fps")
+    if args.choices.episodes is not None or args.choices.without is not None:
+        say("the others are left out; these are numbered from 0 in the new dataset")
     for note in source.notes:
         say(note)
     with bars() as bar:
-        result = importing.import_source(source, root, codec=args.vcodec, on_episode=later(bar, "episodes"))
+        result = importing.import_source(source, root, codec=args.vcodec, on_look=later(bar, "check"), on_episode=later(bar, "episodes"))
     say(f"dataset: {root} ({count_noun(result.episodes, 'episode')}, {count_noun(result.frames, 'frame')})")
     if result.empty:
         names = ", ".join(result.empty[:FIRST]) + (" and others" if len(result.empty) > FIRST else "")

@@ -67,8 +67,10 @@ def have(report: datasets.DatasetReport, name: str) -> Have:
     """Returns what the dataset has, for the next step."""
     numbers = {each.episode for each in report.findings if each.severity == "error"}
     damaged = sorted(number for number in numbers if number is not None) if None not in numbers else []
+    if len(damaged) == report.episodes:  # nothing would stay
+        damaged = []
     progress, weights = ([Path(each).name for each in files] for files in (report.progress_files, report.weight_files))
-    return Have(name, progress, weights, sorted(report.annotated, reverse=True), bool(numbers), damaged)
+    return Have(name, progress, weights, sorted(report.annotated, reverse=True), bool(numbers), damaged, report.version)
 
 
 def show(report: datasets.DatasetReport) -> None:

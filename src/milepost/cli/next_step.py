@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from milepost import datasets
+
 JOURNEY = (
     ("nothing yet", "milepost demo"),
     ("videos, HDF5, Zarr", "milepost import SOURCE --output-dir DATASET"),
@@ -25,7 +27,7 @@ JOURNEY = (
 @dataclass(frozen=True)
 class Have:
     """What there is of a dataset. annotated: the heads that have stages; None if nobody looked. faulty: whether it has errors; damaged:
-    the episodes that have them. progress, weights: names of files."""
+    the episodes that have them. progress, weights: names of files. version: of LeRobot's format, such as v3.0."""
 
     dataset: str
     progress: Sequence[str] = ()
@@ -33,6 +35,7 @@ class Have:
     annotated: Sequence[str] | None = None
     faulty: bool = False
     damaged: Sequence[int] = field(default_factory=tuple)
+    version: str = "v3.0"
 
 
 def found_in(folder: Path) -> Have | None:
@@ -62,6 +65,8 @@ def next_step(have: Have) -> tuple[str, str]:
     """
     name = shlex.quote(have.dataset)
     if have.faulty and have.damaged:
+        if have.version.startswith("v2"):
+            return datasets.import_command(have.dataset, have.damaged), "makes a v3.0 dataset without the episodes that have errors"
         numbers = ",".join(map(str, have.damaged))
         return f"milepost copy {name} --without {numbers} --output-dir NEW", "makes a copy without the episodes that have errors"
     if have.faulty:

@@ -45,6 +45,7 @@ HELP = {
             "recordings.hdf5 --output-dir towels": "Look at the source, find out its format, and convert it.",
             'videos --output-dir towels --task "fold the towel"': "Videos without an instruction get this one.",
             "data.zarr --output-dir towels --format zarr --fps 10": "Say what the source does not say itself.",
+            "old --output-dir towels --without 6,11": "Make v3.0 of a LeRobot v2.1 dataset, without its damaged episodes.",
         },
     ),
     "simulate": VerbHelp(
@@ -186,6 +187,7 @@ HELP = {
         ("--output-dir", "--progress", "--weights"),
         {
             "towels --output-dir towels_progress": "Copy the dataset, with its progress as a column.",
+            "towels --output-dir towels_sound --without 3,7": "Leave out damaged episodes; of v2.1, milepost import does it.",
             "towels --output-dir towels_good --drop drop": "Leave out the episodes marked drop on the review page.",
             "towels --output-dir towels_short --trim-idle both": "Leave out the frames in which the robot does not move.",
         },

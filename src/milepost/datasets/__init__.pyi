@@ -5,6 +5,8 @@ from .annotations import ChangedError as ChangedError
 from .annotations import with_language as with_language
 from .annotations import write_annotations as write_annotations
 from .choice import episode_numbers as episode_numbers
+from .choice import import_command as import_command
+from .choice import numbers_that_stay as numbers_that_stay
 from .colours import quarter_turns as quarter_turns
 from .colours import to_rgb as to_rgb
 from .colours import upright as upright
@@ -45,6 +47,7 @@ from .owned import require_new_folder as require_new_folder
 from .parquet import numbers_of as numbers_of
 from .parquet import read_table as read_table
 from .parts import copy_parts as copy_parts
+from .parts import require_parts as require_parts
 from .reader import LeRobotDataset as LeRobotDataset
 from .reader import as_dataset as as_dataset
 from .reader import open_dataset as open_dataset

@@ -1,11 +1,14 @@
-"""Episodes as a user names them: a number, several, or text such as "0-9,12"."""
+"""Episodes as a user names them: a number, several, or text such as "0-9,12"; and the commands that leave some out."""
 
 from __future__ import annotations
 
 import operator
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from milepost.core import DataError
+from milepost.datasets.hub import Files, is_hub_id
 from milepost.datasets.records import parse_episodes
 
 EXPECTED = "episodes are numbers, such as [0, 1, 5], or text such as '0-2,5'"
@@ -31,3 +34,39 @@ def one_number(episode_index: int) -> int:
         return operator.index(episode_index)
     except TypeError as error:
         raise DataError(f"one episode is named by its number, such as 0; got {episode_index!r}") from error
+
+
+def numbers_that_stay(there: Sequence[int], episodes: str | None, without: str | None, *, verb: str) -> list[int]:
+    """Returns those of the episodes that --episodes names and --without does not, in order. DataError for one that is absent, and if none
+    stays.
+
+    >>> numbers_that_stay(range(6), "0-3", "2", verb="copy")
+    [0, 1, 3]
+    """
+    stay = list(there)
+    for flag, text in (("--episodes", episodes), ("--without", without)):
+        if text is None:
+            continue
+        those = parse_episodes(text, flag) or []
+        if absent := [number for number in those if number not in there]:
+            span = f"; the first is {min(there)}, the last {max(there)}" if there else ""
+            raise DataError(f"{flag} names episode {absent[0]}, and there is no such episode to {verb}{span}")
+        stay = [number for number in stay if (number in those) is (flag == "--episodes")]
+    if there and not stay:
+        raise DataError("no episode stays; name others with --episodes or --without")
+    return stay
+
+
+def import_command(dataset: Files | str, without: Sequence[int] = ()) -> str:
+    """Returns the command that makes a v3.0 dataset of one of an older version; one of the Hub is downloaded first.
+
+    >>> import_command("towels", [6, 11])
+    'milepost import towels --without 6,11 --output-dir NEW'
+    """
+    name = dataset if isinstance(dataset, str) else dataset.repo or str(dataset.root)
+    first, folder = "", name
+    if is_hub_id(name) and not Path(name).exists():
+        folder = name.rpartition("/")[2]
+        first = f"hf download {name} --repo-type dataset --local-dir {folder} && "
+    left_out = f" --without {','.join(map(str, without))}" if without else ""
+    return f"{first}milepost import {shlex.quote(folder)}{left_out} --output-dir NEW"

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int
 
 from milepost.core import DataError, count_noun, shown
+from milepost.datasets.choice import import_command
 from milepost.datasets.hub import Files
 from milepost.datasets.language_rows import DTYPE, EVENTS, LANGUAGE, LanguageColumn, LanguageRow, count_styles, require_rows
 from milepost.datasets.parquet import MadeColumns, open_parquet
@@ -44,7 +45,10 @@ class LanguageRows:
 def require_language(files: Files, meta: Metadata, episodes: Sequence[int]) -> None:
     """Raises DataError if these episodes cannot have language rows: of another version, of another column, or of frames that differ."""
     if meta.version != "v3.0":
-        raise DataError(f"{files.name} is a dataset of version {meta.version}; language columns belong to v3.0, convert it first")
+        raise DataError(
+            f"{files.name} is a dataset of version {meta.version}; language columns belong to v3.0, and "
+            f"this makes v3.0 of it: {import_command(files)}"
+        )
     for name in (LANGUAGE, EVENTS):
         if name in meta.features and meta.features[name].get("dtype") != DTYPE:
             what = shown(meta.features[name].get("dtype"))

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
 from milepost.core import DataError, atomic_folder, count_noun
+from milepost.datasets.choice import import_command
 from milepost.datasets.copy import Placing, changed_stamps, copied_names, link_or_copy, require_sound
 from milepost.datasets.frames import VideoPlaces
 from milepost.datasets.language_rows import LANGUAGE
@@ -64,6 +65,19 @@ def copy_parts(
     return warnings
 
 
+def require_parts(dataset: LeRobotDataset, numbers: Sequence[int]) -> None:
+    """Raises DataError if the dataset is not v3.0, the only version of which a part can be copied. It names the command that imports it.
+
+    numbers: the episodes that stay.
+    """
+    if dataset.version != "v3.0":
+        left_out = [number for number in dataset.meta.episodes if number not in numbers]
+        raise DataError(
+            f"{dataset.files.name} is a dataset of version {dataset.version}, and copy leaves episodes or frames out of v3.0 alone; "
+            f"this makes v3.0 of it: {import_command(dataset.files, left_out)}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """What is copied. ranges: episode_index of the source, ascending -> its frames that stay; the n-th becomes episode n."""
@@ -77,8 +91,7 @@ class Parts:
         files, records = dataset.files, dataset.meta.episodes
         if is_interrupted(files.root):
             raise DataError(f"{files.root}: annotating it was killed while it renamed files; run milepost annotate again first")
-        if dataset.version != "v3.0":
-            raise DataError(f"{files.name} is a dataset of version {dataset.version}; frames are left out of v3.0 alone: convert it first")
+        require_parts(dataset, list(ranges))
         dataset.hints.choose(list(ranges), files.name)
         parts = cls(dataset, dict(sorted(ranges.items())))
         for number, (start, stop) in parts.ranges.items():

@@ -236,7 +236,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < 2**53 for each in values)  # NaN is not
 
 
-def parse_episodes(text: str | None) -> list[int] | None:
+def parse_episodes(text: str | None, flag: str = "--episodes") -> list[int] | None:
     """Returns the episode numbers that "0-9,12" or "0 1 2" names, in that order, None for all. ValueError shows the right form."""
     if text is None:
         return None
@@ -244,7 +244,7 @@ def parse_episodes(text: str | None) -> list[int] | None:
     for part in re.split(r"\s*,\s*|\s+", text.strip().rstrip(",")):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
-            raise ValueError(f"--episodes takes numbers and rising ranges such as 0-9,12 or 0 1 2; got {shown(text)}")
+            raise ValueError(f"{flag} takes numbers and rising ranges such as 0-9,12 or 0 1 2; got {shown(text)}")
         numbers += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(numbers))
 

@@ -19,6 +19,7 @@ from jaxtyping import Int, Shaped
 
 from milepost.core import SUCCESS, DataError, Segment, ends_well, read_json_object, require_sound_segments, shown
 from milepost.datasets.annotation_columns import Annotations
+from milepost.datasets.choice import import_command
 from milepost.datasets.hub import Files, find_files
 from milepost.datasets.metadata import read_metadata
 from milepost.datasets.parquet import numbered_words, open_parquet, put_columns, read_parquet, to_numpy
@@ -52,7 +53,10 @@ def write_subtask_index(folder: str | Path, annotations: Annotations, head: str 
     with replacing(root) as new:
         meta = read_metadata(root)
         if meta.version != "v3.0":
-            raise DataError(f"{root} is a dataset of version {meta.version}; subtask_index belongs to v3.0, convert it first")
+            raise DataError(
+                f"{root} is a dataset of version {meta.version}; subtask_index belongs to v3.0, and "
+                f"this makes v3.0 of it: {import_command(str(root))}"
+            )
         segments_of_episodes = {episode_index: heads[head] for episode_index, heads in annotations.items() if head in heads}
         _check(segments_of_episodes, meta)
         old_words = read_words(root / WORDS) if (root / WORDS).is_file() else ()

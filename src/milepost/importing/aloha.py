@@ -35,8 +35,9 @@ def open_aloha(path: Path, choices: Choices) -> Source:
     files = episode_files(path) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} has no .hdf5 file; ALOHA's episodes are episode_0.hdf5 and so on")
-    episodes = [_arrays(file) for file in files]
-    first = next((arrays for arrays, _ in episodes if all(shape[0] for shape in arrays.shapes.values())), episodes[0][0])
+    episodes = choices.each(choices.numbers(range(len(files))), lambda number: _arrays(files[number]))
+    opened_arrays = [arrays for arrays, _ in episodes.values()]
+    first = next((arrays for arrays in opened_arrays if all(shape[0] for shape in arrays.shapes.values())), opened_arrays[0])
     layout = Layout.choose(
         first,
         choices,
@@ -44,11 +45,14 @@ def open_aloha(path: Path, choices: Choices) -> Source:
         state=["qpos"] if "qpos" in first.shapes else [],
         action=["action"] if "action" in first.shapes else [],
     )
-    entries = []
-    for file, (arrays, task) in zip(files, episodes, strict=True):
+
+    def entry(number: int) -> Entry:
+        file, (arrays, task) = files[number], episodes[number]
         length = layout.check(arrays, first)
         words = choices.words(task, who=str(file)) if length else ""
-        entries.append(Entry(file.name, length, partial(_recording, arrays, layout, length, words, choices)))
+        return Entry(number, file.name, length, partial(_recording, arrays, layout, length, words, choices))
+
+    entries = list(choices.each(episodes, entry).values())
     fps = choices.fps or FPS
     notes = [*layout.notes(first), *([] if choices.fps else [f"frame rate: {FPS}, ALOHA's (--fps names another)"])]
     return Source("HDF5, ALOHA's layout", path, fps, tuple(layout.images.values()), entries, notes, "aloha")

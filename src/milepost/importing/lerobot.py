@@ -6,6 +6,7 @@ distances, are left out, which is said.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,9 @@ def open_lerobot(path: Path, choices: Choices) -> Source:
     """Opens a dataset of an older version. Raises DataError if it is v3.0 already, damaged, or of a frame rate that is not whole."""
     dataset = open_dataset(path)
     if dataset.version.startswith("v3"):
-        raise DataError(f"{path} is a LeRobot v3.0 dataset already; milepost copy makes a copy of it")
+        flags = [f" {flag} {text}" for flag, text in (("--episodes", choices.episodes), ("--without", choices.without)) if text is not None]
+        command = f"milepost copy {shlex.quote(str(path))}{''.join(flags) or ' --without 3,7'} --output-dir NEW"
+        raise DataError(f"{path} is a LeRobot v3.0 dataset already; this copies some of its episodes: {command}")
     if (choices.image_keys, choices.state_keys, choices.action_keys) != (None, None, None):
         raise DataError("a LeRobot dataset has its cameras, state and action: leave out --image-keys, --state-keys and --action-keys")
     fps = choices.rate(dataset.fps, who=str(path), hint="")
@@ -42,8 +45,8 @@ def open_lerobot(path: Path, choices: Choices) -> Source:
         notes.append(f"left out: {', '.join(left_out)}")
     names = {name: channels for name in (STATE, ACTION) if (channels := _channels(features.get(name, {})))}
     entries = [
-        Entry(f"episode {index}", dataset.length(index), partial(_recording, dataset, index, columns, names, choices))
-        for index in dataset.episode_indices
+        Entry(index, f"episode {index}", dataset.length(index), partial(_recording, dataset, index, columns, names, choices))
+        for index in choices.numbers(dataset.episode_indices)
     ]
     proportions = {head: each for head in HEADS if (each := dataset.proportions(head))}
     robot = dataset.meta.info.get("robot_type")

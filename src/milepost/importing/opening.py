@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -40,7 +41,8 @@ def open_source(path: Path, form: str = "auto", choices: Choices | None = None) 
     name = layout_of(path) if form == "auto" else next((each for each in FORMATS if each == form), None)
     if name is None:
         raise DataError(f"--format must be auto or one of {', '.join(FORMATS)}, got '{form}'")
-    return OPENERS[name](path, choices or Choices())
+    choices = choices or Choices()
+    return replace(OPENERS[name](path, choices), choices=choices)
 
 
 def layout_of(path: Path) -> Format:
@@ -55,7 +57,7 @@ def layout_of(path: Path) -> Format:
         if any(path.glob("*.csv")):
             return "videos"
         if files := episode_files(path):
-            if (name := _hdf5_layout(files[0])) == "robomimic":
+            if (name := _layout_of_files(files)) == "robomimic":
                 raise DataError(f"{path} has files in robomimic's layout, which has all episodes in one; name one of them: {files[0]}")
             return name
     elif path.suffix.lower() == ".csv":
@@ -63,6 +65,17 @@ def layout_of(path: Path) -> Format:
     elif path.suffix.lower() in SUFFIXES:
         return _hdf5_layout(path)
     raise DataError(f"{path} has no layout that is known here; name one with --format: {', '.join(FORMATS)}")
+
+
+def _layout_of_files(files: Sequence[Path]) -> Format:
+    """Returns the layout of the first of these files that has one; others may be damaged. DataError of the first file if none has."""
+    fault: DataError | None = None
+    for file in files:
+        try:
+            return _hdf5_layout(file)
+        except DataError as error:
+            fault = fault or error
+    raise fault or DataError("there is no HDF5 file")
 
 
 def _hdf5_layout(path: Path) -> Format:

@@ -101,10 +101,11 @@ def open_replay_buffer(path: Path, choices: Choices) -> Source:
     fps = choices.rate(None, who=str(path), hint=" (PushT has 10, UMI about 60)")
     words = choices.words("", who=str(path))
     entries = []
-    for number, (start, stop) in enumerate(bounds):
+    for number in choices.numbers(range(len(bounds))):
+        start, stop = bounds[number]
         name = f"{path.name}, episode {number}"
         arrays = Arrays(name, {key: (stop - start, *shape[1:]) for key, shape in shapes.items()}, dtypes, partial(_shifted, path, start))
-        entries.append(Entry(name, stop - start, partial(_recording, arrays, layout, stop - start, words, choices)))
+        entries.append(Entry(number, name, stop - start, partial(_recording, arrays, layout, stop - start, words, choices)))
     notes = layout.notes(whole)
     if not layout.action:
         notes.append("there is no action: --action-keys names the arrays that are to become it")

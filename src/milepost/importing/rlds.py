@@ -36,18 +36,21 @@ def open_rlds(path: Path, choices: Choices) -> Source:
     builder = tfds.builder_from_directory(str(path))
     places = [(split, number) for split in sorted(builder.info.splits) for number in range(builder.info.splits[split].num_examples)]
     fps = choices.rate(None, who=str(path), hint=" (Bridge has 5, DROID 15, RT-1 3)")
-    first: Arrays | None = None
-    entries, layout = [], Layout({}, (), ())
-    for split, number in places:
-        steps = partial(_steps, builder, split, number)
-        arrays, task = _arrays(f"{split}, episode {number}", steps)
+    numbers = choices.numbers(range(len(places)))
+    steps = {number: partial(_steps, builder, *places[number]) for number in numbers}
+    episodes = {number: _arrays("{}, episode {}".format(*places[number]), steps[number]) for number in numbers}
+    first = next((arrays for arrays, _ in episodes.values() if arrays.shapes), None)
+    layout = _layout(first, choices) if first is not None else Layout({}, (), ())
+
+    def entry(number: int) -> Entry:
+        arrays, task = episodes[number]
         length = next(iter(arrays.shapes.values()), (0,))[0]
-        if length and first is None:
-            first, layout = arrays, _layout(arrays, choices)
         words = choices.words(task, who=f"{path}, {arrays.name}") if length else ""
         if length and first is not None:
             layout.check(arrays, first)
-        entries.append(Entry(arrays.name, length, partial(_recording, steps, arrays, layout, words, choices)))
+        return Entry(number, arrays.name, length, partial(_recording, steps[number], arrays, layout, words, choices))
+
+    entries = list(choices.each(numbers, entry).values())
     notes = layout.notes(first) if first is not None else []
     return Source("RLDS", path, fps, tuple(layout.images.values()), entries, notes)
 

@@ -33,6 +33,8 @@ def open_robomimic(path: Path, choices: Choices) -> Source:
             raise DataError(f"{path} has no group 'data', as robomimic's files have; its top level is {', '.join(file) or 'empty'}")
         data = file["data"]
         names = sorted((name for name in data if hasattr(data[name], "keys")), key=_natural)
+        numbers = choices.numbers(range(len(names)))
+        names = [names[number] for number in numbers]
         demonstrations = [_arrays(path, name, data[name]) for name in names]
         tasks = [_task(data[name].attrs, data.attrs, path) for name in names]
         settings = object_of(data.attrs.get("env_args"), f"{path}, env_args").get("env_kwargs", {})
@@ -46,14 +48,18 @@ def open_robomimic(path: Path, choices: Choices) -> Source:
     rate = settings.get("control_freq")
     fps = choices.rate(rate if isinstance(rate, int | float) else None, who=str(path), hint=" (robosuite's usual rate is 20)")
     outcomes = Outcomes(_successes(rewards, settings))
-    entries = []
-    for number, (name, arrays, task) in enumerate(zip(names, demonstrations, tasks, strict=True)):
+
+    def entry(number: int) -> Entry:
+        place = numbers.index(number)
+        name, arrays, task = names[place], demonstrations[place], tasks[place]
         length = layout.check(arrays, first)
         _check_rows(arrays, length)
         words = choices.words(task, who=f"{path}, {name}") if length else ""
-        facts = {"source": name, **{f"mask_{mask}": name in members for mask, members in masks.items()}, **outcomes.facts(number)}
-        read = partial(_recording, arrays, layout, words, facts, outcomes.columns(number, length), choices)
-        entries.append(Entry(f"{path.name}, {name}", length, read))
+        facts = {"source": name, **{f"mask_{mask}": name in members for mask, members in masks.items()}, **outcomes.facts(place)}
+        read = partial(_recording, arrays, layout, words, facts, outcomes.columns(place, length), choices)
+        return Entry(number, f"{path.name}, {name}", length, read)
+
+    entries = list(choices.each(numbers, entry).values())
     success = "from sparse rewards" if outcomes.successes[0] is not None else "not known"
     notes = [*layout.notes(first, elsewhere=ROWS), f"success: {success}"]
     return Source("HDF5, robomimic's layout", path, fps, tuple(layout.images.values()), entries, notes, _robot(settings))

@@ -6,15 +6,20 @@ are found before anything is written. Images come from generators, a few at a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from milepost.core import DataError, has_words
-from milepost.datasets import Recording
+from milepost.datasets import Recording, episode_numbers, numbers_that_stay
+
+T = TypeVar("T")
 
 CHUNK = 32
 """Images that are read at once."""
+FAULTS = 5
+"""Damaged episodes that a refusal describes; it has the numbers of all."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class Choices:
     """Arrays that become observation.state, side by side. Default: what the format's own trainers take."""
     action_keys: tuple[str, ...] | None = None
     """Arrays that become action, side by side. Default: the format's own."""
+    episodes: str | None = None
+    """Episodes to import, such as 0-9,12 or 0 1 2; default: all. They are counted from 0 in the order of the source, and numbered from 0
+    in the new dataset."""
+    without: str | None = None
+    """Leave out these episodes, such as 3,7: damaged ones, as milepost info or a refusal of this command names them."""
     swap_red_blue: bool = False
     """Exchange red and blue of all images: for recordings whose colours come out exchanged."""
 
@@ -57,11 +67,41 @@ class Choices:
             raise DataError(f'{who} has no instruction in words: name it with --task, such as --task "fold the towel"')
         return task.strip()
 
+    def numbers(self, there: Sequence[int]) -> list[int]:
+        """Returns the episodes to import, of those that are there. DataError for one that is named and is not there."""
+        return numbers_that_stay(there, self.episodes, self.without, verb="import")
+
+    def each(self, numbers: Iterable[int], read: Callable[[int], T]) -> dict[int, T]:
+        """Returns what `read` gives for each of these episodes. DataError names those for which it fails, and how to leave them out."""
+        out: dict[int, T] = {}
+        faults: dict[int, str] = {}
+        for number in numbers:
+            try:
+                out[number] = read(number)
+            except DataError as error:
+                faults[number] = str(error)
+        if faults:
+            raise DataError(self._refusal(faults, is_all=not out))
+        return out
+
+    def _refusal(self, faults: Mapping[int, str], *, is_all: bool) -> str:
+        """Returns what is wrong with these episodes, in words. is_all: no episode is without a fault, so none can be left out."""
+        each = [fault if fault.startswith(f"episode {number}") else f"episode {number}: {fault}" for number, fault in faults.items()]
+        if is_all:
+            return next(iter(faults.values())) + ("; no other episode can be imported either" if len(faults) > 1 else "")
+        more = f"; and {len(each) - FAULTS} more" if len(each) > FAULTS else ""
+        numbers = sorted({*(episode_numbers(self.without) or ()), *faults})
+        what = "it" if len(each) == 1 else "them"
+        return f"{'; '.join(each[:FAULTS])}{more}; leave {what} out with --without {','.join(map(str, numbers))}"
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An episode of a source. name: what it is called there. length: frames. read: returns it; called once, when its turn comes."""
+    """An episode of a source. number: its place there, from 0. name: what it is called there. length: frames. read: returns it; it is
+    called twice, to look at it and to write it.
+    """
 
+    number: int
     name: str
     length: int
     read: Callable[[], Recording]
@@ -72,7 +112,7 @@ class Source:
     """Recordings in another layout, opened. kind: the layout in words. cameras: their full keys.
 
     notes: what was taken and what was left out, in sentences. proportions: head -> stage -> proportion, where
-    the source has stages.
+    the source has stages. choices: those that it was opened with.
     """
 
     kind: str
@@ -83,3 +123,4 @@ class Source:
     notes: Sequence[str] = ()
     robot_type: str | None = None
     proportions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    choices: Choices = field(default_factory=Choices)

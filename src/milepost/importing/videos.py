@@ -95,12 +95,13 @@ def open_videos(path: Path, choices: Choices) -> Source:
         if len(tables) != 1:
             raise DataError(f"{path} has {count_noun(len(tables), 'CSV file')}; give the name of the one that lists the videos")
         table = tables[0]
-    rows = [_row(table, *each, choices=choices) for each in _cells(table)]
-    if not rows:
+    cells = list(_cells(table))
+    if not cells:
         raise DataError(f"{table} has a header and no row, so there is no episode to import")
+    of_numbers = choices.each(choices.numbers(range(len(cells))), lambda number: _row(table, *cells[number], choices=choices))
+    rows = list(of_numbers.values())
     fps = _rate(rows, choices)
-    for row in rows:
-        _check(row, rows[0], fps)
+    choices.each(of_numbers, lambda number: _check(of_numbers[number], rows[0], fps))
     outcomes = Outcomes([row.success for row in rows])
     resampled = sum(len(video.frames(fps)) != len(video.stamps) or video.rate is None for row in rows for video in row.videos.values())
     notes = []
@@ -109,9 +110,9 @@ def open_videos(path: Path, choices: Choices) -> Source:
     if odd := sum(video.size[0] % 2 + video.size[1] % 2 > 0 for video in rows[0].videos.values()):
         notes.append(f"a video needs even sides, so the last row or column of {count_noun(odd, 'camera')} is cut off")
     entries = []
-    for number, row in enumerate(rows):
+    for place, (number, row) in enumerate(of_numbers.items()):
         length = len(next(iter(row.videos.values())).frames(fps))
-        entries.append(Entry(row.who, length, partial(_recording, row, number, fps, outcomes, choices)))
+        entries.append(Entry(number, row.who, length, partial(_recording, row, place, fps, outcomes, choices)))
     return Source("videos and a CSV", path, fps, tuple(rows[0].videos), entries, notes)
 
 
