@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class VerbHelp:
     """The help of one verb. main: the options that people use most. examples: what follows the verb -> what it is for.
+    code_1: when the exit code is 1, in words behind "1 if"; empty if it never is.
 
     titles: of options that only this verb has -> these options. They stand before the titles that all verbs share.
     """
@@ -20,6 +21,12 @@ class VerbHelp:
     main: tuple[str, ...]
     examples: Mapping[str, str]
     titles: Mapping[str, str] = field(default_factory=dict)
+    code_1: str = ""
+
+    @property
+    def exit_codes(self) -> str:
+        """Returns the sentence about the exit codes."""
+        return f"Exit code: 0 if all went well; {f'1 if {self.code_1}; ' if self.code_1 else ''}2 if it could not be done."
 
 
 HELP = {
@@ -38,6 +45,7 @@ HELP = {
             "lerobot/pusht --quick": "A dataset of the Hub, without decoding an image.",
             "towels --deep": "Decode every image, to find damaged videos.",
         },
+        code_1="the dataset has errors",
     ),
     "import": VerbHelp(
         ("--output-dir", "--task", "--format"),
@@ -46,6 +54,7 @@ HELP = {
             'videos --output-dir towels --task "fold the towel"': "Videos without an instruction get this one.",
             "data.zarr --output-dir towels --format zarr --fps 10": "Say what the source does not say itself.",
         },
+        code_1="episodes without a frame were left out",
     ),
     "simulate": VerbHelp(
         ("--tasks", "--successes", "--failures"),
@@ -68,6 +77,7 @@ HELP = {
             "where the annotations go": "--to-file --to-language --subtask-index --output-path --overwrite --push-to-hub --output-repo-id",
             "figures of the annotations": "--num-visualizations --visualize-only --visualize-type --output-dir",
         },
+        code_1="an episode has no annotation afterwards",
     ),
     "train": VerbHelp(
         ("--output-dir", "--model", "--preset"),
@@ -84,6 +94,7 @@ HELP = {
             "how it is tested": "--holdout --validation --eval-every --patience",
             "what is recorded of the training": "--log-to --project --run-name",
         },
+        code_1="an episode could not be used and was left out, though the model is made",
     ),
     "label": VerbHelp(
         ("--model", "--episodes", "--output-path"),
@@ -94,6 +105,7 @@ HELP = {
             "lerobot/pusht --model sarm --output-path pusht.parquet": "A dataset of the Hub needs a file to write.",
         },
         {"figures of the first episodes": "--num-visualizations --output-dir"},
+        code_1="frames are without progress, though the file is made",
     ),
     "weigh": VerbHelp(
         ("--chunk-size", "--preset", "--figure"),
@@ -103,6 +115,7 @@ HELP = {
             "towels --preset study": "The setting that gained most in our study (docs/rabc_study.md).",
         },
         {"what is read for the weights": "--fps"},
+        code_1="a figure could not be drawn, though the weights are made",
     ),
     "advantage": VerbHelp(
         ("--dry-run", "--form", "--output-dir"),
@@ -120,6 +133,7 @@ HELP = {
             "towels --progress sarm.parquet topreward.parquet": "Which of two models is better, with the difference.",
             "towels --annotations towels --against corrected.csv": "How far two annotations agree.",
         },
+        code_1="an episode could not be compared",
     ),
     "audit": VerbHelp(
         ("--model", "--num-episodes", "--output-dir"),
@@ -129,6 +143,7 @@ HELP = {
             "towels --model sarm --controls frozen_first shuffled": "Run only the controls that a verdict needs.",
         },
         {"what the model is shown": "--controls"},
+        code_1='the verdict is not "reward" (also if none can be said), a property fails, or an episode cannot be read',
     ),
     "compare": VerbHelp(
         ("--output-dir", "--arms", "--seeds"),
@@ -150,6 +165,7 @@ HELP = {
             "towels --format pdf --width 3.4": "Figures for one column of a paper.",
         },
         {"which curves are drawn": "--model --head-mode", "the figures": "--num-visualizations --width"},
+        code_1="frames have no progress or an episode was left out, though the figures are made",
     ),
     "view": VerbHelp(
         ("--episodes", "--progress", "--export-html"),
@@ -159,6 +175,7 @@ HELP = {
             "towels --episodes 0-9 --export-html review.html": "One file to send to somebody, without a server.",
         },
         {"the server": "--host --port --open"},
+        code_1="--export-html left something out, though the page is made",
     ),
     "serve": VerbHelp(
         ("--model", "--port", "--success-threshold"),
@@ -181,6 +198,7 @@ HELP = {
             "towels --weights towels/weights.parquet --output-dir videos": "With the weights as a strip.",
         },
         {"the videos": "--num-visualizations --gif --height"},
+        code_1="frames have no progress or an episode was left out, though the videos are made",
     ),
     "copy": VerbHelp(
         ("--output-dir", "--progress", "--weights"),
@@ -194,6 +212,7 @@ HELP = {
             "--trim-margin-s",
             "what is changed in the copy": "--episode-columns --restamp --even-damaged",
         },
+        code_1="frames have no value in a column, though the copy is made",
     ),
 }
 
