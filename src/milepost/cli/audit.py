@@ -182,8 +182,10 @@ def _said_once(reasons: Sequence[str]) -> list[str]:
 def _too_few(args: Args, dataset: datasets.LeRobotDataset) -> list[str]:
     """Returns, before anything is computed, why these episodes are too few for a verdict and what to type; nothing if they may do."""
     failed = [dataset.meta.episodes[index].facts.get("success") is False for index in dataset.episode_indices]
-    usable = failed.count(False)
-    return [] if usable >= metrics.FEWEST else [_more_episodes(args, f"{usable} of these {'is' if usable == 1 else 'are'} such", len(failed), len(dataset.meta.episodes))]
+    if (usable := failed.count(False)) >= metrics.FEWEST:
+        return []
+    how_many = f"{usable} of these {'is' if usable == 1 else 'are'} such"
+    return [_more_episodes(args, how_many, len(failed), len(dataset.meta.episodes))]
 
 
 def _more_episodes(args: Args, how_many: str, audited: int, available: int) -> str:

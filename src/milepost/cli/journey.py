@@ -265,8 +265,8 @@ def tables_of(result: DemoResult) -> list[figures.Section]:
         figures.Section(
             "Held-out demonstrations",
             "Error is the mean distance from the true progress on successful episodes; stage accuracy is on the same episodes. VOC "
-            "(value-order correlation) is the rank correlation with time, which a clock wins by definition, so it is never evidence alone. AUC: how often a "
-            "success ends above a failure. In brackets: 95 % bootstrap intervals over episodes.",
+            "(value-order correlation) is the rank correlation with time. A clock wins it by definition, so it is never evidence alone. "
+            "AUC: how often a success ends above a failure. In brackets: 95 % bootstrap intervals over episodes.",
             *metrics.summary_table(result.summaries),
         ),
         figures.Section(

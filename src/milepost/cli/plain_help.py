@@ -246,8 +246,11 @@ def _refilled(lines: list[str]) -> list[str]:
     """
     filled, deep = list[str](), " " * 8
     for is_text, group in itertools.groupby(lines, lambda line: line.startswith(deep)):
-        words = " ".join(map(str.strip, group)) if is_text else ""
-        filled += textwrap.wrap(words, 110, initial_indent=deep, subsequent_indent=deep, break_on_hyphens=False) if is_text else group
+        if is_text:
+            words = " ".join(map(str.strip, group))
+            filled += textwrap.wrap(words, 110, initial_indent=deep, subsequent_indent=deep, break_on_hyphens=False)
+        else:
+            filled += group
     return filled
 
 

@@ -21,7 +21,6 @@ from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.samples import Augment, TrainingSet, label_episode, state_of
 from milepost.models.training.episodes import FIT_FRAMES, LeftOut, attempts_of
 
-
 ANNOTATED_BY = "; `milepost annotate DATASET` makes annotations, and annotation_mode='single_stage' needs none"
 """What to do about episodes that have no annotation."""
 
