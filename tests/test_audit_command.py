@@ -322,13 +322,6 @@ def test_exit_code_is_0_for_a_reward_without_faults_alone(
     assert main(["audit", str(dots), "--model", "elapsed", "--controls", "frozen_first", "--episodes", "0-1"]) == code
 
 
-def test_the_help_says_what_the_exit_codes_are(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["audit", "--help"])
-    words = " ".join(capsys.readouterr().out.split())
-    assert 'Exit code: 0 if the verdict is "reward", no property fails and every episode can be read; 1 otherwise' in words
-
-
 def test_the_reason_stands_beside_the_verdict(
     dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -349,10 +342,10 @@ def test_the_reason_stands_beside_the_verdict(
 @pytest.mark.parametrize(
     ("options", "says", "is_silent"),
     [
-        (["--episodes", "0-2"], "3 could be; to audit more: --num-episodes 9 instead of --episodes", "--controls all"),
-        (["--num-episodes", "3"], "for a verdict 5 episodes that succeeded, or may have, must be judged", "instead of"),
+        (["--episodes", "0-2"], "and 3 of these are such; to audit more: --num-episodes 9 instead of --episodes", "--controls all"),
+        (["--num-episodes", "3"], 'the verdict will be "cannot be said": it takes 5 episodes that succeeded, or may have', "instead of"),
         (["--controls", "cut_50"], "these controls are missing: frozen_first, shuffled; to run them all: --controls all", "--num-episodes"),
-        (["--controls", "reversed", "--episodes", "8"], "0 could be; to audit more: --num-episodes 9 instead of", "nothing else"),
+        (["--controls", "reversed", "--episodes", "8"], "0 of these are such; to audit more: --num-episodes 9 instead of", "nothing else"),
         (["--controls", "frozen_last", "--num-episodes", "9"], "these controls are missing: shuffled;", "frozen_first,"),
     ],
 )
@@ -371,7 +364,30 @@ def test_a_dataset_with_too_few_episodes_for_a_verdict(tmp_path: Path, capsys: p
     assert main(["audit", "set", "--model", "elapsed", "--json"]) == 1
     out, error = capsys.readouterr()
     assert json.loads(out)["verdict"] == "cannot be said"
-    assert "and 3 could be; all 3 of the dataset were audited: record more, or audit another dataset" in " ".join(error.split())
+    assert "and 3 of these are such; these are all 3 of the dataset: record more, or audit another dataset" in " ".join(error.split())
+
+
+def test_too_few_episodes_are_named_before_anything_is_computed(
+    dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("it computes")
+
+    monkeypatch.setattr("milepost.progress.run_audit", refuse)
+    for episodes, is_told in (("0-3", True), ("0-4", False), ("4-8", True)):  # of 4-8 three failed
+        main(["audit", str(dots), "--model", "elapsed", "--episodes", episodes])
+        first, *_ = capsys.readouterr().err.splitlines()
+        assert first.startswith('the verdict will be "cannot be said": it takes 5 episodes') == is_told
+
+
+def test_episodes_that_cannot_be_judged_are_named_at_the_end(
+    dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    rows = dict.fromkeys(metrics.ROWS, metrics.Estimate(0.5, 0.4, 0.6, 3))
+    replaced_audit(monkeypatch, verdict="cannot be said", rows=rows)
+    main(["audit", str(dots), "--model", "elapsed", "--episodes", "0-5"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "there is no verdict: it takes 5 episodes that succeeded, or may have, and 3 could be judged; to audit more" in error
 
 
 def test_controls_that_were_left_out_are_grouped_by_reason(dots: Path, capsys: pytest.CaptureFixture) -> None:
@@ -438,7 +454,7 @@ def test_one_episode_is_said_as_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["audit", "one", "--model", "elapsed"]) == 1
     out, error = (" ".join(each.split()) for each in capsys.readouterr())
     assert "1 episode of one (95 % intervals over episodes)" in out
-    assert "the dataset's only episode was audited: record more" in error
+    assert "1 of these is such; this is the dataset's only episode: record more" in error
 
 
 def test_the_heading_has_both_counts_and_a_reason_stands_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

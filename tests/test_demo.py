@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milepost.cli.demo import show
 from milepost.cli.journey import DemoConfig, Journey
 from milepost.core.errors import DataError
 from milepost.datasets.reader import open_dataset
@@ -107,6 +108,17 @@ def test_the_report_opens_offline_and_plays_an_episode_of_each_kind(folder: Path
 def test_other_settings_are_not_mixed_in(folder: Path) -> None:
     with pytest.raises(DataError, match="other settings"):
         Journey(folder, DemoConfig(seed=5), Steps())
+
+
+def test_the_last_lines_say_how_to_open_the_report_and_what_to_type_next(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    show(Journey(folder, SMALL, Steps(), workers=1).run())
+    *_, report, opening, following = capsys.readouterr().out.splitlines()
+    assert report == f"report: {folder / 'report.html'}"
+    assert opening.endswith(f"python -m webbrowser {(folder / 'report.html').as_uri()}")
+    assert following == "next, with a dataset of your own: milepost info DATASET"
+    page = (folder / "report.html").read_text()
+    assert "VOC (value-order correlation) is the rank correlation" in page
+    assert "time before this page" in page
 
 
 def test_episodes_are_shared_out_evenly() -> None:

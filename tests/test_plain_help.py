@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import shlex
@@ -31,6 +32,8 @@ def test_help_is_in_plain_words(verb: str) -> None:
     assert not re.search(r"model-options|\bNone\b|\bSTR\b|\bINT\b|\bFLOAT\b|Literal|tuple\[|(default: (False|True))|[╭│╰]", out)
     options = re.split(r"\n  (?=-|[A-Z])", out)
     assert not [each for each in options if len(re.findall(r"(?i)\bdefault: ", " ".join(each.split()))) > 1]
+    words = re.findall(r"^  (-.*?)(?:  |$)", out, re.MULTILINE)
+    assert not [each for each in words if any(each.count(opening) != each.count(end) for opening, end in ("{}", "[]"))]
     assert all(len(line) <= 110 for line in out.splitlines()[2:] if line.startswith("  "))
 
 
@@ -117,6 +120,15 @@ def test_every_option_says_what_it_is(verb: str) -> None:
     assert not bare
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_says_what_the_exit_codes_are(verb: str) -> None:
+    """The page has the same words."""
+    page = (Path(__file__).parents[1] / "docs" / "step_by_step.md").read_text()
+    words = HELP[verb].code_1
+    assert HELP[verb].exit_codes in " ".join(help_of(verb).split())
+    assert (f"| `{verb}` | {words} |" in page) == bool(words)
+
+
 def test_titles_and_meanings_name_options_that_exist() -> None:
     """A renamed option takes its place in the help with it."""
     for verb, own in HELP.items():
@@ -146,6 +158,13 @@ def test_an_error_is_in_plain_words(command: str, capsys: pytest.CaptureFixture)
     assert ERRORS[command] in err
     assert f"milepost {command.split()[0]} --help" in err
     assert not re.search(r"NoneType|class '|tuple\[|could not convert|invalid literal|\{None\}|[╭│╰]", err)
+
+
+def test_an_options_text_in_an_error_breaks_only_where_the_line_ends(capsys: pytest.CaptureFixture) -> None:
+    _, _, err = shown(capsys, "label", "d")
+    lines = [line for line in err.splitlines() if line.startswith("        ")]
+    assert len(lines) > 2
+    assert all(len(line) + len(after.split()[0]) >= 110 for line, after in itertools.pairwise(lines))
 
 
 def test_the_options_of_another_packages_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from milepost.cli.entry import main
+from milepost.testing import write_example
 from milepost.weights.advice import flags
 from milepost.weights.config import RabcConfig
 from milepost.weights.loader import SampleWeights
@@ -68,6 +70,21 @@ def test_the_recipes_run_and_learn(section: str, names: dict) -> None:
         assert names["weights"].missing == 0
         assert {"sample_weight_mean_weight", "sample_weighting/delta_mean", "sample_weighting/delta_std"} <= set(names["logged"][0])
         assert set(names["sampler"]) <= set(range(32))
+
+
+def test_the_complete_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_example("towels")
+    assert main(["weigh", "towels", "--chunk-size", "5", "--json"]) == 0
+    capsys.readouterr()
+    torch.manual_seed(0)
+    (code,) = blocks("A complete example")
+    names: dict = {}
+    exec(compile(code, "A complete example", "exec"), names)
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0]
+    assert (names["weights"].missing, len(names["frames"])) == (0, 171)
 
 
 @pytest.mark.filterwarnings("ignore")

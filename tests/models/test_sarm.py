@@ -130,7 +130,9 @@ def test_choosing_counts_what_it_leaves_out() -> None:
     bare = [dataclasses.replace(e, segments={}) if e.index == 2 else e for e in episodes]
     kept, left = choose(bare, SARMConfig(annotation_mode="sparse_only"))
     assert left[0].episodes == (2,)
-    with pytest.raises(DataError, match="finds no episode"):
+    with pytest.raises(
+        DataError, match=r"finds no episode.*`milepost annotate DATASET` makes annotations, and annotation_mode='single_stage'"
+    ):
         choose([dataclasses.replace(e, segments={}) for e in episodes], SARMConfig(annotation_mode="dense_only"))
 
 

@@ -1,8 +1,6 @@
 """Test whether a model's progress follows what is seen, or only the time.
 
 The model is shown edited copies of your own episodes, beside a clock.
-
-Exit code: 0 if the verdict is "reward", no property fails and every episode can be read; 1 otherwise; 2 if the audit cannot be run.
 """
 
 from __future__ import annotations
@@ -77,6 +75,8 @@ def main(args: Args) -> int:
     name = Path(args.model).resolve().name
     folder = args.output_dir or Path(f"audit_{name}")
     figures.require_own_audit(folder, {"model": name, "dataset": dataset.name})
+    too_few = _too_few(args, dataset)
+    warn_all([f'the verdict will be "cannot be said": {words}' for words in too_few])
     run = partial(_run, args, config, dataset, folder / "curves")
     with nullcontext() if cluster is None else cluster.joined(warn):
         result = run() if cluster is None else run(cluster)
@@ -89,7 +89,7 @@ def main(args: Args) -> int:
         if words:
             say(words)
         say(f"audit: {folder}")
-    warn_all([*unlisted(result.unreadable), *_advice(args, result, len(dataset.meta.episodes))])
+    warn_all([*unlisted(result.unreadable), *_advice(args, result, len(dataset.meta.episodes), is_said=bool(too_few))])
     return 0 if result.audit.passes and not result.unreadable else 1
 
 
@@ -179,10 +179,29 @@ def _said_once(reasons: Sequence[str]) -> list[str]:
     return ["the same reason" if each == last and len(each) > 60 else each for last, each in zip(before, reasons, strict=False)]
 
 
-def _advice(args: Args, result: progress.AuditRun, available: int) -> list[str]:
+def _too_few(args: Args, dataset: datasets.LeRobotDataset) -> list[str]:
+    """Returns, before anything is computed, why these episodes are too few for a verdict and what to type; nothing if they may do."""
+    failed = [dataset.meta.episodes[index].facts.get("success") is False for index in dataset.episode_indices]
+    if (usable := failed.count(False)) >= metrics.FEWEST:
+        return []
+    how_many = f"{usable} of these {'is' if usable == 1 else 'are'} such"
+    return [_more_episodes(args, how_many, len(failed), len(dataset.meta.episodes))]
+
+
+def _more_episodes(args: Args, how_many: str, audited: int, available: int) -> str:
+    """Returns that a verdict needs more episodes than there are, and what to type. available: how many the dataset has."""
+    words = f"it takes {metrics.FEWEST} episodes that succeeded, or may have, and {how_many}"
+    if available <= audited:
+        all_of_it = "this is the dataset's only episode" if available == 1 else f"these are all {available} of the dataset"
+        return f"{words}; {all_of_it}: record more, or audit another dataset"
+    instead = "" if args.episodes is None else " instead of --episodes"
+    return f"{words}; to audit more: --num-episodes {min(available, max(USUAL, 2 * audited))}{instead}"
+
+
+def _advice(args: Args, result: progress.AuditRun, available: int, *, is_said: bool) -> list[str]:
     """Returns what is missing for a verdict and what to type to get it, a line each; nothing if there is a verdict.
 
-    available: how many episodes the dataset has.
+    available: how many episodes the dataset has. is_said: whether it was said at the start that they are too few.
     """
     if result.audit.verdict != "cannot be said":
         return []
@@ -191,15 +210,10 @@ def _advice(args: Args, result: progress.AuditRun, available: int) -> list[str]:
     rows += [] if "frozen_first" in lacking else ["frozen"]
     rows += [] if "shuffled" in lacking else ["shuffled", "follow"]
     judged = min(result.audit.rows[row].episodes for row in rows)
-    if judged >= metrics.FEWEST:
+    if is_said or judged >= metrics.FEWEST:
         return lines
-    words = f"for a verdict {metrics.FEWEST} episodes that succeeded, or may have, must be judged, and {judged} could be"
     audited = len(result.curves) + len(result.unreadable)
-    if available <= audited:
-        all_of_it = "the dataset's only episode was" if available == 1 else f"all {available} of the dataset were"
-        return [*lines, f"{words}; {all_of_it} audited: record more, or audit another dataset"]
-    instead = "" if args.episodes is None else " instead of --episodes"
-    return [*lines, f"{words}; to audit more: --num-episodes {min(available, max(USUAL, 2 * audited))}{instead}"]
+    return [*lines, f"there is no verdict: {_more_episodes(args, f'{judged} could be judged', audited, available)}"]
 
 
 def _lacking(controls: Sequence[str]) -> list[str]:

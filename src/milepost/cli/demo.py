@@ -62,7 +62,12 @@ def show(result: DemoResult) -> None:
     config = result.weight_result.config
     kappa = f"RA-BC weights, horizon {config.chunk_size} frames, kappa {config.kappa:g} (the mean delta)"
     table(kappa, ("what", "value"), [(name, f"{value:.3f}") for name, value in weight_numbers(result.weight_result).items()])
-    say(f"{sum(result.seconds.values()):.0f} s: " + ", ".join(f"{step} {s:.0f}" for step, s in result.seconds.items()))
+    say(
+        f"time with the report: {sum(result.seconds.values()):.0f} s: " + ", ".join(f"{step} {s:.0f}" for step, s in result.seconds.items())
+    )
     for problem in result.problems:
         warn(problem)
-    say(f"report: {result.report.resolve()}")
+    report = result.report.resolve()
+    say(f"report: {report}")
+    say(f"to open it in a browser: python -m webbrowser {report.as_uri()}")
+    say("next, with a dataset of your own: milepost info DATASET")

@@ -16,6 +16,7 @@ from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, shortlist, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
 from milepost.cli.evaluate_several import evaluate_several, threshold_rows
+from milepost.cli.known_measures import known_rows, why_unknown
 from milepost.cli.progress_io import name_of
 from milepost.cli.taught import say_what_taught
 from milepost.core import count_noun, to_json
@@ -88,16 +89,12 @@ def _beside(args: Args, dataset: datasets.LeRobotDataset) -> int:
 
 
 def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
-    """Prints the tables, and why some of their cells are empty."""
-    count, sources = len(compared.episodes), compared.sources - {"none"}
-    table(
-        f"{count_noun(count, 'episode')} against: {', '.join(sorted(compared.sources))} (95 % intervals)",
-        *metrics.summary_table(summaries, more=True),
-    )
-    if not sources:
-        say("no truth is known of these episodes (no annotation, no column truth.progress): a dash is what cannot be told without one")
-    if all(score.success is None for score in compared.episodes):
-        say("the dataset does not say which episodes succeeded (no fact 'success', no column next.success): those rows are dashes")
+    """Prints the tables, and which measures they leave out."""
+    count = len(compared.episodes)
+    columns, rows, unknown = known_rows(*metrics.summary_table(summaries, more=True))
+    table(f"{count_noun(count, 'episode')} against: {', '.join(sorted(compared.sources))} (95 % intervals)", columns, rows)
+    for reason in why_unknown(unknown, compared):
+        say(reason)
     if next(iter(summaries.values())).failures:
         table("where failures end (final progress)", *metrics.failure_table(summaries))
     with_progress = [score for score in compared.episodes if score.episode in compared.events]

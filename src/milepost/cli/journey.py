@@ -243,7 +243,7 @@ class Journey:
             ("dataset", f"{len(dataset)} simulated demonstrations, {dataset.total_frames} frames, {len(dataset.tasks)} tasks"),
             ("cameras", ", ".join(dataset.cameras)),
             ("held out", f"{len(held_out)} episodes whose start scene no model was trained on"),
-            ("time", f"{total:.0f} s: " + ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())),
+            ("time before this page", f"{total:.0f} s: " + ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())),
         ]
 
 
@@ -264,9 +264,9 @@ def tables_of(result: DemoResult) -> list[figures.Section]:
     return [
         figures.Section(
             "Held-out demonstrations",
-            "Error is the mean distance from the true progress on successful episodes; stage accuracy is on the same episodes. Order "
-            "is the rank correlation with time, which a clock wins by definition, so it is never evidence alone. AUC: how often a "
-            "success ends above a failure. In brackets: 95 % bootstrap intervals over episodes.",
+            "Error is the mean distance from the true progress on successful episodes; stage accuracy is on the same episodes. VOC "
+            "(value-order correlation) is the rank correlation with time. A clock wins it by definition, so it is never evidence alone. "
+            "AUC: how often a success ends above a failure. In brackets: 95 % bootstrap intervals over episodes.",
             *metrics.summary_table(result.summaries),
         ),
         figures.Section(

@@ -6,6 +6,7 @@ The parser (tyro) writes boxes. They are read back here, and written as headings
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -117,7 +118,7 @@ def plain_help(text: str, verb: str) -> str:
     lines += [*_section(main, width), "examples:"]
     for words, reason in own.examples.items():
         lines += _example(f"milepost {verb} {words}".strip(), reason, width)
-    for paragraph in more:
+    for paragraph in [*more, own.exit_codes]:
         lines += ["", *textwrap.wrap(paragraph, width, break_on_hyphens=False)]
     return "\n".join([*lines, "", *(line for box in others for line in _section(box, width))]) + "\n"
 
@@ -184,9 +185,11 @@ def _option(words: str) -> str:
 
     >>> _option("--price-per-million {None}|{FLOAT FLOAT}"), _option("--protocol {None,milepost,lerobot}")
     ('--price-per-million NUMBER NUMBER', '--protocol {milepost,lerobot}')
+    >>> _option("--drop {None}|{[{keep,drop} [{keep,drop} ...]]}")
+    '--drop [{keep,drop} ...]'
     """
     words = re.sub(r"\[(\S+) \[\1 \.\.\.\]\]", r"[\1 ...]", words)
-    words = re.sub(r"\{None\}\|\{?([^{}|]*)\}?", r"\1", words).replace("{None,", "{")
+    words = re.sub(r"\{None\}\|(?:\{((?:[^{}]|\{[^{}]*\})*)\}|([^{}|]*))", r"\1\2", words).replace("{None,", "{")
     words = re.sub(r"^(--[^,]*), (--(?!no-).*)$", r"\2, \1", words)
     return re.sub(r"(?<![\w-])(INT|FLOAT|STR)\b", lambda match: KINDS[match[1]], words)
 
@@ -232,7 +235,23 @@ def _sentences(box: Box) -> list[str]:
     if (flag := re.match(r"Error parsing ([\w.-]+)", text)) and (value := re.search(r"\[?('[^']*')\]?", text)):
         return [f"{flag[1]} takes {_expected(flag[1], box.lines[end:])}, got {value[1]}"]
     lines = [_option(re.sub(r" *\((required|default: .*)\)$", "", line)) for line in box.lines if line.strip("─ ")]
-    return [line for line in lines if "For full helptext" not in line and not re.fullmatch(r" *milepost \w+ --help", line)]
+    return _refilled([line for line in lines if "For full helptext" not in line and not re.fullmatch(r" *milepost \w+ --help", line)])
+
+
+def _refilled(lines: list[str]) -> list[str]:
+    """Returns the lines with each option's text filled anew: the parser breaks it where our files do, too.
+
+    >>> _refilled(["    --model TEXT", "        Model folder,", "        or a Hub id."])
+    ['    --model TEXT', '        Model folder, or a Hub id.']
+    """
+    filled, deep = list[str](), " " * 8
+    for is_text, group in itertools.groupby(lines, lambda line: line.startswith(deep)):
+        if is_text:
+            words = " ".join(map(str.strip, group))
+            filled += textwrap.wrap(words, 110, initial_indent=deep, subsequent_indent=deep, break_on_hyphens=False)
+        else:
+            filled += group
+    return filled
 
 
 def _either(choices: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class VerbHelp:
     """The help of one verb. main: the options that people use most. examples: what follows the verb -> what it is for.
+    code_1: when the exit code is 1, in words behind "1 if"; empty if it never is.
 
     titles: of options that only this verb has -> these options. They stand before the titles that all verbs share.
     """
@@ -20,6 +21,12 @@ class VerbHelp:
     main: tuple[str, ...]
     examples: Mapping[str, str]
     titles: Mapping[str, str] = field(default_factory=dict)
+    code_1: str = ""
+
+    @property
+    def exit_codes(self) -> str:
+        """Returns the sentence about the exit codes."""
+        return f"Exit code: 0 if all went well; {f'1 if {self.code_1}; ' if self.code_1 else ''}2 if it could not be done."
 
 
 HELP = {
@@ -38,6 +45,7 @@ HELP = {
             "lerobot/pusht --quick": "A dataset of the Hub, without decoding an image.",
             "towels --deep": "Decode every image, to find damaged videos.",
         },
+        code_1="the dataset has errors",
     ),
     "import": VerbHelp(
         ("--output-dir", "--task", "--format"),
@@ -47,6 +55,7 @@ HELP = {
             "data.zarr --output-dir towels --format zarr --fps 10": "Say what the source does not say itself.",
             "old --output-dir towels --without 6,11": "Make v3.0 of a LeRobot v2.1 dataset, without its damaged episodes.",
         },
+        code_1="episodes without a frame were left out",
     ),
     "simulate": VerbHelp(
         ("--tasks", "--successes", "--failures"),
@@ -69,6 +78,7 @@ HELP = {
             "where the annotations go": "--to-file --to-language --subtask-index --output-path --overwrite --push-to-hub --output-repo-id",
             "figures of the annotations": "--num-visualizations --visualize-only --visualize-type --output-dir",
         },
+        code_1="an episode has no annotation afterwards",
     ),
     "train": VerbHelp(
         ("--output-dir", "--model", "--preset"),
@@ -85,6 +95,7 @@ HELP = {
             "how it is tested": "--holdout --validation --eval-every --patience",
             "what is recorded of the training": "--log-to --project --run-name",
         },
+        code_1="an episode could not be used and was left out, though the model is made",
     ),
     "label": VerbHelp(
         ("--model", "--episodes", "--output-path"),
@@ -95,6 +106,7 @@ HELP = {
             "lerobot/pusht --model sarm --output-path pusht.parquet": "A dataset of the Hub needs a file to write.",
         },
         {"figures of the first episodes": "--num-visualizations --output-dir"},
+        code_1="frames are without progress, though the file is made",
     ),
     "weigh": VerbHelp(
         ("--chunk-size", "--preset", "--figure"),
@@ -104,6 +116,7 @@ HELP = {
             "towels --preset study": "The setting that gained most in our study (docs/rabc_study.md).",
         },
         {"what is read for the weights": "--fps"},
+        code_1="a figure could not be drawn, though the weights are made",
     ),
     "advantage": VerbHelp(
         ("--dry-run", "--form", "--output-dir"),
@@ -121,6 +134,7 @@ HELP = {
             "towels --progress sarm.parquet topreward.parquet": "Which of two models is better, with the difference.",
             "towels --annotations towels --against corrected.csv": "How far two annotations agree.",
         },
+        code_1="an episode could not be compared",
     ),
     "audit": VerbHelp(
         ("--model", "--num-episodes", "--output-dir"),
@@ -130,6 +144,7 @@ HELP = {
             "towels --model sarm --controls frozen_first shuffled": "Run only the controls that a verdict needs.",
         },
         {"what the model is shown": "--controls"},
+        code_1='the verdict is not "reward" (also if none can be said), a property fails, or an episode cannot be read',
     ),
     "compare": VerbHelp(
         ("--output-dir", "--arms", "--seeds"),
@@ -151,6 +166,7 @@ HELP = {
             "towels --format pdf --width 3.4": "Figures for one column of a paper.",
         },
         {"which curves are drawn": "--model --head-mode", "the figures": "--num-visualizations --width"},
+        code_1="frames have no progress or an episode was left out, though the figures are made",
     ),
     "view": VerbHelp(
         ("--episodes", "--progress", "--export-html"),
@@ -160,6 +176,7 @@ HELP = {
             "towels --episodes 0-9 --export-html review.html": "One file to send to somebody, without a server.",
         },
         {"the server": "--host --port --open"},
+        code_1="--export-html left something out, though the page is made",
     ),
     "serve": VerbHelp(
         ("--model", "--port", "--success-threshold"),
@@ -182,6 +199,7 @@ HELP = {
             "towels --weights towels/weights.parquet --output-dir videos": "With the weights as a strip.",
         },
         {"the videos": "--num-visualizations --gif --height"},
+        code_1="frames have no progress or an episode was left out, though the videos are made",
     ),
     "copy": VerbHelp(
         ("--output-dir", "--progress", "--weights"),
@@ -196,6 +214,7 @@ HELP = {
             "--trim-margin-s",
             "what is changed in the copy": "--episode-columns --restamp --even-damaged",
         },
+        code_1="frames have no value in a column, though the copy is made",
     ),
 }
 

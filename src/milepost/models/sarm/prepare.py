@@ -21,6 +21,9 @@ from milepost.models.sarm.model import SARMModel
 from milepost.models.sarm.samples import Augment, TrainingSet, label_episode, state_of
 from milepost.models.training.episodes import FIT_FRAMES, LeftOut, attempts_of
 
+ANNOTATED_BY = "; `milepost annotate DATASET` makes annotations, and annotation_mode='single_stage' needs none"
+"""What to do about episodes that have no annotation."""
+
 
 def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episode], list[LeftOut]]:
     """Returns the episodes this mode can learn from, and those it cannot. DataError on a one-frame episode, or if none is left."""
@@ -36,7 +39,8 @@ def choose(episodes: Sequence[Episode], config: SARMConfig) -> tuple[list[Episod
     out = tuple(episode.index for episode, use in zip(episodes, usable, strict=True) if not use)
     chosen_episodes = [episode for episode, use in zip(episodes, usable, strict=True) if use]
     if not chosen_episodes:
-        raise DataError(f"annotation_mode '{config.annotation_mode}' finds no episode to learn from: {LeftOut(reason, out)}")
+        words = f"annotation_mode '{config.annotation_mode}' finds no episode to learn from: {LeftOut(reason, out)}"
+        raise DataError(f"{words}{ANNOTATED_BY if config.annotated_heads else ''}")
     return chosen_episodes, [LeftOut(reason, out)] if out else []
 
 
