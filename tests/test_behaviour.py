@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.datasets import Recording, validate, write_dataset
+from milepost.datasets import Recording, open_dataset, validate, write_dataset
+from milepost.datasets.behaviour import Behaviour
 
 FPS, LENGTHS = 10, (60, 50, 50)
 NAMES = ("shoulder.pos", "gripper.pos")
@@ -81,6 +82,37 @@ def again(state: np.ndarray, action: np.ndarray) -> None:
 )
 def test_the_state_of_an_episode(tmp_path: Path, change: Change, expected: list[tuple[str, int]]) -> None:
     assert codes(write(tmp_path / "set", change)) == expected
+
+
+def test_a_spike_is_named_with_its_place_and_its_size(tmp_path: Path) -> None:
+    (finding,) = validate(write(tmp_path / "set", spike)).findings
+    for words in ("frame 30, channel 'shoulder.pos'", "by 5", "usually at most", "copy --without"):
+        assert words in finding.message
+    assert finding.episode == 1
+
+
+def noise_at_rest(state: np.ndarray, action: np.ndarray) -> None:
+    """Lets a joint stand still, whose sensor is off by next to nothing for one row."""
+    state[:, 0] = 1
+    state[30, 0] += 1e-5
+
+
+@pytest.mark.parametrize(("change", "count"), [(spike, 1), (noise_at_rest, 0)])
+def test_spikes_do_not_depend_on_how_the_episodes_are_spread_over_files(tmp_path: Path, change: Change, count: int) -> None:
+    """LeRobot v2.1 has a file for each episode, v3.0 has one for many: the range of a channel is that of the whole dataset."""
+    dataset = open_dataset(write(tmp_path / "set", change))
+    table = pq.read_table(next((dataset.root / "data").rglob("*.parquet")), partitioning=None)
+    owner = table["episode_index"].to_numpy()
+    whole = {name: np.stack(table[name].to_numpy()) for name in ("observation.state", "action")} | {"episode_index": owner}
+    words = []
+    for files in ([[0, 1, 2]], [[0], [1], [2]], [[1], [2, 0]]):
+        behaviour = Behaviour(dataset.root, dataset.meta, dataset.meta.arrays)
+        for own in files:
+            rows = np.concatenate([np.flatnonzero(owner == number) for number in own])
+            behaviour.take({name: values[rows] for name, values in whole.items()})
+        words.append([(each.message, each.episode) for each in behaviour.results() if each.code == "spike"])
+    assert words[0] == words[1] == words[2]
+    assert len(words[0]) == count
 
 
 def test_a_joint_with_one_value_throughout_is_named_where_its_action_moves(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from milepost.cli.console import bars, plain, ranges, say, table, unlisted, warn
+from milepost.cli.console import bars, plain, say, table, unlisted, warn
+from milepost.core import ranges
 
 HOSTILE = "a [/red] [link=https://evil.example]b[/link] [bold]\x1b[31mred\x07 \x9b2J\r\u202ebidi"
 

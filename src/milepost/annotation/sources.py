@@ -14,7 +14,7 @@ import numpy as np
 
 from milepost.annotation.spreadsheet import SUFFIXES, read_file
 from milepost.annotation.store import read_provenance, read_store
-from milepost.core import HEADS, SUCCESS, DataError, warn_user
+from milepost.core import HEADS, SUCCESS, DataError, bare_reason, warn_user
 from milepost.datasets import (
     Annotations,
     Files,
@@ -48,7 +48,7 @@ def read_annotations(source: str | Path, *, fps: float | None = None, lengths: M
     _, meta = _open(source)
     for episode_index, record in meta.episodes.items():
         for fault in record.annotation_faults.values():
-            warn_user(f"{source}: episode {episode_index}: {fault}; it is left out")
+            warn_user(f"{source}: episode {episode_index}: {bare_reason(fault, episode_index)}; it is left out")
     segments_by_episode = {episode_index: record.sound_segments for episode_index, record in meta.episodes.items()}
     annotated = {
         episode_index: {head: parts for head, parts in heads.items() if parts} for episode_index, heads in segments_by_episode.items()

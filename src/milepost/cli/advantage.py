@@ -21,7 +21,7 @@ from milepost.cli.advantage_report import doubts, report_of, show, without_label
 from milepost.cli.console import say, warn, warn_all
 from milepost.cli.effects import Effect, require_effects
 from milepost.cli.progress_io import require_varied
-from milepost.core import DataError, output_lock, real_path, to_json, write_text
+from milepost.core import DataError, UnreadableError, output_lock, real_path, to_json, write_text
 
 INTERVENTIONS = ("intervention", "complementary_info.is_intervention")
 """Columns that mark the frames in which a person acted: that of LeRobot's pull request 3764, and that of its HIL-SERL recordings."""
@@ -93,7 +93,7 @@ def main(args: Args) -> int:
     beside = None if args.beside is None else _labels_beside(args, dataset, config, match.path)
     report = report_of(episodes, labels, beside)
     left = _left(args, dataset, {each.episode for each in episodes})
-    first, then = without_label(report, match.missing, len(left)), doubts(report)
+    first, then = without_label(report, labels, match.missing, len(left)), doubts(report)
     if not args.json:
         warn_all(first)
         show(report)
@@ -170,8 +170,18 @@ def _left(args: Args, dataset: datasets.LeRobotDataset, labelled: set[int]) -> l
     if not rest:
         return []
     whole = datasets.open_dataset(args.dataset, revision=args.revision)
-    some = (whole.episode(number) for number in rest)
-    return [weights.EpisodeProgress(each.index, each.task, np.full(each.length, np.nan, np.float32), each.success) for each in some]
+    return [_without_progress(whole, number) for number in rest]
+
+
+def _without_progress(dataset: datasets.LeRobotDataset, number: int) -> weights.EpisodeProgress:
+    """Returns an episode that gets no labels. What cannot be read, which is a reason to leave it out, is taken from meta/."""
+    record = dataset.meta.episodes[number]
+    unknown = np.full(record.length, np.nan, np.float32)
+    try:
+        episode = dataset.episode(number)
+    except UnreadableError:
+        return weights.EpisodeProgress(number, dataset.task_of(number), unknown, record.success)
+    return weights.EpisodeProgress(number, episode.task, unknown, episode.success)
 
 
 def _write(args: Args, folder: Path, result: Made) -> list[Path]:

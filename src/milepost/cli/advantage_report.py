@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from milepost import weights
-from milepost.cli.console import say, table
+from milepost.cli.console import say, shortlist, table
 from milepost.core import count_noun
 
 BY_TIME = 0.98
@@ -109,7 +109,7 @@ def _name(heading: str, name: str) -> str:
     return f"{int(name) * 10} to {int(name) * 10 + 10} %" if heading == "tenth" else name or "no task"
 
 
-def without_label(report: dict[str, Any], missing: int, left: int) -> list[str]:
+def without_label(report: dict[str, Any], labels: weights.AdvantageLabels, missing: int, left: int) -> list[str]:
     """Returns which frames have no label of their own, in sentences. missing: frames without a row in the progress file. left: episodes
     without labels."""
     lines = []
@@ -118,9 +118,11 @@ def without_label(report: dict[str, Any], missing: int, left: int) -> list[str]:
     if missing:
         lines.append(f"frames of the dataset without a row in the progress file: {missing}, each is negative")
     if report["unknown"]:
+        lines.append(f"frames of unknown advantage: {report['unknown']} of {report['frames']}, each is negative unless a person intervened")
+    if unknown := [each.episode for each in labels.episodes if np.isnan(each.advantage).all()]:
         lines.append(
-            f"frames of unknown advantage: {report['unknown']} of {report['frames']}, each is negative unless a person intervened; to "
-            "leave out whole episodes of them use --episodes"
+            f"no frame of {count_noun(len(unknown), 'episode')} has a known advantage: {shortlist(unknown)}; that says nothing of their "
+            "quality. Leave such episodes out with --episodes, or make a copy without them with milepost copy --without"
         )
     return lines
 

@@ -10,7 +10,7 @@ import numpy as np
 from milepost import annotation, datasets, metrics
 from milepost.cli.annotation_output import Answers, disagreements
 from milepost.cli.console import say, table, warn
-from milepost.core import to_json
+from milepost.core import bare_reason, to_json
 
 DOUBTED = 10
 """Rows in the table of doubtful episodes."""
@@ -105,9 +105,10 @@ def _widest(answers: Answers, number: int) -> tuple[object, ...]:
 def _say_failures(failed: Mapping[str, Mapping[int, str]], unanswered: Mapping[int, str], facts: Mapping[str, Any]) -> None:
     for head, by_episode in failed.items():
         for number, reason in by_episode.items():
+            reason = bare_reason(reason, number)
             warn(f"episode {number}, {head}: no annotation, {reason[:REASON]}{'...' if len(reason) > REASON else ''}")
     for number, reason in unanswered.items():
-        warn(f"episode {number}: not answered, {reason}")
+        warn(f"episode {number}: not answered, {bare_reason(reason, number)}")
     if any(failed.values()):
         warn(f"the model's words are in {facts['store']}; ask again with --retry-failed, or write these by hand (--to-file, --import)")
     if unanswered:

@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from milepost.core import Closes, RewardModel, Tick, count_noun
+from milepost.core import Closes, RewardModel, Tick, bare_reason, count_noun, ranges
 
 FIRST = 5
 """Episodes whose reasons are printed one by one; of further ones the numbers are printed."""
@@ -59,21 +59,6 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:,.1f}/s" if speed else "", style="cyan")
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Returns ascending numbers as `--episodes` takes them.
-
-    >>> ranges([0, 1, 2, 5, 7, 8])
-    '0-2,5,7-8'
-    """
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
 def unlisted(reasons: Mapping[int, str]) -> list[str]:
     """Returns a line for each of the first `FIRST` episodes that are left out, and one for all others. reasons: episode index -> why.
 
@@ -81,7 +66,7 @@ def unlisted(reasons: Mapping[int, str]) -> list[str]:
     ['episode 3 is left out: its video is cut off']
     """
     numbers = sorted(reasons)
-    lines = [f"episode {number} is left out: {reasons[number].removeprefix(f'episode {number}: ')}" for number in numbers[:FIRST]]
+    lines = [f"episode {number} is left out: {bare_reason(reasons[number], number)}" for number in numbers[:FIRST]]
     if others := numbers[FIRST:]:
         lines.append(f"{count_noun(len(others), 'more episode')} {'is' if len(others) == 1 else 'are'} left out: {ranges(others)}")
     return lines

@@ -19,7 +19,7 @@ from milepost.cli.evaluate_several import evaluate_several, threshold_rows
 from milepost.cli.known_measures import known_rows, why_unknown
 from milepost.cli.progress_io import name_of
 from milepost.cli.taught import say_what_taught
-from milepost.core import count_noun, to_json
+from milepost.core import bare_reason, count_noun, to_json
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def main(args: Args) -> int:
             "out: a model that fails on hard episodes looks better than it is"
         )
     for number, reason in compared.unreadable.items():
-        warn(f"episode {number} is left out: {reason}")
+        warn(f"episode {number} is left out: {bare_reason(reason, number)}")
     return 1 if compared.unreadable else 0
 
 

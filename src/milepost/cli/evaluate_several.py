@@ -11,7 +11,7 @@ from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn
 from milepost.cli.known_measures import known_columns, why_unknown
 from milepost.cli.taught import taught_by
-from milepost.core import count_noun, to_json
+from milepost.core import bare_reason, count_noun, to_json
 
 
 def evaluate_several(
@@ -26,7 +26,7 @@ def evaluate_several(
         _print(compared, seed)
         _say_what_taught(compared, files, dataset)
     for number, reason in compared.clock.unreadable.items():
-        warn(f"episode {number} is left out: {reason}")
+        warn(f"episode {number} is left out: {bare_reason(reason, number)}")
     return 1 if compared.clock.unreadable else 0
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from milepost import metrics, progress
-from milepost.cli.console import ranges, warn
-from milepost.core import Judges, RewardModel, count_noun
+from milepost.cli.console import warn
+from milepost.core import Judges, RewardModel, count_noun, ranges
 
 
 @dataclass(frozen=True, eq=False)

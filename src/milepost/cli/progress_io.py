@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from milepost import datasets, figures, progress
 from milepost.cli.console import say, warn, warn_all
-from milepost.core import MAIN_HEAD, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault
+from milepost.core import MAIN_HEAD, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, bare_reason
 
 ReadCurves: TypeAlias = "Callable[[Episode], figures.CurvesByHead]"
 """Episode -> head -> model's name -> its curve."""
@@ -105,7 +105,7 @@ class SkippedEpisodes:
             yield
         except UnreadableError as error:
             self.numbers.append(number)
-            warn(f"episode {number} is left out: {error}")
+            warn(f"episode {number} is left out: {bare_reason(error, number)}")
 
     def warn_of_annotation(self, episode: Episode, heads: Iterable[str], stages: Mapping[str, Stages]) -> None:
         """Warns about an annotation with a fault: it is not drawn, the rest of the episode is."""

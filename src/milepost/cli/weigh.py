@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
 from milepost import datasets, figures, progress, weights
-from milepost.cli.console import say, table, warn, warn_all
+from milepost.cli.console import say, shortlist, warn, warn_all
 from milepost.cli.progress_io import require_varied, warn_of_missing_letters
 from milepost.cli.several_datasets import (
     Answer,
@@ -31,9 +32,12 @@ from milepost.cli.several_datasets import (
     subfolder,
     with_listed,
 )
+from milepost.cli.weigh_report import WeightReport, as_json, show
 from milepost.core import (
     DataError,
+    DataWarning,
     UnreadableError,
+    bare_reason,
     count_noun,
     output_lock,
     real_path,
@@ -43,8 +47,8 @@ from milepost.core import (
 )
 
 IN_PLACE = "Use --preset study or --kappa"
-SPANS, ROWS = 6, 12
-"""Dropped spans drawn; tasks or qualities in a table."""
+SPANS = 6
+"""Dropped spans drawn."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,6 @@ class Args:
     """Replace an output that another program made, or a figure that is not of this dataset; weights of an earlier `weigh` are always
     replaced."""
     json: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class WeightReport:
-    """Everything that is printed and drawn. better: the weights by the recommended options, and their diagnosis on the frames that stand
-    still by today's deltas; None if nothing is recommended."""
-
-    result: weights.WeightResult
-    diagnosis: weights.Diagnosis
-    groups: Mapping[str, list[weights.WeightGroup]]
-    sweep: Sequence[weights.Sweep]
-    advice: Sequence[weights.Advice]
-    better: tuple[weights.WeightResult, weights.Diagnosis] | None
-    notes: Mapping[int, weights.EpisodeInfo]
 
 
 def rewritten(arguments: Sequence[str]) -> list[str]:
@@ -201,22 +191,32 @@ def _weigh(args: Args, name: str | None, answer: Answer) -> int:
     with output_lock(output):
         weights.SampleWeights.of(report.result, head_mode=args.head_mode).save(output, report.result.config, settings)
     drawings, undrawn = draw(report, progress_table, args, dataset, source)
-    warnings = [each.text for each in report.advice] + undrawn
-    if missing:
-        warnings.append(f"frames of the dataset without a row in the progress file: {missing}, each weighs {args.rabc.fallback_weight:g}")
+    remarks = [each.text for each in report.advice] + undrawn
+    if missing and dataset is not None:
+        remarks.append(_in_words_missing(missing, np.setdiff1d(dataset.meta.arrays.number, progress_table.episode_index), args.rabc))
+    drawback = "" if report.better is None else weights.drawback(report.diagnosis, report.better[1])
     if args.json:
-        answer(as_json(report) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": warnings})
+        remarks += [drawback] if drawback else []
+        answer(as_json(report) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": remarks})
         return 1 if undrawn else 0
     show(report)
-    for line in warnings:
-        warn(line)
+    warn_all(remarks)
     if report.better is not None:
         say(f"recommended: {weights.flags(report.better[0].config)}")
+        warn_all([drawback] if drawback else [])
     say(f"weights: {output}")
     for figure in drawings:
         say(f"figure: {figure}")
     say(for_lerobot(report.result, path, args.head_mode))
     return 1 if undrawn else 0
+
+
+def _in_words_missing(missing: int, absent: np.ndarray, config: weights.RabcConfig) -> str:
+    """Returns what becomes of frames without a row in the progress file. absent: the episodes without any row there."""
+    words = f"frames of the dataset without a row in the progress file: {missing}, each weighs {config.fallback_weight:g}"
+    if len(absent):
+        words += f"; no row at all is there of {count_noun(len(absent), 'episode')}: {shortlist(absent.tolist())}"
+    return f"{words}; --fallback-weight 0 gives such frames no weight" if len(absent) and config.fallback_weight else words
 
 
 def _figures(figure: Path) -> tuple[Path, Path]:
@@ -250,7 +250,9 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
     fps = args.fps if args.fps is not None or dataset is None else dataset.fps
 
     def by(config: weights.RabcConfig) -> weights.WeightResult:
-        return weights.weigh(progress_table.index, progress_table.episode_index, value, config=config, task=task, fps=fps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # the advice says the same
+            return weights.weigh(progress_table.index, progress_table.episode_index, value, config=config, task=task, fps=fps)
 
     result = by(args.rabc)
     if not result.weight.any():
@@ -301,76 +303,6 @@ def notes_of(dataset: datasets.LeRobotDataset, numbers: np.ndarray) -> weights.B
     return weights.ByEpisode(numbers, code.reshape(-1), tuple(values))
 
 
-def summary(result: weights.WeightResult, diagnosis: weights.Diagnosis) -> dict[str, float]:
-    """Returns the numbers that LeRobot logs during training, and more, before any training."""
-    one = result.one_kappa
-    return {
-        "frames": float(len(result.weight)),
-        "delta_mean": result.delta_mean,
-        "delta_std": result.delta_std,
-        "kappa": float(result.kappa.mean()) if one is None else one,
-        "share_full": result.full,
-        "share_soft": result.soft,
-        "share_zero": result.zero,
-        "share_unknown": result.unknown,
-        "mean_weight": float(np.mean(result.weight, dtype=np.float64)),
-        "effective_share": result.effective,
-        "standing_still_share": diagnosis.still_share,
-        "standing_still_weight": diagnosis.still_weight,
-        "last_tenth_weight": diagnosis.end_weight,
-        "rest_weight": diagnosis.rest_weight,
-        "frame_noise": diagnosis.noise,
-    }
-
-
-def show(report: WeightReport) -> None:
-    """Prints the tables."""
-    rows = summary(report.result, report.diagnosis)
-    better = None if report.better is None else summary(*report.better)
-    columns = ("what", "value") if better is None else ("what", "now", "recommended")
-    sides = [each for each in (rows, better) if each is not None]
-    cells = [
-        [name.replace("_", " ").replace("share", "proportion"), *(f"{each[name]:{'.0f' if name == 'frames' else '.4g'}}" for each in sides)]
-        for name in rows
-    ]
-    table("Sample weights", columns, cells)
-    for heading, members in report.groups.items():
-        few = sorted(members, key=lambda group: group.mean_weight)[:ROWS] if len(members) > ROWS else members
-        per = [(g.name, g.episodes, g.frames, f"{g.mean_weight:.2f}", f"{g.zero:.0%}", f"{g.full:.0%}", f"{g.share:.0%}") for g in few]
-        table(f"By {heading}", (heading, "episodes", "frames", "mean weight", "zero", "full", "of all"), per)
-        if len(few) < len(members):
-            say(f"the {ROWS} lightest of {len(members)}; --json has all")
-    if report.sweep:
-        one = report.result.one_kappa is not None
-        outcome_known = not all(np.isnan(row.successes) and np.isnan(row.failures) for row in report.sweep)
-        ends = ("successes", "failures") if outcome_known else ()
-        body = []
-        for row in report.sweep:
-            now = " (now)" if (row.kappa == report.result.one_kappa if one else row.factor == 1) else ""
-            first = f"{row.kappa:.3g}{now}" if one else f"{row.factor:g} x{now}"
-            numbers = [row.mean_weight, row.full, row.zero, row.effective, *([row.successes, row.failures] if outcome_known else [])]
-            body.append([first, *("-" if np.isnan(number) else f"{number:.2f}" for number in numbers)])
-        table("Other kappas", ("kappa", "mean weight", "full", "zero", "effective", *ends), body)
-    each = weights.by_episode(report.result)
-    light = [f"{each.episode_index[i]} ({each.mean[i]:.2f})" for i in np.argsort(each.mean, kind="stable")[:8]]
-    say(f"lightest episodes (mean weight): {', '.join(light)}")
-
-
-def as_json(report: WeightReport) -> dict[str, Any]:
-    """Returns everything that `show` prints, every episode, and the recommended options."""
-    each = weights.by_episode(report.result)
-    options = {} if report.better is None else dataclasses.asdict(report.better[0].config)
-    columns = zip(each.episode_index.tolist(), each.frames.tolist(), each.mean.tolist(), each.dropped.tolist(), strict=True)
-    return summary(report.result, report.diagnosis) | {
-        "groups": {heading: [dataclasses.asdict(group) for group in members] for heading, members in report.groups.items()},
-        "sweep": [dataclasses.asdict(row) for row in report.sweep],
-        "episodes": [dict(zip(("episode", "frames", "mean_weight", "share_dropped"), row, strict=True)) for row in columns],
-        "filtered_episodes": report.result.filtered.tolist(),
-        "recommended": {name: value for name, value in options.items() if report.better and report.better[0].config.changed(name)},
-        "recommended_flags": "" if report.better is None else weights.flags(report.better[0].config),
-    }
-
-
 def draw(
     report: WeightReport,
     progress_table: progress.ProgressTable,
@@ -382,7 +314,8 @@ def draw(
     if args.figure is None:
         return [], []
     each = weights.by_episode(report.result)
-    order = each.episode_index[np.argsort(-each.mean, kind="stable")].tolist()
+    is_unknown = np.isin(each.episode_index, report.result.unknown_episodes)
+    order = each.episode_index[np.lexsort((-each.mean, is_unknown))].tolist()
     rule = weights.flags(args.rabc) or "the default rule"
     title = f"{'' if dataset is None else dataset.name + ', '}chunk of {count_noun(args.rabc.chunk_size, 'frame')}: {rule}"
     drawings = {args.figure: figures.advice_figure(figures.AdviceView(title, report.result, report.sweep, report.groups, order))}
@@ -405,7 +338,7 @@ def _dropped(
         try:
             spans.append(_dropped_span(dataset, report, progress_table, camera, span.episode, (span.start, span.stop), args.head_mode))
         except UnreadableError as error:
-            problems.append(f"dropped frames of episode {span.episode} are not drawn: {error}")
+            problems.append(f"dropped frames of episode {span.episode} are not drawn: {bare_reason(error, span.episode)}")
     return spans, problems
 
 

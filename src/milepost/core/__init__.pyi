@@ -27,6 +27,7 @@ from .errors import DataError as DataError
 from .errors import DataWarning as DataWarning
 from .errors import ModelError as ModelError
 from .errors import UnreadableError as UnreadableError
+from .errors import bare_reason as bare_reason
 from .errors import plain_reason as plain_reason
 from .files import RANGES as RANGES
 from .files import count_noun as count_noun
@@ -35,6 +36,7 @@ from .files import is_inside as is_inside
 from .files import json_value as json_value
 from .files import parse_json as parse_json
 from .files import plausible as plausible
+from .files import ranges as ranges
 from .files import read_bytes as read_bytes
 from .files import read_json as read_json
 from .files import read_json_object as read_json_object

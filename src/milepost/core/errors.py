@@ -1,5 +1,7 @@
 """What goes wrong with a user's data, in four classes."""
 
+import re
+
 
 class DataError(ValueError):
     """The user's data, folder or file is not what it should be. The message says what was expected, what came and what to do.
@@ -22,6 +24,16 @@ class ModelError(ValueError):
 
 class DataWarning(UserWarning):
     """The user's data has a fault but was read. The message says what is wrong and how the data was understood."""
+
+
+def bare_reason(reason: object, episode: int) -> str:
+    """Returns why an episode cannot be used, without the number of the episode in front, for a message that has said it.
+
+    >>> bare_reason("episode 3: its video is cut off", 3), bare_reason("episode 3 has no task", 3), bare_reason("no video of 3", 3)
+    ('its video is cut off', 'it has no task', 'no video of 3')
+    """
+    words = re.sub(rf"^episode {episode}(: |, )", "", str(reason))
+    return re.sub(rf"^episode {episode} (?=has )", "it ", words)
 
 
 def plain_reason(error: Exception) -> str:

@@ -83,6 +83,21 @@ def count_noun(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
+def ranges(numbers: Iterable[int]) -> str:
+    """Returns ascending numbers as `--episodes` takes them.
+
+    >>> ranges([0, 1, 2, 5, 7, 8])
+    '0-2,5,7-8'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 def shown(value: object, limit: int = 40) -> str:
     """Returns a value as a message shows it: short, on one line, without control characters; for bytes and lists only their size."""
     if value is None:

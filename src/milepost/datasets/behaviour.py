@@ -26,9 +26,22 @@ REST_S, REST_ROWS = 1.0, 10
 MOVES = 0.05
 """Part of its range in a file by which an action moves, at least, while the state stands still."""
 SPIKE, USUAL, TIMES = 0.25, 98, 5
-"""A spike leaves and comes back by this part of the channel's range, and by so many times its step of this percentile."""
+"""A spike leaves and comes back by this part of the channel's range in the whole dataset, and by so many times its usual step: this
+percentile of the steps of an episode, of which the median episode counts. So it is the same however the episodes are spread over files."""
+LOOK = "Look there with milepost view; if the robot did not move so, leave the episode out with milepost copy --without"
+"""What to do about a spike."""
 OFF = 0.05
 """Part of a channel's range by which its smallest or largest value may differ from the statistics."""
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A channel of the state that leaves its way for one frame, and by how much at least."""
+
+    episode: int
+    frame: int
+    channel: int
+    size: float
 
 
 @dataclass
@@ -41,6 +54,9 @@ class Behaviour:
     _places: dict[str, list[int]] = field(default_factory=dict)
     _digests: dict[bytes, int] = field(default_factory=dict)
     _extremes: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    _usual: list[np.ndarray] = field(default_factory=list)
+    _jumps: list[Jump] = field(default_factory=list)
+    _steps: int = 0
     _rows: int = 0
 
     def take(self, columns: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
@@ -62,6 +78,7 @@ class Behaviour:
 
     def results(self) -> Iterator[Finding]:
         """Yields what there is to say, once for each kind."""
+        yield from self._check_spikes()
         yield from self._check_stuck()
         yield from self._check_statistics()
         for what, episodes in self._places.items():
@@ -87,8 +104,6 @@ class Behaviour:
     ) -> None:
         same = owner[1:] == owner[:-1]
         steps = np.diff(state, axis=0)
-        for row in _spikes(steps, same, np.ptp(state, axis=0)):
-            self._say("spike: the state jumps away for one row and comes back", int(owner[row]))
         if action is not None and len(action) == len(state):
             for start, stop in _rests((steps == 0).all(axis=1) & same, max(REST_ROWS, int(REST_S * (self.meta.fps or 1)))):
                 moved = np.ptp(action[start : stop + 1], axis=0) > MOVES * np.ptp(action, axis=0)
@@ -97,6 +112,7 @@ class Behaviour:
                     self._say(f"state-rests: {words}", int(owner[start]))
         starts = np.flatnonzero(np.concatenate([[True], ~same]))
         for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(owner)], strict=True):
+            self._note_jumps(int(owner[start]), steps[start : stop - 1])
             if stop - start >= REST_ROWS and (state[start:stop] != state[start]).any():
                 self._compare_episode(int(owner[start]), state[start:stop], None if action is None else action[start:stop])
 
@@ -106,6 +122,38 @@ class Behaviour:
         first = self._digests.setdefault(digest.digest(), episode)
         if first != episode:
             self._say(f"duplicate: the states and actions of episode {first} again", episode)
+
+    def _note_jumps(self, episode: int, steps: Float[np.ndarray, "M S"]) -> None:
+        """Notes the usual step of each channel in an episode, and what may turn out to be a spike once the whole range is known."""
+        low, high = self._extremes[STATE]
+        if not len(steps) or steps.shape[1] != len(low):
+            return
+        self._steps += len(steps)
+        self._usual.append(np.percentile(np.abs(steps), USUAL, axis=0))
+        there, back = steps[:-1], steps[1:]
+        size = np.where(there * back < 0, np.minimum(np.abs(there), np.abs(back)), 0)
+        for row, channel in zip(*np.nonzero(size > SPIKE * (high - low)), strict=True):
+            self._jumps.append(Jump(episode, int(row) + 1, int(channel), float(size[row, channel])))
+
+    def _check_spikes(self) -> Iterator[Finding]:
+        """Yields one warning for all spikes, with the place of the first and how it compares with a usual step."""
+        if not self._jumps or self._steps < 3 * REST_ROWS:
+            return
+        low, high = self._extremes[STATE]
+        usual = np.median(self._usual, axis=0)
+        limit = np.maximum(SPIKE * (high - low), TIMES * usual)
+        spikes = sorted((jump for jump in self._jumps if jump.size > limit[jump.channel]), key=lambda jump: (jump.episode, jump.frame))
+        if not spikes:
+            return
+        first, names = spikes[0], _channels(self.meta.features.get(STATE))
+        name = f"'{names[first.channel]}'" if len(names) == len(low) else str(first.channel)
+        words = f"the state jumps away for one row and comes back: frame {first.frame}, channel {name}, by {first.size:.3g}, "
+        words += f"whose steps are usually at most {usual[first.channel]:.2g}"
+        others = sorted({jump.episode for jump in spikes} - {first.episode})
+        if others:
+            words += f" (so in {count_noun(len(others) + 1, 'episode')}, also {', '.join(map(str, others[:9]))}"
+            words += f" and {len(others) - 9} more)" if len(others) > 9 else ")"
+        yield Finding("spike", "warning", f"{words}. {LOOK}", first.episode)
 
     def _check_stuck(self) -> Iterator[Finding]:
         """Yields the channels whose state has one value throughout while the action of that name moves."""
@@ -184,17 +232,6 @@ def _are_finite(values: Any) -> bool:
 def _pairs(first: Int[np.ndarray, "N"], second: Int[np.ndarray, "N"]) -> list[tuple[int, int]]:
     """Returns the different pairs of two columns."""
     return [(int(a), int(b)) for a, b in np.unique(np.stack([first, second], axis=1), axis=0)]
-
-
-def _spikes(steps: Float[np.ndarray, "M S"], same: Shaped[np.ndarray, "M"], spread: Float[np.ndarray, "S"]) -> Int[np.ndarray, "K"]:
-    """Returns the rows that a channel leaves its way for, and comes back from in the next. same: whether a step is within an episode."""
-    inside = steps[same]
-    if len(inside) < 3 * REST_ROWS:
-        return np.empty(0, np.int64)
-    limit = np.maximum(SPIKE * spread, TIMES * np.percentile(np.abs(inside), USUAL, axis=0))
-    there, back = steps[:-1], steps[1:]
-    away = (there * back < 0) & (np.minimum(np.abs(there), np.abs(back)) > limit) & (same[:-1] & same[1:])[:, None]
-    return np.flatnonzero(away.any(axis=1)) + 1
 
 
 def _rests(still: Shaped[np.ndarray, "M"], least: int) -> list[tuple[int, int]]:

@@ -38,6 +38,8 @@ PROGRESS_COLOURS = ("#440154", "#3B528B", "#21918C", "#5EC962", "#FDE725")
 """Colours of progress 0 to 1 (viridis): dark to light, also in grey and for colour-blind readers."""
 ZERO, PART, FULL = "#7A0403", "#DD8A4E", "#A8DDBB"
 """Colours of weight 0, between, and 1: a darker colour is a lower weight."""
+UNKNOWN = "#B8B8B8"
+"""Colour of frames whose weight is the fallback, because their progress is unknown."""
 WEIGHTS = LinearSegmentedColormap.from_list("weights", (ZERO, PART, FULL))
 INK, FAINT = "#222222", "#DDDDDD"
 _DEFAULT_FONT = "DejaVu Sans"

@@ -11,13 +11,16 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from milepost.core import count_noun
-from milepost.figures.style import CURVE_STYLES, FULL, INK, PART, WEIGHTS, ZERO, quiet, shortened, wrap
+from milepost.figures.style import CURVE_STYLES, FULL, INK, PART, UNKNOWN, WEIGHTS, ZERO, quiet, shortened, wrap
 from milepost.weights import Sweep, WeightGroup, WeightResult, over_episode, places
 
 _ROWS, _COLUMNS = 200, 60
 _TEXT, _TITLE = 8.0, 9.0
+_LABEL = 0.13
+"""Inches that the label of an episode takes, with the room to the next one."""
 _BELOW: dict[str, Any] = {
     "fontsize": 7, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 3, "frameon": False, "handlelength": 1.6,
     "columnspacing": 1.0,
@@ -60,7 +63,7 @@ def advice_figure(view: AdviceView, width: float = 12.0) -> Figure:
     _draw_time(time, view.result)
     _draw_sweep(sweep, view.sweep, view.result)
     axes = lower.subplots(1, 2) if view.groups else [lower.subplots()]
-    _draw_episodes(axes[0], view.result, view.order)
+    _draw_episodes(axes[0], view.result, view.order, int((below - 0.9) / _LABEL))
     if view.groups:
         _draw_groups(axes[1], view.groups)
     lines = shortened(wrap(view.title, width - 0.4, _TITLE), 3)
@@ -78,6 +81,15 @@ def _labels(ax: Axes, x: str, y: str) -> None:
     quiet(ax)
 
 
+def _highest(result: WeightResult) -> str:
+    """Returns the words for full weight: whether there is more than 1."""
+    return "1 or more" if (result.weight > 1).any() else "1"
+
+
+def _fallback(result: WeightResult) -> str:
+    return f"progress unknown (weight {result.config.fallback_weight:g})"
+
+
 def _draw_deltas(ax: Axes, result: WeightResult) -> None:
     has_delta = ~np.isnan(result.delta)
     delta, weight, kappa = result.delta[has_delta], result.weight[has_delta], result.one_kappa
@@ -85,7 +97,7 @@ def _draw_deltas(ax: Axes, result: WeightResult) -> None:
         low, high = np.quantile(delta, (0.001, 0.999))
         edges = np.linspace(min(low, 0), max(high, min(kappa or 0, 3 * high), 1e-3), 41)
         parts = [weight <= 0, (weight > 0) & (weight < 1), weight >= 1]
-        names = [f"{name} ({part.mean():.0%})" for name, part in zip(("weight 0", "between", "1 or more"), parts, strict=True)]
+        names = [f"{name} ({part.mean():.0%})" for name, part in zip(("weight 0", "between", _highest(result)), parts, strict=True)]
         values = [np.clip(delta[part], edges[0], edges[-1]) for part in parts]
         ax.hist(values, bins=edges.tolist(), stacked=True, color=[ZERO, PART, FULL], label=names)
         if kappa is not None and result.config.rule == "rabc" and kappa <= edges[-1]:
@@ -96,15 +108,21 @@ def _draw_deltas(ax: Axes, result: WeightResult) -> None:
 
 
 def _draw_time(ax: Axes, result: WeightResult, bins: int = 20) -> None:
-    """Draws the proportions of zero and full weights as areas, the mean as a line."""
+    """Draws the proportions of zero, full and unknown weights as areas, the mean as a line."""
     which = np.minimum((places(result) * bins).astype(int), bins - 1)
     count = np.maximum(np.bincount(which, minlength=bins), 1)
-    full, zero = (np.bincount(which, weights=part, minlength=bins) / count for part in (result.weight >= 1, result.weight <= 0))
+    unknown = result.is_unknown
+    full, zero, grey = (
+        np.bincount(which, weights=part, minlength=bins) / count
+        for part in (~unknown & (result.weight >= 1), ~unknown & (result.weight <= 0), unknown)
+    )
     middle = (np.arange(bins) + 0.5) / bins
     edges = np.linspace(0, 1, bins + 1)
-    ax.stairs(full, edges, fill=True, color=FULL, alpha=0.85, label="1 or more")
-    ax.stairs(1 - zero, edges, baseline=full, fill=True, color=PART, alpha=0.85, label="between")
-    ax.stairs(np.ones(bins), edges, baseline=1 - zero, fill=True, color=ZERO, alpha=0.85, label="0")
+    ax.stairs(full, edges, fill=True, color=FULL, alpha=0.85, label=_highest(result))
+    ax.stairs(1 - grey - zero, edges, baseline=full, fill=True, color=PART, alpha=0.85, label="between")
+    ax.stairs(1 - grey, edges, baseline=1 - grey - zero, fill=True, color=ZERO, alpha=0.85, label="0")
+    if unknown.any():
+        ax.stairs(np.ones(bins), edges, baseline=1 - grey, fill=True, color=UNKNOWN, alpha=0.85, label=_fallback(result))
     ax.plot(middle, over_episode(result, bins), color="#FFFFFF", linewidth=3)
     ax.plot(middle, over_episode(result, bins), color=INK, linewidth=1.4, marker="o", markersize=2.5, label="mean weight")
     ax.set_xlim(0, 1)
@@ -138,24 +156,29 @@ def _draw_sweep(ax: Axes, sweep: Sequence[Sweep], result: WeightResult) -> None:
     _labels(ax, "kappa, in units of today's" if one is None else per, "weight, proportion of frames")
 
 
-def _draw_episodes(ax: Axes, result: WeightResult, order: Sequence[int]) -> None:
-    """Draws one row per episode, at most _ROWS, evenly sampled. The colour is the mean weight of that part of the episode."""
+def _draw_episodes(ax: Axes, result: WeightResult, order: Sequence[int], tall: int) -> None:
+    """Draws one row per episode, at most _ROWS, evenly sampled. The colour is the mean weight of that part of the episode, without the
+    frames whose progress is unknown; a part without others is grey. tall: the number of labels that fit above each other."""
     if len(order) > _ROWS:
         order = [order[i] for i in np.linspace(0, len(order) - 1, _ROWS).round().astype(int)]
     cells = _cells(result, order)
-    image = ax.imshow(
-        cells, aspect="auto", cmap=WEIGHTS, vmin=0, vmax=max(1.0, float(np.nanmax(cells, initial=0.0))), interpolation="nearest"
-    )
+    highest, colours = max(1.0, float(np.nanmax(cells, initial=0.0))), WEIGHTS.with_extremes(bad=UNKNOWN)
+    image = ax.imshow(cells, aspect="auto", cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
     image.set_extent((0, 1, len(order), 0))
     bar = ax.figure.colorbar(image, ax=ax, pad=0.01, fraction=0.04)
     bar.ax.tick_params(labelsize=7, colors=INK, length=2)
     bar.set_label("mean weight", fontsize=_TEXT, color=INK)
-    _labels(ax, "position in the episode (0 start, 1 end)", "episodes, highest weight on top")
+    if np.isnan(cells).any():
+        ax.legend(handles=[Patch(color=UNKNOWN, label=_fallback(result))], **_BELOW)
+    _labels(ax, "position in the episode (0 start, 1 end)", "episode, highest weight on top")
+    every = max(1, int(np.ceil(len(order) / tall)))
+    ax.set_yticks(np.arange(0, len(order), every) + 0.5, [str(number) for number in order[::every]])
     ax.grid(visible=False)
     _heading(ax, "Weight of every episode" if len(order) < _ROWS else f"Weight of {len(order)} episodes, spread over all")
 
 
 def _cells(result: WeightResult, order: Sequence[int]) -> Float[np.ndarray, "E C"]:
+    """Returns the mean weight of each part of each episode; NaN where the progress of all its frames is unknown."""
     numbers = np.asarray(order)
     ranked = np.argsort(numbers)
     place = np.searchsorted(numbers[ranked], result.episode_index)
@@ -163,11 +186,13 @@ def _cells(result: WeightResult, order: Sequence[int]) -> Float[np.ndarray, "E C
     row = ranked[place[rows]]
     column = np.minimum((places(result)[rows] * _COLUMNS).astype(int), _COLUMNS - 1)
     cell = row * _COLUMNS + column
-    count = np.bincount(cell, minlength=len(numbers) * _COLUMNS)
-    total = np.bincount(cell, weights=result.weight[rows], minlength=len(numbers) * _COLUMNS)
+    size, has_delta = len(numbers) * _COLUMNS, ~result.is_unknown[rows]
+    has_frames = np.bincount(cell, minlength=size).reshape(len(numbers), _COLUMNS) > 0
+    count = np.bincount(cell, weights=has_delta, minlength=size)
+    total = np.bincount(cell, weights=np.where(has_delta, result.weight[rows], 0), minlength=size)
     means = np.where(count > 0, total / np.maximum(count, 1), np.nan).reshape(len(numbers), _COLUMNS)
-    for each in means:  # an episode of fewer frames than columns: a cell without a frame shows the frame before it
-        filled = np.flatnonzero(~np.isnan(each))
+    for each, own in zip(means, has_frames, strict=True):  # in a short episode a cell without a frame shows the frame before it
+        filled = np.flatnonzero(own)
         if len(filled):
             each[:] = each[filled[np.maximum(np.searchsorted(filled, np.arange(_COLUMNS), side="right") - 1, 0)]]
     return means

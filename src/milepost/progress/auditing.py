@@ -27,6 +27,7 @@ from milepost.core import (
     RewardModel,
     Tick,
     UnreadableError,
+    bare_reason,
     has_words,
     quiet,
     read_episodes,
@@ -416,6 +417,6 @@ def _why_refused(refused: Mapping[int, Mapping[str, str]]) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for index, of_episode in refused.items():
         for name, reason in of_episode.items():
-            why = "" if name in REFUSABLE else f": {reason.removeprefix(f'episode {index}: ')}"
+            why = "" if name in REFUSABLE else f": {bare_reason(reason, index)}"
             reasons.setdefault(name, f"the model refuses such a copy{why}")
     return reasons

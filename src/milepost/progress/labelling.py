@@ -25,6 +25,7 @@ from milepost.core import (
     RewardModel,
     Tick,
     UnreadableError,
+    bare_reason,
     number_at,
     output_lock,
     quiet,
@@ -259,7 +260,7 @@ def require_model(model: object, caller: str) -> None:
 
 def left_unknown(episode_index: int, error: UnreadableError) -> str:
     """Returns the message that an episode has no curve, and why."""
-    return f"episode {episode_index} is left unknown: {str(error).removeprefix(f'episode {episode_index}: ')}"
+    return f"episode {episode_index} is left unknown: {bare_reason(error, episode_index)}"
 
 
 def stopped(path: Path, error: DataError) -> str:

@@ -21,6 +21,7 @@ from .advice import advise as advise
 from .advice import by_episode as by_episode
 from .advice import by_name as by_name
 from .advice import diagnose as diagnose
+from .advice import drawback as drawback
 from .advice import dropped_spans as dropped_spans
 from .advice import flags as flags
 from .advice import recommended as recommended

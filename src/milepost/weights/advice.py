@@ -18,11 +18,13 @@ from milepost.core import Brief, count_noun
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import deltas, smoothed, sort_rows
 from milepost.weights.episode_values import ByEpisode
-from milepost.weights.result import WeightResult, effective_proportion, places, reweigh, suggested_kappa
+from milepost.weights.result import WeightResult, effective_proportion, in_words_unknown, places, reweigh, suggested_kappa
 from milepost.weights.rules import PHASES
 
 DROPPED = 0.1
 """A frame with a lower weight counts as dropped."""
+WORSE = 0.05
+"""A mean weight that recommended options change by more, in the wrong direction, is worth a sentence."""
 _FACTORS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 
 
@@ -36,9 +38,9 @@ class EpisodeInfo:
 
     @property
     def quality(self) -> str:
-        """Returns success or failure and the kind, as far as they are known, else "unknown"."""
+        """Returns success or failure and the kind, as far as they are known, else "outcome unknown"."""
         end = {True: "success", False: "failure", None: ""}[self.success]
-        return ": ".join(part for part in (end, self.kind) if part) or "unknown"
+        return ": ".join(part for part in (end, self.kind) if part) or "outcome unknown"
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,10 @@ def advise(result: WeightResult, diagnosis: Diagnosis, tasks: Sequence[WeightGro
 
 
 def _of_the_curve(result: WeightResult, mean: float) -> list[Advice]:
-    config, advice = result.config, []
+    config, advice, more = result.config, [], ""
+    if words := in_words_unknown(result):
+        advice.append(Advice(words, {"fallback_weight": 0.0}))
+        more = ", in other episodes,"
     _, frames = np.unique(result.episode_index, return_counts=True)
     if result.delta_mean <= 0:
         advice.append(
@@ -298,8 +303,9 @@ def _of_the_curve(result: WeightResult, mean: float) -> list[Advice]:
         )
     if mean < 0.1:
         advice.append(Advice(f"mean weight is {mean:.2f}: almost nothing is left to learn from; lower kappa, or look at the curves"))
-    if result.unknown:
-        advice.append(Advice(f"{result.unknown:.1%} of the frames have no delta and get weight {config.fallback_weight:g}"))
+    rest = result.is_unknown & ~np.isin(result.episode_index, result.unknown_episodes)
+    if rest.any():
+        advice.append(Advice(f"{rest.mean():.1%} of the frames{more} have no delta and get weight {config.fallback_weight:g}"))
     return advice
 
 
@@ -379,6 +385,16 @@ def recommended(config: RabcConfig, advice: Sequence[Advice]) -> RabcConfig:
     if "kappa_pace" in changes:
         changes |= {"kappa": RabcConfig.kappa, "kappa_duration_s": None}
     return dataclasses.replace(config, **changes)
+
+
+def drawback(now: Diagnosis, better: Diagnosis) -> str:
+    """Returns what the recommended options make worse, in a sentence; "" for nothing. better: on the frames that stand still now."""
+    worse = []
+    if better.still_weight > now.still_weight + WORSE:
+        worse.append(f"frames that stand still weigh {better.still_weight:.2f} on average, more than the {now.still_weight:.2f} now")
+    if better.end_weight < now.end_weight - WORSE:
+        worse.append(f"the last tenth of an episode weighs {better.end_weight:.2f}, less than the {now.end_weight:.2f} now")
+    return f"with the recommended options {', and '.join(worse)}" if worse else ""
 
 
 def flags(config: RabcConfig) -> str:

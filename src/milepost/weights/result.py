@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from milepost.core import Brief, DataError
+from milepost.core import Brief, DataError, count_noun, ranges, warn_user
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import SortedRows, row_deltas, row_smoothed, sort_rows
 from milepost.weights.rules import OneOrMany, groups, rabc, statistics, usual_pace
+
+LISTED = 20
+"""Episodes that a message names by their numbers."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +65,20 @@ class WeightResult(Brief):
         return _proportion(np.isnan(self.delta), len(self.weight))
 
     @property
+    def is_unknown(self) -> Bool[np.ndarray, "N"]:
+        """Returns which frames have no delta, so that they get `fallback_weight`."""
+        without = np.isnan(self.delta)
+        return without & ~np.isin(self.episode_index, self.filtered) if len(self.filtered) and without.any() else without
+
+    @property
+    def unknown_episodes(self) -> Int[np.ndarray, "E"]:
+        """Returns the episodes of which no frame has a delta, such as one that could not be read."""
+        without = self.is_unknown
+        if not without.any():
+            return np.empty(0, np.int64)
+        return np.setdiff1d(self.episode_index[without], self.episode_index[~without])
+
+    @property
     def effective(self) -> float:
         """Returns the effective sample size as a proportion: (sum w)^2 / (N sum w^2)."""
         return effective_proportion(self.weight)
@@ -94,7 +111,8 @@ def weigh(
     """Computes the weight of every row of a progress file, in the file's order; rows are global indices and may be incomplete.
 
     task: a number for each row's task, needed by statistics="task". fps: needed by options in seconds. DataError if one of them is
-    missing, an index repeats, or an episode lies in several pieces.
+    missing, an index repeats, or an episode lies in several pieces. A DataWarning names the episodes of which no frame has a delta, if
+    they weigh anything.
 
     "dots" is what `milepost.testing.write_example("dots")` writes: six episodes and a progress file.
 
@@ -111,9 +129,38 @@ def weigh(
         raise DataError(f"frames per second must be above 0, got {fps}")
     if len({len(index), len(episode_index), len(value)}) > 1:
         raise DataError(f"one index, episode and progress a row, got {len(index)}, {len(episode_index)} and {len(value)}")
-    _require_progress(np.asarray(value))
+    result = _weighed(np.asarray(index), np.asarray(episode_index), np.asarray(value), config, task, fps)
+    if config.fallback_weight and (words := in_words_unknown(result)):
+        warn_user(words)
+    return result
+
+
+def in_words_unknown(result: WeightResult) -> str:
+    """Returns a warning that names the episodes of which no frame has a delta, what they weigh, and what to do; "" if there is none."""
+    numbers, weight = result.unknown_episodes, result.config.fallback_weight
+    if not len(numbers):
+        return ""
+    some, more = ranges(numbers[:LISTED].tolist()), len(numbers) - LISTED
+    words = f"no frame of {count_noun(len(numbers), 'episode')} has a delta, because the progress is unknown there: {some}"
+    words += f" and {more} more. " if more > 0 else ". "
+    if not weight:
+        return f"{words}Each frame of them weighs 0"
+    others = result.weight[~np.isin(result.episode_index, numbers)]
+    mean = f". Without them the mean weight is {others.mean(dtype=np.float64):.2f}" if len(others) else ""
+    return (
+        f"{words}Each frame of them weighs {weight:g}{', as much as the best frames' if weight == 1 else ''}. Give them no weight with "
+        f"--fallback-weight 0 (in Python fallback_weight=0), or leave them out of a copy with milepost copy --without "
+        f"{some if more <= 0 else 'and their numbers'}{mean}"
+    )
+
+
+def _weighed(
+    index: np.ndarray, episode_index: np.ndarray, value: np.ndarray, config: RabcConfig, task: np.ndarray | None, fps: float | None
+) -> WeightResult:
+    """Computes as `weigh`, which has checked the arguments."""
+    _require_progress(value)
     rows, order = sort_rows(index, episode_index)
-    value, tasks = np.asarray(value, dtype=np.float64), None if config.statistics == "dataset" else np.asarray(task)
+    value, tasks = value.astype(np.float64), None if config.statistics == "dataset" else np.asarray(task)
     if order is not None:
         value, tasks = value[order], None if tasks is None else tasks[order]
     if config.smooth:
@@ -131,8 +178,8 @@ def weigh(
     mean, std = statistics(unfiltered, config.epsilon)
     count = len(value) - int(np.isnan(value).sum())
     return WeightResult(
-        np.asarray(index),
-        np.asarray(episode_index),
+        index,
+        episode_index,
         delta_mean=mean,
         delta_std=std,
         known_frames=count,
