@@ -31,10 +31,10 @@ def known_columns(columns: Columns, rows: Rows) -> tuple[Columns, Rows, list[str
     >>> known_columns(("", "error", "VOC"), [("sarm", "-", "0.9")])
     (('', 'VOC'), [('sarm', '0.9')], ['error'])
     """
-    known = [place == 0 or any(str(row[place]) != "-" for row in rows) for place in range(len(columns))]
-    kept_rows = [tuple(cell for cell, is_known in zip(row, known, strict=True) if is_known) for row in rows]
-    titles = tuple(title for title, is_known in zip(columns, known, strict=True) if is_known)
-    return titles, kept_rows, [title for title, is_known in zip(columns, known, strict=True) if not is_known]
+    present = [place == 0 or any(str(row[place]) != "-" for row in rows) for place in range(len(columns))]
+    kept_rows = [tuple(cell for cell, is_present in zip(row, present, strict=True) if is_present) for row in rows]
+    titles = tuple(title for title, is_present in zip(columns, present, strict=True) if is_present)
+    return titles, kept_rows, [title for title, is_present in zip(columns, present, strict=True) if not is_present]
 
 
 def why_unknown(unknown: Sequence[str], evaluation: progress.Evaluation) -> list[str]:

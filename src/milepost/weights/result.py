@@ -129,7 +129,7 @@ def weigh(
         raise DataError(f"frames per second must be above 0, got {fps}")
     if len({len(index), len(episode_index), len(value)}) > 1:
         raise DataError(f"one index, episode and progress a row, got {len(index)}, {len(episode_index)} and {len(value)}")
-    result = _weighed(np.asarray(index), np.asarray(episode_index), np.asarray(value), config, task, fps)
+    result = _computed(np.asarray(index), np.asarray(episode_index), np.asarray(value), config, task, fps)
     if config.fallback_weight and (words := in_words_unknown(result)):
         warn_user(words)
     return result
@@ -154,7 +154,7 @@ def in_words_unknown(result: WeightResult) -> str:
     )
 
 
-def _weighed(
+def _computed(
     index: np.ndarray, episode_index: np.ndarray, value: np.ndarray, config: RabcConfig, task: np.ndarray | None, fps: float | None
 ) -> WeightResult:
     """Computes as `weigh`, which has checked the arguments."""
