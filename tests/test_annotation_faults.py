@@ -74,7 +74,7 @@ def test_the_other_verbs_go_on(tmp_path: Path, name: str, capsys: pytest.Capture
     assert main(["evaluate", str(root)]) == 1
     out = capsys.readouterr()
     assert "5 episodes against: annotation" in out.out
-    assert f"episode {BAD} is left out: episode {BAD}: its sparse annotation" in " ".join(out.err.split())
+    assert f"episode {BAD} is left out: its sparse annotation" in " ".join(out.err.split())
     assert main(["weigh", str(root)]) == 0
     assert main(["plot", str(root), "--episodes", "1-3", "--output-dir", str(tmp_path / "plots")]) == 1
     assert f"episode {BAD} is drawn without its annotation: its sparse annotation" in words(capsys)

@@ -195,7 +195,7 @@ class TOPRewardModel(ZeroShotModel):
         """
         if format not in ("milepost", "lerobot"):
             raise ValueError(f"format must be milepost or lerobot, got '{format}'")
-        self._save(folder, self.config.to_lerobot() if format == "lerobot" else self.config.to_dict())
+        self._save(folder, self.config.to_lerobot() if format == "lerobot" else self.config.to_dict(), allow_nan=format == "lerobot")
 
 
 def _nats(name: str, values: Float[np.ndarray, "T"]) -> Signal:

@@ -282,9 +282,10 @@ class ZeroShotModel:
             values[LEARNT] = learnt_hashes(Path(folder))
         self._save(folder, values)
 
-    def _save(self, folder: Path | str, values: Mapping[str, Any]) -> None:
+    def _save(self, folder: Path | str, values: Mapping[str, Any], *, allow_nan: bool = False) -> None:
+        """Writes the configuration. allow_nan: for LeRobot's form, which writes -Infinity for no threshold."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write_text(Path(folder) / "config.json", json.dumps(values, indent=2, allow_nan=False) + "\n")
+        write_text(Path(folder) / "config.json", json.dumps(values, indent=2, allow_nan=allow_nan) + "\n")
 
     @classmethod
     def bare(cls: type[Model], device: str | None = None, **fields: Any) -> Model:
