@@ -186,7 +186,7 @@ def test_nothing_is_replaced_unless_asked(dataset) -> None:
     shutil.rmtree(dataset.with_name("cubes.annotations"))
     before = files(meta)
     nobody = Annotator(TRUTH, LENGTHS, noise_s=0.2)
-    assert_refused(annotated(dataset, nobody), "0, 1, 2, 3, 4, 5", "--skip-existing", "--overwrite")
+    assert_refused(annotated(dataset, nobody), "0-5", "--skip-existing", "--overwrite")
     assert not nobody.asked
     assert_refused(milepost("annotate", dataset, *QUIET), "--overwrite")  # not even by the one stage, "task"
     assert files(meta) == before

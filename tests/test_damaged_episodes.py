@@ -50,7 +50,9 @@ def dots(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_the_library_names_them_and_what_they_weigh() -> None:
-    with pytest.warns(DataWarning, match=r"2 episodes .*: 2,5\. Each frame of them weighs 1.*--fallback-weight 0.*--without 2,5") as caught:
+    with pytest.warns(
+        DataWarning, match=r"2 episodes .*: 2, 5\. Each frame of them weighs 1.*--fallback-weight 0.*--without 2,5"
+    ) as caught:
         result = weighed_of()
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -77,7 +79,7 @@ def test_frames_of_other_episodes_are_counted_by_themselves() -> None:
 def test_weigh_names_them_once_and_recommends_no_weight(dots: Path) -> None:
     run = milepost("weigh", dots, "--chunk-size", 10)
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count("no frame of 2 episodes has a delta, because the progress is unknown there: 2,5. ") == 1
+    assert run.stderr.count("no frame of 2 episodes has a delta, because the progress is unknown there: 2, 5. ") == 1
     assert "--fallback-weight 0" in next(line for line in run.stdout.splitlines() if line.startswith("recommended: "))
     report = json.loads(milepost("weigh", dots, "--chunk-size", 10, "--json").stdout)
     assert report["recommended"]["fallback_weight"] == 0

@@ -185,7 +185,7 @@ def test_an_annotation_in_meta_wins_and_a_difference_is_said(tmp_path: Path) -> 
         episode = open_dataset(root)[1]
     assert [segment.name for segment in episode.segments["sparse"]] == ["reach", "carry", "place"]
     (finding,) = (each for each in validate(root).findings if each.code == "language-clash")
-    assert "(so in 4 episodes: 0, 1, 2, 3)" in finding.message
+    assert "(so in 4 episodes: 0-3)" in finding.message
     assert finding.severity == "warning"
 
 
@@ -221,7 +221,7 @@ def test_the_same_stages_once_more_change_nothing(tmp_path: Path, capsys: pytest
 
 
 FAULTS: dict[str, tuple[Callable[[int], list[Row]], str, str]] = {
-    "language-start": (lambda n: [row("reach", 3)], "the first 0.30 s have no subtask (so in 4 episodes: 0, 1, 2, 3)", "warning"),
+    "language-start": (lambda n: [row("reach", 3)], "the first 0.30 s have no subtask (so in 4 episodes: 0-3)", "warning"),
     "language-gap": (lambda n: [row("reach", 0), row(None, 10)], "between subtasks or after them have none", "warning"),
     "language-overlap": (lambda n: [row("reach", 0), row("carry", 0)], "1 subtask begins at the same time as another one", "error"),
     "language-hidden": (lambda n: [row("reach", 0), row("carry", 3.3), row("place", 3.6)], "so no frame has it", "warning"),

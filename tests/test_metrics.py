@@ -132,18 +132,32 @@ def test_evaluate_and_audit_have_the_same_names_and_numbers() -> None:
     assert summary.measures["regret"].value == 0
 
 
-def test_the_rules_for_many_draws_say_of_each_what_the_measures_say(rng: np.random.Generator) -> None:
-    """Among them draws with ties, and with one level alone."""
+def by_thresholds(success: np.ndarray, failure: np.ndarray) -> float:
+    """Returns the area under the precision-recall curve by its definition: each threshold's gain in recall times its precision."""
+    area, recall = 0.0, 0.0
+    for threshold in sorted({*success, *failure}, reverse=True):
+        hits, alarms = (success >= threshold).sum(), (failure >= threshold).sum()
+        area += (hits / len(success) - recall) * hits / (hits + alarms)
+        recall = hits / len(success)
+    return area
+
+
+def test_the_rules_for_many_draws_equal_scipy_and_the_definitions(rng: np.random.Generator) -> None:
+    """Among them draws with ties, and with one level alone. `separation` and `average_precision` are the rules for one draw."""
     success, failure = rng.integers(0, 4, (50, 7)) / 4.0, rng.integers(0, 4, (50, 3)) / 4.0
     success[0], failure[0] = 0.5, 0.5
     singles = {
-        "auc": separation, "auprc": average_precision, "succ_fail_diff": lambda a, b: a.mean() - b.mean(),
+        "auc": lambda a, b: stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)),
+        "auprc": by_thresholds,
+        "succ_fail_diff": lambda a, b: a.mean() - b.mean(),
         "tau_a": lambda a, b: tau_a(np.concatenate([a, b]), np.arange(10) < 7),
-    }  # fmt: skip
+    }
     assert set(singles) == set(OUTCOME_RULES)
     for name, rule in OUTCOME_RULES.items():
         ones = [singles[name](a, b) for a, b in zip(success, failure, strict=True)]
         np.testing.assert_allclose(rule(success, failure), ones, atol=1e-12, err_msg=name)
+    assert separation(success[1], failure[1]) == OUTCOME_RULES["auc"](success[1:2], failure[1:2])[0]
+    assert average_precision(success[1], failure[1]) == OUTCOME_RULES["auprc"](success[1:2], failure[1:2])[0]
 
 
 def test_many_draws_at_once_are_the_draws_of_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from milepost import weights
-from milepost.cli.console import say, shortlist, table
-from milepost.core import count_noun
+from milepost.cli.console import say, table
+from milepost.core import count_noun, shortlist
 
 BY_TIME = 0.98
 """The R^2 of the curves by the time from which they may be a clock's; the audit has the same. The true progress of simulated

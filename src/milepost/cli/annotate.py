@@ -18,7 +18,7 @@ from milepost.cli import annotation_output as output
 from milepost.cli.annotate_options import AskOptions, ModelOptions, StageOptions, spent_on
 from milepost.cli.annotate_ray import Questions, ask_on
 from milepost.cli.annotation_report import report
-from milepost.cli.console import bars, say, shortlist, warn, warn_all
+from milepost.cli.console import bars, say, warn, warn_all
 from milepost.cli.drawings import require_own
 from milepost.cli.effects import Effect, require_effects
 from milepost.core import (
@@ -32,6 +32,7 @@ from milepost.core import (
     count_noun,
     doubts,
     require_tasks,
+    shortlist,
     to_json,
 )
 

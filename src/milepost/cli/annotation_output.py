@@ -13,9 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from milepost import annotation, datasets, figures, metrics
-from milepost.cli.console import shortlist
 from milepost.cli.progress_io import warn_of_missing_letters
-from milepost.core import HEADS, DataError, Episode, Segment, Tick, count_noun, require_writable
+from milepost.core import HEADS, DataError, Episode, Segment, Tick, count_noun, require_writable, shortlist
 
 Answers: TypeAlias = "Mapping[str, Mapping[int, annotation.Answer]]"
 """Head -> episode -> its answer."""

@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from milepost.core import Closes, RewardModel, Tick, bare_reason, count_noun, ranges
+from milepost.core import Closes, RewardModel, Tick, bare_reason, count_noun, shortlist
 
 FIRST = 5
 """Episodes whose reasons are printed one by one; of further ones the numbers are printed."""
@@ -68,7 +68,7 @@ def unlisted(reasons: Mapping[int, str]) -> list[str]:
     numbers = sorted(reasons)
     lines = [f"episode {number} is left out: {bare_reason(reasons[number], number)}" for number in numbers[:FIRST]]
     if others := numbers[FIRST:]:
-        lines.append(f"{count_noun(len(others), 'more episode')} {'is' if len(others) == 1 else 'are'} left out: {ranges(others)}")
+        lines.append(f"{count_noun(len(others), 'more episode')} {'is' if len(others) == 1 else 'are'} left out: {shortlist(others)}")
     return lines
 
 
@@ -192,8 +192,3 @@ def warn_all(texts: Iterable[str]) -> None:
     """Prints warnings, one after another, on standard error."""
     for text in texts:
         warn(text)
-
-
-def shortlist(numbers: Sequence[int], most: int = 10) -> str:
-    """Returns the first of many numbers, for a message."""
-    return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")

@@ -12,7 +12,7 @@ import numpy as np
 
 from milepost import datasets, viewer
 from milepost.cli.console import say, table, warn
-from milepost.core import DataError, count_noun
+from milepost.core import DataError, count_noun, shortlist
 
 Range = tuple[int, int]
 LISTED = 12
@@ -161,7 +161,7 @@ def _report_trim(plan: datasets.TrimPlan, dataset: datasets.LeRobotDataset) -> N
         ]
         table(f"Idle frames, the {len(rows)} longest", ("episode", "frames", "start (s)", "end (s)", "stay"), rows)
     if plan.still:
-        warn(f"the robot does not move in episodes {', '.join(map(str, plan.still[:20]))}: they stay whole; mark them to leave them out")
+        warn(f"the robot does not move in episodes {shortlist(plan.still)}: they stay whole; mark them to leave them out")
     if plan.faulty:
-        some = ", ".join(map(str, plan.faulty[:20]))
+        some = shortlist(plan.faulty)
         warn(f"the annotation of episodes {some} has a fault, so they stay whole: milepost info says what is wrong with it")

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from milepost import datasets, metrics, progress
-from milepost.cli.console import bars, say, shortlist, table, warn, warn_all
+from milepost.cli.console import bars, say, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
 from milepost.cli.evaluate_several import evaluate_several, threshold_rows
 from milepost.cli.known_measures import known_rows, why_unknown
 from milepost.cli.progress_io import name_of
 from milepost.cli.taught import say_what_taught
-from milepost.core import bare_reason, count_noun, to_json
+from milepost.core import bare_reason, count_noun, shortlist, to_json
 
 
 @dataclass(frozen=True)

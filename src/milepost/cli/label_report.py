@@ -12,7 +12,7 @@ import numpy as np
 
 from milepost import metrics, progress
 from milepost.cli.console import warn
-from milepost.core import Judges, RewardModel, count_noun, ranges
+from milepost.core import Judges, RewardModel, count_noun, shortlist
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Labelled:
         if unknown := self.unknown:
             count, where = sum(unknown.values()), "episode" if len(unknown) == 1 else "episodes"
             has = "has" if count == 1 else "have"
-            warn(f"{who}{count_noun(count, 'frame')} {has} no progress, in {where} {ranges(sorted(unknown))}")
+            warn(f"{who}{count_noun(count, 'frame')} {has} no progress, in {where} {shortlist(sorted(unknown))}")
 
 
 def threshold_of(model: RewardModel) -> float:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from milepost import datasets, figures, progress
 from milepost.cli.console import say, warn, warn_all
-from milepost.core import MAIN_HEAD, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, bare_reason
+from milepost.core import MAIN_HEAD, Curve, DataError, Episode, Stages, UnreadableError, annotation_fault, bare_reason, shortlist
 
 ReadCurves: TypeAlias = "Callable[[Episode], figures.CurvesByHead]"
 """Episode -> head -> model's name -> its curve."""
@@ -133,8 +133,7 @@ class SkippedEpisodes:
     def report(self, total: int) -> None:
         """Warns how many episodes are left out, if any."""
         if self.numbers:
-            some = ", ".join(map(str, self.numbers[:20])) + (" and others" if len(self.numbers) > 20 else "")
-            warn(f"{len(self.numbers)} of {total} episodes could not be read and are left out: {some}")
+            warn(f"{len(self.numbers)} of {total} episodes could not be read and are left out: {shortlist(self.numbers)}")
 
 
 def warn_of_missing_letters(texts: Iterable[str]) -> None:

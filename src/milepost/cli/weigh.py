@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from milepost import datasets, figures, progress, weights
-from milepost.cli.console import say, shortlist, warn, warn_all
+from milepost.cli.console import say, warn, warn_all
 from milepost.cli.progress_io import require_varied, warn_of_missing_letters
 from milepost.cli.several_datasets import (
     Answer,
@@ -43,6 +43,7 @@ from milepost.core import (
     real_path,
     require_cameras,
     require_writable,
+    shortlist,
     success_in,
 )
 

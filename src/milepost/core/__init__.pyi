@@ -46,6 +46,7 @@ from .files import require_inside as require_inside
 from .files import require_plain_file as require_plain_file
 from .files import require_shallow as require_shallow
 from .files import sampled_digest as sampled_digest
+from .files import shortlist as shortlist
 from .files import shown as shown
 from .files import to_json as to_json
 from .formats import FORM_METADATA as FORM_METADATA

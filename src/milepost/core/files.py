@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -89,13 +89,34 @@ def ranges(numbers: Iterable[int]) -> str:
     >>> ranges([0, 1, 2, 5, 7, 8])
     '0-2,5,7-8'
     """
+    return ",".join(_in_words(run) for run in _runs(numbers))
+
+
+def shortlist(numbers: Iterable[int], most: int = 10) -> str:
+    """Returns the first ranges of ascending numbers, for a message, and how many numbers the other ranges have.
+
+    >>> shortlist([0, 1, 2, 5, 7, 8], most=2)
+    '0-2, 5 and 2 more'
+    """
+    runs = _runs(numbers)
+    more = sum(last - first + 1 for first, last in runs[most:])
+    return ", ".join(_in_words(run) for run in runs[:most]) + (f" and {more} more" if more else "")
+
+
+def _runs(numbers: Iterable[int]) -> list[list[int]]:
+    """Returns the first and the last number of each run without a gap."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return runs
+
+
+def _in_words(run: Sequence[int]) -> str:
+    first, last = run
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def shown(value: object, limit: int = 40) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milepost.core.errors import DataError
+from milepost.core.files import shortlist
 from milepost.core.types import Episode, Segment
 
 
@@ -285,10 +286,9 @@ def _some_in_other_order(attempts: Sequence[Attempt], names: Sequence[str]) -> l
     (first, second), opposite = Counter(pairs).most_common(1)[0]
     with_both = [attempt for attempt in attempts if first in attempt.order and second in attempt.order]
     opposite_episodes = [attempt.episode for attempt in with_both if attempt.order.index(second) < attempt.order.index(first)]
-    examples = f"{', '.join(map(str, opposite_episodes[:9]))}{' and others' if len(opposite_episodes) > 9 else ''}"
     return [
         f"in {opposite} of {len(with_both)} annotated episodes '{second}' comes before '{first}', against the order of the stages "
-        f"({', '.join(names)}): progress falls back there; episodes {examples}"
+        f"({', '.join(names)}): progress falls back there; episodes {shortlist(sorted(opposite_episodes))}"
     ]
 
 

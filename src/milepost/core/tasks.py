@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from milepost.core.calls import warn_user
 from milepost.core.errors import DataError
-from milepost.core.files import count_noun
+from milepost.core.files import count_noun, shortlist
 from milepost.core.types import Dataset, KnowsEpisodes, has_words
 
 
@@ -19,7 +19,6 @@ def require_tasks(dataset: Dataset, default_task: str | None) -> None:
     if without_task and len(without_task) == len(dataset):
         raise DataError("no episode has a task in words, and a model is asked about a task: give one with --task")
     if without_task:
-        examples = ", ".join(map(str, without_task[:10])) + (f" and {len(without_task) - 10} more" if len(without_task) > 10 else "")
         has = "has no task in words and is" if len(without_task) == 1 else "have no task in words and are"
-        message = f"{count_noun(len(without_task), 'episode')} {has} left out: {examples}; give one for them with --task"
+        message = f"{count_noun(len(without_task), 'episode')} {has} left out: {shortlist(without_task)}; give one for them with --task"
         warn_user(message)

@@ -36,6 +36,7 @@ from milepost.core import (
     proportions,
     require_one_of,
     require_sound_segments,
+    shortlist,
     warn_user,
 )
 from milepost.datasets.annotation_columns import FIELDS, Annotations, HeadAnnotations, Row, arrays, prefixes, row_of
@@ -224,7 +225,7 @@ def _check_kept(annotations: Annotations, expected: Annotations, meta: Metadata)
             and tuple(old) != tuple(heads[head])
         ]
         if conflicts:
-            some = ", ".join(map(str, conflicts[:10])) + (f" and {len(conflicts) - 10} more" if len(conflicts) > 10 else "")
+            some = shortlist(sorted(conflicts))
             raise DataError(f"the dataset has {head} annotations of episodes {some}, which would be replaced: give overwrite=True")
 
 

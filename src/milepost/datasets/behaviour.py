@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from milepost.core import DataError, count_noun, read_json_object, shown
+from milepost.core import DataError, count_noun, read_json_object, shortlist, shown
 from milepost.datasets.episode_arrays import EpisodeArrays
 from milepost.datasets.findings import Finding
 from milepost.datasets.metadata import STATS
@@ -151,8 +151,7 @@ class Behaviour:
         words += f"whose steps are usually at most {usual[first.channel]:.2g}"
         others = sorted({jump.episode for jump in spikes} - {first.episode})
         if others:
-            words += f" (so in {count_noun(len(others) + 1, 'episode')}, also {', '.join(map(str, others[:9]))}"
-            words += f" and {len(others) - 9} more)" if len(others) > 9 else ")"
+            words += f" (so in {count_noun(len(others) + 1, 'episode')}, also {shortlist(others)})"
         yield Finding("spike", "warning", f"{words}. {LOOK}", first.episode)
 
     def _check_stuck(self) -> Iterator[Finding]:

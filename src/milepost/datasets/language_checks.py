@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from milepost.core import DataError, count_noun, shown
+from milepost.core import DataError, count_noun, shortlist, shown
 from milepost.datasets.findings import Finding
 from milepost.datasets.hub import Files
 from milepost.datasets.language_rows import (
@@ -24,8 +24,6 @@ from milepost.datasets.language_rows import (
     language_faults,
 )
 from milepost.datasets.records import EpisodeRecord
-
-_MOST = 10
 
 
 def check_language(files: Files, features: Mapping[str, Mapping[str, Any]], records: Collection[EpisodeRecord]) -> Iterator[Finding]:
@@ -78,13 +76,13 @@ class _Checks:
             brings = "milepost annotate DATASET --from-language sparse writes the columns that LeRobot's SARM reads"
             yield Finding("language", "note", f"the subtasks of {LANGUAGE} are the sparse stages, since meta/ has no annotation; {brings}")
         if self._subtasks and self._without:
-            what = f"{count_noun(len(self._without), 'episode')} without a subtask, while others have some: {_some(self._without)}"
+            what = f"{count_noun(len(self._without), 'episode')} without a subtask, while others have some: {shortlist(self._without)}"
             yield Finding("language-none", "warning", f"{LANGUAGE}: {what}", self._without[0])
 
 
 def _joined(episodes: Sequence[int], fault: LanguageFault) -> Finding:
     """Returns one finding for the episodes that have a fault; its words are the first one's."""
-    where = f" (so in {count_noun(len(episodes), 'episode')}: {_some(episodes)})" if len(episodes) > 1 else ""
+    where = f" (so in {count_noun(len(episodes), 'episode')}: {shortlist(episodes)})" if len(episodes) > 1 else ""
     return Finding(fault.code, "error" if fault.is_error else "warning", f"{LANGUAGE}: {fault.message}{where}", episodes[0])
 
 
@@ -101,8 +99,3 @@ def _events(files: Files, features: Mapping[str, Mapping[str, Any]], records: Co
         if strange := sorted(PERSISTENT_STYLES & set(styles)):
             what = f"{count_noun(styles[strange[0]], 'row')} of style '{strange[0]}' in {name}"
             yield Finding("language-style", "warning", f"{EVENTS}: {what} belong into the column {LANGUAGE}, and are not read here")
-
-
-def _some(episodes: Sequence[int]) -> str:
-    more = f" and {len(episodes) - _MOST} more" if len(episodes) > _MOST else ""
-    return ", ".join(map(str, episodes[:_MOST])) + more

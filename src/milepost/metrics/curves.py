@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from milepost.metrics.inputs import Values, numbers, same_frames, without_nan
+from milepost.metrics.outcomes import auprc, of_one
 from milepost.metrics.scores import order_correlation
 
 _POINTS = 101
@@ -82,16 +83,7 @@ def average_precision(success: Values, failure: Values) -> float:
     It is the sum over thresholds of precision times the gain in recall; equal values are one threshold. Values that are NaN are left out;
     the result is NaN if nothing is left on one side. By chance it is the proportion of successes.
     """
-    success, failure = without_nan(success, "the successes"), without_nan(failure, "the failures")
-    if not len(success) or not len(failure):
-        return float("nan")
-    values = np.concatenate([success, failure])
-    is_success = np.arange(len(values)) < len(success)
-    thresholds, place = np.unique(-values, return_inverse=True)
-    hits = np.cumsum(np.bincount(place, weights=is_success, minlength=len(thresholds)))
-    calls = np.cumsum(np.bincount(place, minlength=len(thresholds)))
-    recall = hits / len(success)
-    return float((np.diff(recall, prepend=0.0) * hits / calls).sum())
+    return of_one(auprc, without_nan(success, "the successes"), without_nan(failure, "the failures"))
 
 
 def tau_a(value: Values, reference: Values) -> float:

@@ -1,7 +1,7 @@
 """What separates successes from failures by their final values, for many bootstrap draws at once: AUC, AUPRC, tau-a, difference of means.
 
 Each function takes the values of successes (D, N) and of failures (D, M), none of them NaN, N and M at least 1, and returns (D,). A row is
-one draw of the episodes. `separation`, `average_precision` and `tau_a` say the same of one draw.
+one draw of the episodes. `separation` and `average_precision` are the rules for one draw; `tau_a` says the same of one draw.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from milepost.core import DataError
 from milepost.metrics.inputs import Values, numbers, same_frames, without_nan
+from milepost.metrics.outcomes import auc, of_one
 
 
 def ranks(value: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
@@ -75,12 +76,7 @@ def separation(success: Values, failure: Values) -> float:
 
     Values that are NaN are left out. The result is NaN if nothing is left on one side.
     """
-    success, failure = without_nan(success, "the successes"), without_nan(failure, "the failures")
-    if not len(success) or not len(failure):
-        return float("nan")
-    both = ranks(np.concatenate([success, failure]))
-    n, m = len(success), len(failure)
-    return float((both[:n].sum() - n * (n + 1) / 2) / (n * m))
+    return of_one(auc, without_nan(success, "the successes"), without_nan(failure, "the failures"))
 
 
 BLOCK = 1_000_000

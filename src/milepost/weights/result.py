@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from milepost.core import Brief, DataError, count_noun, ranges, warn_user
+from milepost.core import Brief, DataError, count_noun, ranges, shortlist, warn_user
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import SortedRows, row_deltas, row_smoothed, sort_rows
 from milepost.weights.rules import OneOrMany, groups, rabc, statistics, usual_pace
 
-LISTED = 20
-"""Episodes that a message names by their numbers."""
+LONGEST = 100
+"""Letters that a message may use to list episodes for `--without`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,13 +65,13 @@ class WeightResult(Brief):
         """Returns the proportion of frames without a delta: they get `fallback_weight`."""
         return _proportion(np.isnan(self.delta), len(self.weight))
 
-    @property
+    @cached_property
     def is_unknown(self) -> Bool[np.ndarray, "N"]:
         """Returns which frames have no delta, so that they get `fallback_weight`."""
         without = np.isnan(self.delta)
         return without & ~np.isin(self.episode_index, self.filtered) if len(self.filtered) and without.any() else without
 
-    @property
+    @cached_property
     def unknown_episodes(self) -> Int[np.ndarray, "E"]:
         """Returns the episodes of which no frame has a delta, such as one that could not be read."""
         without = self.is_unknown
@@ -140,9 +141,8 @@ def in_words_unknown(result: WeightResult) -> str:
     numbers, weight = result.unknown_episodes, result.config.fallback_weight
     if not len(numbers):
         return ""
-    some, more = ranges(numbers[:LISTED].tolist()), len(numbers) - LISTED
-    words = f"no frame of {count_noun(len(numbers), 'episode')} has a delta, because the progress is unknown there: {some}"
-    words += f" and {more} more. " if more > 0 else ". "
+    some, each = shortlist(numbers.tolist()), ranges(numbers.tolist())
+    words = f"no frame of {count_noun(len(numbers), 'episode')} has a delta, because the progress is unknown there: {some}. "
     if not weight:
         return f"{words}Each frame of them weighs 0"
     others = result.weight[~np.isin(result.episode_index, numbers)]
@@ -150,7 +150,7 @@ def in_words_unknown(result: WeightResult) -> str:
     return (
         f"{words}Each frame of them weighs {weight:g}{', as much as the best frames' if weight == 1 else ''}. Give them no weight with "
         f"--fallback-weight 0 (in Python fallback_weight=0), or leave them out of a copy with milepost copy --without "
-        f"{some if more <= 0 else 'and their numbers'}{mean}"
+        f"{each if len(each) <= LONGEST else 'and their numbers'}{mean}"
     )
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Shaped
 
-from milepost.core import Attempt, DataError, Episode, UnreadableError, count_noun
+from milepost.core import Attempt, DataError, Episode, UnreadableError, count_noun, shortlist
 from milepost.encoders import Encoder, FeatureCache
 from milepost.models.model_config import ModelConfig
 
@@ -32,8 +32,7 @@ class LeftOut:
     episodes: tuple[int, ...]
 
     def __str__(self) -> str:
-        indices = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
-        return f"{count_noun(len(self.episodes), 'episode')} left out, {self.reason}: {indices}"
+        return f"{count_noun(len(self.episodes), 'episode')} left out, {self.reason}: {shortlist(sorted(self.episodes))}"
 
 
 def attempts_of(episodes: Sequence[Episode], head: str) -> list[Attempt]:
