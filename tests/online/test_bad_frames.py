@@ -13,11 +13,12 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load
 from test_later import Seer, form_of, waited
 from test_reward_server import images, serving
 
 from milepost.core import DataError, Step, rgb_image
-from milepost.online import NPZ, Observation, RewardClient, Sessions, pack_episode, pack_observations
+from milepost.online import NPZ, Observation, RewardClient, Sessions, body_type, pack_episode, pack_observations
 from milepost.testing import dot_episodes, tiny_sarm
 
 TOP = "observation.images.top"
@@ -223,17 +224,23 @@ def npy_of(array: np.ndarray) -> bytes:
 
 
 def test_no_damaged_body_is_a_fault_of_the_server(url: str) -> None:
-    """/step and /relabel, each byte of the .npz; and entries that are intact in the zip, and damaged inside."""
+    """/step and /relabel, in either form of a body."""
     whole = pack_observations([Observation("nobody", {TOP: IMAGE}, STATE)])
     episode = pack_episode({TOP: IMAGE[None]}, STATE[None], task=EPISODE.task, fps=1.0)
     seen = set()
-    with httpx2.Client(base_url=url, headers={"content-type": NPZ}) as client:
-        for path, body in (("/step", whole), ("/relabel", episode)):
+    with httpx2.Client(base_url=url) as client:
+        for path, body in (("/step", whole), ("/relabel", episode), ("/step", npz_of(whole)), ("/relabel", npz_of(episode))):
             for each in mutations(body, 250, seed=1):
-                reply = client.post(path, content=each)
+                reply = client.post(path, content=each, headers={"content-type": body_type(body)})
                 seen.add(reply.status_code)
                 assert reply.status_code in (200, 202, 400), (reply.text, each)
     assert {200, 400} <= seen
+
+
+def npz_of(body: bytes) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **load(body))
+    return file.getvalue()
 
 
 def entries(array: bytes) -> bytes:

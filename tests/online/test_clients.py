@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from milepost.core import DataError, Step
-from milepost.online import NPZ, AsyncRewardClient, Observation, RewardClient, RewardStream, pack_observations
+from milepost.online import SAFETENSORS, AsyncRewardClient, Observation, RewardClient, RewardStream, pack_observations
 from milepost.online.calls import _quoted
 from milepost.online.transports import _refused
 from milepost.online.wire import pack
@@ -288,7 +288,7 @@ def test_the_stream_says_why_it_knows_nothing() -> None:
 MESSAGES = [
     (b"no zip", 400, "no .npz"),
     ("{", 400, "the message"),
-    ("[]", 400, "a message is the .npz"),
+    ("[]", 400, "a message is the body of POST /step"),
     ('{"method": "POST", "path": "/nothing"}', 404, "no POST /nothing"),
     ('{"method": "POST", "path": "/sessions", "fields": {"task": 3}}', 400, "'task' should be a text"),
     ('{"method": "DELETE", "path": "/sessions/nobody"}', 404, "no session 'nobody'"),
@@ -311,7 +311,7 @@ def test_a_message_is_answered_as_the_request_is(call: ServedCall) -> None:
     """Every call of the table, by both carriers, with a body that fits none of them: the same status and fields, or a 404 by a message."""
     path, body = call.path.partition("{")[0] + "nobody" * ("{" in call.path), pack({"call": call.path.removeprefix("/")}, {})
     with serving(tiny_sarm()) as url, connect(url.replace("http", "ws") + "/stream", proxy=None) as connection:
-        packed = {"content": body, "headers": {"content-type": NPZ}} if call.body == "npz" else {}
+        packed = {"content": body, "headers": {"content-type": SAFETENSORS}} if call.body == "arrays" else {}
         reply = httpx2.request(call.method, url + path, **(packed or ({"json": 3} if call.body == "json" else {})))
         connection.send(body if packed else json.dumps({"method": call.method, "path": path, "fields": 3}))
         answer = json.loads(connection.recv(10))
@@ -383,7 +383,9 @@ def test_bytes_that_wait_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(model) as url, RewardClient(url) as client:
         session = client.begin(task="a", fps=1.0)
         body = pack_observations([Observation(session, number(5))])
-        slow = threading.Thread(target=httpx2.post, args=(f"{url}/step",), kwargs={"content": body, "headers": {"content-type": NPZ}})
+        slow = threading.Thread(
+            target=httpx2.post, args=(f"{url}/step",), kwargs={"content": body, "headers": {"content-type": SAFETENSORS}}
+        )
         slow.start()
         while "milepost_waiting_frames 1" not in httpx2.get(f"{url}/metrics").text:
             time.sleep(0.01)

@@ -21,10 +21,11 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from milepost.core import DataError, Episode, Step
-from milepost.online import NPZ, Observation, RewardClient, SessionConfig, SessionLimits, Sessions, pack_observations, unpack
-from milepost.online.wire import pack
+from milepost.online import Observation, RewardClient, SessionConfig, SessionLimits, Sessions, pack_observations, unpack
+from milepost.online.wire import NPZ, SAFETENSORS, body_type, pack
 from milepost.serving import BindAddress, ServerConfig, bind, make_reward_server
 from milepost.testing import dot_episodes, tiny_sarm
 from test_cli import assert_refused, milepost
@@ -209,10 +210,14 @@ def test_malformed_frames_are_refused_with_a_word(name: str, url: str) -> None:
     assert words in reply.json()["error"]
 
 
-def test_a_body_with_any_damaged_byte_is_read_or_refused() -> None:
-    """No byte of a compressed body, set to its opposite or to 0, makes `unpack` fail by anything but a DataError."""
-    whole = zip_of(request=npy(np.frombuffer(b'{"a": 1}', np.uint8)), x=npy(np.arange(60)))
-    refused = 0
+REQUEST = np.frombuffer(b'{"a": 1}', np.uint8)
+FORMS = {"npz": zip_of(request=npy(REQUEST), x=npy(np.arange(60))), "safetensors": save({"request": REQUEST, "x": np.arange(60)})}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_body_with_any_damaged_byte_is_read_or_refused(form: str) -> None:
+    """No byte of a body, set to its opposite or to 0, makes `unpack` fail by anything but a DataError."""
+    whole, refused = FORMS[form], 0
     for place in range(len(whole)):
         for value in (whole[place] ^ 255, 0):
             try:
@@ -220,7 +225,55 @@ def test_a_body_with_any_damaged_byte_is_read_or_refused() -> None:
                 arrays.require("x")
             except DataError:
                 refused += 1
-    assert refused > len(whole)
+    assert refused > (len(whole) if form == "npz" else 100)  # numbers of a .safetensors have no check sum
+
+
+def safetensors_of(data: bytes = b"", **entries: Any) -> bytes:
+    """Returns a .safetensors with these entries of its header."""
+    header = json.dumps(
+        {name: dict(zip(("dtype", "shape", "data_offsets"), entry, strict=True)) for name, entry in entries.items()}
+    ).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "no .safetensors"), (b"\0" * 8, "no .safetensors"), ((10**18).to_bytes(8, "little") + b"{}", "too large"),
+        (safetensors_of(b"ab", x=("BF16", [1], [0, 2])), "of NumPy's types"),
+        (safetensors_of(b"a", x=("F8_E4M3", [1], [0, 1])), "of NumPy's types"),
+        (safetensors_of(b"aaaa", x=("F32", [2**40, 2**40], [0, 4])), "no .safetensors"), (safetensors_of(), "no entry 'request'"),
+        (safetensors_of(b"aaaa", request=("F32", [], [0, 4])), "no entry 'request'"), (save({"request": REQUEST})[:-1], "no .safetensors"),
+        (save({"request": REQUEST} | {str(place): REQUEST for place in range(5000)}), "more than 4096 arrays"),
+    ],
+)  # fmt: skip
+def test_no_safetensors(body: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        unpack(body, 8_000_000)
+
+
+ARRAYS = {
+    "image": np.arange(60, dtype=np.uint8).reshape(5, 4, 3)[:, ::2],
+    "big": np.arange(3, dtype=">f4"),
+    "none": np.zeros((0, 3)),
+    "one": np.float64(2),
+}
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u1", "i1", "u2", "i2", "f2", "u4", "i4", "f4", "u8", "i8", "f8", "c8", "U3", "M8[s]", "V4"])
+def test_what_is_packed_is_unpacked(dtype: str) -> None:
+    """Arrays of every type, in any order of bytes or memory, of no rows or no axes. Only an .npz has all types."""
+    arrays = {name: np.asarray(array) for name, array in ARRAYS.items()} | {"typed": np.array([0, 1, 1]).astype(dtype)}
+    body = pack({"a": 1}, arrays)
+    request, packed = unpack(body, 8_000_000)
+    assert request == {"a": 1}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(packed.require(name), array, strict=True)
+        assert packed.require(name).flags.writeable
+    plain = {name: array for name, array in arrays.items() if name not in ("big", "typed")}
+    assert body_type(body) == NPZ
+    assert body_type(pack({}, plain)) == SAFETENSORS
+    assert (body_type(pack({}, plain | {"typed": arrays["typed"]})) == SAFETENSORS) == (np.dtype(dtype).kind in "biuf")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One request. fields: what travels as JSON, None for nothing. content: what travels as an .npz, in place of fields."""
+    """One request. fields: what travels as JSON, None for nothing. content: what travels with arrays, in place of fields."""
 
     method: str
     path: str

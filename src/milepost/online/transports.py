@@ -1,6 +1,6 @@
 """Carries the calls of a client: by HTTP, a request each, or by one WebSocket, which takes less time. Both for threads and for asyncio.
 
-A WebSocket's message is the .npz of POST /step or POST /relabel, or text {"method", "path", "fields"}; the answer is text
+A WebSocket's message is the body of POST /step or POST /relabel, or text {"method", "path", "fields"}; the answer is text
 {"status", "fields"}.
 """
 
@@ -17,7 +17,7 @@ import httpx2
 
 from milepost.core import DataError
 from milepost.online.calls import Call, LostError
-from milepost.online.wire import NPZ
+from milepost.online.wire import body_type
 
 TOKEN_ENV = "MILEPOST_TOKEN"
 STREAM = "/stream"
@@ -47,7 +47,7 @@ def _options(url: str, token: str | None, timeout_s: float) -> dict[str, Any]:
 
 def _body(call: Call) -> dict[str, Any]:
     if call.content is not None:
-        return {"content": call.content, "headers": {"content-type": NPZ}}
+        return {"content": call.content, "headers": {"content-type": body_type(call.content)}}
     return {} if call.fields is None else {"json": dict(call.fields)}
 
 

@@ -16,7 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from milepost.core import DataError, parse_json, shown
-from milepost.online import LARGEST, NPZ, STREAM, unpack
+from milepost.online import LARGEST, NPZ, SAFETENSORS, STREAM, unpack
 from milepost.serving.calls import CALLS, REMEDY, Incoming, ServedCall, answer_message
 from milepost.serving.errors import BusyError, ModelError
 from milepost.serving.robometer import MOST_SAMPLES, samples_of_form
@@ -81,9 +81,9 @@ async def _body(request: Request, call: ServedCall, largest: int) -> Any:
     """Returns what came with a request, as its call takes it. A form's files are in memory, or in temporary files, until they are read."""
     if call.body == "json":
         return parse_json((await request.body()).decode("utf-8", "replace"), source="the body", remedy=REMEDY)
-    if call.body == "npz":
-        if request.headers.get("content-type", "").split(";")[0].strip().lower() != NPZ:
-            raise HTTPException(415, f"the body should be {NPZ}, as milepost.online.{call.packer} makes it")
+    if call.body == "arrays":
+        if request.headers.get("content-type", "").split(";")[0].strip().lower() not in (SAFETENSORS, NPZ):
+            raise HTTPException(415, f"the body should be {SAFETENSORS} or {NPZ}, as milepost.online.{call.packer} makes it")
         return unpack(await request.body(), largest)
     if call.body == "form":
         async with request.form(max_files=MOST_SAMPLES, max_fields=2 * MOST_SAMPLES) as form:

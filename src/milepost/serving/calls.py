@@ -20,14 +20,14 @@ from milepost.serving.service import Answer, Service
 
 REMEDY = "send one JSON text"
 """What to do about a body that is no JSON."""
-Body = Literal["none", "json", "npz", "form"]
+Body = Literal["none", "json", "arrays", "form"]
 
 
 @dataclass(frozen=True, eq=False)
 class Incoming:
     """What comes with a call. name: the end of its path, "" where the path has none. received_s: when, in seconds of `time.monotonic`.
 
-    body: of "json" its value, of "npz" its request and its arrays, of "form" the samples of Robometer's clients, of "none" None.
+    body: of "json" its value, of "arrays" its request and its arrays, of "form" the samples of Robometer's clients, of "none" None.
     """
 
     name: str = ""
@@ -39,7 +39,7 @@ class Incoming:
 class ServedCall:
     """One call. path: it may end with a name in braces. answer: returns what JSON holds, or a text as it is. body: what comes with it.
 
-    packer: the function of `milepost.online` that makes an "npz". in_message: whether a message of a WebSocket can be this call.
+    packer: the function of `milepost.online` that makes "arrays". in_message: whether a message of a WebSocket can be this call.
     """
 
     method: str
@@ -55,14 +55,14 @@ _STEP = ServedCall(
     "POST",
     "/step",
     lambda service, incoming: service.step(*incoming.body, received_s=incoming.received_s),
-    "npz",
+    "arrays",
     packer="pack_observations",
 )
 CALLS = (
     ServedCall("POST", "/sessions", lambda service, incoming: service.begin(incoming.body), "json"),
     _STEP,
     ServedCall("DELETE", "/sessions/{session:path}", lambda service, incoming: service.end(incoming.name)),
-    ServedCall("POST", "/relabel", lambda service, incoming: service.relabel(*incoming.body), "npz", status=202, packer="pack_episode"),
+    ServedCall("POST", "/relabel", lambda service, incoming: service.relabel(*incoming.body), "arrays", status=202, packer="pack_episode"),
     ServedCall("GET", "/relabel/{ticket:path}", lambda service, incoming: service.relabelled(incoming.name)),
     ServedCall("GET", "/health", lambda service, incoming: service.health()),
     ServedCall("GET", "/model_info", lambda service, incoming: service.model_info()),
@@ -76,7 +76,7 @@ CALLS = (
 
 
 async def answer_message(service: Service, content: str | bytes) -> Answer:
-    """Returns the answer to a message: bytes are an .npz, whose request may name its call (else it is a step), and text names its call.
+    """Returns the answer to a message: bytes are arrays, whose request may name its call (else it is a step), and text names its call.
 
     DataError for a message that is neither, HTTPException for a call that a message cannot be, and what the call itself fails by.
     """
@@ -87,14 +87,14 @@ async def answer_message(service: Service, content: str | bytes) -> Answer:
         return call.status, await call.answer(service, Incoming(body=(request, arrays), received_s=received_s))
     message = parse_json(content, source="the message", remedy=REMEDY)
     if not isinstance(message, dict) or not isinstance(message.get("path"), str):
-        raise DataError('a message is the .npz of POST /step, or {"method", "path", "fields"}')
+        raise DataError('a message is the body of POST /step, or {"method", "path", "fields"}')
     call, name = _text_call(message.get("method"), message["path"])
     return call.status, await call.answer(service, Incoming(name, message.get("fields"), received_s))
 
 
 def _packed_call(name: Any) -> ServedCall:
-    """Returns the call that the request of an .npz names; a step if it names none."""
-    return next((call for call in CALLS if call.body == "npz" and call.path == f"/{name}"), _STEP)
+    """Returns the call that a request with arrays names; a step if it names none."""
+    return next((call for call in CALLS if call.body == "arrays" and call.path == f"/{name}"), _STEP)
 
 
 def _text_call(method: Any, path: str) -> tuple[ServedCall, str]:
@@ -102,6 +102,6 @@ def _text_call(method: Any, path: str) -> tuple[ServedCall, str]:
     for call in CALLS:
         stem, has_name, _ = call.path.partition("{")
         fits = path.startswith(stem) if has_name else path == stem
-        if fits and call.method == method and call.in_message and call.body != "npz":
+        if fits and call.method == method and call.in_message and call.body != "arrays":
             return call, unquote(path.removeprefix(stem))
     raise HTTPException(404, f"there is no {shown(method)[1:-1]} {shown(path, 100)[1:-1]} in a WebSocket")
