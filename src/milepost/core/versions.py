@@ -20,8 +20,8 @@ from milepost.core.errors import DataError
 WORKING = {
     "av": ">=15",
     "bitsandbytes": ">=0.46",
-    "gymnasium": ">=1.1,<2",
-    "h5py": ">=3.12",
+    "gymnasium": ">=1.2,<2",
+    "h5py": ">=3.12.1",
     "httpx2": ">=2,<3",
     "metaworld": ">=3.1.1,<3.2",
     "peft": ">=0.18",
