@@ -21,6 +21,7 @@ from milepost.figures.style import UNKNOWN, texts_of
 from milepost.figures.weights import AdviceView, advice_figure, weights_figure
 from milepost.weights import RabcConfig, WeightResult, diagnose, drawback, weigh
 from milepost.weights.advice import EpisodeInfo, advise
+from builders import build_dataset
 from test_advantage_command import add_progress, labels_of, true_curve
 from test_advantage_command import written as written  # a fixture
 from test_cli import milepost
@@ -50,7 +51,8 @@ def dots(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_the_library_names_them_and_what_they_weigh() -> None:
-    with pytest.warns(DataWarning, match=r"2 episodes .*: 2,5\. Each frame of them weighs 1.*--fallback-weight 0.*--without 2,5") as caught:
+    words = r"2 episodes .*: 2,5\. Each frame of them weighs 1.*--fallback-weight 0.*copy --without 2,5 \(.* import --without 2,5\)"
+    with pytest.warns(DataWarning, match=words) as caught:
         result = weighed_of()
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -85,6 +87,16 @@ def test_weigh_names_them_once_and_recommends_no_weight(dots: Path) -> None:
     assert "Each frame of them weighs 0" in milepost("weigh", dots, "--chunk-size", 10, "--fallback-weight", 0).stderr
 
 
+@pytest.mark.parametrize("verb", ["copy", "import"])
+def test_the_advice_names_the_command_that_works_for_this_version(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = build_dataset(tmp_path / "set", version="v3.0" if verb == "copy" else "v2.1").root
+    add_progress(root, "sarm", lambda each: np.full(each.length, np.nan) if each.index == 1 else np.linspace(0, 1, each.length))
+    command = f"milepost {verb} set --without 1 --output-dir NEW"
+    assert command in milepost("weigh", "set", "--chunk-size", 5).stderr
+    assert milepost(*command.split()[1:]).returncode == 0
+
+
 def test_weigh_names_episodes_without_any_row(dots: Path) -> None:
     path = dots / "sarm_progress.parquet"
     table = pq.read_table(path)
@@ -95,7 +107,9 @@ def test_weigh_names_episodes_without_any_row(dots: Path) -> None:
 
 def test_advantage_names_them(dots: Path) -> None:
     warnings = labels_of(dots, "--horizon", "end", "--dry-run")["warnings"]
-    assert any(line.startswith("no frame of 2 episodes has a known advantage: 2, 5;") for line in warnings)
+    assert any(
+        line.startswith("no frame of 2 episodes has a known advantage: 2, 5;") and "milepost copy --without" in line for line in warnings
+    )
 
 
 @pytest.mark.filterwarnings("ignore:no frame of 2 episodes")

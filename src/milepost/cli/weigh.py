@@ -40,6 +40,7 @@ from milepost.core import (
     bare_reason,
     count_noun,
     output_lock,
+    ranges,
     real_path,
     require_cameras,
     require_writable,
@@ -49,6 +50,8 @@ from milepost.core import (
 IN_PLACE = "Use --preset study or --kappa"
 SPANS = 6
 """Dropped spans drawn."""
+LONGEST = 400
+"""Letters of the numbers of episodes in a command that is recommended."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
         "task": weights.by_name(result, task_of),
     }
     diagnosis = weights.diagnose(result, value)
-    advice = weights.advise(result, diagnosis, groups["task"], notes)
+    advice = weights.advise(result, diagnosis, groups["task"], notes, _leave_out(args, dataset, result.unknown_episodes.tolist()))
     config = weights.recommended(args.rabc, advice)
     better = by(config) if config != args.rabc else None
     return WeightReport(
@@ -274,6 +277,16 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
         better=None if better is None else (better, weights.diagnose(better, value, result.delta)),
         notes=notes,
     )
+
+
+def _leave_out(args: Args, dataset: datasets.LeRobotDataset | None, numbers: list[int]) -> str:
+    """Returns the command that makes a dataset without these episodes; without their numbers if these are very many; "" without a
+    dataset, whose version decides."""
+    if dataset is None:
+        return ""
+    if len(ranges(numbers)) > LONGEST:
+        return f"{datasets.leave_out_verb(dataset.version)} --without and their numbers"
+    return datasets.leave_out_command(args.dataset or dataset.name, numbers, version=dataset.version)
 
 
 def notes_of(dataset: datasets.LeRobotDataset, numbers: np.ndarray) -> weights.ByEpisode[weights.EpisodeInfo]:

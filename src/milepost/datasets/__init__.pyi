@@ -6,6 +6,8 @@ from .annotations import with_language as with_language
 from .annotations import write_annotations as write_annotations
 from .choice import episode_numbers as episode_numbers
 from .choice import import_command as import_command
+from .choice import leave_out_command as leave_out_command
+from .choice import leave_out_verb as leave_out_verb
 from .choice import numbers_that_stay as numbers_that_stay
 from .colours import quarter_turns as quarter_turns
 from .colours import to_rgb as to_rgb
