@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from builders import build_dataset
 from milepost.core import DataWarning
 from milepost.figures.style import UNKNOWN, texts_of
 from milepost.figures.weights import AdviceView, advice_figure, weights_figure
 from milepost.weights import RabcConfig, WeightResult, diagnose, drawback, weigh
 from milepost.weights.advice import EpisodeInfo, advise
-from builders import build_dataset
 from test_advantage_command import add_progress, labels_of, true_curve
 from test_advantage_command import written as written  # a fixture
 from test_cli import milepost
@@ -188,3 +188,37 @@ def test_the_number_of_a_damaged_episode_is_said_once(dots: Path) -> None:
         stderr = milepost(*words).stderr
         assert "episode 2 is left out: " in stderr
         assert not re.search(r"episode (\d+)\D.*: episode \1\b", stderr)
+
+
+def cut_video(root: Path) -> None:
+    """Cuts the video of episode 1, as a download that broke off does."""
+    path = sorted((root / "videos").rglob("*.mp4"))[1]
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_copy_names_the_damaged_episodes_and_how_to_leave_them_out(dots: Path) -> None:
+    add_progress(dots, "sarm", true_curve)
+    spoil_state(dots, 2)
+    assert milepost("weigh", dots, "--chunk-size", 10).returncode == 0
+    run = milepost("copy", dots, "--weights", dots / "weights.parquet", "--output-dir", "new")
+    assert run.returncode == 1
+    assert "episode 2 is damaged, and the copy has it as it is: observation.state " in run.stderr
+    assert "to leave damaged episodes out: --without 2, with another --output-dir" in run.stderr
+    again = milepost("copy", dots, "--weights", dots / "weights.parquet", "--without", 2, "--output-dir", "without")
+    assert (again.returncode, "damaged" in again.stderr) == (0, False)
+    both = milepost("copy", dots, "--without", 5, "--output-dir", "other")
+    assert "--without 2,5" in both.stderr
+
+
+def test_copy_of_an_older_version_names_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = build_dataset(tmp_path / "set", version="v2.1").root
+    cut_video(root)
+    assert milepost("label", "set", "--model", "elapsed").returncode in (0, 1)
+    run = milepost("copy", "set", "--output-dir", "new")
+    assert run.returncode == 1
+    assert "is damaged, and the copy has it as it is: " in run.stderr
+    assert "milepost import " in run.stderr
+    assert "set --without 1 --output-dir NEW" in run.stderr
