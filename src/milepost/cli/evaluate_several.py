@@ -50,8 +50,8 @@ def _print(compared: progress.Comparison, seed: int) -> None:
     table(f"{count_noun(len(scores), 'episode')} that all files have, against: {', '.join(sorted(sources))} (95 % intervals)", titles, rows)
     titles, rows, _ = known_columns(names_of_columns(), *metrics.difference_table(first, compared.differences(seed)))
     table(f"differences from {first}, in pairs of episodes (95 % intervals; where one leaves out 0, the two differ)", titles, rows)
-    for line in filter(None, (where_explained(names_of_columns(), unknown), *why_unknown(unknown, evaluation))):
-        say(line)
+    for words in filter(None, (where_explained(names_of_columns(), unknown), *why_unknown(unknown, evaluation))):
+        say(words)
     for name, count in compared.left_out.items():
         if count:
             say(f"{name} has {count_noun(count, 'more episode')} that another file lacks; {'it is' if count == 1 else 'they are'} left out")
