@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from milepost.datasets import Recording, open_dataset, validate, write_dataset
+from milepost.datasets import Recording, leave_out_verb, open_dataset, validate, write_dataset
 from milepost.datasets.behaviour import Behaviour
 
 FPS, LENGTHS = 10, (60, 50, 50)
@@ -187,3 +187,8 @@ def test_statistics(tmp_path: Path, change: Callable[[dict[str, Any]], None], ex
     for (severity, message), (kind, part) in zip(found, expected, strict=True):
         assert severity == kind
         assert part in message
+
+
+def test_a_spike_names_the_verb_that_leaves_an_episode_out_of_this_version() -> None:
+    verbs = {version: leave_out_verb(version) for version in ("v2.0", "v2.1", "v3.0")}
+    assert verbs == {"v2.0": "milepost import", "v2.1": "milepost import", "v3.0": "milepost copy"}

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from builders import build_dataset
 from milepost.core import DataWarning
 from milepost.figures.style import UNKNOWN, texts_of
 from milepost.figures.weights import AdviceView, advice_figure, weights_figure
@@ -50,9 +51,8 @@ def dots(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_the_library_names_them_and_what_they_weigh() -> None:
-    with pytest.warns(
-        DataWarning, match=r"2 episodes .*: 2, 5\. Each frame of them weighs 1.*--fallback-weight 0.*--without 2,5"
-    ) as caught:
+    words = r"2 episodes .*: 2, 5\. Each frame of them weighs 1.*--fallback-weight 0.*copy --without 2,5 \(.* import --without 2,5\)"
+    with pytest.warns(DataWarning, match=words) as caught:
         result = weighed_of()
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -87,6 +87,16 @@ def test_weigh_names_them_once_and_recommends_no_weight(dots: Path) -> None:
     assert "Each frame of them weighs 0" in milepost("weigh", dots, "--chunk-size", 10, "--fallback-weight", 0).stderr
 
 
+@pytest.mark.parametrize("verb", ["copy", "import"])
+def test_the_advice_names_the_command_that_works_for_this_version(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = build_dataset(tmp_path / "set", version="v3.0" if verb == "copy" else "v2.1").root
+    add_progress(root, "sarm", lambda each: np.full(each.length, np.nan) if each.index == 1 else np.linspace(0, 1, each.length))
+    command = f"milepost {verb} set --without 1 --output-dir NEW"
+    assert command in milepost("weigh", "set", "--chunk-size", 5).stderr
+    assert milepost(*command.split()[1:]).returncode == 0
+
+
 def test_weigh_names_episodes_without_any_row(dots: Path) -> None:
     path = dots / "sarm_progress.parquet"
     table = pq.read_table(path)
@@ -97,7 +107,9 @@ def test_weigh_names_episodes_without_any_row(dots: Path) -> None:
 
 def test_advantage_names_them(dots: Path) -> None:
     warnings = labels_of(dots, "--horizon", "end", "--dry-run")["warnings"]
-    assert any(line.startswith("no frame of 2 episodes has a known advantage: 2, 5;") for line in warnings)
+    assert any(
+        line.startswith("no frame of 2 episodes has a known advantage: 2, 5;") and "milepost copy --without" in line for line in warnings
+    )
 
 
 @pytest.mark.filterwarnings("ignore:no frame of 2 episodes")
@@ -176,3 +188,37 @@ def test_the_number_of_a_damaged_episode_is_said_once(dots: Path) -> None:
         stderr = milepost(*words).stderr
         assert "episode 2 is left out: " in stderr
         assert not re.search(r"episode (\d+)\D.*: episode \1\b", stderr)
+
+
+def cut_video(root: Path) -> None:
+    """Cuts the video of episode 1, as a download that broke off does."""
+    path = sorted((root / "videos").rglob("*.mp4"))[1]
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_copy_names_the_damaged_episodes_and_how_to_leave_them_out(dots: Path) -> None:
+    add_progress(dots, "sarm", true_curve)
+    spoil_state(dots, 2)
+    assert milepost("weigh", dots, "--chunk-size", 10).returncode == 0
+    run = milepost("copy", dots, "--weights", dots / "weights.parquet", "--output-dir", "new")
+    assert run.returncode == 1
+    assert "episode 2 is damaged, and the copy has it as it is: observation.state " in run.stderr
+    assert "to leave damaged episodes out: --without 2, with another --output-dir" in run.stderr
+    again = milepost("copy", dots, "--weights", dots / "weights.parquet", "--without", 2, "--output-dir", "without")
+    assert (again.returncode, "damaged" in again.stderr) == (0, False)
+    both = milepost("copy", dots, "--without", 5, "--output-dir", "other")
+    assert "--without 2,5" in both.stderr
+
+
+def test_copy_of_an_older_version_names_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = build_dataset(tmp_path / "set", version="v2.1").root
+    cut_video(root)
+    assert milepost("label", "set", "--model", "elapsed").returncode in (0, 1)
+    run = milepost("copy", "set", "--output-dir", "new")
+    assert run.returncode == 1
+    assert "is damaged, and the copy has it as it is: " in run.stderr
+    assert "milepost import " in run.stderr
+    assert "set --without 1 --output-dir NEW" in run.stderr

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milepost.cli import evaluate
 from milepost.cli.entry import main
+from milepost.cli.known_measures import OF_CURVES, OF_TRUTH, PLAIN
 from milepost.core import Episode
 from milepost.datasets.writer import Recording, write_dataset
+from milepost.metrics import MEASURES, MORE
 from milepost.testing import dot_episodes, write_dots
 
 NO_TRUTH = "left out, because no truth is known (no annotation, no column truth.progress): error; stage accuracy"
@@ -50,7 +53,7 @@ def test_rows_without_a_number_are_left_out(capsys: pytest.CaptureFixture) -> No
     assert not dashes(out)
     assert NO_TRUTH in out
     assert NO_OUTCOME in out
-    assert len(out.partition("left out")[0].splitlines()) == 2 + len(("VOC", "VOC-r", "stagnation", "regret"))
+    assert len(out.partition("left out")[0].splitlines()) == 3 + len(("VOC", "VOC-r", "stagnation", "regret"))
 
 
 def test_json_keeps_every_measure(capsys: pytest.CaptureFixture) -> None:
@@ -79,3 +82,15 @@ def test_episodes_of_one_outcome(episodes: str, words: str, capsys: pytest.Captu
 
 def test_nothing_is_left_out_where_all_is_known(capsys: pytest.CaptureFixture) -> None:
     assert "left out, because" not in evaluated("dots", capsys)
+
+
+def test_a_line_says_where_the_measures_of_the_table_are_explained(capsys: pytest.CaptureFixture) -> None:
+    line = "milepost evaluate --help says what they mean: VOC, "
+    assert line + "AUC, VOC-r, AUPRC, tau-a, milestone coverage, stagnation, regret\n" in evaluated("dots", capsys)
+    assert line + "VOC-r, stagnation, regret\n" in evaluated("bare", capsys)
+
+
+def test_the_help_explains_every_measure() -> None:
+    for name, words in {**MEASURES, **MORE}.items():
+        assert name in PLAIN or f"{words}: " in " ".join(evaluate.__doc__.split())
+    assert {*OF_TRUTH, *OF_CURVES, *PLAIN} <= {*MEASURES, *MORE}

@@ -377,3 +377,14 @@ def test_figures_hold_any_weights(rng: np.random.Generator) -> None:
     assert span_frames(3, 5) == [3, 4]
     with pytest.raises(ValueError, match="no span"):
         dropped_figure([])
+
+
+def test_a_dry_run_shows_the_report_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in sorted(dataset.parent.rglob("*")) if path.is_file()}
+    words = ("weigh", dataset, "--chunk-size", 10, "--output-path", tmp_path / "new.parquet", "--figure", tmp_path / "new.png")
+    run = milepost(*words, "--dry-run")
+    assert run.returncode == 0, run.stderr
+    assert f"nothing is written, because of --dry-run; without it: {tmp_path / 'new.parquet'}, {tmp_path / 'new.png'}" in run.stdout
+    assert json.loads(milepost(*words, "--dry-run", "--json").stdout)["path"] is None
+    assert {path: path.read_bytes() for path in sorted(dataset.parent.rglob("*")) if path.is_file()} == before
+    assert not list(tmp_path.glob("new*"))

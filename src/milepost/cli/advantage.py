@@ -93,7 +93,7 @@ def main(args: Args) -> int:
     beside = None if args.beside is None else _labels_beside(args, dataset, config, match.path)
     report = report_of(episodes, labels, beside)
     left = _left(args, dataset, {each.episode for each in episodes})
-    first, then = without_label(report, labels, match.missing, len(left)), doubts(report)
+    first, then = without_label(report, labels, match.missing, len(left), datasets.leave_out_verb(dataset.version)), doubts(report)
     if not args.json:
         warn_all(first)
         show(report)

@@ -109,9 +109,9 @@ def _name(heading: str, name: str) -> str:
     return f"{int(name) * 10} to {int(name) * 10 + 10} %" if heading == "tenth" else name or "no task"
 
 
-def without_label(report: dict[str, Any], labels: weights.AdvantageLabels, missing: int, left: int) -> list[str]:
+def without_label(report: dict[str, Any], labels: weights.AdvantageLabels, missing: int, left: int, verb: str) -> list[str]:
     """Returns which frames have no label of their own, in sentences. missing: frames without a row in the progress file. left: episodes
-    without labels."""
+    without labels. verb: the one that leaves episodes out of this dataset."""
     lines = []
     if left:
         lines.append(f"{count_noun(left, 'episode')} without labels: negative, of unknown advantage; --form lerobot has no row of them")
@@ -122,7 +122,7 @@ def without_label(report: dict[str, Any], labels: weights.AdvantageLabels, missi
     if unknown := [each.episode for each in labels.episodes if np.isnan(each.advantage).all()]:
         lines.append(
             f"no frame of {count_noun(len(unknown), 'episode')} has a known advantage: {shortlist(unknown)}; that says nothing of their "
-            "quality. Leave such episodes out with --episodes, or make a copy without them with milepost copy --without"
+            f"quality. Leave such episodes out with --episodes, or make a dataset without them with {verb} --without"
         )
     return lines
 

@@ -142,7 +142,8 @@ def in_the_way(
             return (
                 f"nothing is written into {dataset.name}: {count_noun(len(stay), 'episode')} without a {head} answer ({shortlist(stay)}) "
                 "would keep stages that are not on the new list, and a dataset has one list. The other answers stay in the store. Ask "
-                "again (--retry-failed asks those that failed), or annotate a copy without these episodes (milepost copy)"
+                "again (--retry-failed asks those that failed), or annotate a dataset without these episodes "
+                f"({datasets.leave_out_verb(dataset.version)} --without)"
             )
     return ""
 

@@ -67,7 +67,7 @@ class Args:
 
 
 def main(args: Args) -> int:
-    """Copies the dataset; returns 1 if frames have no value."""
+    """Copies the dataset; returns 1 if frames have no value, or an episode in the copy is damaged."""
     by_marks = args.drop is not None or args.keep is not None
     trimming = Effect(("trim_threshold", "trim_margin_s"), args.trim_idle is not None, "with --trim-idle")
     require_effects(args, [trimming, Effect(("review_file",), by_marks, "with --drop or --keep")])
@@ -87,6 +87,7 @@ def main(args: Args) -> int:
     of_episodes = {**of_episodes, **episode_columns.stale(dataset, ranges, of_episodes)}
     columns = _without_own(args, dataset, columns)
     added = copy_choice.Added(columns, of_episodes, restamp=args.restamp, even_damaged=args.even_damaged)
+    damage = copy_choice.damage_in(args.dataset, ranges, added, args.revision)
     left_out = copy_choice.write(args.dataset, args.output_dir, dataset, added, ranges, args.revision)
     unknown = _report_columns(dataset, columns, rows)
     if stamps is not None:
@@ -101,7 +102,8 @@ def main(args: Args) -> int:
         warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
     if any(unknown.values()):
         warn("frames without a value are NaN in the copy: " + ", ".join(f"{count} of {name}" for name, count in unknown.items() if count))
-    return 1 if any(unknown.values()) else 0
+    warn_all(copy_choice.in_words_damage(damage, args, dataset, len(ranges)))
+    return 1 if damage or any(unknown.values()) else 0
 
 
 def _matched(args: Args, dataset: datasets.LeRobotDataset) -> progress.MatchedProgress | None:

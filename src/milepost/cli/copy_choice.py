@@ -11,8 +11,9 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from milepost import datasets, viewer
-from milepost.cli.console import say, table, warn
-from milepost.core import DataError, count_noun, shortlist
+from milepost.cli.console import FIRST, say, table, warn
+from milepost.core import DataError, bare_reason, count_noun, shortlist
+from milepost.core import ranges as ranges_of
 
 Range = tuple[int, int]
 LISTED = 12
@@ -70,10 +71,43 @@ def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
     return dict(plan.ranges)
 
 
+def damage_in(source: str, ranges: Mapping[int, Range], added: Added, revision: str | None) -> dict[int, str]:
+    """Returns episode -> what is wrong with it, of those that are copied. DataError for damage that LeRobot would not open. With
+    --even-damaged nobody looks, and nothing is returned."""
+    if added.even_damaged:
+        return {}
+    faults: dict[int, list[str]] = {}
+    for each in datasets.require_sound(source, revision, restamp=added.restamp, episodes=ranges):
+        if each.episode is not None:
+            faults.setdefault(each.episode, []).append(each.message)
+    more = {number: count_noun(len(those) - 1, "more fault") for number, those in faults.items() if len(those) > 1}
+    return {number: those[0] + (f" ({more[number]})" if number in more else "") for number, those in sorted(faults.items())}
+
+
+def in_words_damage(damage: Mapping[int, str], args: Choice, dataset: datasets.LeRobotDataset, copied: int) -> list[str]:
+    """Returns which episodes of the copy are damaged, and how to leave them out. copied: the number of episodes in the copy."""
+    numbers = list(damage)
+    lines = [
+        f"episode {number} is damaged, and the copy has it as it is: {bare_reason(damage[number], number)}" for number in numbers[:FIRST]
+    ]
+    if others := numbers[FIRST:]:
+        verbs = "is damaged, and the copy has it as it is" if len(others) == 1 else "are damaged, and the copy has them as they are"
+        lines.append(f"{count_noun(len(others), 'more episode')} {verbs}: {shortlist(others)}; milepost info says what is wrong")
+    if not numbers or len(numbers) == copied:  # nothing would stay
+        return lines
+    if datasets.leave_out_verb(dataset.version) == "milepost import":
+        lines.append(f"this makes a dataset without damaged episodes: {datasets.import_command(dataset.files, numbers)}")
+    else:
+        before = datasets.episode_numbers(args.without) or []
+        lines.append(f"to leave damaged episodes out: --without {ranges_of(sorted({*before, *numbers}))}, with another --output-dir")
+    return lines
+
+
 def write(
     source: str, folder: Path, dataset: datasets.LeRobotDataset, added: Added, ranges: Mapping[int, Range], revision: str | None
 ) -> list[str]:
-    """Writes the copy. Returns the data files that no episode needs, which are not in it."""
+    """Writes the copy, whatever damage the dataset has: `damage_in` has looked. Returns the data files that no episode needs, which are
+    not in it."""
     is_whole = not is_part(dataset, ranges)
     if is_whole and added.is_empty:
         raise DataError(
@@ -104,13 +138,13 @@ def _with_columns(source: str, folder: Path, added: Added, revision: str | None)
         added.columns,
         episode_columns=added.episode_columns,
         restamp=added.restamp,
-        even_damaged=added.even_damaged,
+        even_damaged=True,
         revision=revision,
     )
 
 
 def _in_parts(source: str, folder: Path, ranges: Mapping[int, Range], added: Added, revision: str | None) -> None:
-    for words in datasets.copy_parts(source, folder, ranges, even_damaged=added.even_damaged, revision=revision):
+    for words in datasets.copy_parts(source, folder, ranges, even_damaged=True, revision=revision):
         warn(words)
 
 

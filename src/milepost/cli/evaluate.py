@@ -1,6 +1,16 @@
 """Compare progress with the truth, beside a clock; or compare two annotations.
 
 The truth is in the dataset: its true progress if it was simulated, else its annotations.
+
+error: the mean distance from the true progress. stage accuracy: the part of the frames whose stage is right. VOC: how well the order of
+the values agrees with the order of the frames (Spearman's correlation with time, 1 for a curve that always rises). VOC-r: how straight the
+curve rises (Pearson's correlation with time). A clock has 1 in both. milestone coverage: the part of the stages' starts that the curve
+reaches. stagnation: the part of the frames that bring the curve no higher than before. regret: the mean distance below the highest value
+so far, 0 for a curve that never falls.
+
+The other measures compare where the curves of successes and failures end. AUC: how often a success ends above a failure; 0.5 is chance.
+AUPRC: the mean precision when episodes are taken from the highest end down; chance stands beside it. tau-a: how far the order of the ends
+agrees with the outcomes (Kendall's tau-a); 0 is chance, and a perfect order stands beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +26,7 @@ from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn, warn_all
 from milepost.cli.evaluate_annotations import dataset_in, evaluate_annotations
 from milepost.cli.evaluate_several import evaluate_several, threshold_rows
-from milepost.cli.known_measures import known_rows, why_unknown
+from milepost.cli.known_measures import known_rows, names_of_rows, where_explained, why_unknown
 from milepost.cli.progress_io import name_of
 from milepost.cli.taught import say_what_taught
 from milepost.core import bare_reason, count_noun, shortlist, to_json
@@ -91,10 +101,11 @@ def _beside(args: Args, dataset: datasets.LeRobotDataset) -> int:
 def _print(compared: progress.Evaluation, summaries: Mapping[str, metrics.Summary], lines: Mapping[str, metrics.Threshold]) -> None:
     """Prints the tables, and which measures they leave out."""
     count = len(compared.episodes)
-    columns, rows, unknown = known_rows(*metrics.summary_table(summaries, more=True))
+    columns, rows = metrics.summary_table(summaries, more=True)
+    rows, unknown = known_rows(names_of_rows(), rows)
     table(f"{count_noun(count, 'episode')} against: {', '.join(sorted(compared.sources))} (95 % intervals)", columns, rows)
-    for reason in why_unknown(unknown, compared):
-        say(reason)
+    for line in filter(None, (where_explained(names_of_rows(), unknown), *why_unknown(unknown, compared))):
+        say(line)
     if next(iter(summaries.values())).failures:
         table("where failures end (final progress)", *metrics.failure_table(summaries))
     with_progress = [score for score in compared.episodes if score.episode in compared.events]

@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost import datasets, metrics, progress
 from milepost.cli.console import bars, say, table, warn
-from milepost.cli.known_measures import known_columns, why_unknown
+from milepost.cli.known_measures import known_columns, names_of_columns, where_explained, why_unknown
 from milepost.cli.taught import taught_by
 from milepost.core import bare_reason, count_noun, to_json
 
@@ -46,12 +46,12 @@ def threshold_rows(lines: Mapping[str, metrics.Threshold]) -> list[tuple[str, ..
 def _print(compared: progress.Comparison, seed: int) -> None:
     evaluation = compared.clock
     scores, sources, (first, *_) = evaluation.episodes, evaluation.sources, compared.evaluations
-    titles, rows, unknown = known_columns(*metrics.model_table(compared.summaries(seed)))
+    titles, rows, unknown = known_columns(names_of_columns(), *metrics.model_table(compared.summaries(seed)))
     table(f"{count_noun(len(scores), 'episode')} that all files have, against: {', '.join(sorted(sources))} (95 % intervals)", titles, rows)
-    titles, rows, _ = known_columns(*metrics.difference_table(first, compared.differences(seed)))
+    titles, rows, _ = known_columns(names_of_columns(), *metrics.difference_table(first, compared.differences(seed)))
     table(f"differences from {first}, in pairs of episodes (95 % intervals; where one leaves out 0, the two differ)", titles, rows)
-    for reason in why_unknown(unknown, evaluation):
-        say(reason)
+    for words in filter(None, (where_explained(names_of_columns(), unknown), *why_unknown(unknown, evaluation))):
+        say(words)
     for name, count in compared.left_out.items():
         if count:
             say(f"{name} has {count_noun(count, 'more episode')} that another file lacks; {'it is' if count == 1 else 'they are'} left out")

@@ -5,58 +5,82 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from milepost import progress
+from milepost import metrics, progress
 
 Columns: TypeAlias = "tuple[str, ...]"
 Rows: TypeAlias = "list[tuple[object, ...]]"
-OF_TRUTH = ("error", "stage accuracy", "milestone coverage")
-"""Words of the measures that compare a curve with the truth."""
-OF_CURVES = ("VOC", "VOC-r", "stagnation", "regret")
-"""Words of the measures of the curve alone. All others compare successes with failures."""
+OF_TRUTH = ("error", "stage_accuracy", "milestone_coverage")
+"""Measures that compare a curve with the truth."""
+OF_CURVES = ("order", "voc_r", "stagnation", "regret")
+"""Measures of the curve alone. All others compare successes with failures."""
+PLAIN = ("error", "stage_accuracy", "final_success", "final_failure", "succ_fail_diff", "auprc_chance", "tau_a_perfect")
+"""Measures whose words say what they are, or which stand beside the one that they belong to."""
 
 
-def known_rows(columns: Columns, rows: Rows) -> tuple[Columns, Rows, list[str]]:
-    """Returns the table without the rows that are dashes alone, and the words of these rows.
+def names_of_rows() -> list[str]:
+    """Returns the names of the measures in the rows of `metrics.summary_table` with those of `MORE`."""
+    return [*metrics.MEASURES, *metrics.MORE]
 
-    >>> known_rows(("", "sarm"), [("error", "-"), ("VOC", "0.9")])
-    (('', 'sarm'), [('VOC', '0.9')], ['error'])
+
+def names_of_columns() -> list[str]:
+    """Returns the names of the measures in the columns of `metrics.model_table`."""
+    return list(metrics.MEASURES)
+
+
+def known_rows(names: Sequence[str], rows: Rows) -> tuple[Rows, list[str]]:
+    """Returns the rows that are not dashes alone, and the names of the measures of which nothing is known. names: the measure of each row.
+
+    >>> known_rows(["error", "order"], [("error", "-"), ("VOC", "0.9")])
+    ([('VOC', '0.9')], ['error'])
     """
-    unknown = [row for row in rows if all(str(cell) == "-" for cell in row[1:])]
-    return columns, [row for row in rows if row not in unknown], [str(row[0]) for row in unknown]
+    unknown = [all(str(cell) == "-" for cell in row[1:]) for row in rows]
+    pairs = list(zip(names, rows, unknown, strict=True))
+    return [row for _, row, is_unknown in pairs if not is_unknown], [name for name, _, is_unknown in pairs if is_unknown]
 
 
-def known_columns(columns: Columns, rows: Rows) -> tuple[Columns, Rows, list[str]]:
-    """Returns the table without the columns that are dashes alone, and the titles of these columns.
+def known_columns(names: Sequence[str], columns: Columns, rows: Rows) -> tuple[Columns, Rows, list[str]]:
+    """Returns the table without the columns that are dashes alone, and the names of their measures. names: the measure of each column
+    but the first.
 
-    >>> known_columns(("", "error", "VOC"), [("sarm", "-", "0.9")])
+    >>> known_columns(["error", "order"], ("", "error", "VOC"), [("sarm", "-", "0.9")])
     (('', 'VOC'), [('sarm', '0.9')], ['error'])
     """
     present = [place == 0 or any(str(row[place]) != "-" for row in rows) for place in range(len(columns))]
-    kept_rows = [tuple(cell for cell, is_present in zip(row, present, strict=True) if is_present) for row in rows]
-    titles = tuple(title for title, is_present in zip(columns, present, strict=True) if is_present)
-    return titles, kept_rows, [title for title, is_present in zip(columns, present, strict=True) if not is_present]
+    stay = [place for place, is_present in enumerate(present) if is_present]
+    unknown = [name for name, is_present in zip(names, present[1:], strict=True) if not is_present]
+    return tuple(columns[place] for place in stay), [tuple(row[place] for place in stay) for row in rows], unknown
 
 
 def why_unknown(unknown: Sequence[str], evaluation: progress.Evaluation) -> list[str]:
-    """Returns a sentence for each reason why measures are left out. unknown: the words of these measures."""
+    """Returns a sentence for each reason why measures are left out. unknown: the names of these measures."""
     groups: dict[str, list[str]] = {}
-    for words in unknown:
-        groups.setdefault(_reason(words, evaluation), []).append(words)
-    return [f"left out, because {reason}: {'; '.join(names)}" for reason, names in groups.items()]
+    for name in unknown:
+        groups.setdefault(_reason(name, evaluation), []).append(_words(name))
+    return [f"left out, because {reason}: {'; '.join(words)}" for reason, words in groups.items()]
 
 
-def _reason(words: str, evaluation: progress.Evaluation) -> str:
+def where_explained(names: Sequence[str], unknown: Sequence[str]) -> str:
+    """Returns a line that says where to read what the measures of a table mean; "" if their words say it. unknown: those left out."""
+    words = [_words(name) for name in names if name not in (*unknown, *PLAIN)]
+    return f"milepost evaluate --help says what they mean: {', '.join(words)}" if words else ""
+
+
+def _words(name: str) -> str:
+    return metrics.MEASURES.get(name) or metrics.MORE[name]
+
+
+def _reason(name: str, evaluation: progress.Evaluation) -> str:
     """Returns why nothing is known of a measure."""
     outcomes = {score.success for score in evaluation.episodes}
     if not evaluation.events:
         return "no curve is known"
-    if words in OF_TRUTH and not evaluation.sources - {"none"}:
+    if name in OF_TRUTH and not evaluation.sources - {"none"}:
         return "no truth is known (no annotation, no column truth.progress)"
     if outcomes == {False}:
         return "no episode succeeded"
-    if words in OF_TRUTH:
+    if name in OF_TRUTH:
         return "no stages are known"
-    if words in OF_CURVES:
+    if name in OF_CURVES:
         return "the episodes are too short"
     if True in outcomes:
         return "no episode failed"

@@ -65,10 +65,9 @@ def next_step(have: Have) -> tuple[str, str]:
     """
     name = shlex.quote(have.dataset)
     if have.faulty and have.damaged:
-        if have.version.startswith("v2"):
-            return datasets.import_command(have.dataset, have.damaged), "makes a v3.0 dataset without the episodes that have errors"
-        numbers = ",".join(map(str, have.damaged))
-        return f"milepost copy {name} --without {numbers} --output-dir NEW", "makes a copy without the episodes that have errors"
+        what = "v3.0 dataset" if datasets.leave_out_verb(have.version) == "milepost import" else "copy"
+        command = datasets.leave_out_command(have.dataset, have.damaged, version=have.version)
+        return command, f"makes a {what} without the episodes that have errors"
     if have.faulty:
         return f"milepost info {name} --deep", "decodes every image, and names each fault"
     if have.weights:

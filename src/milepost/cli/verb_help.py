@@ -113,6 +113,7 @@ HELP = {
         {
             "towels": "LeRobot's rule; the weights go beside the progress file.",
             "towels --chunk-size 30 --figure weights.png": "A policy that predicts 30 actions at once; with a figure.",
+            "towels --dry-run": "See what these weights would do, and write nothing.",
             "towels --preset study": "The setting that gained most in our study (docs/rabc_study.md).",
         },
         {"what is read for the weights": "--fps"},
@@ -214,14 +215,14 @@ HELP = {
             "--trim-margin-s",
             "what is changed in the copy": "--episode-columns --restamp --even-damaged",
         },
-        code_1="frames have no value in a column, though the copy is made",
+        code_1="frames have no value in a column, or an episode in the copy is damaged, though the copy is made",
     ),
 }
 
 TITLES = {
     "what is read": "--datasets-file --episodes --revision --progress --weights --audit --review-file --annotations --against --task "
     "--head-mode --camera-key --image-key",
-    "what is written": "--output-path --output-dir --overwrite --format --vcodec --figure --size --export-html --push-to-hub "
+    "what is written": "--dry-run --output-path --output-dir --overwrite --format --vcodec --figure --size --export-html --push-to-hub "
     "--output-repo-id --json",
     "how it runs": "--device --precision --vlm-name --port --seed --workers --yes --help",
 }

@@ -40,6 +40,7 @@ from milepost.core import (
     bare_reason,
     count_noun,
     output_lock,
+    ranges,
     real_path,
     require_cameras,
     require_writable,
@@ -50,6 +51,8 @@ from milepost.core import (
 IN_PLACE = "Use --preset study or --kappa"
 SPANS = 6
 """Dropped spans drawn."""
+LONGEST = 400
+"""Letters of the numbers of episodes in a command that is recommended."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Args:
     camera_key: str | None = None
     """Camera of those images; default: the first."""
     revision: str | None = None
+    dry_run: bool = False
+    """Print the whole report, and which files would be written; write nothing."""
     overwrite: bool = False
     """Replace an output that another program made, or a figure that is not of this dataset; weights of an earlier `weigh` are always
     replaced."""
@@ -146,7 +151,8 @@ def _weigh_datasets(args: Args) -> int:
     def work(name: str, answer: Answer) -> int:
         output, file = args.output_path, args.progress
         if output is not None:
-            (output / places[name]).mkdir(parents=True, exist_ok=True)
+            if not args.dry_run:
+                (output / places[name]).mkdir(parents=True, exist_ok=True)
             output = output / places[name] / "weights.parquet"
         if file is not None:
             file = progress.chosen_progress(sorted((file / places[name]).glob("*_progress.parquet")), file / places[name])[0]
@@ -181,35 +187,44 @@ def _weigh(args: Args, name: str | None, answer: Answer) -> int:
         instead = "choose another --figure, or use --overwrite"
         datasets.require_own_drawings(_figures(args.figure), source, overwrite=args.overwrite, instead=instead)
     report = examine(progress_table, args, dataset)
-    settings = {"progress_file": str(path), "head_mode": args.head_mode}
-    settings |= {
-        key: value
-        for key in ("dataset", "dataset_fingerprint")
-        if (value := progress_table.metadata.get(f"{progress.METADATA_PREFIX}{key}"))
-    }
-    if dataset is not None:
-        settings |= {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
-    with output_lock(output):
-        weights.SampleWeights.of(report.result, head_mode=args.head_mode).save(output, report.result.config, settings)
-    drawings, undrawn = draw(report, progress_table, args, dataset, source)
+    drawings: list[Path] = []
+    undrawn: list[str] = []
+    if not args.dry_run:
+        with output_lock(output):
+            settings = _settings(args, dataset, path, progress_table)
+            weights.SampleWeights.of(report.result, head_mode=args.head_mode).save(output, report.result.config, settings)
+        drawings, undrawn = draw(report, progress_table, args, dataset, source)
     remarks = [each.text for each in report.advice] + undrawn
     if missing and dataset is not None:
         remarks.append(_in_words_missing(missing, np.setdiff1d(dataset.meta.arrays.number, progress_table.episode_index), args.rabc))
     drawback = "" if report.better is None else weights.drawback(report.diagnosis, report.better[1])
     if args.json:
         remarks += [drawback] if drawback else []
-        answer(as_json(report) | {"path": str(output), "figures": list(map(str, drawings)), "warnings": remarks})
+        answer(as_json(report) | {"path": None if args.dry_run else str(output), "figures": list(map(str, drawings)), "warnings": remarks})
         return 1 if undrawn else 0
     show(report)
     warn_all(remarks)
     if report.better is not None:
         say(f"recommended: {weights.flags(report.better[0].config)}")
         warn_all([drawback] if drawback else [])
+    if args.dry_run:
+        files = [output, *(() if args.figure is None else (args.figure,))]
+        say(f"nothing is written, because of --dry-run; without it: {', '.join(map(str, files))}")
+        return 0
     say(f"weights: {output}")
     for figure in drawings:
         say(f"figure: {figure}")
     say(for_lerobot(report.result, path, args.head_mode))
     return 1 if undrawn else 0
+
+
+def _settings(args: Args, dataset: datasets.LeRobotDataset | None, path: Path, progress_table: progress.ProgressTable) -> dict[str, str]:
+    """Returns what the weights were made from, for their file. path: of the progress."""
+    settings = {"progress_file": str(path), "head_mode": args.head_mode}
+    if dataset is not None:
+        return settings | {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint}
+    about = {key: progress_table.metadata.get(f"{progress.METADATA_PREFIX}{key}") for key in ("dataset", "dataset_fingerprint")}
+    return settings | {key: value for key, value in about.items() if value}
 
 
 def _in_words_missing(missing: int, absent: np.ndarray, config: weights.RabcConfig) -> str:
@@ -263,7 +278,7 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
         "task": weights.by_name(result, task_of),
     }
     diagnosis = weights.diagnose(result, value)
-    advice = weights.advise(result, diagnosis, groups["task"], notes)
+    advice = weights.advise(result, diagnosis, groups["task"], notes, _leave_out(args, dataset, result.unknown_episodes.tolist()))
     config = weights.recommended(args.rabc, advice)
     better = by(config) if config != args.rabc else None
     return WeightReport(
@@ -275,6 +290,16 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
         better=None if better is None else (better, weights.diagnose(better, value, result.delta)),
         notes=notes,
     )
+
+
+def _leave_out(args: Args, dataset: datasets.LeRobotDataset | None, numbers: list[int]) -> str:
+    """Returns the command that makes a dataset without these episodes; without their numbers if these are very many; "" without a
+    dataset, whose version decides."""
+    if dataset is None:
+        return ""
+    if len(ranges(numbers)) > LONGEST:
+        return f"{datasets.leave_out_verb(dataset.version)} --without and their numbers"
+    return datasets.leave_out_command(args.dataset or dataset.name, numbers, version=dataset.version)
 
 
 def notes_of(dataset: datasets.LeRobotDataset, numbers: np.ndarray) -> weights.ByEpisode[weights.EpisodeInfo]:

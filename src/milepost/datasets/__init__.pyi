@@ -6,12 +6,15 @@ from .annotations import with_language as with_language
 from .annotations import write_annotations as write_annotations
 from .choice import episode_numbers as episode_numbers
 from .choice import import_command as import_command
+from .choice import leave_out_command as leave_out_command
+from .choice import leave_out_verb as leave_out_verb
 from .choice import numbers_that_stay as numbers_that_stay
 from .colours import quarter_turns as quarter_turns
 from .colours import to_rgb as to_rgb
 from .colours import upright as upright
 from .copy import changed_stamps as changed_stamps
 from .copy import copy_with_columns as copy_with_columns
+from .copy import require_sound as require_sound
 from .drawings import marked_drawing as marked_drawing
 from .drawings import require_own_drawings as require_own_drawings
 from .drawings import write_drawing as write_drawing

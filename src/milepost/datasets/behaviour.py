@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from milepost.core import DataError, count_noun, read_json_object, shortlist, shown
+from milepost.datasets.choice import leave_out_verb
 from milepost.datasets.episode_arrays import EpisodeArrays
 from milepost.datasets.findings import Finding
 from milepost.datasets.metadata import STATS
@@ -28,7 +29,7 @@ MOVES = 0.05
 SPIKE, USUAL, TIMES = 0.25, 98, 5
 """A spike leaves and comes back by this part of the channel's range in the whole dataset, and by so many times its usual step: this
 percentile of the steps of an episode, of which the median episode counts. So it is the same however the episodes are spread over files."""
-LOOK = "Look there with milepost view; if the robot did not move so, leave the episode out with milepost copy --without"
+LOOK = "Look there with milepost view; if the robot did not move so, leave the episode out with {verb} --without"
 """What to do about a spike."""
 OFF = 0.05
 """Part of a channel's range by which its smallest or largest value may differ from the statistics."""
@@ -152,7 +153,7 @@ class Behaviour:
         others = sorted({jump.episode for jump in spikes} - {first.episode})
         if others:
             words += f" (so in {count_noun(len(others) + 1, 'episode')}, also {shortlist(others)})"
-        yield Finding("spike", "warning", f"{words}. {LOOK}", first.episode)
+        yield Finding("spike", "warning", f"{words}. {LOOK.format(verb=leave_out_verb(self.meta.version))}", first.episode)
 
     def _check_stuck(self) -> Iterator[Finding]:
         """Yields the channels whose state has one value throughout while the action of that name moves."""

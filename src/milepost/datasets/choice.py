@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.core import DataError
+from milepost.core import DataError, ranges
 from milepost.datasets.hub import Files, is_hub_id
 from milepost.datasets.records import parse_episodes
 
@@ -63,10 +63,33 @@ def import_command(dataset: Files | str, without: Sequence[int] = ()) -> str:
     >>> import_command("towels", [6, 11])
     'milepost import towels --without 6,11 --output-dir NEW'
     """
-    name = dataset if isinstance(dataset, str) else dataset.repo or str(dataset.root)
-    first, folder = "", name
+    first, folder = "", (name := _name(dataset))
     if is_hub_id(name) and not Path(name).exists():
         folder = name.rpartition("/")[2]
         first = f"hf download {name} --repo-type dataset --local-dir {folder} && "
-    left_out = f" --without {','.join(map(str, without))}" if without else ""
+    left_out = f" --without {ranges(without)}" if without else ""
     return f"{first}milepost import {shlex.quote(folder)}{left_out} --output-dir NEW"
+
+
+def leave_out_verb(version: str) -> str:
+    """Returns the verb that leaves episodes out of a new dataset: copy can do so for v3.0 alone, import for what is older.
+
+    >>> leave_out_verb("v3.0"), leave_out_verb("v2.1")
+    ('milepost copy', 'milepost import')
+    """
+    return "milepost import" if version.startswith("v2") else "milepost copy"
+
+
+def leave_out_command(dataset: Files | str, without: Sequence[int], *, version: str) -> str:
+    """Returns the command that makes a dataset without these episodes, of a dataset of this version.
+
+    >>> leave_out_command("towels", [3, 4, 7], version="v3.0")
+    'milepost copy towels --without 3-4,7 --output-dir NEW'
+    """
+    if leave_out_verb(version) == "milepost import":
+        return import_command(dataset, without)
+    return f"milepost copy {shlex.quote(_name(dataset))} --without {ranges(without)} --output-dir NEW"
+
+
+def _name(dataset: Files | str) -> str:
+    return dataset if isinstance(dataset, str) else dataset.repo or str(dataset.root)

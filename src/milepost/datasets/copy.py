@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
 from milepost.datasets.episode_columns import EpisodeColumns, add_episode_columns, require_episode_columns
+from milepost.datasets.findings import Finding
 from milepost.datasets.hub import Files
 from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language, require_new_style
 from milepost.datasets.origin import record_origin
@@ -176,24 +177,28 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, i
         raise DataError(f"{files.name} has a depth video ('{depth[0]}'), which is not downloaded here: hf download it, and copy the folder")
 
 
-def require_sound(folder_or_repo: str | Path, revision: str | None, *, restamp: bool, episodes: Collection[int] | None = None) -> None:
-    """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row.
+def require_sound(
+    folder_or_repo: str | Path, revision: str | None, *, restamp: bool, episodes: Collection[int] | None = None
+) -> list[Finding]:
+    """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row. Returns
+    what else is wrong with episodes, and stays wrong in a copy.
 
     episodes: those that count, all if None; what is wrong with no episode in particular always counts.
     """
-    findings = validate(folder_or_repo, quick=True, revision=revision).findings
-    bad = [
+    findings = [
         finding
-        for finding in findings
+        for finding in validate(folder_or_repo, quick=True, revision=revision).findings
         if episodes is None or finding.episode is None or finding.episode in episodes
-        if (finding.severity == "error" and finding.code in FATAL) or (restamp and finding.code in VIDEO_CODES)
     ]
+    bad = [each for each in findings if (each.severity == "error" and each.code in FATAL) or (restamp and each.code in VIDEO_CODES)]
     if bad:
         why = (
             "time stamps by position would claim what is not so" if bad[0].code in VIDEO_CODES else "LeRobot would not open the copy either"
         )
         more = f" ({len(bad) - 1} more: milepost info lists them)" if len(bad) > 1 else ""
         raise DataError(f"{bad[0].message}{more}; {why}: repair it, or copy it as it is with --even-damaged")
+    errors = [each for each in findings if each.severity == "error" and each.episode is not None]
+    return [each for each in errors if not (restamp and each.code == "timestamp")]
 
 
 def copied_names(files: Files, meta: Metadata) -> Iterator[str]:

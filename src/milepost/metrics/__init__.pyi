@@ -29,6 +29,8 @@ from .detection import SuccessDetector as SuccessDetector
 from .detection import SuccessRule as SuccessRule
 from .detection import detect_success as detect_success
 from .detection import sustained_score as sustained_score
+from .evaluation import MEASURES as MEASURES
+from .evaluation import MORE as MORE
 from .evaluation import EpisodeScore as EpisodeScore
 from .evaluation import Estimate as Estimate
 from .evaluation import Summary as Summary

@@ -261,10 +261,17 @@ def _rescaled(result: WeightResult, value: np.ndarray) -> Float[np.ndarray, "N"]
     return reweigh(dataclasses.replace(result, delta=delta), result.kappa).weight
 
 
-def advise(result: WeightResult, diagnosis: Diagnosis, tasks: Sequence[WeightGroup], notes: Mapping[int, EpisodeInfo]) -> list[Advice]:
-    """Returns what a user should know before training with these weights, most important first."""
+def advise(
+    result: WeightResult,
+    diagnosis: Diagnosis,
+    tasks: Sequence[WeightGroup],
+    notes: Mapping[int, EpisodeInfo],
+    leave_out: str = "",
+) -> list[Advice]:
+    """Returns what a user should know before training with these weights, most important first. leave_out: the command that makes a
+    dataset without the episodes of which no frame has a delta."""
     config, mean = result.config, float(result.weight.mean(dtype=np.float64))
-    advice = [*_of_the_curve(result, mean)]
+    advice = [*_of_the_curve(result, mean, leave_out)]
     if config.rule == "rabc":
         advice += _of_the_rule(result, diagnosis, tasks, mean)
     success, failure = (_mean(result.weight[_of_success(result, notes, outcome)]) for outcome in (True, False))
@@ -277,9 +284,9 @@ def advise(result: WeightResult, diagnosis: Diagnosis, tasks: Sequence[WeightGro
     return advice
 
 
-def _of_the_curve(result: WeightResult, mean: float) -> list[Advice]:
+def _of_the_curve(result: WeightResult, mean: float, leave_out: str) -> list[Advice]:
     config, advice, more = result.config, [], ""
-    if words := in_words_unknown(result):
+    if words := in_words_unknown(result, leave_out):
         advice.append(Advice(words, {"fallback_weight": 0.0}))
         more = ", in other episodes,"
     _, frames = np.unique(result.episode_index, return_counts=True)

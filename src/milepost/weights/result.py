@@ -136,8 +136,11 @@ def weigh(
     return result
 
 
-def in_words_unknown(result: WeightResult) -> str:
-    """Returns a warning that names the episodes of which no frame has a delta, what they weigh, and what to do; "" if there is none."""
+def in_words_unknown(result: WeightResult, leave_out: str = "") -> str:
+    """Returns a warning that names the episodes of which no frame has a delta, what they weigh, and what to do; "" if there is none.
+
+    leave_out: the command that makes a dataset without them.
+    """
     numbers, weight = result.unknown_episodes, result.config.fallback_weight
     if not len(numbers):
         return ""
@@ -147,10 +150,11 @@ def in_words_unknown(result: WeightResult) -> str:
         return f"{words}Each frame of them weighs 0"
     others = result.weight[~np.isin(result.episode_index, numbers)]
     mean = f". Without them the mean weight is {others.mean(dtype=np.float64):.2f}" if len(others) else ""
+    those = each if len(each) <= LONGEST else "and their numbers"
+    leave_out = leave_out or f"milepost copy --without {those} (of LeRobot v2.0 or v2.1: milepost import --without {those})"
     return (
         f"{words}Each frame of them weighs {weight:g}{', as much as the best frames' if weight == 1 else ''}. Give them no weight with "
-        f"--fallback-weight 0 (in Python fallback_weight=0), or leave them out of a copy with milepost copy --without "
-        f"{each if len(each) <= LONGEST else 'and their numbers'}{mean}"
+        f"--fallback-weight 0 (in Python fallback_weight=0), or make a dataset without them with {leave_out}{mean}"
     )
 
 
