@@ -267,14 +267,24 @@ def test_beyond_loopback_a_token_is_needed(monkeypatch: pytest.MonkeyPatch) -> N
             assert client.model_info() == {"model": "tiny"}
 
 
+class Blank:
+    """An attempt of which nothing is remembered."""
+
+    def snapshot(self) -> None:
+        return None
+
+    def restore(self, snapshot: None) -> None:
+        return None
+
+
 class Faulty:
     """A model that breaks on the frame 3, and waits on the frame 5."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
 
-    def begin(self, *, task: str, fps: float) -> list[int]:
-        return []
+    def begin(self, *, task: str, fps: float) -> Blank:
+        return Blank()
 
     def advance(self, attempts: Any, frames: Any, states: Any) -> list[Step]:
         values = [float(next(iter(each.values())).flat[0]) for each in frames]

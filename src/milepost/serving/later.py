@@ -90,6 +90,7 @@ class Later:
         self._sessions = Sessions(sessions.model, SessionConfig(config.success, config.events, config.shaping, limits))
         self._on_work, self._on_refusal, self._jobs = on_work, on_refusal, dict[str, _Job]()
         self._queue: list[_Job] = []
+        self._together, self._alone = list[_Job](), list[_Job]()
 
     @property
     def has_work(self) -> bool:
@@ -129,9 +130,10 @@ class Later:
         return (job.results if job.is_over.is_set() else None), len(job.results), job.length
 
     def work(self) -> None:
-        """Advances the first episodes that wait by one frame each, in the model's thread."""
+        """Advances the first episodes that wait by one frame each, in the model's thread. Those that failed together go alone."""
         observations, live = [], []
-        for job in self._queue[:TOGETHER]:
+        self._together = [self._alone.pop()] if self._alone else self._queue[:TOGETHER]
+        for job in self._together:
             try:
                 job.begin(self._sessions)
             except DataError as error:
@@ -147,7 +149,10 @@ class Later:
 
     def settle(self, fault: BaseException | None) -> None:
         """Lets those that are done go, in the event loop. fault: what the model failed by in the last `work`."""
-        for job in self._queue[:TOGETHER]:
+        if fault is not None and len(self._together) > 1:
+            self._alone = self._together[::-1]
+            return
+        for job in self._together:
             if fault is not None:
                 job.fail(broken(fault))
         self._queue = [job for job in self._queue if not job.settle(self._sessions)]
