@@ -41,10 +41,13 @@ def serving(
     largest: int = 8_000_000,
     port: int = 0,
     cameras: tuple[str, ...] = (),
+    most_waiting: int = 2_000_000_000,
 ) -> Iterator[str]:
     listener, address = bind("127.0.0.1", port)
     address = BindAddress(address.host, address.port, token)
-    server = make_reward_server(Sessions(model, config), address, {"model": "tiny"}, ServerConfig(largest, cameras))
+    server = make_reward_server(
+        Sessions(model, config), address, {"model": "tiny"}, ServerConfig(largest, cameras, most_waiting=most_waiting)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -389,7 +392,7 @@ def test_models_that_cannot_follow_are_refused_by_name(tmp_path: Path) -> None:
 OPTIONS = {
     "--port": (99999, -1), "--success-threshold": (2, -1, "nan"), "--success-release": (1.1,), "--success-hold": (0,), "--gamma": (0, 1.1),
     "--threads": (0,), "--max-sessions": (0,), "--max-frames": (0,), "--idle-s": (0, "inf"), "--max-body-mb": (0,),
-    "--video-fps": (0, "inf", "nan"),
+    "--max-waiting-mb": (0,), "--video-fps": (0, "inf", "nan"),
 }  # fmt: skip
 
 

@@ -45,15 +45,18 @@ class _Waiting:
 
 
 class Batcher:
-    """Follows the attempts of `sessions` for many requests at once. `start` begins it in a running event loop; `stop` ends it."""
+    """Follows the attempts of `sessions` for many requests at once. `start` begins it in a running event loop; `stop` ends it.
 
-    def __init__(self, sessions: Sessions, statistics: Statistics) -> None:
+    most_bytes: of the whole episodes that wait.
+    """
+
+    def __init__(self, sessions: Sessions, statistics: Statistics, most_bytes: int) -> None:
         self._sessions, self._statistics = sessions, statistics
         self._waiting: list[_Waiting] = []
         self._count = self._size = 0
         self._is_there = asyncio.Event()
         self._turn = 0
-        self.later = Later(sessions, self._is_there.set, statistics.refuse)
+        self.later = Later(sessions, most_bytes, self._is_there.set, statistics.refuse)
         self._thread = ThreadPoolExecutor(1, "milepost-model")
         self._task: asyncio.Task[None] | None = None
 

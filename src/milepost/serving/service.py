@@ -36,16 +36,19 @@ class ServerConfig:
     """What a server accepts. largest: bytes of a call, packed and unpacked; 64 MB are about 70 images of 480 x 640.
 
     cameras: what the model looks at, for the routes that bring a video without the name of its camera. video_fps: frames a second of such
-    a video, which does not say it. ValueError unless both numbers are above 0.
+    a video, which does not say it. most_waiting: bytes of the whole episodes that wait for the model. ValueError unless all numbers are
+    above 0.
     """
 
     largest: int = 64_000_000
     cameras: tuple[str, ...] = ()
     video_fps: float = 1.0
+    most_waiting: int = 2_000_000_000
 
     def __post_init__(self) -> None:
-        if self.largest < 1:
-            raise ValueError(f"largest must be at least 1, got {self.largest}")
+        for name in ("largest", "most_waiting"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.video_fps < math.inf:
             raise ValueError(f"video_fps must be above 0 and finite, got {self.video_fps:g}")
 
@@ -58,7 +61,7 @@ class Service:
 
     def __init__(self, sessions: Sessions, about: Mapping[str, Any], config: ServerConfig) -> None:
         self.sessions, self.about, self.config, self.statistics = sessions, about, config, Statistics()
-        self.batcher = Batcher(sessions, self.statistics)
+        self.batcher = Batcher(sessions, self.statistics, config.most_waiting)
         self._remembered: OrderedDict[tuple[str, str], asyncio.Future[dict[str, Any]]] = OrderedDict()
 
     async def health(self) -> dict[str, Any]:
