@@ -187,3 +187,42 @@ def test_a_full_disk_ends_the_command(three: list[Path], monkeypatch: pytest.Mon
     assert_refused(milepost("info", *three), "no space left")
     monkeypatch.setattr("milepost.cli.info.datasets.validate", lambda *words, **more: (_ for _ in ()).throw(DataError("broken")))
     assert milepost("info", *three).returncode == 2
+
+
+def test_other_cameras_are_named_before_the_work_of_a_model_for_one_dataset(
+    tmp_path: Path, sarm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SARMModel, "is_for_one_dataset", property(lambda self: True))
+    first, second = copies(tmp_path, "a", "b")
+    other_camera(second)
+    made = tmp_path / "made"
+    run = milepost("label", first, second, "--model", sarm, "--episodes", "0", "--device", "cpu", "--output-path", made)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[0].startswith(f"before the work begins: {second} is left out")
+    assert [each.name for each in made.iterdir()] == ["a"]
+
+
+def test_a_dataset_that_fails_at_its_turn_leaves_no_empty_folder(
+    three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(args: object, *more: object) -> int:
+        raise DataError("it broke at its turn")
+
+    monkeypatch.setattr("milepost.cli.label._label_dataset", fail)
+    run = milepost("label", *three[:2], "--model", "elapsed", "--output-path", tmp_path / "made")
+    assert (run.returncode, "it broke at its turn" in run.stderr) == (2, True)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_dataset_that_is_twice_in_a_list_is_named_with_both_lines(three: list[Path], tmp_path: Path) -> None:
+    names = tmp_path / "list.txt"
+    names.write_text(f"# mine\none\ntwo\n\n{three[0]}  # again\n")
+    assert_refused(milepost("info", "--datasets-file", names), "twice: one on line 2", f"{three[0]} on line 5; leave one out")
+
+
+def test_an_address_of_a_file_in_a_list_is_decoded(tmp_path: Path) -> None:
+    first, second = copies(tmp_path, "my towels", "50%25")
+    names = tmp_path / "list.txt"
+    names.write_text(f"{first.as_uri()}\nfile://{second}\n")
+    assert several_datasets.listed(str(names)) == [f"file://{first}", f"file://{second}"]
+    assert milepost("info", "--datasets-file", names).returncode in (0, 1)

@@ -117,8 +117,9 @@ def test_asyncio_by_both_carriers() -> None:
                 curve.append(results[0].progress)
             for name in names:
                 await client.end(name)
+            await client.end(names[0])  # sent again
             with pytest.raises(DataError, match="404"):
-                await client.end(names[0])
+                await client.end("nobody")
         return curve
 
     with serving(model) as url:

@@ -307,3 +307,16 @@ def test_refused_episodes_are_counted_and_results_are_bounded_by_frames(monkeypa
         assert len(waited(client, client.relabel({"camera": np.zeros((3, 8, 8, 3), np.uint8)}, task="a", fps=1.0))) == 3
         with pytest.raises(DataError, match="newer ones took its place"):
             client.relabelled(waiting)
+
+
+def test_the_memory_of_episodes_that_wait_is_an_option_and_named() -> None:
+    model = Faulty()
+    with serving(model, most_waiting=1000) as url, RewardClient(url) as client:
+        waiting = client.relabel({"camera": np.full((3, 8, 8, 3), 5, np.uint8)}, task="a", fps=1.0)
+        words = r"refused \(503\): 1 episodes wait for the model already, which take 576 of 1000 bytes \(--max-waiting-mb\)"
+        with pytest.raises(DataError, match=words):
+            client.relabel({"camera": np.zeros((3, 8, 8, 3), np.uint8)}, task="a", fps=1.0)
+        with pytest.raises(DataError, match=r"refused \(400\): the episode takes 1152 bytes, and all that wait may take 1000"):
+            client.relabel({"camera": np.zeros((6, 8, 8, 3), np.uint8)}, task="a", fps=1.0)
+        model.go_on.set()
+        assert len(waited(client, waiting)) == 3

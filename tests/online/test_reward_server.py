@@ -42,10 +42,13 @@ def serving(
     largest: int = 8_000_000,
     port: int = 0,
     cameras: tuple[str, ...] = (),
+    most_waiting: int = 2_000_000_000,
 ) -> Iterator[str]:
     listener, address = bind("127.0.0.1", port)
     address = BindAddress(address.host, address.port, token)
-    server = make_reward_server(Sessions(model, config), address, {"model": "tiny"}, ServerConfig(largest, cameras))
+    server = make_reward_server(
+        Sessions(model, config), address, {"model": "tiny"}, ServerConfig(largest, cameras, most_waiting=most_waiting)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -320,14 +323,24 @@ def test_beyond_loopback_a_token_is_needed(monkeypatch: pytest.MonkeyPatch) -> N
             assert client.model_info() == {"model": "tiny"}
 
 
+class Blank:
+    """An attempt of which nothing is remembered."""
+
+    def snapshot(self) -> None:
+        return None
+
+    def restore(self, snapshot: None) -> None:
+        return None
+
+
 class Faulty:
     """A model that breaks on the frame 3, and waits on the frame 5."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
 
-    def begin(self, *, task: str, fps: float) -> list[int]:
-        return []
+    def begin(self, *, task: str, fps: float) -> Blank:
+        return Blank()
 
     def advance(self, attempts: Any, frames: Any, states: Any) -> list[Step]:
         values = [float(next(iter(each.values())).flat[0]) for each in frames]
@@ -432,7 +445,7 @@ def test_models_that_cannot_follow_are_refused_by_name(tmp_path: Path) -> None:
 OPTIONS = {
     "--port": (99999, -1), "--success-threshold": (2, -1, "nan"), "--success-release": (1.1,), "--success-hold": (0,), "--gamma": (0, 1.1),
     "--threads": (0,), "--max-sessions": (0,), "--max-frames": (0,), "--idle-s": (0, "inf"), "--max-body-mb": (0,),
-    "--video-fps": (0, "inf", "nan"),
+    "--max-waiting-mb": (0,), "--video-fps": (0, "inf", "nan"),
 }  # fmt: skip
 
 

@@ -26,7 +26,11 @@ def label_datasets(args: Args, cluster: scale.Cluster | None, label: Callable[..
         places, left_out = _checked(args, asks, names, None if cluster is not None else models_of_all)
 
         def work(name: str, answer: Answer) -> int:
-            return label(_for_one(args, asks, name, places[name]), cluster, models_of_all.ready, answer)
+            try:
+                return label(_for_one(args, asks, name, places[name]), cluster, models_of_all.ready, answer)
+            finally:
+                if args.output_path is not None:
+                    _remove_empty(args.output_path / places[name], args.output_path)
 
         return each_dataset(args, names, work, left_out)
 
@@ -49,6 +53,13 @@ def _checked(args: Args, asks: Request, names: Sequence[str], models_of_all: Las
     if args.output_path is not None:
         require_places(places, args.output_path)
     return places, left_out
+
+
+def _remove_empty(folder: Path, above: Path) -> None:
+    """Removes the folder of a dataset that was left out, and those of its Hub id, if nothing is in them."""
+    while folder != above.parent and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _for_one(args: Args, asks: Request, name: str, place: Path) -> Args:

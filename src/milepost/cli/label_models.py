@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from milepost import datasets, encoders, models, progress
 from milepost.cli.console import closed_after
 from milepost.cli.label_options import Args
-from milepost.core import MAIN_HEAD
+from milepost.core import MAIN_HEAD, require_cameras
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +67,15 @@ class Lasting:
         self._loaded: list[models.Prepared | None] = []
 
     def check(self, args: Args, request: Request, dataset: datasets.LeRobotDataset) -> None:
-        """Raises DataError if a model does not fit the dataset. A model that must be loaded for each dataset anew is not asked."""
+        """Raises DataError if a model does not fit the dataset. Of one that is loaded for each dataset anew, the cameras are compared."""
         if not self._loaded:
             self.ready(args, request, dataset)
             return
         for each in self._loaded:
             if each is not None and each.serves_many:
                 each.again(dataset)
+            elif each is not None and (cameras := getattr(getattr(each.model, "config", None), "cameras", ())):
+                require_cameras(cameras, dataset.cameras, hint=f"the model looks at {', '.join(cameras)}")
 
     def ready(self, args: Args, request: Request, dataset: datasets.LeRobotDataset) -> Ready:
         """Returns the models ready for the dataset. They stay open. DataError if they do not fit."""

@@ -49,6 +49,9 @@ class Args:
     """An attempt without a frame for so many seconds makes room for another."""
     max_body_mb: int = 64
     """Largest request in MB."""
+    max_waiting_mb: int = 2000
+    """Memory in MB that episodes take while they wait for the model, those of /relabel and of Robometer's clients. Frames of robots that
+    wait take at most 1 GB beside it."""
     video_fps: float = 1.0
     """Frames a second of the videos that Robometer's clients send to /evaluate_batch and /evaluate_batch_npy."""
 
@@ -63,7 +66,7 @@ def main(args: Args) -> int:
         sessions = online.Sessions(model, _config(args, model))
         sessions.end(_tried(sessions, args.model))
         socket, address = serving.bind(args.host, args.port)
-        config = serving.ServerConfig(args.max_body_mb * 1_000_000, _cameras(model), args.video_fps)
+        config = serving.ServerConfig(args.max_body_mb * 1_000_000, _cameras(model), args.video_fps, args.max_waiting_mb * 1_000_000)
         server = serving.make_reward_server(sessions, address, _about(args, model), config)
         if args.port and address.port != args.port:
             warn(f"port {args.port} is taken")
@@ -86,7 +89,8 @@ def _check(args: Args) -> None:
         raise ValueError(f"--port must be 0 to 65535, got {args.port}")
     threads = 1 if args.threads is None else args.threads
     counts = {"--threads": threads, "--success-hold": args.success_hold, "--max-sessions": args.max_sessions}
-    for flag, count in {**counts, "--max-frames": args.max_frames, "--max-body-mb": args.max_body_mb}.items():
+    counts |= {"--max-frames": args.max_frames, "--max-body-mb": args.max_body_mb, "--max-waiting-mb": args.max_waiting_mb}
+    for flag, count in counts.items():
         if count < 1:
             raise ValueError(f"{flag} must be at least 1, got {count}")
     for flag, number in {"--idle-s": args.idle_s, "--video-fps": args.video_fps}.items():

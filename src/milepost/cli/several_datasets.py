@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from urllib.parse import unquote
 
 import tyro
 
@@ -66,8 +67,8 @@ def listed(path: str) -> list[str]:
     """Returns the datasets of a list file, one a line; "-" is standard input. What follows a "#" at the start of a line or after a space
     is a comment.
 
-    A folder is looked for beside the file, those of standard input in the working folder. A Hub id or an address stays as it is. DataError
-    if there is no such file, or it names no dataset.
+    A folder is looked for beside the file, those of standard input in the working folder. A Hub id or an address stays as it is, but for
+    the %20 of a file:// address. DataError if there is no such file, or it names no dataset, or one twice.
     """
     try:
         text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text(encoding="utf-8-sig")
@@ -75,15 +76,32 @@ def listed(path: str) -> list[str]:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise DataError(f"{FLAG} {path} cannot be read: {reason}; give a text file with one dataset a line") from error
     lines = [f" {line}".split(" #")[0].strip() for line in text.splitlines()]
-    names = [_beside(line, Path() if path == "-" else Path(path).expanduser().parent) for line in lines if line]
+    folder, names, places = Path() if path == "-" else Path(path).expanduser().parent, list[str](), dict[object, int]()
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        names.append(_beside(line, folder))
+        first = places.setdefault(_place(names[-1]), number)
+        if first != number:
+            raise DataError(
+                f"{FLAG} {path} names a dataset twice: {lines[first - 1]} on line {first}, {line} on line {number}; leave one out"
+            )
     if not names:
         raise DataError(f"{FLAG} {path} names no dataset; give one a line")
     return names
 
 
+def _place(name: str) -> object:
+    """Returns what two names of one dataset have in common: its folder, if it is here, else the name."""
+    path = Path(name).expanduser()
+    return real_path(path) if path.exists() else name
+
+
 def _beside(name: str, folder: Path) -> str:
     """Returns a name of a list file as it is given on the command line."""
     path = Path(name).expanduser()
+    if name.startswith("file://") and not Path(name.removeprefix("file://")).exists():
+        return unquote(name)
     if path.is_absolute() or ":/" in name:
         return str(path) if path.is_absolute() else name
     if datasets.is_hub_id(name) and not (folder / path).exists():
@@ -100,8 +118,7 @@ def names_of(args: OfSeveral) -> list[str]:
     """Returns the datasets of a command. DataError if one is given twice."""
     names, places = [*([args.dataset] if args.dataset is not None else []), *args.more_datasets], dict[object, str]()
     for name in names:
-        path = Path(name).expanduser()
-        place = real_path(path) if path.exists() else name
+        place = _place(name)
         if place in places:
             same = "" if places[place] == name else f", as {places[place]} and as {name}"
             raise DataError(f"the dataset {name} is given twice{same}; leave one out")

@@ -189,7 +189,7 @@ HELP = {
         {
             "when an attempt counts as successful": "--success-release --success-hold",
             "the reward": "--shaping --gamma",
-            "the server": "--host --threads --max-sessions --max-frames --idle-s --max-body-mb --video-fps",
+            "the server": "--host --threads --max-sessions --max-frames --idle-s --max-body-mb --max-waiting-mb --video-fps",
         },
     ),
     "render": VerbHelp(

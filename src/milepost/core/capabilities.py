@@ -124,6 +124,10 @@ class Follows(Protocol):
 
     An attempt may have `hold(frames)`: so many frames before the next one never came. Of several calls before one frame the last counts.
     Without it, every frame is needed.
+
+    An attempt may have `snapshot()` and `restore(snapshot)`, which take back one frame: if `advance` fails by anything but a DataError, all
+    attempts of that call are restored, and each is tried alone. Without them such a failure ends the attempts, because nobody knows how far
+    they went. `snapshot` is called before every frame, so it should be cheap.
     """
 
     def begin(self, *, task: str, fps: float) -> Any:

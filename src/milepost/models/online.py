@@ -6,6 +6,7 @@ It uses `windows.causal`, the index array of the offline curve, so both see the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,19 @@ class History:
         if not self.count:
             raise ValueError("an attempt has no frame to hold before its first")
         self._missing = frames
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Returns what `restore` needs after the next frame: the rows that it overwrites, and no others."""
+        if not self.count:
+            return 0, self._missing, [], None, None, copy.copy(self.memory)
+        slots = [1 + (self.count + step) % self.size for step in range(min(self._missing + 1, self.size))]
+        return self.count, self._missing, slots, self.features[slots], self.state[slots], copy.copy(self.memory)
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """Makes the attempt what it was at this snapshot, which is the newest, with at most one frame since."""
+        self.count, self._missing, slots, features, state, self.memory = snapshot
+        if slots:
+            self.features[slots], self.state[slots] = features, state
 
     def _fill(self, frames: int) -> None:
         """Adds the newest frame so many times more."""

@@ -6,6 +6,7 @@ from .sessions import SessionConfig as SessionConfig
 from .sessions import SessionLimits as SessionLimits
 from .sessions import Sessions as Sessions
 from .sessions import success_rule as success_rule
+from .sessions import turns as turns
 from .shaping import Shaper as Shaper
 from .shaping import ShapingConfig as ShapingConfig
 from .stream import RewardStream as RewardStream

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 
 from milepost.core import DataError, shown
 from milepost.online.sessions import FrameProgress, Observation
-from milepost.online.wire import from_json, pack_episode, pack_observations
+from milepost.online.wire import from_json, json_text, pack_episode, pack_observations
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
@@ -38,7 +38,9 @@ class LostError(DataError):
 
 def begin_call(task: str, fps: float, session: str | None) -> Call:
     """Returns the call that begins an attempt."""
-    return Call("POST", "/sessions", {"task": task, "fps": fps, "session": session, "key": secrets.token_hex(8)})
+    fields = {"task": task, "fps": fps, "session": session, "key": secrets.token_hex(8)}
+    json_text(fields)  # before a connection is made, so that what cannot be sent is named by its field
+    return Call("POST", "/sessions", fields)
 
 
 def end_call(session: str) -> Call:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +26,9 @@ from milepost.online.trend import Trend
 
 NO_NUMBER = "the model has no number of this attempt yet"
 """The reason of a frame that fits, from a model that has said nothing so far."""
+
+CAN_RESTORE = ("snapshot", "restore")
+"""What an attempt has that can be made again what it was, after a model that failed."""
 
 NO_SESSION = "there is no session"
 """How a reason begins where the name of an attempt is not known."""
@@ -110,7 +115,7 @@ class _Session:
     def __init__(self, attempt: Any, task: str, fps: float, config: SessionConfig) -> None:
         self.attempt, self.task, self.fps = attempt, task, fps
         self.frame, self.touched_s = -1, time.monotonic()
-        self._next, self._end, self._sizes = 0, -1, ImageSizes()
+        self._next, self._end, self._sizes, self._breakdown = 0, -1, ImageSizes(), ""
         self._detector, self._trend, self._shaper = SuccessDetector(config.success), Trend(fps, config.events), Shaper(config.shaping)
 
     def number_of(self, observation: Observation) -> int:
@@ -124,6 +129,8 @@ class _Session:
     def fault(self, observation: Observation, limits: SessionLimits) -> str:
         """Returns why this observation cannot be the next one of the attempt; "" if it can."""
         number = self.number_of(observation)
+        if self._breakdown:
+            return self._breakdown
         if self._end >= 0:
             return f"the attempt ended with its terminal frame {self._end}: begin anew"
         if number <= self.frame:
@@ -140,6 +147,20 @@ class _Session:
         """
         if self.frame >= 0 and hasattr(self.attempt, "hold"):
             self.attempt.hold(number - self.frame - 1)
+
+    def snapshot(self) -> Any:
+        """Returns what `restore` needs, None if the attempt cannot be restored."""
+        return (self.attempt.snapshot(),) if all(hasattr(self.attempt, name) for name in CAN_RESTORE) else None
+
+    def restore(self, snapshot: Any, fault: BaseException | None) -> None:
+        """Makes the attempt what it was before a pass that failed by this fault. One that cannot be restored is over."""
+        if snapshot is None:
+            self._breakdown = (
+                f"the model failed ({type(fault).__name__}: {fault}), and how far it took this attempt is not known, so the attempt is "
+                "over: begin anew"
+            )
+        else:
+            self.attempt.restore(*snapshot)
 
     def refuse(self, observation: Observation, reason: str) -> FrameProgress:
         """Returns what is said of a frame that cannot be used. It takes its number all the same, and an end of the task is an end."""
@@ -230,18 +251,12 @@ class Sessions:
         """Returns the result of each observation, in their order; those of different sessions go through the model together.
 
         Several observations of one session are taken in their order. One that does not fit gets a reason, and its attempt stays as it was.
+        What the model fails by is raised; the attempts of its pass are then what they were before it, or over, see `core.Follows`.
         """
         arrived = time.monotonic()
         answers: list[FrameProgress | None] = [None] * len(observations)
-        waiting = list(range(len(observations)))
         with self._lock:
-            while waiting:
-                turn, sessions = [], set()
-                for place in waiting:
-                    if observations[place].session not in sessions:
-                        sessions.add(observations[place].session)
-                        turn.append(place)
-                waiting = [place for place in waiting if place not in turn]
+            for turn in turns(observations):
                 for place, result in zip(turn, self._turn([observations[place] for place in turn]), strict=True):
                     answers[place] = result
         now = time.monotonic()
@@ -253,11 +268,14 @@ class Sessions:
 
     def refuse(self, observation: Observation, reason: str) -> FrameProgress:
         """Returns the result of a frame that cannot be shown to the model, such as one whose image is damaged. It takes its number."""
+        now = time.monotonic()
         with self._lock:
             session = self._sessions.get(observation.session)
             if session is None:
-                return _unknown(observation)
-            return session.refuse(observation, session.fault(observation, self.config.limits) or reason)
+                result = _unknown(observation)
+            else:
+                result = session.refuse(observation, session.fault(observation, self.config.limits) or reason)
+        return _aged(result, now - (now if observation.received_s is None else observation.received_s))
 
     def _turn(self, observations: Sequence[Observation]) -> list[FrameProgress]:
         """Returns the results of observations of different sessions."""
@@ -274,17 +292,31 @@ class Sessions:
         fitting = [observations[place] for place, _ in live]
         for (_, session), observation in zip(live, fitting, strict=True):
             session.fill(session.number_of(observation))
-        attempts = [session.attempt for _, session in live]
-        steps = self._follows.advance(attempts, [each.images for each in fitting], [each.state for each in fitting]) if live else ()
+        steps = self._steps([session for _, session in live], fitting) if live else []
         for (place, session), observation, step in zip(live, fitting, steps, strict=True):
             session.touch()
             if isinstance(step, Step):
                 results[place] = session.result(observation, step)
-            elif isinstance(step, DataError):
-                results[place] = session.refuse(observation, str(step))
             else:
-                results[place] = session.refuse(observation, f"the model answered {type(step).__name__}, not a milepost.core.Step")
+                results[place] = session.refuse(observation, str(step))
         return [results[place] for place in range(len(observations))]
+
+    def _steps(self, live: Sequence[_Session], fitting: Sequence[Observation]) -> list[Step | DataError]:
+        """Returns the model's answer for each session, or raises what it fails by, with no session half a frame further."""
+        snapshots, is_whole = [session.snapshot() for session in live], False
+        try:
+            answers = list(self._follows.advance(
+                [session.attempt for session in live], [each.images for each in fitting], [each.state for each in fitting]
+            ))  # fmt: skip
+            if len(answers) != len(live):
+                raise ValueError(f"the model was shown {len(live)} frames and answered {len(answers)}")
+            steps = [_checked(answer) for answer in answers]
+            is_whole = True
+        finally:
+            if not is_whole:
+                for session, snapshot in zip(live, snapshots, strict=True):
+                    session.restore(snapshot, sys.exception())
+        return steps
 
     def _make_room(self, count: int) -> None:
         """Ends attempts that have been idle for too long. DataError if there is then no room for so many more."""
@@ -295,6 +327,31 @@ class Sessions:
         if len(self._sessions) + count > most:
             why = "this model follows one attempt at a time" if most == 1 else f"at most {most} attempts are followed at once"
             raise DataError(f"{why}: end one, or wait until one has been idle for {limits.idle_s:g} s")
+
+
+def turns(observations: Sequence[Observation]) -> list[list[int]]:
+    """Returns the places of the observations by turns: in each a session is there at most once, and its frames are in their order."""
+    counts: Counter[str] = Counter()
+    places: list[list[int]] = []
+    for place, observation in enumerate(observations):
+        turn = counts[observation.session]
+        counts[observation.session] += 1
+        if turn == len(places):
+            places.append([])
+        places[turn].append(place)
+    return places
+
+
+def _checked(answer: Any) -> Step | DataError:
+    """Returns a model's answer, as plain numbers. One that is no answer becomes a DataError that says so."""
+    if isinstance(answer, DataError):
+        return answer
+    if not isinstance(answer, Step):
+        return DataError(f"the model answered {type(answer).__name__}, not a milepost.core.Step")
+    try:
+        return Step(float(answer.progress), {str(name): float(value) for name, value in answer.signals.items()}, bool(answer.fresh))
+    except (TypeError, ValueError, AttributeError) as error:
+        return DataError(f"the model answered a Step that has something else than numbers: {error}")
 
 
 class _Alone:

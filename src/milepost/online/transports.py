@@ -17,7 +17,7 @@ import httpx2
 
 from milepost.core import DataError
 from milepost.online.calls import Call, LostError
-from milepost.online.wire import body_type
+from milepost.online.wire import body_type, json_text
 
 TOKEN_ENV = "MILEPOST_TOKEN"
 STREAM = "/stream"
@@ -48,7 +48,7 @@ def _options(url: str, token: str | None, timeout_s: float) -> dict[str, Any]:
 def _body(call: Call) -> dict[str, Any]:
     if call.content is not None:
         return {"content": call.content, "headers": {"content-type": body_type(call.content)}}
-    return {} if call.fields is None else {"json": dict(call.fields)}
+    return {} if call.fields is None else {"content": json_text(call.fields), "headers": {"content-type": "application/json"}}
 
 
 def _parsed(reply: httpx2.Response) -> tuple[int, Any]:
@@ -114,11 +114,7 @@ def too_large(largest: int) -> str:
 
 
 def _message(call: Call) -> str | bytes:
-    return (
-        json.dumps({"method": call.method, "path": call.path, "fields": call.fields}, allow_nan=False)
-        if call.content is None
-        else call.content
-    )
+    return json_text({"method": call.method, "path": call.path, "fields": call.fields}) if call.content is None else call.content
 
 
 def _oversize(message: str | bytes, socket: Any) -> tuple[int, Any] | None:

@@ -67,9 +67,36 @@ class PackedArrays:
         return array
 
 
+def json_text(fields: Any) -> str:
+    """Returns what is sent as JSON, with NumPy's numbers as numbers. DataError names a field that is NaN, infinite, or of another type."""
+    try:
+        return json.dumps(fields, default=_plain, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise DataError(_unsendable(fields, "") or f"the call cannot be sent: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Returns a NumPy number as Python's. TypeError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"it has a value of the type {type(value).__name__}")
+
+
+def _unsendable(value: Any, name: str) -> str:
+    """Returns what is wrong with the first field that JSON cannot hold, "" if all can be sent."""
+    if isinstance(value, Mapping):
+        return next(filter(None, (_unsendable(each, f"{name}.{key}" if name else str(key)) for key, each in value.items())), "")
+    if isinstance(value, list | tuple):
+        return next(filter(None, (_unsendable(each, f"{name}[{place}]") for place, each in enumerate(value))), "")
+    if isinstance(value, float | np.floating):
+        return "" if math.isfinite(value) else f"'{name}' should be a finite number, got {float(value)}"
+    is_known = value is None or isinstance(value, str | int | np.generic)
+    return "" if is_known else f"'{name}' cannot be sent: it is of the type {type(value).__name__}"
+
+
 def pack(request: Mapping[str, Any], arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
     """Returns a request and its arrays as the bytes of a .safetensors, or of an .npz if an array has a type that only that can have."""
-    text = np.frombuffer(json.dumps(request, default=str, allow_nan=False).encode(), dtype=np.uint8)
+    text = np.frombuffer(json_text(request).encode(), dtype=np.uint8)
     if all(array.dtype in _PLAIN for array in arrays.values()):
         return save({"request": text, **arrays})
     file = io.BytesIO()
@@ -158,9 +185,9 @@ def pack_observations(observations: Sequence[Observation], key: str = "") -> byt
         except DataError as error:
             own, fault = {}, str(error)
         arrays |= own
-        frame = int(observation.frame) if isinstance(observation.frame, np.integer) else observation.frame
-        rows.append({
-            "session": observation.session, "frame": frame, "is_terminal": observation.is_terminal,
+        row = {"session": observation.session, "frame": observation.frame, "is_terminal": observation.is_terminal}
+        rows.append({  # what JSON cannot hold goes as text, which the server refuses for this frame alone
+            **{name: str(value) if _unsendable(value, name) else value for name, value in row.items()},
             "cameras": list(observation.images), "has_state": observation.state is not None, "fault": fault,
         })  # fmt: skip
     return pack({"observations": rows, "key": key}, arrays)

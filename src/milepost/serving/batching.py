@@ -11,11 +11,12 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from milepost.core import DataError
-from milepost.online import FrameProgress, Observation, Sessions
-from milepost.serving.errors import BusyError, broken
+from milepost.online import FrameProgress, Observation, Sessions, turns
+from milepost.serving.errors import BusyError, ModelError, broken
 from milepost.serving.later import Later
 from milepost.serving.statistics import Statistics
 
@@ -44,15 +45,18 @@ class _Waiting:
 
 
 class Batcher:
-    """Follows the attempts of `sessions` for many requests at once. `start` begins it in a running event loop; `stop` ends it."""
+    """Follows the attempts of `sessions` for many requests at once. `start` begins it in a running event loop; `stop` ends it.
 
-    def __init__(self, sessions: Sessions, statistics: Statistics) -> None:
+    most_bytes: of the whole episodes that wait.
+    """
+
+    def __init__(self, sessions: Sessions, statistics: Statistics, most_bytes: int) -> None:
         self._sessions, self._statistics = sessions, statistics
         self._waiting: list[_Waiting] = []
         self._count = self._size = 0
         self._is_there = asyncio.Event()
         self._turn = 0
-        self.later = Later(sessions, self._is_there.set, statistics.refuse)
+        self.later = Later(sessions, most_bytes, self._is_there.set, statistics.refuse)
         self._thread = ThreadPoolExecutor(1, "milepost-model")
         self._task: asyncio.Task[None] | None = None
 
@@ -110,31 +114,54 @@ class Batcher:
                 self._is_there.clear()
 
     async def _pass(self) -> None:
-        """Takes the requests that wait through the model."""
+        """Takes the requests that wait through the model. Where it fails, the frames that it fails on have no answer, and all others do."""
         together = self._next()
         observations = [observation for each in together for observation in each.observations]
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._sessions.advance, observations)
-        await asyncio.wait([work])
-        self._give(together, work)
+        is_alone = [len(each.observations) == 1 for each in together for _ in each.observations]
+        results: list[FrameProgress | None] = [None] * len(observations)
+        faults: list[ModelError | None] = [None] * len(observations)
+        logged: set[str] = set()
+        for turn in turns(observations):
+            answers = await self._answers([observations[place] for place in turn], logged)
+            for place, answer in zip(turn, answers, strict=True):
+                if not isinstance(answer, ModelError):
+                    results[place] = answer
+                    continue
+                faults[place] = answer
+                if not is_alone[place]:  # before the next turn, so that the frame has its own number
+                    results[place] = await self.run(partial(self._sessions.refuse, observations[place], str(answer)))
+        start = 0
+        for each in together:
+            own = slice(start, start + len(each.observations))
+            start = own.stop
+            self._give(each, results[own], faults[own])
         self._count, self._size = self._count - len(observations), self._size - sum(each.size for each in together)
         self._statistics.wait(self._count)
 
-    def _give(self, together: Sequence[_Waiting], work: asyncio.Future[list[FrameProgress]]) -> None:
-        """Gives each request its part of a pass. A fault of the model is the answer of these requests, and not the end of the work."""
-        fault = work.exception()
-        results = iter(() if fault else work.result())
-        if fault is None:
+    async def _answers(self, observations: Sequence[Observation], logged: set[str]) -> list[FrameProgress | ModelError]:
+        """Returns the result of each observation, of different sessions, or what the model fails by on this one alone."""
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._sessions.advance, observations)
+        await asyncio.wait([work])
+        if (fault := work.exception()) is None:
             self._statistics.count(work.result())
-        if fault is not None:
+            return list(work.result())
+        if (text := str(broken(fault))) not in logged:  # of a model that fails on every frame, one traceback
+            logged.add(text)
             _log.error("the model failed", exc_info=fault)
-        for each in together:
-            own = [] if fault else [next(results) for _ in each.observations]
-            if each.answer.done():  # its client has gone
-                continue
-            if fault is None:
-                each.answer.set_result(own)
-            else:
-                each.answer.set_exception(broken(fault))
+        if len(observations) == 1:
+            return [broken(fault)]
+        half = len(observations) // 2
+        return [*await self._answers(observations[:half], logged), *await self._answers(observations[half:], logged)]
+
+    def _give(self, request: _Waiting, results: Sequence[FrameProgress | None], faults: Sequence[ModelError | None]) -> None:
+        """Gives a request its part of a pass. If the model failed on all of its frames, that is the answer; if on some, their reason."""
+        if request.answer.done():  # its client has gone
+            return
+        first = faults[0]
+        if first is not None and all(faults):
+            request.answer.set_exception(first)
+        else:
+            request.answer.set_result([result for result in results if result is not None])
 
     def _next(self) -> list[_Waiting]:
         """Returns the requests of the next pass: at least one, and as many as fit."""

@@ -17,8 +17,6 @@ from milepost.serving.errors import BusyError, broken
 
 TOGETHER = 16
 """Episodes that go through the model at once."""
-MOST_BYTES = 2_000_000_000
-"""Bytes of the episodes that wait."""
 MOST_FRAMES = 500_000
 """Frames of the episodes that wait, and of the results that are kept; a result takes about a kilobyte."""
 MOST_TICKETS = 4096
@@ -81,15 +79,17 @@ class _Job:
 
 class Later:
     """Episodes that wait for the model, and their results. `on_work` is called when there is something to do, `on_refusal` when there is no
-    room.
+    room. most_bytes: of the episodes that wait.
     """
 
-    def __init__(self, sessions: Sessions, on_work: Callable[[], None], on_refusal: Callable[[], None]) -> None:
+    def __init__(self, sessions: Sessions, most_bytes: int, on_work: Callable[[], None], on_refusal: Callable[[], None]) -> None:
         limits = SessionLimits(sessions=TOGETHER, frames=10**9, idle_s=float(10**9))
         config = sessions.config
         self._sessions = Sessions(sessions.model, SessionConfig(config.success, config.events, config.shaping, limits))
+        self._most_bytes = most_bytes
         self._on_work, self._on_refusal, self._jobs = on_work, on_refusal, dict[str, _Job]()
         self._queue: list[_Job] = []
+        self._together, self._alone = list[_Job](), list[_Job]()
 
     @property
     def has_work(self) -> bool:
@@ -102,15 +102,28 @@ class Later:
             raise DataError("this model follows one attempt at a time, which is for a robot: episodes are labelled with milepost label")
         if episode.length > MOST_FRAMES:
             raise DataError(f"an episode has at most {MOST_FRAMES} frames here, this one has {episode.length}: hand it in in parts")
-        frames, size = (sum(getattr(job, name) for job in self._queue) for name in ("length", "size"))
-        if size + episode.size > MOST_BYTES or frames + episode.length > MOST_FRAMES or len(self._queue) >= MOST_TICKETS:
+        if episode.size > self._most_bytes:
+            raise DataError(
+                f"the episode takes {episode.size} bytes, and all that wait may take {self._most_bytes}: hand it in in parts, or begin the "
+                "server with another --max-waiting-mb"
+            )
+        if full := self._full(episode):
             self._on_refusal()
-            raise BusyError(f"{len(self._queue)} episodes wait for the model already: send it again later")
+            raise BusyError(f"{len(self._queue)} episodes wait for the model already, {full}: send it again later")
         ticket, job = secrets.token_hex(8), _Job(episode)
         self._jobs[ticket] = job
         self._queue.append(job)
         self._on_work()
         return ticket
+
+    def _full(self, episode: WholeEpisode) -> str:
+        """Returns which limit an episode more would break, "" for none."""
+        frames, size = (sum(getattr(job, name) for job in self._queue) for name in ("length", "size"))
+        if size + episode.size > self._most_bytes:
+            return f"which take {size} of {self._most_bytes} bytes (--max-waiting-mb)"
+        if frames + episode.length > MOST_FRAMES:
+            return f"with {frames} of {MOST_FRAMES} frames"
+        return f"and no more than {MOST_TICKETS} may" if len(self._queue) >= MOST_TICKETS else ""
 
     async def results(self, ticket: str) -> list[FrameProgress]:
         """Returns the results of an episode once it is done, and forgets it. Raises what it failed by."""
@@ -129,9 +142,10 @@ class Later:
         return (job.results if job.is_over.is_set() else None), len(job.results), job.length
 
     def work(self) -> None:
-        """Advances the first episodes that wait by one frame each, in the model's thread."""
+        """Advances the first episodes that wait by one frame each, in the model's thread. Those that failed together go alone."""
         observations, live = [], []
-        for job in self._queue[:TOGETHER]:
+        self._together = [self._alone.pop()] if self._alone else self._queue[:TOGETHER]
+        for job in self._together:
             try:
                 job.begin(self._sessions)
             except DataError as error:
@@ -147,7 +161,10 @@ class Later:
 
     def settle(self, fault: BaseException | None) -> None:
         """Lets those that are done go, in the event loop. fault: what the model failed by in the last `work`."""
-        for job in self._queue[:TOGETHER]:
+        if fault is not None and len(self._together) > 1:
+            self._alone = self._together[::-1]
+            return
+        for job in self._together:
             if fault is not None:
                 job.fail(broken(fault))
         self._queue = [job for job in self._queue if not job.settle(self._sessions)]

@@ -21,7 +21,7 @@ MOST_PIXELS = 64_000_000
 MOST_FRAMES = 2**31
 """Above any number of a frame."""
 MOST_LETTERS = 400
-"""Of a session's name, and of what a client says itself is wrong with a frame."""
+"""Of a session's name, of a request's key, and of what a client says itself is wrong with a frame."""
 
 
 def observations_of(request: Mapping[str, Any], arrays: PackedArrays, received_s: float) -> list[Observation]:

@@ -21,7 +21,7 @@ from milepost.online import PackedArrays, Sessions, to_json
 from milepost.serving import robometer
 from milepost.serving.batching import Batcher
 from milepost.serving.errors import BusyError, ModelError
-from milepost.serving.requests import episode_of, observations_of, task_and_rate
+from milepost.serving.requests import MOST_LETTERS, episode_of, observations_of, task_and_rate
 from milepost.serving.statistics import Statistics
 
 MOST_KEYS = 1024
@@ -36,16 +36,19 @@ class ServerConfig:
     """What a server accepts. largest: bytes of a call, packed and unpacked; 64 MB are about 70 images of 480 x 640.
 
     cameras: what the model looks at, for the routes that bring a video without the name of its camera. video_fps: frames a second of such
-    a video, which does not say it. ValueError unless both numbers are above 0.
+    a video, which does not say it. most_waiting: bytes of the whole episodes that wait for the model. ValueError unless all numbers are
+    above 0.
     """
 
     largest: int = 64_000_000
     cameras: tuple[str, ...] = ()
     video_fps: float = 1.0
+    most_waiting: int = 2_000_000_000
 
     def __post_init__(self) -> None:
-        if self.largest < 1:
-            raise ValueError(f"largest must be at least 1, got {self.largest}")
+        for name in ("largest", "most_waiting"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.video_fps < math.inf:
             raise ValueError(f"video_fps must be above 0 and finite, got {self.video_fps:g}")
 
@@ -58,8 +61,8 @@ class Service:
 
     def __init__(self, sessions: Sessions, about: Mapping[str, Any], config: ServerConfig) -> None:
         self.sessions, self.about, self.config, self.statistics = sessions, about, config, Statistics()
-        self.batcher = Batcher(sessions, self.statistics)
-        self._remembered: OrderedDict[str, asyncio.Future[dict[str, Any]]] = OrderedDict()
+        self.batcher = Batcher(sessions, self.statistics, config.most_waiting)
+        self._remembered: OrderedDict[tuple[str, str], asyncio.Future[dict[str, Any]]] = OrderedDict()
 
     async def health(self) -> dict[str, Any]:
         """Returns whether it works. Of "GPUs", Robometer's word for copies of the model, there is one."""
@@ -84,13 +87,19 @@ class Service:
         async def begin() -> dict[str, Any]:
             return {"session": await self.batcher.run(lambda: self.sessions.begin(task=task, fps=fps, session=session))}
 
-        return await self._once(fields.get("key"), begin)
+        return await self._once("begin", fields.get("key"), begin)
 
     async def end(self, name: str) -> dict[str, Any]:
-        """Ends an attempt. HTTPException if there is none of this name."""
-        if not await self.batcher.run(lambda: self.sessions.end(name)):  # it waits for a pass, which the event loop must not do
-            raise HTTPException(404, f"there is no session {shown(name, 100)} here")
-        return {"ended": name}
+        """Ends an attempt. HTTPException if there is none of this name. An end that is sent again is answered as before: no name comes
+        twice.
+        """
+
+        async def end() -> dict[str, Any]:
+            if not await self.batcher.run(lambda: self.sessions.end(name)):  # it waits for a pass, which the event loop must not do
+                raise HTTPException(404, f"there is no session {shown(name, 100)} here")
+            return {"ended": name}
+
+        return await self._once("end", name if len(name) <= MOST_LETTERS else None, end)
 
     async def step(self, request: Mapping[str, Any], arrays: PackedArrays, *, received_s: float) -> dict[str, Any]:
         """Shows the newest frames. DataError if the request is not made as `pack_observations` makes it."""
@@ -99,7 +108,7 @@ class Service:
         async def step() -> dict[str, Any]:
             return {"results": [to_json(result) for result in await self.batcher.advance(observations)]}
 
-        return await self._once(request.get("key"), step)
+        return await self._once("step", request.get("key"), step)
 
     async def relabel(self, request: Mapping[str, Any], arrays: PackedArrays) -> dict[str, Any]:
         """Takes an episode, and answers with its ticket. DataError if the request is not made as `pack_episode` makes it."""
@@ -107,7 +116,7 @@ class Service:
         async def put() -> dict[str, Any]:
             return {"ticket": self.batcher.later.put(episode_of(request, arrays))}
 
-        return await self._once(request.get("key"), put)
+        return await self._once("relabel", request.get("key"), put)
 
     async def relabelled(self, ticket: str) -> dict[str, Any]:
         """Returns how far an episode is, and its results once all are there. HTTPException for an unknown ticket."""
@@ -126,18 +135,20 @@ class Service:
         tickets = [self.batcher.later.put(episode) for episode in episodes]
         return robometer.answer_of([await self.batcher.later.results(ticket) for ticket in tickets])
 
-    async def _once(self, key: Any, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    async def _once(self, call: str, key: Any, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """Returns what `make` returns, and for a key that was there before what it returned then: a call may be sent again after a loss."""
         if not isinstance(key, str) or not key:
             return await make()
-        before = self._remembered.get(key)
+        if len(key) > MOST_LETTERS:
+            raise DataError(f"'key' has at most {MOST_LETTERS} letters, this one has {len(key)}")
+        before = self._remembered.get((call, key))
         if before is None:
             before = asyncio.ensure_future(make())
-            self._remembered[key] = before
+            self._remembered[call, key] = before
             while len(self._remembered) > MOST_KEYS:
                 self._remembered.popitem(last=False)
         try:
             return await asyncio.shield(before)
-        except (DataError, BusyError, ModelError):
-            self._remembered.pop(key, None)
+        except (DataError, BusyError, ModelError, HTTPException):
+            self._remembered.pop((call, key), None)
             raise

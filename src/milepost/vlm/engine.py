@@ -432,3 +432,14 @@ class Stream:
         logprobs = self._engine.probe(self._cache, size=size, branch=branch, instructions=self._instructions, answers=self._answers)
         self._last, self.frames = (frame.copy(), now), self.frames + 1
         return logprobs
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Returns what `restore` needs."""
+        ends = None if self._cache is None else (self._cache.ends, self._cache.next_positions)
+        return self._cache, ends, self._last, self.frames
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """Makes the stream what it was at this snapshot: it forgets the frames since."""
+        self._cache, ends, self._last, self.frames = snapshot
+        if self._cache is not None:
+            self._cache.commit(*ends)

@@ -86,6 +86,12 @@ class RewardClassifier(nn.Module):
     def hold(self, frames: int) -> None:
         """Says that so many frames never came, which makes no difference here."""
 
+    def snapshot(self) -> None:
+        """Returns nothing: the model remembers nothing of an attempt."""
+
+    def restore(self, snapshot: None) -> None:
+        """Changes nothing."""
+
     def step(self, frames: Mapping[str, Shaped[np.ndarray, "..."]], state: Float[np.ndarray, "S"] | None = None) -> Step:
         """Returns the probability at the next frame, as `predict` does. frames: camera name -> image, (H, W, 3) or (3, H, W).
 

@@ -215,8 +215,23 @@ class LiveAttempt:
         """Says that so many frames before the next one never came; of several calls before one frame the last counts."""
         self._missing = frames
 
+    def snapshot(self) -> tuple[Any, ...]:
+        """Returns what `restore` needs."""
+        return self.attempt.snapshot(), self._missing, self.low, self.high, self.now
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """Makes the attempt what it was at this snapshot."""
+        attempt, self._missing, self.low, self.high, self.now = snapshot
+        self.attempt.restore(attempt)
+
     def step(self, image: UInt8[np.ndarray, "H W 3"], *, last: bool) -> Step:
-        logprobs = self.attempt.ask(image, last=last, missing=self._missing)
+        before, is_whole = self.snapshot(), False
+        try:
+            logprobs = self.attempt.ask(image, last=last, missing=self._missing)
+            is_whole = True
+        finally:
+            if not is_whole:
+                self.restore(before)
         self._missing = 0
         if logprobs is None:
             self.now = dataclasses.replace(self.now, fresh=False)

@@ -329,6 +329,15 @@ class Attempt:
         self._frame = frame + 1
         return logprobs
 
+    def snapshot(self) -> tuple[Any, ...]:
+        """Returns what `restore` needs."""
+        return self._stream.snapshot(), self._frame, self._samples
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """Makes the attempt what it was at this snapshot."""
+        stream, self._frame, self._samples = snapshot
+        self._stream.restore(stream)
+
     @property
     def _next_sample(self) -> int:
         return int(grid(self._samples, source_fps=self._fps, fps=self._sampled_fps))
