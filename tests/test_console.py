@@ -46,7 +46,7 @@ def test_many_episodes_that_are_left_out_are_few_lines() -> None:
     ]
     lines = unlisted(dict.fromkeys((*range(10, 20), 30), "no video"))
     assert lines[:5] == [f"episode {number} is left out: no video" for number in range(10, 15)]
-    assert lines[5:] == ["6 more episodes are left out: 15-19,30"]
+    assert lines[5:] == ["6 more episodes are left out: 15-19, 30"]
     assert unlisted(dict.fromkeys(range(6), "no video"))[5:] == ["1 more episode is left out: 5"]
 
 

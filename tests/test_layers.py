@@ -82,7 +82,7 @@ INSIDE = {
 
 HEAVY = {
     "torch": {"encoders", "online", "vlm", "models", "sim", "weights", "testing"},
-    "safetensors": {"encoders", "vlm", "models", "sim", "testing"},
+    "safetensors": {"encoders", "vlm", "models", "online", "sim", "testing"},
     "transformers": {"vlm"},
     "peft": set(),
     "av": {"datasets", "figures"},

@@ -18,7 +18,8 @@ from test_later import Seer, form_of, waited
 from test_reward_server import images, serving
 
 from milepost.core import DataError, Step, rgb_image
-from milepost.online import NPZ, Observation, RewardClient, Sessions, body_type, pack_episode, pack_observations
+from milepost.online import NPZ, Observation, RewardClient, Sessions, pack_episode, pack_observations
+from milepost.online.wire import body_type
 from milepost.testing import dot_episodes, tiny_sarm
 
 TOP = "observation.images.top"

@@ -20,7 +20,6 @@ from .tripwires import Tripwires as Tripwires
 from .wire import NPZ as NPZ
 from .wire import SAFETENSORS as SAFETENSORS
 from .wire import PackedArrays as PackedArrays
-from .wire import body_type as body_type
 from .wire import finite as finite
 from .wire import pack_episode as pack_episode
 from .wire import pack_observations as pack_observations
