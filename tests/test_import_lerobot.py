@@ -93,7 +93,7 @@ def test_all_damaged_episodes_are_named_before_one_is_written(
         assert "episode 1: video" in says
         assert "; episode 3: " in says
         assert "leave them out with --without 1,3" in says
-        assert "leave it out with --without 0,1,3" in refusal("--without", "0,1")
+        assert "leave it out with --without 0-1,3" in refusal("--without", "0,1")
         assert "--without names episode 5" in refusal("--without", "1,5")
         assert "--episodes names episode 5" in refusal("--episodes", "0-7")
         assert "--without takes numbers" in refusal("--without", "abc")
@@ -112,7 +112,7 @@ def test_all_damaged_episodes_are_named_before_one_is_written(
         patch.setattr(VideoFrames, "chunks", damaged_inside)
         says = refusal("--without", "1,3")
         assert "episode 0: the video has a hole; episode 4: the video has a hole" in says
-        assert "--without 0,1,3,4" in says
+        assert "--without 0-1,3-4" in says
     assert main(["import", *where, "--episodes", "0-2", "--without", "1"]) == 0
     assert [each.length for each in milepost.open_dataset(tmp_path / "new")] == [9, 7]
 
@@ -121,7 +121,7 @@ def test_copy_of_an_older_version_names_the_import(tmp_path: Path, capsys: pytes
     old = _damaged(tmp_path / "old")
     for words, line in (
         (("--without", "1,3"), f"milepost import {old} --without 1,3 --output-dir NEW"),
-        (("--episodes", "0-2"), f"milepost import {old} --without 3,4 --output-dir NEW"),
+        (("--episodes", "0-2"), f"milepost import {old} --without 3-4 --output-dir NEW"),
         (("--trim-idle", "both"), f"milepost import {old} --output-dir NEW"),
     ):
         assert main(["copy", str(old), *words, "--output-dir", str(tmp_path / "new")]) == 2

@@ -200,7 +200,7 @@ class World:
         expected = next((codes for begin, codes in EXIT_CODES.items() if command.startswith(f"milepost {begin}")), {0})
         code, printed = main(words[1:]), self.printed()
         assert code in expected, f"{command}: exit code {code}\n{printed}"
-        if damaged := re.findall(r"--without (\d+(?:,\d+)*) --output-dir NEW", printed):
+        if damaged := re.findall(r"--without ([\d,-]+) --output-dir NEW", printed):
             self.found["DAMAGED"] = damaged[0]
         return printed
 

@@ -168,7 +168,7 @@ def test_the_preset_of_the_page_is_the_packages(names: dict) -> None:
 
 
 def test_every_flag_on_the_page_is_an_option() -> None:
-    ours = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(RabcConfig)} | {"--figure", "--json", "--preset"}
+    ours = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(RabcConfig)} | {"--dry-run", "--figure", "--json", "--preset"}
     prose = "\n".join(text for name, text in SECTIONS.items() if not name.startswith("LeRobot"))
     assert set(re.findall(r"`(--[a-z-]+)", prose)) <= ours | {"--sample"}
     unsaid = {"--chunk-size", "--kappa", "--epsilon", "--rule"}
