@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import type_checks
+
 settings.register_profile("milepost", deadline=None)  # how long an example takes says more of the machine's other work than of ours
 settings.load_profile("milepost")
 
@@ -33,6 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", rf"error:::(.*\.)?(test_\w+|{helpers})$")
     # What is said of a user's data points at the user's line, which is a test here. It is no fault of the test.
     config.addinivalue_line("filterwarnings", "default::milepost.core.errors.DataWarning")
+
+
+def pytest_runtest_setup() -> None:
+    type_checks.check_again()
 
 
 @pytest.fixture

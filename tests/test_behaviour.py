@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,30 @@ def test_spikes_do_not_depend_on_how_the_episodes_are_spread_over_files(tmp_path
         words.append([(each.message, each.episode) for each in behaviour.results() if each.code == "spike"])
     assert words[0] == words[1] == words[2]
     assert len(words[0]) == count
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_first_spike_is_the_one_of_the_rule_one_episode_at_a_time(tmp_path: Path, seed: int) -> None:
+    """The episodes of one length are looked at together; the rule is of each alone."""
+    dataset, rng = open_dataset(write(tmp_path / "set")), np.random.default_rng(seed)
+    lengths = rng.integers(1, 30, size=40)
+    states = [rng.normal(scale=0.1, size=(length, 2)).cumsum(axis=0) for length in lengths]
+    for state in states[seed % 2 :: 7]:
+        state[rng.integers(len(state)), rng.integers(2)] += 30
+    whole, usual = np.concatenate(states), np.median([np.percentile(abs(np.diff(s, axis=0)), 98, 0) for s in states if len(s) > 1], axis=0)
+    limit = np.maximum(0.25 * np.ptp(whole, axis=0), 5 * usual)
+    places = []
+    for episode, state in enumerate(states):
+        for frame, channel in itertools.product(range(1, len(state) - 1), range(2)):
+            there, back = np.diff(state[frame - 1 : frame + 2, channel])
+            if there * back < 0 and min(abs(there), abs(back)) > limit[channel]:
+                places.append((episode, frame, channel))
+    behaviour = Behaviour(dataset.root, dataset.meta, dataset.meta.arrays)
+    behaviour.take({"observation.state": whole, "episode_index": np.repeat(np.arange(40), lengths)})
+    finding = next(each for each in behaviour.results() if each.code == "spike")
+    assert finding.episode == places[0][0]
+    assert f"frame {places[0][1]}, channel '{NAMES[places[0][2]]}'" in finding.message
+    assert f"(so in {len({episode for episode, _, _ in places})} episodes" in finding.message
 
 
 def test_a_joint_with_one_value_throughout_is_named_where_its_action_moves(tmp_path: Path) -> None:

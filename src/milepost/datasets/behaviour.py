@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from milepost.core import DataError, count_noun, read_json_object, shortlist, shown
 from milepost.datasets.choice import leave_out_verb
@@ -33,16 +33,8 @@ LOOK = "Look there with milepost view; if the robot did not move so, leave the e
 """What to do about a spike."""
 OFF = 0.05
 """Part of a channel's range by which its smallest or largest value may differ from the statistics."""
-
-
-@dataclass(frozen=True)
-class Jump:
-    """A channel of the state that leaves its way for one frame, and by how much at least."""
-
-    episode: int
-    frame: int
-    channel: int
-    size: float
+JUMP = np.dtype([("episode", np.int64), ("frame", np.int32), ("channel", np.int32), ("size", np.float64)])
+"""A channel of the state that leaves its way for one frame, and by how much at least. Noise does so in each row, so these are columns."""
 
 
 @dataclass
@@ -56,7 +48,7 @@ class Behaviour:
     _digests: dict[bytes, int] = field(default_factory=dict)
     _extremes: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _usual: list[np.ndarray] = field(default_factory=list)
-    _jumps: list[Jump] = field(default_factory=list)
+    _jumps: list[Shaped[np.ndarray, "J"]] = field(default_factory=list)
     _steps: int = 0
     _rows: int = 0
 
@@ -111,11 +103,14 @@ class Behaviour:
                 if moved.any():
                     words = "the state is constant for a second or longer while the action moves: a sensor or a connection that stopped"
                     self._say(f"state-rests: {words}", int(owner[start]))
-        starts = np.flatnonzero(np.concatenate([[True], ~same]))
-        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(owner)], strict=True):
-            self._note_jumps(int(owner[start]), steps[start : stop - 1])
-            if stop - start >= REST_ROWS and (state[start:stop] != state[start]).any():
-                self._compare_episode(int(owner[start]), state[start:stop], None if action is None else action[start:stop])
+        edges = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
+        starts, lengths = edges[:-1], np.diff(edges)
+        self._note_jumps(owner, starts, steps, same)
+        self._note_usual_steps(starts, lengths, steps)
+        for start, length in zip(starts[lengths >= REST_ROWS].tolist(), lengths[lengths >= REST_ROWS].tolist(), strict=True):
+            rows = slice(start, start + length)
+            if (state[rows] != state[start]).any():
+                self._compare_episode(int(owner[start]), state[rows], None if action is None else action[rows])
 
     def _compare_episode(self, episode: int, state: Float[np.ndarray, "T S"], action: Float[np.ndarray, "T A"] | None) -> None:
         digest = hashlib.blake2b(np.ascontiguousarray(state).tobytes(), digest_size=16)
@@ -124,36 +119,49 @@ class Behaviour:
         if first != episode:
             self._say(f"duplicate: the states and actions of episode {first} again", episode)
 
-    def _note_jumps(self, episode: int, steps: Float[np.ndarray, "M S"]) -> None:
-        """Notes the usual step of each channel in an episode, and what may turn out to be a spike once the whole range is known."""
-        low, high = self._extremes[STATE]
-        if not len(steps) or steps.shape[1] != len(low):
+    def _note_usual_steps(self, starts: Int[np.ndarray, "E"], lengths: Int[np.ndarray, "E"], steps: Float[np.ndarray, "M S"]) -> None:
+        """Notes the usual step of each channel in each episode, for all episodes of one length at once: most datasets have few lengths."""
+        if steps.shape[1] != len(self._extremes[STATE][0]):
             return
-        self._steps += len(steps)
-        self._usual.append(np.percentile(np.abs(steps), USUAL, axis=0))
+        for length in np.unique(lengths[lengths > 1]):
+            rows = starts[lengths == length, None] + np.arange(length - 1)
+            self._steps += rows.size
+            self._usual.append(np.percentile(np.abs(steps[rows]), USUAL, axis=1))
+
+    def _note_jumps(
+        self, owner: Int[np.ndarray, "N"], starts: Int[np.ndarray, "E"], steps: Float[np.ndarray, "M S"], same: Bool[np.ndarray, "M"]
+    ) -> None:
+        """Notes what may turn out to be a spike once the whole range is known. `same` says which steps stay in one episode."""
+        low, high = self._extremes[STATE]
+        if steps.shape[1] != len(low):
+            return
         there, back = steps[:-1], steps[1:]
         size = np.where(there * back < 0, np.minimum(np.abs(there), np.abs(back)), 0)
-        for row, channel in zip(*np.nonzero(size > SPIKE * (high - low)), strict=True):
-            self._jumps.append(Jump(episode, int(row) + 1, int(channel), float(size[row, channel])))
+        size[~(same[:-1] & same[1:])] = 0
+        row, channel = np.nonzero(size > SPIKE * (high - low))
+        jumps = np.empty(len(row), JUMP)
+        jumps["episode"], jumps["channel"], jumps["size"] = owner[row], channel, size[row, channel]
+        jumps["frame"] = row + 1 - starts[np.searchsorted(starts, row, side="right") - 1]
+        self._jumps.append(jumps)
 
     def _check_spikes(self) -> Iterator[Finding]:
         """Yields one warning for all spikes, with the place of the first and how it compares with a usual step."""
-        if not self._jumps or self._steps < 3 * REST_ROWS:
+        if self._steps < 3 * REST_ROWS:
             return
         low, high = self._extremes[STATE]
-        usual = np.median(self._usual, axis=0)
+        usual = np.median(np.concatenate(self._usual), axis=0)
         limit = np.maximum(SPIKE * (high - low), TIMES * usual)
-        spikes = sorted((jump for jump in self._jumps if jump.size > limit[jump.channel]), key=lambda jump: (jump.episode, jump.frame))
-        if not spikes:
+        spikes = np.concatenate([jumps[jumps["size"] > limit[jumps["channel"]]] for jumps in self._jumps])
+        if not len(spikes):
             return
-        first, names = spikes[0], _channels(self.meta.features.get(STATE))
-        name = f"'{names[first.channel]}'" if len(names) == len(low) else str(first.channel)
-        words = f"the state jumps away for one row and comes back: frame {first.frame}, channel {name}, by {first.size:.3g}, "
-        words += f"whose steps are usually at most {usual[first.channel]:.2g}"
-        others = sorted({jump.episode for jump in spikes} - {first.episode})
-        if others:
+        first, frame, channel, size = np.sort(spikes, order=["episode", "frame", "channel"])[0].tolist()
+        names = _channels(self.meta.features.get(STATE))
+        name = f"'{names[channel]}'" if len(names) == len(low) else str(channel)
+        words = f"the state jumps away for one row and comes back: frame {frame}, channel {name}, by {size:.3g}, "
+        words += f"whose steps are usually at most {usual[channel]:.2g}"
+        if others := np.unique(spikes["episode"])[1:].tolist():
             words += f" (so in {count_noun(len(others) + 1, 'episode')}, also {shortlist(others)})"
-        yield Finding("spike", "warning", f"{words}. {LOOK.format(verb=leave_out_verb(self.meta.version))}", first.episode)
+        yield Finding("spike", "warning", f"{words}. {LOOK.format(verb=leave_out_verb(self.meta.version))}", first)
 
     def _check_stuck(self) -> Iterator[Finding]:
         """Yields the channels whose state has one value throughout while the action of that name moves."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -101,38 +102,13 @@ def copies(
 
 
 def _changes(seed: Sequence[int]) -> Mapping[str, Callable[[Images, Int[np.ndarray, "N"]], Images]]:
-    fields: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
-
-    def scaled(factor: float, about: float) -> Callable[[Images, Int[np.ndarray, "N"]], Images]:
-        table = np.clip(np.rint(np.arange(256) * factor + about * (1 - factor)), 0, 255).astype(np.uint8)
-        return lambda images, frames: table[images]
-
-    def noisy(images: Images, frames: Int[np.ndarray, "N"]) -> Images:
-        height, width = images.shape[1:3]
-        if images.shape[1:] not in fields:  # one field of noise for an episode: each frame has another part of it
-            noise = np.rint(np.random.default_rng(seed).normal(0, 10, (height + _SLACK, width + _SLACK, 3)))
-            fields[images.shape[1:]] = (np.clip(noise, 0, 255).astype(np.uint8), np.clip(-noise, 0, 255).astype(np.uint8))
-        out = np.empty_like(images)
-        for image, frame, place in zip(images, frames, out, strict=True):
-            top, left = np.random.default_rng([*seed, int(frame)]).integers(0, _SLACK + 1, 2)
-            up, down = (field[top : top + height, left : left + width] for field in fields[images.shape[1:]])
-            np.minimum(image, 255 - up, out=place)  # bytes alone: what would pass 255 or 0 is cut off first
-            place += up
-            np.maximum(place, down, out=place)
-            place -= down
-        return out
-
-    def lower(images: Images, frames: Int[np.ndarray, "N"]) -> Images:
-        rows = np.maximum(np.arange(images.shape[1]) - max(1, round(images.shape[1] * 0.05)), 0)
-        return images[:, rows]
-
     return {
-        "brightness_0.8": scaled(0.8, 0.0),
-        "brightness_1.2": scaled(1.2, 0.0),
-        "contrast_0.6": scaled(0.6, 128.0),
+        "brightness_0.8": partial(_scaled, _table(0.8, 0.0)),
+        "brightness_1.2": partial(_scaled, _table(1.2, 0.0)),
+        "contrast_0.6": partial(_scaled, _table(0.6, 128.0)),
         "hue_10": _turned_hue,
-        "noise_10": noisy,
-        "shift_5": lower,
+        "noise_10": _Noise(seed),
+        "shift_5": _lower,
     }
 
 
@@ -140,6 +116,43 @@ _SLACK = 64
 """Pixels by which a field of noise is larger than an image."""
 _BYTES = 12 << 13
 """Bytes of images that are computed at once: they stay in the processor's cache."""
+
+
+def _table(factor: float, about: float) -> UInt8[np.ndarray, "256"]:
+    return np.clip(np.rint(np.arange(256) * factor + about * (1 - factor)), 0, 255).astype(np.uint8)
+
+
+def _scaled(table: UInt8[np.ndarray, "256"], images: Images, frames: Int[np.ndarray, "N"]) -> Images:
+    return table[images]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noise:
+    """Adds noise: one field of it for an episode, of which each frame has another part."""
+
+    seed: Sequence[int]
+    _fields: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, images: Images, frames: Int[np.ndarray, "N"]) -> Images:
+        size = images.shape[1:]
+        height, width = size[:2]
+        if size not in self._fields:
+            noise = np.rint(np.random.default_rng(self.seed).normal(0, 10, (height + _SLACK, width + _SLACK, 3)))
+            self._fields[size] = (np.clip(noise, 0, 255).astype(np.uint8), np.clip(-noise, 0, 255).astype(np.uint8))
+        out = np.empty_like(images)
+        for image, frame, place in zip(images, frames, out, strict=True):
+            top, left = np.random.default_rng([*self.seed, int(frame)]).integers(0, _SLACK + 1, 2)
+            up, down = (field[top : top + height, left : left + width] for field in self._fields[size])
+            np.minimum(image, 255 - up, out=place)  # bytes alone: what would pass 255 or 0 is cut off first
+            place += up
+            np.maximum(place, down, out=place)
+            place -= down
+        return out
+
+
+def _lower(images: Images, frames: Int[np.ndarray, "N"]) -> Images:
+    rows = np.maximum(np.arange(images.shape[1]) - max(1, round(images.shape[1] * 0.05)), 0)
+    return images[:, rows]
 
 
 def _turned_hue(images: Images, frames: Int[np.ndarray, "N"]) -> Images:
