@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from milepost.cli.console import bars, plain, say, table, unlisted, warn
-from milepost.core import ranges
+from milepost.core.files import ranges
 
 HOSTILE = "a [/red] [link=https://evil.example]b[/link] [bold]\x1b[31mred\x07 \x9b2J\r\u202ebidi"
 

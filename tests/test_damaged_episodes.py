@@ -212,6 +212,22 @@ def test_copy_names_the_damaged_episodes_and_how_to_leave_them_out(dots: Path) -
     assert "--without 2,5" in both.stderr
 
 
+@pytest.mark.parametrize("form", ["column", "lerobot"])
+def test_every_verb_that_copies_names_the_damaged_episodes(dots: Path, form: str) -> None:
+    add_progress(dots, "sarm", true_curve)
+    spoil_state(dots, 2)
+    others = "0-1,3-5"
+    runs = [milepost("advantage", dots, "--episodes", others, "--form", form, "--output-dir", "labels")]
+    runs.append(milepost("advantage", dots, "--episodes", others, "--form", form, "--output-dir", "json", "--json"))
+    if form == "lerobot":
+        runs.append(milepost("annotate", dots, "--episodes", others, "--to-language", "subtasks"))
+    for run in runs:
+        assert run.returncode == 1, run.stderr
+        said = run.stdout + run.stderr
+        assert "episode 2 is damaged, and the copy has it as it is: observation.state " in said
+        assert f"this makes a dataset without damaged episodes: milepost copy {dots} --without 2 --output-dir NEW" in said
+
+
 def test_copy_of_an_older_version_names_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     root = build_dataset(tmp_path / "set", version="v2.1").root

@@ -17,8 +17,9 @@ import numpy as np
 import tyro
 
 from milepost import datasets, progress, weights
+from milepost.cli import copied
 from milepost.cli.advantage_report import doubts, report_of, show, without_label
-from milepost.cli.console import say, warn, warn_all
+from milepost.cli.console import say, warn_all
 from milepost.cli.effects import Effect, require_effects
 from milepost.cli.progress_io import require_varied
 from milepost.core import DataError, UnreadableError, output_lock, real_path, to_json, write_text
@@ -100,14 +101,17 @@ def main(args: Args) -> int:
         warn_all(then)
     settings = {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint, "progress_file": str(match.path)}
     settings |= {"head_mode": args.head_mode, "config": json_module.dumps(asdict(config)), "explained_by_time": f"{report['by_time']:.3f}"}
-    written = [] if args.dry_run else _write(args, folder, Made(dataset, episodes, left, labels, settings))
+    written, copy = ([], None) if args.dry_run else _write(args, folder, Made(dataset, episodes, left, labels, settings))
+    of_copy = [] if copy is None else copied.in_words(copy, args.dataset, dataset)
+    code = 1 if copy is not None and copy.damage else 0
     if args.json:
-        say(to_json(report | {"warnings": [*first, *then], "written": list(map(str, written))}))
-        return 0
+        say(to_json(report | {"warnings": [*first, *then, *of_copy], "written": list(map(str, written))}))
+        return code
     say(f"labels: {', '.join(map(str, written)) or 'none are written, because of --dry-run'}")
     if written and args.form == "rlinf":
         say("RLinf reads both files from meta/ of the dataset: copy them there, and give the tag as data.advantage_tag")
-    return 0
+    warn_all(of_copy)
+    return code
 
 
 def _config(args: Args) -> weights.AdvantageConfig:
@@ -184,13 +188,13 @@ def _without_progress(dataset: datasets.LeRobotDataset, number: int) -> weights.
     return weights.EpisodeProgress(number, episode.task, unknown, episode.success)
 
 
-def _write(args: Args, folder: Path, result: Made) -> list[Path]:
-    """Writes the labels in the form that was asked for. Returns what is new."""
+def _write(args: Args, folder: Path, result: Made) -> tuple[list[Path], datasets.Copied | None]:
+    """Writes the labels in the form that was asked for. Returns what is new, and what there is to say of a copy of the dataset."""
     episodes = sorted([*result.episodes, *result.left], key=lambda each: each.episode)
     if args.form == "rlinf":
         labels = sorted([*result.labels.episodes, *map(weights.unlabelled, result.left)], key=lambda each: each.episode)
         with output_lock(folder):
-            return list(weights.write_advantages(folder, args.tag, episodes, labels, result.settings))
+            return list(weights.write_advantages(folder, args.tag, episodes, labels, result.settings)), None
     if args.form == "lerobot":
         columns, rows = (
             weights.lerobot_columns(result.dataset, episodes),
@@ -198,10 +202,8 @@ def _write(args: Args, folder: Path, result: Made) -> list[Path]:
         )
     else:
         columns, rows = weights.plain_columns(result.dataset, result.labels.episodes), None
-    left_out = datasets.copy_with_columns(args.dataset, folder, columns, language=rows, revision=args.revision)
-    if left_out:
-        warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
+    copy = datasets.copy_with_columns(args.dataset, folder, columns, language=rows, revision=args.revision)
     form = {"form": weights.LEROBOT_FORM if args.form == "lerobot" else "column"}
     about = folder / f"advantage_{args.tag}.json"
     write_text(about, to_json(form | result.settings))
-    return [folder, about]
+    return [folder, about], copy

@@ -15,6 +15,7 @@ import tyro
 
 from milepost import annotation, datasets, metrics, scale
 from milepost.cli import annotation_output as output
+from milepost.cli import copied
 from milepost.cli.annotate_options import AskOptions, ModelOptions, StageOptions, spent_on
 from milepost.cli.annotate_ray import Questions, ask_on
 from milepost.cli.annotation_report import report
@@ -346,12 +347,11 @@ def _to_language(args: Args, dataset: datasets.LeRobotDataset, folder: Path) -> 
     assert args.to_language is not None
     annotations = _all_there_is(dataset, folder)
     head = "dense" if any(heads.get("dense") for heads in annotations.values()) else "sparse"
-    left_out = datasets.copy_with_language(args.dataset, args.to_language, annotations, head=head, revision=args.revision)
+    copy = datasets.copy_with_language(args.dataset, args.to_language, annotations, head=head, revision=args.revision)
     count = sum(bool(heads.get(head)) for heads in annotations.values())
     say(f"{head} stages of {count_noun(count, 'episode')} written as subtasks into language_persistent: {args.to_language}")
-    if left_out:
-        warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
-    return 0
+    warn_all(copied.in_words(copy, args.dataset, dataset))
+    return 1 if copy.damage else 0
 
 
 def _all_there_is(dataset: datasets.LeRobotDataset, folder: Path) -> dict[int, dict[str, Any]]:

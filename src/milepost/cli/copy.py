@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 
 from milepost import datasets, progress, weights
-from milepost.cli import copy_choice, episode_columns
+from milepost.cli import copied, copy_choice, episode_columns
 from milepost.cli.console import say, table, warn, warn_all
 from milepost.cli.effects import Effect, require_effects
 from milepost.core import DataError
@@ -98,11 +98,12 @@ def main(args: Args) -> int:
         beside = args.output_dir / matched.path.name
         progress.write_part_progress(matched.path, beside, ranges, datasets.open_dataset(args.output_dir))
         say(f"progress of the frames that stay, with their new numbers: {beside}")
-    if left_out:
-        warn(f"data files that no episode needs are not in the copy: {', '.join(left_out[:9])}")
+    warn_all(copied.left_out_in_words(left_out))
     if any(unknown.values()):
         warn("frames without a value are NaN in the copy: " + ", ".join(f"{count} of {name}" for name, count in unknown.items() if count))
-    warn_all(copy_choice.in_words_damage(damage, args, dataset, len(ranges)))
+    warn_all(copied.damage_in_words(damage))
+    if damage and len(damage) < len(ranges):
+        warn(copy_choice.without_damage(list(damage), args, dataset))
     return 1 if damage or any(unknown.values()) else 0
 
 

@@ -11,9 +11,8 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from milepost import datasets, viewer
-from milepost.cli.console import FIRST, say, table, warn
-from milepost.core import DataError, bare_reason, count_noun, shortlist
-from milepost.core import ranges as ranges_of
+from milepost.cli.console import say, table, warn
+from milepost.core import DataError, count_noun, ranges_to_type, shortlist
 
 Range = tuple[int, int]
 LISTED = 12
@@ -74,33 +73,15 @@ def choose(args: Choice, dataset: datasets.LeRobotDataset) -> dict[int, Range]:
 def damage_in(source: str, ranges: Mapping[int, Range], added: Added, revision: str | None) -> dict[int, str]:
     """Returns episode -> what is wrong with it, of those that are copied. DataError for damage that LeRobot would not open. With
     --even-damaged nobody looks, and nothing is returned."""
-    if added.even_damaged:
-        return {}
-    faults: dict[int, list[str]] = {}
-    for each in datasets.require_sound(source, revision, restamp=added.restamp, episodes=ranges):
-        if each.episode is not None:
-            faults.setdefault(each.episode, []).append(each.message)
-    more = {number: count_noun(len(those) - 1, "more fault") for number, those in faults.items() if len(those) > 1}
-    return {number: those[0] + (f" ({more[number]})" if number in more else "") for number, those in sorted(faults.items())}
+    return {} if added.even_damaged else datasets.require_sound(source, revision, restamp=added.restamp, episodes=ranges)
 
 
-def in_words_damage(damage: Mapping[int, str], args: Choice, dataset: datasets.LeRobotDataset, copied: int) -> list[str]:
-    """Returns which episodes of the copy are damaged, and how to leave them out. copied: the number of episodes in the copy."""
-    numbers = list(damage)
-    lines = [
-        f"episode {number} is damaged, and the copy has it as it is: {bare_reason(damage[number], number)}" for number in numbers[:FIRST]
-    ]
-    if others := numbers[FIRST:]:
-        verbs = "is damaged, and the copy has it as it is" if len(others) == 1 else "are damaged, and the copy has them as they are"
-        lines.append(f"{count_noun(len(others), 'more episode')} {verbs}: {shortlist(others)}; milepost info says what is wrong")
-    if not numbers or len(numbers) == copied:  # nothing would stay
-        return lines
+def without_damage(numbers: Sequence[int], args: Choice, dataset: datasets.LeRobotDataset) -> str:
+    """Returns how to leave these episodes of the copy out."""
     if datasets.leave_out_verb(dataset.version) == "milepost import":
-        lines.append(f"this makes a dataset without damaged episodes: {datasets.import_command(dataset.files, numbers)}")
-    else:
-        before = datasets.episode_numbers(args.without) or []
-        lines.append(f"to leave damaged episodes out: --without {ranges_of(sorted({*before, *numbers}))}, with another --output-dir")
-    return lines
+        return f"this makes a dataset without damaged episodes: {datasets.import_command(dataset.files, numbers)}"
+    before = datasets.episode_numbers(args.without) or []
+    return f"to leave damaged episodes out: --without {ranges_to_type(sorted({*before, *numbers}))}, with another --output-dir"
 
 
 def write(
@@ -140,7 +121,7 @@ def _with_columns(source: str, folder: Path, added: Added, revision: str | None)
         restamp=added.restamp,
         even_damaged=True,
         revision=revision,
-    )
+    ).left_out
 
 
 def _in_parts(source: str, folder: Path, ranges: Mapping[int, Range], added: Added, revision: str | None) -> None:

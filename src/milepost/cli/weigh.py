@@ -40,7 +40,6 @@ from milepost.core import (
     bare_reason,
     count_noun,
     output_lock,
-    ranges,
     real_path,
     require_cameras,
     require_writable,
@@ -51,8 +50,6 @@ from milepost.core import (
 IN_PLACE = "Use --preset study or --kappa"
 SPANS = 6
 """Dropped spans drawn."""
-LONGEST = 400
-"""Letters of the numbers of episodes in a command that is recommended."""
 
 
 @dataclass(frozen=True)
@@ -293,13 +290,8 @@ def examine(progress_table: progress.ProgressTable, args: Args, dataset: dataset
 
 
 def _leave_out(args: Args, dataset: datasets.LeRobotDataset | None, numbers: list[int]) -> str:
-    """Returns the command that makes a dataset without these episodes; without their numbers if these are very many; "" without a
-    dataset, whose version decides."""
-    if dataset is None:
-        return ""
-    if len(ranges(numbers)) > LONGEST:
-        return f"{datasets.leave_out_verb(dataset.version)} --without and their numbers"
-    return datasets.leave_out_command(args.dataset or dataset.name, numbers, version=dataset.version)
+    """Returns the command that makes a dataset without these episodes; "" without a dataset, whose version decides."""
+    return "" if dataset is None else datasets.leave_out_command(args.dataset or dataset.name, numbers, version=dataset.version)
 
 
 def notes_of(dataset: datasets.LeRobotDataset, numbers: np.ndarray) -> weights.ByEpisode[weights.EpisodeInfo]:

@@ -36,7 +36,7 @@ from .files import is_inside as is_inside
 from .files import json_value as json_value
 from .files import parse_json as parse_json
 from .files import plausible as plausible
-from .files import ranges as ranges
+from .files import ranges_to_type as ranges_to_type
 from .files import read_bytes as read_bytes
 from .files import read_json as read_json
 from .files import read_json_object as read_json_object

@@ -27,6 +27,8 @@ DEPTH = 64
 """Levels of nesting in JSON. Nothing that is read here has more than ten."""
 _POINTER, _LFS = 1024, b"version https://git-lfs"
 """The most bytes that a git-LFS pointer has, and its first bytes."""
+TYPED = 400
+"""Letters of numbers that a command in a message has."""
 DIGITS = 25
 """Digits of a whole number in JSON: more than any row, frame or byte count has."""
 
@@ -90,6 +92,16 @@ def ranges(numbers: Iterable[int]) -> str:
     '0-2,5,7-8'
     """
     return ",".join(_in_words(run) for run in _runs(numbers))
+
+
+def ranges_to_type(numbers: Iterable[int]) -> str:
+    """Returns ascending numbers for a command in a message, as `--without` takes them; NUMBERS if nobody would read so many.
+
+    >>> ranges_to_type([3, 4, 7]), ranges_to_type(range(0, 1000, 2))
+    ('3-4,7', 'NUMBERS')
+    """
+    each = ranges(numbers)
+    return each if len(each) <= TYPED else "NUMBERS"
 
 
 def shortlist(numbers: Iterable[int], most: int = 10) -> str:

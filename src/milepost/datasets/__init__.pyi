@@ -12,6 +12,7 @@ from .choice import numbers_that_stay as numbers_that_stay
 from .colours import quarter_turns as quarter_turns
 from .colours import to_rgb as to_rgb
 from .colours import upright as upright
+from .copy import Copied as Copied
 from .copy import changed_stamps as changed_stamps
 from .copy import copy_with_columns as copy_with_columns
 from .copy import require_sound as require_sound

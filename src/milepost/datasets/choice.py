@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.core import DataError, ranges
+from milepost.core import DataError, ranges_to_type
 from milepost.datasets.hub import Files, is_hub_id
 from milepost.datasets.records import parse_episodes
 
@@ -67,7 +67,7 @@ def import_command(dataset: Files | str, without: Sequence[int] = ()) -> str:
     if is_hub_id(name) and not Path(name).exists():
         folder = name.rpartition("/")[2]
         first = f"hf download {name} --repo-type dataset --local-dir {folder} && "
-    left_out = f" --without {ranges(without)}" if without else ""
+    left_out = f" --without {ranges_to_type(without)}" if without else ""
     return f"{first}milepost import {shlex.quote(folder)}{left_out} --output-dir NEW"
 
 
@@ -88,7 +88,7 @@ def leave_out_command(dataset: Files | str, without: Sequence[int], *, version: 
     """
     if leave_out_verb(version) == "milepost import":
         return import_command(dataset, without)
-    return f"milepost copy {shlex.quote(_name(dataset))} --without {ranges(without)} --output-dir NEW"
+    return f"milepost copy {shlex.quote(_name(dataset))} --without {ranges_to_type(without)} --output-dir NEW"
 
 
 def _name(dataset: Files | str) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Shaped
 
-from milepost.core import DataError, atomic_folder, parse_json, read_json_object, read_text, real_path
+from milepost.core import DataError, atomic_folder, count_noun, parse_json, read_json_object, read_text, real_path
 from milepost.datasets.episode_columns import EpisodeColumns, add_episode_columns, require_episode_columns
 from milepost.datasets.findings import Finding
 from milepost.datasets.hub import Files
@@ -43,6 +44,14 @@ VIDEO_CODES = ("video-file", "video-short", "video-more", "video-span", "video-o
 """Kinds of findings with which nobody knows which image a row has."""
 
 
+@dataclass(frozen=True)
+class Copied:
+    """What is not in a copy, and what is wrong in it. left_out: unused data files. damage: episode -> its fault, in words."""
+
+    left_out: list[str]
+    damage: dict[int, str]
+
+
 def copy_with_columns(
     folder_or_repo: str | Path,
     folder: str | Path,
@@ -53,12 +62,12 @@ def copy_with_columns(
     restamp: bool = False,
     even_damaged: bool = False,
     revision: str | None = None,
-) -> list[str]:
+) -> Copied:
     """Copies a dataset into the new `folder`, with these columns as features; value [i] is of dataset row i, NaN where unknown.
 
     A column of bools becomes a bool feature, any other one float32. episode_columns: columns of meta/episodes. language: rows to add to
-    `language_persistent`. restamp: write frame / fps as every row's time stamp. Statistics are of the known values. Returns the data
-    files that were left out.
+    `language_persistent`. restamp: write frame / fps as every row's time stamp. Statistics are of the known values. With
+    `even_damaged` nobody looks for damage.
 
     DataError if the folder is there already, the dataset has a feature of such a name or rows of such a style, a column has not as many
     values as there are rows or none that is known, or the dataset has damage that LeRobot would not open and is not to be copied
@@ -71,8 +80,7 @@ def copy_with_columns(
     if language is not None:
         require_language(files, meta, list(language.episodes))
         require_new_style(files, meta, language.style)
-    if not even_damaged:
-        require_sound(folder_or_repo, revision, restamp=restamp)
+    damage = {} if even_damaged else require_sound(folder_or_repo, revision, restamp=restamp)
     added = dict(columns) | ({STAMPS: _stamps(meta)} if restamp else {})
 
     def columns_of(name: str, records: Sequence[EpisodeRecord]) -> MadeColumns:
@@ -84,7 +92,7 @@ def copy_with_columns(
         add_episode_columns(part, episode_columns or {})
         record_origin(part, dataset, is_part=False)
 
-    return copy_files(files, meta, Path(folder), columns_of, describe)
+    return Copied(copy_files(files, meta, Path(folder), columns_of, describe), damage)
 
 
 def copy_files(
@@ -179,9 +187,9 @@ def _check(files: Files, meta: Metadata, columns: Mapping[str, np.ndarray], *, i
 
 def require_sound(
     folder_or_repo: str | Path, revision: str | None, *, restamp: bool, episodes: Collection[int] | None = None
-) -> list[Finding]:
+) -> dict[int, str]:
     """Raises DataError for damage that LeRobot would not open; with `restamp`, also for videos that do not have one image a row. Returns
-    what else is wrong with episodes, and stays wrong in a copy.
+    what else is wrong with each episode, and stays wrong in a copy.
 
     episodes: those that count, all if None; what is wrong with no episode in particular always counts.
     """
@@ -196,9 +204,18 @@ def require_sound(
             "time stamps by position would claim what is not so" if bad[0].code in VIDEO_CODES else "LeRobot would not open the copy either"
         )
         more = f" ({len(bad) - 1} more: milepost info lists them)" if len(bad) > 1 else ""
-        raise DataError(f"{bad[0].message}{more}; {why}: repair it, or copy it as it is with --even-damaged")
-    errors = [each for each in findings if each.severity == "error" and each.episode is not None]
-    return [each for each in errors if not (restamp and each.code == "timestamp")]
+        raise DataError(f"{bad[0].message}{more}; {why}: repair it, or copy it as it is with milepost copy --even-damaged")
+    return _first_faults([each for each in findings if each.severity == "error" and not (restamp and each.code == "timestamp")])
+
+
+def _first_faults(errors: Sequence[Finding]) -> dict[int, str]:
+    """Returns episode -> the first thing that is wrong with it, and how many more there are."""
+    faults: dict[int, list[str]] = {}
+    for each in errors:
+        if each.episode is not None:
+            faults.setdefault(each.episode, []).append(each.message)
+    more = {number: f" ({count_noun(len(those) - 1, 'more fault')})" for number, those in faults.items() if len(those) > 1}
+    return {number: those[0] + more.get(number, "") for number, those in sorted(faults.items())}
 
 
 def copied_names(files: Files, meta: Metadata) -> Iterator[str]:

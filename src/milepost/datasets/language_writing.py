@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from milepost.core import DataError, Segment, require_sound_segments
 from milepost.datasets.annotation_columns import Annotations
-from milepost.datasets.copy import add_features, copy_files, require_sound
+from milepost.datasets.copy import Copied, add_features, copy_files, require_sound
 from milepost.datasets.hub import Files
 from milepost.datasets.language_cells import LANGUAGE_FEATURES, LanguageRows, language_columns, require_language
 from milepost.datasets.language_rows import STYLE, LanguageRow
@@ -28,27 +28,28 @@ ROLE = "assistant"
 
 def copy_with_language(
     folder_or_repo: str | Path, folder: str | Path, annotations: Annotations, *, head: str = "sparse", revision: str | None = None
-) -> list[str]:
+) -> Copied:
     """Copies a LeRobot v3 dataset into the new `folder`, with one head of these annotations as subtasks in its language columns.
 
-    They replace the subtasks that these episodes have in the source's column; an episode that is not named keeps its own. Returns the data
-    files that were left out, because no episode needs them. DataError, before anything is written, if there is no such annotation, if
-    segments do not fit their episode, if the source is no v3 dataset, is damaged, or has another column of that name, if the frames of an
-    episode hold different rows, or if the folder is there already or lies in a dataset or the Hub's cache.
+    They replace the subtasks that these episodes have in the source's column; an episode that is not named keeps its own. DataError,
+    before anything is written, if there is no such annotation, if segments do not fit their episode, if the source is no v3 dataset, has
+    damage that LeRobot would not open, or another column of that name, if the frames of an episode hold different rows, or if the folder
+    is there already or lies in a dataset or the Hub's cache.
     """
     dataset = open_dataset(folder_or_repo, revision=revision)
     files, meta = dataset.files, dataset.meta
     segments = {number: tuple(heads[head]) for number, heads in annotations.items() if head in heads}
     _check(meta, segments)
     require_language(files, meta, list(segments))
-    require_sound(folder_or_repo, revision, restamp=False)
+    damage = require_sound(folder_or_repo, revision, restamp=False)
     rows = LanguageRows(STYLE, ROLE, _new_rows(files, meta, segments))
 
     def describe(part: Path) -> None:
         add_features(part, LANGUAGE_FEATURES)
         record_origin(part, dataset, is_part=False)
 
-    return copy_files(files, meta, Path(folder), lambda name, _: language_columns(files.path(name), rows), describe)
+    left_out = copy_files(files, meta, Path(folder), lambda name, _: language_columns(files.path(name), rows), describe)
+    return Copied(left_out, damage)
 
 
 def _check(meta: Metadata, segments: Mapping[int, Sequence[Segment]]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from milepost.core import DataError, has_words, ranges
+from milepost.core import DataError, has_words, ranges_to_type
 from milepost.datasets import Recording, episode_numbers, numbers_that_stay
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Choices:
         more = f"; and {len(each) - FAULTS} more" if len(each) > FAULTS else ""
         numbers = sorted({*(episode_numbers(self.without) or ()), *faults})
         what = "it" if len(each) == 1 else "them"
-        return f"{'; '.join(each[:FAULTS])}{more}; leave {what} out with --without {ranges(numbers)}"
+        return f"{'; '.join(each[:FAULTS])}{more}; leave {what} out with --without {ranges_to_type(numbers)}"
 
 
 @dataclass(frozen=True, eq=False)

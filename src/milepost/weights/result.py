@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from milepost.core import Brief, DataError, count_noun, ranges, shortlist, warn_user
+from milepost.core import Brief, DataError, count_noun, ranges_to_type, shortlist, warn_user
 from milepost.weights.config import RabcConfig
 from milepost.weights.deltas import SortedRows, row_deltas, row_smoothed, sort_rows
 from milepost.weights.rules import OneOrMany, groups, rabc, statistics, usual_pace
-
-LONGEST = 100
-"""Letters that a message may use to list episodes for `--without`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,13 +141,12 @@ def in_words_unknown(result: WeightResult, leave_out: str = "") -> str:
     numbers, weight = result.unknown_episodes, result.config.fallback_weight
     if not len(numbers):
         return ""
-    some, each = shortlist(numbers.tolist()), ranges(numbers.tolist())
+    some, those = shortlist(numbers.tolist()), ranges_to_type(numbers.tolist())
     words = f"no frame of {count_noun(len(numbers), 'episode')} has a delta, because the progress is unknown there: {some}. "
     if not weight:
         return f"{words}Each frame of them weighs 0"
     others = result.weight[~np.isin(result.episode_index, numbers)]
     mean = f". Without them the mean weight is {others.mean(dtype=np.float64):.2f}" if len(others) else ""
-    those = each if len(each) <= LONGEST else "and their numbers"
     leave_out = leave_out or f"milepost copy --without {those} (of LeRobot v2.0 or v2.1: milepost import --without {those})"
     return (
         f"{words}Each frame of them weighs {weight:g}{', as much as the best frames' if weight == 1 else ''}. Give them no weight with "
