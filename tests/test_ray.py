@@ -19,7 +19,7 @@ from milepost.scale import Cluster, Failure, Tally, once, spread
 from milepost.scale.cluster import ClusterError
 from milepost.scale.quiet import short_messages
 from milepost.scale.work import Answer
-from milepost.testing import tiny_sarm, write_example
+from milepost.testing import CAMERA, tiny_sarm, write_example
 
 TWO = Cluster(actors=(2, 2), timeout_s=3.0, tries=2, cpus=0.5)
 
@@ -166,6 +166,23 @@ def test_several_models_write_the_same_bytes(dots: Path, monkeypatch: pytest.Mon
     assert names == ["elapsed_progress.parquet", "sarm_progress.parquet"]
     for name in names:
         assert (dots / "here" / name).read_bytes() == (dots / "there" / name).read_bytes()
+
+
+def test_other_cameras_are_named_before_the_work_and_the_others_are_labelled(
+    dots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_example(tmp_path / "same")
+    write_example(tmp_path / "other")
+    for path in (tmp_path / "other" / "meta").rglob("*.json"):
+        path.write_text(path.read_text().replace(CAMERA, f"{CAMERA}_2"))
+    (tmp_path / "other" / "videos" / CAMERA).rename(tmp_path / "other" / "videos" / f"{CAMERA}_2")
+    names = [str(tmp_path / "other"), str(tmp_path / "same"), str(dots / "dots")]
+    files = ("--model", str(dots / "sarm"), "--episodes", "0", "--output-path", str(tmp_path / "made"))
+    assert main(["label", *names, *files, "--ray", "--cpus-per-actor", "0.5"]) == 1
+    first = next(line for line in capsys.readouterr().err.splitlines() if "is left out" in line)
+    assert first.startswith(f"before the work begins: {names[0]} is left out: ")
+    assert CAMERA in first
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["dots", "same"]
 
 
 def test_an_episode_that_cannot_be_read_is_left_unknown_as_without_ray(

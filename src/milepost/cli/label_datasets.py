@@ -13,6 +13,7 @@ from milepost import datasets, scale
 from milepost.cli.console import warn
 from milepost.cli.label_models import Lasting, Request, lasting, request
 from milepost.cli.label_options import Args
+from milepost.cli.label_ray import misfits
 from milepost.cli.several_datasets import Answer, each_dataset, names_of, reason_of, require_places, subfolder
 from milepost.core import DataError
 
@@ -24,6 +25,9 @@ def label_datasets(args: Args, cluster: scale.Cluster | None, label: Callable[..
         raise ValueError("--output-repo-id names one repository, and these are several datasets: leave it out, and each goes to its own")
     with lasting() as models_of_all:
         places, left_out = _checked(args, asks, names, None if cluster is not None else models_of_all)
+        if cluster is not None:
+            for name, reason in misfits([_alone(args, name) for name in places], cluster).items():
+                _leave_out(name, reason, left_out)
 
         def work(name: str, answer: Answer) -> int:
             try:
@@ -48,11 +52,15 @@ def _checked(args: Args, asks: Request, names: Sequence[str], models_of_all: Las
                 models_of_all.check(args, asks, dataset)
             places[name] = subfolder(dataset)
         except (DataError, OSError) as error:
-            left_out[name] = reason_of(error)
-            warn(f"before the work begins: {name} is left out: {left_out[name]}")
+            _leave_out(name, reason_of(error), left_out)
     if args.output_path is not None:
         require_places(places, args.output_path)
     return places, left_out
+
+
+def _leave_out(name: str, reason: str, left_out: dict[str, str]) -> None:
+    left_out[name] = reason
+    warn(f"before the work begins: {name} is left out: {reason}")
 
 
 def _remove_empty(folder: Path, above: Path) -> None:
@@ -62,9 +70,14 @@ def _remove_empty(folder: Path, above: Path) -> None:
         folder = folder.parent
 
 
+def _alone(args: Args, name: str) -> Args:
+    """Returns the command for one dataset alone."""
+    return dataclasses.replace(args, dataset=name, more_datasets=(), datasets_file=None)
+
+
 def _for_one(args: Args, asks: Request, name: str, place: Path) -> Args:
     """Returns the command for one of the datasets, with a folder of its own for what is not written beside it."""
-    alone = dataclasses.replace(args, dataset=name, more_datasets=(), datasets_file=None, output_dir=args.output_dir / place)
+    alone = dataclasses.replace(_alone(args, name), output_dir=args.output_dir / place)
     output = args.output_path
     if output is not None:
         output = output / place

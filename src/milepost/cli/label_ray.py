@@ -6,16 +6,17 @@ Each process opens the dataset and makes the models ready as the verb does here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from milepost import datasets, models, progress, scale
-from milepost.cli.label_models import Ready, origins, ready, request
+from milepost.cli.label_models import Ready, lasting, origins, ready, request
 from milepost.cli.label_options import Args
 from milepost.cli.label_report import threshold_of
 from milepost.cli.ray_process import absolute, item_of, parts_of_item, say_once, warnings_of
-from milepost.core import Tick, UnreadableError, number_at
+from milepost.cli.several_datasets import reason_of
+from milepost.core import DataError, Tick, UnreadableError, number_at
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,28 @@ def elsewhere(args: Args) -> Args:
     """Returns the command with absolute paths, as a process needs it that runs in another folder."""
     names = tuple(name if models.is_bare(name, models.kind_of(name)) else absolute(name) for name in args.model)
     return dataclasses.replace(args, dataset=absolute(args.dataset), model=names)
+
+
+def misfits(each: Sequence[Args], cluster: scale.Cluster) -> dict[str, str]:
+    """Returns why models do not fit a dataset, by its name, for the command of each dataset. One process of the cluster asks them all."""
+    if not each:
+        return {}
+    answer, messages = scale.once(cluster, partial(_misfits, [elsewhere(args) for args in each]))
+    say_once(messages, set())
+    return {args.dataset: answer[place] for place, args in enumerate(each) if place in answer}
+
+
+def _misfits(each: Sequence[Args]) -> tuple[dict[int, str], list[str]]:
+    reasons = dict[int, str]()
+    with warnings_of() as messages, lasting() as models_of_all:
+        for place, args in enumerate(each):
+            try:
+                models_of_all.check(
+                    args, request(args), datasets.open_dataset(args.dataset, revision=args.revision, episodes=args.episodes)
+                )
+            except (DataError, OSError) as error:
+                reasons[place] = reason_of(error)
+    return reasons, messages()
 
 
 @dataclass(frozen=True)
