@@ -157,3 +157,14 @@ def test_a_lock_inside_the_same_lock_is_fine(tmp_path: Path) -> None:
         with ThreadPoolExecutor(1) as pool, pytest.raises(BusyError):
             pool.submit(lambda: output_lock(tmp_path / "out").__enter__()).result()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://bucket/out.parquet", "file:///tmp/out.parquet", "memory://out.parquet", "hf://datasets/a/b/out.parquet"]
+)
+def test_an_address_is_refused_and_leaves_no_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for write in (output_lock, atomic_path, atomic_folder):
+        with pytest.raises(DataError, match="is an address, and files are written on this machine alone"), write(Path(address)):
+            pass
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from milepost.cli.entry import main
 from milepost.scale import Cluster, Failure, Tally, once, spread
 from milepost.scale.cluster import ClusterError
 from milepost.scale.quiet import short_messages
+from milepost.scale.watch import watched
 from milepost.scale.work import Answer
 from milepost.testing import CAMERA, tiny_sarm, write_example
 
@@ -111,14 +113,14 @@ def test_the_summary_names_what_took_long() -> None:
 
 
 def test_the_summary_says_what_processes_kept_and_what_a_million_frames_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes of half a core and a quarter of a card, for 720 s: 0.2 core hours and 0.1 GPU hours for 4,000 frames."""
+    """Two processes of half a core and a quarter of a card, for 720 s; they worked 700 s on 4,000 frames."""
     tally = Tally.of(Cluster(cpus=0.5, gpus=0.25))
     tally.add(Answer(0, None, 100.0, "node:1"), item=0, frames=1000)
     tally.add(Answer(1, None, 600.0, "node:2"), item=1, frames=3000)
     monkeypatch.setattr(time, "monotonic", lambda: tally.begun + 720.0)
     assert tally.lines() == [
         "2 episodes by 2 processes in 720.0 s: 6 frames a second; while a process works it does 5 to 10 a second",
-        "they kept 0.2 core hours and 0.1 GPU hours; at this rate a million frames take 50 core hours and 25 GPU hours",
+        "they kept 0.2 core hours and 0.1 GPU hours, with the start; a million more frames take 24 core hours and 12 GPU hours",
     ]
 
 
@@ -198,6 +200,34 @@ def test_an_episode_that_cannot_be_read_is_left_unknown_as_without_ray(
         said.append([line for line in capsys.readouterr().err.splitlines() if "unknown" in line or "no progress" in line])
     assert codes[0] == codes[1]
     assert said[0] == said[1]
+
+
+def test_less_room_than_wanted_is_said(dots: Path, tmp_path: Path) -> None:
+    with Cluster().joined() as ray:
+        assert Cluster(actors=(1, None))._lack_of_room(ray) == ""
+        assert Cluster(actors=(500, None))._lack_of_room(ray).startswith("--actors wants 500 processes at least, and the cluster has room")
+
+
+def test_a_cluster_that_is_gone_is_named_once() -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with watched(address, said.append, every_s=0.05):
+            time.sleep(0.3)
+    assert said == []
+    with watched(address, said.append, every_s=0.05):
+        time.sleep(0.5)
+    assert len(said) == 1
+    assert address in said[0]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_ray_starts(
+    dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Cluster, "joined", lambda *words: pytest.fail("the cluster was joined"))
+    for path, words in (("/proc/x.parquet", "/proc"), (dots, "is a folder"), ("s3://bucket/x.parquet", "looks like an address")):
+        assert label(dots, "--model", "elapsed", "--output-path", path, "--ray") == 2
+        assert words in capsys.readouterr().err
 
 
 def test_no_cluster_there(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -226,3 +226,4 @@ def test_an_address_of_a_file_in_a_list_is_decoded(tmp_path: Path) -> None:
     names.write_text(f"{first.as_uri()}\nfile://{second}\n")
     assert several_datasets.listed(str(names)) == [f"file://{first}", f"file://{second}"]
     assert milepost("info", "--datasets-file", names).returncode in (0, 1)
+    assert milepost("info", first.as_uri(), "--quick").returncode == 0  # on the command line too

@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from milepost.core import looks_remote
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,18 @@ def require_effects(args: Any, effects: Sequence[Effect]) -> None:
         for flag, is_changed in (each for name in effect.options for each in _flags(args, name)):
             if is_changed and not effect.is_there:
                 raise ValueError(f"{flag} has an effect only {effect.only}; change that, or leave {flag} out")
+
+
+def require_paths_here(args: Any) -> None:
+    """Raises ValueError for the first option that takes a path and has an address. args: a verb's dataclass of arguments."""
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if dataclasses.is_dataclass(value):
+            require_paths_here(value)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Path) and looks_remote(each):
+                flag = f"--{field.name.replace('_', '-')}"
+                raise ValueError(f"{flag} takes a path of this machine, and {each} looks like an address: only datasets are read from one")
 
 
 def _flags(args: Any, name: str) -> Iterator[tuple[str, bool]]:

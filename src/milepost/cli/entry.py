@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from milepost.cli.effects import require_paths_here
 from milepost.cli.lerobot_forms import LeRobotOptionError, in_our_words
 from milepost.cli.lerobot_options import options_of
 from milepost.cli.next_step import journey
@@ -166,6 +167,7 @@ def run(verb: str, arguments: list[str], program: str = "") -> int:
             raise ValueError(_with_command(error)) from None
         parse, own_words = _parser(verb, words)
         args = _parsed(parse, verb, own_words, program)
+        require_paths_here(args)
         if words != arguments:
             complain(f"milepost {verb}: LeRobot's options; in milepost's words: milepost {verb} {shlex.join(words)}")
         for remark in remarks:

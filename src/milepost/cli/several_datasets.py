@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
-from urllib.parse import unquote
 
 import tyro
 
@@ -100,10 +99,8 @@ def _place(name: str) -> object:
 def _beside(name: str, folder: Path) -> str:
     """Returns a name of a list file as it is given on the command line."""
     path = Path(name).expanduser()
-    if name.startswith("file://") and not Path(name.removeprefix("file://")).exists():
-        return unquote(name)
     if path.is_absolute() or ":/" in name:
-        return str(path) if path.is_absolute() else name
+        return str(path) if path.is_absolute() else datasets.plain_address(name)
     if datasets.is_hub_id(name) and not (folder / path).exists():
         return name
     return str(folder.absolute() / path)

@@ -65,6 +65,7 @@ from .outputs import atomic_folder as atomic_folder
 from .outputs import atomic_path as atomic_path
 from .outputs import clear_leftovers as clear_leftovers
 from .outputs import flush_to_disk as flush_to_disk
+from .outputs import looks_remote as looks_remote
 from .outputs import output_lock as output_lock
 from .outputs import remove_folder as remove_folder
 from .outputs import remove_partial as remove_partial

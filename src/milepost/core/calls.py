@@ -15,8 +15,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from milepost.core.errors import DataError, DataWarning
 
 T = TypeVar("T")
-_BETWEEN = ("milepost", "jaxtyping", "beartype")
-"""Packages whose frames are not the user's: ours, and those that check our types in the tests."""
+_BETWEEN = ("milepost", "jaxtyping", "beartype", "contextlib")
+"""Packages whose frames are not the user's: ours, what enters our context managers, and those that check our types in the tests."""
 
 
 def refuses_unknown_options(reasons: Mapping[str, str] | None = None) -> Callable[[type[T]], type[T]]:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -66,8 +67,23 @@ OWNED: list[Callable[[Path], str]] = []
 """Functions that return why nobody may write a file at a path, "" if anybody may. `datasets/` adds one: a dataset's own files."""
 
 
+def looks_remote(path: Path) -> bool:
+    """Tells whether a path was an address, of whose slashes one is left.
+
+    >>> looks_remote(Path("s3://bucket/out.parquet")), looks_remote(Path("out.parquet"))
+    (True, False)
+    """
+    return bool(path.parts) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", path.parts[0]) is not None and not Path(path.parts[0]).exists()
+
+
+def _require_here(path: Path) -> None:
+    if looks_remote(path):
+        raise DataError(f"{path} is an address, and files are written on this machine alone: give a path here, and copy the file there")
+
+
 def require_file_name(path: Path) -> None:
     """Raises DataError if a file cannot be written at `path`: it is a folder, its folder is missing, or it is a dataset's own."""
+    _require_here(path)
     for reason in filter(None, (owned(path) for owned in OWNED)):
         raise DataError(f"{path} cannot be written: {reason}")
     if path.is_dir():
@@ -83,6 +99,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises DataError if `folder` exists.
     """
     folder = Path(folder)
+    _require_here(folder)
     if folder.exists() or folder.is_symlink():
         raise DataError(f"{folder} exists already and is not overwritten; remove it or choose another name")
     temporary = temporary_name(folder)
@@ -132,6 +149,7 @@ def require_writable(folder: Path) -> None:
 
 
 def _try_to_write(folder: Path) -> None:
+    _require_here(folder)
     with _making_a_file_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -58,6 +58,7 @@ from .reader import open_dataset as open_dataset
 from .recording import Recording as Recording
 from .records import Metadata as Metadata
 from .records import no_episode as no_episode
+from .remote import plain_address as plain_address
 from .report import DatasetReport as DatasetReport
 from .subtask_index import SUBTASK_FILES as SUBTASK_FILES
 from .subtask_index import read_columns as read_columns

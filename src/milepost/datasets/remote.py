@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from milepost.core import DataError, atomic_path, count_noun, is_inside, read_json_object, real_path, require_inside
 
@@ -148,6 +149,16 @@ def is_address(name: str) -> bool:
     return _ADDRESS.fullmatch(name) is not None
 
 
+def plain_address(address: str) -> str:
+    """Returns an address as file systems take it: `file:///my%20towels` is the folder `/my towels`, unless there is one of that very name.
+
+    >>> plain_address("file:///no/my%20towels"), plain_address("s3://bucket/my%20towels")
+    ('file:///no/my towels', 's3://bucket/my%20towels')
+    """
+    is_here = address.startswith("file://") and not Path(address.removeprefix("file://")).exists()
+    return unquote(address) if is_here else address
+
+
 def remote_folder() -> Path:
     """Returns where files of addresses are kept: `remote` in $MILEPOST_CACHE, else in ~/.cache/milepost."""
     return Path(os.environ.get("MILEPOST_CACHE") or Path.home() / ".cache" / "milepost").expanduser() / "remote"
@@ -155,6 +166,7 @@ def remote_folder() -> Path:
 
 def open_remote(address: str) -> Remote:
     """Returns the dataset at an address, listed, with its meta/ copied here. DataError if there is none, or it cannot be reached."""
+    address = plain_address(address)
     shown_address = _public(address)
     system, where = _opened(address)
     try:

@@ -76,7 +76,8 @@ class Labels:
             raise outcome.error
         self._failures += 1
         if self._failures == len(dataset) and not self.store.holds_any:
-            raise outcome.error
+            none = f"; none of the {len(dataset)} episodes has a curve, so no file is made" if len(dataset) > 1 else ""
+            raise UnreadableError(f"{outcome.error}{none}") from outcome.error
         if outcome.place is not None:
             self._unreadable_rows[outcome.episode] = outcome.place
         self.on_unreadable(outcome.episode, outcome.error)

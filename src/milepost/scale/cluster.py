@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.core import DataError, load, warn_user
+from milepost.core import DataError, load
 from milepost.scale.options import ADDRESS, LOCAL, RUNNING, RayOptions
 from milepost.scale.quiet import only_ray, own_sigterm, short_messages
+from milepost.scale.watch import watched
 
 _ACTORS = re.compile(r"(\d+)(-(\d*))?")
 _QUIET = {
@@ -91,7 +92,7 @@ class Cluster:
     def joined(self, say: Callable[[str], None] = lambda line: None) -> Iterator[Any]:
         """Joins the cluster, or starts it, and yields the package ray; afterwards the cluster is left, or stopped if it was started here.
 
-        say: is told where the cluster's own dashboard is, if it has one.
+        say: is told that Ray is started, where its dashboard is, if it has one, and that there is less room than is wanted.
 
         ClusterError if there is none at the address, it has another version of Ray or Python, or no room for one actor.
         """
@@ -103,13 +104,18 @@ class Cluster:
             yield self._with_room(ray)
             return
         with short_messages():
+            say(
+                f"Ray is {'started on this machine' if self.address == LOCAL else 'joined'}; the first episode comes in half a minute or so"
+            )
             with own_sigterm():
                 page = self._join(ray)
             if page:
                 say(f"Ray's dashboard, with the processes and what they print: http://{page}")
             try:
-                self._warn_of_room(self._with_room(ray))
-                yield ray
+                if words := self._lack_of_room(self._with_room(ray)):
+                    say(words)
+                with watched(ray.get_runtime_context().gcs_address, say):
+                    yield ray
             finally:
                 with only_ray():
                     ray.shutdown()
@@ -166,10 +172,11 @@ class Cluster:
         rooms = [total.get("CPU", 0) / self.cpus, *([total.get("GPU", 0) / self.gpus] if self.gpus else [])]
         return int(min(rooms))
 
-    def _warn_of_room(self, ray: Any) -> None:
-        """Warns if the least number of actors is more than the nodes of now can hold; a cluster that grows may still get there."""
-        if (room := self._room(ray)) < self.actors[0]:
-            warn_user(f"--actors wants {self.actors[0]} processes at least, and the cluster has room for {room} now: it begins with those")
+    def _lack_of_room(self, ray: Any) -> str:
+        """Returns that the nodes of now hold fewer actors than are wanted, "" if they do not; a cluster that grows may still get there."""
+        if (room := self._room(ray)) >= self.actors[0]:
+            return ""
+        return f"--actors wants {self.actors[0]} processes at least, and the cluster has room for {room} now: it begins with those"
 
 
 def _wants_token(error: BaseException) -> bool:

@@ -57,9 +57,11 @@ class Tally:
         return lines
 
     def _cost(self, wall: float, frames: int) -> str:
-        """Returns what the processes kept, in hours, and what a million frames would take at this rate: times a price, it is a cost."""
-        kept_h = {name: each * len(self.actors) * wall / 3600 for name, each in (("core", self.cpus), ("GPU", self.gpus)) if each}
-        used, million = (
-            " and ".join(f"{hours * factor:.2g} {name} hours" for name, hours in kept_h.items()) for factor in (1, 1e6 / max(frames, 1))
-        )
-        return f"they kept {used}; at this rate a million frames take {million}"
+        """Returns what the processes kept, in hours, and what a million frames take while a process works: times a price, it is a cost."""
+        worked = sum(seconds for seconds, _ in self.actors.values())
+        in_all = self._hours(len(self.actors) * wall)
+        return f"they kept {in_all}, with the start; a million more frames take {self._hours(worked * 1e6 / max(frames, 1))}"
+
+    def _hours(self, seconds: float) -> str:
+        """Returns what a process keeps for itself in so many seconds."""
+        return " and ".join(f"{each * seconds / 3600:.2g} {name} hours" for name, each in (("core", self.cpus), ("GPU", self.gpus)) if each)
