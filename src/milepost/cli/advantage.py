@@ -31,7 +31,7 @@ INTERVENTIONS = ("intervention", "complementary_info.is_intervention")
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...)."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None
     """Progress file; default: the one beside the dataset."""
     beside: Path | None = None

@@ -43,7 +43,7 @@ Stores: TypeAlias = "Mapping[str, annotation.AnnotationStore]"
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset, v3.0 or v2.1: a folder or a Hub id."""
+    """LeRobot dataset, v3.0 or v2.1: a folder, a Hub id or an address (s3://...)."""
     stages: Annotated[StageOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=StageOptions)
     asking: Annotated[AskOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=AskOptions)
     model: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ModelOptions)

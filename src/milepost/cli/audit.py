@@ -26,7 +26,7 @@ from milepost.core import count_noun, to_json
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...)."""
     model: Annotated[str, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder (SARM or TOPReward), Hub id, "elapsed", "topreward" or a model of another package."""
     head_mode: Literal["sparse", "dense"] = "sparse"

@@ -31,7 +31,7 @@ MarkKind: TypeAlias = Literal["keep", "drop", "unsure", "unmarked"]
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...)."""
     output_dir: Path
     """Folder of the copy; it must not exist."""
     progress: Annotated[Path | None, tyro.conf.arg(aliases=["--progress-file"])] = None

@@ -26,7 +26,8 @@ _ONE_A_LINE: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpe
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id. Several datasets are labelled one after the other, and the models are loaded once."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...). Several datasets are labelled one after the
+    other, and the models are loaded once."""
     model: Annotated[tuple[str, ...], _ONE_A_LINE, tyro.conf.arg(aliases=["--reward-model-path"])]
     """Model folder or Hub id; or the name of a model that needs no folder: "topreward" (zero-shot), "elapsed" (a clock), or one of another
     package. A folder of such a name is written ./elapsed. For the options of another package's: milepost label --model NAME --help.

@@ -21,7 +21,7 @@ from milepost.core import Episode
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...)."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--reward-model-path"])] = None
     """Model folder, Hub id, or the name of a model that needs no folder, such as "elapsed" (a folder of that name is ./elapsed): its
     progress is computed for the figures, and no progress file is written."""

@@ -27,7 +27,7 @@ MOST = 4
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...)."""
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """One or several progress files, drawn together; default: the one beside the dataset."""
     head_mode: Literal["sparse", "dense"] = "sparse"

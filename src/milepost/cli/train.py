@@ -22,7 +22,7 @@ from milepost.core import DataError, count_noun
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...)."""
     output_dir: Path
     """Folder of the trained model; it is made if it does not exist."""
     training_options: Annotated[models.TrainingOptions, tyro.conf.arg(prefix_name=False)] = field(default_factory=models.TrainingOptions)

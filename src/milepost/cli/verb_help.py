@@ -78,7 +78,7 @@ HELP = {
             "where the annotations go": "--to-file --to-language --subtask-index --output-path --overwrite --push-to-hub --output-repo-id",
             "figures of the annotations": "--num-visualizations --visualize-only --visualize-type --output-dir",
         },
-        code_1="an episode has no annotation afterwards",
+        code_1="an episode has no annotation afterwards, or one in the copy of --to-language is damaged",
     ),
     "train": VerbHelp(
         ("--output-dir", "--model", "--preset"),
@@ -127,6 +127,7 @@ HELP = {
             "towels --form column --output-dir towels_labelled": "Copy the dataset, with the labels as a column.",
         },
         {"which frames become positive": "--beside --tag --convention --positive --horizon --failure --skip-unsolved --per-task"},
+        code_1="an episode in the copy is damaged, though the labels are made",
     ),
     "evaluate": VerbHelp(
         ("--progress", "--episodes", "--against"),

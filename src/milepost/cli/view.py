@@ -27,7 +27,7 @@ NAMED = 9
 @dataclass(frozen=True)
 class Args:
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """LeRobot dataset: a folder or a Hub id. Only changes made on the page are written into it."""
+    """LeRobot dataset: a folder, a Hub id or an address (s3://...). Only changes made on the page are written into it."""
     progress: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--progress-file"])] = ()
     """One or several progress files; default: every *_progress.parquet beside the dataset."""
     weights: Path | None = None

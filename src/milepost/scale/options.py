@@ -39,8 +39,8 @@ def _is_meant(word: str) -> bool:
 @dataclass(frozen=True)
 class RayOptions:
     ray: str | None = None
-    """Run on a Ray cluster (pip install 'milepost[ray]'): --ray starts one on this machine, --ray auto joins the one that runs here, and
-    --ray HOST:PORT joins another. The dataset's folder must be seen under the same path on every node."""
+    """Run on a Ray cluster (pip install 'milepost[ray]'): --ray (or --ray local) starts one on this machine, --ray auto joins the one
+    that runs here, and --ray HOST:PORT joins another. The dataset's folder must be seen under the same path on every node."""
     actors: str = "1-"
     """With --ray: processes that hold the model, at least and at most, such as 2-8, 2- or 4. Default: from 1 to what the cluster has
     room for."""
