@@ -36,13 +36,16 @@ def require_effects(args: Any, effects: Sequence[Effect]) -> None:
 
 
 def require_paths_here(args: Any) -> None:
-    """Raises ValueError for the first option that takes a path and has an address. args: a verb's dataclass of arguments."""
+    """Raises ValueError for the first option that takes a path and has an address, but for the Hub's, where files are read by some.
+
+    args: a verb's dataclass of arguments.
+    """
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
         if dataclasses.is_dataclass(value):
             require_paths_here(value)
         for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Path) and looks_remote(each):
+            if isinstance(each, Path) and looks_remote(each) and each.parts[0] != "hf:":
                 flag = f"--{field.name.replace('_', '-')}"
                 raise ValueError(f"{flag} takes a path of this machine, and {each} looks like an address: only datasets are read from one")
 
