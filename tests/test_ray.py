@@ -228,6 +228,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_ray_starts(
     for path, words in (("/proc/x.parquet", "/proc"), (dots, "is a folder"), ("s3://bucket/x.parquet", "looks like an address")):
         assert label(dots, "--model", "elapsed", "--output-path", path, "--ray") == 2
         assert words in capsys.readouterr().err
+    assert label(dots, "--model", "elapsed", "--model", "./sarm", "--output-path", "/proc/x", "--ray") == 2
+    assert main(["audit", str(dots / "dots"), "--model", "elapsed", "--output-dir", "/proc/x", "--ray"]) == 2
+    assert capsys.readouterr().err.count("the folder /proc cannot be written to") == 2
 
 
 def test_no_cluster_there(dots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

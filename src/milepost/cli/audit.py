@@ -20,7 +20,7 @@ from milepost.cli import audit_ray
 from milepost.cli.audit_models import beside, prepared_for
 from milepost.cli.console import bars, closed_after, say, table, unlisted, warn, warn_all
 from milepost.cli.taught import taught_by
-from milepost.core import count_noun, to_json
+from milepost.core import count_noun, require_place, to_json
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def main(args: Args) -> int:
     figures.require_own_audit(folder, {"model": name, "dataset": dataset.name})
     too_few = _too_few(args, dataset)
     warn_all([f'the verdict will be "cannot be said": {words}' for words in too_few])
+    require_place(folder)
     run = partial(_run, args, config, dataset, folder / "curves")
     with nullcontext() if cluster is None else cluster.joined(warn):
         result = run() if cluster is None else run(cluster)

@@ -19,7 +19,7 @@ from milepost.cli.label_ray import compute, plan
 from milepost.cli.label_report import Labelled, successes_in_words, threshold_of
 from milepost.cli.label_several import draw, label_several, upload_target
 from milepost.cli.several_datasets import Answer, are_several, print_json
-from milepost.core import DataError, later, output_lock, require_writable
+from milepost.core import DataError, later, output_lock, require_place
 
 __all__ = ["Args", "main", "rewritten"]
 
@@ -27,19 +27,17 @@ __all__ = ["Args", "main", "rewritten"]
 def main(args: Args) -> int:
     """Labels the datasets and reports; returns 1 if frames have no progress."""
     cluster = scale.Cluster.from_options(args.ray_options)
-    _require_output(args)
+    if args.output_path is not None:
+        (require_place if are_several(args) or len(args.model) > 1 else _require_file)(args.output_path)
     with cluster.joined(warn) if cluster is not None else nullcontext():
         return label_datasets(args, cluster, _label_dataset) if are_several(args) else _label_dataset(args, cluster)
 
 
-def _require_output(args: Args) -> None:
-    """Raises DataError, or OSError, if the file that the command names cannot be written: better now than when a cluster is there."""
-    if args.output_path is None or are_several(args) or len(args.model) > 1:
-        return
-    if args.output_path.is_dir():
-        raise DataError(f"{args.output_path} is a folder; --output-path takes the name of a file")
-    if args.output_path.parent.is_dir():
-        require_writable(args.output_path.parent)
+def _require_file(path: Path) -> None:
+    """Raises DataError, or OSError, if a file cannot be written: better now than when a cluster is there, or after the work."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; --output-path takes the name of a file")
+    require_place(path.parent)
 
 
 def _label_dataset(args: Args, cluster: scale.Cluster | None, make_ready: Readying = ready, answer: Answer = print_json) -> int:
@@ -63,6 +61,7 @@ def _label_one(args: Args, cluster: scale.Cluster | None, make_ready: Readying, 
         dataset, (made_by,), (threshold,) = dataset.showing(planned.cameras), planned.made_by, planned.thresholds
         label = partial(_label_on, args, cluster)
     path = args.output_path or dataset.root / f"{asks.kinds[0].name}_progress.parquet"
+    _require_file(path)
     with output_lock(path):
         finished = None if args.overwrite else progress.existing_result(path, made_by, dataset.episode_indices, flags=flags())
         if finished is not None:

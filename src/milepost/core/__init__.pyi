@@ -70,6 +70,7 @@ from .outputs import output_lock as output_lock
 from .outputs import remove_folder as remove_folder
 from .outputs import remove_partial as remove_partial
 from .outputs import require_file_name as require_file_name
+from .outputs import require_place as require_place
 from .outputs import require_writable as require_writable
 from .outputs import temporary_name as temporary_name
 from .outputs import write_text as write_text

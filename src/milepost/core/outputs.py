@@ -148,6 +148,13 @@ def require_writable(folder: Path) -> None:
     clear_leftovers(folder)
 
 
+def require_place(path: Path) -> None:
+    """Checks that the nearest folder at or above `path` that is there is writable, and makes nothing. Raises DataError or OSError."""
+    path = Path(path)
+    _require_here(path)
+    _try_to_write(next(folder for folder in (path, *path.parents, Path()) if folder.is_dir()))
+
+
 def _try_to_write(folder: Path) -> None:
     _require_here(folder)
     with _making_a_file_in(folder):
