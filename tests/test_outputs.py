@@ -160,7 +160,7 @@ def test_a_lock_inside_the_same_lock_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["s3://bucket/out.parquet", "file:///tmp/out.parquet", "memory://out.parquet", "hf://datasets/a/b/out.parquet"]
+    "address", ["s3://bucket/out.parquet", "file:///data/out.parquet", "memory://out.parquet", "hf://datasets/a/b/out.parquet"]
 )
 def test_an_address_is_refused_and_leaves_no_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.chdir(tmp_path)
